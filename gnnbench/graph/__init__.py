@@ -1,0 +1,1 @@
+"""Graphs: the object, its profile, readers, generators, partitioners and samplers."""

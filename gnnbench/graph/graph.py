@@ -1,0 +1,127 @@
+"""The graph object: topology by destination (CSC), features, labels, split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnbench.errors import DataError
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph:
+    """A directed graph stored by destination; an undirected one stores both directions.
+
+    Shapes: N nodes, E stored edges. `indptr` int64 [N+1]; `indices` int32 [E], the in-neighbours
+    (sources) of each node, sorted and distinct per node, no self loops (models add their own);
+    `features` float32 [N, D]; `labels` int64 [N], -1 where unlabelled, or float32 [N, C] for
+    multi-label tasks; masks bool [N]; `edge_times` float64 [E] in the order of `indices`.
+    Arrays may be memory-mapped and must not be written to.
+    """
+
+    name: str
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    features: NDArray[np.float32] | None = None
+    labels: Array | None = None
+    num_classes: int = 0
+    train_mask: NDArray[np.bool_] | None = None
+    val_mask: NDArray[np.bool_] | None = None
+    test_mask: NDArray[np.bool_] | None = None
+    edge_times: NDArray[np.float64] | None = None
+    undirected: bool = True
+    notes: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def num_edges(self) -> int:
+        """Stored directed edges, self loops excluded."""
+        return len(self.indices)
+
+    @property
+    def num_features(self) -> int:
+        return 0 if self.features is None else int(self.features.shape[1])
+
+    @property
+    def num_train(self) -> int:
+        return 0 if self.train_mask is None else int(np.count_nonzero(self.train_mask))
+
+    def in_degrees(self) -> NDArray[np.int64]:
+        return np.diff(self.indptr)
+
+    def out_degrees(self) -> NDArray[np.int64]:
+        if self.undirected:
+            return self.in_degrees()
+        return np.bincount(self.indices, minlength=self.num_nodes).astype(np.int64)
+
+    def train_nodes(self) -> NDArray[np.int64]:
+        if self.train_mask is None:
+            raise DataError(self.name, "the graph has no training split")
+        return np.flatnonzero(self.train_mask).astype(np.int64)
+
+    def check(self) -> None:
+        """Raise DataError on the first broken invariant of the arrays.
+
+        Cost: one pass over the edges.
+        """
+        n, e = self.num_nodes, self.num_edges
+        if n < 0 or self.indptr[0] != 0 or self.indptr[-1] != e or np.any(np.diff(self.indptr) < 0):
+            raise DataError(self.name, "indptr must rise from 0 to the number of edges")
+        if e and (int(self.indices.min()) < 0 or int(self.indices.max()) >= n):
+            raise DataError(self.name, f"indices must lie in 0..{n - 1}")
+        for name in ("features", "labels", "train_mask", "val_mask", "test_mask"):
+            array = getattr(self, name)
+            if array is not None and len(array) != n:
+                raise DataError(self.name, f"{name} has {len(array)} rows for {n} nodes")
+
+
+def from_edges(
+    name: str,
+    src: Array,
+    dst: Array,
+    num_nodes: int,
+    *,
+    undirected: bool = True,
+    **fields: object,
+) -> Graph:
+    """Build a graph from an edge list: symmetrise if undirected, drop self loops and repeats.
+
+    What was dropped is counted in `notes` (self_loops, repeated_edges), as rows of the input.
+    """
+    src64, dst64 = np.asarray(src, np.int64), np.asarray(dst, np.int64)
+    if len(src64) != len(dst64):
+        raise DataError(name, f"{len(src64)} sources for {len(dst64)} destinations")
+    if len(src64) and (min(src64.min(), dst64.min()) < 0 or max(src64.max(), dst64.max()) >= num_nodes):
+        raise DataError(name, f"edge endpoints must lie in 0..{num_nodes - 1}")
+    keep = src64 != dst64
+    loops = int(len(keep) - np.count_nonzero(keep))
+    src64, dst64 = src64[keep], dst64[keep]
+    listed = len(src64)
+    key = dst64 * num_nodes + src64
+    if undirected:
+        key = np.concatenate([key, src64 * num_nodes + dst64])
+    key = np.unique(key)
+    if undirected:
+        repeated = listed - len(key) // 2 if listed else 0
+    else:
+        repeated = listed - len(key)
+    indptr = np.zeros(num_nodes + 1, np.int64)
+    if num_nodes:
+        np.cumsum(np.bincount(key // num_nodes, minlength=num_nodes), out=indptr[1:])
+    notes: dict[str, object] = {"self_loops": loops, "repeated_edges": repeated}
+    notes.update(fields.pop("notes", {}) or {})  # type: ignore[arg-type,call-overload]
+    return Graph(
+        name=name,
+        indptr=indptr,
+        indices=(key % max(num_nodes, 1)).astype(np.int32),
+        undirected=undirected,
+        notes=notes,
+        **fields,  # type: ignore[arg-type]
+    )
