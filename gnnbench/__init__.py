@@ -1,0 +1,38 @@
+"""Train graph neural networks at scale for real, predict the same runs, compare the two.
+
+    import gnnbench as gb
+
+Every public name is looked up on first use, so that importing the package costs nothing and a
+machine without torch can still predict, compare and report.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gnnbench.errors import GnnbenchError
+    from gnnbench.graph.graph import Graph
+
+__version__ = "0.1.0"
+
+__all__ = ["GnnbenchError", "Graph"]
+
+_HOMES = {
+    "GnnbenchError": "gnnbench.errors",
+    "Graph": "gnnbench.graph.graph",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'gnnbench' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

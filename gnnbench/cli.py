@@ -1,0 +1,170 @@
+"""The command line: find the commands, parse, run one, turn errors into a line and an exit code.
+
+Exit codes: 0 done, 1 failed (a run, a check of the machine, or a bug of ours), 2 wrong usage
+(arguments, suite, cluster or data files); 130 after Ctrl-C, as shells expect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import select
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import NoReturn, Protocol, cast
+
+from gnnbench import __version__, commands
+from gnnbench.errors import GnnbenchError, UnknownName
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Command(Protocol):
+    """What a module in gnnbench/commands offers to become a command."""
+
+    NAME: str
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line and say where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"gnnbench: error: {message} (see {self.prog} --help)\n")
+
+
+def discover() -> dict[str, Command]:
+    """Return the commands by name: every module of gnnbench/commands that states NAME."""
+    found: dict[str, Command] = {}
+    for info in iter_modules(commands.__path__):
+        module = import_module(f"{commands.__name__}.{info.name}")
+        if hasattr(module, "NAME"):
+            found[module.NAME] = cast(Command, module)
+    return found
+
+
+def build_parser(known: dict[str, Command]) -> Parser:
+    """Return the parser of all commands; each of them takes --json and --debug."""
+    shared = Parser(add_help=False)
+    group = shared.add_argument_group("on every command")
+    group.add_argument("--json", action="store_true", help="print one JSON document to stdout")
+    group.add_argument("--debug", action="store_true", help="show the full trace of an error")
+    parser = Parser(
+        prog="gnnbench",
+        description="Train GNNs for real, predict the same runs, lay both side by side.",
+        epilog="exit codes: 0 done, 1 failed, 2 wrong usage",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"gnnbench {__version__}")
+    verbs = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser
+    )
+    for name, command in known.items():
+        verb = verbs.add_parser(
+            name,
+            parents=[shared],
+            help=command.HELP,
+            description=command.HELP,
+            allow_abbrev=False,
+        )
+        command.add_arguments(verb)
+        verb.set_defaults(command_parser=verb, command_run=command.run)
+    return parser
+
+
+def parse(argv: Sequence[str], known: dict[str, Command]) -> argparse.Namespace:
+    """Parse the arguments; a misspelt command or option is answered with what was meant."""
+    first = next((word for word in argv if not word.startswith("-")), None)
+    if first is not None and first not in known:
+        raise UnknownName("command", first, known)
+    args, extra = build_parser(known).parse_known_args(argv)
+    if extra:
+        parser: Parser = args.command_parser
+        options = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(extra[0].split("=")[0], options, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        parser.error(f"unrecognised argument {extra[0]!r}{hint}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; nothing a user can cause shows a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        args = parse(words, discover())
+        code: int = args.command_run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _end("interrupted: finished runs are kept", INTERRUPTED, debug)
+    except GnnbenchError as error:
+        return _end(f"gnnbench: error: {error}", error.exit_code, debug)
+    except MemoryError:
+        line = "gnnbench: error: this machine has too little memory: use a smaller graph or batch"
+        return _end(line, FAILED, debug)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            return OK
+        return _end(_system_error(error), FAILED, debug)
+    except Exception as error:
+        return _end(_bug(error), FAILED, debug)
+
+
+def _end(line: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(line, file=sys.stderr)
+    return code
+
+
+def _system_error(error: OSError) -> str:
+    where = f" writing {error.filename}" if error.filename else ""
+    if error.errno in _STORAGE_FULL:
+        return f"gnnbench: error: the disk is full{where}: free some space; finished runs are kept"
+    if error.errno in _NOT_ALLOWED and error.filename:
+        return f"gnnbench: error: {error.filename}: {error.strerror}"
+    if error.errno == errno.EMFILE:
+        return "gnnbench: error: too many open files: raise the limit, for example `ulimit -n 4096`"
+    return _bug(error)
+
+
+def _bug(error: Exception) -> str:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        f"gnnbench: a bug, not your mistake: {said}\n"
+        "  the same command with --debug shows the full trace; please report it"
+    )
+
+
+def _reader_has_left() -> bool:
+    """Tell whether stdout's reader closed it (`| head`), and if so silence what is left to flush.
+
+    A broken pipe between our own processes must not pass for that.
+    """
+    try:
+        descriptor = sys.stdout.fileno()
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        left = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (OSError, ValueError):
+        return False
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    return left
+
+
+if __name__ == "__main__":
+    sys.exit(main())

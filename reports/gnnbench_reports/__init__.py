@@ -1,0 +1,1 @@
+"""What the ledgers mean: comparisons, tables, figures and the report page."""

@@ -1,0 +1,1 @@
+"""Real training: ranks, collectives, kernels and models on torch, each step timed and counted."""

@@ -1,0 +1,1 @@
+"""Simulated training: plans executed on the lanes and links of a described cluster."""
