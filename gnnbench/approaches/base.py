@@ -1,0 +1,93 @@
+"""What an approach is: a card, typed knobs, a rank rule, a structure and a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from gnnbench.errors import suggest
+from gnnbench.graph.graph import Graph
+from gnnbench.graph.profile import GraphProfile
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.strict import build
+
+GraphLike = Graph | GraphProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How ranks lie on hosts."""
+
+    world_size: int
+    ranks_per_host: int
+
+    @property
+    def num_hosts(self) -> int:
+        return -(-self.world_size // self.ranks_per_host)
+
+
+class Approach(ABC):
+    """One way to train. Instances are stateless; the runtime part is named, not imported.
+
+    `runtime` is "module:Class" of the trainer. `knobs_type` is a frozen dataclass whose fields are
+    the knobs; their metadata give bounds and choices.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    summary: ClassVar[str]
+    exact: ClassVar[bool]
+    runtime: ClassVar[str]
+    knobs_type: ClassVar[type[Any]]
+
+    def parse_knobs(
+        self, table: Mapping[str, Any], where: str, problems: list[str], *, shared: bool = False
+    ) -> Any:
+        """Return the knobs, adding every problem found.
+
+        With `shared`, the table serves several approaches of one [[runs]] entry: keys that another
+        approach knows are passed over, keys that none knows are problems.
+        """
+        own = {f.name for f in dataclasses.fields(self.knobs_type)}
+        if shared:
+            known = own | _all_knobs()
+            for key in table:
+                if key not in known:
+                    problems.append(f"{where}.{key}: unknown knob, {suggest(key, known)}")
+            table = {key: value for key, value in table.items() if key in own}
+        return build(self.knobs_type, table, where, problems)
+
+    def knobs(self, run: RunSpec) -> Any:
+        """The typed knobs of a run whose spec was checked before."""
+        return self.knobs_type(**{k: _frozen(v) for k, v in run.knobs.items()})
+
+    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+        """Why this run cannot be done, or None. Called before anything is loaded, and after."""
+        return None
+
+    @abstractmethod
+    def structure(self, graph: GraphLike, run: RunSpec) -> Any:
+        """Decide which nodes, edges and blocks are involved: ids from a graph, sizes from a profile."""
+
+    @abstractmethod
+    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        """Write down the steps of every rank."""
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _all_knobs() -> set[str]:
+    from gnnbench import registry
+
+    return {
+        f.name
+        for name in registry.approach_names()
+        for f in dataclasses.fields(registry.approach(name).knobs_type)
+    }

@@ -1,0 +1,154 @@
+"""What the readers share: opening compressed text, tables of numbers, one-line errors, names."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnbench.errors import DataError
+
+COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz")
+_BROKEN = (
+    EOFError,
+    OSError,
+    UnicodeDecodeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    lzma.LZMAError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a parser raises on a broken file into one DataError line naming the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(error.filename or path, f"no such file ({kind} expected)") from error
+    except _BROKEN as error:
+        detail = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(path, f"truncated or not {kind} ({detail})") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the whole content, decompressed by the suffix (.gz, .bz2, .xz or none)."""
+    raw = path.read_bytes()
+    match path.suffix:
+        case ".gz":
+            return gzip.decompress(raw)
+        case ".bz2":
+            return bz2.decompress(raw)
+        case ".xz":
+            return lzma.decompress(raw)
+        case _:
+            return raw
+
+
+def read_text(path: Path) -> str:
+    return read_bytes(path).decode("utf-8")
+
+
+def integer_table(
+    path: Path, *, columns: int, delimiter: str | None = None, header: bool = False
+) -> NDArray[np.int64]:
+    """Read the first `columns` columns of an integer table, int64 [rows, columns]; '#' comments."""
+    with reading(path, "a table of integers"):
+        text = read_text(path)
+        if header:
+            text = text.partition("\n")[2]
+        while text.startswith("#"):
+            text = text.partition("\n")[2]
+        if not text.strip():
+            return np.zeros((0, columns), np.int64)
+        width = len(text.partition("\n")[0].split(delimiter))
+        if width >= columns and "#" not in text:
+            table = _rectangle(text.replace(delimiter, " ") if delimiter else text, width)
+            if table is not None:
+                return table[:, :columns]
+        return np.loadtxt(
+            io.StringIO(text),
+            np.int64,
+            comments="#",
+            delimiter=delimiter,
+            usecols=range(columns),
+            ndmin=2,
+        )
+
+
+def _rectangle(text: str, width: int) -> NDArray[np.int64] | None:
+    """Parse blank-separated integers at once, ten times faster than by line; None if uneven."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # numpy's way to say "not a number"
+        try:
+            values = np.fromstring(text, np.int64, sep=" ")
+        except (DeprecationWarning, ValueError):
+            return None
+    rows = text.count("\n") + (not text.endswith("\n"))
+    return values.reshape(-1, width) if len(values) == rows * width else None
+
+
+def first_existing(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of `names` (globs, each also tried compressed) that exists in `folder`."""
+    for name in names:
+        for suffix in ("", *COMPRESSION_SUFFIXES):
+            found = sorted(folder.glob(name + suffix))
+            if found:
+                return found[0]
+    return None
+
+
+def required(folder: Path, names: Sequence[str], kind: str) -> Path:
+    found = first_existing(folder, names)
+    if found is None:
+        raise DataError(folder, f"not {kind}: no file {' or '.join(names)} (.gz allowed)")
+    return found
+
+
+def only_file(path: Path, patterns: Sequence[str], kind: str) -> Path:
+    """Return `path` if it is a file, else the single file of the folder that matches."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise DataError(path, f"no such file or folder ({kind} expected)")
+    found = sorted({match for pattern in patterns for match in path.glob(pattern)})
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(repr(f.name) for f in found[:6]) or "none"
+    raise DataError(path, f"expected one file of {kind} here, found {listed}: name the file itself")
+
+
+def stem(path: Path) -> str:
+    """Return the file name without compression and format suffixes: the graph's default name."""
+    name = path.name
+    for suffix in COMPRESSION_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name.rsplit(".", 1)[0] or path.name
+
+
+def dense_codes(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], int]:
+    """Number distinct values from 0 in sorted order; return codes and how many there are."""
+    distinct, codes = np.unique(values, return_inverse=True)
+    return codes.astype(np.int64).reshape(-1), len(distinct)
+
+
+def mask_of(ids: NDArray[np.int64], num_nodes: int) -> NDArray[np.bool_]:
+    mask = np.zeros(num_nodes, np.bool_)
+    mask[ids] = True
+    return mask

@@ -1,0 +1,199 @@
+"""The results folder: every run and prediction a folder that describes itself.
+
+    RESULTS/
+      runs/<run_id>/run.json                 RunRecord
+      runs/<run_id>/ledger-rank<r>.csv       measured ledger of each rank
+      predictions/<config_id>@<cluster>/prediction.json
+      predictions/<config_id>@<cluster>/ledger-rank<r>.csv   of chosen ranks
+      cache/                                 converted graphs and partitions, safe to delete
+
+Records are written to a temporary name and renamed, so a reader never sees half a record and a
+crash never destroys an earlier one. Every record carries the schema version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gnnbench.errors import DataError, GnnbenchError
+from gnnbench.ledger import Row, read_ledger
+from gnnbench.spec import RunSpec
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "skipped", "running")
+
+R = TypeVar("R", "RunRecord", "PredictionRecord")
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecord:
+    """What happened in one run.
+
+    epochs     per epoch: {"epoch", "seconds" (slowest rank), "loss", "bytes" {"kind/phase": bytes sent
+               by all ranks}, optional "val_accuracy", "test_accuracy"}
+    memory     per rank: {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest during
+               training), "source" ("resident set" | "allocator"), optional "device_used_bytes"}
+    accuracy   {"train", "val", "test"} by full-graph evaluation after the last epoch
+    probe      {"before_s", "after_s"}: a fixed small kernel timed around the run, see `speed probe`
+    device     {"kind", "name", "backend", "ranks_per_host", "threads_per_rank", "practice", "note"}
+    """
+
+    run_id: str
+    config_id: str
+    spec: dict[str, Any]
+    status: str = "running"
+    reason: str = ""
+    failed_rank: int | None = None
+    failed_phase: str = ""
+    started_at: str = ""
+    wall_s: float = 0.0
+    graph: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    accuracy: dict[str, float] = field(default_factory=dict)
+    probe: dict[str, float] = field(default_factory=dict)
+    energy: dict[str, Any] = field(default_factory=dict)
+    setup_s: dict[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def run(self) -> RunSpec:
+        return RunSpec.from_dict(self.spec)
+
+
+@dataclass(slots=True, kw_only=True)
+class PredictionRecord:
+    """What is predicted for one configuration on one cluster.
+
+    epoch_s      median predicted seconds per epoch; interval [low_s, high_s] at 90 %
+    grade        "measured" | "probed" | "datasheet": the weakest constant that matters
+    bytes        per epoch covered: [{"kind/phase": bytes sent by all ranks}, ...]
+    memory       per rank: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes"}
+    phases       seconds per epoch by phase, on the slowest rank, waiting included
+    exact        sizes were counted on the real structure; else `basis` says how estimated
+    """
+
+    config_id: str
+    spec: dict[str, Any]
+    cluster: str
+    status: str = "ok"
+    reason: str = ""
+    epoch_s: float = 0.0
+    low_s: float = 0.0
+    high_s: float = 0.0
+    grade: str = ""
+    method: str = ""
+    bytes: list[dict[str, int]] = field(default_factory=list)
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    lanes: dict[str, float] = field(default_factory=dict)
+    exact: bool = True
+    basis: str = ""
+    probe_s: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def run(self) -> RunSpec:
+        return RunSpec.from_dict(self.spec)
+
+
+class Results:
+    """A results folder, made if absent."""
+
+    def __init__(self, folder: Path | str, *, create: bool = True) -> None:
+        self.folder = Path(folder)
+        if not create and not self.folder.is_dir():
+            raise DataError(self.folder, "no such results folder; `gnnbench run SUITE --results DIR` makes one")
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.folder / "runs" / run_id
+
+    def prediction_folder(self, config_id: str, cluster: str) -> Path:
+        return self.folder / "predictions" / f"{config_id}@{cluster}"
+
+    def cache(self, kind: str) -> Path:
+        folder = self.folder / "cache" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def save_run(self, record: RunRecord) -> None:
+        folder = self.run_folder(record.run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", dataclasses.asdict(record))
+
+    def save_prediction(self, record: PredictionRecord) -> Path:
+        folder = self.prediction_folder(record.config_id, record.cluster)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "prediction.json", dataclasses.asdict(record))
+        return folder
+
+    def load_run(self, run_id: str) -> RunRecord | None:
+        path = self.run_folder(run_id) / "run.json"
+        return _load(RunRecord, path) if path.exists() else None
+
+    def runs(self) -> Iterator[RunRecord]:
+        for path in sorted(self.folder.glob("runs/*/run.json")):
+            yield _load(RunRecord, path)
+
+    def predictions(self) -> Iterator[PredictionRecord]:
+        for path in sorted(self.folder.glob("predictions/*/prediction.json")):
+            yield _load(PredictionRecord, path)
+
+    def measured_ledger(self, run_id: str) -> dict[int, list[Row]]:
+        return _ledgers(self.run_folder(run_id))
+
+    def predicted_ledger(self, config_id: str, cluster: str) -> dict[int, list[Row]]:
+        return _ledgers(self.prediction_folder(config_id, cluster))
+
+
+def _ledgers(folder: Path) -> dict[int, list[Row]]:
+    found = {int(p.stem.removeprefix("ledger-rank")): p for p in folder.glob("ledger-rank*.csv")}
+    return {rank: read_ledger(found[rank]) for rank in sorted(found)}
+
+
+def _load(cls: type[R], path: Path) -> R:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"not a readable record: {error}") from None
+    if not isinstance(table, Mapping) or not isinstance(table.get("schema"), int):
+        raise DataError(path, "not a record of gnnbench: it has no schema version")
+    if table["schema"] > SCHEMA:
+        raise DataError(path, f"schema {table['schema']} is newer than this program ({SCHEMA}); upgrade gnnbench")
+    names = {f.name for f in dataclasses.fields(cls)}
+    try:
+        return cls(**{k: v for k, v in table.items() if k in names})
+    except (TypeError, GnnbenchError) as error:
+        raise DataError(path, f"incomplete record: {error}") from None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON so that readers see the old file or the new one, never half of either."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically: temporary file in the same folder, then rename."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
