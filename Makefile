@@ -1,0 +1,72 @@
+# What newcomers, developers and CI type. Everything is installed into .venv, once; after that
+# each target starts at once. Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ROOTS := .:runtime:simulator:reports
+# pip may not ask: CI has no standard input.
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+PIP_INSTALL := $(PIP) install --constraint constraints-dev.txt
+DEMO := quickstart
+# Python of a peer's environment (DGL or PyG) for `make bench`; without it only ours is timed.
+PEER_PYTHON ?=
+
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test check bench gpu-check clean
+
+help:
+	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
+	@echo "make test         install what tests need and run all of them"
+	@echo "make check        format, lint, types, unit and architecture tests"
+	@echo "make bench        time kernels and epochs (PEER_PYTHON=... to compare with a peer)"
+	@echo "make gpu-check    check and measure on this machine's GPUs; installs nothing"
+	@echo "make clean        remove .venv, caches and the quickstart's results"
+
+quickstart: $(VENV)/installed-runtime $(DEMO)/cluster.toml
+	$(BIN)/gnnbench run demo --results $(DEMO)/results
+	$(BIN)/gnnbench predict demo --cluster $(DEMO)/cluster.toml \
+	  --ranks 1,2,4,8,16,32,64 --results $(DEMO)/results
+	$(BIN)/gnnbench compare $(DEMO)/results
+	$(BIN)/gnnbench report $(DEMO)/results
+
+$(DEMO)/cluster.toml: | $(VENV)/installed-runtime
+	@mkdir -p $(DEMO)
+	$(BIN)/gnnbench calibrate --quick --out $@
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit
+
+bench: $(VENV)/installed-runtime
+	$(BIN)/python benchmarks/compare.py $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON))
+
+# GPU machines bring their own torch: run in place with whatever $(PYTHON) has.
+gpu-check:
+	PYTHONPATH=$(ROOTS) $(PYTHON) scripts/gpu_check.py --out reports/measured
+
+clean:
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The stamps are made last, so an interrupted installation is taken up again.
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "gnnbench needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing into $(VENV): a few minutes, once"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP_INSTALL) hatchling
+	@touch $@
+
+$(VENV)/installed-runtime: pyproject.toml constraints-dev.txt | $(VENV)/made
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[runtime]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints-dev.txt | $(VENV)/installed-runtime
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[runtime,dev]'
+	@touch $@
