@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def from_edges(
     num_nodes: int,
     *,
     undirected: bool = True,
-    **fields: object,
+    **fields: Any,
 ) -> Graph:
     """Build a graph from an edge list: symmetrise if undirected, drop self loops and repeats.
 
@@ -116,7 +117,7 @@ def from_edges(
     if num_nodes:
         np.cumsum(np.bincount(key // num_nodes, minlength=num_nodes), out=indptr[1:])
     notes: dict[str, object] = {"self_loops": loops, "repeated_edges": repeated}
-    notes.update(fields.pop("notes", {}) or {})  # type: ignore[arg-type,call-overload]
+    notes.update(fields.pop("notes", {}) or {})
     return Graph(
         name=name,
         indptr=indptr,

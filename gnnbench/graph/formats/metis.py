@@ -16,7 +16,7 @@ def read(path: Path, *, name: str | None = None) -> Graph:
     """Read a .graph file (.bz2, .gz, .xz by suffix). Vertex and edge weights are left out."""
     file = only_file(path, ["*.graph", "*.graph.*", "*.metis"], "METIS")
     with reading(file, "a METIS graph"):
-        lines = [line for line in read_text(file).split("\n") if not line.startswith("%")]
+        lines = [line for line in read_text(file).splitlines() if not line.startswith("%")]
         header = [int(word) for word in lines[0].split()]
         if not 2 <= len(header) <= 4:
             raise ValueError(f"header {lines[0][:40]!r} is not 'nodes edges [fmt [ncon]]'")

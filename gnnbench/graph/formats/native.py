@@ -107,6 +107,7 @@ def read(path: Path, *, mmap: bool = True, verify: bool = False, name: str | Non
 
 
 def sha256(path: Path) -> str:
+    """Return the hex digest of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -18,7 +18,8 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
     `directed` keeps the stored arcs (row -> column) instead of both directions of each.
     """
     file = only_file(path, ["*.npz"], "npz of CSR parts")
-    with reading(file, "an npz of CSR parts"), np.load(file, allow_pickle=False) as parts:
+    with reading(file, "an npz of CSR parts"), file.open("rb") as stream:
+        parts = np.load(stream, allow_pickle=False)
         rows, columns, _ = _coordinates(parts, "adj")
         num_nodes = int(parts["adj_shape"][0])
         features = None

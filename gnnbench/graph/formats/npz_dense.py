@@ -14,7 +14,8 @@ from gnnbench.graph.graph import Graph, from_edges
 def read(path: Path, *, split: int = 0, name: str | None = None) -> Graph:
     """Read one `.npz` (or the folder of one); `split` picks the official split, 0..9."""
     file = only_file(path, ["*.npz"], "npz of dense arrays")
-    with reading(file, "an npz of dense arrays"), np.load(file, allow_pickle=False) as parts:
+    with reading(file, "an npz of dense arrays"), file.open("rb") as stream:
+        parts = np.load(stream, allow_pickle=False)
         features = parts["node_features"].astype(np.float32)
         labels = parts["node_labels"].astype(np.int64)
         edges = parts["edges"].astype(np.int64).reshape(-1, 2)

@@ -62,6 +62,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
+    """Return the whole content as text, decompressed by the suffix."""
     return read_bytes(path).decode("utf-8")
 
 
@@ -100,8 +101,17 @@ def _rectangle(text: str, width: int) -> NDArray[np.int64] | None:
             values = np.fromstring(text, np.int64, sep=" ")
         except (DeprecationWarning, ValueError):
             return None
-    rows = text.count("\n") + (not text.endswith("\n"))
-    return values.reshape(-1, width) if len(values) == rows * width else None
+    return values.reshape(-1, width) if np.all(_words_per_line(text) == width) else None
+
+
+def _words_per_line(text: str) -> NDArray[np.int64]:
+    letters = np.frombuffer(text.encode(), np.uint8)
+    inside = letters > ord(" ")
+    starts = np.cumsum(inside & ~np.concatenate([[False], inside[:-1]]))
+    ends = np.flatnonzero(letters == ord("\n"))
+    if letters[-1] != ord("\n"):
+        ends = np.append(ends, len(letters) - 1)
+    return np.diff(starts[ends], prepend=0)
 
 
 def first_existing(folder: Path, names: Sequence[str]) -> Path | None:
@@ -115,6 +125,7 @@ def first_existing(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def required(folder: Path, names: Sequence[str], kind: str) -> Path:
+    """Return what `first_existing` finds. Raises DataError when nothing is there."""
     found = first_existing(folder, names)
     if found is None:
         raise DataError(folder, f"not {kind}: no file {' or '.join(names)} (.gz allowed)")
@@ -149,6 +160,7 @@ def dense_codes(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], int]:
 
 
 def mask_of(ids: NDArray[np.int64], num_nodes: int) -> NDArray[np.bool_]:
+    """Return bool [num_nodes], True at `ids`."""
     mask = np.zeros(num_nodes, np.bool_)
     mask[ids] = True
     return mask
