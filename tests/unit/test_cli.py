@@ -1,0 +1,171 @@
+"""What a user sees when a command ends: its exit code, one or two lines, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from gnnbench import __version__, cli
+from gnnbench.commands import options
+from gnnbench.errors import RunFailed, SpecError
+
+
+def command_that(act: Callable[[argparse.Namespace], int]) -> SimpleNamespace:
+    return SimpleNamespace(
+        NAME="try", HELP="try something", add_arguments=options.add_ranks, run=act
+    )
+
+
+def raising(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.fixture
+def end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Return (exit code, stderr) of a command that does what is given."""
+
+    def ends(act: Callable[[argparse.Namespace], int], *words: str) -> tuple[int, str]:
+        monkeypatch.setattr(cli, "discover", lambda: {"try": command_that(act)})
+        return cli.main(["try", *words]), capsys.readouterr().err
+
+    return ends
+
+
+def test_a_command_that_is_done_exits_with_what_it_returned(end) -> None:
+    assert end(lambda args: 0) == (0, "")
+    assert end(lambda args: 1) == (1, "")
+
+
+def test_a_wrong_specification_exits_2_and_lists_every_problem(end) -> None:
+    code, said = end(raising(SpecError(["a.toml: x", "a.toml: y"])))
+    assert (code, said) == (2, "gnnbench: error: a.toml: x\na.toml: y\n")
+
+
+def test_a_failed_run_exits_1_with_rank_and_phase(end) -> None:
+    code, said = end(raising(RunFailed("killed by signal 9", rank=3, phase="forward")))
+    assert (code, said) == (
+        1,
+        "gnnbench: error: rank 3 in phase forward: killed by signal 9\n",
+    )
+
+
+def test_ctrl_c_exits_130_and_says_what_is_kept(end) -> None:
+    assert end(raising(KeyboardInterrupt())) == (130, "interrupted: finished runs are kept\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_line_with_the_file(end, number: int) -> None:
+    code, said = end(raising(OSError(number, os.strerror(number), "results/a.csv")))
+    assert code == 1
+    assert said.count("\n") == 1
+    assert "the disk is full writing results/a.csv" in said
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(end) -> None:
+    code, said = end(raising(PermissionError(errno.EACCES, "Permission denied", "results")))
+    assert (code, said) == (1, "gnnbench: error: results: Permission denied\n")
+
+
+def test_too_little_memory_is_one_line(end) -> None:
+    code, said = end(raising(MemoryError()))
+    assert code == 1
+    assert said.count("\n") == 1
+    assert "too little memory" in said
+
+
+def test_any_other_exception_is_a_bug_and_says_so(end) -> None:
+    code, said = end(raising(ZeroDivisionError("division\nby zero")))
+    assert code == 1
+    assert "a bug, not your mistake: ZeroDivisionError: division by zero" in said
+    assert "--debug" in said
+    assert "Traceback" not in said
+    assert said.count("\n") == 2
+
+
+def test_debug_shows_the_trace(end) -> None:
+    code, said = end(raising(SpecError("x")), "--debug")
+    assert code == 2
+    assert "Traceback" in said
+    assert said.endswith("gnnbench: error: x\n")
+
+
+def test_a_broken_pipe_between_our_processes_is_not_silent(end) -> None:
+    code, said = end(raising(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert code == 1
+    assert "a bug" in said
+
+
+def test_a_misspelt_command_is_answered_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["docter"]) == 2
+    said = capsys.readouterr().err
+    assert said == "gnnbench: error: unknown command 'docter': did you mean 'doctor'?\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--jsn"], "unrecognised argument '--jsn'; did you mean --json?"),
+        (["--ranks", "1,x"], "argument --ranks: '1,x' is not a list of rank counts such as 1,2,4"),
+        (["--ranks", "0"], "argument --ranks: '0' is not a list of rank counts such as 1,2,4"),
+        (["--ranks"], "argument --ranks: expected one argument"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_that_says_where_help_is(
+    end, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        end(lambda args: 0, *words)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said == f"gnnbench: error: {line} (see gnnbench try --help)\n"
+
+
+def test_no_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_every_command_takes_json_and_debug() -> None:
+    for name, command in cli.discover().items():
+        parser = cli.build_parser({name: command})
+        usage = parser._subparsers._group_actions[0].choices[name].format_help()
+        assert "--json" in usage
+        assert "--debug" in usage
+
+
+def test_rank_counts_come_sorted_and_once() -> None:
+    assert options.rank_counts("4, 1,2,4") == (1, 2, 4)
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "gnnbench", "doctor", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 0
+
+
+def test_the_version_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gnnbench", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"gnnbench {__version__}\n"
