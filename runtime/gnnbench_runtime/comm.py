@@ -1,0 +1,453 @@
+"""Comm: the only caller of collectives. Each is recorded with kind, lane, phase, group and bytes.
+
+Bytes are what this rank sends to other ranks of the group (P ranks, own block excluded), the same
+for NCCL and gloo whatever algorithm they choose:
+
+    all_reduce       floor(2 (P-1) S / P), S the buffer: the ring volume (plan.all_reduce_bytes)
+    all_to_all       the rows sent to others, times the bytes of a row
+    all_gather       (P-1) S, S the own block
+    reduce_scatter   (P-1) S, S the own block of the result
+    broadcast        (P-1) S on the root, 0 elsewhere
+    send, recv       S, 0
+    barrier          0
+
+A group of one rank communicates nothing: no collective is called and nothing is recorded.
+
+Lane `comm` is the main group. Lane `background` is a second group of the same ranks, so that its
+transfers never queue behind those of `comm`; all ranks open it together (`open_background`), and
+either one thread or the `_async` methods may use it. Calls match across ranks by their order
+within a lane.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from gnnbench.errors import RunFailed, Unsupported
+from gnnbench.plan import Kind, Lane, all_reduce_bytes
+from gnnbench_runtime.recorder import Recorder, Span
+
+_REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+_LOST = ("connection", "timed out", "timeout", "broken pipe", "socket", "nccl", "remote process")
+
+
+class PeerLost(RunFailed):
+    """A collective broke because another rank went away: a consequence, not the cause."""
+
+
+class Pending:
+    """A transfer under way. `wait` makes its result usable; it blocks the host only on CPU."""
+
+    def __init__(self, future: Future[Any] | None = None, event: Any = None) -> None:
+        self._future, self._event = future, event
+
+    def wait(self) -> None:
+        if self._future is not None:
+            self._future.result()
+        if self._event is not None:
+            torch.cuda.current_stream().wait_event(self._event)
+
+    def done(self) -> bool:
+        """Tell whether the transfer has ended, without waiting."""
+        if self._future is not None:
+            return self._future.done()
+        return self._event is None or bool(self._event.query())
+
+
+class Comm:
+    """The collectives of one rank within one group of ranks.
+
+    `rank` and `world_size` count within the group. With `staged`, CUDA tensors travel through host
+    memory (gloo without NCCL); without it, giving CUDA tensors to gloo is an error. The process
+    group is set up before, unless world_size is 1.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        staged: bool = False,
+        ranks: Sequence[int] | None = None,
+        group: Any = None,
+    ) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.device = device or torch.device("cpu")
+        self.ranks = tuple(range(world_size)) if ranks is None else tuple(ranks)
+        self._recorder = recorder
+        self._staged = staged
+        self._groups: dict[str, Any] = {Lane.COMM: group}
+        self._thread: ThreadPoolExecutor | None = None
+        self._stream: Any = None
+
+    # --- collectives ------------------------------------------------------------------------
+
+    def all_reduce(
+        self,
+        tensor: torch.Tensor,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "all_reduce",
+        lane: str = Lane.COMM,
+        reduce: str = "sum",
+    ) -> None:
+        """Reduce the tensor over all ranks, in place."""
+        self._now(self._all_reduce(tensor, name, phase, layer, op, lane, reduce))
+
+    def all_reduce_async(
+        self,
+        tensor: torch.Tensor,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "all_reduce",
+        lane: str = Lane.BACKGROUND,
+        reduce: str = "sum",
+    ) -> Pending:
+        """Begin to reduce in place; the tensor is not touched until `wait`."""
+        return self._later(self._all_reduce(tensor, name, phase, layer, op, lane, reduce))
+
+    def all_to_all(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        output_splits: Sequence[int] | None,
+        input_splits: Sequence[int] | None,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "all_to_all",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Send rows to each rank and receive rows from each; splits count rows, None is equal."""
+        splits = (output_splits, input_splits)
+        self._now(self._all_to_all(output, input, splits, name, phase, layer, op, lane))
+
+    def all_to_all_async(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        output_splits: Sequence[int] | None,
+        input_splits: Sequence[int] | None,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "all_to_all",
+        lane: str = Lane.BACKGROUND,
+    ) -> Pending:
+        """Begin an all-to-all; neither tensor is touched until `wait`."""
+        splits = (output_splits, input_splits)
+        return self._later(self._all_to_all(output, input, splits, name, phase, layer, op, lane))
+
+    def all_gather(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "all_gather",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Put the ranks' blocks one after another into `output`. All blocks have one shape."""
+        self._now(self._all_gather(output, input, name, phase, layer, op, lane))
+
+    def all_gather_async(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "all_gather",
+        lane: str = Lane.BACKGROUND,
+    ) -> Pending:
+        """Begin an all-gather; neither tensor is touched until `wait`."""
+        return self._later(self._all_gather(output, input, name, phase, layer, op, lane))
+
+    def reduce_scatter(
+        self,
+        output: torch.Tensor,
+        input: torch.Tensor,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "reduce_scatter",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Sum the ranks' inputs and leave block `rank` of the sum in `output`."""
+        if self.world_size == 1:
+            output.copy_(input.view(output.shape))
+        sent = (self.world_size - 1) * _bytes(output)
+        work = self._work(lane, dist.reduce_scatter_tensor, (output,), (input,), outputs=(output,))
+        self._now((Kind.REDUCE_SCATTER, work, name, phase, layer, op, lane, sent))
+
+    def broadcast(
+        self,
+        tensor: torch.Tensor,
+        root: int,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "broadcast",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Overwrite the tensor with that of `root` (counted within the group)."""
+        source = self.ranks[root]
+
+        def call(buffer: torch.Tensor, *, group: Any) -> None:
+            dist.broadcast(buffer, source, group=group)
+
+        sent = (self.world_size - 1) * _bytes(tensor) if self.rank == root else 0
+        work = self._work(lane, call, (tensor,), (), outputs=(tensor,))
+        self._now((Kind.BROADCAST, work, name, phase, layer, op, lane, sent))
+
+    def send(
+        self,
+        tensor: torch.Tensor,
+        peer: int,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "send",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Send the tensor to one rank of the group, which receives it."""
+
+        def call(buffer: torch.Tensor, *, group: Any) -> None:
+            dist.send(buffer, self.ranks[peer], group=group)
+
+        work = self._work(lane, call, (tensor,), (), outputs=())
+        self._now((Kind.SEND, work, name, phase, layer, op, lane, _bytes(tensor)))
+
+    def recv(
+        self,
+        tensor: torch.Tensor,
+        peer: int,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "recv",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Receive into the tensor from one rank of the group."""
+
+        def call(buffer: torch.Tensor, *, group: Any) -> None:
+            dist.recv(buffer, self.ranks[peer], group=group)
+
+        work = self._work(lane, call, (tensor,), (), outputs=(tensor,))
+        self._now((Kind.RECV, work, name, phase, layer, op, lane, 0))
+
+    def barrier(
+        self,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "barrier",
+        lane: str = Lane.COMM,
+    ) -> None:
+        """Wait until every rank is here; on CUDA, the device waits."""
+        self._now((Kind.BARRIER, lambda: self._meet(lane), name, phase, layer, op, lane, 0))
+
+    # --- groups -----------------------------------------------------------------------------
+
+    def open_background(self) -> None:
+        """Make the second group. Every rank calls this at the same place, or none does."""
+        if self.world_size == 1 or Lane.BACKGROUND in self._groups:
+            return
+        self._groups[Lane.BACKGROUND] = dist.new_group(list(self.ranks))
+        if self.device.type == "cuda":
+            self._stream = torch.cuda.Stream(self.device)
+
+    def split(self, groups: Sequence[Sequence[int]]) -> Comm:
+        """Return this rank's Comm among disjoint groups that cover all ranks (an axis of a grid).
+
+        Every rank calls this with the same groups, whose ranks count within this group.
+        """
+        mine: Comm | None = None
+        for members in groups:
+            ranks = [self.ranks[member] for member in members]
+            group = dist.new_group(ranks) if len(ranks) > 1 else None
+            if self.rank in members:
+                mine = Comm(
+                    self._recorder,
+                    rank=list(members).index(self.rank),
+                    world_size=len(ranks),
+                    device=self.device,
+                    staged=self._staged,
+                    ranks=ranks,
+                    group=group,
+                )
+        if mine is None:
+            raise ValueError(f"rank {self.rank} is in none of the groups {groups}")
+        return mine
+
+    def close(self) -> None:
+        """Stop the background thread."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    # --- for the harness: not part of any plan, so not recorded ------------------------------
+
+    def sync(self) -> None:
+        """Wait until every rank is here and the device is idle."""
+        if self.world_size > 1:
+            _guarded(lambda: self._meet(Lane.COMM))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def exchange(self, content: object) -> list[Any]:
+        """Return every rank's JSON content, in rank order."""
+        if self.world_size == 1:
+            return [json.loads(json.dumps(content))]
+        text = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+        device = self.device if dist.get_backend(self._groups[Lane.COMM]) == "nccl" else "cpu"
+
+        def gather(own: torch.Tensor) -> torch.Tensor:
+            every = torch.empty((self.world_size, len(own)), dtype=own.dtype, device=device)
+            group = self._groups[Lane.COMM]
+            _guarded(lambda: dist.all_gather_into_tensor(every, own.to(device), group=group))
+            return every.cpu()
+
+        lengths = gather(torch.tensor([len(text)])).flatten().tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(text)] = text
+        rows = gather(padded)
+        return [
+            json.loads(bytes(row[:size].tolist())) for row, size in zip(rows, lengths, strict=True)
+        ]
+
+    # --- how ---------------------------------------------------------------------------------
+
+    def _all_reduce(self, tensor, name, phase, layer, op, lane, reduce):
+        def call(buffer: torch.Tensor, *, group: Any) -> None:
+            dist.all_reduce(buffer, _REDUCTIONS[reduce], group=group)
+
+        sent = all_reduce_bytes(_bytes(tensor), self.world_size)
+        work = self._work(lane, call, (tensor,), (), outputs=(tensor,))
+        return (Kind.ALL_REDUCE, work, name, phase, layer, op, lane, sent)
+
+    def _all_to_all(self, output, input, splits, name, phase, layer, op, lane):
+        output_splits, input_splits = (None if s is None else list(s) for s in splits)
+        if self.world_size == 1:
+            output.copy_(input)
+        rows = len(input)
+        own = rows // self.world_size if input_splits is None else input_splits[self.rank]
+        sent = (rows - own) * (_bytes(input) // rows if rows else 0)
+
+        def call(output: torch.Tensor, input: torch.Tensor, *, group: Any) -> None:
+            dist.all_to_all_single(output, input, output_splits, input_splits, group=group)
+
+        work = self._work(lane, call, (output,), (input,), outputs=(output,))
+        return (Kind.ALL_TO_ALL, work, name, phase, layer, op, lane, sent)
+
+    def _all_gather(self, output, input, name, phase, layer, op, lane):
+        if self.world_size == 1:
+            output.copy_(input.view(output.shape))
+        sent = (self.world_size - 1) * _bytes(input)
+        work = self._work(lane, dist.all_gather_into_tensor, (output,), (input,), outputs=(output,))
+        return (Kind.ALL_GATHER, work, name, phase, layer, op, lane, sent)
+
+    def _work(self, lane, call, targets, sources, outputs) -> Callable[[], None]:
+        """Bind a collective to its lane's group, through host memory where that is asked for."""
+
+        def work() -> None:
+            tensors = (*targets, *sources)
+            group = self._group(lane)
+            if self.device.type == "cpu" or dist.get_backend(group) == "nccl":
+                call(*tensors, group=group)
+                return
+            if not self._staged:
+                raise Unsupported(
+                    "gloo cannot reach CUDA tensors: use NCCL, or backend gloo_staged"
+                )
+            staged = [tensor.cpu() for tensor in tensors]
+            call(*staged, group=group)
+            for tensor, host in zip(outputs, staged, strict=False):
+                tensor.copy_(host)
+
+        return work
+
+    def _group(self, lane: str) -> Any:
+        if lane not in self._groups:
+            raise RuntimeError(f"lane {lane!r} has no group: call comm.open_background() first")
+        return self._groups[lane]
+
+    def _meet(self, lane: str) -> None:
+        group = self._group(lane)
+        ids = [self.device.index or 0] if dist.get_backend(group) == "nccl" else None
+        dist.barrier(group=group, device_ids=ids)
+
+    def _span(self, kind, name, phase, layer, op, lane, sent) -> Span:
+        size = self.world_size
+        return self._recorder.step(
+            name, kind, op, lane, phase, layer, sent, 0, size, collective=True
+        )
+
+    def _now(self, task) -> None:
+        kind, work, *where = task
+        if self.world_size > 1:
+            with self._span(kind, *where):
+                _guarded(work)
+
+    def _later(self, task) -> Pending:
+        """Run the work beside the caller: on CPU in a thread, on CUDA on a stream of its own.
+
+        Timed where it runs, so that its span in the ledger is its own and not the caller's wait.
+        """
+        kind, work, *where = task
+        if self.world_size == 1:
+            return Pending()
+        if self.device.type == "cuda" and not self._staged:
+            stream = self._stream
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+            with torch.cuda.stream(stream):
+                with self._span(kind, *where):
+                    _guarded(work)
+                event = torch.cuda.Event()
+                event.record(stream)
+            return Pending(event=event)
+        span = self._span(kind, *where)
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="background")
+
+        def run() -> None:
+            with span:
+                _guarded(work)
+
+        return Pending(future=self._thread.submit(run))
+
+
+def _guarded(work: Callable[[], object]) -> None:
+    try:
+        work()
+    except RuntimeError as error:
+        said = str(error).lower()
+        if isinstance(error, dist.DistError) or any(word in said for word in _LOST):
+            line = str(error).strip().splitlines()[0]
+            raise PeerLost(f"a collective lost another rank ({line[:200]})") from error
+        raise
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
