@@ -1,0 +1,307 @@
+"""The cluster: what both worlds must know of hardware, in SI units, a source for every number.
+
+    schema = 1
+    name = "desk"
+    transport = "gloo"
+
+    [host]                                   counts are plain numbers
+    devices_per_host = 2
+    cores = 2
+
+    [device]
+    kind = "cpu"
+    memory_bytes_per_s = { value = 1.2e10, status = "measured", source = "calibrate" }
+
+    [[ops]]                                  one calibrated operation, see `OpModel`
+    [[collectives]]                          one calibrated collective, see `CollectiveModel`
+
+A status tells how a constant is known: measured here by `calibrate`; probed (a published constant
+scaled by a short probe here); fitted (regression on public measurements); published; datasheet;
+assumed; unverified. A prediction is graded by the weakest constant that matters to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gnnbench.errors import SpecError, UnknownName
+from gnnbench.strict import bounds, build, choices, raise_all, read_toml
+from gnnbench.tomlwriter import format_toml
+
+SCHEMA = 1
+STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed", "unverified")
+GRADES = ("measured", "probed", "datasheet")
+TRANSPORTS = ("gloo", "nccl", "gloo_staged")
+LAYOUTS = ("intra", "inter")
+ARCHITECTURES = ("cpu", "volta", "ampere", "hopper", "blackwell")
+
+
+def grade(status: str) -> str:
+    """Grade of a prediction that rests on a constant of this status."""
+    return status if status in GRADES else "datasheet"
+
+
+def weakest(grades: list[str] | set[str]) -> str:
+    """The lowest of several grades; "measured" if there are none."""
+    return GRADES[max((GRADES.index(g) for g in grades), default=0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """A number of a machine, with how it is known and from where."""
+
+    value: float = field(metadata=bounds(0))
+    status: str = field(metadata=choices(*STATUSES))
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One machine. `cores` are physical cores that ranks, samplers and staging share."""
+
+    devices_per_host: int = field(metadata=bounds(1, 4096))
+    cores: int = field(metadata=bounds(1, 65536))
+    memory_bytes: Constant
+    memory_bytes_per_s: Constant
+    hosts_max: int = field(default=1, metadata=bounds(1, 1_000_000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeakFlops:
+    """Peak multiply-and-add rates by precision, multiply and add counted apart, dense."""
+
+    float32: Constant
+    float64: Constant | None = None
+    tf32: Constant | None = None
+    bfloat16: Constant | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What one rank computes on.
+
+    cache_bytes     last cache before memory (L2 of a GPU, last level of a CPU)
+    launch_s        fixed cost of one operation as a framework issues it
+    context_bytes   memory of an idle process or device context before any data
+    threads         CPU threads of a rank (1 on a GPU: the issuing thread)
+    arch            "cpu", or the GPU generation: sets the defaults of uncalibrated operations
+    """
+
+    name: str
+    kind: str = field(metadata=choices("cpu", "gpu"))
+    arch: str = field(
+        default="cpu", metadata=choices("cpu", "volta", "ampere", "hopper", "blackwell")
+    )
+    peak_flops_per_s: PeakFlops
+    memory_bytes_per_s: Constant
+    cache_bytes: Constant
+    memory_bytes: Constant
+    launch_s: Constant
+    context_bytes: Constant
+    threads: int = field(default=1, metadata=bounds(1, 4096))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A link per rank and direction, or one that all ranks of a host share (`shared`)."""
+
+    bytes_per_s: Constant
+    latency_s: Constant
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Between ranks of one host, between hosts, and between a device and its host's memory."""
+
+    intra: Link
+    inter: Link
+    host: Link | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """The disk of a host, shared by its ranks."""
+
+    read_bytes_per_s: Constant
+    write_bytes_per_s: Constant
+    iops: Constant
+    latency_s: Constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Rent of one host. Rates age: `date` is when the rate held."""
+
+    usd_per_hour: Constant
+    date: str
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nccl:
+    """What NCCL's tuner needs. `*_bytes_per_s_per_channel` as its topology search prints.
+
+    host_s and factor correct the tuner: seconds = host_s + factor * tuner (simulation 4.3).
+    """
+
+    version: str
+    channels: int = field(metadata=bounds(1, 64))
+    intra_bytes_per_s_per_channel: Constant
+    inter_bytes_per_s_per_channel: Constant
+    host_s: Constant
+    factor: Constant
+    cpu: str = field(default="intel", metadata=choices("intel", "amd", "mixed"))
+    nvls: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpModel:
+    """Seconds of one operation from its step's facts: a physics form, then a bounded residual.
+
+    op            cost class, as `plan.Step.op`
+    kind          kind of step; an operation nobody calibrated borrows one of its kind
+    co_located    ranks that worked on one host at the same time during calibration
+    form, params  a form of `gnnbench.costs.forms` and its parameters (SI units)
+    residuals     rows of (log features of the form ..., log of measured / form)
+    radius        conformal radius r: 90 % of held-out points within exp(+-r)
+    """
+
+    op: str
+    kind: str
+    form: str
+    params: dict[str, float]
+    co_located: int = field(default=1, metadata=bounds(1))
+    residuals: tuple[tuple[float, ...], ...] = ()
+    radius: float = field(default=0.5, metadata=bounds(0, 10))
+    mape: float = field(default=0.0, metadata=bounds(0))
+    points: int = field(default=0, metadata=bounds(0))
+    status: str = field(default="measured", metadata=choices(*STATUSES))
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in self.params.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < 0:
+                raise SpecError(f"params.{name}: found {value!r}, allowed a number >= 0")
+        object.__setattr__(self, "params", {k: float(v) for k, v in self.params.items()})
+        if len({len(row) for row in self.residuals}) > 1:
+            raise SpecError("residuals: rows of different lengths")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveModel:
+    """Seconds of a collective: latency_s + bytes / bytes_per_s, then a bounded residual.
+
+    `bytes` is the most that any rank sends (`plan.Step.bytes`), for broadcast the buffer.
+    `residuals` are pairs (log bytes, log of measured / form), by rising size.
+    """
+
+    op: str
+    ranks: int = field(metadata=bounds(1))
+    layout: str = field(metadata=choices(*LAYOUTS))
+    latency_s: float = field(metadata=bounds(0))
+    bytes_per_s: float = field(metadata=bounds(1e-3))
+    residuals: tuple[tuple[float, ...], ...] = ()
+    radius: float = field(default=0.5, metadata=bounds(0, 10))
+    mape: float = field(default=0.0, metadata=bounds(0))
+    points: int = field(default=0, metadata=bounds(0))
+    status: str = field(default="measured", metadata=choices(*STATUSES))
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Devices, hosts, links, storage and prices, with the calibrations made on them.
+
+    speed_probe_s is the time of the fixed probe kernel when the calibration was made (0: none), so
+    that a run on a machine that has drifted can be told from a wrong prediction.
+    """
+
+    name: str
+    transport: str = field(metadata=choices(*TRANSPORTS))
+    host: Host
+    device: Device
+    links: Links
+    schema: int = SCHEMA
+    description: str = ""
+    date: str = ""
+    software: dict[str, str] = field(default_factory=dict)
+    storage: Storage | None = None
+    price: Price | None = None
+    nccl: Nccl | None = None
+    speed_probe_s: float = field(default=0.0, metadata=bounds(0))
+    ops: tuple[OpModel, ...] = ()
+    collectives: tuple[CollectiveModel, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.schema != SCHEMA:
+            problems.append(f"schema: found {self.schema}, allowed: {SCHEMA}")
+        if self.transport == "nccl" and (self.nccl is None or self.device.kind != "gpu"):
+            problems.append("transport: 'nccl' needs a gpu device and an [nccl] table")
+        if self.transport == "gloo_staged" and self.links.host is None:
+            problems.append("links.host: missing; 'gloo_staged' copies over it")
+        seen: set[tuple[object, ...]] = set()
+        for model in self.ops:
+            seen_key = (model.op, model.co_located)
+            if seen_key in seen:
+                problems.append(f"ops: {model.op!r} for {model.co_located} co-located ranks twice")
+            seen.add(seen_key)
+        if problems:
+            raise SpecError(problems)
+
+    def ranks_per_host(self, world_size: int) -> int:
+        """Ranks on a full host when ranks fill one host after the other."""
+        return min(world_size, self.host.devices_per_host)
+
+    def to_table(self) -> dict[str, Any]:
+        """Plain nested tables, as the file holds them."""
+        table = dataclasses.asdict(self)
+        return {"schema": table.pop("schema"), **table}
+
+
+def list_clusters() -> list[str]:
+    """Names of the built-in clusters."""
+    folder = resources.files("gnnbench") / "data" / "clusters"
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load_cluster(name_or_path: str | Path) -> Cluster:
+    """Read a cluster file, or a built-in by name.
+
+    Raises:
+        UnknownName: no such built-in (with a suggestion).
+        SpecError: every problem of the file in one go.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text:
+        return parse_cluster(read_toml(Path(name_or_path)), text)
+    if text not in list_clusters():
+        raise UnknownName("cluster", text, list_clusters())
+    with resources.as_file(resources.files("gnnbench") / "data/clusters" / f"{text}.toml") as path:
+        return parse_cluster(read_toml(path), text)
+
+
+def parse_cluster(table: Mapping[str, Any], where: str) -> Cluster:
+    """Turn a parsed TOML table into a cluster; SpecError lists every problem."""
+    problems: list[str] = []
+    cluster = build(Cluster, table, where, problems)
+    raise_all(problems)
+    assert cluster is not None
+    return cluster
+
+
+def save_cluster(cluster: Cluster, path: Path) -> None:
+    """Write a cluster file whole or not at all; `load_cluster` reads back an equal cluster."""
+    from gnnbench.results import write_text
+
+    write_text(path, format_toml(cluster.to_table()))
