@@ -12,16 +12,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gnnbench.api import load_graph
+    from gnnbench.cluster import Cluster
     from gnnbench.errors import GnnbenchError
     from gnnbench.graph.graph import Graph
+    from gnnbench.spec import Suite
 
 __version__ = "0.1.0"
 
-__all__ = ["GnnbenchError", "Graph"]
+__all__ = ["Cluster", "GnnbenchError", "Graph", "Suite", "load_graph"]
 
 _HOMES = {
+    "Cluster": "gnnbench.cluster",
     "GnnbenchError": "gnnbench.errors",
     "Graph": "gnnbench.graph.graph",
+    "Suite": "gnnbench.spec",
+    "load_graph": "gnnbench.api",
 }
 
 

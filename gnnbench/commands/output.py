@@ -16,9 +16,9 @@ from pathlib import Path
 
 # Words that mean good, mind this, and bad, over all commands; any other word stays uncoloured.
 _COLOURS = {
-    **dict.fromkeys(("ok", "done", "finished", "kept", "measured", "predicted"), "green"),
-    **dict.fromkeys(("warn", "skipped", "interrupted", "missing"), "yellow"),
-    **dict.fromkeys(("fail", "failed", "lost"), "red"),
+    **dict.fromkeys(("ok", "done", "kept", "predicted"), "green"),
+    **dict.fromkeys(("warn", "skipped", "running"), "yellow"),
+    **dict.fromkeys(("fail", "failed"), "red"),
 }
 
 
