@@ -1,0 +1,287 @@
+"""Fit physics forms to measured samples: relative, robust, with an honest radius.
+
+A fit starts from non-negative least squares on relative errors for each combination of starting
+shapes, then refines everything together in log space with a soft-L1 loss (simulation 10.1). The
+radius comes from points that the fit had not seen (split conformal over folds, simulation 10.4).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gnnbench.cluster import CollectiveModel, OpModel
+from gnnbench.costs.facts import Facts, Floats
+from gnnbench.costs.forms import FORM_OF_KIND, Form, Shapes
+from gnnbench.costs.forms import form as form_named
+from gnnbench.costs.model import BOUND, nearest_residual
+from gnnbench.errors import SpecError
+from gnnbench.plan import Step
+
+MAX_POINTS = 128
+COVERAGE = 0.9
+FOLDS = 5
+_SOFT = 0.1  # log error beyond which a sample counts as an outlier
+_TINY = 1e-4  # a coefficient never starts below this share of the samples' time
+
+
+def fit_op(
+    samples: Sequence[tuple[Step, float]],
+    *,
+    op: str = "",
+    form: str = "",
+    co_located: int = 1,
+    element_bytes: float = 4.0,
+    constants: Mapping[str, float] | None = None,
+    status: str = "measured",
+    source: str = "calibrate",
+) -> OpModel:
+    """Fit one operation to samples of (step, seconds).
+
+    Args:
+        samples: steps with all shape facts that their kind has, and measured seconds each. Several
+            samples of one shape are allowed. At least four different shapes.
+        op: cost class; the samples' own by default.
+        form: a form's name; by default that of the samples' kind ("rows" for elementwise work).
+        co_located: how many ranks worked on the host at the same time.
+        constants: parameters of the form that are set, not fitted (e.g. line_bytes).
+
+    Raises:
+        SpecError: too few samples, or a time that is not positive.
+    """
+    steps = [step for step, _ in samples]
+    seconds = np.array([s for _, s in samples], dtype=np.float64)
+    op = op or (steps[0].op if steps else "")
+    _check(seconds, f"fit of {op!r}")
+    kind = steps[0].kind.value
+    shape = form_named(form or FORM_OF_KIND.get(kind, "rows"))
+    facts = Facts.of(steps, element_bytes=element_bytes)
+    fixed = dict(constants or {})
+    params = _fit(shape, facts, seconds, fixed)
+    errors = _held_out(shape, facts, seconds, fixed, params)
+    residual = np.log(seconds / shape.seconds(facts, params))
+    keep = _spread(len(seconds), MAX_POINTS)
+    rows = np.column_stack([shape.features(facts), np.clip(residual, -BOUND, BOUND)])[keep]
+    return OpModel(
+        op=op,
+        kind=kind,
+        form=shape.name,
+        params={name: float(value) for name, value in params.items()},
+        co_located=co_located,
+        residuals=tuple(tuple(round(float(v), 4) for v in row) for row in rows),
+        radius=conformal_radius(errors),
+        mape=float(np.mean(np.abs(np.exp(-errors) - 1.0))),
+        points=len(seconds),
+        status=status,
+        source=source,
+    )
+
+
+def fit_collective(
+    samples: Sequence[tuple[float, float]],
+    *,
+    op: str,
+    ranks: int,
+    layout: str = "intra",
+    status: str = "measured",
+    source: str = "calibrate",
+) -> CollectiveModel:
+    """Fit one collective to samples of (bytes, seconds).
+
+    Bytes are the most that any rank sends (`plan.Step.bytes`; broadcast: the buffer; barrier: 0),
+    seconds from the last rank's start to the end. At least six sizes are wise (simulation 10.1).
+    """
+    volume = np.array([b for b, _ in samples], dtype=np.float64)
+    seconds = np.array([s for _, s in samples], dtype=np.float64)
+    where = f"fit of {op!r} on {ranks} ranks"
+    _check(seconds, where, least=1)
+    if not np.any(volume > 0):
+        latency, rate, errors = (
+            float(np.median(seconds)),
+            1e12,
+            np.log(seconds / np.median(seconds)),
+        )
+        pairs: list[tuple[float, float]] = []
+    else:
+        shape = _ALPHA_BETA
+        params = _fit(shape, _volumes(volume), seconds, {})
+        latency, rate = params["t0_s"], 1.0 / max(params["s_per_byte"], 1e-14)
+        errors = np.log(seconds / (latency + volume / rate))
+        pairs = _by_size(volume, errors)
+        # Left-out points: what their own size adds to the residual must not shrink the radius.
+        errors = errors - np.array([_without(volume, errors, i) for i in range(len(errors))])
+    return CollectiveModel(
+        op=op,
+        ranks=ranks,
+        layout=layout,
+        latency_s=latency,
+        bytes_per_s=rate,
+        residuals=tuple(pairs),
+        radius=conformal_radius(errors),
+        mape=float(np.mean(np.abs(np.exp(-errors) - 1.0))),
+        points=len(seconds),
+        status=status,
+        source=source,
+    )
+
+
+def conformal_radius(errors: Floats, coverage: float = COVERAGE) -> float:
+    """The ceil((m+1) coverage)-th smallest |log error| of m held-out points (simulation 10.4).
+
+    With too few points for that rank, half as much again as the largest error.
+    """
+    sizes = np.sort(np.abs(errors))
+    rank = math.ceil((len(sizes) + 1) * coverage)
+    radius = float(sizes[rank - 1]) if rank <= len(sizes) else 1.5 * float(sizes[-1])
+    return max(radius, 0.01)
+
+
+def _check(seconds: Floats, where: str, least: int = 4) -> None:
+    if len(seconds) < least:
+        raise SpecError(f"{where}: found {len(seconds)} samples, needs at least {least}")
+    if not np.all(np.isfinite(seconds)) or np.any(seconds <= 0):
+        raise SpecError(f"{where}: every sample needs a finite time above zero")
+
+
+def _fit(
+    shape: Form,
+    facts: Facts,
+    seconds: Floats,
+    fixed: Shapes,
+    start: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Best parameters over all starting shapes; with `start`, refine that one alone."""
+    if start is not None:
+        return _refine(shape, facts, seconds, fixed, start)[1]
+    free = [name for name in shape.shapes if name not in fixed]
+    starts = []
+    for values in itertools.product(*(shape.shapes[name] for name in free)):
+        shapes = {**fixed, **dict(zip(free, values, strict=True))}
+        coefficients = _nonnegative(shape.terms(facts, shapes), seconds)
+        first = {**shapes, **dict(zip(shape.coefficients, coefficients, strict=True))}
+        predicted = shape.seconds(facts, first)
+        loss = float(np.abs(np.log(np.maximum(predicted, 1e-12) / seconds)).mean())
+        starts.append((loss, first))
+    starts.sort(key=lambda pair: pair[0])
+    found = [_refine(shape, facts, seconds, fixed, first) for _, first in starts[:3]]
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _nonnegative(terms: Floats, seconds: Floats) -> Floats:
+    from scipy.optimize import nnls
+
+    relative = terms / seconds[:, None]
+    scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
+    solution, _ = nnls(relative / scale, np.ones(len(seconds)))
+    used = np.abs(relative).max(axis=0) > 0
+    coefficients: Floats = np.where(used, np.maximum(solution, _TINY) / scale, 0.0)
+    return coefficients
+
+
+def _refine(
+    shape: Form, facts: Facts, seconds: Floats, fixed: Shapes, start: Mapping[str, float]
+) -> tuple[float, dict[str, float]]:
+    from scipy.optimize import least_squares
+
+    names = [n for n in (*shape.coefficients, *shape.shapes) if n not in fixed and start[n] > 0]
+    origin = np.log([start[n] for n in names])
+    # A cache size is pinned by few points: keep it within a factor of four of where it started.
+    reach = np.array([math.log(4.0) if n in shape.shapes else 25.0 for n in names])
+    logs = np.log(seconds)
+
+    def params_at(x: Floats) -> dict[str, float]:
+        values = dict(zip(names, np.exp(x).tolist(), strict=True))
+        return {**{n: 0.0 for n in shape.coefficients}, **fixed, **values}
+
+    def residual(x: Floats) -> Floats:
+        predicted = shape.seconds(facts, params_at(x))
+        out: Floats = np.log(np.maximum(predicted, 1e-12)) - logs
+        return out
+
+    result = least_squares(
+        residual,
+        origin,
+        bounds=(origin - reach, origin + reach),
+        loss="soft_l1",
+        f_scale=_SOFT,
+        max_nfev=200,
+    )
+    return float(result.cost), params_at(result.x)
+
+
+def _held_out(
+    shape: Form, facts: Facts, seconds: Floats, fixed: Shapes, params: Mapping[str, float]
+) -> Floats:
+    """Log errors of each sample by a model fitted without the samples of its shape."""
+    _, groups = np.unique(shape.features(facts).round(6), axis=0, return_inverse=True)
+    groups = groups.reshape(-1)
+    order = np.random.default_rng(0).permutation(groups.max() + 1)
+    fold = order[groups] % min(FOLDS, groups.max() + 1)
+    errors = np.zeros(len(seconds))
+    for number in range(int(fold.max()) + 1):
+        out, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if len(rest) < len(shape.coefficients):
+            errors[out] = np.log(seconds[out] / shape.seconds(facts.take(out), params))
+            continue
+        known, unseen = facts.take(rest), facts.take(out)
+        fitted = _fit(shape, known, seconds[rest], fixed, start=params)
+        residual = np.log(seconds[rest] / shape.seconds(known, fitted))
+        correction = nearest_residual(shape.features(unseen), shape.features(known), residual)
+        errors[out] = np.log(seconds[out] / shape.seconds(unseen, fitted)) - correction
+    return errors
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
+
+
+def _volume_terms(f: Facts, _: Shapes) -> Floats:
+    return np.stack([np.ones(len(f)), f.bytes], axis=1)
+
+
+_ALPHA_BETA = Form(
+    name="alpha_beta",
+    coefficients=("t0_s", "s_per_byte"),
+    terms=_volume_terms,
+    features=lambda f: np.log(np.maximum(f.bytes, 1.0))[:, None],
+    shapes={},
+)
+
+
+def _volumes(volume: Floats) -> Facts:
+    none = np.zeros(len(volume))
+    return Facts(
+        flops=none,
+        bytes=volume,
+        rows=none,
+        nonzeros=none,
+        width=none,
+        inner=none,
+        source_rows=none,
+    )
+
+
+def _by_size(volume: Floats, errors: Floats) -> list[tuple[float, float]]:
+    """Median log error of each size, at most MAX_POINTS of them."""
+    sizes = np.unique(volume)
+    sizes = sizes[_spread(len(sizes), MAX_POINTS)]
+    medians = [float(np.median(errors[volume == size])) for size in sizes]
+    clipped = np.clip(medians, -BOUND, BOUND)
+    return [
+        (round(math.log(max(size, 1.0)), 4), round(float(e), 4))
+        for size, e in zip(sizes.tolist(), clipped, strict=True)
+    ]
+
+
+def _without(volume: Floats, errors: Floats, index: int) -> float:
+    """Residual at a point, interpolated from the other sizes."""
+    others = volume != volume[index]
+    if not np.any(others):
+        return 0.0
+    pairs = _by_size(volume[others], errors[others])
+    logs, medians = zip(*pairs, strict=True)
+    return float(np.interp(math.log(max(float(volume[index]), 1.0)), logs, medians))

@@ -1,0 +1,210 @@
+"""Physics forms: seconds of an operation as a sum of costs that cannot be negative.
+
+Every form is t = sum_k coefficient_k * term_k(facts; shapes), so that a fit is a non-negative
+least-squares problem for fixed shapes (cache sizes). Forms are bounded by physics: they stay right
+far outside the calibrated points, where a regression would not (simulation 10.1).
+
+Units: coefficients `*_s` are seconds, `s_per_*` seconds per counted thing, shapes `*_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnnbench.costs.facts import Facts, Floats
+from gnnbench.errors import SpecError, suggest
+from gnnbench.plan import Kind
+
+Shapes = Mapping[str, float]
+KB, MB = 2.0**10, 2.0**20
+
+# How sharply reads start to miss when a working set outgrows a cache. Uniform random reads miss
+# with 1 - C/ws beyond C; skewed degrees smear the corner, which this exponent does as well.
+SHARPNESS = 1.5
+
+
+def miss_rate(working_set: Floats, cache_bytes: float) -> Floats:
+    """Share of re-references that miss a cache: 0 for tiny working sets, 1 for huge, 1/2 at C."""
+    safe = np.maximum(working_set, 1.0)
+    rate: Floats = 1.0 / (1.0 + (cache_bytes / safe) ** SHARPNESS)
+    return rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A named physics form.
+
+    coefficients   names, in the order of the columns of `terms`
+    shapes         names of cache sizes with the starting values that a fit tries
+    terms          (facts, shapes) -> array (steps, coefficients)
+    features       facts -> log features (steps, k) in which near steps have like residuals
+    overlapped     coefficients of which only the largest cost counts (roofline); empty: all add up
+    """
+
+    name: str
+    coefficients: tuple[str, ...]
+    terms: Callable[[Facts, Shapes], Floats]
+    features: Callable[[Facts], Floats]
+    shapes: Mapping[str, tuple[float, ...]]
+    overlapped: tuple[str, ...] = ()
+
+    def seconds(self, facts: Facts, params: Mapping[str, float]) -> Floats:
+        """Seconds of each step. Absent coefficients count as zero."""
+        parts = self.terms(facts, params) * np.array(
+            [params.get(c, 0.0) for c in self.coefficients]
+        )
+        return self.combine(parts)
+
+    def combine(self, parts: Floats) -> Floats:
+        """Add the costs up, of overlapped ones only the largest."""
+        if not self.overlapped:
+            total: Floats = parts.sum(axis=1)
+            return total
+        hidden = [self.coefficients.index(name) for name in self.overlapped]
+        rest = [i for i in range(parts.shape[1]) if i not in hidden]
+        longest: Floats = parts[:, rest].sum(axis=1) + parts[:, hidden].max(axis=1)
+        return longest
+
+
+def _columns(*columns: Floats | float, steps: int) -> Floats:
+    return np.stack([np.broadcast_to(np.asarray(c, dtype=np.float64), steps) for c in columns], 1)
+
+
+def _logs(*columns: Floats) -> Floats:
+    out: Floats = np.log(np.maximum(np.stack(columns, axis=1), 1e-3))
+    return out
+
+
+def _linear(f: Facts, _: Shapes) -> Floats:
+    return _columns(1.0, f.flops, f.bytes, steps=len(f))
+
+
+def _gemm(f: Facts, _: Shapes) -> Floats:
+    """Multiply-adds, and each operand once: tall and skinny products live on the operands."""
+    return _columns(
+        1.0, f.flops, f.rows * f.inner, f.inner * f.width, f.rows * f.width, steps=len(f)
+    )
+
+
+def _rows(f: Facts, p: Shapes) -> Floats:
+    missed = f.bytes * miss_rate(f.bytes, p["cache_bytes"])
+    return _columns(1.0, f.rows, f.bytes, missed, steps=len(f))
+
+
+def _spmm(f: Facts, p: Shapes) -> Floats:
+    """Source traffic at the speed of the cache level that the working set fits in."""
+    traffic = f.nonzeros * f.row_bytes(p.get("line_bytes", 64.0))
+    near = miss_rate(f.source_bytes, p["near_cache_bytes"])
+    far = miss_rate(f.source_bytes, p["cache_bytes"])
+    out = f.rows * f.width * f.element_bytes
+    return _columns(
+        1.0, f.rows, f.nonzeros, traffic, traffic * near, traffic * far, out, steps=len(f)
+    )
+
+
+def _gather(f: Facts, p: Shapes) -> Floats:
+    traffic = f.rows * f.row_bytes(p.get("line_bytes", 64.0))
+    near = miss_rate(f.source_bytes, p["near_cache_bytes"])
+    far = miss_rate(f.source_bytes, p["cache_bytes"])
+    return _columns(1.0, f.rows, traffic, traffic * near, traffic * far, steps=len(f))
+
+
+def _sample(f: Facts, p: Shapes) -> Floats:
+    # Each distinct vertex found touches about one line of the index arrays.
+    missed = f.nonzeros * miss_rate(f.source_rows * 64.0, p["cache_bytes"])
+    return _columns(1.0, f.rows, f.nonzeros, missed, f.source_rows, steps=len(f))
+
+
+_NEAR = (256 * KB, 1 * MB)
+_FAR = (4 * MB, 16 * MB, 48 * MB)
+
+_FORMS = (
+    Form(
+        name="linear",
+        coefficients=("t0_s", "s_per_flop", "s_per_byte"),
+        terms=_linear,
+        features=lambda f: _logs(f.flops, f.bytes),
+        shapes={},
+    ),
+    Form(
+        name="roofline",
+        coefficients=("t0_s", "s_per_flop", "s_per_byte"),
+        terms=_linear,
+        features=lambda f: _logs(f.flops, f.bytes),
+        shapes={},
+        overlapped=("s_per_flop", "s_per_byte"),
+    ),
+    Form(
+        name="gemm",
+        coefficients=("t0_s", "s_per_flop", "s_per_left", "s_per_right", "s_per_out"),
+        terms=_gemm,
+        features=lambda f: _logs(f.rows, f.inner, f.width),
+        shapes={},
+    ),
+    Form(
+        name="rows",
+        coefficients=("t0_s", "s_per_row", "s_per_byte", "s_per_missed_byte"),
+        terms=_rows,
+        features=lambda f: _logs(f.bytes, f.rows),
+        shapes={"cache_bytes": (1 * MB, *_FAR)},
+    ),
+    Form(
+        name="spmm",
+        coefficients=(
+            "t0_s",
+            "s_per_row",
+            "s_per_edge",
+            "s_per_byte",
+            "s_per_near_missed_byte",
+            "s_per_missed_byte",
+            "s_per_out_byte",
+        ),
+        terms=_spmm,
+        features=lambda f: _logs(
+            f.rows, f.nonzeros / np.maximum(f.rows, 1), f.width, f.source_rows
+        ),
+        shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
+    ),
+    Form(
+        name="gather",
+        coefficients=(
+            "t0_s",
+            "s_per_row",
+            "s_per_byte",
+            "s_per_near_missed_byte",
+            "s_per_missed_byte",
+        ),
+        terms=_gather,
+        features=lambda f: _logs(f.rows, f.width, f.source_rows),
+        shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
+    ),
+    Form(
+        name="sample",
+        coefficients=("t0_s", "s_per_row", "s_per_edge", "s_per_missed_edge", "s_per_vertex"),
+        terms=_sample,
+        features=lambda f: _logs(
+            f.rows, f.nonzeros / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
+        ),
+        shapes={"cache_bytes": (1 * MB, *_FAR)},
+    ),
+)
+FORMS: Mapping[str, Form] = {form.name: form for form in _FORMS}
+
+FORM_OF_KIND: Mapping[str, str] = {
+    Kind.GEMM: "gemm",
+    Kind.SPMM: "spmm",
+    Kind.SDDMM: "spmm",
+    Kind.GATHER: "gather",
+    Kind.SCATTER: "gather",
+    Kind.SAMPLE: "sample",
+}
+
+
+def form(name: str) -> Form:
+    """Return a form by name; SpecError for an unknown one."""
+    if name not in FORMS:
+        raise SpecError(f"form: found {name!r}, {suggest(name, FORMS)}")
+    return FORMS[name]
