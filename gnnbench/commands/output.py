@@ -1,7 +1,7 @@
 """What commands print: one JSON document, tables, status words and progress.
 
-Data goes to stdout, progress to stderr; colour and bars appear only on a terminal, so that a log
-or a pipe receives plain text.
+Data goes to stdout; colour and bars appear only on a terminal, so that a log or a pipe receives
+plain text.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# The console of the bar that is on the screen just now.
+_drawing: Console | None = None
 
 # Words that mean good, mind this, and bad, over all commands; any other word stays uncoloured.
 _COLOURS = {
@@ -78,7 +85,6 @@ def _plain_table(cells: list[list[str]], columns: Sequence[str], numeric: list[b
 
 
 def _rich_table(cells: list[list[str]], columns: Sequence[str], numeric: list[bool]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -87,7 +93,7 @@ def _rich_table(cells: list[list[str]], columns: Sequence[str], numeric: list[bo
         shown.add_column(column, justify="right" if right else "left", overflow="fold")
     for line in cells:
         shown.add_row(*(Text(word, style=_COLOURS.get(word, "")) for word in line))
-    Console().print(shown)
+    _console().print(shown, soft_wrap=False)
 
 
 def _cell(value: object) -> str:
@@ -103,40 +109,51 @@ def _is_number(word: str) -> bool:
 
 
 def status_line(word: str, subject: str, detail: str = "") -> None:
-    """Print one line that begins with its status word."""
+    """Print one line that begins with its status word; a bar in progress stays below it."""
     rest = f"{subject}  {detail}".rstrip()
     if sys.stdout.isatty():
-        from rich.console import Console
         from rich.text import Text
 
-        line = Text.assemble((f"{word:<9}", _COLOURS.get(word, "")), rest)
-        Console(soft_wrap=True).print(line)
+        _console().print(Text.assemble((f"{word:<9}", _COLOURS.get(word, "")), rest))
     else:
         print(f"{word:<9}{rest}", flush=True)
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar on stderr while the block runs; yields `advance(note)`, called once per item.
+    """Show a bar while the block runs; yields `advance(note)`, called once per item.
 
-    Without a terminal nothing is drawn: the status lines of the items are the progress.
+    Drawn on stderr where stdout is redirected. Without any terminal nothing is drawn: the status
+    lines of the items are the progress.
     """
-    if not sys.stderr.isatty():
+    global _drawing
+    if not (sys.stdout.isatty() or sys.stderr.isatty()):
         yield lambda note: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = _console(stderr=not sys.stdout.isatty())
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", style="dim"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        # Rich would draw redirected data on stderr; only where both are one terminal is that right.
+        # Redirected data must reach its file, not the terminal that shows the bar.
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
         task = bar.add_task(label, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+        _drawing = console
+        try:
+            yield lambda note: bar.update(task, advance=1, note=note)
+        finally:
+            _drawing = None
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return the console that draws a bar just now, so that lines land above it, or a new one."""
+    from rich.console import Console
+
+    return _drawing or Console(stderr=stderr, soft_wrap=True, highlight=False)

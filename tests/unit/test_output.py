@@ -75,3 +75,19 @@ def test_on_a_terminal_a_table_shows_the_same_cells(
     shown = capsys.readouterr().out
     assert "[bold]" in shown
     assert "3" in shown
+
+
+def test_on_a_terminal_a_status_line_does_not_land_on_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with output.progress("runs", 2) as advance:
+        output.status_line("ok", "single-r1")
+        advance("single-r1")
+    erase_line = "\x1b[2K"
+    drawn = capsys.readouterr().out
+    before = drawn[: drawn.index("single-r1")]
+    assert "runs" in before
+    assert before.rindex(erase_line) > before.rindex("runs")
