@@ -1,0 +1,129 @@
+"""A team of threads for compiled loops that release the interpreter lock.
+
+The loops of this project are compiled once, serially, and run over ranges of rows. A team hands the
+ranges out. This replaces numba's own parallel loops on purpose: its thread layers are a process-wide
+choice, one of them breaks under concurrent calls (prefetch threads), the OpenMP one spins against
+torch's, and every loop would be compiled twice. Handing out a range costs a few microseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+Work = Callable[[int, int], object]
+Range = tuple[int, int]
+
+RANGES_PER_THREAD = 4  # enough for skewed rows, few enough that handing out stays cheap
+
+
+class _Job:
+    def __init__(self, work: Work, ranges: Sequence[Range]) -> None:
+        self.work, self.ranges = work, ranges
+        self.next: Iterator[int] = itertools.count()  # next() is atomic under the interpreter lock
+        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def take_until_empty(self) -> None:
+        for i in self.next:
+            if i >= len(self.ranges):
+                return
+            self.work(*self.ranges[i])
+
+
+class Team:
+    """Run `work(start, stop)` over ranges on `threads` threads, the caller's included.
+
+    One thread means plain calls. Calls from several threads at once are safe and share the workers.
+    Workers are daemons and start at the first parallel call.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = max(1, threads)
+        self._inbox: SimpleQueue[_Job] = SimpleQueue()
+        self._workers: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    def run(self, work: Work, ranges: Sequence[Range]) -> None:
+        """Call work on every range, in any order, and wait. Raises what a call raised."""
+        helpers = min(self.threads, len(ranges)) - 1
+        if helpers < 1:
+            for start, stop in ranges:
+                work(start, stop)
+            return
+        self._start()
+        job = _Job(work, ranges)
+        for _ in range(helpers):
+            self._inbox.put(job)
+        failure: BaseException | None = None
+        try:
+            job.take_until_empty()
+        except BaseException as error:
+            failure = error
+        for _ in range(helpers):
+            failure = job.done.get() or failure
+        if failure is not None:
+            raise failure
+
+    def split(self, count: int, least: int = 1) -> list[Range]:
+        """Cut range(count) into even ranges of at least `least` items."""
+        pieces = 1 if self.threads == 1 else self.threads * RANGES_PER_THREAD
+        pieces = max(1, min(pieces, count // max(least, 1)))
+        return [(count * i // pieces, count * (i + 1) // pieces) for i in range(pieces)]
+
+    def split_rows(self, indptr: NDArray[np.int64], least: int = 1) -> list[Range]:
+        """Cut the rows of a compressed matrix into ranges of about equal entries + rows.
+
+        `least` is the smallest number of entries + rows worth a range.
+        """
+        rows = len(indptr) - 1
+        total = int(indptr[-1]) + rows
+        pieces = 1 if self.threads == 1 else self.threads * RANGES_PER_THREAD
+        pieces = max(1, min(pieces, total // max(least, 1)))
+        if pieces == 1:
+            return [(0, rows)]
+        cuts = [_row_at(indptr, total * i // pieces) for i in range(pieces)] + [rows]
+        return [(a, b) for a, b in itertools.pairwise(cuts) if a < b]
+
+    def _start(self) -> None:
+        with self._lock:
+            while len(self._workers) < self.threads - 1:
+                worker = threading.Thread(target=_serve, args=(self._inbox,), daemon=True)
+                worker.start()
+                self._workers.append(worker)
+
+    def close(self) -> None:
+        """Let the workers end. The team starts new ones if it is used again."""
+        with self._lock:
+            for _ in self._workers:
+                self._inbox.put(_STOP)
+            self._workers.clear()
+
+
+_STOP = _Job(lambda start, stop: None, ())
+
+
+def _serve(inbox: SimpleQueue[_Job]) -> None:
+    while (job := inbox.get()) is not _STOP:
+        try:
+            job.take_until_empty()
+        except BaseException as error:
+            job.done.put(error)
+        else:
+            job.done.put(None)
+
+
+def _row_at(indptr: NDArray[np.int64], target: int) -> int:
+    """Return the first row r with indptr[r] + r >= target, by bisection."""
+    low, high = 0, len(indptr) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if int(indptr[middle]) + middle < target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
