@@ -312,7 +312,7 @@ class Comm:
     def sync(self) -> None:
         """Wait until every rank is here and the device is idle."""
         if self.world_size > 1:
-            _guarded(lambda: self._meet(Lane.COMM))
+            self._harness("harness barrier", lambda: self._meet(Lane.COMM))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -326,7 +326,10 @@ class Comm:
         def gather(own: torch.Tensor) -> torch.Tensor:
             every = torch.empty((self.world_size, len(own)), dtype=own.dtype, device=device)
             group = self._groups[Lane.COMM]
-            _guarded(lambda: dist.all_gather_into_tensor(every, own.to(device), group=group))
+            self._harness(
+                "harness exchange",
+                lambda: dist.all_gather_into_tensor(every, own.to(device), group=group),
+            )
             return every.cpu()
 
         lengths = gather(torch.tensor([len(text)])).flatten().tolist()
@@ -336,6 +339,11 @@ class Comm:
         return [
             json.loads(bytes(row[:size].tolist())) for row, size in zip(rows, lengths, strict=True)
         ]
+
+    def _harness(self, name: str, work: Callable[[], object]) -> None:
+        self._recorder.pulse.beat(name, "", True)
+        _guarded(work)
+        self._recorder.pulse.leave()
 
     # --- how ---------------------------------------------------------------------------------
 

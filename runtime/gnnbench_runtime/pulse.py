@@ -56,6 +56,12 @@ class Pulse:
         self._phase, self._name = b"", b""
         self._write(-1)
 
+    @property
+    def where(self) -> Beat:
+        """What was last said."""
+        texts = (text.decode(errors="replace") for text in (self._stage, self._phase, self._name))
+        return Beat(perf_counter(), self._steps, self._epoch, -1, *texts)
+
     def stage(self, stage: str, epoch: int = -1) -> None:
         """Enter a part of the worker's life; the last step's name no longer holds."""
         self._stage, self._epoch = stage.encode(), epoch

@@ -46,6 +46,10 @@ class Span:
         self._started = perf_counter() if self._host else self._recorder._mark()
         return self
 
+    def size(self, bytes: int, flops: int = 0) -> None:
+        """Say how much was moved, where only the step itself can tell."""
+        self._head = (*self._head[:-2], bytes, flops)
+
     def stop(self) -> Any:
         """End the step; returns the end mark (a time or a CUDA event)."""
         ended = perf_counter() if self._host else self._recorder._mark()
@@ -188,7 +192,7 @@ class Recorder:
             start_s = base_s - self._origin_s + base.elapsed_time(started) / 1e3
             duration_s = started.elapsed_time(ended) / 1e3
             self._spare += (started, ended)
-        return Row(*head, start_s=start_s, duration_s=duration_s)
+        return Row(*head, start_s, duration_s)
 
     def _mark(self) -> Any:
         """Record a timing event on the current stream."""

@@ -1,0 +1,274 @@
+"""The launcher: start the ranks of one run, watch them, and write down how it ended.
+
+Every run gets fresh processes, so that memory baselines are honest and nothing of a failed run
+lives on. Whatever happens to a rank becomes a record; only what happens to the launcher itself
+(Ctrl-C, a full disk) is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gnnbench
+from gnnbench.errors import MissingExtra, Unsupported
+from gnnbench.results import Results, RunRecord
+from gnnbench.spec import RunSpec
+from gnnbench_runtime.job import DEVICES, Job
+from gnnbench_runtime.merge import merge
+from gnnbench_runtime.pulse import Beat, PulseReader
+from gnnbench_runtime.watchdog import MemoryHint, Verdict, cause, died, hung
+
+_POLL_S = 0.25
+# How long after the first end of a rank others may still say that they were the cause.
+_GRACE_S = 2.0
+
+
+def launch(
+    run: RunSpec,
+    graph: Path,
+    results: Results,
+    *,
+    device: str = "auto",
+    graph_notes: dict[str, Any] | None = None,
+) -> RunRecord:
+    """Train one run on local ranks and return its record, saved in `results`.
+
+    `graph` is a graph in native form; `device` is "auto", "cpu" or "cuda".
+    """
+    record = RunRecord(
+        run_id=run.run_id,
+        config_id=run.config_id,
+        spec=run.to_dict(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        graph=graph_notes or {},
+    )
+    _clear(results.run_folder(run.run_id))
+    results.save_run(record)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
+        try:
+            job = _job(run, graph, results, Path(scratch), device)
+            verdict = _watch(job)
+        except KeyboardInterrupt:
+            record.reason = "interrupted"
+            record.wall_s = time.monotonic() - begin
+            results.save_run(record)
+            raise
+        except (Unsupported, MissingExtra) as error:
+            verdict = Verdict("skipped", str(error))
+        if verdict is None:
+            record = merge(record, [_json(job.part(rank)) for rank in range(job.world_size)])
+        else:
+            record = judged(record, verdict)
+    record.wall_s = time.monotonic() - begin
+    results.save_run(record)
+    return record
+
+
+def judged(record: RunRecord, verdict: Verdict) -> RunRecord:
+    """Return the record with a verdict in it."""
+    return dataclasses.replace(
+        record,
+        status=verdict.status,
+        reason=verdict.reason,
+        failed_rank=verdict.rank if verdict.status == "failed" else None,
+        failed_phase=verdict.phase if verdict.status == "failed" else "",
+    )
+
+
+def cuda_devices() -> int:
+    """Return how many CUDA devices torch would see; torch is imported only if there may be one."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _job(run: RunSpec, graph: Path, results: Results, scratch: Path, device: str) -> Job:
+    if device not in DEVICES:
+        raise Unsupported(f"device {device!r}: allowed: {', '.join(DEVICES)}")
+    devices = 0 if device == "cpu" else cuda_devices()
+    if device == "cuda" and not devices:
+        raise Unsupported("device cuda: torch sees no CUDA device here; use --device cpu")
+    cuda = device == "cuda" or (device == "auto" and devices > 0)
+    return Job(
+        run=run,
+        run_folder=results.run_folder(run.run_id).absolute(),
+        graph=graph.absolute(),
+        cache=results.cache("shared").absolute(),
+        scratch=scratch,
+        world_size=run.ranks,
+        ranks_per_host=run.ranks,
+        device="cuda" if cuda else "cpu",
+        backend="nccl" if cuda else "gloo",
+        practice=cuda and run.ranks > devices,
+        launcher=os.getpid(),
+    )
+
+
+def _watch(job: Job) -> Verdict | None:
+    """Run the ranks to their end; return None if all ended well."""
+    readers = [PulseReader(job.pulse(rank)) for rank in range(job.world_size)]
+    kills_before = _oom_kills()
+    with _ranks(job) as processes, selectors.DefaultSelector() as selector:
+        for rank, process in enumerate(processes):
+            selector.register(os.pidfd_open(process.pid), selectors.EVENT_READ, rank)
+        try:
+            return _until_end(job, processes, readers, selector, kills_before)
+        finally:
+            for key in list(selector.get_map().values()):
+                os.close(key.fd)
+            for reader in readers:
+                reader.close()
+
+
+def _until_end(
+    job: Job,
+    processes: list[subprocess.Popen[bytes]],
+    readers: list[PulseReader],
+    selector: selectors.BaseSelector,
+    kills_before: int,
+) -> Verdict | None:
+    running = dict(enumerate(processes))
+    ended: list[tuple[Verdict, str]] = []
+    deadline: float | None = None
+    held: dict[int, MemoryHint] = {}
+    while running:
+        for key, _ in selector.select(_POLL_S):
+            rank = key.data
+            selector.unregister(key.fd)
+            os.close(key.fd)
+            code = running.pop(rank).wait()
+            if code == 0 and job.part(rank).exists():
+                continue
+            said = _json(job.failure(rank)) if job.failure(rank).exists() else None
+            kills = _oom_kills() - kills_before
+            hint = dataclasses.replace(held.get(rank, MemoryHint()), oom_kills=kills)
+            output = _tail(job, rank)
+            verdict = died(rank, code, readers[rank].read(), said, hint, output)
+            if said is None:
+                job.error_log(rank).write_text(f"{verdict.reason}\n\n{output}", encoding="utf-8")
+            ended.append((verdict, said["kind"] if said else "died"))
+            deadline = deadline or time.monotonic() + _GRACE_S
+        if any(kind != "peer" for _, kind in ended):
+            return cause(ended)
+        if deadline is not None and (not running or time.monotonic() > deadline):
+            return cause(ended)
+        held = {rank: _memory_hint(process.pid) for rank, process in running.items()}
+        beats = {rank: _alive(readers[rank].read(), job) for rank in running}
+        if not ended and (verdict_now := hung(beats, time.perf_counter(), _timeout_s(job))):
+            return verdict_now
+    return None
+
+
+@contextmanager
+def _ranks(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start all ranks; on leaving, end and reap whichever still run."""
+    path = job.write()
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(job.world_size):
+            with job.output(rank).open("wb") as output:
+                processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "gnnbench_runtime.worker", str(path), str(rank)],
+                        env=_environment(job, rank),
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                )
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+        for process in processes:
+            process.wait()
+
+
+def _environment(job: Job, rank: int) -> dict[str, str]:
+    threads = str(job.run.training.threads_per_rank)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    roots = [Path(gnnbench.__file__).parents[1], Path(__file__).parents[1]]
+    path = [*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        **dict.fromkeys(names, threads),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(job.world_size),
+        "LOCAL_RANK": str(rank),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+
+
+def _alive(beat: Beat, job: Job) -> Beat:
+    """A rank that has not yet written its pulse counts from the start of the job."""
+    if beat.time_s:
+        return beat
+    started = (job.scratch / "job.json").stat().st_mtime
+    return dataclasses.replace(beat, time_s=time.perf_counter() - (time.time() - started))
+
+
+def _timeout_s(job: Job) -> float:
+    return job.run.training.timeout_s
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier try of the run has left."""
+    for path in (*folder.glob("ledger-rank*.csv"), *folder.glob("error-rank*.log")):
+        path.unlink(missing_ok=True)
+
+
+def _tail(job: Job, rank: int) -> str:
+    try:
+        return job.output(rank).read_text(encoding="utf-8", errors="replace")[-20_000:]
+    except OSError:
+        return ""
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _memory_hint(pid: int) -> MemoryHint:
+    page = os.sysconf("SC_PAGE_SIZE")
+    try:
+        held = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except (OSError, IndexError):
+        return MemoryHint()
+    sizes = {key: int(rest.split()[0]) * 1024 for key, _, rest in (x.partition(":") for x in lines)}
+    return MemoryHint(held, sizes.get("MemAvailable", 0), sizes.get("MemTotal", 0))
+
+
+def _oom_kills() -> int:
+    """Return how often the kernel has killed for memory in this control group or machine."""
+    for path, key in (
+        ("/sys/fs/cgroup/memory.events", "oom_kill"),
+        ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill"),
+        ("/proc/vmstat", "oom_kill"),
+    ):
+        try:
+            for line in Path(path).read_text().splitlines():
+                name, _, value = line.partition(" ")
+                if name == key:
+                    return int(value)
+        except (OSError, ValueError):
+            continue
+    return 0

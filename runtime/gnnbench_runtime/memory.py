@@ -1,0 +1,170 @@
+"""Memory of a rank: its resident set on CPU, the allocator's peak on CUDA.
+
+The baseline is taken when the process group is up, the kernels are loaded and the speed probe has
+run, before any data: what the same process needs for any graph. The peak is the highest value
+during training epochs, on top of everything; evaluation is told apart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_SAMPLE_S = 0.002
+
+
+class ResidentSet:
+    """The resident set of this process, by the kernel's high-water mark.
+
+    Where the mark cannot be reset (no /proc/self/clear_refs), a thread samples instead and may
+    miss peaks shorter than 2 ms.
+    """
+
+    source = "resident set"
+
+    def __init__(self) -> None:
+        self._can_reset = _reset_high_water()
+
+    def now_bytes(self) -> int:
+        return _status_bytes("VmRSS")
+
+    @contextmanager
+    def peak(self, into: dict[str, int], key: str) -> Iterator[None]:
+        """Raise `into[key]` to the highest resident set during the block."""
+        if self._can_reset:
+            _reset_high_water()
+            yield
+            highest = _status_bytes("VmHWM")
+        else:
+            with _Sampler(self.now_bytes) as sampler:
+                yield
+            highest = sampler.highest
+        into[key] = max(into.get(key, 0), highest)
+
+
+class Allocator:
+    """The memory that torch's allocator has given out on a CUDA device."""
+
+    source = "allocator"
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def now_bytes(self) -> int:
+        return torch.cuda.memory_allocated(self._device)
+
+    @contextmanager
+    def peak(self, into: dict[str, int], key: str) -> Iterator[None]:
+        """Raise `into[key]` to the allocator's peak during the block."""
+        torch.cuda.reset_peak_memory_stats(self._device)
+        yield
+        into[key] = max(into.get(key, 0), torch.cuda.max_memory_allocated(self._device))
+        reserved = torch.cuda.max_memory_reserved(self._device)
+        into["reserved_bytes"] = max(into.get("reserved_bytes", 0), reserved)
+
+
+class MemoryMeter:
+    """Baseline and peaks of one rank, as `RunRecord.memory` wants them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gauge = Allocator(device) if device.type == "cuda" else ResidentSet()
+        self._peaks: dict[str, int] = {}
+        self._baseline = self._start = 0
+
+    def take_baseline(self) -> None:
+        release_free_memory()
+        self._baseline = self._gauge.now_bytes()
+
+    def take_start(self) -> None:
+        """Note what is held when everything is set up and training is about to begin."""
+        release_free_memory()
+        self._start = self._gauge.now_bytes()
+
+    def training(self) -> Any:
+        """Return a `with` block whose peak counts as training."""
+        return self._gauge.peak(self._peaks, "peak_bytes")
+
+    def evaluation(self) -> Any:
+        """Return a `with` block whose peak counts as evaluation."""
+        return self._gauge.peak(self._peaks, "evaluation_peak_bytes")
+
+    def report(self, rank: int) -> dict[str, Any]:
+        return {
+            "rank": rank,
+            "baseline_bytes": self._baseline,
+            "start_bytes": self._start,
+            "source": self._gauge.source,
+            **self._peaks,
+        }
+
+
+def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
+    """Let go of resident pages of memory-mapped arrays; they come back when touched.
+
+    What set-up has read once would otherwise count as memory that training needs.
+    """
+    import mmap
+
+    for array in arrays:
+        mapped = getattr(array, "_mmap", None)
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def release_free_memory() -> None:
+    """Give freed heap back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def resident_bytes() -> int:
+    """Return what this process holds resident now."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(key: str) -> int:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _reset_high_water() -> bool:
+    """Set the high-water mark to the present resident set; tell whether that worked."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+class _Sampler:
+    def __init__(self, read: Any) -> None:
+        self._read = read
+        self._stop = threading.Event()
+        self.highest = 0
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        while not self._stop.wait(_SAMPLE_S):
+            self.highest = max(self.highest, self._read())
+
+    def __enter__(self) -> _Sampler:
+        self.highest = self._read()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.highest = max(self.highest, self._read())
