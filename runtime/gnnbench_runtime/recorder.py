@@ -192,7 +192,7 @@ class Recorder:
             start_s = base_s - self._origin_s + base.elapsed_time(started) / 1e3
             duration_s = started.elapsed_time(ended) / 1e3
             self._spare += (started, ended)
-        return Row(*head, start_s, duration_s)
+        return Row._make((*head, start_s, duration_s))
 
     def _mark(self) -> Any:
         """Record a timing event on the current stream."""

@@ -147,6 +147,7 @@ def _train(
     accuracy: dict[str, float] = {}
     every, last = run.training.evaluate_every, run.training.epochs - 1
     for epoch in range(run.training.epochs):
+        recorder.pulse.stage("train", epoch)
         faults.inject(context.rank, epoch, run.run_id)
         comm.sync()
         with memory.training():
