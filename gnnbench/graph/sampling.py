@@ -204,7 +204,7 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return njit(cache=True, nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
 
 
 @_compiled

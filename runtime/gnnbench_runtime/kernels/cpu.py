@@ -1,0 +1,203 @@
+"""Kernels on the host: compiled loops over numpy views of torch tensors, on a team of threads.
+
+Tensors are contiguous, float32 or float64 alike within a call; ids are int64, `indices` int32 or
+int64, `indptr` int64. Outputs are written in place and returned by no one.
+
+Legend: N, n, R, S rows (all, some, destinations, sources), F columns, E entries, H heads,
+C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnbench.graph.threads import Team
+from gnnbench_runtime.kernels import loops
+from gnnbench_runtime.kernels.losses import softmax_cross_entropy
+from gnnbench_runtime.kernels.sparse_rows import spmm_rows
+
+Array = np.ndarray[Any, Any]
+
+LEAST_VALUES = 65_536  # values worth handing to another thread
+
+_NONE = {torch.float32: np.empty(0, np.float32), torch.float64: np.empty(0, np.float64)}
+_NO_IDS = np.empty(0, np.int64)
+
+
+class CpuKernels:
+    """The kernels on host memory. `threads` counts the caller's; results do not depend on it."""
+
+    device_type = "cpu"
+
+    def __init__(self, threads: int = 1) -> None:
+        self.team = Team(threads)
+
+    @property
+    def threads(self) -> int:
+        return self.team.threads
+
+    def spmm(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        x_SF: Tensor,
+        out_RF: Tensor,
+        *,
+        row_scale: Tensor | None = None,
+        col_scale: Tensor | None = None,
+        self_scale: Tensor | None = None,
+        edge_scale: Tensor | None = None,
+        accumulate: bool = False,
+    ) -> None:
+        """out[r] = row_scale[r] * sum_e edge_scale[e] * col_scale[c_e] * x[c_e].
+
+        Rows r below len(self_scale) add self_scale[r] * x[r]; `accumulate` adds everything to what
+        out holds. The backward pass is the same call on the transpose with the scales exchanged.
+        """
+        starts, x, out = indptr.numpy(), _rows(x_SF), _rows(out_RF)
+        none = _NONE[x_SF.dtype]
+        scales = [
+            none if scale is None else scale.numpy()
+            for scale in (row_scale, col_scale, self_scale, edge_scale)
+        ]
+        columns = indices.numpy()
+        ranges = self.team.split_rows(starts, LEAST_VALUES // max(x.shape[1], 1))
+        self.team.run(
+            lambda a, b: spmm_rows(starts, columns, x, out, *scales, accumulate, a, b), ranges
+        )
+
+    def gather_rows(self, x_NF: Tensor, ids_n: Tensor, out_nF: Tensor) -> None:
+        """out[i] = x[ids[i]]."""
+        x, ids, out = _rows(x_NF), ids_n.numpy(), _rows(out_nF)
+        self._by_rows(lambda a, b: loops.gather_rows(x, ids, out, a, b), out)
+
+    def scatter_add_rows(self, out_NF: Tensor, ids_n: Tensor, x_nF: Tensor) -> None:
+        """out[ids[i]] += x[i], in the order of i; ids may repeat."""
+        out, ids, x = _rows(out_NF), ids_n.numpy(), _rows(x_nF)
+        enough = x.size >= LEAST_VALUES * self.threads
+        ranges = self.team.split(x.shape[1], 16) if enough else [(0, x.shape[1])]
+        self.team.run(lambda a, b: loops.scatter_add_rows(out, ids, x, a, b), ranges)
+
+    def dropout(
+        self, x_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+    ) -> None:
+        """Inverted dropout; the mask is a function of (key, row id, column).
+
+        The backward pass is the same call on the gradient. p is rounded to 1/65536, and survivors
+        are scaled by the rounded value. Row ids default to row numbers.
+        """
+        self._dropout(x_nF, out_nF, p, key, row_ids, relu=False)
+
+    def relu_dropout(
+        self, y_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+    ) -> None:
+        """ReLU, then `dropout`; may work in place. p = 0 is plain ReLU."""
+        self._dropout(y_nF, out_nF, p, key, row_ids, relu=True)
+
+    def relu_dropout_backward(
+        self, grad_nF: Tensor, out_nF: Tensor, p: float, grad_in_nF: Tensor
+    ) -> None:
+        """Gradient of `relu_dropout` from its output, which is positive just where both passed."""
+        grad, out, grad_in = _rows(grad_nF), _rows(out_nF), _rows(grad_in_nF)
+        scale = survivor_scale(drop_threshold(p))
+        self._by_rows(lambda a, b: loops.positive_backward(grad, out, scale, grad_in, a, b), grad)
+
+    def segment_sum(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
+        """out[r] = sum of the entries of row r; 0 for an empty row."""
+        self._segments(loops.segment_sum, indptr, values_EH, out_RH)
+
+    def segment_max(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
+        """out[r] = largest entry of row r; 0 for an empty row."""
+        self._segments(loops.segment_max, indptr, values_EH, out_RH)
+
+    def segment_softmax(self, indptr: Tensor, values_EH: Tensor, out_EH: Tensor) -> None:
+        """Softmax of the entries of every row, per head."""
+        self._segments(loops.segment_softmax, indptr, values_EH, out_EH)
+
+    def segment_softmax_backward(
+        self, indptr: Tensor, probability_EH: Tensor, grad_EH: Tensor, out_EH: Tensor
+    ) -> None:
+        """Gradient of `segment_softmax` from its output."""
+        self._segments(loops.segment_softmax_backward, indptr, probability_EH, grad_EH, out_EH)
+
+    def softmax_cross_entropy(
+        self,
+        logits_nC: Tensor,
+        labels_n: Tensor,
+        rows_t: Tensor,
+        scale: float,
+        grad_out_nC: Tensor,
+    ) -> Tensor:
+        """See `losses.softmax_cross_entropy`."""
+        return softmax_cross_entropy(logits_nC, labels_n, rows_t, scale, grad_out_nC)
+
+    def adam(
+        self,
+        param: Tensor,
+        grad: Tensor,
+        m: Tensor,
+        v: Tensor,
+        step: int,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """One Adam update of flat tensors, as torch.optim.Adam does it; steps count from 1."""
+        first, second = betas
+        flat = [t.numpy() for t in (param, grad, m, v)]
+        step_size, root = lr / (1 - first**step), math.sqrt(1 - second**step)
+        self.team.run(
+            lambda a, b: loops.adam(*flat, step_size, first, second, root, eps, weight_decay, a, b),
+            self.team.split(len(flat[0]), LEAST_VALUES),
+        )
+
+    def _dropout(
+        self,
+        x_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None,
+        *,
+        relu: bool,
+    ) -> None:
+        x, out = _rows(x_nF), _rows(out_nF)
+        ids = _NO_IDS if row_ids is None else row_ids.numpy()
+        threshold, bits = drop_threshold(p), np.uint64(key)
+        scale = survivor_scale(threshold)
+        self._by_rows(
+            lambda a, b: loops.dropout(x, out, threshold, scale, relu, bits, ids, a, b), x
+        )
+
+    def _segments(self, loop: Any, indptr: Tensor, *tensors: Tensor) -> None:
+        starts, arrays = indptr.numpy(), [_rows(t) for t in tensors]
+        ranges = self.team.split_rows(starts, LEAST_VALUES)
+        self.team.run(lambda a, b: loop(starts, *arrays, a, b), ranges)
+
+    def _by_rows(self, work: Any, rows: Array) -> None:
+        count, width = rows.shape
+        self.team.run(work, self.team.split(count, LEAST_VALUES // max(width, 1) + 1))
+
+
+def drop_threshold(p: float) -> int:
+    """Return how many of 65536 draws are dropped."""
+    if not 0.0 <= p < 1.0:
+        raise ValueError(f"dropout must lie in [0, 1): found {p}")
+    return min(round(p * 65_536), 65_535)
+
+
+def survivor_scale(threshold: int) -> float:
+    """Return the factor that keeps the expectation."""
+    return 65_536 / (65_536 - threshold)
+
+
+def _rows(x: Tensor) -> Array:
+    if not x.is_contiguous() or x.dim() != 2:
+        raise ValueError(f"kernels take contiguous matrices: found strides {x.stride()}")
+    return x.numpy()

@@ -1,0 +1,186 @@
+"""The same kernels in plain torch operations: on CUDA, and on the host to be tested there.
+
+Names, arguments and bits of the masks are those of `kernels.cpu`, whose docstrings hold here.
+64-bit hashes run on int64, which wraps as uint64 does; right shifts are made logical by a mask.
+
+Legend: N, n, R, S rows (all, some, destinations, sources), F columns, E entries, H heads,
+C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gnnbench.graph import keys
+from gnnbench_runtime.kernels.cpu import drop_threshold, survivor_scale
+from gnnbench_runtime.kernels.losses import softmax_cross_entropy
+
+
+def _signed(bits: int) -> int:
+    return bits - (1 << 64) if bits >> 63 else bits
+
+
+_GOLDEN, _FIRST, _SECOND = (_signed(c) for c in (keys.GOLDEN, keys.FIRST, keys.SECOND))
+
+
+def mix64(x: Tensor) -> Tensor:
+    """Return `keys.mix64` of every element of an int64 tensor of bits."""
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+def extend(key: int | Tensor, counters: Tensor) -> Tensor:
+    """Return `keys.extend(key, c)` of every counter, as int64 bits."""
+    bits = key if isinstance(key, Tensor) else _signed(key)
+    return mix64((counters ^ bits) + _GOLDEN)
+
+
+def _shift(x: Tensor, places: int) -> Tensor:
+    return (x >> places) & ((1 << (64 - places)) - 1)
+
+
+class TorchKernels:
+    """The kernels as torch operations; `threads` is torch's business here."""
+
+    def __init__(self, device_type: str = "cuda", threads: int = 1) -> None:
+        self.device_type, self.threads = device_type, threads
+
+    def spmm(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        x_SF: Tensor,
+        out_RF: Tensor,
+        *,
+        row_scale: Tensor | None = None,
+        col_scale: Tensor | None = None,
+        self_scale: Tensor | None = None,
+        edge_scale: Tensor | None = None,
+        accumulate: bool = False,
+    ) -> None:
+        entries = indices.numel()
+        if entries == 0 or x_SF.shape[1] == 0:
+            if not accumulate:
+                out_RF.zero_()
+        else:
+            values = x_SF.new_ones(entries) if edge_scale is None else edge_scale
+            if col_scale is not None:
+                values = values * col_scale[indices]
+            if row_scale is not None:
+                values = values * torch.repeat_interleave(
+                    row_scale, indptr.diff(), output_size=entries
+                )
+            matrix = torch.sparse_csr_tensor(
+                indptr.to(indices.dtype),
+                indices,
+                values,
+                (out_RF.shape[0], x_SF.shape[0]),
+                check_invariants=False,
+            )
+            torch.addmm(out_RF, matrix, x_SF, beta=float(accumulate), out=out_RF)
+        if self_scale is not None:
+            own = len(self_scale)
+            out_RF[:own].addcmul_(self_scale.unsqueeze(1), x_SF[:own])
+
+    def gather_rows(self, x_NF: Tensor, ids_n: Tensor, out_nF: Tensor) -> None:
+        torch.index_select(x_NF, 0, ids_n, out=out_nF)
+
+    def scatter_add_rows(self, out_NF: Tensor, ids_n: Tensor, x_nF: Tensor) -> None:
+        out_NF.index_add_(0, ids_n, x_nF)
+
+    def dropout(
+        self, x_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+    ) -> None:
+        threshold = drop_threshold(p)
+        if threshold == 0:
+            out_nF.copy_(x_nF)
+            return
+        dropped = _draws(x_nF, key, row_ids) < threshold
+        torch.mul(x_nF, survivor_scale(threshold), out=out_nF)
+        out_nF.masked_fill_(dropped, 0.0)
+
+    def relu_dropout(
+        self, y_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+    ) -> None:
+        torch.clamp_min(y_nF, 0.0, out=out_nF)
+        if drop_threshold(p):
+            self.dropout(out_nF, out_nF, p, key, row_ids)
+
+    def relu_dropout_backward(
+        self, grad_nF: Tensor, out_nF: Tensor, p: float, grad_in_nF: Tensor
+    ) -> None:
+        blocked = ~(out_nF > 0)
+        torch.mul(grad_nF, survivor_scale(drop_threshold(p)), out=grad_in_nF)
+        grad_in_nF.masked_fill_(blocked, 0.0)
+
+    def segment_sum(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
+        out_RH.zero_()
+        out_RH.index_add_(0, _row_of_entry(indptr, values_EH), values_EH)
+
+    def segment_max(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
+        rows = _row_of_entry(indptr, values_EH).unsqueeze(1).expand_as(values_EH)
+        out_RH.zero_()
+        out_RH.scatter_reduce_(0, rows, values_EH, "amax", include_self=False)
+
+    def segment_softmax(self, indptr: Tensor, values_EH: Tensor, out_EH: Tensor) -> None:
+        rows = _row_of_entry(indptr, values_EH)
+        reduced = values_EH.new_empty((len(indptr) - 1, values_EH.shape[1]))
+        self.segment_max(indptr, values_EH, reduced)
+        torch.exp(values_EH - reduced[rows], out=out_EH)
+        self.segment_sum(indptr, out_EH, reduced)
+        out_EH.div_(reduced[rows])
+
+    def segment_softmax_backward(
+        self, indptr: Tensor, probability_EH: Tensor, grad_EH: Tensor, out_EH: Tensor
+    ) -> None:
+        inner = grad_EH.new_empty((len(indptr) - 1, grad_EH.shape[1]))
+        self.segment_sum(indptr, probability_EH * grad_EH, inner)
+        rows = _row_of_entry(indptr, grad_EH)
+        torch.mul(probability_EH, grad_EH - inner[rows], out=out_EH)
+
+    def softmax_cross_entropy(
+        self,
+        logits_nC: Tensor,
+        labels_n: Tensor,
+        rows_t: Tensor,
+        scale: float,
+        grad_out_nC: Tensor,
+    ) -> Tensor:
+        return softmax_cross_entropy(logits_nC, labels_n, rows_t, scale, grad_out_nC)
+
+    def adam(
+        self,
+        param: Tensor,
+        grad: Tensor,
+        m: Tensor,
+        v: Tensor,
+        step: int,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        first, second = betas
+        if weight_decay:
+            grad = grad + weight_decay * param
+        m.lerp_(grad, 1 - first)
+        v.mul_(second).addcmul_(grad, grad, value=1 - second)
+        floor = v.sqrt().div_((1 - second**step) ** 0.5).add_(eps)
+        param.addcdiv_(m, floor, value=-lr / (1 - first**step))
+
+
+def _draws(x_nF: Tensor, key: int, row_ids: Tensor | None) -> Tensor:
+    """Return one 16-bit draw per entry: four columns share a hash, lowest bits first."""
+    count, width = x_nF.shape
+    ids = torch.arange(count, device=x_nF.device) if row_ids is None else row_ids
+    groups = torch.arange((width + 3) // 4, device=x_nF.device)
+    bits = extend(extend(key, ids).unsqueeze(1), groups)
+    lanes = torch.arange(0, 64, 16, device=x_nF.device)
+    return ((bits.unsqueeze(2) >> lanes) & 0xFFFF).reshape(count, 4 * len(groups))[:, :width]
+
+
+def _row_of_entry(indptr: Tensor, values_EH: Tensor) -> Tensor:
+    rows = torch.arange(len(indptr) - 1, device=indptr.device)
+    return torch.repeat_interleave(rows, indptr.diff(), output_size=values_EH.shape[0])
