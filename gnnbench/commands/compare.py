@@ -1,0 +1,78 @@
+"""`gnnbench compare`: runs and predictions of a results folder, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gnnbench.commands import options
+
+if TYPE_CHECKING:
+    from gnnbench_reports.compare import Comparison
+
+NAME = "compare"
+HELP = "lay measured runs and predictions of a results folder side by side"
+
+COLUMNS = (
+    "status", "graph", "model", "approach", "ranks", "measured", "±", "predicted", "90 % interval",
+    "error", "bytes", "memory",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_results_dir(parser)
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME",
+        help="compare with the predictions for this cluster; default: the one graded best",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from gnnbench.commands.output import emit_json, table
+    from gnnbench.results import Results
+    from gnnbench_reports.study import read_study
+    from gnnbench_reports.verdict import sentences
+
+    study = read_study(Results(args.results, create=False), args.cluster)
+    if args.json:
+        document = {"cluster": study.cluster, "summary": study.summary, "rows": study.rows}
+        emit_json({"schema": 1, **document})
+        return 0
+    if study.rows:
+        table([_cells(row) for row in study.rows], COLUMNS)
+        print()
+    for sentence in sentences(study.summary, study.rows):
+        print(sentence)
+    for row in study.rows:
+        if row.reason:
+            print(f"  {row.status}: {row.config_id}: {row.reason}")
+    return 0
+
+
+def _cells(row: Comparison) -> dict[str, object]:
+    from gnnbench_reports import numbers
+    from gnnbench_reports.sections import predicted_time
+
+    spread = row.repeat_spread
+    memory = row.memory.peak_ratio
+    return {
+        "status": row.status,
+        "graph": row.graph,
+        "model": row.model,
+        "approach": row.label,
+        "ranks": row.ranks,
+        "measured": _or_none(numbers.seconds(row.measured_epoch_s, row.uncertainty)),
+        "±": None if spread is None else numbers.percent(spread, 0.001).replace(" ", ""),
+        "predicted": _or_none(predicted_time(row)),
+        "90 % interval": _or_none(numbers.interval(row.predicted_low_s, row.predicted_high_s)),
+        "error": None
+        if row.error is None
+        else numbers.percent(row.error, row.uncertainty, signed=True).replace(" ", ""),
+        "bytes": {True: "equal", False: "differ", None: None}[row.bytes_equal],
+        "memory": None if memory is None else numbers.factor(memory),
+    }
+
+
+def _or_none(text: str) -> str | None:
+    return None if text == "–" else text

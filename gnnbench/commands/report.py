@@ -1,0 +1,45 @@
+"""`gnnbench report`: one page with figures and tables from a results folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gnnbench.commands import options
+
+NAME = "report"
+HELP = "write one self-contained page with figures and tables from a results folder"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_results_dir(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to write; default: DIR/report"
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME",
+        help="show the predictions for this cluster; default: the one graded best",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from gnnbench.commands.output import emit_json, progress
+    from gnnbench.results import Results
+    from gnnbench_reports import figures
+    from gnnbench_reports.report import write_report
+    from gnnbench_reports.study import read_study
+    from gnnbench_reports.verdict import sentences
+
+    results = Results(args.results, create=False)
+    study = read_study(results, args.cluster)
+    with progress("report", total=len(figures.NAMES)) as advance:
+        path = write_report(study, args.out or results.folder / "report", drawn=advance)
+    said = sentences(study.summary, study.rows)
+    if args.json:
+        emit_json({"page": path, "cluster": study.cluster, "verdict": said})
+        return 0
+    for sentence in said:
+        print(sentence)
+    print(path)
+    return 0

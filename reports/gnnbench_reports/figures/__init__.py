@@ -1,0 +1,37 @@
+"""The figures of a report, one module each.
+
+A figure module states
+    NAME, TITLE      file name and heading;
+    CAPTION          what is drawn, and how to read it;
+    data(study)      the numbers as a DataFrame, written as CSV beside the figure;
+    draw(frame)      a matplotlib Figure of exactly these numbers.
+A frame without rows means that the results folder has nothing to draw.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gnnbench_reports.study import Study
+
+NAMES = ("scaling", "phases", "volume", "collectives", "memory", "parity", "accuracy")
+
+
+class FigureModule(Protocol):
+    """What a module in this package offers."""
+
+    NAME: str
+    TITLE: str
+    CAPTION: str
+
+    def data(self, study: Study) -> Any: ...
+    def draw(self, frame: Any) -> Figure: ...
+
+
+def figure_module(name: str) -> FigureModule:
+    """Return a figure's module; importing it is left until it is drawn."""
+    return cast(FigureModule, import_module(f"{__name__}.{name}"))

@@ -1,0 +1,137 @@
+"""Stacked horizontal bars, measured above predicted, for each approach and rank count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gnnbench_reports.figures import drawing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from gnnbench_reports.compare import Comparison
+
+BAR_IN = 0.085
+SLOT_IN = 0.235
+MAX_SLOTS = 14
+SIDES = ("measured", "predicted")
+
+
+def chosen(rows: Iterable[Comparison]) -> list[Comparison]:
+    """Rows that bars are worth drawing for: the measured ones, else predictions at few ranks."""
+    known = [row for row in rows if row.measured or row.predicted]
+    measured = [row for row in known if row.measured]
+    if measured:
+        return measured
+    by_place: dict[tuple[str, str], list[Comparison]] = {}
+    for row in known:
+        by_place.setdefault((row.graph, row.model), []).append(row)
+    kept = []
+    for group in by_place.values():
+        counts = sorted({row.ranks for row in group})
+        labels = len({row.label for row in group})
+        few = counts[:: max(1, -(-len(counts) * labels // MAX_SLOTS))]
+        kept += [row for row in group if row.ranks in few]
+    return kept
+
+
+def draw_bars(
+    frame: Any, *, value: str, part: str, colours: Mapping[str, str], kind: str, xlabel: str
+) -> Figure:
+    """Draw `frame`: columns graph, model, approach, ranks, side, `part` and `value`.
+
+    An optional column `mark` is drawn as a black tick on the bar (one value per bar), an optional
+    column `note` is written behind it.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
+    slots = {key: _slots(group) for key, group in groups.items()}
+    if drawing.is_matrix(groups):
+        # One list of bars along each line of panels, so that the labels stand only at its left.
+        slots = {(graph, model): _slots(frame[frame["model"] == model]) for graph, model in groups}
+    heights = {key: max(0.35, SLOT_IN * len(found)) for key, found in slots.items()}
+    figure, axes = drawing.panels(groups, heights=heights)
+    left = drawing.leftmost(axes)
+    for key, panel in axes.items():
+        _panel(panel, groups[key], slots[key], value, part, colours, kind)
+        if drawing.is_matrix(groups) and panel not in left:
+            panel.set_yticklabels([])
+    for panel in drawing.lowest(axes):
+        panel.set_xlabel(xlabel)
+    used = [name for name in colours if name in set(frame[part])]
+    handles: list[Any] = [Patch(facecolor=colours[n], label=drawing.printable(n)) for n in used]
+    sides = set(frame["side"])
+    if "measured" in sides:
+        handles.append(Patch(facecolor="#777777", label="measured (upper bar)"))
+    if "predicted" in sides:
+        handles.append(
+            Patch(facecolor="#777777", edgecolor="white", hatch="//////", label="predicted (lower)")
+        )
+    if "mark" in frame and frame["mark"].notna().any():
+        handles.append(
+            Line2D([], [], color="black", marker="|", ls="", ms=7, mew=1.2, label="epoch time")
+        )
+    drawing.legend_above(figure, handles)
+    return figure
+
+
+Slot = tuple[str, int]
+
+
+def _slots(group: Any) -> list[Slot]:
+    pairs = zip(group["approach"], group["ranks"], strict=True)
+    order = list(drawing.looks(group["approach"]))
+    return sorted({(str(a), int(r)) for a, r in pairs}, key=lambda s: (order.index(s[0]), s[1]))
+
+
+def _panel(
+    panel: Axes,
+    group: Any,
+    slots: list[Slot],
+    value: str,
+    part: str,
+    colours: Mapping[str, str],
+    kind: str,
+) -> None:
+    place = {slot: at for at, slot in enumerate(slots)}
+    present = set(_slots(group))
+    for slot in slots:
+        if slot not in present:
+            panel.annotate(
+                "none", (0, place[slot]), (3, 0), textcoords="offset points", va="center",
+                fontsize=6, color="#888888",
+            )  # fmt: skip
+    height = BAR_IN / SLOT_IN
+    highest = 0.0
+    for (approach, ranks, side), bar in group.groupby(["approach", "ranks", "side"], sort=False):
+        y = place[approach, int(ranks)] + (-0.5 if side == "measured" else 0.5) * height * 1.12
+        amounts = dict(zip(bar[part], bar[value], strict=True))
+        end = 0.0
+        for name in colours:
+            amount = float(amounts.get(name, 0.0))
+            if amount <= 0:
+                continue
+            hatched = {"hatch": "//////", "edgecolor": "white"} if side == "predicted" else {}
+            panel.barh(y, amount, height, left=end, color=colours[name], lw=0, **hatched)  # type: ignore[arg-type]
+            end += amount
+        highest = max(highest, end)
+        if "mark" in bar and bar["mark"].notna().any():
+            at = float(bar["mark"].iloc[0])
+            panel.plot([at, at], [y - height / 2, y + height / 2], color="black", lw=1.2)
+            highest = max(highest, at)
+        if "note" in bar and str(bar["note"].iloc[0]):
+            panel.annotate(
+                str(bar["note"].iloc[0]), (end, y), (2, 0), textcoords="offset points",
+                va="center", fontsize=5.5, color="#444444",
+            )  # fmt: skip
+    panel.set_yticks(range(len(slots)), [f"{drawing.printable(a, 26)} · {r}" for a, r in slots])
+    panel.set_ylim(len(slots) - 0.45, -0.55)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="y", visible=False)
+    drawing.linear_axis(panel, kind, highest)

@@ -1,0 +1,85 @@
+"""Write numbers with as many digits as their spread supports, in units people read."""
+
+from __future__ import annotations
+
+import math
+
+# What a figure without a known spread may be uncertain by: it is printed with two to three digits.
+UNKNOWN_SPREAD = 0.05
+_TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+
+
+def rounded(value: float, uncertainty: float, *, max_digits: int = 4) -> str:
+    """Round so that the last digit is of the order of the uncertainty; one digit at least."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}" if value == 0 else str(value)
+    first = math.floor(math.log10(abs(value)))
+    place = math.floor(math.log10(uncertainty)) if uncertainty > 0 else first - max_digits + 1
+    place = max(min(place, first), first - max_digits + 1)
+    return f"{round(value, -place):.{max(-place, 0)}f}"
+
+
+def seconds(value: float | None, spread: float | None = None) -> str:
+    """Write a time in s, ms, µs or ns; `spread` is relative."""
+    if value is None:
+        return "–"
+    scale, unit = _unit(abs(value), _TIME_UNITS)
+    relative = UNKNOWN_SPREAD if spread is None else max(spread, 1e-4)
+    return f"{rounded(value / scale, abs(value) / scale * relative)} {unit}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Write both ends in one unit; the width decides the digits."""
+    if low is None or high is None:
+        return "–"
+    scale, unit = _unit((low + high) / 2, _TIME_UNITS)
+    uncertainty = max(high - low, 0) / 4 / scale
+    return f"{rounded(low / scale, uncertainty)} … {rounded(high / scale, uncertainty)} {unit}"
+
+
+def percent(value: float | None, spread: float | None = None, *, signed: bool = False) -> str:
+    """Write a share as percent; tenths only where the spread is below half a percent."""
+    if value is None:
+        return "–"
+    digits = 1 if spread is not None and spread < 0.005 else 0
+    text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
+    return f"{_no_negative_zero(text)} %"
+
+
+def size(value: float | None) -> str:
+    """Write bytes with three digits in binary units."""
+    if value is None:
+        return "–"
+    scale, unit = _unit(abs(value), _BYTE_UNITS)
+    if unit == "B":
+        return f"{value:.0f} B"
+    number = value / scale
+    return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f} {unit}"
+
+
+def whole(value: float | None) -> str:
+    """Write a count exactly, in groups of three; a mean over epochs may have a fraction."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def factor(value: float | None) -> str:
+    """Write a ratio such as 1.07×."""
+    return "–" if value is None else f"{value:.2f}×"
+
+
+def accuracy(value: float | None, std: float | None = None) -> str:
+    """Write a share of right answers in percent, with its deviation over repeats."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f} %" + (f" ± {100 * std:.1f}" if std else "")
+
+
+def _unit(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
+    return next((pair for pair in units if value >= pair[0]), units[-1])
+
+
+def _no_negative_zero(text: str) -> str:
+    return text.replace("-", "") if text.strip("+-0.") == "" else text

@@ -1,0 +1,142 @@
+"""Write a report: the page, every figure as PDF, SVG, PNG and CSV, tables and traces."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gnnbench.results import Results, write_json, write_text
+from gnnbench_reports import figures
+from gnnbench_reports.compare import Comparison
+from gnnbench_reports.page import Drawing, page
+from gnnbench_reports.study import Study, read_study
+from gnnbench_reports.summary import error_table
+
+FORMATS = ("svg", "pdf", "png")
+
+
+def report(results: Results, out: Path | None = None, cluster: str | None = None) -> Path:
+    """Write the report of a results folder and return the page's path.
+
+    Args:
+        results: the folder.
+        out: where to; by default `report` inside the results folder.
+        cluster: which cluster's predictions to compare with, see `compare`.
+
+    Raises:
+        UnknownName: no prediction is for this cluster.
+        DataError: a record or ledger is unreadable.
+    """
+    return write_report(read_study(results, cluster), out or results.folder / "report")
+
+
+def write_report(
+    study: Study, out: Path, *, drawn: Callable[[str], None] = lambda name: None
+) -> Path:
+    """Write the report of a study into `out`; the page last, once everything it links exists.
+
+    `drawn` is told of each figure when it is done.
+    """
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    drawings = []
+    for name in figures.NAMES:
+        drawings.append(_draw(study, name, out))
+        drawn(name)
+    files = _tables(study, out)
+    path = out / "index.html"
+    write_text(path, page(study, drawings, files))
+    return path
+
+
+def _draw(study: Study, name: str, out: Path) -> Drawing:
+    from gnnbench_reports.figures import drawing
+
+    module = figures.figure_module(name)
+    stem = out / "figures" / name
+    frame = module.data(study)
+    if len(frame) == 0:
+        # An earlier report may have had something to draw here.
+        for kind in (*FORMATS, "csv"):
+            stem.with_suffix(f".{kind}").unlink(missing_ok=True)
+        return Drawing(name=name, title=module.TITLE, caption=module.CAPTION, svg=None)
+    _write_bytes(stem.with_suffix(".csv"), _csv(frame))
+    with drawing.paper_style():
+        figure = module.draw(frame)
+        saved = {kind: drawing.save(figure, kind) for kind in FORMATS}
+    for kind, content in saved.items():
+        _write_bytes(stem.with_suffix(f".{kind}"), content)
+    return Drawing(
+        name=name,
+        title=module.TITLE,
+        caption=module.CAPTION,
+        svg=saved["svg"],
+        files=tuple(f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png", "csv")),
+    )
+
+
+def _tables(study: Study, out: Path) -> dict[str, str]:
+    import pandas as pd
+
+    if not study.rows:
+        return {}
+    _write_bytes(out / "comparison.csv", _csv(pd.DataFrame([flat(row) for row in study.rows])))
+    document = {
+        "schema": 1,
+        "cluster": study.cluster,
+        "summary": dataclasses.asdict(study.summary),
+        "rows": [dataclasses.asdict(row) for row in study.rows],
+    }
+    write_json(out / "comparison.json", document)
+    files = {
+        "comparison.csv": "one row per configuration: times, error, bytes, memory, accuracy",
+        "comparison.json": "the same with volumes by collective and the summary",
+    }
+    errors = error_table(study.rows)
+    if errors:
+        _write_bytes(
+            out / "errors.csv", _csv(pd.DataFrame([dataclasses.asdict(e) for e in errors]))
+        )
+        files["errors.csv"] = "the error table"
+    return files
+
+
+def flat(row: Comparison) -> dict[str, Any]:
+    """One configuration as flat columns for a CSV file; volumes are summed."""
+    from gnnbench_reports.volume import total_bytes
+
+    table = dataclasses.asdict(row)
+    memory, accuracy = table.pop("memory"), table.pop("accuracy")
+    for name in ("volumes", "knobs"):
+        table.pop(name)
+    table["measured_bytes"] = total_bytes(row.volumes, "measured")
+    table["predicted_bytes"] = total_bytes(row.volumes, "predicted")
+    table |= {f"memory_{key}": value for key, value in memory.items()}
+    for split in ("train", "val", "test"):
+        found = accuracy.get(split, {})
+        table |= {f"{split}_accuracy": found.get("mean"), f"{split}_std": found.get("std")}
+    for side in ("measured", "predicted"):
+        phases = table.pop(f"phases_{side}")
+        table |= {f"{side}_{phase}_s": value for phase, value in sorted(phases.items())}
+    return table
+
+
+def _csv(frame: Any) -> bytes:
+    """CSV with times to nine digits; the same bytes on every platform."""
+    return bytes(frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"), "utf-8")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Write atomically, as `write_text` does."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,253 @@
+"""Fabricated results folders: plausible numbers in the records that real runs would write."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnbench.ledger import Row, write_ledger
+from gnnbench.results import PredictionRecord, Results, RunRecord
+from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+
+MIB = 2**20
+SECONDS = {"arxiv": 0.9, "cora": 0.012, "blocks10k": 0.16}
+SPEED = {"single": 1.0, "partition": 1.08, "sampled": 2.2}
+PHASES = {
+    "single": {"forward": 0.4, "backward": 0.56, "update": 0.04},
+    "partition": {"fetch": 0.12, "forward": 0.34, "backward": 0.48, "sync": 0.03, "update": 0.03},
+    "sampled": {
+        "sample": 0.3,
+        "fetch": 0.2,
+        "forward": 0.2,
+        "backward": 0.22,
+        "sync": 0.05,
+        "update": 0.03,
+    },
+}
+
+
+class Fabricator:
+    """Writes records through `Results`, as the runtime and the simulator do."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.results = Results(folder)
+        self.random = random.Random(seed)
+
+    @staticmethod
+    def spec(
+        graph: str = "cora",
+        model: str = "gcn",
+        approach: str = "partition",
+        ranks: int = 2,
+        repeat: int = 0,
+        knobs: dict[str, Any] | None = None,
+        epochs: int = 6,
+    ) -> RunSpec:
+        return RunSpec(
+            suite="made-up",
+            graph=GraphRef(name=graph, generator="planted_partition"),
+            model=ModelSpec(name=model, kind="gcn"),
+            training=TrainingSpec(epochs=epochs, warmup_epochs=1),
+            approach=approach,
+            ranks=ranks,
+            repeat=repeat,
+            knobs=knobs or {},
+        )
+
+    def true_seconds(self, run: RunSpec) -> float:
+        base = SECONDS.get(run.graph.name, 0.1) * SPEED.get(run.approach, 1.5)
+        heavier = 1.25 if run.model.name == "sage" else 1.0
+        return heavier * base * (0.92 / run.ranks + 0.06 + 0.02 * run.ranks**0.5)
+
+    def volumes(self, run: RunSpec) -> dict[str, int]:
+        if run.ranks == 1:
+            return {}
+        unit = int(SECONDS.get(run.graph.name, 0.1) * 4_000_000) * 4
+        halo = int(unit * (1 - 1 / run.ranks))
+        found = {"all_reduce/sync": 92_231 * 8 * (run.ranks - 1)}
+        if run.approach == "partition":
+            found |= {"all_to_all/forward": halo * 2, "all_to_all/backward": halo}
+        if run.approach == "sampled":
+            found |= {"all_to_all/fetch": halo * 9}
+        return found
+
+    def run(
+        self, run: RunSpec, *, seconds: float | None = None, ledgers: bool = True, **changes: Any
+    ) -> RunRecord:
+        """Save a finished run; `seconds` fixes every epoch's time, `changes` replace fields."""
+        middle = seconds if seconds is not None else self.true_seconds(run)
+        middle *= 1 if seconds is not None else self.random.gauss(1, 0.03)
+        epochs = []
+        for epoch in range(run.training.epochs):
+            noise = 1 if seconds is not None else self.random.gauss(1, 0.02)
+            slow = 3 if epoch == 0 else 1
+            epochs.append(
+                {
+                    "epoch": epoch,
+                    "seconds": middle * noise * slow,
+                    "loss": 1.9 * 0.8**epoch,
+                    "bytes": self.volumes(run),
+                    "val_accuracy": 0.8 - 0.6 * 0.6**epoch + self.random.gauss(0, 0.004),
+                }
+            )
+        workload = int(300 * MIB * SECONDS.get(run.graph.name, 0.1) / run.ranks + 20 * MIB)
+        fields: dict[str, Any] = {
+            "run_id": run.run_id,
+            "config_id": run.config_id,
+            "spec": run.to_dict(),
+            "status": "ok",
+            "started_at": "2025-01-01T00:00:00Z",
+            "wall_s": 12.0,
+            "graph": {"num_nodes": 10_000, "num_edges": 150_000},
+            "device": {
+                "kind": "cpu",
+                "name": "a made-up processor",
+                "backend": "gloo",
+                "ranks_per_host": run.ranks,
+                "threads_per_rank": 1,
+            },
+            "versions": {"gnnbench": "0.1.0", "torch": "2.8.0", "python": "3.11"},
+            "epochs": epochs,
+            "memory": [
+                {
+                    "rank": rank,
+                    "baseline_bytes": 210 * MIB,
+                    "peak_bytes": 210 * MIB + workload,
+                    "source": "resident set",
+                }
+                for rank in range(run.ranks)
+            ],
+            "accuracy": {"train": 0.95, "val": 0.79, "test": self.random.gauss(0.81, 0.005)},
+            "probe": {"before_s": 0.0102, "after_s": 0.0106},
+        }
+        record = RunRecord(**(fields | changes))
+        self.results.save_run(record)
+        if ledgers and record.status == "ok":
+            self.ledgers(run, middle)
+        return record
+
+    def ledgers(self, run: RunSpec, middle: float) -> None:
+        for rank in range(run.ranks):
+            rows, clock = [], 0.0
+            for epoch in range(run.training.epochs):
+                for phase, share in PHASES.get(run.approach, {"forward": 1.0}).items():
+                    lane = "comm" if phase in ("fetch", "sync") else "compute"
+                    took = middle * share * (3 if epoch == 0 else 1) * (1 - 0.02 * rank)
+                    rows.append(
+                        Row(
+                            epoch,
+                            epoch,
+                            phase,
+                            "gemm",
+                            "gemm",
+                            lane,
+                            phase,
+                            0,
+                            1,
+                            0,
+                            0,
+                            clock,
+                            took,
+                        )
+                    )
+                    clock += took
+            write_ledger(self.results.run_folder(run.run_id) / f"ledger-rank{rank}.csv", rows)
+
+    def prediction(
+        self, run: RunSpec, *, seconds: float | None = None, cluster: str = "bench", **changes: Any
+    ) -> PredictionRecord:
+        """Save a prediction; `seconds` fixes its time, else it errs by about a tenth."""
+        middle = seconds if seconds is not None else self.true_seconds(run)
+        middle *= 1 if seconds is not None else self.random.gauss(1.03, 0.08)
+        workload = int(290 * MIB * SECONDS.get(run.graph.name, 0.1) / run.ranks + 21 * MIB)
+        phases = PHASES.get(run.approach, {"forward": 1.0})
+        fields: dict[str, Any] = {
+            "config_id": run.config_id,
+            "spec": run.to_dict(),
+            "cluster": cluster,
+            "epoch_s": middle,
+            "low_s": middle * 0.82,
+            "high_s": middle * 1.2,
+            "grade": "measured",
+            "method": "replay",
+            "bytes": [self.volumes(run)] * 3,
+            "memory": [
+                {
+                    "rank": rank,
+                    "baseline_bytes": 205 * MIB,
+                    "workload_bytes": workload,
+                    "peak_bytes": 205 * MIB + workload,
+                }
+                for rank in range(run.ranks)
+            ],
+            "phases": {phase: middle * share for phase, share in phases.items()},
+            "probe_s": 0.0100,
+        }
+        record = PredictionRecord(**(fields | changes))
+        self.results.save_prediction(record)
+        return record
+
+    def whole_suite(
+        self,
+        graphs: tuple[str, ...] = tuple(SECONDS),
+        models: tuple[str, ...] = ("gcn", "sage"),
+        approaches: tuple[str, ...] = tuple(SPEED),
+        measured: tuple[int, ...] = (1, 2),
+        predicted: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64),
+        repeats: int = 3,
+    ) -> Results:
+        """Three graphs, two models, three approaches; a skip, a failure, a second cluster."""
+        for graph in graphs:
+            for model in models:
+                for approach in approaches:
+                    for ranks in sorted({*measured, *predicted}):
+                        self._one(graph, model, approach, ranks, measured, predicted, repeats)
+        return self.results
+
+    def _one(
+        self,
+        graph: str,
+        model: str,
+        approach: str,
+        ranks: int,
+        measured: tuple[int, ...],
+        predicted: tuple[int, ...],
+        repeats: int,
+    ) -> None:
+        fits = approach != "single" or ranks == 1
+        spec = self.spec(graph, model, approach, ranks)
+        for repeat in range(repeats if ranks in measured else 0):
+            again = self.spec(graph, model, approach, ranks, repeat)
+            if not fits:
+                reason = f"single uses 1 rank, not {ranks}"
+                self.run(again, status="skipped", reason=reason, epochs=[], memory=[], accuracy={})
+            elif (graph, model, approach, ranks) == ("arxiv", "sage", "sampled", 2):
+                self.run(
+                    again,
+                    status="failed",
+                    reason="out of memory: 3.1 GiB wanted, 1.2 GiB free",
+                    failed_rank=1,
+                    failed_phase="backward",
+                    epochs=[],
+                    memory=[],
+                    accuracy={},
+                )
+            else:
+                self.run(again)
+        if fits and ranks in predicted:
+            self.prediction(spec)
+            self.prediction(spec, cluster="datasheet_gpus", grade="datasheet")
+
+
+@pytest.fixture
+def fabricator(tmp_path: Path) -> Fabricator:
+    return Fabricator(tmp_path / "results")
+
+
+@pytest.fixture
+def make_fabricator(tmp_path: Path) -> Callable[[str], Fabricator]:
+    return lambda name: Fabricator(tmp_path / name)
