@@ -275,7 +275,7 @@ def _expand(
         )
         if len(problems) > before or knobs is None:
             return
-        yield RunSpec(
+        run = RunSpec(
             suite=suite,
             graph=graph_ref,
             model=model,
@@ -285,6 +285,10 @@ def _expand(
             repeat=repeat,
             knobs=dataclasses.asdict(knobs),
         )
+        found = [f"{place}.knobs.{line}" for line in registry.approach(approach).problems(run)]
+        problems += [line for line in found if line not in problems]
+        if not found:
+            yield run
 
 
 def _listed(value: object) -> list[Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from gnnbench.errors import suggest
@@ -66,12 +67,19 @@ class Approach(ABC):
         """The typed knobs of a run whose spec was checked before."""
         return self.knobs_type(**{k: _frozen(v) for k, v in run.knobs.items()})
 
+    def problems(self, run: RunSpec) -> list[str]:
+        """What is wrong with a run's knobs in view of its model; told when the suite is read."""
+        return []
+
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
         """Why this run cannot be done, or None. Called before anything is loaded, and after."""
         return None
 
+    def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
+        """Do once, before ranks start, what is dear and shared (a partition); kept in `cache`."""
+
     @abstractmethod
-    def structure(self, graph: GraphLike, run: RunSpec) -> Any:
+    def structure(self, graph: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
         """Decide which nodes, edges and blocks are involved: ids from a graph, sizes from a profile."""
 
     @abstractmethod

@@ -64,6 +64,19 @@ def open_group(job: Job, rank: int, device: torch.device) -> None:
     )
 
 
+def open_store_group(store: Path, rank: int, world_size: int, device: torch.device) -> None:
+    """Join a process group outside of any run (calibration), its rendezvous a file."""
+    nccl = device.type == "cuda"
+    options: dict[str, Any] = {"device_id": device} if nccl else {}
+    dist.init_process_group(
+        "nccl" if nccl else "gloo",
+        store=dist.FileStore(str(store), world_size),
+        rank=rank,
+        world_size=world_size,
+        **options,
+    )
+
+
 def describe(job: Job, device: torch.device) -> dict[str, Any]:
     """Return `RunRecord.device`."""
     cuda = device.type == "cuda"

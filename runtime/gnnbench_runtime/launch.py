@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -169,8 +170,11 @@ def _until_end(
             return cause(ended)
         held = {rank: _memory_hint(process.pid) for rank, process in running.items()}
         beats = {rank: _alive(readers[rank].read(), job) for rank in running}
-        if not ended and (verdict_now := hung(beats, time.perf_counter(), _timeout_s(job))):
-            return verdict_now
+        verdict = None if ended else hung(beats, time.perf_counter(), _timeout_s(job))
+        if verdict is not None:
+            for rank, process in running.items():
+                _ask_where(job, rank, process, verdict)
+            return verdict
     return None
 
 
@@ -185,7 +189,9 @@ def _ranks(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
                 processes.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "gnnbench_runtime.worker", str(path), str(rank)],
-                        env=_environment(job, rank),
+                        env=rank_environment(
+                            rank, job.world_size, job.run.training.threads_per_rank
+                        ),
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
@@ -201,20 +207,32 @@ def _ranks(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
             process.wait()
 
 
-def _environment(job: Job, rank: int) -> dict[str, str]:
-    threads = str(job.run.training.threads_per_rank)
+def rank_environment(rank: int, world_size: int, threads: int) -> dict[str, str]:
+    """Return the environment of a local rank: its place, its threads, where the packages lie."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     roots = [Path(gnnbench.__file__).parents[1], Path(__file__).parents[1]]
     path = [*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
-        **dict.fromkeys(names, threads),
+        **dict.fromkeys(names, str(threads)),
         "RANK": str(rank),
-        "WORLD_SIZE": str(job.world_size),
+        "WORLD_SIZE": str(world_size),
         "LOCAL_RANK": str(rank),
         "GLOO_SOCKET_IFNAME": "lo",
         "PYTHONPATH": os.pathsep.join(path),
     }
+
+
+def _ask_where(
+    job: Job, rank: int, process: subprocess.Popen[bytes], verdict: Verdict
+) -> None:
+    """Have a rank of a hung run write its stack into its error log."""
+    before = len(_tail(job, rank))
+    process.send_signal(signal.SIGUSR1)
+    until = time.monotonic() + 1.0
+    while len(_tail(job, rank)) == before and time.monotonic() < until:
+        time.sleep(0.02)
+    job.error_log(rank).write_text(f"{verdict.reason}\n\n{_tail(job, rank)}", encoding="utf-8")
 
 
 def _alive(beat: Beat, job: Job) -> Beat:

@@ -1,0 +1,70 @@
+"""`gnnbench check`: read a suite, say everything that is wrong with it, and what it would run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "check"
+HELP = "check a suite and show its runs; with --graphs, open its graphs too"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the suite and how deep to look."""
+    from gnnbench.commands.options import add_suite
+
+    add_suite(parser)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder in which graph paths are looked up")
+    parser.add_argument("--graphs", action="store_true", help="open every graph and check its arrays")
+
+
+def run(args: argparse.Namespace) -> int:
+    from gnnbench import registry
+    from gnnbench.commands.output import emit_json, table
+    from gnnbench.suites import find_suite
+
+    suite = find_suite(args.suite)
+    rows: list[dict[str, object]] = []
+    for spec in suite.configurations():
+        repeats = sum(run.config_id == spec.config_id for run in suite.runs)
+        reason = registry.approach(spec.approach).skip_reason(spec)
+        rows.append(
+            {
+                "configuration": spec.config_id,
+                "repeats": repeats,
+                "status": "skipped" if reason else "ok",
+                "reason": reason or "",
+            }
+        )
+    graphs = _open_graphs(args) if args.graphs else []
+    failed = any(entry["status"] == "failed" for entry in graphs)
+    if args.json:
+        emit_json({"suite": suite.name, "runs": len(suite.runs), "configurations": rows, "graphs": graphs})
+        return int(failed)
+    table(rows, ["configuration", "repeats", "status", "reason"])
+    if graphs:
+        table(graphs, ["graph", "status", "detail"])
+    print(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
+    return int(failed)
+
+
+def _open_graphs(args: argparse.Namespace) -> list[dict[str, object]]:
+    from gnnbench.errors import GnnbenchError
+    from gnnbench.graph.source import data_roots, open_graph
+    from gnnbench.suites import find_suite
+
+    suite = find_suite(args.suite)
+    roots = data_roots(args.data, suite.folder)
+    rows: list[dict[str, object]] = []
+    for ref in {run.graph.name: run.graph for run in suite.runs}.values():
+        try:
+            if ref.profile:
+                rows.append({"graph": ref.name, "status": "ok", "detail": f"profile {ref.profile}"})
+                continue
+            graph = open_graph(ref, roots)
+            graph.check()
+            size = f"{graph.num_nodes} nodes, {graph.num_edges} stored edges, {graph.num_features} features"
+            rows.append({"graph": ref.name, "status": "ok", "detail": size})
+        except GnnbenchError as error:
+            rows.append({"graph": ref.name, "status": "failed", "detail": str(error)})
+    return rows

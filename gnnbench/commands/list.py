@@ -1,0 +1,100 @@
+"""`gnnbench list`: the names that suites and commands accept."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+NAME = "list"
+HELP = "list approaches, models, graphs, clusters or suites"
+
+Rows = list[dict[str, object]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the kind of thing to list."""
+    parser.add_argument("what", choices=sorted(_LISTS), metavar="WHAT", help=", ".join(sorted(_LISTS)))
+
+
+def run(args: argparse.Namespace) -> int:
+    from gnnbench.commands.output import emit_json, table
+
+    rows = _LISTS[args.what]()
+    if args.json:
+        emit_json(rows)
+    else:
+        table(rows, list(rows[0]) if rows else ["name"])
+    return 0
+
+
+def approaches() -> Rows:
+    """Every approach with what it promises."""
+    from gnnbench import registry
+
+    cards = [registry.approach(name) for name in registry.approach_names()]
+    return [
+        {"name": c.name, "exact": "yes" if c.exact else "no", "summary": c.summary, "paper": c.paper}
+        for c in cards
+    ]
+
+
+def models() -> Rows:
+    """Every model kind."""
+    from gnnbench import registry
+
+    cards = [registry.model(name) for name in registry.model_names()]
+    return [
+        {"name": c.name, "title": c.title, "normalisation": c.normalisation, "paper": c.paper}
+        for c in cards
+    ]
+
+
+def graphs() -> Rows:
+    """Where graphs may come from: file formats, generators, and published profiles."""
+    from gnnbench.graph import formats, generators, profile
+
+    rows: Rows = [{"name": n, "kind": "format", "use": f'format = "{n}"'} for n in formats.FORMATS]
+    rows += [
+        {"name": n, "kind": "generator", "use": f'generator = "{n}"'} for n in generators.GENERATORS
+    ]
+    rows += [
+        {"name": n, "kind": "profile", "use": f'profile = "{n}" (predict only)'}
+        for n in profile.list_profiles()
+    ]
+    return rows
+
+
+def clusters() -> Rows:
+    """Built-in clusters."""
+    from gnnbench.cluster import list_clusters, load_cluster
+
+    found = [load_cluster(name) for name in list_clusters()]
+    return [
+        {
+            "name": c.name,
+            "device": c.device.name,
+            "per host": c.host.devices_per_host,
+            "transport": c.transport,
+            "description": c.description,
+        }
+        for c in found
+    ]
+
+
+def suites() -> Rows:
+    """Built-in suites."""
+    from gnnbench.suites import find_suite, suite_files
+
+    found = {name: find_suite(name) for name in suite_files()}
+    return [
+        {"name": name, "runs": len(s.runs), "description": s.description} for name, s in found.items()
+    ]
+
+
+_LISTS: dict[str, Callable[[], Rows]] = {
+    "approaches": approaches,
+    "models": models,
+    "graphs": graphs,
+    "clusters": clusters,
+    "suites": suites,
+}

@@ -1,0 +1,1 @@
+"""Measure the present machine: probe workloads, collectives, and the fit of both into a cluster."""

@@ -1,0 +1,281 @@
+"""Calibrate the present machine: run probes for 1..k co-located ranks, fit them, build a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gnnbench.cluster import (
+    Cluster,
+    CollectiveModel,
+    Constant,
+    Device,
+    Host,
+    Link,
+    Links,
+    OpModel,
+    PeakFlops,
+)
+from gnnbench.costs.fit import fit_collective, fit_op
+from gnnbench.errors import RunFailed, SpecError
+from gnnbench.plan import Kind, Lane, Phase, Step
+from gnnbench_runtime import device as devices
+from gnnbench_runtime.launch import cuda_devices, rank_environment
+
+Progress = Callable[[str, float], None]
+
+FULL = {"count": 30, "epochs": 4, "sweeps": 7}
+QUICK = {"count": 15, "epochs": 3, "sweeps": 4}
+TIMEOUT_S = 900.0
+GAP_OP = "gap"
+
+
+def calibrate(
+    *,
+    name: str = "here",
+    quick: bool = False,
+    co_located: int = 0,
+    threads: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Cluster:
+    """Measure this machine and return it as a cluster of one host (or as many as are assumed).
+
+    Args:
+        co_located: most ranks on the host; 0 is as many as cores / threads or GPUs allow, at most 4.
+        threads: CPU threads of a rank.
+        progress: called with a word and the share done.
+
+    Raises:
+        RunFailed: a probing rank died or hung; its own words are in the message.
+    """
+    kind = "cuda" if device == "cuda" or (device == "auto" and cuda_devices()) else "cpu"
+    cores = len(os.sched_getaffinity(0))
+    most = co_located or min(4, max(1, cores // threads) if kind == "cpu" else cuda_devices())
+    request = {**(QUICK if quick else FULL), "threads": threads, "device": kind}
+    measured: dict[int, list[dict[str, Any]]] = {}
+    for world in range(1, most + 1):
+        report = _part(progress, f"{world} co-located", (world - 1) / most, 1 / most)
+        measured[world] = _measure(request, world, report)
+    return _cluster(name, request, measured, cores, kind)
+
+
+def _part(progress: Progress | None, word: str, start: float, share: float) -> Progress:
+    def report(detail: str, done: float) -> None:
+        if progress is not None:
+            progress(f"{word}: {detail}", start + share * done)
+
+    return report
+
+
+def _measure(request: dict[str, Any], world: int, progress: Progress) -> list[dict[str, Any]]:
+    """Run the ranks of one co-location; return what each measured."""
+    with tempfile.TemporaryDirectory(prefix="gnnbench-calibrate-") as scratch:
+        folder = Path(scratch)
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        processes = []
+        try:
+            for rank in range(world):
+                with (folder / f"output-rank{rank}.txt").open("wb") as output:
+                    module = "gnnbench_runtime.calibration.rank"
+                    command = [sys.executable, "-m", module, scratch, str(rank), str(world)]
+                    processes.append(
+                        subprocess.Popen(
+                            command,
+                            env=rank_environment(rank, world, request["threads"]),
+                            stdin=subprocess.DEVNULL,
+                            stdout=output,
+                            stderr=subprocess.STDOUT,
+                        )
+                    )
+            _wait(processes, folder, progress)
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+        names = [folder / f"samples-rank{rank}.json" for rank in range(world)]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in names]
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], folder: Path, progress: Progress) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while any(process.poll() is None for process in processes):
+        failed = [rank for rank, process in enumerate(processes) if process.poll() not in (None, 0)]
+        if failed:
+            break
+        if time.monotonic() > deadline:
+            raise RunFailed(f"calibration made no end in {TIMEOUT_S:.0f} s", rank=0)
+        done = folder / "progress"
+        if done.exists():
+            part, _, whole = (done.read_text(encoding="utf-8") or "0/1").partition("/")
+            progress(f"probe {part} of {whole}", int(part) / max(int(whole or 1), 1))
+        time.sleep(0.1)
+    for rank, process in enumerate(processes):
+        if process.poll() not in (None, 0):
+            said = (folder / f"output-rank{rank}.txt").read_text(errors="replace").strip()
+            last = said.splitlines()[-1] if said else f"exit code {process.returncode}"
+            raise RunFailed(f"calibration failed: {last}", rank=rank)
+
+
+# -- fitting -------------------------------------------------------------------------------------
+
+
+def _cluster(
+    name: str,
+    request: dict[str, Any],
+    measured: dict[int, list[dict[str, Any]]],
+    cores: int,
+    kind: str,
+) -> Cluster:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    probes = [p for ranks in measured.values() for r in ranks for p in r["probes"]]
+    usual = statistics.median(measured[1][0]["probes"])
+    ops: list[OpModel] = []
+    for world, ranks in measured.items():
+        ops += _fit_ops(ranks, world, usual if world == 1 else None)
+    collectives = [
+        model for world, ranks in measured.items() if world > 1 for model in _fit_sweeps(ranks, world)
+    ]
+    del probes
+    torch_device = torch.device(kind)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    flops, stream = _headline(measured[1][0])
+
+    def known(value: float, status: str = "measured", source: str = "calibrate") -> Constant:
+        return Constant(value=float(value), status=status, source=source)
+
+    most = max(measured)
+    return Cluster(
+        name=name,
+        description=f"calibrated on {devices.processor_name()}",
+        date=now,
+        transport="gloo" if kind == "cpu" else "nccl",
+        software=devices.versions(torch_device),
+        host=Host(
+            devices_per_host=most,
+            cores=cores,
+            memory_bytes=known(memory, source="operating system"),
+            memory_bytes_per_s=known(stream),
+            hosts_max=1024,
+        ),
+        device=Device(
+            name=devices.processor_name(),
+            kind="cpu" if kind == "cpu" else "gpu",
+            peak_flops_per_s=PeakFlops(float32=known(flops)),
+            memory_bytes_per_s=known(stream),
+            cache_bytes=known(_cache_bytes(), "assumed", "operating system, last level"),
+            memory_bytes=known(memory / most, source="operating system, shared by its ranks"),
+            launch_s=known(_gap(measured[1])),
+            context_bytes=known(_context(measured)),
+            threads=request["threads"],
+        ),
+        links=_links(collectives, most, known),
+        speed_probe_s=usual,
+        ops=tuple(ops),
+        collectives=tuple(collectives),
+    )
+
+
+def _links(collectives: list[CollectiveModel], most: int, known: Callable[..., Constant]) -> Links:
+    pairs = [c for c in collectives if c.op == "all_to_all" and c.ranks == 2]
+    if pairs:
+        rate, latency = known(pairs[0].bytes_per_s), known(pairs[0].latency_s)
+        intra = Link(bytes_per_s=rate, latency_s=latency)
+    else:
+        guess = "assumed", "one rank was calibrated: loopback not measured"
+        intra = Link(bytes_per_s=known(2e9, *guess), latency_s=known(3e-5, *guess))
+    assumed = "assumed", "10 Gb/s Ethernet between hosts of this kind; edit to your network"
+    inter = Link(
+        bytes_per_s=known(1.1e9, *assumed), latency_s=known(5e-5, *assumed), shared=True
+    )
+    return Links(intra=intra, inter=inter)
+
+
+def _fit_ops(ranks: list[dict[str, Any]], world: int, usual: float | None) -> list[OpModel]:
+    """One model per operation from the samples of all ranks of a co-location.
+
+    A probe's samples are scaled by how fast the machine was around it, told by the speed probe.
+    """
+    samples: dict[str, list[tuple[Step, float]]] = defaultdict(list)
+    for content in ranks:
+        normal = usual or statistics.median(content["probes"])
+        for entry in content["steps"]:
+            factor = normal / entry["probe_s"]
+            samples[entry["op"]].append((_step(entry), entry["seconds"] * factor))
+        for entry in content["gaps"]:
+            gap = Step(
+                name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.COMPUTE, phase=Phase.FORWARD, rows=1
+            )
+            samples[GAP_OP].append((gap, entry["seconds"] * normal / entry["probe_s"]))
+    models = []
+    for op, points in sorted(samples.items()):
+        try:
+            models.append(fit_op(points, op=op, co_located=world))
+        except SpecError:
+            continue  # too few samples of this operation: the simulator falls back by kind
+    return models
+
+
+def _step(entry: dict[str, Any]) -> Step:
+    facts = {k: v for k, v in entry.items() if k not in ("op", "kind", "seconds", "probe_s")}
+    return Step(
+        name=entry["op"], kind=Kind(entry["kind"]), op=entry["op"], lane=Lane.COMPUTE,
+        phase=Phase.FORWARD, **facts,
+    )  # fmt: skip
+
+
+def _fit_sweeps(ranks: list[dict[str, Any]], world: int) -> list[CollectiveModel]:
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for entries in zip(*(content["collectives"] for content in ranks), strict=True):
+        # The end of the slowest rank is the end of the collective.
+        slowest = [max(times) for times in zip(*(e["seconds"] for e in entries), strict=True)]
+        points[entries[0]["op"]].append((entries[0]["bytes"], statistics.median(slowest)))
+    return [fit_collective(p, op=op, ranks=world) for op, p in sorted(points.items())]
+
+
+def _gap(ranks: list[dict[str, Any]]) -> float:
+    return statistics.median(entry["seconds"] for content in ranks for entry in content["gaps"])
+
+
+def _context(measured: dict[int, list[dict[str, Any]]]) -> float:
+    """What a rank's process holds beside the plan's buffers: the median over the probes."""
+    beside = [
+        entry["peak_bytes"] - entry["planned_bytes"]
+        for ranks in measured.values()
+        for content in ranks
+        for entry in content["memory"]
+    ]
+    return float(max(statistics.median(beside), 0))
+
+
+def _headline(content: dict[str, Any]) -> tuple[float, float]:
+    """Best sustained flops and streamed bytes per second seen in any step."""
+    products = [e["flops"] / e["seconds"] for e in content["steps"] if e["kind"] == "gemm"]
+    streams = [
+        e["bytes"] / e["seconds"]
+        for e in content["steps"]
+        if e["kind"] in ("elementwise", "gather") and e["bytes"] > 1 << 22
+    ]
+    return max(products, default=1e10), statistics.median(streams or [1e10])
+
+
+def _cache_bytes() -> float:
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        unit = {"K": 2**10, "M": 2**20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM")) * unit)
+    return float(max(sizes, default=32 * 2**20))

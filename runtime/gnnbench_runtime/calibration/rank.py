@@ -1,0 +1,204 @@
+"""One rank of a calibration: trains the probe workloads beside its peers, then sweeps collectives.
+
+Started as `python -m gnnbench_runtime.calibration.rank FOLDER RANK WORLD_SIZE`; reads
+FOLDER/request.json, writes FOLDER/samples-rank<r>.json. All ranks of a host work on the same probe
+at the same time, because operations slow one another down there as they will in real runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+from collections import defaultdict
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from gnnbench import registry
+from gnnbench.approaches.base import Layout
+from gnnbench.graph.generators import planted_partition
+from gnnbench.ledger import Row
+from gnnbench.plan import COMMUNICATION, Phase, Plan
+from gnnbench.results import write_json
+from gnnbench_runtime import device as devices
+from gnnbench_runtime import kernels
+from gnnbench_runtime.calibration.workloads import Workload, spread_sizes, workloads
+from gnnbench_runtime.comm import Comm
+from gnnbench_runtime.memory import MemoryMeter
+from gnnbench_runtime.probe import speed_probe
+from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.recorder import Recorder
+
+FACTS = ("rows", "nonzeros", "width", "inner", "source_rows", "bytes", "flops")
+
+
+class _Kept:
+    """A ledger writer that keeps rows in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def append(self, rows: Any) -> None:
+        self.rows += [Row(*row) for row in rows]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def main(arguments: list[str]) -> int:
+    """Measure as this rank."""
+    folder, rank, world_size = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(request["threads"])
+    device = torch.device(request["device"])
+    if world_size > 1:
+        devices.open_store_group(folder / "store", rank, world_size, device)
+    kept = _Kept()
+    recorder = Recorder(device, writer=kept)  # type: ignore[arg-type]
+    comm = Comm(recorder, rank=rank, world_size=world_size, device=device)
+    memory = MemoryMeter(device)
+    backend = kernels.backend(device, request["threads"])
+    comm.sync()
+    speed_probe(device)
+    memory.take_baseline()
+    baseline = memory.report(rank)["baseline_bytes"]
+    content: dict[str, Any] = {"steps": [], "gaps": [], "memory": [], "probes": [], "collectives": []}
+    todo = workloads(request["count"], threads=request["threads"], epochs=request["epochs"])
+    for number, workload in enumerate(todo):
+        comm.sync()
+        probe_s = speed_probe(device)
+        content["probes"].append(probe_s)
+        # The probe's own trainer talks to nobody: the peers beside it are there to contend.
+        alone = Comm(recorder, device=device)
+        context = RankContext(
+            run=workload.run, rank=0, world_size=1, device=device, comm=alone, recorder=recorder,
+            kernels=backend, cache=folder,
+        )  # fmt: skip
+        measure(workload, context, kept, comm, content, probe_s)
+        _say(folder, rank, number + 1, len(todo))
+    content["baseline_bytes"] = baseline
+    if world_size > 1:
+        content["collectives"] = sweep_collectives(comm, device, request["sweeps"])
+    write_json(folder / f"samples-rank{rank}.json", content)
+    return 0
+
+
+def measure(
+    workload: Workload, context: RankContext, kept: _Kept, peers: Comm, content: dict[str, Any],
+    probe_s: float,
+) -> None:  # fmt: skip
+    """Train one probe; keep one sample per step of its plan, the median over timed epochs."""
+    run = workload.run
+    approach = registry.approach(run.approach)
+    graph = planted_partition(**workload.options)
+    structure = approach.structure(graph, run)
+    module, _, name = approach.runtime.partition(":")
+    trainer = getattr(import_module(module), name)(context, graph, structure)
+    plan = approach.plan(graph, run, structure, Layout(world_size=1, ranks_per_host=1))
+    kept.rows.clear()
+    memory, epoch_s = MemoryMeter(context.device), []
+    memory.take_start()
+    for epoch in range(run.training.epochs):
+        peers.sync()
+        with memory.training():
+            context.recorder.epoch_begin(epoch)
+            begin = perf_counter()
+            trainer.train_epoch(epoch)
+            if context.device.type == "cuda":
+                torch.cuda.synchronize(context.device)
+            epoch_s.append(perf_counter() - begin)
+        context.recorder.epoch_end()
+    keep_samples(plan, kept.rows, epoch_s, run.training.warmup_epochs, probe_s, content)
+    content["memory"].append(
+        {
+            "planned_bytes": plan.memory_peak_bytes(0),
+            "peak_bytes": memory.report(0).get("peak_bytes", 0),
+            "start_bytes": memory.report(0).get("start_bytes", 0),
+            "approach": run.approach,
+        }
+    )
+    trainer.close()
+    del trainer, graph, structure
+    gc.collect()
+
+
+def keep_samples(
+    plan: Plan, rows: list[Row], epoch_s: list[float], warmup: int, probe_s: float, content: dict[str, Any]
+) -> None:
+    """Match measured rows with planned steps by (iteration, name) and keep facts and seconds."""
+    durations: dict[tuple[int, str], list[float]] = defaultdict(list)
+    busy: dict[int, float] = defaultdict(float)
+    count: dict[int, int] = defaultdict(int)
+    per_epoch = plan.iterations_per_epoch
+    full = len(plan.iterations) == 1
+    for row in rows:
+        if row.epoch < warmup or row.phase == Phase.EVALUATE:
+            continue
+        busy[row.epoch] += row.duration_s
+        count[row.epoch] += 1
+        index = 0 if full else row.epoch * per_epoch + row.iteration
+        durations[index, row.name].append(row.duration_s)
+    for epoch in busy:
+        gap = (epoch_s[epoch] - busy[epoch]) / count[epoch]
+        content["gaps"].append({"seconds": max(gap, 1e-8), "probe_s": probe_s})
+    for index, iteration in enumerate(plan.iterations):
+        for step in iteration[0]:
+            seconds = durations.get((index, step.name))
+            if not seconds or step.kind in COMMUNICATION:
+                continue
+            facts = {name: getattr(step, name) for name in FACTS}
+            content["steps"].append(
+                {"op": step.op, "kind": step.kind.value, **facts,
+                 "seconds": statistics.median(seconds), "probe_s": probe_s}
+            )  # fmt: skip
+
+
+def sweep_collectives(comm: Comm, device: torch.device, repeats: int) -> list[dict[str, Any]]:
+    """Time each collective over message sizes, every call after a barrier."""
+    found: list[dict[str, Any]] = []
+    world = comm.world_size
+    largest = torch.zeros(16 << 20, dtype=torch.uint8, device=device)
+    spare = torch.zeros_like(largest)
+    for size in spread_sizes(256, 8 << 20, 10):
+        floats = largest[:size].view(torch.float32)
+        out = spare[:size].view(torch.float32)
+        block = size // (4 * world) * world
+        pair, pair_out = floats[:block], out[:block]
+        own, whole = floats[: max(1, size // 4 // world)], spare[: max(1, size // 4 // world) * 4 * world]
+        calls = {
+            "all_reduce": (lambda f=floats: comm.all_reduce(f, "c", Phase.SYNC), 2 * (world - 1) * size // world),
+            "all_to_all": (
+                lambda a=pair, b=pair_out: comm.all_to_all(b, a, None, None, "c", Phase.SYNC),
+                4 * block * (world - 1) // world,
+            ),
+            "broadcast": (lambda f=floats: comm.broadcast(f, 0, "c", Phase.SYNC), size),
+            "all_gather": (
+                lambda a=own, b=whole.view(torch.float32): comm.all_gather(b, a, "c", Phase.SYNC),
+                own.numel() * 4 * (world - 1),
+            ),
+        }  # fmt: skip
+        for op, (call, sent) in calls.items():
+            times = []
+            for _ in range(repeats + 1):
+                comm.sync()
+                begin = perf_counter()
+                call()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                times.append(perf_counter() - begin)
+            found.append({"op": op, "bytes": sent, "seconds": times[1:]})
+    return found
+
+
+def _say(folder: Path, rank: int, done: int, total: int) -> None:
+    if rank == 0:
+        (folder / "progress").write_text(f"{done}/{total}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

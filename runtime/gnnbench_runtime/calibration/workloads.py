@@ -1,0 +1,111 @@
+"""The probe workloads: generated graphs and models that span what real runs ask of a machine.
+
+Operations are calibrated where they will be used: inside real training epochs of these workloads,
+so that caches, call overheads and neighbours are those of training. The shapes are spread over the
+ranges by a low-discrepancy sequence and belong to no suite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gnnbench import registry
+from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+
+# Ranges (low, high), spread evenly in the logarithm.
+NODES = (600, 60_000)
+DEGREE = (3, 150)
+FEATURES = (8, 1600)
+HIDDEN = (8, 256)
+CLASSES = (2, 48)
+BATCH = (128, 2048)
+
+MAX_EDGES = 1_500_000
+MAX_FEATURE_ELEMENTS = 8_000_000
+MAX_FLOPS = 1.5e9  # of one epoch: about a tenth of a second on one core
+
+# Generalised golden ratios: additive recurrences fill a six-dimensional box evenly.
+_RATIO = 1.1127756842787055
+_STEPS = [(1 / _RATIO ** (k + 1)) % 1.0 for k in range(6)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One probe: generator options and the run that is trained on the graph."""
+
+    options: dict[str, Any]
+    run: RunSpec
+
+
+def workloads(count: int, *, threads: int, epochs: int, seed: int = 1) -> list[Workload]:
+    """The first `count` probes, alternating models, product orders, full-graph and sampled."""
+    return [_workload(i, threads, epochs, seed) for i in range(count)]
+
+
+def _workload(index: int, threads: int, epochs: int, seed: int) -> Workload:
+    at = [(0.5 + (index + seed) * step) % 1.0 for step in _STEPS]
+
+    def spread(bounds: tuple[float, float], position: float) -> int:
+        low, high = bounds
+        return round(low * (high / low) ** position)
+
+    nodes, degree = spread(NODES, at[0]), spread(DEGREE, at[1])
+    features, hidden = spread(FEATURES, at[2]), spread(HIDDEN, at[3])
+    classes, batch = spread(CLASSES, at[4]), spread(BATCH, at[5])
+    degree = max(2, min(degree, nodes // 4, MAX_EDGES // nodes))
+    features = max(4, min(features, MAX_FEATURE_ELEMENTS // nodes))
+    hidden = max(8, min(hidden, round(MAX_FLOPS / (6 * nodes * features + 1))))
+    sampled = index % 3 == 2
+    model = ModelSpec(
+        name="probe",
+        kind=("gcn", "sage")[(index // 3) % 2],
+        hidden=hidden,
+        layers=2 + (index % 5 == 4),
+        dropout=(0.0, 0.5)[index % 2],
+        input_dropout=(0.0, 0.0, 0.3, 0.0)[index % 4],
+    )
+    fanouts = ((15, 10), (10, 5), (25, 10), (5, 5))[(index // 3) % 4]
+    fanouts = fanouts + (5,) * (model.layers - 2)
+    batch = min(batch, max(64, nodes // 4))
+    knobs: dict[str, Any] = (
+        {"batch_size": batch, "fanouts_from_seeds": fanouts}
+        if sampled
+        else {"order": ("min_width", "aggregate_first", "transform_first")[(index // 2) % 3]}
+    )
+    approach = "sampled" if sampled else "single"
+    problems: list[str] = []
+    typed = registry.approach(approach).parse_knobs(knobs, "knobs", problems)
+    assert not problems, problems
+    # A few batches say as much as an epoch of them.
+    train = min(0.5, 6 * batch / nodes) if sampled else 0.5
+    return Workload(
+        options={
+            "num_nodes": nodes,
+            "mean_degree": float(degree),
+            "num_classes": classes,
+            "num_features": features,
+            "train_fraction": train,
+            "degree_exponent": (2.2, 2.6, 3.2)[index % 3],
+            "seed": index,
+        },
+        run=RunSpec(
+            suite="calibration",
+            graph=GraphRef(name=f"probe-{index}", generator="planted_partition"),
+            model=model,
+            training=TrainingSpec(
+                epochs=epochs, warmup_epochs=1, threads_per_rank=threads, seed=index
+            ),
+            approach=approach,
+            ranks=1,
+            knobs=dataclasses.asdict(typed),
+        ),
+    )
+
+
+def spread_sizes(low_bytes: int, high_bytes: int, count: int) -> list[int]:
+    """Message sizes spread evenly in the logarithm, multiples of 4 bytes."""
+    ratio = math.log(high_bytes / low_bytes) / (count - 1)
+    return sorted({4 * round(low_bytes * math.exp(i * ratio) / 4) for i in range(count)})

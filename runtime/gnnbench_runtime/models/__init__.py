@@ -1,0 +1,1 @@
+"""Real layers: forward and backward written out, step by step."""
