@@ -90,8 +90,9 @@ def _gemm(f: Facts, _: Shapes) -> Floats:
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
+    """Elements, entries with costly arithmetic (a softmax's), and bytes by where they lie."""
     missed = f.bytes * miss_rate(f.bytes, p["cache_bytes"])
-    return _columns(1.0, f.rows, f.bytes, missed, steps=len(f))
+    return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, steps=len(f))
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
@@ -146,9 +147,9 @@ _FORMS = (
     ),
     Form(
         name="rows",
-        coefficients=("t0_s", "s_per_row", "s_per_byte", "s_per_missed_byte"),
+        coefficients=("t0_s", "s_per_row", "s_per_edge", "s_per_byte", "s_per_missed_byte"),
         terms=_rows,
-        features=lambda f: _logs(f.bytes, f.rows),
+        features=lambda f: _logs(f.bytes, f.rows, f.nonzeros + 1.0),
         shapes={"cache_bytes": (1 * MB, *_FAR)},
     ),
     Form(

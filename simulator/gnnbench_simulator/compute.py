@@ -1,0 +1,221 @@
+"""Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
+
+A calibrated operation is taken for the number of ranks that share the host. An operation nobody
+calibrated borrows the constants of a calibrated one of its kind (grade "probed"), and only without
+one falls back to the datasheet (grade "datasheet").
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnnbench.cluster import Cluster, Device, OpModel, grade
+from gnnbench.costs.facts import Facts, Floats
+from gnnbench.costs.forms import FORM_OF_KIND, form
+from gnnbench.costs.model import op_seconds
+from gnnbench.plan import COMMUNICATION, Kind, Lane, Step
+
+BORROWED_RADIUS = 0.5
+"""A constant taken from another operation of the same kind: within a factor of 1.65."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostClass:
+    """Steps whose times rest on the same constants and so err together."""
+
+    name: str
+    grade: str
+    radius: float
+
+
+# Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
+# simulation 5.1 and 5.2 (Volta, Ampere, Hopper fitted on public measurements); CPU assumed.
+_EFFICIENCY: Mapping[str, tuple[float, float]] = {
+    "cpu": (0.70, 0.80),
+    "volta": (0.82, 0.80),
+    "ampere": (0.76, 0.78),
+    "hopper": (0.73, 0.80),
+    "blackwell": (0.70, 0.80),
+}
+_RANDOM_ROWS = 0.7  # of stream bandwidth, rows of 128-512 B; simulation 5.3, unverified
+_CACHE_SPEEDUP = 3.0  # bandwidth of the last cache over memory; assumed
+_CACHE_SHARE = 0.75  # of a cache that one operand can hold; simulation 5.3, unverified
+_RADII = {
+    Kind.GEMM: 0.35,
+    Kind.ELEMENTWISE: 0.35,
+    Kind.OPTIMIZER: 0.45,
+    Kind.COPY: 0.35,
+    Kind.SPMM: 0.7,
+    Kind.SDDMM: 0.7,
+    Kind.GATHER: 0.7,
+    Kind.SCATTER: 0.8,
+    Kind.SAMPLE: 0.8,
+}
+_DEFAULT_RADIUS = 0.8
+
+
+class Durations:
+    """Seconds of local steps for ranks of one cluster, `co_located` of them on each host."""
+
+    def __init__(
+        self, cluster: Cluster, *, co_located: int = 1, element_bytes: float = 4.0
+    ) -> None:
+        self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
+        self.classes: dict[str, CostClass] = {}
+        self._models = _choose(cluster, co_located)
+
+    def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
+        """Seconds and cost class of each step. Communication between ranks counts as zero here."""
+        out = np.zeros(len(steps))
+        labels = [""] * len(steps)
+        groups: dict[tuple[str, Kind, bool], list[int]] = defaultdict(list)
+        for i, step in enumerate(steps):
+            if step.kind not in COMMUNICATION:
+                groups[step.op, step.kind, step.lane is Lane.HOST].append(i)
+        for (op, kind, hosted), index in groups.items():
+            cost, values = self._op(op, kind, hosted, [steps[i] for i in index])
+            self.classes[cost.name] = cost
+            out[index] = values
+            for i in index:
+                labels[i] = cost.name
+        return out, labels
+
+    def _op(self, op: str, kind: Kind, hosted: bool, steps: list[Step]) -> tuple[CostClass, Floats]:
+        on_cpu = hosted or self.cluster.device.kind == "cpu"
+        facts = Facts.of(steps, element_bytes=self.element_bytes)
+        model = self._models.get(op)
+        if model is not None:
+            where = CostClass(op, grade(model.status), model.radius)
+            return where, op_seconds(model, facts)
+        borrowed = self._models.get(f"kind:{kind.value}")
+        if borrowed is not None and kind not in (Kind.COPY, Kind.READ, Kind.WRITE):
+            radius = max(borrowed.radius, BORROWED_RADIUS)
+            weaker = "probed" if grade(borrowed.status) == "measured" else "datasheet"
+            return CostClass(op, weaker, radius), op_seconds(borrowed, facts)
+        radius = _RADII.get(kind, _DEFAULT_RADIUS)
+        return CostClass(op, "datasheet", radius), self._datasheet(kind, on_cpu, facts)
+
+    def _datasheet(self, kind: Kind, on_cpu: bool, facts: Facts) -> Floats:
+        if kind in (Kind.READ, Kind.WRITE):
+            return self._disk(kind, facts)
+        if kind is Kind.COPY and self.cluster.links.host is not None:
+            link = self.cluster.links.host
+            copied: Floats = link.latency_s.value + facts.bytes / link.bytes_per_s.value
+            return copied
+        if on_cpu:
+            return _cpu_defaults(self.cluster, kind, facts)
+        return _gpu_defaults(self.cluster.device, kind, facts)
+
+    def _disk(self, kind: Kind, facts: Facts) -> Floats:
+        """Sequential bandwidth, or requests (rows, if the step counts them) by rate (section 6)."""
+        disk = self.cluster.storage
+        if disk is None:
+            rate = self.cluster.host.memory_bytes_per_s.value
+            return np.asarray(facts.bytes / rate, dtype=np.float64)
+        speed = disk.read_bytes_per_s if kind is Kind.READ else disk.write_bytes_per_s
+        requests = facts.rows / max(disk.iops.value, 1.0)
+        busy: Floats = np.maximum(facts.bytes / speed.value, requests)
+        return disk.latency_s.value + busy
+
+
+def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
+    """One model per operation: for as many co-located ranks, else for the most below, else above.
+
+    Also one model per kind, under "kind:K", for operations nobody calibrated: the kind's model with
+    the most points.
+    """
+    chosen: dict[str, OpModel] = {}
+    by_op: dict[str, list[OpModel]] = defaultdict(list)
+    for model in cluster.ops:
+        by_op[model.op].append(model)
+    for op, models in by_op.items():
+        below = [m for m in models if m.co_located <= co_located]
+        chosen[op] = (
+            max(below, key=lambda m: m.co_located)
+            if below
+            else min(models, key=lambda m: m.co_located)
+        )
+    for model in list(chosen.values()):
+        key = f"kind:{model.kind}"
+        if key not in chosen or chosen[key].points < model.points:
+            chosen[key] = model
+    return chosen
+
+
+def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
+    compute, memory = _EFFICIENCY[device.arch]
+    stream = memory * device.memory_bytes_per_s.value
+    flops = compute * device.peak_flops_per_s.float32.value
+    cache = _CACHE_SHARE * device.cache_bytes.value
+    params = {"t0_s": device.launch_s.value}
+    name = FORM_OF_KIND.get(kind, "roofline")
+    if name == "gemm":
+        name = "roofline"
+    if name == "roofline":
+        params |= {"s_per_flop": 1.0 / flops, "s_per_byte": 1.0 / stream}
+    elif name in ("spmm", "gather"):
+        near = 1.0 / (_CACHE_SPEEDUP * stream)
+        params |= {
+            "line_bytes": 32.0,
+            "s_per_byte": near,
+            "s_per_missed_byte": 1.0 / (_RANDOM_ROWS * stream) - near,
+            "s_per_edge": 4.0 / stream,
+            "s_per_row": 8.0 / stream,
+            "s_per_out_byte": 1.0 / stream,
+            "near_cache_bytes": cache,
+            "cache_bytes": cache,
+        }
+        if name == "gather":
+            width = facts.width * facts.element_bytes
+            written: Floats = facts.rows * width / stream
+            return form(name).seconds(facts, params) + written
+    else:
+        # A GPU sampler: an index sector per draw and a hash table of 3-4 slots of 16 B (5.5).
+        effective = 0.3 * device.memory_bytes_per_s.value
+        params |= {
+            "t0_s": 10 * device.launch_s.value,
+            "s_per_row": 16.0 / effective,
+            "s_per_edge": (32.0 + 56.0) / effective,
+            "cache_bytes": cache,
+        }
+    return form(name).seconds(facts, params)
+
+
+def _cpu_defaults(cluster: Cluster, kind: Kind, facts: Facts) -> Floats:
+    """Rooflines of a rank's CPU threads; random access and draws at assumed rates (section 5.5)."""
+    device, host = cluster.device, cluster.host
+    compute, memory = _EFFICIENCY["cpu"]
+    if device.kind == "cpu":
+        stream, cache = memory * device.memory_bytes_per_s.value, device.cache_bytes.value
+        flops = compute * device.peak_flops_per_s.float32.value
+        threads, launch = device.threads, device.launch_s.value
+    else:
+        # A worker thread beside a GPU: about 10 GB/s and 50 GFLOP/s of a server core (assumed).
+        stream, cache = min(1.0e10, memory * host.memory_bytes_per_s.value), 3.2e7
+        flops, threads, launch = 5.0e10, device.threads, 1.0e-5
+    params = {"t0_s": launch, "near_cache_bytes": 1.0e6, "cache_bytes": _CACHE_SHARE * cache}
+    name = FORM_OF_KIND.get(kind, "roofline")
+    if name in ("gemm", "roofline"):
+        name = "roofline"
+        params |= {"s_per_flop": 1.0 / flops, "s_per_byte": 1.0 / stream}
+    elif name in ("spmm", "gather"):
+        near = 1.0 / (_CACHE_SPEEDUP * stream)
+        params |= {
+            "s_per_byte": near,
+            "s_per_missed_byte": 1.0 / (_RANDOM_ROWS * stream) - near,
+            "s_per_edge": 1.0e-9 / threads,
+            "s_per_row": 5.0e-9 / threads,
+            "s_per_out_byte": 1.0 / stream,
+        }
+    else:
+        params |= {
+            "s_per_row": 2.0e-8 / threads,
+            "s_per_edge": 5.0e-8 / threads,
+            "s_per_missed_edge": 2.0e-8 / threads,
+            "s_per_vertex": 2.0e-8 / threads,
+        }
+    return form(name).seconds(facts, params)

@@ -1,0 +1,269 @@
+"""The engine: a plan executed in SimPy, with everything that can be contended for.
+
+One process per rank and lane runs the lane's blocks. Collectives are a rendezvous with one event,
+not one per message. Transfers over shared links and work on oversubscribed cores are fluid flows.
+The semantics are those of `gnnbench.plan`; where nothing is contended for, the replay gives the
+same times (a property test holds that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simpy
+
+from gnnbench.errors import RunFailed
+from gnnbench.plan import Kind, Lane, Step
+from gnnbench_simulator.links import Fluid, Resource
+from gnnbench_simulator.network import Network
+from gnnbench_simulator.outcome import SimResult, Span
+from gnnbench_simulator.program import Block, Mode, Program
+
+Process = Generator[simpy.Event, Any, None]
+Key = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A rank that dies at a time; the others wait for it until they give up."""
+
+    rank: int
+    at_s: float
+    timeout_s: float = 120.0
+
+
+@dataclass(slots=True)
+class _Meeting:
+    """A collective under way: how many ranks are still to come, and the event of its end."""
+
+    missing: int
+    end: simpy.Event
+
+    def finish(self, _: simpy.Event) -> None:
+        self.end.succeed()
+
+
+def simulate(
+    program: Program,
+    *,
+    epochs: int | None = None,
+    record: Iterable[int] = (),
+    failure: Failure | None = None,
+) -> SimResult:
+    """Execute a program.
+
+    Args:
+        program: a compiled plan.
+        epochs: how many epochs; by default all of the plan.
+        record: ranks whose blocks are kept for ledgers.
+        failure: a rank that dies on the way.
+
+    Raises:
+        RunFailed: a rank died, or ranks wait for each other in a circle.
+    """
+    epochs = program.plan.num_epochs if epochs is None else epochs
+    return _Engine(program, epochs, set(record), failure).run()
+
+
+class _Engine:
+    def __init__(
+        self, program: Program, epochs: int, record: set[int], failure: Failure | None
+    ) -> None:
+        self.program, self.failure = program, failure
+        self.env = simpy.Environment()
+        plan, cluster = program.plan, program.cluster
+        self.schedule = plan.schedule[: epochs * plan.iterations_per_epoch]
+        self.network = Network(cluster, program.ranks_per_host)
+        self.threads = float(cluster.device.threads)
+        self.fluid = Fluid(self.env, self._capacity)
+        self.contended = program.contended_pools()
+        world = program.world_size
+        self.ended: list[dict[Key, simpy.Event | None]] = [{} for _ in range(world)]
+        self.meetings: dict[tuple[int, int, int], _Meeting] = {}
+        self.mail: dict[tuple[int, int, int], simpy.Event] = {}
+        self.sent: dict[tuple[int, int, Kind], int] = {}
+        self.queues: dict[str, simpy.Store] = {}
+        self.iteration_end = [0.0] * len(self.schedule)
+        self.end_s = np.zeros(world)
+        self.busy: dict[Lane, Any] = {}
+        self.recorded: dict[int, list[Span]] = {rank: [] for rank in sorted(record)}
+        self.at: dict[tuple[int, Lane], Step] = {}
+        self.running = 0
+
+    def run(self) -> SimResult:
+        for rank in range(self.program.world_size):
+            for lane, blocks in self._lanes(rank).items():
+                self.busy.setdefault(lane, np.zeros(self.program.world_size))
+                self.env.process(self._lane(rank, lane, blocks))
+                self.running += 1
+        self.env.run()
+        if self.running:
+            self._fail()
+        per_epoch = self.program.plan.iterations_per_epoch
+        last = np.maximum.accumulate(np.array(self.iteration_end))[per_epoch - 1 :: per_epoch]
+        for spans in self.recorded.values():
+            spans.sort(key=lambda span: (span.ready_s, span.end_s))
+        return SimResult(
+            method="engine",
+            epoch_s=np.diff(last, prepend=0.0),
+            end_s=self.end_s,
+            busy_s={lane.value: busy for lane, busy in self.busy.items()},
+            spans=self.recorded,
+        )
+
+    def _lanes(self, rank: int) -> dict[Lane, list[list[tuple[Block, int]]]]:
+        """Per lane and distinct iteration, the rank's blocks and its column in their arrays."""
+        lanes: dict[Lane, list[list[tuple[Block, int]]]] = {}
+        count = len(self.program.iterations)
+        for index, iteration in enumerate(self.program.iterations):
+            cls = iteration.classes[iteration.class_of[rank]]
+            column = cls.columns[rank]
+            for block in cls.blocks:
+                table = lanes.setdefault(block.lane, [[] for _ in range(count)])
+                table[index].append((block, column))
+        return lanes
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def _lane(self, rank: int, lane: Lane, programs: list[list[tuple[Block, int]]]) -> Process:
+        env, busy = self.env, self.busy[lane]
+        dies = self.failure.at_s if self.failure and self.failure.rank == rank else np.inf
+        spans = self.recorded.get(rank)
+        for number, index in enumerate(self.schedule):
+            for block, column in programs[index]:
+                self.at[rank, lane] = self.program.plan.iterations[index][rank][block.steps[0]]
+                for name, lag in block.waits:
+                    before = number - lag
+                    if before < 0 or not self._exists(rank, before, name):
+                        continue
+                    ended = self._event(rank, (before, name))
+                    if ended is not None:
+                        yield ended
+                if block.release_s > env.now:
+                    yield env.timeout(block.release_s - env.now)
+                if block.takes:
+                    yield self._queue(block.takes).get()
+                ready = env.now
+                seconds = block.total[column]
+                if ready >= dies:
+                    return
+                if block.mode is Mode.COLLECTIVE:
+                    yield self._meet(block, column, number, index)
+                elif block.mode is Mode.FLOW:
+                    yield from self._transfer(block, rank, index, seconds)
+                elif block.pool in self.contended:
+                    share = self.threads if block.pool == "cores" else 1.0
+                    pool = (block.pool, self.program.host_of(rank))
+                    yield self.fluid.start([pool], seconds * share, cap=share)
+                elif seconds > 0:
+                    yield env.timeout(seconds)
+                if env.now > dies:
+                    return
+                busy[rank] += seconds
+                self._publish(block, rank, number)
+                if spans is not None:
+                    spans.append(Span(number, block, ready, env.now))
+            if env.now > self.iteration_end[number]:
+                self.iteration_end[number] = env.now
+        if env.now > self.end_s[rank]:
+            self.end_s[rank] = env.now
+        self.running -= 1
+        del self.at[rank, lane]
+
+    def _exists(self, rank: int, number: int, name: str) -> bool:
+        """Whether the rank has a step of this name in that iteration."""
+        iteration = self.program.iterations[self.schedule[number]]
+        return name in iteration.names[iteration.class_of[rank]]
+
+    def _event(self, rank: int, key: Key) -> simpy.Event | None:
+        """The end of a published step, or None if it has ended."""
+        ended = self.ended[rank]
+        if key not in ended:
+            ended[key] = self.env.event()
+        return ended[key]
+
+    def _publish(self, block: Block, rank: int, number: int) -> None:
+        if block.publishes:
+            key = (number, block.publishes)
+            event = self.ended[rank].get(key)
+            self.ended[rank][key] = None
+            if event is not None:
+                event.succeed()
+        if block.puts:
+            self._queue(block.puts).put(1)
+
+    def _queue(self, name: str) -> simpy.Store:
+        return self.queues.setdefault(name, simpy.Store(self.env))
+
+    # -- what takes time -------------------------------------------------------------------------
+
+    def _meet(self, block: Block, column: int, number: int, index: int) -> simpy.Event:
+        assert block.groups is not None
+        group = int(block.groups[column])
+        key = (number, group, block.sequence)
+        meeting = self.meetings.get(key)
+        if meeting is None:
+            size = len(self.program.iterations[index].groups[group])
+            meeting = self.meetings[key] = _Meeting(size, self.env.event())
+        meeting.missing -= 1
+        if meeting.missing == 0:
+            del self.meetings[key]
+            over = self.env.timeout(float(block.total[column]))
+            over.callbacks.append(meeting.finish)
+        return meeting.end
+
+    def _transfer(self, block: Block, rank: int, index: int, seconds: float) -> Process:
+        step = self.program.plan.iterations[index][rank][block.steps[0]]
+        if step.kind is Kind.SEND:
+            peer = next(r for r in step.group if r != rank)
+            latency, cap, path = self.network.point_to_point(rank, peer)
+            yield self.env.timeout(latency)
+            yield self.fluid.start(path, float(step.bytes), cap=cap)
+            self._letter(rank, peer, Kind.SEND).succeed()
+        elif step.kind is Kind.RECV:
+            peer = next(r for r in step.group if r != rank)
+            yield self._letter(peer, rank, Kind.RECV)
+        else:
+            what = "host_link" if step.kind is Kind.COPY else "disk"
+            # One unit per second: a transfer alone takes the seconds it was given.
+            yield self.fluid.start([(what, self.program.host_of(rank))], seconds, cap=1.0)
+
+    def _letter(self, sender: int, receiver: int, side: Kind) -> simpy.Event:
+        """The arrival of the next message between two ranks, as one side counts them."""
+        count = self.sent.get((sender, receiver, side), 0)
+        self.sent[sender, receiver, side] = count + 1
+        return self.mail.setdefault((sender, receiver, count), self.env.event())
+
+    def _capacity(self, resource: Resource) -> float:
+        assert isinstance(resource, tuple)
+        if resource[0] == "cores":
+            return float(self.program.cluster.host.cores)
+        if resource[0] == "device":
+            return float(self.program.cluster.host.devices_per_host)
+        if resource[0] in ("host_link", "disk"):
+            return 1.0
+        return self.network.capacity(resource)
+
+    # -- failure ---------------------------------------------------------------------------------
+
+    def _fail(self) -> None:
+        """Say who died, or who waits where."""
+        if self.failure is not None:
+            dead = self.failure.rank
+            steps = [step for (rank, _), step in self.at.items() if rank == dead]
+            gave_up = self.env.now + self.failure.timeout_s
+            raise RunFailed(
+                f"died at {self.failure.at_s:.3g} s in {steps[0].name!r}; "
+                f"the other ranks gave up at {gave_up:.3g} s",
+                rank=dead,
+                phase=steps[0].phase.value,
+            )
+        (rank, lane), step = next(iter(self.at.items()))
+        raise RunFailed(
+            f"ranks wait for each other in a circle: {step.name!r} on lane {lane} never starts",
+            rank=rank,
+            phase=step.phase.value,
+        )

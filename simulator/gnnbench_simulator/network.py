@@ -1,0 +1,244 @@
+"""Seconds of collectives: calibrated, by NCCL's tuner, or in closed form.
+
+Ranks fill one host after the other: rank r is on host r // ranks_per_host. A calibrated collective
+is used where its operation, ranks and layout were measured. From there, other rank counts are
+reached by physics: latency grows with the steps of the algorithm, and the rate per rank stays
+(simulation 2.5, 4.5, 4.6; vTrain's lesson in section 15: keep a latency term everywhere).
+
+Volumes are what the plan's steps say: `bytes` and, for all-to-all, `send_bytes` per peer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gnnbench.cluster import Cluster, CollectiveModel, Link, grade, weakest
+from gnnbench.costs.model import collective_seconds
+from gnnbench.plan import Kind, Step
+from gnnbench_simulator.compute import CostClass
+from gnnbench_simulator.nccl import Shape, tuner_s
+
+_CLOSED_FORM_RADIUS = 0.6
+_TUNER_RADIUS = 0.45
+_EXTRAPOLATED_RADIUS = 0.5
+
+
+def latency_steps(kind: Kind, ranks: int) -> int:
+    """Messages one after the other in gloo's algorithm (simulation 4.5)."""
+    if kind is Kind.ALL_REDUCE:
+        return 2 * (ranks - 1)
+    if kind in (Kind.BROADCAST, Kind.BARRIER):
+        return math.ceil(math.log2(ranks)) if ranks > 1 else 0
+    return ranks - 1
+
+
+class Network:
+    """Seconds of a collective on a cluster, `ranks_per_host` ranks on each host."""
+
+    def __init__(self, cluster: Cluster, ranks_per_host: int) -> None:
+        self.cluster, self.ranks_per_host = cluster, max(ranks_per_host, 1)
+        self.classes: dict[str, CostClass] = {}
+
+    def host_of(self, rank: int) -> int:
+        return rank // self.ranks_per_host
+
+    def collective(self, steps: Sequence[Step], group: Sequence[int]) -> tuple[float, str]:
+        """Seconds from the last arrival to the end, and the cost class.
+
+        Args:
+            steps: the step of every rank of the group, in the order of the group.
+            group: the ranks.
+        """
+        kind, ranks = steps[0].kind, len(group)
+        if ranks == 1:
+            return 0.0, self._label(kind, "measured", 0.01)
+        hosts = len({self.host_of(rank) for rank in group})
+        layout = "intra" if hosts == 1 else "inter"
+        volume = _volume(kind, steps)
+        model = self._measured(kind, ranks, layout)
+        if model is not None:
+            seconds = float(collective_seconds(model, np.array([volume]))[0])
+            return seconds, self._label(kind, grade(model.status), model.radius)
+        if self.cluster.transport == "nccl":
+            return self._nccl(kind, steps, group, hosts)
+        return self._closed_form(kind, steps, group, layout)
+
+    def point_to_point(
+        self, sender: int, receiver: int
+    ) -> tuple[float, float, tuple[tuple[str, int], ...]]:
+        """Latency, rate of one flow, and the resources on its way."""
+        links = self.cluster.links
+        a, b = self.host_of(sender), self.host_of(receiver)
+        if a == b:
+            path: tuple[tuple[str, int], ...] = (("out", sender), ("in", receiver))
+            return links.intra.latency_s.value, links.intra.bytes_per_s.value, path
+        rate = links.inter.bytes_per_s.value
+        if links.inter.shared:
+            return links.inter.latency_s.value, rate, (("nic_out", a), ("nic_in", b))
+        path = (("rank_nic_out", sender), ("rank_nic_in", receiver))
+        return links.inter.latency_s.value, rate, path
+
+    def capacity(self, resource: tuple[str, int]) -> float:
+        """Bytes per second of a resource named by `point_to_point`."""
+        inside = resource[0] in ("out", "in")
+        links = self.cluster.links
+        return (links.intra if inside else links.inter).bytes_per_s.value
+
+    def _label(self, kind: Kind, how: str, radius: float) -> str:
+        known = self.classes.get(kind.value)
+        if known is not None:
+            how, radius = weakest([how, known.grade]), max(radius, known.radius)
+        self.classes[kind.value] = CostClass(kind.value, how, radius)
+        return kind.value
+
+    def _measured(self, kind: Kind, ranks: int, layout: str) -> CollectiveModel | None:
+        for model in self.cluster.collectives:
+            if (model.op, model.ranks, model.layout) == (kind.value, ranks, layout):
+                return model
+        return None
+
+    def _nearest(self, kind: Kind, layout: str, ranks: int) -> CollectiveModel | None:
+        found = [
+            m
+            for m in self.cluster.collectives
+            if m.op == kind.value and m.layout == layout and m.ranks > 1
+        ]
+        return min(found, key=lambda m: abs(math.log(m.ranks / ranks)), default=None)
+
+    def _link(self, kind: Kind, layout: str, ranks: int) -> tuple[float, float, str, float]:
+        """Latency per message, bytes per second, grade and radius of one layout."""
+        model = self._nearest(kind, layout, ranks)
+        if model is None and layout == "intra":
+            model = self._nearest(kind, layout, 2)
+        if model is not None:
+            steps = max(latency_steps(kind, model.ranks), 1)
+            how = "probed" if grade(model.status) == "measured" else "datasheet"
+            radius = max(model.radius, _EXTRAPOLATED_RADIUS)
+            return model.latency_s / steps, model.bytes_per_s, how, radius
+        link = self.cluster.links.intra if layout == "intra" else self.cluster.links.inter
+        how = weakest([grade(link.latency_s.status), grade(link.bytes_per_s.status)])
+        return link.latency_s.value, link.bytes_per_s.value, how, _CLOSED_FORM_RADIUS
+
+    def _closed_form(
+        self, kind: Kind, steps: Sequence[Step], group: Sequence[int], layout: str
+    ) -> tuple[float, str]:
+        """Gloo's algorithms over the slowest link on the way (simulation 4.5, 4.6)."""
+        ranks = len(group)
+        on_host = min(self.ranks_per_host, ranks)
+        alpha, rate, how, radius = self._link(kind, "intra", on_host)
+        if kind is Kind.ALL_TO_ALL:
+            seconds = self._all_to_all(steps, group, layout, alpha, rate)
+        else:
+            # Neighbours in a ring are on the same host but for one pair per host, so a shared NIC
+            # carries one flow each way and needs no division.
+            if layout == "inter":
+                far_alpha, far_rate, far, far_radius = self._link(kind, "inter", ranks)
+                alpha, rate = max(alpha, far_alpha), min(rate, far_rate)
+                how, radius = weakest([how, far]), max(radius, far_radius)
+            seconds = latency_steps(kind, ranks) * alpha + _volume(kind, steps) / rate
+        if kind is Kind.ALL_TO_ALL and layout == "inter":
+            _, _, far, far_radius = self._link(kind, "inter", ranks)
+            how, radius = weakest([how, far]), max(radius, far_radius)
+        seconds += self._staging(kind, steps)
+        return seconds, self._label(kind, how, radius)
+
+    def _all_to_all(
+        self, steps: Sequence[Step], group: Sequence[int], layout: str, alpha: float, rate: float
+    ) -> float:
+        """Latency of each rank's peers in turn, and the busiest link (simulation 4.6)."""
+        matrix = _pair_bytes(steps)
+        busiest, messages = self.link_bounds(matrix, group, rate)
+        if layout == "inter":
+            alpha = max(alpha, self._link(Kind.ALL_TO_ALL, "inter", len(group))[0])
+        return messages * alpha + busiest
+
+    def link_bounds(
+        self, matrix: npt.NDArray[np.float64], group: Sequence[int], intra_rate: float
+    ) -> tuple[float, int]:
+        """Seconds of the busiest link of an all-to-all, and rounds of messages.
+
+        Args:
+            matrix: bytes from member i to member j of the group.
+            group: the ranks.
+            intra_rate: bytes per second of a rank to ranks of its host, each way.
+        """
+        ranks = len(group)
+        hosts = np.array([self.host_of(rank) for rank in group])
+        away = hosts[:, None] != hosts[None, :]
+        inside, outside = np.where(away, 0.0, matrix), np.where(away, matrix, 0.0)
+        busiest = _busiest(inside) / intra_rate
+        if np.any(away):
+            link = self.cluster.links.inter
+            rate = self._link(Kind.ALL_TO_ALL, "inter", ranks)[1]
+            if link.shared:
+                out = np.bincount(hosts - hosts.min(), weights=outside.sum(axis=1))
+                into = np.bincount(hosts - hosts.min(), weights=outside.sum(axis=0))
+                busiest = max(busiest, max(out.max(), into.max()) / rate)
+            else:
+                busiest = max(busiest, _busiest(outside) / rate)
+        return float(busiest), ranks - 1
+
+    def _staging(self, kind: Kind, steps: Sequence[Step]) -> float:
+        """Copies to and from pinned memory on both sides (simulation 4.7, fullgraph 16.1)."""
+        link = self.cluster.links.host
+        if self.cluster.transport != "gloo_staged" or link is None or kind is Kind.BARRIER:
+            return 0.0
+        buffer = max(max(step.buffer_bytes, step.bytes) for step in steps)
+        return 2 * _transfer(link, buffer)
+
+    def _nccl(
+        self, kind: Kind, steps: Sequence[Step], group: Sequence[int], hosts: int
+    ) -> tuple[float, str]:
+        nccl = self.cluster.nccl
+        assert nccl is not None
+        links = self.cluster.links
+        if kind is Kind.ALL_TO_ALL:
+            busiest, messages = self.link_bounds(
+                _pair_bytes(steps), group, links.intra.bytes_per_s.value
+            )
+            link = links.intra if hosts == 1 else links.inter
+            # Point-to-point operations of one call share a launch; eight share a work batch.
+            seconds = nccl.host_s.value + math.ceil(messages / 8) * link.latency_s.value + busiest
+            return seconds, self._label(kind, "datasheet", _CLOSED_FORM_RADIUS)
+        shape = Shape.of(nccl, self.cluster.device.arch, len(group), hosts)
+        if kind is Kind.BARRIER:
+            op, size = "all_reduce", 4.0
+        else:
+            op, size = kind.value, max(float(step.buffer_bytes) for step in steps)
+        expected, _ = tuner_s(op, size, shape)
+        seconds = nccl.host_s.value + nccl.factor.value * expected
+        return seconds, self._label(kind, "datasheet", _TUNER_RADIUS)
+
+
+def _transfer(link: Link, size: float) -> float:
+    return link.latency_s.value + size / link.bytes_per_s.value
+
+
+def _volume(kind: Kind, steps: Sequence[Step]) -> float:
+    """Bytes that decide a collective's time: the most any rank sends or, ragged, receives."""
+    if kind is Kind.BROADCAST:
+        return float(max(max(step.buffer_bytes, step.bytes) for step in steps))
+    if kind is Kind.ALL_TO_ALL:
+        return _busiest(_pair_bytes(steps))
+    return float(max(step.bytes for step in steps))
+
+
+def _pair_bytes(steps: Sequence[Step]) -> npt.NDArray[np.float64]:
+    """Matrix of bytes from sender to receiver; without `send_bytes`, `bytes` spread evenly."""
+    ranks = len(steps)
+    if all(len(step.send_bytes) == ranks for step in steps):
+        matrix = np.array([step.send_bytes for step in steps], dtype=np.float64)
+        np.fill_diagonal(matrix, 0.0)
+        return matrix
+    sent = np.array([step.bytes for step in steps], dtype=np.float64)
+    matrix = np.repeat(sent[:, None] / max(ranks - 1, 1), ranks, axis=1)
+    np.fill_diagonal(matrix, 0.0)
+    return matrix
+
+
+def _busiest(matrix: npt.NDArray[np.float64]) -> float:
+    return float(max(matrix.sum(axis=1).max(), matrix.sum(axis=0).max()))

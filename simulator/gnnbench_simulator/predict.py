@@ -1,0 +1,210 @@
+"""Predict a plan on a cluster: epoch time with interval and grade, bytes, memory, ledgers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gnnbench.cluster import Cluster
+from gnnbench.costs.facts import Floats
+from gnnbench.ledger import Row
+from gnnbench.plan import COLLECTIVES, Plan
+from gnnbench.results import PredictionRecord
+from gnnbench.spec import RunSpec
+from gnnbench_simulator.memory import predict_memory
+from gnnbench_simulator.outcome import SimResult, ledger
+from gnnbench_simulator.program import Program, compile_plan
+from gnnbench_simulator.replay import replay
+from gnnbench_simulator.uncertainty import interval, prediction_grade, work_by_class
+
+_ENGINE_STEPS = 300_000
+_REPLAY_STEPS = 3_000_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Prediction:
+    """What a plan is predicted to do on a cluster.
+
+    epoch_s, low_s, high_s   seconds per epoch: median of the epochs after the first, 90 % interval
+    epochs_s                 seconds of each simulated epoch
+    grade                    of the weakest constants that matter
+    method, reason           "replay" or "engine", and why the engine
+    bytes                    per simulated epoch, bytes sent by all ranks by "kind/phase"
+    memory                   per rank, see `memory.predict_memory`
+    phases                   seconds per epoch by phase on the slowest rank, waiting included
+    lanes                    share of the time that each lane of the slowest rank is busy
+    work                     seconds per epoch by cost class on the slowest rank, waiting left out
+    ledgers                  rows of the worst, median and best rank by work
+    """
+
+    cluster: str
+    epoch_s: float
+    low_s: float
+    high_s: float
+    epochs_s: list[float]
+    grade: str
+    method: str
+    reason: str
+    bytes: list[dict[str, int]]
+    memory: list[dict[str, Any]]
+    phases: dict[str, float]
+    lanes: dict[str, float]
+    work: dict[str, float]
+    ledgers: dict[int, list[Row]]
+    slowest_rank: int
+    exact: bool
+    basis: str
+    probe_s: float = 0.0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def record(self, run: RunSpec) -> PredictionRecord:
+        """The prediction as a results folder keeps it."""
+        return PredictionRecord(
+            config_id=run.config_id,
+            spec=run.to_dict(),
+            cluster=self.cluster,
+            epoch_s=self.epoch_s,
+            low_s=self.low_s,
+            high_s=self.high_s,
+            grade=self.grade,
+            method=self.method,
+            bytes=self.bytes,
+            memory=self.memory,
+            phases=self.phases,
+            lanes=self.lanes,
+            exact=self.exact,
+            basis=self.basis,
+            probe_s=self.probe_s,
+            notes={
+                **self.notes,
+                "epochs_s": self.epochs_s,
+                "work_s": self.work,
+                "slowest_rank": self.slowest_rank,
+                "method_reason": self.reason,
+            },
+        )
+
+
+def predict_plan(
+    plan: Plan,
+    cluster: Cluster,
+    *,
+    ranks_per_host: int | None = None,
+    epochs: int | None = None,
+    element_bytes: float = 4.0,
+) -> Prediction:
+    """Predict a plan on a cluster.
+
+    Args:
+        plan: what every rank does.
+        cluster: what it does it on.
+        ranks_per_host: by default as many as a host has devices.
+        epochs: how many epochs to simulate; by default all, or as many as take about a second.
+        element_bytes: bytes of a feature element.
+
+    Raises:
+        RunFailed: the plan's ranks wait for each other in a circle.
+    """
+    program = compile_plan(
+        plan, cluster, ranks_per_host=ranks_per_host, element_bytes=element_bytes
+    )
+    reason = program.contention()
+    work = work_by_class(program)
+    effort = _effort(program, work)
+    order = np.argsort(effort, kind="stable")
+    slowest = int(order[-1])
+    recorded = sorted({slowest, int(order[len(order) // 2]), int(order[0])})
+    result = _simulate(program, reason, epochs, recorded)
+    covered = len(result.epoch_s)
+    later = result.epoch_s[1:] if covered > 1 else result.epoch_s
+    epoch_s = float(np.median(later))
+    spread = interval(program)
+    rows = {rank: ledger(program, result, rank) for rank in recorded}
+    span = float(result.epoch_s.sum())
+    return Prediction(
+        cluster=cluster.name,
+        epoch_s=epoch_s,
+        low_s=epoch_s * spread.low,
+        high_s=epoch_s * spread.high,
+        epochs_s=result.epoch_s.tolist(),
+        grade=prediction_grade(program, work, slowest, epoch_s),
+        method=result.method,
+        reason=reason,
+        bytes=_sent(plan, covered),
+        memory=predict_memory(plan, cluster),
+        phases=_phases(rows[slowest], covered),
+        lanes={
+            lane: float(busy[slowest]) / span if span > 0 else 0.0
+            for lane, busy in result.busy_s.items()
+        },
+        work={label: float(seconds[slowest]) for label, seconds in work.items()},
+        ledgers=rows,
+        slowest_rank=slowest,
+        exact=plan.exact,
+        basis=plan.basis,
+        probe_s=cluster.speed_probe_s,
+        notes=_notes(program),
+    )
+
+
+def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[int]) -> SimResult:
+    if not reason:
+        count = _affordable(program, _REPLAY_STEPS) if epochs is None else epochs
+        return replay(program, epochs=count, record=recorded)
+    from gnnbench_simulator.engine import simulate
+
+    count = _affordable(program, _ENGINE_STEPS) if epochs is None else epochs
+    return simulate(program, epochs=count, record=recorded)
+
+
+def _affordable(program: Program, budget: int) -> int:
+    """Epochs whose steps of all ranks stay within a budget; at least two if the plan has them."""
+    plan = program.plan
+    per_epoch = sum(len(steps) for iteration in plan.epoch(0) for steps in iteration)
+    return min(plan.num_epochs, max(2, budget // max(per_epoch, 1)))
+
+
+def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:
+    """Local work of each rank: collectives end together and say nothing of who is slow."""
+    shared = {kind.value for kind in COLLECTIVES}
+    total = np.zeros(program.world_size)
+    for label, seconds in work.items():
+        if label not in shared:
+            total += seconds
+    return total
+
+
+def _sent(plan: Plan, epochs: int) -> list[dict[str, int]]:
+    known: dict[tuple[int, ...], dict[str, int]] = {}
+    out = []
+    for epoch in range(epochs):
+        start = epoch * plan.iterations_per_epoch
+        key = plan.schedule[start : start + plan.iterations_per_epoch]
+        if key not in known:
+            sent = plan.sent_bytes(epoch)
+            known[key] = {f"{kind}/{phase}": size for (kind, phase), size in sent.items()}
+        out.append(known[key])
+    return out
+
+
+def _phases(rows: list[Row], epochs: int) -> dict[str, float]:
+    """Seconds by phase per epoch; the first epoch is left out where there are others."""
+    skip = 1 if epochs > 1 else 0
+    totals: dict[str, float] = defaultdict(float)
+    for row in rows:
+        if row.epoch >= skip:
+            totals[row.phase] += row.duration_s / (epochs - skip)
+    return dict(totals)
+
+
+def _notes(program: Program) -> dict[str, Any]:
+    hosts = -(-program.world_size // program.ranks_per_host)
+    notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
+    if hosts > program.cluster.host.hosts_max:
+        most = program.cluster.host.hosts_max
+        notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"
+    return notes

@@ -1,0 +1,93 @@
+"""How far a prediction may be off: Monte Carlo over the errors of its constants.
+
+Operation errors partly cancel in a sum, but those of one cost class err together: each draw gives
+every class one lognormal factor, and the plan is replayed with all draws at once, so that barriers
+and overlap act on them as they would (simulation 10.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gnnbench.cluster import weakest
+from gnnbench.costs.facts import Floats
+from gnnbench_simulator.program import Program
+from gnnbench_simulator.replay import replay
+
+_Z90 = 1.645
+MATTERS = 0.05
+"""A cost class matters if it makes more than this share of the slowest rank's epoch."""
+DRIFT = 0.04
+"""Spread (log) of a machine's speed between a calibration and a run, where all errors are shared.
+Repeats of one kernel on a shared machine have spread by 12 % within a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Factors on the predicted time: 5 % and 95 % quantiles of the draws over the prediction."""
+
+    low: float
+    high: float
+
+
+def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
+    """Spread of an epoch's time under the radii of its cost classes.
+
+    Contention between flows is left out of the draws: it scales with the same times.
+    """
+    world = program.world_size
+    draws = draws or int(np.clip(40_000 // world, 40, 200))
+    rng = np.random.default_rng(seed)
+    factors: dict[str, Floats] = {}
+    for name, cost in sorted(program.cost_classes.items()):
+        factors[name] = np.exp(cost.radius / _Z90 * _normal(rng, draws))
+    if not factors:
+        return Interval(low=1.0, high=1.0)
+    epochs = 1 if program.plan.num_epochs < 2 or world * draws > 100_000 else 2
+    base = replay(program, epochs=epochs, ignore_contention=True).epoch_s[-1]
+    drawn = replay(program, epochs=epochs, ignore_contention=True, factors=factors).epoch_s[-1]
+    if base <= 0:
+        return Interval(low=1.0, high=1.0)
+    drift = np.exp(DRIFT * _normal(rng, draws))
+    low, high = np.quantile(drawn * drift / base, [0.05, 0.95])
+    return Interval(low=min(float(low), 1.0), high=max(float(high), 1.0))
+
+
+def _normal(rng: np.random.Generator, draws: int) -> Floats:
+    """Standard normal draws, stratified so that few draws have the right quantiles."""
+    from statistics import NormalDist
+
+    places = (np.arange(draws) + 0.5) / draws
+    values = np.array([NormalDist().inv_cdf(p) for p in places.tolist()])
+    rng.shuffle(values)
+    return values
+
+
+def work_by_class(program: Program) -> dict[str, Floats]:
+    """Seconds of work per epoch by cost class, per rank; waiting left out."""
+    plan = program.plan
+    counts = np.bincount(plan.schedule, minlength=len(plan.iterations)) / max(plan.num_epochs, 1)
+    totals: dict[str, Floats] = {}
+    for iteration, count in zip(program.iterations, counts.tolist(), strict=True):
+        for cls in iteration.classes:
+            for block in cls.blocks:
+                for row, step in zip(block.seconds, block.steps, strict=True):
+                    label = cls.labels[step]
+                    table = totals.setdefault(label, np.zeros(program.world_size))
+                    table[cls.ranks] += count * row
+    return totals
+
+
+def prediction_grade(
+    program: Program, work: Mapping[str, Floats], rank: int, epoch_s: float
+) -> str:
+    """The weakest grade among the classes that matter to the slowest rank."""
+    grades = [
+        program.cost_classes[label].grade
+        for label, seconds in work.items()
+        if label in program.cost_classes and seconds[rank] > MATTERS * epoch_s
+    ]
+    return weakest(grades)
