@@ -61,7 +61,7 @@ def vip_inclusion(
 
 def occupancy_frontier(
     degrees: NDArray[np.floating[Any]] | Sequence[float],
-    counts: NDArray[np.integer[Any]] | Sequence[int],
+    counts: NDArray[np.number[Any]] | Sequence[float],
     num_train: int,
     fanouts_from_seeds: Sequence[int],
     batch: int,
@@ -119,8 +119,8 @@ class _Odds:
     def reach(self, hop: int) -> list[NDArray[np.float64]]:
         """Return, per hop g of discovery, the chance to have picked a given neighbour by `hop`.
 
-        A vertex is sampled anew in each hop after g, or in hop g + 1 only (`expand_new`); hops of one
-        vertex draw from the same neighbours, so their picks overlap.
+        A vertex is sampled anew in each hop after g, or in hop g + 1 only (`expand_new`). Hops of
+        one vertex draw from the same neighbours, so their picks overlap.
         """
         if self.once:
             return self.picks[:hop]
