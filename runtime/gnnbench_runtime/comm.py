@@ -195,7 +195,8 @@ class Comm:
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(output)
-        work = self._work(lane, dist.reduce_scatter_tensor, (output,), (input,), outputs=(output,))
+        call = dist.reduce_scatter_tensor
+        work = self._work(lane, call, (_flat(output),), (_flat(input),), outputs=(_flat(output),))
         self._now((Kind.REDUCE_SCATTER, work, name, phase, layer, op, lane, sent))
 
     def broadcast(
@@ -324,13 +325,13 @@ class Comm:
         device = self.device if dist.get_backend(self._groups[Lane.COMM]) == "nccl" else "cpu"
 
         def gather(own: torch.Tensor) -> torch.Tensor:
-            every = torch.empty((self.world_size, len(own)), dtype=own.dtype, device=device)
+            every = torch.empty(self.world_size * len(own), dtype=own.dtype, device=device)
             group = self._groups[Lane.COMM]
             self._harness(
                 "harness exchange",
                 lambda: dist.all_gather_into_tensor(every, own.to(device), group=group),
             )
-            return every.cpu()
+            return every.cpu().view(self.world_size, -1)
 
         lengths = gather(torch.tensor([len(text)])).flatten().tolist()
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
@@ -373,7 +374,8 @@ class Comm:
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(input)
-        work = self._work(lane, dist.all_gather_into_tensor, (output,), (input,), outputs=(output,))
+        call = dist.all_gather_into_tensor
+        work = self._work(lane, call, (_flat(output),), (_flat(input),), outputs=(_flat(output),))
         return (Kind.ALL_GATHER, work, name, phase, layer, op, lane, sent)
 
     def _work(self, lane, call, targets, sources, outputs) -> Callable[[], None]:
@@ -459,3 +461,8 @@ def _guarded(work: Callable[[], object]) -> None:
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """View as one dimension: gloo insists that blocks and whole have shapes that fit."""
+    return tensor.view(-1)

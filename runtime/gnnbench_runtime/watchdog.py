@@ -69,7 +69,8 @@ def hung(beats: Mapping[int, Beat], now_s: float, timeout_s: float) -> Verdict |
     )
     waiting = sorted(r for r, b in beats.items() if r not in guilty and b.in_collective)
     if waiting:
-        reason += f"; {_ranks(waiting)} wait in {beats[waiting[0]].step!r}, which it did not reach"
+        verb = "waits" if len(waiting) == 1 else "wait"
+        reason += f"; {_ranks(waiting)} {verb} in {beats[waiting[0]].step!r}"
     elif len(guilty) == len(beats) > 1:
         reason += "; all ranks wait in it, so the network or the collective itself hangs"
     return Verdict("failed", reason, rank, beat.phase or beat.stage)

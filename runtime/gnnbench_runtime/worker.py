@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     """Run the rank; on failure leave its reason and traceback where the launcher looks."""
     job, rank = Job.read(Path(arguments[0])), int(arguments[1])
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # the launcher asks a hung rank where it is
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     _die_with(job.launcher)
     pulse = Pulse(job.pulse(rank))

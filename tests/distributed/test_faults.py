@@ -1,0 +1,187 @@
+"""Ranks that die, hang or run out: a failure with rank, phase and reason; all others end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gnnbench.results import Results, RunRecord
+from gnnbench.spec import RunSpec
+from gnnbench_runtime import faults
+from gnnbench_runtime.launch import launch
+
+pytestmark = pytest.mark.distributed
+Maker = Callable[..., RunSpec]
+
+
+@pytest.fixture
+def broken(
+    toy_run: Maker, native_graph: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., RunRecord]:
+    """Return what runs two ranks of which rank 1 meets a fault as epoch 1 begins."""
+
+    def run(kind: str, timeout_s: float = 60.0) -> RunRecord:
+        monkeypatch.setenv(faults.VARIABLE, f"rank=1,epoch=1,kind={kind}")
+        spec = toy_run(2, training={"timeout_s": timeout_s})
+        record = launch(spec, native_graph, results, device="cpu")
+        assert record.status == "failed"
+        assert record.failed_rank == 1
+        assert record.failed_phase == "train"
+        assert "\n" not in record.reason
+        assert results.load_run(spec.run_id) == record
+        assert _workers_of(os.getpid()) == []
+        return record
+
+    return run
+
+
+def test_a_killed_rank_is_named_with_its_signal_and_its_place(
+    broken: Callable[..., RunRecord],
+) -> None:
+    assert broken("kill").reason.startswith("killed by SIGKILL")
+
+
+def test_an_exception_is_one_line_and_its_trace_lies_beside_the_record(
+    broken: Callable[..., RunRecord], results: Results
+) -> None:
+    record = broken("raise")
+    assert record.reason == "RuntimeError: an injected fault"
+    log = (results.run_folder(record.run_id) / "error-rank1.log").read_text()
+    assert "Traceback" in log
+    assert "an injected fault" in log
+
+
+def test_running_out_of_memory_says_what_was_asked_for_and_held(
+    broken: Callable[..., RunRecord],
+) -> None:
+    reason = broken("oom").reason
+    assert reason.startswith("out of memory")
+    assert "PiB" in reason
+    assert "the rank held" in reason
+
+
+def test_a_full_disk_is_said_in_so_many_words(broken: Callable[..., RunRecord]) -> None:
+    assert "the disk is full" in broken("disk").reason
+
+
+def test_a_hung_rank_is_blamed_and_not_the_one_that_waits_for_it(
+    broken: Callable[..., RunRecord], results: Results
+) -> None:
+    begin = time.monotonic()
+    record = broken("hang", timeout_s=2.0)
+    assert time.monotonic() - begin < 60
+    assert record.reason.startswith("rank 1 hung: no step ended for")
+    assert "rank 0 waits in" in record.reason
+    # The hung rank's own stack shows where it is.
+    assert "inject" in (results.run_folder(record.run_id) / "error-rank1.log").read_text()
+
+
+def test_what_was_measured_before_a_failure_stays_readable(
+    broken: Callable[..., RunRecord], results: Results
+) -> None:
+    record = broken("kill")
+    rows = results.measured_ledger(record.run_id)[0]
+    assert {row.epoch for row in rows} == {0}
+
+
+def test_a_fault_that_does_not_exist_is_an_error_and_not_a_healthy_run(
+    toy_run: Maker, native_graph: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(faults.VARIABLE, "rank=0,epoch=0,kind=kil")
+    record = launch(toy_run(1), native_graph, results, device="cpu")
+    assert record.status == "failed"
+    assert "did you mean 'kill'" in record.reason
+
+
+def test_ctrl_c_ends_all_ranks_exits_130_and_leaves_the_run_to_be_done(
+    toy: None, native_graph: Path, tmp_path: Path
+) -> None:
+    command = _command(tmp_path, native_graph, pause_s=0.2, epochs=1000)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    _until(lambda: len(_workers_of(process.pid)) == 2 and _has_rows(tmp_path))
+    ranks = _workers_of(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.strip() == "interrupted: finished runs are kept"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    (record,) = Results(tmp_path / "results").runs()
+    assert (record.status, record.reason) == ("running", "interrupted")
+
+
+def test_ranks_do_not_outlive_a_launcher_that_is_killed(
+    toy: None, native_graph: Path, tmp_path: Path
+) -> None:
+    command = _command(tmp_path, native_graph, pause_s=0.2, epochs=1000)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    _until(lambda: len(_workers_of(process.pid)) == 2 and _has_rows(tmp_path))
+    ranks = _workers_of(process.pid)
+    process.kill()
+    process.wait()
+    _until(lambda: not any(_is_running(pid) for pid in ranks))
+
+
+def _command(folder: Path, graph: Path, *, pause_s: float, epochs: int) -> list[str]:
+    suite = folder / "suite.toml"
+    suite.write_text(
+        f"""
+        name = "endless"
+        [graphs.small]
+        path = "{graph}"
+        [models.gcn]
+        [training]
+        epochs = {epochs}
+        [[runs]]
+        graph = "small"
+        model = "gcn"
+        approach = "toy"
+        ranks = 2
+        knobs = {{ pause_s = {pause_s} }}
+        """
+    )
+    results = str(folder / "results")
+    return [sys.executable, "-m", "gnnbench", "run", str(suite), "--results", results]
+
+
+def _workers_of(pid: int) -> list[int]:
+    """Return the living ranks that a process has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        found = [int(child) for child in children.read_text().split()]
+    except OSError:
+        return []
+    return [child for child in found if _is_running(child) and "worker" in _command_line(child)]
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _has_rows(folder: Path) -> bool:
+    ledgers = list(folder.glob("results/runs/*/ledger-rank0.csv"))
+    return bool(ledgers) and len(ledgers[0].read_text().splitlines()) > 2
+
+
+def _until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
