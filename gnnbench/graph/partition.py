@@ -32,8 +32,8 @@ def partition(
     and own row), or so that training nodes and all nodes count half each (pymetis has a single
     balance constraint; DGL's 'train' uses two). hash: a keyed hash of the node id, balanced only on
     average. chunk: contiguous ids of about equal weight. `objective` matters to metis alone, `seed`
-    to metis and hash. METIS repeats itself for a seed on one platform, not across platforms; 'vol' takes it
-    about ten times as long as 'cut' (minutes for millions of edges that show no communities).
+    to metis and hash. METIS repeats itself for a seed on one platform, not across platforms. 'vol'
+    takes it some ten times as long as 'cut': minutes for millions of edges without communities.
 
     Raises: UnknownName, SpecError, Unsupported (hash with another balance than nodes).
     """

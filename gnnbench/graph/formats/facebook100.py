@@ -52,8 +52,10 @@ def read(path: Path, *, label: str = "gender", name: str | None = None) -> Graph
 
 
 def _one_hot(table: NDArray[np.int64]) -> NDArray[np.float32]:
-    blocks = []
-    for column in table.T:
-        values = np.unique(column[column != 0])
-        blocks.append((column[:, None] == values[None, :]).astype(np.float32))
-    return np.concatenate(blocks, axis=1)
+    values = [np.unique(column[column != 0]) for column in table.T]
+    starts = np.cumsum([0, *(len(v) for v in values)])
+    features = np.zeros((len(table), int(starts[-1])), np.float32)
+    for column, known, start in zip(table.T, values, starts, strict=False):
+        rows = np.flatnonzero(column)
+        features[rows, start + np.searchsorted(known, column[rows])] = 1.0
+    return features

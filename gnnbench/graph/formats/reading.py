@@ -101,17 +101,23 @@ def _rectangle(text: str, width: int) -> NDArray[np.int64] | None:
             values = np.fromstring(text, np.int64, sep=" ")
         except (DeprecationWarning, ValueError):
             return None
-    return values.reshape(-1, width) if np.all(_words_per_line(text) == width) else None
+    return values.reshape(-1, width) if _has_width(text, width) else None
 
 
-def _words_per_line(text: str) -> NDArray[np.int64]:
+def _has_width(text: str, width: int) -> bool:
+    """Whether every line has `width` words: the first and last of each lie within its ends."""
     letters = np.frombuffer(text.encode(), np.uint8)
-    inside = letters > ord(" ")
-    starts = np.cumsum(inside & ~np.concatenate([[False], inside[:-1]]))
+    words = letters > ord(" ")
+    words[1:] &= letters[:-1] <= ord(" ")  # now True where a word starts
+    at = np.flatnonzero(words)
     ends = np.flatnonzero(letters == ord("\n"))
     if letters[-1] != ord("\n"):
-        ends = np.append(ends, len(letters) - 1)
-    return np.diff(starts[ends], prepend=0)
+        ends = np.append(ends, len(letters))
+    if len(at) != len(ends) * width:
+        return False
+    late = at[width - 1 :: width] < ends
+    early = at[width::width] > ends[:-1]
+    return bool(late.all() and early.all())
 
 
 def first_existing(folder: Path, names: Sequence[str]) -> Path | None:

@@ -36,7 +36,8 @@ def read(
     if num_nodes is None:
         largest = int(edges.max(initial=-1))
         if largest >= 4 * edges.size:  # too sparse to count in an array
-            distinct = np.unique(edges)
+            distinct = np.sort(edges, axis=None)
+            distinct = distinct[np.diff(distinct, prepend=-1) != 0]
         else:
             distinct = np.flatnonzero(np.bincount(edges.reshape(-1), minlength=1))
             distinct = distinct if len(edges) else distinct[:0]
@@ -44,7 +45,7 @@ def read(
         if num_nodes != largest + 1:
             edges = np.searchsorted(distinct, edges)
             notes["renumbered_from"] = f"ids {distinct[0]}..{distinct[-1]}, order kept"
-    graph = from_edges(
+    return from_edges(
         name or stem(file),
         edges[:, 0],
         edges[:, 1],
@@ -52,4 +53,3 @@ def read(
         undirected=not directed,
         notes=notes,
     )
-    return graph

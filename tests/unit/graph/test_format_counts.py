@@ -92,6 +92,7 @@ def test_npz_cora_can_keep_the_citing_direction():
     assert graph.num_edges == 5429 and not graph.undirected
 
 
+@pytest.mark.slow
 def test_cnr_can_keep_its_arcs():
     graph = formats.read("snap", DATA / "cnr-2000" / "cnr-2000.txt.xz", directed=True)
     assert graph.num_edges == 3216152 - 87442
