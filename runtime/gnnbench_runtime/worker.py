@@ -1,7 +1,7 @@
 """The worker: one rank of one run, from an empty process to its part of the record.
 
 Started by the launcher as `python -m gnnbench_runtime.worker JOB RANK`. Order: process group,
-kernels, speed probe, memory baseline, graph (mapped), structure, trainer, warm-up, epochs,
+kernels, graph (mapped), rehearsal, speed probe, memory baseline, structure, trainer, epochs,
 evaluation. Only `train_epoch` is timed as an epoch; barrier, ledger and evaluation lie outside.
 """
 
@@ -40,6 +40,7 @@ from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext, Trainer
 from gnnbench_runtime.pulse import Pulse
 from gnnbench_runtime.recorder import Recorder
+from gnnbench_runtime.rehearsal import rehearse, scratch_context
 
 _PR_SET_PDEATHSIG = 1
 _GIB = 2**30
@@ -87,17 +88,6 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
         staged=job.backend == "gloo_staged",
     )
     memory = MemoryMeter(device)
-    backend = kernels.backend(device, run.training.threads_per_rank)
-    comm.sync()
-    clock.lap("start")
-    probe_before_s = speed_probe(device)
-    memory.take_baseline()
-    clock.lap("probe")
-
-    graph = native.load(job.graph)
-    approach = registry.approach(run.approach)
-    structure = approach.structure(graph, run, job.cache)
-    clock.lap("structure")
     context = RankContext(
         run=run,
         rank=rank,
@@ -105,10 +95,25 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
         device=device,
         comm=comm,
         recorder=recorder,
-        kernels=backend,
+        kernels=kernels.backend(device, run.training.threads_per_rank),
         cache=job.cache,
     )
-    trainer = _trainer_type(approach.runtime)(context, graph, structure)
+    comm.sync()
+    clock.lap("start")
+    graph = native.load(job.graph)
+    approach = registry.approach(run.approach)
+    trainer_type = _trainer_type(approach.runtime)
+    rehearse(trainer_type, approach, scratch_context(context, job.scratch), graph)
+    comm.sync()
+    clock.lap("rehearsal")
+    probe_before_s = speed_probe(device)
+    _settle(graph)
+    memory.take_baseline()
+    clock.lap("probe")
+
+    structure = approach.structure(graph, run, job.cache)
+    clock.lap("structure")
+    trainer = trainer_type(context, graph, structure)
     clock.lap("trainer")
     warm_up = getattr(trainer, "warm_up", None)
     if warm_up is not None:
