@@ -53,7 +53,6 @@ class CachingAllocator:
         if living is not None:
             self._release(living)
         self._blocks[name] = block
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
 
     def free(self, name: str) -> None:
         """Free a buffer; unknown names are ignored, as a plan may free what it never made."""
@@ -72,6 +71,7 @@ class CachingAllocator:
             self._split(block, size)
         block.free = False
         self.allocated += block.size
+        self.peak_allocated = max(self.peak_allocated, self.allocated)
         return block
 
     def _segment(self, size: int, small: bool) -> _Block:

@@ -19,6 +19,7 @@ from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.plan import COMMUNICATION, Kind, Lane, Step
 
+GAP_OP = "gap"
 BORROWED_RADIUS = 0.5
 """A constant taken from another operation of the same kind: within a factor of 1.65."""
 
@@ -67,6 +68,9 @@ class Durations:
         self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
         self.classes: dict[str, CostClass] = {}
         self._models = _choose(cluster, co_located)
+        # What a framework spends between two steps was calibrated apart from the steps.
+        gap = self._models.get(GAP_OP)
+        self._gap_s = gap.params.get("t0_s", 0.0) if gap is not None else 0.0
 
     def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
         """Seconds and cost class of each step. Communication between ranks counts as zero here."""
@@ -79,7 +83,7 @@ class Durations:
         for (op, kind, hosted), index in groups.items():
             cost, values = self._op(op, kind, hosted, [steps[i] for i in index])
             self.classes[cost.name] = cost
-            out[index] = values
+            out[index] = values + self._gap_s
             for i in index:
                 labels[i] = cost.name
         return out, labels

@@ -171,7 +171,7 @@ class _Engine:
         if env.now > self.end_s[rank]:
             self.end_s[rank] = env.now
         self.running -= 1
-        del self.at[rank, lane]
+        self.at.pop((rank, lane), None)
 
     def _exists(self, rank: int, number: int, name: str) -> bool:
         """Whether the rank has a step of this name in that iteration."""

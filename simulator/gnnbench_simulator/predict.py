@@ -11,6 +11,7 @@ import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
+from gnnbench.errors import Unsupported
 from gnnbench.ledger import Row
 from gnnbench.plan import COLLECTIVES, Plan
 from gnnbench.results import PredictionRecord
@@ -154,7 +155,10 @@ def predict_plan(
 def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[int]) -> SimResult:
     if not reason:
         count = _affordable(program, _REPLAY_STEPS) if epochs is None else epochs
-        return replay(program, epochs=count, record=recorded)
+        try:
+            return replay(program, epochs=count, record=recorded)
+        except Unsupported:
+            pass  # no order found; the engine also says if ranks truly wait in a circle
     from gnnbench_simulator.engine import simulate
 
     count = _affordable(program, _ENGINE_STEPS) if epochs is None else epochs

@@ -14,6 +14,7 @@ import numpy as np
 
 from gnnbench.cluster import weakest
 from gnnbench.costs.facts import Floats
+from gnnbench.errors import Unsupported
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
@@ -47,13 +48,24 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     if not factors:
         return Interval(low=1.0, high=1.0)
     epochs = 1 if program.plan.num_epochs < 2 or world * draws > 100_000 else 2
-    base = replay(program, epochs=epochs, ignore_contention=True).epoch_s[-1]
-    drawn = replay(program, epochs=epochs, ignore_contention=True, factors=factors).epoch_s[-1]
+    try:
+        base = replay(program, epochs=epochs, ignore_contention=True).epoch_s[-1]
+        drawn = replay(program, epochs=epochs, ignore_contention=True, factors=factors).epoch_s[-1]
+    except Unsupported:
+        base, drawn = _sums(program, factors)
     if base <= 0:
         return Interval(low=1.0, high=1.0)
     drift = np.exp(DRIFT * _normal(rng, draws))
     low, high = np.quantile(drawn * drift / base, [0.05, 0.95])
     return Interval(low=min(float(low), 1.0), high=max(float(high), 1.0))
+
+
+def _sums(program: Program, factors: Mapping[str, Floats]) -> tuple[float, Floats]:
+    """Work of the busiest rank, as predicted and drawn: the fallback without a replay."""
+    work = work_by_class(program)
+    base = max(float(sum(work.values(), np.zeros(program.world_size)).max()), 0.0)
+    drawn = sum(seconds[:, None] * factors[label] for label, seconds in work.items())
+    return base, np.asarray(drawn, dtype=np.float64).max(axis=0)
 
 
 def _normal(rng: np.random.Generator, draws: int) -> Floats:

@@ -1,0 +1,91 @@
+"""Cluster files: strict, complete, and the same after a round trip."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnbench.cluster import (
+    CollectiveModel,
+    Constant,
+    OpModel,
+    list_clusters,
+    load_cluster,
+    parse_cluster,
+    save_cluster,
+    weakest,
+)
+from gnnbench.errors import SpecError, UnknownName
+from gnnbench.tomlwriter import format_toml
+
+
+@pytest.mark.parametrize("name", list_clusters())
+def test_every_built_in_cluster_loads_and_names_its_sources(name: str) -> None:
+    def constants(value: Any) -> list[Constant]:
+        if isinstance(value, Constant):
+            return [value]
+        if dataclasses.is_dataclass(value):
+            return [c for f in dataclasses.fields(value) for c in constants(getattr(value, f.name))]
+        return []
+
+    cluster = load_cluster(name)
+    assert cluster.name == name
+    found = constants(cluster)
+    assert len(found) > 10
+    assert all(c.source for c in found)
+
+
+def test_a_calibrated_cluster_reads_back_equal(tmp_path: Path) -> None:
+    op = OpModel(
+        op="gemm_tn", kind="gemm", form="gemm", params={"t0_s": 1e-6}, residuals=((1.0, -0.1),)
+    )
+    sweep = CollectiveModel(
+        op="all_reduce", ranks=2, layout="intra", latency_s=1e-5, bytes_per_s=1e9,
+        residuals=((3.0, 0.1), (9.0, -0.1)),
+    )  # fmt: skip
+    cluster = dataclasses.replace(
+        load_cluster("cpu-2core"), ops=(op,), collectives=(sweep,), software={"torch": '2 "x"\n'}
+    )
+    save_cluster(cluster, tmp_path / "c.toml")
+    assert load_cluster(tmp_path / "c.toml") == cluster
+
+
+def test_an_unknown_name_is_met_with_a_suggestion() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'dgx-a100'"):
+        load_cluster("dgx-a10")
+
+
+def test_all_problems_of_a_file_are_told_at_once() -> None:
+    table = load_cluster("cpu-2core").to_table()
+    table["device"]["kind"] = "cpuu"
+    table["device"]["lunch_s"] = 1
+    table["host"]["cores"] = 0
+    table["links"]["intra"]["latency_s"]["status"] = "guessed"
+    del table["host"]["memory_bytes"]
+    with pytest.raises(SpecError) as error:
+        parse_cluster(tomllib.loads(format_toml(table)), "my.toml")
+    text = str(error.value)
+    for part in ("'cpuu'", "lunch_s", "launch_s", "host.cores", "'guessed'", "host.memory_bytes"):
+        assert part in text
+    assert len(error.value.problems) == 5
+
+
+def test_nccl_needs_a_gpu_and_its_table() -> None:
+    with pytest.raises(SpecError, match="nccl"):
+        dataclasses.replace(load_cluster("cpu-2core"), transport="nccl")
+
+
+def test_a_grade_is_that_of_the_weakest() -> None:
+    assert weakest(["measured", "datasheet", "probed"]) == "datasheet"
+    assert weakest([]) == "measured"
+
+
+def test_toml_is_written_as_tomllib_reads_it() -> None:
+    table = {"a": 1, "b c": 'x\ty"\\', "d": {"e": {"f": [1.5, 1e-30]}}, "g": [{"h": True}], "i": []}
+    assert tomllib.loads(format_toml(table)) == table
+    with pytest.raises(ValueError, match="finite"):
+        format_toml({"a": float("nan")})

@@ -1,0 +1,121 @@
+"""Fits find the physics again, residuals are bounded, and radii cover what was not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from gnnbench.cluster import OpModel
+from gnnbench.costs.facts import Facts
+from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op
+from gnnbench.costs.forms import FORMS, form
+from gnnbench.costs.model import BOUND, collective_seconds, op_seconds
+from gnnbench.errors import SpecError
+from gnnbench.plan import Kind, Lane, Phase, Step
+
+
+def _step(kind: Kind, **facts: int) -> Step:
+    return Step(name="s", kind=kind, op=kind.value, lane=Lane.COMPUTE, phase=Phase.FORWARD, **facts)
+
+
+def _gemm(rows: int, inner: int, width: int) -> Step:
+    size = 4 * (rows * inner + inner * width + rows * width)
+    flops = 2 * rows * inner * width
+    return _step(Kind.GEMM, rows=rows, inner=inner, width=width, flops=flops, bytes=size)
+
+
+def _spmm(rows: int, degree: int, width: int) -> Step:
+    nonzeros = rows * degree
+    return _step(
+        Kind.SPMM, rows=rows, source_rows=rows, nonzeros=nonzeros, width=width,
+        flops=2 * nonzeros * width, bytes=4 * nonzeros + 8 * rows * width,
+    )  # fmt: skip
+
+
+GEMMS = [_gemm(r, k, n) for r in (500, 4000, 60000) for k in (16, 128, 700) for n in (8, 64, 256)]
+SPMMS = [_spmm(r, d, w) for r in (800, 9000, 120000) for d in (3, 20) for w in (8, 64, 256)]
+
+
+def _gemm_truth(step: Step) -> float:
+    return 5e-6 + step.flops / 4e10 + 2e-10 * step.rows * step.inner
+
+
+def _spmm_truth(step: Step) -> float:
+    fits = step.source_rows * step.width * 4 < 8e6
+    traffic = step.nonzeros * step.width * 4
+    return 8e-6 + 1.5e-9 * step.nonzeros + traffic / (4e10 if fits else 9e9)
+
+
+@pytest.mark.parametrize(
+    ("steps", "truth", "bound"), [(GEMMS, _gemm_truth, 0.05), (SPMMS, _spmm_truth, 0.2)]
+)
+def test_a_fit_predicts_shapes_it_has_not_seen(steps, truth, bound) -> None:  # type: ignore[no-untyped-def]
+    noise = np.exp(np.random.default_rng(1).normal(0, 0.02, len(steps)))
+    model = fit_op([(s, truth(s) * n) for s, n in zip(steps, noise, strict=True)])
+    near = [
+        dataclasses.replace(s, rows=s.rows * 4 // 3, nonzeros=s.nonzeros * 4 // 3) for s in steps
+    ]
+    near = [_gemm(s.rows, s.inner, s.width) if s.kind is Kind.GEMM else s for s in near]
+    errors = np.log(op_seconds(model, Facts.of(near)) / [truth(s) for s in near])
+    assert np.median(np.abs(errors)) < bound
+    assert np.mean(np.abs(errors) <= model.radius) >= 0.8
+
+
+def test_an_outlier_does_not_move_a_fit() -> None:
+    samples = [(s, _gemm_truth(s)) for s in GEMMS]
+    samples[3] = (samples[3][0], samples[3][1] * 8)
+    model = dataclasses.replace(fit_op(samples), residuals=())
+    errors = np.log(op_seconds(model, Facts.of(GEMMS)) / [_gemm_truth(s) for s in GEMMS])
+    assert np.median(np.abs(errors)) < 0.03
+
+
+def test_every_form_is_zero_or_more_and_grows_with_its_work() -> None:
+    small, large = _spmm(100, 5, 16), _spmm(10_000, 9, 64)
+    for name, shape in FORMS.items():
+        params = dict.fromkeys(shape.coefficients, 1e-9)
+        params |= {cache: 1e6 for cache in shape.shapes}
+        times = form(name).seconds(Facts.of([small, large]), params)
+        assert 0 <= times[0] <= times[1], name
+
+
+def test_a_residual_is_bounded_and_fades_far_from_its_points() -> None:
+    model = OpModel(
+        op="gemm", kind="gemm", form="linear", params={"s_per_flop": 1.0, "t0_s": 0.0},
+        residuals=((math.log(100), math.log(10), 3.0),),
+    )  # fmt: skip
+    here = _step(Kind.GEMM, flops=100, bytes=10)
+    far = _step(Kind.GEMM, flops=10**9, bytes=10)
+    seconds = op_seconds(model, Facts.of([here, far]))
+    assert seconds[0] == pytest.approx(100 * math.exp(BOUND))
+    assert seconds[1] == pytest.approx(1e9)
+
+
+def test_a_conformal_radius_is_the_right_order_statistic() -> None:
+    errors = np.arange(1, 20) / 100  # m = 19: the ceil(20 x 0.9) = 18th smallest
+    assert conformal_radius(errors) == pytest.approx(0.18)
+    assert conformal_radius(np.array([0.1, 0.2])) == pytest.approx(0.3)
+
+
+def test_a_collective_fit_finds_latency_and_rate() -> None:
+    sizes = np.geomspace(1e3, 1e8, 8)
+    model = fit_collective([(b, 4e-5 + b / 2e9) for b in sizes], op="all_reduce", ranks=2)
+    assert model.latency_s == pytest.approx(4e-5, rel=0.02)
+    assert model.bytes_per_s == pytest.approx(2e9, rel=0.02)
+    assert collective_seconds(model, np.array([3e5]))[0] == pytest.approx(1.9e-4, rel=0.05)
+
+
+def test_a_barrier_fit_is_its_median() -> None:
+    model = fit_collective([(0, 2e-5), (0, 3e-5), (0, 9e-5)], op="barrier", ranks=2)
+    assert collective_seconds(model, np.zeros(1))[0] == pytest.approx(3e-5)
+
+
+def test_too_few_samples_or_a_time_of_zero_are_refused() -> None:
+    with pytest.raises(SpecError, match="at least 4"):
+        fit_op([(GEMMS[0], 1.0)])
+    with pytest.raises(SpecError, match="above zero"):
+        fit_op([(s, 0.0) for s in GEMMS])
+    with pytest.raises(SpecError, match="did you mean 'spmm'"):
+        form("spm")

@@ -1,0 +1,240 @@
+"""Laws of simulated time, on plans small enough to do by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnnbench.errors import RunFailed
+from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step
+from gnnbench_simulator.engine import Failure, simulate
+from gnnbench_simulator.outcome import ledger
+from gnnbench_simulator.program import compile_plan
+
+POSITIVE = st.integers(1, 9)
+
+
+def _epochs(plan: Plan, cluster: Any, **how: Any) -> list[float]:
+    return simulate(compile_plan(plan, cluster), **how).epoch_s.tolist()
+
+
+def test_a_lane_runs_its_steps_one_after_the_other(kit: Any, epochs_by_both: Any) -> None:
+    assert epochs_by_both(kit.plan((kit.work("a", 2), kit.work("b", 3)), epochs=2)) == [5.0, 5.0]
+
+
+def test_lanes_overlap_unless_a_step_waits(kit: Any, epochs_by_both: Any) -> None:
+    free = (kit.work("a", 2), kit.work("b", 3, lane=Lane.HOST))
+    bound = (kit.work("a", 2), kit.work("b", 3, lane=Lane.HOST, after=(After("a"),)))
+    assert epochs_by_both(kit.plan(free)) == [3.0]
+    assert epochs_by_both(kit.plan(bound)) == [5.0]
+
+
+def test_a_collective_ends_together_after_the_last_arrival(kit: Any, epochs_by_both: Any) -> None:
+    ranks = [(kit.work("a", s), kit.meet("m", (0, 1), 20, after=(After("a"),))) for s in (1, 5)]
+    assert epochs_by_both(kit.plan(*ranks)) == [8.0]
+    program = compile_plan(kit.plan(*ranks), kit.cluster())
+    rows = {rank: ledger(program, simulate(program, record=(0, 1)), rank) for rank in (0, 1)}
+    assert [(r.start_s, r.duration_s) for r in rows[0]] == [(0.0, 1.0), (1.0, 7.0)]
+    assert [(r.start_s, r.duration_s) for r in rows[1]] == [(0.0, 5.0), (5.0, 3.0)]
+
+
+def test_a_lag_lets_communication_trail_by_an_iteration(kit: Any, epochs_by_both: Any) -> None:
+    """PipeGCN's shape: compute uses what was sent an iteration ago, so both overlap."""
+
+    def ranks(lag: int) -> list[Any]:
+        use = (kit.work("use", 5, after=(After("m", lag),) if lag else ()),)
+        send = kit.meet("m", (0, 1), 30, after=(After("use"),))
+        return [(*use, send) for _ in range(2)]
+
+    fresh = [
+        (
+            kit.meet("m", (0, 1), 30, after=(After("use", 1),)),
+            kit.work("use", 5, after=(After("m"),)),
+        )
+        for _ in range(2)
+    ]
+    assert epochs_by_both(kit.plan(*fresh, epochs=4)) == [9.0] * 4
+    assert epochs_by_both(kit.plan(*ranks(2), epochs=8))[-1] == pytest.approx(5.0)
+
+
+def _pipeline(kit: Any, loads: list[int], works: list[int], depth: int) -> Plan:
+    """Chunk k is loaded on the host lane, then used; at most `depth` loaded chunks wait."""
+    steps: list[Step] = []
+    for k, (load, use) in enumerate(zip(loads, works, strict=True)):
+        room = (After(f"use{k - depth}"),) if k >= depth else ()
+        steps.append(kit.work(f"load{k}", load, lane=Lane.HOST, after=room))
+        steps.append(kit.work(f"use{k}", use, after=(After(f"load{k}"),)))
+    return kit.plan(tuple(steps))
+
+
+def _closed_form(loads: list[int], works: list[int], depth: int) -> float:
+    """Recurrence of simulation section 9 for B_q = depth slots."""
+    loaded, used = [0.0], [0.0]
+    for k, (load, use) in enumerate(zip(loads, works, strict=True)):
+        room = used[k + 1 - depth] if k >= depth else 0.0
+        loaded.append(max(loaded[-1], room) + load)
+        used.append(max(used[-1], loaded[-1]) + use)
+    return used[-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chunks=st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=8), depth=st.integers(1, 4)
+)
+def test_fg62_two_stage_pipeline_equals_its_recurrence(
+    kit: Any, epochs_by_both: Any, chunks: list[tuple[int, int]], depth: int
+) -> None:
+    loads, works = [c[0] for c in chunks], [c[1] for c in chunks]
+    total = epochs_by_both(_pipeline(kit, loads, works, depth))[0]
+    assert total == pytest.approx(_closed_form(loads, works, depth))
+    assert max(sum(loads), sum(works)) <= total <= sum(loads) + sum(works)
+
+
+@pytest.mark.parametrize("chunks", [2, 4, 8])
+def test_fg62_more_chunks_never_hurt_without_overhead(
+    kit: Any, epochs_by_both: Any, chunks: int
+) -> None:
+    fewer, more = [
+        epochs_by_both(_pipeline(kit, [48 // n] * n, [32 // n] * n, n))[0]
+        for n in (chunks // 2, chunks)
+    ]
+    assert more <= fewer
+
+
+@settings(max_examples=40, deadline=None)
+@given(jobs=st.lists(st.tuples(POSITIVE, POSITIVE), min_size=2, max_size=6))
+def test_fg63_johnsons_order_is_never_worse(
+    kit: Any, epochs_by_both: Any, jobs: list[tuple[int, int]]
+) -> None:
+    first = sorted((j for j in jobs if j[0] < j[1]), key=lambda j: j[0])
+    last = sorted((j for j in jobs if j[0] >= j[1]), key=lambda j: -j[1])
+    given_s, johnson_s = [
+        epochs_by_both(_pipeline(kit, [j[0] for j in order], [j[1] for j in order], len(jobs)))[0]
+        for order in (jobs, first + last)
+    ]
+    assert johnson_s <= given_s
+
+
+def test_sa_d1_one_throttled_stage_sets_the_epoch(kit: Any, epochs_by_both: Any) -> None:
+    slow = epochs_by_both(_pipeline(kit, [100] * 20, [1] * 20, 4))[0]
+    assert slow == pytest.approx(20 * 100 + 1)
+
+
+def _exchange_plan(kit: Any, size: int) -> Plan:
+    ranks = [
+        (kit.work("a", w), kit.meet("m", (0, 1, 2), size, after=(After("a"),)),
+         kit.work("b", 2, after=(After("m"),)))
+        for w in (3, 4, 5)
+    ]  # fmt: skip
+    return kit.plan(*ranks)
+
+
+def test_fg60_sa_d1_free_communication_leaves_pure_compute(kit: Any) -> None:
+    free = tuple(
+        dataclasses.replace(m, latency_s=0.0, bytes_per_s=1e30) for m in kit.cluster().collectives
+    )
+    assert _epochs(_exchange_plan(kit, 50), kit.cluster(collectives=free)) == [pytest.approx(7.0)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(0, 1000),
+    latency=st.floats(0, 10),
+    rate=st.floats(0.1, 1e3),
+    more=st.floats(1, 5),
+)
+def test_fg61_time_is_monotone_in_bytes_latency_and_inverse_rate(
+    kit: Any, size: int, latency: float, rate: float, more: float
+) -> None:
+    def time(size: float, latency: float, rate: float) -> float:
+        models = tuple(
+            dataclasses.replace(m, latency_s=latency, bytes_per_s=rate)
+            for m in kit.cluster().collectives
+        )
+        return _epochs(_exchange_plan(kit, int(size)), kit.cluster(collectives=models))[0]
+
+    base = time(size, latency, rate)
+    assert time(size * more, latency, rate) >= base - 1e-9
+    assert time(size, latency * more, rate) >= base - 1e-9
+    assert time(size, latency, rate / more) >= base - 1e-9
+
+
+def test_fg64_busy_and_idle_make_the_makespan_on_every_lane(kit: Any) -> None:
+    plan = _exchange_plan(kit, 50)
+    program = compile_plan(plan, kit.cluster())
+    result = simulate(program, record=range(3))
+    makespan = float(result.epoch_s.sum())
+    for rank in range(3):
+        for lane, busy in result.busy_s.items():
+            rows = [r for r in ledger(program, result, rank) if r.lane == lane]
+            edges = [(r.start_s, r.start_s + r.duration_s) for r in rows]
+            assert all(a[1] <= b[0] + 1e-9 for a, b in zip(edges, edges[1:], strict=False))
+            covered = sum(end - start for start, end in edges)
+            gaps = [0.0, *(e for pair in edges for e in pair), makespan]
+            idle = sum(b - a for a, b in zip(gaps[::2], gaps[1::2], strict=True))
+            assert covered + idle == pytest.approx(makespan)
+            assert busy[rank] <= covered + 1e-9
+
+
+def test_oversubscribed_cores_are_shared(kit: Any) -> None:
+    """Two ranks on one core take twice as long while both compute (processor sharing)."""
+    host = dataclasses.replace(kit.cluster().host, cores=1)
+    plan = kit.plan((kit.work("a", 4),), (kit.work("a", 2),))
+    program = compile_plan(plan, kit.cluster(host=host))
+    assert "cores" in program.contention()
+    assert simulate(program).end_s.tolist() == pytest.approx([6.0, 4.0])
+
+
+def test_ranks_of_a_host_share_its_disk(kit: Any) -> None:
+    read = Step(name="r", kind=Kind.READ, op="read", lane=Lane.DISK, phase=Phase.LOAD, bytes=6)
+    one, two = (_epochs(kit.plan(*[(read,)] * n), kit.cluster()) for n in (1, 2))
+    assert (one, two) == ([pytest.approx(6.0)], [pytest.approx(12.0)])
+
+
+def test_messages_between_hosts_share_the_nic(kit: Any) -> None:
+    """Ranks 0 and 1 on one host each send 5 B to ranks 2 and 3 on another over 1 B/s."""
+
+    def message(kind: Kind, a: int, b: int) -> Step:
+        return kit.meet(f"{kind}{a}", (a, b), 5, kind=kind)
+
+    pairs = [(0, 2), (1, 3)]
+    ranks: list[Any] = [()] * 4
+    for a, b in pairs:
+        ranks[a], ranks[b] = (message(Kind.SEND, a, b),), (message(Kind.RECV, a, b),)
+    plan = kit.plan(*ranks)
+    program = compile_plan(plan, kit.cluster(), ranks_per_host=2)
+    assert simulate(program).epoch_s.tolist() == [pytest.approx(10.0)]
+    apart = compile_plan(plan, kit.cluster(), ranks_per_host=4)
+    assert simulate(apart).epoch_s.tolist() == [pytest.approx(5.0)]
+
+
+def test_a_queue_gives_each_item_to_whoever_comes_first(kit: Any) -> None:
+    producer = tuple(kit.work(f"p{i}", 1, puts="q") for i in range(3))
+    fast = (kit.work("f0", 1, takes="q"), kit.work("f1", 1, takes="q"))
+    slow = (kit.work("warm", 2), kit.work("s0", 4, takes="q"))
+    result = simulate(compile_plan(kit.plan(producer, fast, slow), kit.cluster()))
+    assert result.end_s.tolist() == [3.0, 4.0, 6.0]
+
+
+def test_a_step_does_not_start_before_its_release(kit: Any, epochs_by_both: Any) -> None:
+    assert epochs_by_both(kit.plan((kit.work("a", 1), kit.work("b", 1, release_s=5.0)))) == [6.0]
+
+
+def test_a_dead_rank_ends_the_run_with_its_rank_and_phase(kit: Any) -> None:
+    program = compile_plan(_exchange_plan(kit, 10), kit.cluster())
+    with pytest.raises(RunFailed, match="died at 2 s") as failed:
+        simulate(program, failure=Failure(rank=1, at_s=2.0))
+    assert (failed.value.rank, failed.value.phase) == (1, "forward")
+
+
+def test_ranks_that_wait_in_a_circle_are_told(kit: Any) -> None:
+    first = (kit.meet("m", (0, 1), lane=Lane.COMM), kit.meet("n", (0, 1, 2), lane=Lane.COMM))
+    other = (kit.meet("n", (0, 1, 2), lane=Lane.COMM), kit.meet("m", (0, 1), lane=Lane.COMM))
+    third = (kit.meet("n", (0, 1, 2), lane=Lane.COMM),)
+    program = compile_plan(kit.plan(first, other, third), kit.cluster())
+    with pytest.raises(RunFailed, match="circle"):
+        simulate(program)

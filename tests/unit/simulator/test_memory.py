@@ -1,0 +1,104 @@
+"""Memory is a timeline of named buffers; the allocator rounds, splits and keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gnnbench_simulator.allocator import MIB, CachingAllocator, replay_allocator
+from gnnbench_simulator.memory import predict_memory
+
+
+def test_requests_are_rounded_up_to_512_bytes() -> None:
+    allocator = CachingAllocator()
+    allocator.allocate("a", 1)
+    assert (allocator.allocated, allocator.reserved) == (512, 2 * MIB)
+
+
+def test_segments_are_2_mib_20_mib_or_the_request() -> None:
+    sizes = {MIB: 2 * MIB, MIB + 1: 20 * MIB, 10 * MIB: 10 * MIB, 11 * MIB: 12 * MIB}
+    for size, segment in sizes.items():
+        allocator = CachingAllocator()
+        allocator.allocate("a", size)
+        assert allocator.reserved == segment
+
+
+def test_a_freed_block_is_used_again() -> None:
+    allocator = CachingAllocator()
+    for _ in range(5):
+        allocator.allocate("a", 15 * MIB)
+        allocator.free("a")
+    assert (allocator.allocated, allocator.reserved) == (0, 16 * MIB)
+
+
+def test_freed_neighbours_merge_within_a_segment() -> None:
+    allocator = CachingAllocator()
+    for name in "abc":
+        allocator.allocate(name, 6 * MIB)
+    for name in "acb":
+        allocator.free(name)
+    allocator.allocate("whole", 19 * MIB)
+    assert allocator.reserved == 20 * MIB
+
+
+def test_blocks_of_two_segments_never_merge() -> None:
+    allocator = CachingAllocator()
+    for name in "ab":
+        allocator.allocate(name, 12 * MIB)
+    for name in "ab":
+        allocator.free(name)
+    allocator.allocate("wide", 24 * MIB)
+    assert allocator.reserved == 48 * MIB
+
+
+def test_a_growing_buffer_holds_old_and_new_for_a_moment() -> None:
+    allocator = CachingAllocator()
+    allocator.allocate("w", 12 * MIB)
+    allocator.allocate("w", 14 * MIB)
+    assert (allocator.allocated, allocator.peak_allocated) == (14 * MIB, 26 * MIB)
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from("abcdef"), st.integers(1, 30 * MIB)), max_size=60
+    )
+)
+def test_sa_d3_the_ledger_of_bytes_never_goes_negative_and_returns_to_zero(
+    events: list[tuple[bool, str, int]],
+) -> None:
+    allocator = CachingAllocator()
+    for allocate, name, size in events:
+        if allocate:
+            allocator.allocate(name, size)
+        else:
+            allocator.free(name)
+        assert 0 <= allocator.allocated <= allocator.reserved
+    for name in "abcdef":
+        allocator.free(name)
+    assert allocator.allocated == 0
+    free = sum(size for pool in allocator._free.values() for size, _ in pool)
+    assert free == allocator.reserved
+
+
+def test_a_plan_is_replayed_with_its_resident_buffers(kit: Any) -> None:
+    step = kit.work("a", 1, allocates=(("x", 12 * MIB),), frees=("x",))
+    plan = kit.plan((step,), epochs=3, resident=({"params": 20 * MIB},))
+    allocator = replay_allocator(plan, 0, epochs=3)
+    assert (allocator.allocated, allocator.reserved) == (20 * MIB, 32 * MIB)
+
+
+def test_on_a_cpu_the_peak_is_baseline_and_living_buffers(kit: Any) -> None:
+    steps = (
+        kit.work("a", 1, allocates=(("x", 100),)),
+        kit.work("b", 1, allocates=(("y", 50),), frees=("x",)),
+        kit.work("c", 1, allocates=(("z", 30),), frees=("y", "z")),
+    )
+    entry = predict_memory(kit.plan(steps, resident=({"p": 7},)), kit.cluster())[0]
+    assert (entry["baseline_bytes"], entry["workload_bytes"], entry["peak_bytes"]) == (
+        100,
+        157,
+        257,
+    )
+    assert entry["fits"]

@@ -1,0 +1,122 @@
+"""Collectives: calibrated where measured, physics elsewhere, never free of latency."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from gnnbench.cluster import load_cluster
+from gnnbench.plan import Kind, all_reduce_bytes
+from gnnbench_simulator.nccl import Shape, tuner_s
+from gnnbench_simulator.network import Network
+
+
+def _bare(kit: Any, **changes: Any) -> Any:
+    """No calibration: latency 2 s inside and 3 s between hosts, 10 and 5 B/s, shared NIC."""
+    cluster = kit.cluster()
+    intra = dataclasses.replace(
+        cluster.links.intra, latency_s=kit.constant(2.0), bytes_per_s=kit.constant(10.0)
+    )
+    inter = dataclasses.replace(
+        cluster.links.inter, latency_s=kit.constant(3.0), bytes_per_s=kit.constant(5.0)
+    )
+    links = dataclasses.replace(cluster.links, intra=intra, inter=inter)
+    return kit.cluster(links=links, collectives=(), **changes)
+
+
+def _all_reduce(kit: Any, ranks: int, size: int) -> list[Any]:
+    group = tuple(range(ranks))
+    step = kit.meet("m", group, all_reduce_bytes(size, ranks))
+    return [dataclasses.replace(step, buffer_bytes=size)] * ranks
+
+
+def test_ring_all_reduce_has_its_closed_form(kit: Any) -> None:
+    """2 (n-1) (alpha + S / (n B)), simulation 4.5."""
+    seconds, _ = Network(_bare(kit), 4).collective(_all_reduce(kit, 4, 400), range(4))
+    assert seconds == pytest.approx(6 * (2.0 + 400 / (4 * 10.0)))
+
+
+def test_a_ring_over_hosts_goes_at_the_pace_of_the_network(kit: Any) -> None:
+    seconds, _ = Network(_bare(kit), 2).collective(_all_reduce(kit, 4, 400), range(4))
+    assert seconds == pytest.approx(6 * (3.0 + 400 / (4 * 5.0)))
+
+
+def test_one_rank_communicates_for_nothing(kit: Any) -> None:
+    assert Network(_bare(kit), 1).collective(_all_reduce(kit, 1, 400), [0])[0] == 0.0
+
+
+def test_a_measured_collective_is_used_as_measured(kit: Any) -> None:
+    network = Network(kit.cluster(), 4)
+    seconds, label = network.collective(_all_reduce(kit, 4, 400), range(4))
+    assert seconds == pytest.approx(1.0 + 600 / 10.0)
+    assert network.classes[label].grade == "measured"
+
+
+def _halo(kit: Any, sends: list[list[int]]) -> list[Any]:
+    group = tuple(range(len(sends)))
+    return [
+        kit.meet("x", group, sum(row), kind=Kind.ALL_TO_ALL, send_bytes=tuple(row)) for row in sends
+    ]
+
+
+def test_a_ragged_exchange_takes_what_its_busiest_rank_sends_or_receives(kit: Any) -> None:
+    receives_most = _halo(kit, [[0, 10, 70], [0, 0, 80], [0, 0, 0]])
+    seconds, _ = Network(_bare(kit), 3).collective(receives_most, range(3))
+    assert seconds == pytest.approx(2 * 2.0 + 150 / 10.0)
+
+
+def test_a_shared_nic_carries_the_bytes_of_all_ranks_of_its_host(kit: Any) -> None:
+    sends = [[0, 0, 50, 0], [0, 0, 0, 50], [0, 0, 0, 0], [0, 0, 0, 0]]
+    seconds, _ = Network(_bare(kit), 2).collective(_halo(kit, sends), range(4))
+    assert seconds == pytest.approx(3 * 3.0 + 100 / 5.0)
+
+
+def test_host_staging_adds_a_copy_on_each_side(kit: Any) -> None:
+    bare = _bare(kit)
+    link = dataclasses.replace(bare.links.intra, latency_s=kit.constant(0.5))
+    staged = dataclasses.replace(
+        bare, transport="gloo_staged", links=dataclasses.replace(bare.links, host=link)
+    )
+    steps = _all_reduce(kit, 2, 400)
+    plain = Network(bare, 2).collective(steps, range(2))[0]
+    both = Network(staged, 2).collective(steps, range(2))[0]
+    assert both - plain == pytest.approx(2 * (0.5 + 400 / 10.0))
+
+
+def test_other_rank_counts_grow_from_the_nearest_measured_by_physics(kit: Any) -> None:
+    """Measured on 8 ranks: latency 1 s in 14 messages; 16 ranks make 30 of them."""
+    network = Network(kit.cluster(), 16)
+    seconds, label = network.collective(_all_reduce(kit, 16, 160), range(16))
+    assert seconds == pytest.approx(30 / 14 + 300 / 10.0)
+    assert network.classes[label].radius >= 0.5
+
+
+@pytest.mark.parametrize(("ranks", "hosts"), [(2, 1), (8, 1), (16, 2), (64, 8)])
+def test_nccl_time_grows_with_size(ranks: int, hosts: int) -> None:
+    cluster = load_cluster("dgx-a100")
+    assert cluster.nccl is not None
+    shape = Shape.of(cluster.nccl, "ampere", ranks, hosts)
+    for op in ("all_reduce", "all_gather", "reduce_scatter", "broadcast"):
+        times = [tuner_s(op, size, shape)[0] for size in (1e3, 1e5, 1e7, 1e9)]
+        assert times == sorted(times)
+
+
+def test_nccl_prefers_low_latency_for_small_and_simple_for_large() -> None:
+    cluster = load_cluster("dgx-a100")
+    assert cluster.nccl is not None
+    shape = Shape.of(cluster.nccl, "ampere", 8, 1)
+    assert tuner_s("all_reduce", 1e3, shape)[1].endswith("/LL")
+    assert tuner_s("all_reduce", 1e9, shape)[1].endswith("/Simple")
+
+
+def test_corrected_nccl_reaches_the_published_bus_bandwidth() -> None:
+    """A100 and H100 hosts, 67 MB, fp16: 170 and 334 GB/s measured on 8 GPUs (hardware catalogue)."""
+    for name, measured in (("dgx-a100", 170e9), ("dgx-h100", 334e9)):
+        cluster = load_cluster(name)
+        assert cluster.nccl is not None
+        shape = Shape.of(cluster.nccl, cluster.device.arch, 8, 1)
+        expected = tuner_s("all_reduce", 67e6, shape)[0]
+        seconds = cluster.nccl.host_s.value + cluster.nccl.factor.value * expected
+        assert 67e6 * 14 / 8 / seconds == pytest.approx(measured, rel=0.1)

@@ -1,0 +1,151 @@
+"""A prediction says how long, how sure, how many bytes and how much memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from gnnbench.cluster import OpModel
+from gnnbench.plan import After, Kind, Lane, Plan
+from gnnbench_simulator.compute import Durations
+from gnnbench_simulator.predict import predict_plan
+from gnnbench_simulator.program import compile_plan
+from gnnbench_simulator.uncertainty import interval
+
+
+def _plan(kit: Any, epochs: int = 3) -> Plan:
+    return kit.plan(
+        *((kit.work("a", w), kit.meet("m", (0, 1), 20, after=(After("a"),))) for w in (10, 20)),
+        epochs=epochs,
+    )
+
+
+def test_a_prediction_holds_its_parts_together(kit: Any) -> None:
+    p = predict_plan(_plan(kit), kit.cluster())
+    assert p.epoch_s == pytest.approx(23.0)
+    assert p.low_s < p.epoch_s < p.high_s
+    assert (p.method, p.reason, p.slowest_rank) == ("replay", "", 1)
+    assert p.bytes == [{"all_reduce/sync": 40}] * 3
+    assert p.phases == {"forward": pytest.approx(20.0), "sync": pytest.approx(3.0)}
+    assert p.work == {"work": pytest.approx(20.0), "all_reduce": pytest.approx(3.0)}
+    assert set(p.ledgers) == {0, 1}
+    assert len(p.ledgers[1]) == 6
+    assert [m["rank"] for m in p.memory] == [0, 1]
+
+
+def test_contention_sends_a_plan_to_the_engine(kit: Any) -> None:
+    import dataclasses
+
+    host = dataclasses.replace(kit.cluster().host, cores=1)
+    p = predict_plan(_plan(kit), kit.cluster(host=host))
+    assert p.method == "engine"
+    assert "cores" in p.reason
+    assert p.epoch_s > 23.0
+
+
+def test_the_grade_is_of_the_weakest_class_that_matters(kit: Any) -> None:
+    def grade(status: str, seconds: int) -> str:
+        other = OpModel(
+            op="other", kind="gemm", form="linear", params={"s_per_byte": 1.0}, status=status
+        )
+        cluster = kit.cluster(ops=(*kit.cluster().ops, other))
+        small = kit.work("b", seconds)
+        small = __import__("dataclasses").replace(small, kind=Kind.GEMM, op="other")
+        return predict_plan(kit.plan((kit.work("a", 100), small)), cluster).grade
+
+    assert grade("assumed", 50) == "datasheet"
+    assert grade("assumed", 1) == "measured"
+    assert grade("measured", 50) == "measured"
+
+
+def test_a_wider_radius_makes_a_wider_interval(kit: Any) -> None:
+    def width(radius: float) -> float:
+        op = OpModel(
+            op="work", kind="elementwise", form="linear", params={"s_per_byte": 1.0}, radius=radius
+        )
+        spread = interval(compile_plan(_plan(kit), kit.cluster(ops=(op,))))
+        return spread.high / spread.low
+
+    assert 1.0 < width(0.1) < width(0.3) < width(0.9)
+
+
+def test_one_class_alone_has_its_radius_as_interval(kit: Any) -> None:
+    """exp(+-r) is 90 %, up to the drift shared by every measurement."""
+    op = OpModel(
+        op="work", kind="elementwise", form="linear", params={"s_per_byte": 1.0}, radius=0.5
+    )
+    spread = interval(compile_plan(kit.plan((kit.work("a", 9),)), kit.cluster(ops=(op,))))
+    assert spread.high == pytest.approx(1.65, rel=0.05)
+    assert spread.low == pytest.approx(1 / 1.65, rel=0.05)
+
+
+def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> None:
+    models = tuple(
+        OpModel(
+            op="work",
+            kind="elementwise",
+            form="linear",
+            params={"s_per_byte": k},
+            co_located=int(k),
+        )
+        for k in (1.0, 2.0, 4.0)
+    )
+    step = kit.work("a", 10)
+    for co_located, seconds in ((1, 10.0), (2, 20.0), (3, 20.0), (4, 40.0), (9, 40.0)):
+        durations = Durations(kit.cluster(ops=models), co_located=co_located)
+        assert durations.seconds([step])[0].tolist() == [seconds]
+
+
+def test_an_uncalibrated_operation_borrows_from_its_kind_and_says_so(kit: Any) -> None:
+    import dataclasses
+
+    durations = Durations(kit.cluster())
+    step = dataclasses.replace(kit.work("a", 10), op="novel")
+    assert durations.seconds([step])[0].tolist() == [10.0]
+    assert durations.classes["novel"].grade == "probed"
+
+
+def test_a_datasheet_prediction_covers_every_kind_of_step(kit: Any) -> None:
+    from gnnbench.cluster import list_clusters, load_cluster
+    from gnnbench.plan import COMMUNICATION, Phase, Step
+
+    steps = [
+        Step(
+            name=k.value, kind=k, op=k.value, lane=Lane.COMPUTE, phase=Phase.FORWARD, bytes=10**6,
+            flops=10**6, rows=1000, nonzeros=9000, width=32, inner=32, source_rows=1000,
+        )
+        for k in Kind
+        if k not in COMMUNICATION
+    ]  # fmt: skip
+    for name in list_clusters():
+        seconds, labels = Durations(load_cluster(name)).seconds(steps)
+        assert (seconds > 0).all()
+        assert all(labels)
+
+
+def test_predicting_imports_neither_torch_nor_the_slow_parts_of_the_stack() -> None:
+    code = (
+        "import sys, gnnbench_simulator.predict; "
+        "print([m for m in ('torch', 'scipy', 'pandas', 'matplotlib', 'simpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
+    import json
+
+    from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+
+    run = RunSpec(
+        suite="s", graph=GraphRef(name="g", path="x"), model=ModelSpec(name="m"),
+        training=TrainingSpec(), approach="single", ranks=2,
+    )  # fmt: skip
+    record = predict_plan(_plan(kit), kit.cluster()).record(run)
+    assert record.config_id == run.config_id
+    import dataclasses
+
+    json.dumps(dataclasses.asdict(record), allow_nan=False)
