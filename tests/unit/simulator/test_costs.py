@@ -39,6 +39,12 @@ GEMMS = [_gemm(r, k, n) for r in (500, 4000, 60000) for k in (16, 128, 700) for 
 SPMMS = [_spmm(r, d, w) for r in (800, 9000, 120000) for d in (3, 20) for w in (8, 64, 256)]
 
 
+def _larger(step: Step) -> Step:
+    if step.kind is Kind.GEMM:
+        return _gemm(step.rows * 4 // 3, step.inner, step.width)
+    return _spmm(step.rows * 4 // 3, step.nonzeros // step.rows, step.width)
+
+
 def _gemm_truth(step: Step) -> float:
     return 5e-6 + step.flops / 4e10 + 2e-10 * step.rows * step.inner
 
@@ -55,10 +61,7 @@ def _spmm_truth(step: Step) -> float:
 def test_a_fit_predicts_shapes_it_has_not_seen(steps, truth, bound) -> None:  # type: ignore[no-untyped-def]
     noise = np.exp(np.random.default_rng(1).normal(0, 0.02, len(steps)))
     model = fit_op([(s, truth(s) * n) for s, n in zip(steps, noise, strict=True)])
-    near = [
-        dataclasses.replace(s, rows=s.rows * 4 // 3, nonzeros=s.nonzeros * 4 // 3) for s in steps
-    ]
-    near = [_gemm(s.rows, s.inner, s.width) if s.kind is Kind.GEMM else s for s in near]
+    near = [_larger(step) for step in steps]
     errors = np.log(op_seconds(model, Facts.of(near)) / [truth(s) for s in near])
     assert np.median(np.abs(errors)) < bound
     assert np.mean(np.abs(errors) <= model.radius) >= 0.8

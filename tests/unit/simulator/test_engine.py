@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -172,7 +173,7 @@ def test_fg64_busy_and_idle_make_the_makespan_on_every_lane(kit: Any) -> None:
         for lane, busy in result.busy_s.items():
             rows = [r for r in ledger(program, result, rank) if r.lane == lane]
             edges = [(r.start_s, r.start_s + r.duration_s) for r in rows]
-            assert all(a[1] <= b[0] + 1e-9 for a, b in zip(edges, edges[1:], strict=False))
+            assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(edges))
             covered = sum(end - start for start, end in edges)
             gaps = [0.0, *(e for pair in edges for e in pair), makespan]
             idle = sum(b - a for a, b in zip(gaps[::2], gaps[1::2], strict=True))

@@ -112,7 +112,7 @@ def test_nccl_prefers_low_latency_for_small_and_simple_for_large() -> None:
 
 
 def test_corrected_nccl_reaches_the_published_bus_bandwidth() -> None:
-    """A100 and H100 hosts, 67 MB, fp16: 170 and 334 GB/s measured on 8 GPUs (hardware catalogue)."""
+    """67 MB on 8 GPUs of an A100 or H100 host: 170 and 334 GB/s (hardware catalogue)."""
     for name, measured in (("dgx-a100", 170e9), ("dgx-h100", 334e9)):
         cluster = load_cluster(name)
         assert cluster.nccl is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from typing import Any
@@ -17,10 +19,14 @@ from gnnbench_simulator.uncertainty import interval
 
 
 def _plan(kit: Any, epochs: int = 3) -> Plan:
-    return kit.plan(
-        *((kit.work("a", w), kit.meet("m", (0, 1), 20, after=(After("a"),))) for w in (10, 20)),
-        epochs=epochs,
-    )
+    ranks = [
+        (
+            kit.work("a", seconds, after=(After("m", 1),)),
+            kit.meet("m", (0, 1), 20, after=(After("a"),)),
+        )
+        for seconds in (10, 20)
+    ]
+    return kit.plan(*ranks, epochs=epochs)
 
 
 def test_a_prediction_holds_its_parts_together(kit: Any) -> None:
@@ -37,8 +43,6 @@ def test_a_prediction_holds_its_parts_together(kit: Any) -> None:
 
 
 def test_contention_sends_a_plan_to_the_engine(kit: Any) -> None:
-    import dataclasses
-
     host = dataclasses.replace(kit.cluster().host, cores=1)
     p = predict_plan(_plan(kit), kit.cluster(host=host))
     assert p.method == "engine"
@@ -53,7 +57,7 @@ def test_the_grade_is_of_the_weakest_class_that_matters(kit: Any) -> None:
         )
         cluster = kit.cluster(ops=(*kit.cluster().ops, other))
         small = kit.work("b", seconds)
-        small = __import__("dataclasses").replace(small, kind=Kind.GEMM, op="other")
+        small = dataclasses.replace(small, kind=Kind.GEMM, op="other")
         return predict_plan(kit.plan((kit.work("a", 100), small)), cluster).grade
 
     assert grade("assumed", 50) == "datasheet"
@@ -100,8 +104,6 @@ def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> Non
 
 
 def test_an_uncalibrated_operation_borrows_from_its_kind_and_says_so(kit: Any) -> None:
-    import dataclasses
-
     durations = Durations(kit.cluster())
     step = dataclasses.replace(kit.work("a", 10), op="novel")
     assert durations.seconds([step])[0].tolist() == [10.0]
@@ -127,17 +129,15 @@ def test_a_datasheet_prediction_covers_every_kind_of_step(kit: Any) -> None:
 
 
 def test_predicting_imports_neither_torch_nor_the_slow_parts_of_the_stack() -> None:
-    code = (
-        "import sys, gnnbench_simulator.predict; "
-        "print([m for m in ('torch', 'scipy', 'pandas', 'matplotlib', 'simpy') if m in sys.modules])"
-    )
+    code = """
+import sys, gnnbench_simulator.predict
+print([m for m in ("torch", "scipy", "pandas", "matplotlib", "simpy") if m in sys.modules])
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
-    import json
-
     from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 
     run = RunSpec(
@@ -146,6 +146,4 @@ def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
     )  # fmt: skip
     record = predict_plan(_plan(kit), kit.cluster()).record(run)
     assert record.config_id == run.config_id
-    import dataclasses
-
     json.dumps(dataclasses.asdict(record), allow_nan=False)
