@@ -49,29 +49,34 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.graph.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
+    from gnnbench_runtime.join import joined
     from gnnbench_runtime.session import run_all
 
     suite = find_suite(args.suite)
     runs = chosen(suite, only=args.only, repeats=args.repeats)
     roots = data_roots(args.data, suite.folder)
     results = Results(args.results)
+    world = joined()
+    talks = world is None or world.rank == 0
     records: list[tuple[RunRecord, bool]] = []
     session = run_all(runs, results, roots, device=args.device, retry_failed=args.retry_failed)
     with progress(suite.name, len(runs)) as advance:
         for record, kept in session:
             records.append((record, kept))
-            if not args.json:
+            if talks and not args.json:
                 word = "kept" if kept and record.status == "ok" else record.status
                 status_line(word, record.run_id, detail(record))
             advance(record.run_id)
     counts = Counter(record.status for record, _ in records)
-    if args.json:
+    if not talks:
+        pass
+    elif args.json:
         rows = [{**summary(record), "kept": kept} for record, kept in records]
         emit_json({"suite": suite.name, "results": args.results, "counts": counts, "runs": rows})
     else:
         num_kept = sum(kept for _, kept in records)
         told = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
-        print(f"{len(records)} runs: {told}; {num_kept} kept from before; records in {args.results}")
+        print(f"{len(records)} runs: {told}; {num_kept} kept; records in {args.results}")
     return int(counts["failed"] > 0)
 
 

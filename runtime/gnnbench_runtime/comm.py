@@ -34,6 +34,9 @@ from gnnbench.plan import Kind, Lane, all_reduce_bytes
 from gnnbench_runtime.recorder import Recorder, Span
 
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
+# Renamed in torch 2.13, which warns of the older names.
+_ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _LOST = ("connection", "timed out", "timeout", "broken pipe", "socket", "nccl", "remote process")
 
 
@@ -195,7 +198,7 @@ class Comm:
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(output)
-        call = dist.reduce_scatter_tensor
+        call = _REDUCE_SCATTER
         work = self._work(lane, call, (_flat(output),), (_flat(input),), outputs=(_flat(output),))
         self._now((Kind.REDUCE_SCATTER, work, name, phase, layer, op, lane, sent))
 
@@ -329,7 +332,7 @@ class Comm:
             group = self._groups[Lane.COMM]
             self._harness(
                 "harness exchange",
-                lambda: dist.all_gather_into_tensor(every, own.to(device), group=group),
+                lambda: _ALL_GATHER(every, own.to(device), group=group),
             )
             return every.cpu().view(self.world_size, -1)
 
@@ -374,7 +377,7 @@ class Comm:
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(input)
-        call = dist.all_gather_into_tensor
+        call = _ALL_GATHER
         work = self._work(lane, call, (_flat(output),), (_flat(input),), outputs=(_flat(output),))
         return (Kind.ALL_GATHER, work, name, phase, layer, op, lane, sent)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from gnnbench.errors import Unsupported
 from gnnbench_runtime.job import Job
@@ -56,7 +57,7 @@ def open_group(job: Job, rank: int, device: torch.device) -> None:
         options["device_id"] = device
     dist.init_process_group(
         "nccl" if job.backend == "nccl" else "gloo",
-        store=dist.FileStore(str(job.scratch / "rendezvous"), job.world_size),
+        store=FileStore(str(job.scratch / "rendezvous"), job.world_size),
         rank=rank,
         world_size=job.world_size,
         timeout=timedelta(seconds=max(300.0, 10 * job.run.training.timeout_s)),
@@ -70,7 +71,7 @@ def open_store_group(store: Path, rank: int, world_size: int, device: torch.devi
     options: dict[str, Any] = {"device_id": device} if nccl else {}
     dist.init_process_group(
         "nccl" if nccl else "gloo",
-        store=dist.FileStore(str(store), world_size),
+        store=FileStore(str(store), world_size),
         rank=rank,
         world_size=world_size,
         **options,

@@ -48,14 +48,8 @@ def launch(
 
     `graph` is a graph in native form; `device` is "auto", "cpu" or "cuda".
     """
-    record = RunRecord(
-        run_id=run.run_id,
-        config_id=run.config_id,
-        spec=run.to_dict(),
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        graph=graph_notes or {},
-    )
-    _clear(results.run_folder(run.run_id))
+    record = new_record(run, graph_notes or {})
+    clear(results.run_folder(run.run_id))
     results.save_run(record)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
@@ -78,6 +72,17 @@ def launch(
     return record
 
 
+def new_record(run: RunSpec, graph_notes: dict[str, Any]) -> RunRecord:
+    """Return the record of a run that begins now."""
+    return RunRecord(
+        run_id=run.run_id,
+        config_id=run.config_id,
+        spec=run.to_dict(),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        graph=graph_notes,
+    )
+
+
 def judged(record: RunRecord, verdict: Verdict) -> RunRecord:
     """Return the record with a verdict in it."""
     return dataclasses.replace(
@@ -98,13 +103,18 @@ def cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
-def _job(run: RunSpec, graph: Path, results: Results, scratch: Path, device: str) -> Job:
-    if device not in DEVICES:
-        raise Unsupported(f"device {device!r}: allowed: {', '.join(DEVICES)}")
-    devices = 0 if device == "cpu" else cuda_devices()
-    if device == "cuda" and not devices:
+def choose_device(asked: str, ranks_per_host: int) -> tuple[str, str, bool]:
+    """Return kind of device, backend, and whether ranks must share a GPU. Raises Unsupported."""
+    if asked not in DEVICES:
+        raise Unsupported(f"device {asked!r}: allowed: {', '.join(DEVICES)}")
+    devices = 0 if asked == "cpu" else cuda_devices()
+    if asked == "cuda" and not devices:
         raise Unsupported("device cuda: torch sees no CUDA device here; use --device cpu")
-    cuda = device == "cuda" or (device == "auto" and devices > 0)
+    return ("cuda", "nccl", ranks_per_host > devices) if devices else ("cpu", "gloo", False)
+
+
+def _job(run: RunSpec, graph: Path, results: Results, scratch: Path, device: str) -> Job:
+    kind, backend, practice = choose_device(device, run.ranks)
     return Job(
         run=run,
         run_folder=results.run_folder(run.run_id).absolute(),
@@ -113,9 +123,9 @@ def _job(run: RunSpec, graph: Path, results: Results, scratch: Path, device: str
         scratch=scratch,
         world_size=run.ranks,
         ranks_per_host=run.ranks,
-        device="cuda" if cuda else "cpu",
-        backend="nccl" if cuda else "gloo",
-        practice=cuda and run.ranks > devices,
+        device=kind,
+        backend=backend,
+        practice=practice,
         launcher=os.getpid(),
     )
 
@@ -170,11 +180,11 @@ def _until_end(
             return cause(ended)
         held = {rank: _memory_hint(process.pid) for rank, process in running.items()}
         beats = {rank: _alive(readers[rank].read(), job) for rank in running}
-        verdict = None if ended else hung(beats, time.perf_counter(), _timeout_s(job))
-        if verdict is not None:
+        hang = None if ended else hung(beats, time.perf_counter(), _timeout_s(job))
+        if hang is not None:
             for rank, process in running.items():
-                _ask_where(job, rank, process, verdict)
-            return verdict
+                _ask_where(job, rank, process, hang)
+            return hang
     return None
 
 
@@ -223,9 +233,7 @@ def rank_environment(rank: int, world_size: int, threads: int) -> dict[str, str]
     }
 
 
-def _ask_where(
-    job: Job, rank: int, process: subprocess.Popen[bytes], verdict: Verdict
-) -> None:
+def _ask_where(job: Job, rank: int, process: subprocess.Popen[bytes], verdict: Verdict) -> None:
     """Have a rank of a hung run write its stack into its error log."""
     before = len(_tail(job, rank))
     process.send_signal(signal.SIGUSR1)
@@ -247,7 +255,7 @@ def _timeout_s(job: Job) -> float:
     return job.run.training.timeout_s
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Remove what an earlier try of the run has left."""
     for path in (*folder.glob("ledger-rank*.csv"), *folder.glob("error-rank*.log")):
         path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ _NODES, _NODES_PER_RANK = 256, 16
 def rehearse(
     trainer_type: Callable[..., Any], approach: Approach, context: RankContext, graph: Graph
 ) -> None:
-    """Train one epoch and evaluate on the miniature of `graph`, all ranks together; keep nothing."""
+    """Train one epoch and evaluate on a miniature of `graph`, all ranks together; keep nothing."""
     run = context.run
     small = miniature(graph, max(_NODES, _NODES_PER_RANK * run.ranks))
     if approach.skip_reason(run, small) is not None:

@@ -14,6 +14,7 @@ from gnnbench.graph.formats import native
 from gnnbench.graph.graph import Graph
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import GraphRef, RunSpec
+from gnnbench_runtime.join import joined, run_joined
 from gnnbench_runtime.launch import launch
 
 _STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -31,16 +32,21 @@ def run_all(
 
     A run that ended well is kept; one that failed is kept unless `retry_failed`; one that was
     skipped or interrupted is tried again. A failing run does not stop those after it, but a full
-    disk does. Raises MissingExtra without torch.
+    disk does. Within a launch of torchrun or srun, this process becomes one of its ranks (see
+    `join`). Raises MissingExtra without torch.
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "runtime", "training")
+    world = joined()
+    if world is not None:
+        yield from run_joined(
+            list(runs), results, roots, world, device=device, retry_failed=retry_failed
+        )
+        return
     graphs = _Graphs(results, roots)
     for run in runs:
-        before = _earlier(results, run)
-        if before is not None and (
-            before.status == "ok" or (before.status == "failed" and not retry_failed)
-        ):
+        before = is_finished(results, run, retry_failed=retry_failed)
+        if before is not None:
             yield before, True
         else:
             yield run_one(run, results, graphs, device=device), False
@@ -86,11 +92,14 @@ class _Graphs:
         return self._open[key]
 
 
-def _earlier(results: Results, run: RunSpec) -> RunRecord | None:
+def is_finished(results: Results, run: RunSpec, *, retry_failed: bool) -> RunRecord | None:
+    """Return the earlier record that makes running again needless, or None."""
     try:
-        return results.load_run(run.run_id)
+        record = results.load_run(run.run_id)
     except DataError:
-        return None  # an unreadable record is no record: run again
+        return None  # an unreadable record is no record
+    finished = {"ok"} if retry_failed else {"ok", "failed"}
+    return record if record is not None and record.status in finished else None
 
 
 def _ended(run: RunSpec, results: Results, status: str, reason: str) -> RunRecord:

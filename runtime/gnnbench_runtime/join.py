@@ -1,0 +1,278 @@
+"""Joining: ranks that torchrun or srun has started train together, without a launcher of ours.
+
+Every rank runs the same command; rank 0 decides what is to be done and writes the records. The
+process group lives as long as the command, so a failing rank ends the launch: it saves the failed
+record and leaves; torchrun or srun ends the others, and the same command takes up the suite again.
+A results folder that all ranks see is needed for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from gnnbench import registry
+from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, SpecError, Unsupported
+from gnnbench.graph import source
+from gnnbench.graph.formats import native
+from gnnbench.results import Results, RunRecord
+from gnnbench.spec import RunSpec
+from gnnbench_runtime.job import Job
+from gnnbench_runtime.launch import choose_device, clear, judged, new_record
+from gnnbench_runtime.merge import merge
+from gnnbench_runtime.pulse import Pulse, PulseReader
+from gnnbench_runtime.watchdog import Verdict, hung
+
+_NOTE = "joined ranks live on between runs, so memory baselines include earlier runs"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class World:
+    """This process among those that a launcher has started."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def joined() -> World | None:
+    """Return the world that torchrun or srun has put this process in, or None.
+
+    A batch script itself is no task of a Slurm step, so it is not taken for one.
+    """
+    for names in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+    ):
+        values = [os.environ.get(name, "") for name in names]
+        if values[0].isdigit() and values[1].isdigit() and int(values[1]) > 1:
+            rank, size = int(values[0]), int(values[1])
+            # Slurm writes "4(x2)" or "4,3"; what differs between nodes is the exception.
+            local_size = values[3].split("(")[0].split(",")[0]
+            local = int(values[2]) if values[2].isdigit() else rank
+            return World(rank, size, local, int(local_size) if local_size.isdigit() else size)
+    return None
+
+
+def run_joined(
+    runs: Sequence[RunSpec],
+    results: Results,
+    roots: Sequence[Path],
+    world: World,
+    *,
+    device: str = "auto",
+    retry_failed: bool = False,
+) -> Iterator[tuple[RunRecord, bool]]:
+    """Yield the records of the runs that fit this world, the same on every rank.
+
+    Raises RunFailed when a rank fails, after saving the record.
+    """
+    import torch.distributed as dist
+
+    harness = _open(world, device, max([run.training.timeout_s for run in runs], default=120.0))
+    try:
+        for run in runs:
+            before = harness.first(lambda run=run: _kept(results, run, retry_failed))
+            if before is not None:
+                yield RunRecord(**before), True
+            elif run.ranks != world.size:
+                reason = f"this launch has {world.size} ranks, the run asks for {run.ranks}"
+                yield judged(new_record(run, {}), Verdict("skipped", reason)), False
+            else:
+                yield _together(run, results, roots, harness, device), False
+    finally:
+        dist.destroy_process_group()
+
+
+class _Harness:
+    """The ranks' agreement outside of runs."""
+
+    def __init__(self, world: World, comm: Any) -> None:
+        self.world, self.comm = world, comm
+
+    def first(self, decide: Any) -> Any:
+        """Return on every rank what rank 0 finds; its error is raised on every rank."""
+        said = self._try(decide) if self.world.rank == 0 else None
+        return self._told(self.comm.exchange(said)[:1])
+
+    def each(self, work: Any) -> Any:
+        """Work on every rank; an error of any is raised on every rank. Returns rank 0's result."""
+        return self._told(self.comm.exchange(self._try(work)))
+
+    @staticmethod
+    def _try(work: Any) -> dict[str, Any]:
+        try:
+            return {"value": work()}
+        except GnnbenchError as error:
+            status = "skipped" if isinstance(error, Unsupported | MissingExtra) else "failed"
+            return {"error": " ".join(str(error).split()), "status": status}
+
+    @staticmethod
+    def _told(said: list[Any]) -> Any:
+        for one in said:
+            if one and "error" in one:
+                raise _CannotRun(Verdict(one["status"], one["error"]))
+        return said[0]["value"]
+
+
+class _CannotRun(Exception):
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+
+def _open(world: World, device: str, timeout_s: float) -> _Harness:
+    import torch
+    import torch.distributed as dist
+
+    from gnnbench_runtime.comm import Comm
+    from gnnbench_runtime.recorder import Recorder
+
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise SpecError(f"{name} is not set: export it before srun (see recipes/suite.sbatch)")
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    kind, backend, practice = choose_device(device, world.local_size)
+    if kind == "cuda":
+        from gnnbench_runtime.device import practice_environment
+
+        if practice:
+            os.environ.update(practice_environment(world.rank))
+        torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+    dist.init_process_group(
+        backend,
+        init_method="env://",
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
+    )
+    here = torch.device(kind)
+    if kind == "cuda":
+        here = torch.device("cuda", torch.cuda.current_device())
+    comm = Comm(Recorder(here), rank=world.rank, world_size=world.size, device=here)
+    return _Harness(world, comm)
+
+
+def _kept(results: Results, run: RunSpec, retry_failed: bool) -> dict[str, Any] | None:
+    from gnnbench_runtime.session import is_finished
+
+    before = is_finished(results, run, retry_failed=retry_failed)
+    return None if before is None else dataclasses.asdict(before)
+
+
+def _together(
+    run: RunSpec, results: Results, roots: Sequence[Path], harness: _Harness, device: str
+) -> RunRecord:
+    world = harness.world
+    record = new_record(run, {})
+    begin = time.monotonic()
+    cache = results.folder / "cache"
+
+    def prepare() -> str:
+        approach = registry.approach(run.approach)
+        folder = source.native_folder(run.graph, roots, cache)
+        graph = native.load(folder)
+        reason = approach.skip_reason(run) or approach.skip_reason(run, graph)
+        if reason is not None:
+            raise Unsupported(reason)
+        approach.prepare(graph, run, results.cache("shared").absolute())
+        record.graph = source.describe(graph, run.graph)
+        return str(folder.absolute())
+
+    try:
+        harness.first(prepare)  # the others find it done, where they see the same folder
+        folder = Path(harness.each(prepare))
+    except _CannotRun as error:
+        record = judged(record, error.verdict)
+        if world.rank == 0:
+            results.save_run(record)
+        return record
+    run_folder = results.run_folder(run.run_id)
+    if world.rank == 0:
+        clear(run_folder)
+        results.save_run(record)
+    harness.comm.sync()
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
+        kind, backend, practice = choose_device(device, world.local_size)
+        job = Job(
+            run=run,
+            run_folder=run_folder.absolute(),
+            graph=folder,
+            cache=results.cache("shared").absolute(),
+            scratch=Path(scratch),
+            world_size=world.size,
+            ranks_per_host=world.local_size,
+            device=kind,
+            backend=backend,
+            practice=practice,
+            note=_NOTE,
+        )
+        part = _perform(job, world.rank, record, results)
+    record = merge(record, harness.comm.exchange(part))
+    record.wall_s = time.monotonic() - begin
+    if world.rank == 0:
+        results.save_run(record)
+    return record
+
+
+def _perform(job: Job, rank: int, record: RunRecord, results: Results) -> dict[str, Any]:
+    """Train as this rank; a failure is saved and raised as RunFailed."""
+    from gnnbench_runtime.worker import failure, perform
+
+    pulse = Pulse(job.pulse(rank))
+    try:
+        with _SelfWatch(job, rank, record, results):
+            return perform(job, rank, pulse, group_is_open=True)
+    except Exception as error:
+        said = failure(error, pulse)
+        with job.error_log(rank).open("w", encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+        verdict = Verdict("failed", said["reason"], rank, said["phase"])
+        _save_failure(verdict, said["kind"], record, results)
+        raise RunFailed(said["reason"], rank=rank, phase=said["phase"]) from error
+
+
+def _save_failure(verdict: Verdict, kind: str, record: RunRecord, results: Results) -> None:
+    """Save a failed record, unless this is a consequence of a failure that is recorded already."""
+    earlier = results.load_run(record.run_id)
+    if kind == "peer" and earlier is not None and earlier.status == "failed":
+        return
+    results.save_run(judged(record, verdict))
+
+
+class _SelfWatch:
+    """A thread that ends this rank when its own steps stop, for there is no launcher to do it."""
+
+    def __init__(self, job: Job, rank: int, record: RunRecord, results: Results) -> None:
+        self._job, self._rank, self._record, self._results = job, rank, record, results
+        self._reader = PulseReader(job.pulse(rank))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="self-watch")
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *details: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._reader.close()
+
+    def _watch(self) -> None:
+        timeout_s = self._job.run.training.timeout_s
+        while not self._stop.wait(min(1.0, timeout_s / 4)):
+            beat = self._reader.read()
+            if beat.in_collective:  # another rank's fault; its own watch will say so
+                continue
+            verdict = hung({self._rank: beat}, time.perf_counter(), timeout_s)
+            if verdict is not None:
+                _save_failure(verdict, "hung", self._record, self._results)
+                os._exit(1)
