@@ -9,6 +9,7 @@ Units: coefficients `*_s` are seconds, `s_per_*` seconds per counted thing, shap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -91,15 +92,15 @@ def _gemm(f: Facts, _: Shapes) -> Floats:
 
 def _rows(f: Facts, p: Shapes) -> Floats:
     """Elements, entries with costly arithmetic (a softmax's), and bytes by where they lie."""
-    missed = f.bytes * miss_rate(f.bytes, p["cache_bytes"])
+    missed = f.bytes * miss_rate(f.bytes, p.get("cache_bytes", math.inf))
     return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, steps=len(f))
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
     """Source traffic at the speed of the cache level that the working set fits in."""
     traffic = f.nonzeros * f.row_bytes(p.get("line_bytes", 64.0))
-    near = miss_rate(f.source_bytes, p["near_cache_bytes"])
-    far = miss_rate(f.source_bytes, p["cache_bytes"])
+    near = miss_rate(f.source_bytes, p.get("near_cache_bytes", math.inf))
+    far = miss_rate(f.source_bytes, p.get("cache_bytes", math.inf))
     out = f.rows * f.width * f.element_bytes
     return _columns(
         1.0, f.rows, f.nonzeros, traffic, traffic * near, traffic * far, out, steps=len(f)
@@ -108,14 +109,14 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
 
 def _gather(f: Facts, p: Shapes) -> Floats:
     traffic = f.rows * f.row_bytes(p.get("line_bytes", 64.0))
-    near = miss_rate(f.source_bytes, p["near_cache_bytes"])
-    far = miss_rate(f.source_bytes, p["cache_bytes"])
+    near = miss_rate(f.source_bytes, p.get("near_cache_bytes", math.inf))
+    far = miss_rate(f.source_bytes, p.get("cache_bytes", math.inf))
     return _columns(1.0, f.rows, traffic, traffic * near, traffic * far, steps=len(f))
 
 
 def _sample(f: Facts, p: Shapes) -> Floats:
     # Each distinct vertex found touches about one line of the index arrays.
-    missed = f.nonzeros * miss_rate(f.source_rows * 64.0, p["cache_bytes"])
+    missed = f.nonzeros * miss_rate(f.source_rows * 64.0, p.get("cache_bytes", math.inf))
     return _columns(1.0, f.rows, f.nonzeros, missed, f.source_rows, steps=len(f))
 
 

@@ -17,9 +17,10 @@ from gnnbench.cluster import Cluster, Device, OpModel, grade
 from gnnbench.costs.facts import Facts, Floats
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
-from gnnbench.plan import COMMUNICATION, Kind, Lane, Step
+from gnnbench.plan import COMMUNICATION, Kind, Lane, Phase, Step
 
 GAP_OP = "gap"
+"""The calibrated time between one step and the next, which no step's duration holds."""
 BORROWED_RADIUS = 0.5
 """A constant taken from another operation of the same kind: within a factor of 1.65."""
 
@@ -68,9 +69,7 @@ class Durations:
         self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
         self.classes: dict[str, CostClass] = {}
         self._models = _choose(cluster, co_located)
-        # What a framework spends between two steps was calibrated apart from the steps.
-        gap = self._models.get(GAP_OP)
-        self._gap_s = gap.params.get("t0_s", 0.0) if gap is not None else 0.0
+        self.gap_s = self._gap()
 
     def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
         """Seconds and cost class of each step. Communication between ranks counts as zero here."""
@@ -83,10 +82,21 @@ class Durations:
         for (op, kind, hosted), index in groups.items():
             cost, values = self._op(op, kind, hosted, [steps[i] for i in index])
             self.classes[cost.name] = cost
-            out[index] = values + self._gap_s
+            out[index] = values
             for i in index:
                 labels[i] = cost.name
         return out, labels
+
+    def _gap(self) -> float:
+        """Seconds that a framework spends between two steps, calibrated apart from the steps."""
+        model = self._models.get(GAP_OP)
+        if model is None:
+            return 0.0
+        self.classes[GAP_OP] = CostClass(GAP_OP, grade(model.status), model.radius)
+        once = Step(
+            name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.HOST, phase=Phase.LOAD, rows=1
+        )
+        return float(op_seconds(model, Facts.of([once]))[0])
 
     def _op(self, op: str, kind: Kind, hosted: bool, steps: list[Step]) -> tuple[CostClass, Floats]:
         on_cpu = hosted or self.cluster.device.kind == "cpu"
@@ -144,6 +154,8 @@ def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
             else min(models, key=lambda m: m.co_located)
         )
     for model in list(chosen.values()):
+        if model.op == GAP_OP:
+            continue
         key = f"kind:{model.kind}"
         if key not in chosen or chosen[key].points < model.points:
             chosen[key] = model

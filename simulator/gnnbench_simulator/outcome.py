@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from gnnbench.costs.facts import Floats
 from gnnbench.ledger import Row
 from gnnbench.plan import Step
-from gnnbench_simulator.program import Block, Program
+from gnnbench_simulator.program import Block, Mode, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,17 @@ def _rows(program: Program, span: Span, rank: int) -> Iterable[Row]:
     steps = plan.iterations[index][rank]
     column = _column(program, index, rank)
     epoch, within = divmod(span.iteration, plan.iterations_per_epoch)
-    alone = float(span.block.total[column])
-    elapsed = span.end_s - span.ready_s
-    # Contention stretches the steps of a block alike.
-    stretch = elapsed / alone if alone > 0 and len(span.block.steps) > 1 else 1.0
+    block = span.block
+    alone, elapsed = float(block.total[column]), span.end_s - span.ready_s
+    # Contention stretches the steps of a block alike; a collective or transfer waits as well.
+    stretch = elapsed / alone if alone > 0 and block.mode is Mode.LOCAL else 1.0
+    gap = block.gap_s / len(block.steps) * stretch
     start = span.ready_s
-    for place, step in enumerate(span.block.steps):
-        step_s = float(span.block.seconds[place, column]) * stretch
-        if len(span.block.steps) == 1:
-            step_s = elapsed
+    for place, step in enumerate(block.steps):
+        local = block.mode is Mode.LOCAL
+        step_s = float(block.seconds[place, column]) * stretch if local else elapsed - gap
         yield _row(steps[step], epoch, within, start, step_s)
-        start += step_s
+        start += step_s + gap
 
 
 def _column(program: Program, index: int, rank: int) -> int:

@@ -41,6 +41,8 @@ class Block:
     seconds    per step and rank (steps, ranks); of a collective, the transfer without waiting
     groups     of a collective: which entry of `Iteration.groups` each rank of the class is in
     sequence   of a collective: its place among the group's collectives of the iteration
+    gap_s      time after the steps that belongs to none of them, calibrated like an operation
+    total      per rank, all steps and their gaps
     pool       what the work occupies: "cores" of the host, its "device"s, or "" (neither)
     """
 
@@ -56,6 +58,7 @@ class Block:
     groups: Ints | None = None
     sequence: int = 0
     pool: str = ""
+    gap_s: float = 0.0
     total: Floats = field(default_factory=lambda: np.zeros(0))
 
 
@@ -231,7 +234,17 @@ def _compile(
             elif not labels[place]:
                 labels[place] = step.kind.value
         blocks = list(
-            _blocks(programs[0], ranks, table, published, shared, collectives, fuse, cluster)
+            _blocks(
+                programs[0],
+                ranks,
+                table,
+                published,
+                shared,
+                collectives,
+                fuse,
+                cluster,
+                durations.gap_s,
+            )
         )
         classes.append(
             RankClass(
@@ -295,6 +308,7 @@ def _blocks(
     collectives: _Collectives,
     fuse: bool,
     cluster: Cluster,
+    gap_s: float,
 ) -> Iterable[Block]:
     lanes = {step.name: step.lane for step in template}
     open_block: dict[Lane, Block] = {}
@@ -333,7 +347,8 @@ def _blocks(
             block.groups = np.array([number for number, _ in keys])
             block.sequence = keys[0][1]
     for block in blocks:
-        block.total = block.seconds.sum(axis=0)
+        block.gap_s = gap_s * len(block.steps)
+        block.total = block.seconds.sum(axis=0) + block.gap_s
     return blocks
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
 from gnnbench.plan import Lane
+from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.order import evaluation_order
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Ints, Iteration, Mode, Program, RankClass
@@ -204,6 +205,7 @@ class _Replay:
                 [self.factors.get(cls.labels[s], np.ones(self.draws)) for s in block.steps]
             )
             duration: Floats = np.einsum("sr,sd->rd", block.seconds, scale)
+            duration += block.gap_s * self.factors.get(GAP_OP, np.ones(self.draws))
         else:
             duration = block.total[:, None]
         return _Part(block, cls.ranks, select, duration)

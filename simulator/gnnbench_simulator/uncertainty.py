@@ -15,6 +15,7 @@ import numpy as np
 from gnnbench.cluster import weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
+from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
@@ -86,6 +87,9 @@ def work_by_class(program: Program) -> dict[str, Floats]:
     for iteration, count in zip(program.iterations, counts.tolist(), strict=True):
         for cls in iteration.classes:
             for block in cls.blocks:
+                if block.gap_s > 0:
+                    totals.setdefault(GAP_OP, np.zeros(program.world_size))
+                    totals[GAP_OP][cls.ranks] += count * block.gap_s
                 for row, step in zip(block.seconds, block.steps, strict=True):
                     label = cls.labels[step]
                     table = totals.setdefault(label, np.zeros(program.world_size))

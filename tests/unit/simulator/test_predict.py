@@ -147,3 +147,14 @@ def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
     record = predict_plan(_plan(kit), kit.cluster()).record(run)
     assert record.config_id == run.config_id
     json.dumps(dataclasses.asdict(record), allow_nan=False)
+
+
+def test_the_time_between_steps_counts_for_the_epoch_and_for_no_step(kit: Any) -> None:
+    gap = OpModel(op="gap", kind="host", form="rows", params={"s_per_row": 0.5})
+    cluster = kit.cluster(ops=(*kit.cluster().ops, gap))
+    plan = kit.plan((kit.work("a", 2), kit.work("b", 3)), epochs=2)
+    p = predict_plan(plan, cluster)
+    assert p.epochs_s == pytest.approx([6.0, 6.0])
+    spans = [(row.start_s, row.duration_s) for row in p.ledgers[0]]
+    assert spans == pytest.approx([(0.0, 2.0), (2.5, 3.0), (6.0, 2.0), (8.5, 3.0)])
+    assert p.work == {"work": pytest.approx(5.0), "gap": pytest.approx(1.0)}
