@@ -29,6 +29,7 @@ class Comparison:
     measured_epoch_s      median over non-warm-up epochs within a repeat, then over repeats
     repeat_spread         half the range of the repeats' medians over their median
     epoch_spread          half the interquartile range of a repeat's epochs over their median
+    beyond                why the prediction goes beyond the cluster as described, if it does
     ratio, error          predicted / measured, and that minus one
     inside_interval       the measured median lies in the predicted 90 % interval
     volumes, bytes_equal  bytes sent by kind and phase; whether each of them is the same integer
@@ -63,6 +64,7 @@ class Comparison:
     predicted_high_s: float | None = None
     grade: str = ""
     method: str = ""
+    beyond: str = ""
     exact: bool | None = None
     basis: str = ""
     ratio: float | None = None
@@ -178,6 +180,8 @@ def _row(
         row["reason"] = prediction.reason
     usable = prediction if prediction is not None and prediction.status == "ok" else None
     row |= _side_by_side(row, done, usable)
+    if usable is not None and row.get("phases_measured"):
+        row["phases_predicted"] = _phases_alike(results, usable, row["phases_predicted"])
     row["volumes"] = compare_volumes(
         [run.epochs for run in done], usable.bytes if usable is not None else None
     )
@@ -256,6 +260,7 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
         "prediction_reason": record.reason,
         "grade": record.grade,
         "method": record.method,
+        "beyond": str(record.notes.get("beyond", "")),
         "exact": record.exact,
         "basis": record.basis,
     }
@@ -265,6 +270,18 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
         if record.high_s > 0:
             row |= {"predicted_low_s": record.low_s, "predicted_high_s": record.high_s}
     return row
+
+
+def _phases_alike(
+    results: Results, prediction: PredictionRecord, fallback: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Predicted phases over the same lanes and epochs as the measured ones.
+
+    The record's own sum may hold lanes that work beside the rank.
+    """
+    folder = results.prediction_folder(prediction.config_id, prediction.cluster)
+    warmup = int((prediction.spec.get("training") or {}).get("warmup_epochs", 0))
+    return phase_seconds(folder, warmup_epochs=warmup) or fallback
 
 
 def _side_by_side(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from gnnbench.results import PredictionRecord
 from gnnbench_reports import numbers
 from gnnbench_reports.markup import Column, Html, element, joined, table
 from gnnbench_reports.study import Study
@@ -24,6 +25,10 @@ def environment(study: Study) -> Html | None:
         if inexact:
             basis = _distinct(record.basis for record in chosen if not record.exact)
             facts.append(("sizes estimated", f"in {inexact} predictions: {basis}"))
+        beyond = [record.notes["beyond"] for record in chosen if record.notes.get("beyond")]
+        if beyond:
+            facts.append(("beyond the cluster", f"{len(beyond)} predictions: {beyond[0]}, ..."))
+        facts += _weightiest(chosen)
     if study.summary.probe_ratio is not None:
         ratio = numbers.factor(study.summary.probe_ratio)
         facts.append(("machine speed", f"the probe kernel took {ratio} its time at calibration"))
@@ -42,6 +47,23 @@ def environment(study: Study) -> Html | None:
         "measured here come with an interval that was earned here.",
     )
     return joined([intro, table(columns, facts)])
+
+
+def _weightiest(records: Iterable[PredictionRecord]) -> list[tuple[str, str]]:
+    """Say which kinds of work the predicted times consist of: their constants matter most."""
+    totals: dict[str, float] = {}
+    for record in records:
+        work = record.notes.get("work_s") or {}
+        whole = sum(work.values())
+        for kind, spent in work.items():
+            if whole > 0:
+                totals[kind] = totals.get(kind, 0.0) + spent / whole
+    if not totals:
+        return []
+    whole = sum(totals.values())
+    top = sorted(totals.items(), key=lambda pair: -pair[1])[:3]
+    shares = ", ".join(f"{kind} {numbers.percent(part / whole)}" for kind, part in top)
+    return [("depends most on", f"{shares} of the predicted work; measured by gnnbench calibrate")]
 
 
 def _facts(kind: str, tables: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -84,9 +84,9 @@ def _document(title: str, body: Html) -> str:
     return f"<!DOCTYPE html>\n{markup.text}\n"
 
 
-def _figure(drawing: Drawing) -> Html:
+def _figure(drawing: Drawing) -> Html | None:
     if drawing.svg is None:
-        return Html("")
+        return None
     links = joined([link(path, path.rsplit(".", 1)[-1].upper()) for path in drawing.files], " ")
     svg, width_pt = inline_svg(drawing.svg)
     kind = "sheet column" if width_pt < 300 else "sheet"

@@ -15,6 +15,7 @@ from gnnbench_reports.compare import Comparison
 from gnnbench_reports.page import Drawing, page
 from gnnbench_reports.study import Study, read_study
 from gnnbench_reports.summary import error_table
+from gnnbench_reports.traces import write_traces
 
 FORMATS = ("svg", "pdf", "png")
 
@@ -47,6 +48,8 @@ def write_report(
         drawings.append(_draw(study, name, out))
         drawn(name)
     files = _tables(study, out)
+    traces = write_traces(study, out / "traces")
+    files |= {f"traces/{name}": what for name, what in traces.items()}
     path = out / "index.html"
     write_text(path, page(study, drawings, files))
     return path

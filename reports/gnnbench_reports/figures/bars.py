@@ -67,12 +67,12 @@ def draw_bars(
     used = [name for name in colours if name in set(frame[part])]
     handles: list[Any] = [Patch(facecolor=colours[n], label=drawing.printable(n)) for n in used]
     sides = set(frame["side"])
+    where = (" (upper bar)", " (lower)") if len(sides) > 1 else ("", "")
     if "measured" in sides:
-        handles.append(Patch(facecolor="#777777", label="measured (upper bar)"))
+        handles.append(Patch(facecolor="#777777", label=f"measured{where[0]}"))
     if "predicted" in sides:
-        handles.append(
-            Patch(facecolor="#777777", edgecolor="white", hatch="//////", label="predicted (lower)")
-        )
+        label = f"predicted{where[1]}"
+        handles.append(Patch(facecolor="#777777", edgecolor="white", hatch="//////", label=label))
     if "mark" in frame and frame["mark"].notna().any():
         handles.append(
             Line2D([], [], color="black", marker="|", ls="", ms=7, mew=1.2, label="epoch time")
@@ -108,9 +108,14 @@ def _panel(
                 fontsize=6, color="#888888",
             )  # fmt: skip
     height = BAR_IN / SLOT_IN
+    if group["side"].nunique() == 1:
+        height *= 1.7
+        offset = {side: 0.0 for side in SIDES}
+    else:
+        offset = {"measured": -0.56 * height, "predicted": 0.56 * height}
     highest = 0.0
     for (approach, ranks, side), bar in group.groupby(["approach", "ranks", "side"], sort=False):
-        y = place[approach, int(ranks)] + (-0.5 if side == "measured" else 0.5) * height * 1.12
+        y = place[approach, int(ranks)] + offset[side]
         amounts = dict(zip(bar[part], bar[value], strict=True))
         end = 0.0
         for name in colours:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLUMN_IN, PAGE_IN = 3.3, 6.9
 MAX_COLUMNS = 4
+PNG_DPI = 200
 STYLE = Path(__file__).parents[1] / "styles" / "gnnbench.mplstyle"
 
 # Okabe and Ito's palette, told apart under the common colour deficiencies; black is for `single`.
@@ -123,8 +124,22 @@ def panels(
     for key in ordered:
         row, column = place[key]
         axes[key] = figure.add_subplot(grid[row, column])
-        axes[key].set_title(f"{printable(key[0], 24)} · {printable(key[1], 16)}")
+        axes[key].set_title(_title(key, int(_axes_width_in(axes[key]) / 0.05)))
     return figure, axes
+
+
+def _title(key: Key, limit: int) -> str:
+    """Graph and model within so many characters; the graph's name gives way first."""
+    model = printable(key[1], max(limit // 3, 8))
+    return f"{printable(key[0], max(limit - len(model) - 3, 8))} · {model}"
+
+
+def _axes_width_in(panel: Axes) -> float:
+    """Width that a panel will have, less its tick labels, before the layout is solved."""
+    spec = panel.get_subplotspec()
+    figure: Any = panel.figure
+    assert spec is not None, "panels are made on a grid"
+    return float(figure.get_figwidth()) / spec.get_gridspec().ncols - 0.45
 
 
 def is_matrix(keys: Iterable[Key]) -> bool:
@@ -204,7 +219,7 @@ def linear_axis(panel: Axes, kind: str, highest: float) -> None:
 
     top = highest if highest > 0 else 1.0
     unit = _unit(top, kind)
-    step = _round_step(top / unit / 4) * unit
+    step = _round_step(top / unit / min(_axes_width_in(panel) / 0.42, 5)) * unit
     count = int(top * 1.05 / step)
     panel.set_xlim(0, top * 1.07)
     panel.xaxis.set_major_locator(FixedLocator([step * at for at in range(count + 1)]))
@@ -239,14 +254,27 @@ def _round_step(rough: float) -> float:
 
 
 def save(figure: Figure, kind: str) -> bytes:
-    """Return the figure as "pdf", "svg" or "png", the same bytes every time."""
-    undated: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None},
-        "svg": {"Date": None},
-        "png": {},
-    }
+    """Return the figure as "pdf", "svg" or "png", the same bytes every time.
+
+    Canvases are asked directly: `savefig` draws everything twice, and would solve the layout anew.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     target = io.BytesIO()
-    figure.savefig(target, format=kind, metadata=undated[kind])
-    # The layout is settled by the first save; solving it again for each format is slow.
-    figure.set_layout_engine("none")
+    if kind == "pdf":
+        pdf: Any = FigureCanvasPdf(figure)
+        pdf.print_pdf(target, metadata={"CreationDate": None})
+    elif kind == "svg":
+        svg: Any = FigureCanvasSVG(figure)
+        svg.print_svg(target, metadata={"Date": None})
+    else:
+        figure.set_dpi(PNG_DPI)
+        png: Any = FigureCanvasAgg(figure)
+        png.print_png(target)
     return target.getvalue()

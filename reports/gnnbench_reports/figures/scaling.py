@@ -17,7 +17,8 @@ TITLE = "Epoch time over ranks"
 CAPTION = (
     "Seconds per epoch over the number of ranks, both axes logarithmic; lower is better. Filled "
     "markers are measured medians with the range of their repeats, lines are predictions with "
-    "their 90 % interval. The dotted line is perfect scaling: the one-rank time of single "
+    "their 90 % interval, dashed where they need more hosts than "
+    "the cluster is described for. The dotted line is perfect scaling: the one-rank time of single "
     "(without it, of the slowest approach) divided by the ranks. Crosses on the lower edge are "
     "configurations that were skipped or failed."
 )
@@ -38,6 +39,7 @@ def data(study: Study) -> Any:
         "predicted_epoch_s": [row.predicted_epoch_s for row in study.rows],
         "predicted_low_s": [row.predicted_low_s for row in study.rows],
         "predicted_high_s": [row.predicted_high_s for row in study.rows],
+        "beyond": [row.beyond for row in study.rows],
     }
     frame = pd.DataFrame(columns)
     numeric = [name for name in frame if name.endswith("_s") or name == "repeat_spread"]
@@ -114,7 +116,12 @@ def _predicted(panel: Axes, series: Any, look: drawing.Look) -> None:
         return
     low, high = series["predicted_low_s"], series["predicted_high_s"]
     if len(series) > 1:
-        panel.plot(series["ranks"], series["predicted_epoch_s"], color=look.colour)
+        within = series[series["beyond"] == ""]
+        outside = series[(series["beyond"] != "").to_numpy() | (series.index == within.index.max())]
+        panel.plot(within["ranks"], within["predicted_epoch_s"], color=look.colour)
+        panel.plot(
+            outside["ranks"], outside["predicted_epoch_s"], color=look.colour, ls=(0, (3, 1.5))
+        )
         panel.fill_between(series["ranks"], low, high, color=look.colour, alpha=0.16, lw=0)
         return
     # One point makes no line: a short bar at the prediction, a thin one over its interval.

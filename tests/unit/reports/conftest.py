@@ -248,6 +248,6 @@ def fabricator(tmp_path: Path) -> Fabricator:
     return Fabricator(tmp_path / "results")
 
 
-@pytest.fixture
-def make_fabricator(tmp_path: Path) -> Callable[[str], Fabricator]:
-    return lambda name: Fabricator(tmp_path / name)
+@pytest.fixture(scope="session")
+def make_fabricator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Fabricator]:
+    return lambda name: Fabricator(tmp_path_factory.mktemp(name))

@@ -1,0 +1,69 @@
+"""The commands `compare` and `report`, from the command line inwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnbench.cli import main
+
+
+def folder(fabricator: Any) -> str:
+    fabricator.whole_suite(graphs=("cora",), models=("gcn",), predicted=(1, 2), repeats=2)
+    return str(fabricator.results.folder)
+
+
+def test_compare_prints_one_line_per_configuration_and_the_verdict(
+    fabricator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", folder(fabricator)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:7]].count("ok") == 5
+    assert any(
+        line.startswith("Over 5 configurations both measured and predicted") for line in lines
+    )
+    assert any("single uses 1 rank, not 2" in line for line in lines)
+
+
+def test_compare_json_has_a_row_per_configuration_with_both_worlds(
+    fabricator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", folder(fabricator), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["summary"]["num_compared"] == 5
+    rows = {(row["approach"], row["ranks"]): row for row in document["rows"]}
+    row = rows["partition", 2]
+    assert row["ratio"] == pytest.approx(row["predicted_epoch_s"] / row["measured_epoch_s"])
+    assert row["bytes_equal"] is True
+    assert {volume["kind"] for volume in row["volumes"]} == {"all_reduce", "all_to_all"}
+    assert rows["single", 2]["status"] == "skipped"
+
+
+def test_report_prints_where_the_page_is(
+    fabricator: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "elsewhere"
+    assert main(["report", folder(fabricator), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "index.html")
+    assert (out / "index.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_folder_that_is_not_there_is_one_line_and_not_made(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "nowhere"
+    assert main([command, str(missing)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not missing.exists()
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_cluster_without_predictions_is_one_line(
+    command: str, fabricator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, folder(fabricator), "--cluster", "bnech"]) == 2
+    assert "did you mean 'bench'" in capsys.readouterr().err

@@ -1,0 +1,163 @@
+"""Runs and predictions meet in one row per configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gnnbench.errors import DataError, UnknownName
+from gnnbench_reports.compare import Comparison, compare
+
+
+def only(rows: list[Comparison]) -> Comparison:
+    assert len(rows) == 1
+    return rows[0]
+
+
+def epochs(*seconds: float, **more: Any) -> list[dict[str, Any]]:
+    return [{"epoch": at, "seconds": s, "loss": 1.0, **more} for at, s in enumerate(seconds)]
+
+
+def test_warm_up_epochs_do_not_count(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(), epochs=epochs(100.0, 2.0, 3.0, 4.0))
+    assert only(compare(fabricator.results)).measured_epoch_s == 3.0
+
+
+def test_epochs_that_are_all_warm_up_count_after_all(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(), epochs=epochs(5.0))
+    assert only(compare(fabricator.results)).measured_epoch_s == 5.0
+
+
+def test_repeats_are_pooled_by_the_median_of_their_medians(fabricator: Any) -> None:
+    for repeat, seconds in enumerate((1.0, 1.1, 1.6)):
+        fabricator.run(fabricator.spec(repeat=repeat), epochs=epochs(9.0, seconds, seconds))
+    row = only(compare(fabricator.results))
+    assert row.repeats == 3
+    assert row.measured_epoch_s == pytest.approx(1.1)
+    assert row.repeat_spread == pytest.approx(0.3 / 1.1)
+
+
+def test_one_repeat_has_no_repeat_spread(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec())
+    assert only(compare(fabricator.results)).repeat_spread is None
+
+
+def test_error_ratio_and_interval_come_from_the_medians(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(), seconds=1.0)
+    fabricator.prediction(fabricator.spec(), seconds=1.25, low_s=1.1, high_s=1.4)
+    row = only(compare(fabricator.results))
+    assert row.ratio == pytest.approx(1.25)
+    assert row.error == pytest.approx(0.25)
+    assert row.inside_interval is False
+    assert row.grade == "measured"
+
+
+def test_a_slower_machine_is_taken_out_of_the_speed_adjusted_error(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(), seconds=1.2, probe={"before_s": 0.011, "after_s": 0.013})
+    fabricator.prediction(fabricator.spec(), seconds=1.0, probe_s=0.010)
+    row = only(compare(fabricator.results))
+    assert row.probe_ratio == pytest.approx(1.2)
+    assert row.speed_adjusted_error == pytest.approx(0.0)
+
+
+def test_runs_and_predictions_without_a_partner_both_appear(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(ranks=1))
+    fabricator.prediction(fabricator.spec(ranks=64))
+    rows = {row.ranks: row for row in compare(fabricator.results)}
+    assert (rows[1].status, rows[1].measured, rows[1].predicted) == ("ok", True, False)
+    assert (rows[64].status, rows[64].measured, rows[64].predicted) == ("predicted", False, True)
+
+
+def test_a_failed_configuration_says_where_and_why(fabricator: Any) -> None:
+    fabricator.run(
+        fabricator.spec(),
+        status="failed",
+        reason="out of memory",
+        failed_rank=1,
+        failed_phase="backward",
+    )
+    row = only(compare(fabricator.results))
+    assert (row.status, row.reason, row.failed_rank) == ("failed", "out of memory", 1)
+    assert not row.measured
+
+
+def test_one_finished_repeat_is_enough_and_the_lost_one_is_told(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(repeat=0))
+    fabricator.run(fabricator.spec(repeat=1), status="failed", reason="rank 0 died")
+    row = only(compare(fabricator.results))
+    assert (row.status, row.repeats) == ("ok", 1)
+    assert row.reason == "1 of 2 repeats failed: rank 0 died"
+
+
+def test_an_unfinished_run_gives_no_time(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec(), status="running")
+    row = only(compare(fabricator.results))
+    assert row.status == "running"
+    assert not row.measured
+
+
+def test_a_prediction_that_could_not_be_made_gives_its_reason(fabricator: Any) -> None:
+    fabricator.prediction(fabricator.spec(), status="skipped", reason="needs 2 hosts", epoch_s=0.0)
+    row = only(compare(fabricator.results))
+    assert (row.status, row.reason, row.predicted) == ("skipped", "needs 2 hosts", False)
+
+
+def test_the_measured_grade_is_preferred_among_clusters(fabricator: Any) -> None:
+    spec = fabricator.spec()
+    fabricator.run(spec)
+    fabricator.prediction(spec, cluster="a_datasheet", grade="datasheet")
+    fabricator.prediction(spec, cluster="z_calibrated", grade="measured")
+    assert only(compare(fabricator.results)).cluster == "z_calibrated"
+    assert only(compare(fabricator.results, "a_datasheet")).grade == "datasheet"
+
+
+def test_an_unknown_cluster_is_answered_with_those_there_are(fabricator: Any) -> None:
+    fabricator.prediction(fabricator.spec(), cluster="desk")
+    with pytest.raises(UnknownName, match="did you mean 'desk'"):
+        compare(fabricator.results, "dask")
+
+
+def test_memory_is_that_of_the_neediest_rank_with_the_workload_apart(fabricator: Any) -> None:
+    def rank(number: int, baseline: int, peak: int) -> dict[str, Any]:
+        return {"rank": number, "baseline_bytes": baseline, "peak_bytes": peak}
+
+    fabricator.run(fabricator.spec(), memory=[rank(0, 100, 150), rank(1, 100, 200)])
+    fabricator.prediction(
+        fabricator.spec(),
+        memory=[
+            rank(0, 100, 160) | {"workload_bytes": 60},
+            rank(1, 100, 220) | {"workload_bytes": 120},
+        ],
+    )
+    memory = only(compare(fabricator.results)).memory
+    assert memory.peak_ratio == pytest.approx(1.1)
+    assert memory.workload_ratio == pytest.approx(1.2)
+    assert memory.measured_workload_bytes == 100
+
+
+def test_accuracy_is_the_mean_over_repeats_with_its_deviation(fabricator: Any) -> None:
+    for repeat, test in enumerate((0.80, 0.82)):
+        fabricator.run(fabricator.spec(repeat=repeat), accuracy={"test": test})
+    accuracy = only(compare(fabricator.results)).accuracy
+    assert accuracy["test"]["mean"] == pytest.approx(0.81)
+    assert accuracy["test"]["std"] == pytest.approx(0.02 / 2**0.5)
+
+
+def test_knobs_are_in_the_label_only_where_they_tell_approaches_apart(fabricator: Any) -> None:
+    for partitioner in ("metis", "hash"):
+        fabricator.run(fabricator.spec(knobs={"partitioner": partitioner, "depth": 2}))
+    fabricator.run(fabricator.spec(approach="sampled", knobs={"depth": 2}))
+    assert [row.label for row in compare(fabricator.results)] == [
+        "partition [partitioner=hash]",
+        "partition [partitioner=metis]",
+        "sampled",
+    ]
+
+
+def test_a_broken_record_is_named(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec())
+    path = next(fabricator.results.folder.glob("runs/*/run.json"))
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(DataError, match=r"run\.json"):
+        compare(fabricator.results)
