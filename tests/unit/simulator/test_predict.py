@@ -156,5 +156,5 @@ def test_the_time_between_steps_counts_for_the_epoch_and_for_no_step(kit: Any) -
     p = predict_plan(plan, cluster)
     assert p.epochs_s == pytest.approx([6.0, 6.0])
     spans = [(row.start_s, row.duration_s) for row in p.ledgers[0]]
-    assert spans == pytest.approx([(0.0, 2.0), (2.5, 3.0), (6.0, 2.0), (8.5, 3.0)])
+    assert sum(spans, ()) == pytest.approx((0.0, 2.0, 2.5, 3.0, 6.0, 2.0, 8.5, 3.0))
     assert p.work == {"work": pytest.approx(5.0), "gap": pytest.approx(1.0)}
