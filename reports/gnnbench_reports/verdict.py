@@ -39,7 +39,8 @@ def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
         return (
             f"Over {_count(summary.num_compared, 'configuration')} both measured and predicted on "
             f"{where}, predicted epoch time was off by {percent(summary.median_error)} in the "
-            f"median and by at most {percent(summary.p90_error)} in nine of ten "
+            f"median and by at most {percent(summary.p90_error)} "
+            f"{'in nine of ten' if summary.num_compared >= 10 else 'at worst'} "
             f"(bias {factor(summary.bias)})."
         )
     if summary.num_measured and summary.num_predicted:
@@ -103,8 +104,8 @@ def _order(summary: Summary) -> list[str]:
 def _bytes(summary: Summary) -> str:
     if summary.bytes_equal == summary.bytes_compared:
         return (
-            f"Bytes sent, counted and planned, are the same integers in all "
-            f"{summary.bytes_compared} configurations."
+            "Bytes sent, counted and planned, are the same integers in "
+            f"{summary.bytes_equal} of {summary.bytes_compared} configurations."
         )
     wrong = summary.bytes_compared - summary.bytes_equal
     return (

@@ -186,7 +186,12 @@ class Fabricator:
             ],
             "phases": {phase: middle * share for phase, share in phases.items()},
             "probe_s": 0.0100,
+            "notes": {
+                "work_s": {"spmm": 0.6 * middle, "gemm": 0.3 * middle, "gather": 0.1 * middle}
+            },
         }
+        if run.ranks > 16:
+            fields["notes"]["beyond"] = f"needs {run.ranks // 16} hosts; described for 1"
         record = PredictionRecord(**(fields | changes))
         self.results.save_prediction(record)
         return record
