@@ -112,9 +112,11 @@ class _Harness:
     def _try(work: Any) -> dict[str, Any]:
         try:
             return {"value": work()}
-        except GnnbenchError as error:
+        except Exception as error:  # whatever it is, the other ranks wait for word of it
             status = "skipped" if isinstance(error, Unsupported | MissingExtra) else "failed"
-            return {"error": " ".join(str(error).split()), "status": status}
+            said = " ".join(str(error).split())
+            named = said if isinstance(error, GnnbenchError) else f"{type(error).__name__}: {said}"
+            return {"error": named, "status": status}
 
     @staticmethod
     def _told(said: list[Any]) -> Any:

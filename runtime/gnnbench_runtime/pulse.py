@@ -102,8 +102,10 @@ class PulseReader:
 
     def read(self) -> Beat:
         beat_s, touch_s, steps, epoch, collective, *texts = _LAYOUT.unpack_from(self._map)
+        if not touch_s:
+            return Beat()
         stage, phase, name = (t.rstrip(b"\0").decode(errors="replace") for t in texts)
-        return Beat(max(beat_s, touch_s), steps, epoch, collective, stage or "start", phase, name)
+        return Beat(max(beat_s, touch_s), steps, epoch, collective, stage, phase, name)
 
     def close(self) -> None:
         self._map.close()
