@@ -11,7 +11,7 @@ from typing import Any
 
 from gnnbench.errors import DataError
 from gnnbench.ledger import COLUMNS
-from gnnbench.plan import Lane
+from gnnbench.plan import Lane, Phase
 
 # A step on these lanes holds the rank up; the other lanes work beside them.
 FOREGROUND = (Lane.COMPUTE.value, Lane.COMM.value)
@@ -21,7 +21,7 @@ def phase_seconds(folder: Path, *, warmup_epochs: int = 0) -> dict[str, float]:
     """Return seconds per epoch by phase on the slowest rank of a run.
 
     Each is the median over epochs of the summed durations on the foreground lanes, waiting for
-    peers included. The slowest rank is the one with the largest sum. Epochs before
+    peers included and evaluation left out. The slowest rank is the one with the largest sum. Epochs before
     `warmup_epochs` are left out unless there are no others. Empty without ledgers.
     """
     slowest: dict[str, float] = {}
@@ -34,7 +34,8 @@ def phase_seconds(folder: Path, *, warmup_epochs: int = 0) -> dict[str, float]:
 
 def _phases_of_rank(path: Path, warmup_epochs: int) -> dict[str, float]:
     frame = _read(path)
-    frame = frame[frame["lane"].isin(FOREGROUND)]
+    # Evaluation happens between epochs: their seconds and bytes leave it out, so phases do too.
+    frame = frame[frame["lane"].isin(FOREGROUND) & (frame["phase"] != Phase.EVALUATE.value)]
     if frame.empty:
         return {}
     steady = frame[frame["epoch"] >= warmup_epochs]

@@ -36,6 +36,12 @@ def test_lanes_beside_the_rank_do_not_count(tmp_path: Path) -> None:
     assert phase_seconds(tmp_path) == {"fetch": 1.0, "forward": 1.0}
 
 
+def test_evaluation_between_epochs_is_no_part_of_them(tmp_path: Path) -> None:
+    rows = [row(0, "forward", 1.0), row(0, "evaluate", 7.0)]
+    write_ledger(tmp_path / "ledger-rank0.csv", rows)
+    assert phase_seconds(tmp_path) == {"forward": 1.0}
+
+
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "ledger-rank0.csv"
     write_ledger(path, [row(0, "forward", 1.0), row(0, "forward", 2.0)])
