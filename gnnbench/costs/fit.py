@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gnnbench.cluster import CollectiveModel, OpModel
 from gnnbench.costs.facts import Facts, Floats
-from gnnbench.costs.forms import FORM_OF_KIND, Form, Shapes
+from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, Form, Shapes
 from gnnbench.costs.forms import form as form_named
 from gnnbench.costs.model import BOUND, nearest_residual
 from gnnbench.errors import SpecError
@@ -62,9 +62,12 @@ def fit_op(
     facts = Facts.of(steps, element_bytes=element_bytes)
     fixed = dict(constants or {})
     params = _fit(shape, facts, seconds, fixed)
-    errors = _held_out(shape, facts, seconds, fixed, params)
+    bare, corrected = _held_out(shape, facts, seconds, fixed, params)
+    # Samples too noisy to tell their neighbours' times are better left to physics.
+    helps = np.median(np.abs(corrected)) < np.median(np.abs(bare))
+    errors = corrected if helps else bare
     residual = np.log(seconds / shape.seconds(facts, params))
-    keep = _spread(len(seconds), MAX_POINTS)
+    keep = _spread(len(seconds), MAX_POINTS if helps else 0)
     rows = np.column_stack([shape.features(facts), np.clip(residual, -BOUND, BOUND)])[keep]
     return OpModel(
         op=op,
@@ -161,7 +164,7 @@ def _fit(
     starts = []
     for values in itertools.product(*(shape.shapes[name] for name in free)):
         shapes = {**fixed, **dict(zip(free, values, strict=True))}
-        coefficients = _nonnegative(shape.terms(facts, shapes), seconds)
+        coefficients = _nonnegative(shape, shape.terms(facts, shapes), seconds)
         first = {**shapes, **dict(zip(shape.coefficients, coefficients, strict=True))}
         predicted = shape.seconds(facts, first)
         loss = float(np.abs(np.log(np.maximum(predicted, 1e-12) / seconds)).mean())
@@ -171,12 +174,14 @@ def _fit(
     return min(found, key=lambda pair: pair[0])[1]
 
 
-def _nonnegative(terms: Floats, seconds: Floats) -> Floats:
-    from scipy.optimize import nnls
+def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
+    from scipy.optimize import lsq_linear
 
     relative = terms / seconds[:, None]
     scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
-    solution, _ = nnls(relative / scale, np.ones(len(seconds)))
+    ceilings = np.array([CEILINGS.get(name, np.inf) for name in shape.coefficients]) * scale
+    bounds = (np.zeros(len(scale)), np.maximum(ceilings, 2 * _TINY))
+    solution = lsq_linear(relative / scale, np.ones(len(seconds)), bounds=bounds).x
     used = np.abs(relative).max(axis=0) > 0
     coefficients: Floats = np.where(used, np.maximum(solution, _TINY) / scale, 0.0)
     return coefficients
@@ -189,8 +194,10 @@ def _refine(
 
     names = [n for n in (*shape.coefficients, *shape.shapes) if n not in fixed and start[n] > 0]
     origin = np.log([start[n] for n in names])
-    # A cache size is pinned by few points: keep it within a factor of four of where it started.
-    reach = np.array([math.log(4.0) if n in shape.shapes else 25.0 for n in names])
+    # A cache size is pinned by few points: keep it within a factor of two of where it started.
+    reach = np.array([math.log(2.0) if n in shape.shapes else 25.0 for n in names])
+    ceilings = np.log([CEILINGS.get(n, np.inf) for n in names])
+    highest = np.maximum(np.minimum(origin + reach, ceilings), origin + 1e-6)
     logs = np.log(seconds)
 
     def params_at(x: Floats) -> dict[str, float]:
@@ -205,7 +212,7 @@ def _refine(
     result = least_squares(
         residual,
         origin,
-        bounds=(origin - reach, origin + reach),
+        bounds=(origin - reach, highest),
         loss="soft_l1",
         f_scale=_SOFT,
         max_nfev=200,
@@ -215,27 +222,34 @@ def _refine(
 
 def _held_out(
     shape: Form, facts: Facts, seconds: Floats, fixed: Shapes, params: Mapping[str, float]
-) -> Floats:
-    """Log errors of each sample by a model fitted without the samples of its shape."""
+) -> tuple[Floats, Floats]:
+    """Log errors of each sample by a model fitted without the samples of its shape.
+
+    Returns:
+        Errors of the form alone, and with the residual of the samples that were not held out.
+    """
     _, groups = np.unique(shape.features(facts).round(6), axis=0, return_inverse=True)
     groups = groups.reshape(-1)
     order = np.random.default_rng(0).permutation(groups.max() + 1)
     fold = order[groups] % min(FOLDS, groups.max() + 1)
-    errors = np.zeros(len(seconds))
+    bare, corrected = np.zeros(len(seconds)), np.zeros(len(seconds))
     for number in range(int(fold.max()) + 1):
         out, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         if len(rest) < len(shape.coefficients):
-            errors[out] = np.log(seconds[out] / shape.seconds(facts.take(out), params))
+            bare[out] = np.log(seconds[out] / shape.seconds(facts.take(out), params))
+            corrected[out] = bare[out]
             continue
         known, unseen = facts.take(rest), facts.take(out)
         fitted = _fit(shape, known, seconds[rest], fixed, start=params)
         residual = np.log(seconds[rest] / shape.seconds(known, fitted))
         correction = nearest_residual(shape.features(unseen), shape.features(known), residual)
-        errors[out] = np.log(seconds[out] / shape.seconds(unseen, fitted)) - correction
-    return errors
+        bare[out] = np.log(seconds[out] / shape.seconds(unseen, fitted))
+        corrected[out] = bare[out] - correction
+    return bare, corrected
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
+    """Evenly spread places, at most so many."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
 
 

@@ -26,6 +26,18 @@ KB, MB = 2.0**10, 2.0**20
 # with 1 - C/ws beyond C; skewed degrees smear the corner, which this exponent does as well.
 SHARPNESS = 1.5
 
+# No fit may claim more than this, however it would help its few points: a byte from memory at
+# 0.2 GB/s, a random access of 400 ns. Otherwise a large cache with dear misses imitates a bend in
+# noisy samples, and explodes beyond them.
+CEILINGS: Mapping[str, float] = {
+    "s_per_byte": 5e-9,
+    "s_per_missed_byte": 5e-9,
+    "s_per_near_missed_byte": 5e-9,
+    "s_per_out_byte": 5e-9,
+    "s_per_edge": 4e-7,
+    "s_per_missed_edge": 4e-7,
+}
+
 
 def miss_rate(working_set: Floats, cache_bytes: float) -> Floats:
     """Share of re-references that miss a cache: 0 for tiny working sets, 1 for huge, 1/2 at C."""

@@ -147,9 +147,17 @@ def predict_plan(
         slowest_rank=slowest,
         exact=plan.exact,
         basis=plan.basis,
-        probe_s=cluster.speed_probe_s,
+        probe_s=_probe_s(cluster, program.ranks_per_host),
         notes=_notes(program),
     )
+
+
+def _probe_s(cluster: Cluster, co_located: int) -> float:
+    """What the speed probe took when as many ranks ran it at once, else when one did."""
+    for model in cluster.ops:
+        if model.op == "speed_probe" and model.co_located == co_located:
+            return model.params.get("t0_s", 0.0)
+    return cluster.speed_probe_s
 
 
 def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[int]) -> SimResult:

@@ -22,7 +22,10 @@ from gnnbench_simulator.replay import replay
 _Z90 = 1.645
 MATTERS = 0.05
 """A cost class matters if it makes more than this share of the slowest rank's epoch."""
-DRIFT = 0.04
+SHARED = 0.3
+"""Share of the variance of a class's errors that all its steps have in common; the rest is each
+shape's own and averages out over the different steps of an iteration. Assumed."""
+DRIFT = 0.06
 """Spread (log) of a machine's speed between a calibration and a run, where all errors are shared.
 Repeats of one kernel on a shared machine have spread by 12 % within a minute."""
 
@@ -44,8 +47,10 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     draws = draws or int(np.clip(40_000 // world, 40, 200))
     rng = np.random.default_rng(seed)
     factors: dict[str, Floats] = {}
+    counts = _steps_by_class(program)
     for name, cost in sorted(program.cost_classes.items()):
-        factors[name] = np.exp(cost.radius / _Z90 * _normal(rng, draws))
+        spread = SHARED + (1.0 - SHARED) / max(counts.get(name, 1.0), 1.0)
+        factors[name] = np.exp(cost.radius / _Z90 * spread**0.5 * _normal(rng, draws))
     if not factors:
         return Interval(low=1.0, high=1.0)
     epochs = 1 if program.plan.num_epochs < 2 or world * draws > 100_000 else 2
@@ -59,6 +64,17 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     drift = np.exp(DRIFT * _normal(rng, draws))
     low, high = np.quantile(drawn * drift / base, [0.05, 0.95])
     return Interval(low=min(float(low), 1.0), high=max(float(high), 1.0))
+
+
+def _steps_by_class(program: Program) -> dict[str, float]:
+    """Different steps of each cost class in an iteration of a rank."""
+    counts: dict[str, float] = {}
+    for iteration in program.iterations:
+        for cls in iteration.classes:
+            labels = [cls.labels[step] for block in cls.blocks for step in block.steps]
+            for label in set(labels):
+                counts[label] = max(counts.get(label, 0.0), labels.count(label))
+    return counts
 
 
 def _sums(program: Program, factors: Mapping[str, Floats]) -> tuple[float, Floats]:
