@@ -21,8 +21,8 @@ def phase_seconds(folder: Path, *, warmup_epochs: int = 0) -> dict[str, float]:
     """Return seconds per epoch by phase on the slowest rank of a run.
 
     Each is the median over epochs of the summed durations on the foreground lanes, waiting for
-    peers included and evaluation left out. The slowest rank is the one with the largest sum. Epochs before
-    `warmup_epochs` are left out unless there are no others. Empty without ledgers.
+    peers included and evaluation left out. The slowest rank is the one with the largest sum.
+    Epochs before `warmup_epochs` are left out unless there are no others. Empty without ledgers.
     """
     slowest: dict[str, float] = {}
     for path in sorted(folder.glob("ledger-rank*.csv")):
