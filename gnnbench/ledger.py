@@ -92,7 +92,7 @@ def read_ledger(path: Path) -> list[Row]:
         if len(cells) != len(COLUMNS):
             raise DataError(path, f"line {number} has {len(cells)} cells, expected {len(COLUMNS)}")
         try:
-            rows.append(Row(*(_parse(c, v) for c, v in zip(COLUMNS, cells, strict=True))))
+            rows.append(Row._make(_parse(c, v) for c, v in zip(COLUMNS, cells, strict=True)))
         except ValueError as error:
             raise DataError(path, f"line {number}: {error}") from None
     return rows

@@ -8,9 +8,9 @@ Execution semantics, which engine and replay obey:
 
 - Each rank has lanes. A lane runs its steps one at a time in program order; program order goes on
   from one iteration to the next.
-- A step starts when its lane is free and every step in `after` has ended. `After(name, lag=k)` means
-  the step of that name k iterations earlier; before the first iteration there is nothing to wait
-  for. Staleness, prefetch depth and bounded buffers are all said this way.
+- A step starts when its lane is free and every step in `after` has ended. `After(name, lag=k)`
+  means the step of that name k iterations earlier; before the first iteration there is nothing to
+  wait for. Staleness, prefetch depth and bounded buffers are all said this way.
 - A collective starts on a rank when the rank reaches it, and ends on all ranks of its group
   together. Collectives match by (group, sequence number within that group), so a plan whose ranks
   disagree is an error before it is a hang.
@@ -115,9 +115,10 @@ class Step:
     spmm, sddmm   rows (destinations), nonzeros, width, source_rows (rows the sources lie in)
     gemm          rows M, inner K, width N
     gather, scatter   rows, width, source_rows
-    sample        rows (seeds of all hops), nonzeros (edges drawn), source_rows (distinct vertices found)
+    sample        rows (seeds of all hops), nonzeros (edges drawn), source_rows (distinct ones)
     elementwise, optimizer   rows (elements)
-    communication   rows (elements of the buffer), `send_bytes` per peer for all_to_all (order of group)
+    communication   rows (elements of the buffer), `send_bytes` per peer for all_to_all, in
+    the order of the group
 
     `op` is the cost class: one calibrated constant set per op (e.g. gemm_tn, relu_dropout).
     `group` are the ranks that take part; empty for local work. `buffer_bytes` is the full size of a
@@ -270,5 +271,8 @@ def _short(group: Sequence[int]) -> str:
 
 
 def all_reduce_bytes(buffer_bytes: int, world_size: int) -> int:
-    """Bytes a rank sends in a ring all-reduce: floor(2 (P-1) S / P). Source: fullgraph section 2."""
+    """Bytes a rank sends in a ring all-reduce: floor(2 (P-1) S / P).
+
+    Source: fullgraph section 2.
+    """
     return 2 * (world_size - 1) * buffer_bytes // world_size

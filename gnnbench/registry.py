@@ -36,10 +36,12 @@ def _known(group: str) -> dict[str, str]:
 
 
 def approach_names() -> list[str]:
+    """Return the names of all approaches, sorted."""
     return sorted(_known("gnnbench.approaches"))
 
 
 def model_names() -> list[str]:
+    """Return the names of all models, sorted."""
     return sorted(_known("gnnbench.models"))
 
 

@@ -36,10 +36,11 @@ R = TypeVar("R", "RunRecord", "PredictionRecord")
 class RunRecord:
     """What happened in one run.
 
-    epochs     per epoch: {"epoch", "seconds" (slowest rank), "loss", "bytes" {"kind/phase": bytes sent
-               by all ranks}, optional "val_accuracy", "test_accuracy"}
-    memory     per rank: {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest during
-               training), "source" ("resident set" | "allocator"), optional "device_used_bytes"}
+    epochs     per epoch: {"epoch", "seconds" (slowest rank), "loss", "bytes" {"kind/phase": bytes
+               sent by all ranks}, optional "val_accuracy", "test_accuracy"}
+    memory     per rank: {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest
+               during training), "source" ("resident set" | "allocator"), optional
+               "device_used_bytes"}
     accuracy   {"train", "val", "test"} by full-graph evaluation after the last epoch
     probe      {"before_s", "after_s"}: a fixed small kernel timed around the run, see `speed probe`
     device     {"kind", "name", "backend", "ranks_per_host", "threads_per_rank", "practice", "note"}
@@ -113,7 +114,9 @@ class Results:
     def __init__(self, folder: Path | str, *, create: bool = True) -> None:
         self.folder = Path(folder)
         if not create and not self.folder.is_dir():
-            raise DataError(self.folder, "no such results folder; `gnnbench run SUITE --results DIR` makes one")
+            raise DataError(
+                self.folder, "no such results folder; `gnnbench run SUITE --results DIR` makes one"
+            )
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -171,7 +174,10 @@ def _load(cls: type[R], path: Path) -> R:
     if not isinstance(table, Mapping) or not isinstance(table.get("schema"), int):
         raise DataError(path, "not a record of gnnbench: it has no schema version")
     if table["schema"] > SCHEMA:
-        raise DataError(path, f"schema {table['schema']} is newer than this program ({SCHEMA}); upgrade gnnbench")
+        raise DataError(
+            path,
+            f"schema {table['schema']} is newer than this program ({SCHEMA}); upgrade gnnbench",
+        )
     names = {f.name for f in dataclasses.fields(cls)}
     try:
         return cls(**{k: v for k, v in table.items() if k in names})

@@ -20,7 +20,9 @@ from gnnbench.errors import SpecError, suggest
 T = TypeVar("T")
 
 
-def bounds(low: float | None = None, high: float | None = None, *, open_high: bool = False) -> dict[str, Any]:
+def bounds(
+    low: float | None = None, high: float | None = None, *, open_high: bool = False
+) -> dict[str, Any]:
     """Metadata of a number field: low <= value <= high (or < high)."""
     return {"low": low, "high": high, "open_high": open_high}
 
@@ -54,7 +56,9 @@ def build(cls: type[T], table: object, where: str, problems: list[str]) -> T | N
     values: dict[str, Any] = {}
     for name, spec in fields.items():
         if name in table:
-            values[name] = convert(table[name], hints[name], f"{where}.{name}", problems, spec.metadata)
+            values[name] = convert(
+                table[name], hints[name], f"{where}.{name}", problems, spec.metadata
+            )
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             problems.append(f"{where}.{name}: missing, expected {_type_name(hints[name])}")
     if len(problems) > before:
@@ -67,7 +71,11 @@ def build(cls: type[T], table: object, where: str, problems: list[str]) -> T | N
 
 
 def convert(
-    value: object, hint: Any, where: str, problems: list[str], metadata: Mapping[str, Any] | None = None
+    value: object,
+    hint: Any,
+    where: str,
+    problems: list[str],
+    metadata: Mapping[str, Any] | None = None,
 ) -> Any:
     """Check one value against a type hint and its metadata."""
     meta = metadata or {}
@@ -81,7 +89,8 @@ def convert(
             if not trial:
                 return result
             trials.append(trial)
-        problems += min(trials, key=len)
+        closest = min(trials, key=len)
+        problems += closest
         return None
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -102,7 +111,9 @@ def convert(
     return _scalar(value, hint, where, problems, meta)
 
 
-def _scalar(value: object, hint: Any, where: str, problems: list[str], meta: Mapping[str, Any]) -> Any:
+def _scalar(
+    value: object, hint: Any, where: str, problems: list[str], meta: Mapping[str, Any]
+) -> Any:
     ok = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value, ok = float(value), True

@@ -75,12 +75,14 @@ class Approach(ABC):
         """Why this run cannot be done, or None. Called before anything is loaded, and after."""
         return None
 
-    def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
+    def prepare(  # noqa: B027 - most approaches have nothing to prepare
+        self, graph: Graph, run: RunSpec, cache: Path | None = None
+    ) -> None:
         """Do once, before ranks start, what is dear and shared (a partition); kept in `cache`."""
 
     @abstractmethod
     def structure(self, graph: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
-        """Decide which nodes, edges and blocks are involved: ids from a graph, sizes from a profile."""
+        """Decide which nodes, edges and blocks are involved; a profile answers with sizes only."""
 
     @abstractmethod
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:

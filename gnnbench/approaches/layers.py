@@ -11,7 +11,8 @@ Y = A T + b; with a self weight, Y += H[:n] W_self.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from gnnbench.models.base import Model, Order, layer_order
 from gnnbench.plan import After, Kind, Lane, Phase, RankSteps, Step, all_reduce_bytes
@@ -48,18 +49,12 @@ class Chain:
         if self.last is not None and self.last.lane is not step.lane:
             waits = (After(self.last.name), *after)
         if waits:
-            step = _with_after(step, waits)
+            step = replace(step, after=waits)
         self.steps.append(step)
         self.last = step
 
     def done(self) -> RankSteps:
         return tuple(self.steps)
-
-
-def _with_after(step: Step, after: tuple[After, ...]) -> Step:
-    from dataclasses import replace
-
-    return replace(step, after=after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +73,7 @@ class StackShape:
         cls, model: Model, spec: ModelSpec, dims: tuple[int, ...], element_bytes: int, order: str
     ) -> StackShape:
         """Fix the product order of every layer by policy (see `models.base.layer_order`)."""
-        orders = tuple(layer_order(a, b, order) for a, b in zip(dims, dims[1:], strict=False))
+        orders = tuple(layer_order(a, b, order) for a, b in pairwise(dims))
         return cls(
             model=model,
             dims=dims,
@@ -179,7 +174,13 @@ class StackSteps:
         where = f"{phase}/{layer}"
         if phase is Phase.FORWARD:
             self._compute(
-                f"{where}/pack", Kind.GATHER, "gather", phase, layer, allocates=buffer, **gather_facts
+                f"{where}/pack",
+                Kind.GATHER,
+                "gather",
+                phase,
+                layer,
+                allocates=buffer,
+                **gather_facts,
             )
         self.chain.add(
             Step(
@@ -187,15 +188,17 @@ class StackSteps:
                 phase=phase, layer=layer, rows=sum(send) * width, width=width,
                 bytes=sum(send) * width * s, send_bytes=tuple(r * width * s for r in send),
                 buffer_bytes=max(sum(send), sum(recv)) * width * s, group=halo.group,
-            )  # fmt: skip
-        )
+            )
+        )  # fmt: skip
         if phase is Phase.BACKWARD:
             self._compute(
                 f"{where}/unpack", Kind.SCATTER, "scatter_add", phase, layer, **gather_facts
             )
 
     def _widest(self) -> int:
-        return max(self.shape.exchange_width(layer) for layer in range(1, self.shape.num_layers + 1))
+        return max(
+            self.shape.exchange_width(layer) for layer in range(1, self.shape.num_layers + 1)
+        )
 
     # -- passes ----------------------------------------------------------------------------------
 
@@ -229,7 +232,9 @@ class StackSteps:
                 f"{where}/spmm", phase, layer, size.rows, size.source_rows, size.nonzeros, fan_in,
                 allocates=((f"z{layer}", size.rows * fan_in * s),),
             )  # fmt: skip
-            self._gemm(f"{where}/gemm", "gemm_nn", phase, layer, size.rows, fan_in, fan_out, allocates=out)
+            self._gemm(
+                f"{where}/gemm", "gemm_nn", phase, layer, size.rows, fan_in, fan_out, allocates=out
+            )
         else:
             rows = size.rows if self.halo is not None else size.source_rows
             self._gemm(
@@ -293,12 +298,14 @@ class StackSteps:
         if shape.model.self_weight:
             self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, size.rows, fan_out)
             if layer > 1:
-                self._gemm(f"{where}/self_input", "gemm_nt", phase, layer, size.rows, fan_out, fan_in)
+                self._gemm(
+                    f"{where}/self_input", "gemm_nt", phase, layer, size.rows, fan_out, fan_in
+                )
         if layer > 1:
-            # The gradient of every source row is wanted: in a block those are the previous layer's rows.
+            # In a block every source row wants its gradient: those are the previous layer's rows.
             rows = self.sizes[layer - 2].rows
-            op = "relu_backward"
-            self._elementwise(f"{where}/activation", op, phase, layer - 1, rows, fan_in, 3)
+            name = f"{where}/activation"
+            self._elementwise(name, "relu_backward", phase, layer - 1, rows, fan_in, 3)
 
     def update(self, group: tuple[int, ...]) -> None:
         """Write the gradient all-reduce (loss rides as one more element) and Adam."""
@@ -310,8 +317,8 @@ class StackSteps:
                     name="sync/gradients", kind=Kind.ALL_REDUCE, op="all_reduce", lane=Lane.COMM,
                     phase=Phase.SYNC, rows=theta + 1, buffer_bytes=size, group=group,
                     bytes=all_reduce_bytes(size, len(group)),
-                )  # fmt: skip
-            )
+                )
+            )  # fmt: skip
         self._compute(
             "update/adam", Kind.OPTIMIZER, "adam", Phase.UPDATE, -1, rows=theta,
             flops=12 * theta, bytes=7 * theta * s,

@@ -29,7 +29,9 @@ ID_BYTES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledKnobs:
-    """batch_size: seeds of one optimizer step over all ranks. fanouts_from_seeds: neighbours drawn
+    """Knobs of `sampled`.
+
+    batch_size: seeds of one optimizer step over all ranks. fanouts_from_seeds: neighbours drawn
     per hop, seeds first, -1 for all. placement: features on every rank, or with their owner and
     fetched by all-to-all. prefetch: batches prepared ahead by a thread; 0 is the serial mode, in
     which stage times add up. partitioner: who owns features when partitioned.
@@ -139,7 +141,9 @@ class Sampled(Approach):
         # iteration of its own so that its wait can say so.
         iterations = tuple(
             tuple(
-                batch_steps(shape, sizes, graph.num_nodes, knobs, len(batch), first=index % steps == 0)
+                batch_steps(
+                    shape, sizes, graph.num_nodes, knobs, len(batch), first=index % steps == 0
+                )
                 for sizes in batch
             )
             for index, batch in enumerate(batches)
@@ -243,9 +247,7 @@ def profile_batch(graph: GraphProfile, run: RunSpec, knobs: SampledKnobs) -> lis
         spread = (-(-n[0] // run.ranks),) * run.ranks
     owned = -(-graph.num_nodes // run.ranks)
     return [
-        BatchSizes(
-            vertices=n, edges=e, requests=spread, served=spread, rank=rank, owned_rows=owned
-        )
+        BatchSizes(vertices=n, edges=e, requests=spread, served=spread, rank=rank, owned_rows=owned)
         for rank in range(run.ranks)
     ]
 
@@ -272,9 +274,7 @@ def batch_steps(
     wait = (After("update/adam", lag=lag),) if ahead else ()
     s, width = shape.element_bytes, shape.dims[0]
     n, e = sizes.vertices, sizes.edges
-    layers = [
-        LayerSizes(rows=n[i + 1], source_rows=n[i], nonzeros=e[i]) for i in range(len(e))
-    ]
+    layers = [LayerSizes(rows=n[i + 1], source_rows=n[i], nonzeros=e[i]) for i in range(len(e))]
     block_bytes = sum(8 * (layer.rows + 1) + 4 * layer.nonzeros for layer in layers)
     turned = [x for i, x in enumerate(layers, start=1) if needs_transpose(shape, i)]
     block_bytes += sum(8 * (x.source_rows + 1) + 4 * x.nonzeros for x in turned)

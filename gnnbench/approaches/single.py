@@ -15,7 +15,10 @@ from gnnbench.strict import choices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleKnobs:
-    """order: which product comes first in a layer; min_width aggregates the narrower side."""
+    """Knobs of `single`.
+
+    order: which product comes first in a layer; min_width aggregates the narrower side.
+    """
 
     order: str = field(
         default="min_width", metadata=choices("min_width", "aggregate_first", "transform_first")
@@ -46,7 +49,12 @@ class Single(Approach):
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         sizes: list[RankSizes] = structure.sizes
         return full_graph_plan(
-            graph, run, sizes, order=self.knobs(run).order, exact=structure.exact, basis=structure.basis
+            graph,
+            run,
+            sizes,
+            order=self.knobs(run).order,
+            exact=structure.exact,
+            basis=structure.basis,
         )
 
 

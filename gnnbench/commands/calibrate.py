@@ -6,6 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gnnbench.cluster import Cluster
 
 NAME = "calibrate"
@@ -18,8 +20,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_out(parser, "cluster TOML file to write")
     parser.add_argument("--quick", action="store_true", help="half the probes: under two minutes")
-    parser.add_argument("--co-located", type=positive_int, default=0, metavar="K", help="most ranks on this host (default: what its cores or GPUs allow, at most 4)")
-    parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="CPU threads of a rank (default 1)")
+    parser.add_argument(
+        "--co-located",
+        type=positive_int,
+        default=0,
+        metavar="K",
+        help="most ranks on this host (default: what its cores or GPUs allow, at most 4)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="CPU threads of a rank (default 1)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--name", default="", help="name of the cluster (default: the file's)")
 
@@ -57,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _calibration():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _calibration() -> Callable[..., Cluster]:
     from gnnbench.errors import MissingExtra
 
     try:

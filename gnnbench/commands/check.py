@@ -14,8 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gnnbench.commands.options import add_suite
 
     add_suite(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder in which graph paths are looked up")
-    parser.add_argument("--graphs", action="store_true", help="open every graph and check its arrays")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder in which graph paths are looked up"
+    )
+    parser.add_argument(
+        "--graphs", action="store_true", help="open every graph and check its arrays"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     graphs = _open_graphs(args) if args.graphs else []
     failed = any(entry["status"] == "failed" for entry in graphs)
     if args.json:
-        emit_json({"suite": suite.name, "runs": len(suite.runs), "configurations": rows, "graphs": graphs})
+        emit_json(
+            {"suite": suite.name, "runs": len(suite.runs), "configurations": rows, "graphs": graphs}
+        )
         return int(failed)
     table(rows, ["configuration", "repeats", "status", "reason"])
     if graphs:
@@ -63,7 +69,8 @@ def _open_graphs(args: argparse.Namespace) -> list[dict[str, object]]:
                 continue
             graph = open_graph(ref, roots)
             graph.check()
-            size = f"{graph.num_nodes} nodes, {graph.num_edges} stored edges, {graph.num_features} features"
+            size = f"{graph.num_nodes} nodes, {graph.num_edges} stored edges"
+            size += f", {graph.num_features} features"
             rows.append({"graph": ref.name, "status": "ok", "detail": size})
         except GnnbenchError as error:
             rows.append({"graph": ref.name, "status": "failed", "detail": str(error)})

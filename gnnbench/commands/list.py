@@ -13,7 +13,9 @@ Rows = list[dict[str, object]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the kind of thing to list."""
-    parser.add_argument("what", choices=sorted(_LISTS), metavar="WHAT", help=", ".join(sorted(_LISTS)))
+    parser.add_argument(
+        "what", choices=sorted(_LISTS), metavar="WHAT", help=", ".join(sorted(_LISTS))
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +35,12 @@ def approaches() -> Rows:
 
     cards = [registry.approach(name) for name in registry.approach_names()]
     return [
-        {"name": c.name, "exact": "yes" if c.exact else "no", "summary": c.summary, "paper": c.paper}
+        {
+            "name": c.name,
+            "exact": "yes" if c.exact else "no",
+            "summary": c.summary,
+            "paper": c.paper,
+        }
         for c in cards
     ]
 
@@ -87,7 +94,8 @@ def suites() -> Rows:
 
     found = {name: find_suite(name) for name in suite_files()}
     return [
-        {"name": name, "runs": len(s.runs), "description": s.description} for name, s in found.items()
+        {"name": name, "runs": len(s.runs), "description": s.description}
+        for name, s in found.items()
     ]
 
 

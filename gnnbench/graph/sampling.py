@@ -204,7 +204,8 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled
 
 
 @_compiled

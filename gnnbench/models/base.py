@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Model:
     def parameters(self, dims: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
         """Name and shape of each parameter in the order of the flat parameter vector."""
         shapes: list[tuple[str, tuple[int, ...]]] = []
-        for layer, (fan_in, fan_out) in enumerate(zip(dims, dims[1:], strict=False), start=1):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(dims), start=1):
             shapes.append((f"weight_{layer}", (fan_in, fan_out)))
             if self.self_weight:
                 shapes.append((f"self_weight_{layer}", (fan_in, fan_out)))

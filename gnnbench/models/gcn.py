@@ -7,7 +7,8 @@ from gnnbench.models.base import Model
 MODEL = Model(
     name="gcn",
     title="GCN",
-    paper="Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, ICLR 2017",
+    paper="Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, "
+    "ICLR 2017",
     normalisation="symmetric",
     self_weight=False,
 )

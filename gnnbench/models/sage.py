@@ -7,7 +7,8 @@ from gnnbench.models.base import Model
 MODEL = Model(
     name="sage",
     title="GraphSAGE-mean",
-    paper="Hamilton, Ying and Leskovec, Inductive Representation Learning on Large Graphs, NeurIPS 2017",
+    paper="Hamilton, Ying and Leskovec, Inductive Representation Learning on Large Graphs, "
+    "NeurIPS 2017",
     normalisation="mean",
     self_weight=True,
 )

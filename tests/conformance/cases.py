@@ -129,7 +129,11 @@ def dense_reference(graph: Graph, run: RunSpec) -> tuple[float, np.ndarray, np.n
         a[v, graph.indices[graph.indptr[v] : graph.indptr[v + 1]]] = 1.0
     incoming, outgoing = a.sum(1), a.sum(0)
     if model.normalisation == "symmetric":
-        a = (a + torch.eye(n)) / torch.sqrt(incoming + 1)[:, None] / torch.sqrt(outgoing + 1)[None, :]
+        a = (
+            (a + torch.eye(n))
+            / torch.sqrt(incoming + 1)[:, None]
+            / torch.sqrt(outgoing + 1)[None, :]
+        )
     else:
         a = a / incoming.clamp(min=1)[:, None]
     from gnnbench_runtime.models.parameters import Parameters

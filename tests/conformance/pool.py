@@ -1,6 +1,7 @@
 """Real ranks for tests: a pool of processes joined by gloo, kept for many cases.
 
-Starting a rank costs seconds (torch), a case milliseconds, so the pool lives as long as the session.
+Starting a rank costs seconds (torch), a case milliseconds, so the pool lives as long as the
+session.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def _serve(rank: int, world_size: int, store: str, pipe: Connection) -> None:
             return
         module, _, name = function.partition(":")
         try:
-            pipe.send((True, getattr(importlib.import_module(module), name)(rank, world_size, *args)))
+            pipe.send(
+                (True, getattr(importlib.import_module(module), name)(rank, world_size, *args))
+            )
         except Exception:
             pipe.send((False, traceback.format_exc()))

@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("torch", reason="needs the runtime extra")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import cases  # noqa: E402
-from pool import close_all, pool  # noqa: E402
+import cases
+from pool import close_all, pool
 
-from gnnbench.graph.graph import Graph, from_edges  # noqa: E402
-from gnnbench.graph.partition import partition  # noqa: E402
+from gnnbench.graph.graph import Graph, from_edges
+from gnnbench.graph.partition import partition
 
 pytestmark = pytest.mark.distributed
 
@@ -31,7 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pools")
 
 
-def random_graph(n: int = 40, edges: int = 110, *, undirected: bool = True, width: int = 6) -> Graph:
+def random_graph(
+    n: int = 40, edges: int = 110, *, undirected: bool = True, width: int = 6
+) -> Graph:
     """A small graph with isolated vertices (the last three) and skewed degrees."""
     rng = np.random.default_rng(3)
     src = rng.integers(0, n - 3, edges)
@@ -64,7 +66,9 @@ ORDERS = ["min_width", "aggregate_first", "transform_first"]
 @pytest.mark.parametrize("kind", ["gcn", "sage"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("undirected", [True, False])
-def test_single_equals_dense_autograd(kind: str, order: str, undirected: bool, folder: Path) -> None:
+def test_single_equals_dense_autograd(
+    kind: str, order: str, undirected: bool, folder: Path
+) -> None:
     """FG-1, FG-2, FG-6: forward uses A, backward its transpose, also where they differ."""
     graph = random_graph(undirected=undirected)
     run = cases.make_run("single", 1, {"kind": kind, "hidden": 5, "layers": 3}, {"order": order})
@@ -85,7 +89,9 @@ def test_partition_equals_single_for_any_partition(
     for undirected in (True, False):
         graph = random_graph(undirected=undirected)
         for model in MODELS:
-            single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {"order": order}))
+            single = cases.train_full(
+                0, 1, graph, cases.make_run("single", 1, model, {"order": order})
+            )
             for name, assignment in assignments(graph, world_size).items():
                 run = cases.make_run("partition", world_size, model, {"order": order})
                 if ranks is None:
@@ -112,8 +118,12 @@ def check_equal(results: list[dict], single: dict, what: str) -> None:
     np.testing.assert_allclose(logits, single["logits"][order], rtol=0, atol=1e-9, err_msg=what)
     for got in results:
         assert abs(got["loss"] - single["loss"]) <= 1e-9, what
-        np.testing.assert_allclose(got["gradient"], single["gradient"], rtol=1e-9, atol=1e-9, err_msg=what)
-        np.testing.assert_allclose(got["parameters"], single["parameters"], rtol=0, atol=1e-8, err_msg=what)
+        np.testing.assert_allclose(
+            got["gradient"], single["gradient"], rtol=1e-9, atol=1e-9, err_msg=what
+        )
+        np.testing.assert_allclose(
+            got["parameters"], single["parameters"], rtol=0, atol=1e-8, err_msg=what
+        )
         # FG-3: weights are bitwise equal on all ranks
         assert np.array_equal(got["parameters"], results[0]["parameters"]), what
         assert got["accuracy"] == single["accuracy"], what
@@ -124,7 +134,9 @@ def test_a_width_below_the_number_of_ranks_is_exact(folder: Path) -> None:
     graph, model = random_graph(width=2), {"kind": "gcn", "hidden": 2, "layers": 2}
     single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
     run = cases.make_run("partition", 4, model, {})
-    results = pool(4, folder / "4").run("cases:train_full", graph, run, partition(graph, 4, method="hash"))
+    results = pool(4, folder / "4").run(
+        "cases:train_full", graph, run, partition(graph, 4, method="hash")
+    )
     check_equal(results, single, "width 2 on 4 ranks")
 
 
@@ -138,5 +150,7 @@ def test_more_ranks_than_nodes_is_exact(folder: Path) -> None:
     model = {"kind": "sage", "hidden": 4, "layers": 2}
     single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
     run = cases.make_run("partition", 4, model, {})
-    results = pool(4, folder / "4").run("cases:train_full", graph, run, partition(graph, 4, method="hash"))
+    results = pool(4, folder / "4").run(
+        "cases:train_full", graph, run, partition(graph, 4, method="hash")
+    )
     check_equal(results, single, "3 vertices on 4 ranks")

@@ -14,15 +14,15 @@ import pytest
 pytest.importorskip("torch", reason="needs the runtime extra")
 sys.path.insert(0, str(Path(__file__).parent))
 
-import cases  # noqa: E402
-from pool import close_all, pool  # noqa: E402
-from test_exactness import MODELS, ORDERS, assignments, random_graph  # noqa: E402
+import cases
+from pool import close_all, pool
+from test_exactness import MODELS, ORDERS, assignments, random_graph
 
-from gnnbench import registry  # noqa: E402
-from gnnbench.approaches.base import Layout  # noqa: E402
-from gnnbench.approaches.fullgraph import stack_shape  # noqa: E402
-from gnnbench.approaches.partition import PartitionStructure  # noqa: E402
-from gnnbench.plan import Kind, Phase, Plan  # noqa: E402
+from gnnbench import registry
+from gnnbench.approaches.base import Layout
+from gnnbench.approaches.fullgraph import stack_shape
+from gnnbench.approaches.partition import PartitionStructure
+from gnnbench.plan import Kind, Phase, Plan
 
 pytestmark = pytest.mark.distributed
 
@@ -41,19 +41,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def performed(rows: list, epoch: int, iteration: int) -> list[tuple]:
     """A rank's measured steps of one iteration, lane by lane in order."""
     kept = [
-        r for r in rows if r.epoch == epoch and r.iteration == iteration and r.phase != Phase.EVALUATE
+        r
+        for r in rows
+        if r.epoch == epoch and r.iteration == iteration and r.phase != Phase.EVALUATE
     ]
-    return by_lane([(r.lane, r.name, r.kind, r.op, r.phase, r.layer, r.bytes, r.flops) for r in kept])
+    return by_lane(
+        [(r.lane, r.name, r.kind, r.op, r.phase, r.layer, r.bytes, r.flops) for r in kept]
+    )
 
 
 def planned(plan: Plan, epoch: int, iteration: int, rank: int) -> list[tuple]:
     steps = list(plan.epoch(epoch))[iteration][rank]
-    return by_lane([(s.lane, s.name, s.kind, s.op, s.phase, s.layer, s.bytes, s.flops) for s in steps])
+    return by_lane(
+        [(s.lane, s.name, s.kind, s.op, s.phase, s.layer, s.bytes, s.flops) for s in steps]
+    )
 
 
 def by_lane(rows: list[tuple]) -> list[tuple]:
     """Order across lanes is the plan's dependencies, not the ledger's: compare each lane's own."""
-    return [tuple(map(str, row)) for lane in sorted({r[0] for r in rows}) for row in rows if row[0] == lane]
+    return [
+        tuple(map(str, row))
+        for lane in sorted({r[0] for r in rows})
+        for row in rows
+        if row[0] == lane
+    ]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -81,7 +92,9 @@ def test_partition_performs_its_plan(world_size: int, order: str, folder: Path) 
             copies = sum(size.halo_rows for size in structure.sizes)
             closed = 8 * copies * (shape.forward_widths() + shape.backward_widths())
             moved = plan.sent_bytes()
-            assert sum(b for (kind, _), b in moved.items() if kind == Kind.ALL_TO_ALL) == closed, name
+            assert sum(b for (kind, _), b in moved.items() if kind == Kind.ALL_TO_ALL) == closed, (
+                name
+            )
             counted = sum(
                 b for got in results for k, b in got["sent"].items() if k.startswith("all_to_all/")
             )
@@ -113,12 +126,18 @@ def test_sampled_performs_its_plan(
         if world_size == 1:
             results = [cases.train_sampled(0, 1, graph, run)]
         else:
-            results = pool(world_size, folder / str(world_size)).run("cases:train_sampled", graph, run)
+            results = pool(world_size, folder / str(world_size)).run(
+                "cases:train_sampled", graph, run
+            )
         for rank, got in enumerate(results):
             for epoch in range(2):
                 for iteration in range(structure.num_steps):
                     want = planned(plan, epoch, iteration, rank)
-                    assert performed(got["ledger"], epoch, iteration) == want, (rank, epoch, iteration)
+                    assert performed(got["ledger"], epoch, iteration) == want, (
+                        rank,
+                        epoch,
+                        iteration,
+                    )
         for epoch in range(2):
             want_bytes = {f"{k}/{p}": b for (k, p), b in plan.sent_bytes(epoch).items()}
             counted: dict[str, int] = {}
@@ -129,8 +148,10 @@ def test_sampled_performs_its_plan(
 
 
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
-def test_sampled_training_does_not_depend_on_the_number_of_ranks(placement: str, folder: Path) -> None:
-    """SA-P1, SA-S3, SA-S4: P ranks on their shares = one rank on the union, uneven last batch too."""
+def test_sampled_training_does_not_depend_on_the_number_of_ranks(
+    placement: str, folder: Path
+) -> None:
+    """SA-P1, SA-S3, SA-S4: P ranks on their shares = one rank on the union; the last is uneven."""
     graph = random_graph()
     for model in MODELS:
         fanouts = [3, 2, 2][: model["layers"]]

@@ -43,19 +43,33 @@ class HaloExchange:
         with self._step(f"{phase}/{layer}/pack", Kind.GATHER, "gather", phase, layer, packed):
             context.kernels.gather_rows(x_uF[:n], self._ids, packed)
         context.comm.all_to_all(
-            x_uF[n:], packed, self._recv, self._send, f"{phase}/{layer}/exchange", phase, layer=layer
+            x_uF[n:],
+            packed,
+            self._recv,
+            self._send,
+            f"{phase}/{layer}/exchange",
+            phase,
+            layer=layer,
         )
 
     def backward(self, grad_uF: Tensor, layer: int) -> None:
         width, n, context = grad_uF.shape[1], self._rows, self._context
         phase, returned = Phase.BACKWARD, self._buffer(width)
         context.comm.all_to_all(
-            returned, grad_uF[n:], self._send, self._recv, f"{phase}/{layer}/exchange", phase, layer=layer
+            returned,
+            grad_uF[n:],
+            self._send,
+            self._recv,
+            f"{phase}/{layer}/exchange",
+            phase,
+            layer=layer,
         )
-        with self._step(f"{phase}/{layer}/unpack", Kind.SCATTER, "scatter_add", phase, layer, returned):
+        with self._step(
+            f"{phase}/{layer}/unpack", Kind.SCATTER, "scatter_add", phase, layer, returned
+        ):
             context.kernels.scatter_add_rows(grad_uF[:n], self._ids, returned)
 
-    def _step(self, name: str, kind: Kind, op: str, phase: Phase, layer: int, rows: Tensor):  # noqa: ANN202
+    def _step(self, name: str, kind: Kind, op: str, phase: Phase, layer: int, rows: Tensor):
         size = len(rows) * (8 + 2 * rows.shape[1] * rows.element_size())
         return self._context.recorder.step(
             name, kind, op, lane=Lane.COMPUTE, phase=phase, layer=layer, bytes=size
@@ -122,9 +136,7 @@ class PartitionTrainer:
     def _load_rows(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> None:
         assert graph.features is not None and graph.labels is not None
         own, width = local.owned, graph.num_features
-        self.x = torch.zeros(
-            (local.num_columns, width), device=self.context.device, dtype=dtype
-        )
+        self.x = torch.zeros((local.num_columns, width), device=self.context.device, dtype=dtype)
         # In slices, so that a copy of all features never stands beside the features.
         for start in range(0, len(own), 65_536):
             rows = own[start : start + 65_536]
@@ -134,7 +146,9 @@ class PartitionTrainer:
         self.row_ids = self._tensor(own.astype(np.int64))
         masks = {"train": graph.train_mask, "val": graph.val_mask, "test": graph.test_mask}
         self.masks = {
-            name: self._tensor(np.asarray(mask)[own]) for name, mask in masks.items() if mask is not None
+            name: self._tensor(np.asarray(mask)[own])
+            for name, mask in masks.items()
+            if mask is not None
         }
         self.train_rows = self.masks["train"].nonzero().squeeze(1)
         self.loss_scale = 1.0 / max(graph.num_train, 1)

@@ -45,9 +45,7 @@ class SampledTrainer:
     def __init__(self, context: RankContext, graph: Graph, structure: SampledStructure) -> None:
         run = context.run
         self.context, self.graph, self.structure = context, graph, structure
-        self.knobs = SampledKnobs(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in run.knobs.items()}
-        )
+        self.knobs: SampledKnobs = registry.approach(run.approach).knobs(run)
         self.shape = stack_shape(graph, run, self.knobs.order)
         self.dtype = torch.float64 if run.training.precision == "float64" else torch.float32
         self.model = registry.model(run.model.kind)
@@ -151,7 +149,15 @@ class SampledTrainer:
     ) -> tuple[list[Aggregation], list[Tensor]]:
         """Copy blocks and ids to the device."""
         device = self.context.device
-        names = ("indptr", "indices", "indptr_t", "indices_t", "row_scale", "col_scale", "self_scale")
+        names = (
+            "indptr",
+            "indices",
+            "indptr_t",
+            "indices_t",
+            "row_scale",
+            "col_scale",
+            "self_scale",
+        )
         parts = [getattr(a, n) for a in aggregations for n in names]
         size = sum(p.numel() * p.element_size() for p in parts if p is not None)
         with self._step("fetch/copy", Kind.COPY, "copy_h2d", Phase.FETCH, size):
@@ -258,7 +264,10 @@ class FeatureStore:
             wanted = torch.from_numpy(self._position[ids[by_owner]]).to(device)
             place = np.empty(len(ids), np.int64)
             place[by_owner] = np.arange(len(ids))
-        send, recv = torch.from_numpy(asked).to(device), torch.empty(world, dtype=torch.int64, device=device)
+        send, recv = (
+            torch.from_numpy(asked).to(device),
+            torch.empty(world, dtype=torch.int64, device=device),
+        )
         comm.all_to_all(recv, send, None, None, "fetch/counts", Phase.FETCH, lane=lane)
         served, asked_rows = recv.tolist(), asked.tolist()
         requests = torch.empty(sum(served), dtype=torch.int64, device=device)
@@ -287,7 +296,9 @@ class Prefetcher:
         )
         self._thread.start()
 
-    def _work(self, trainer: SampledTrainer, order: NDArray[np.int64], epoch: int, slots: int) -> None:
+    def _work(
+        self, trainer: SampledTrainer, order: NDArray[np.int64], epoch: int, slots: int
+    ) -> None:
         try:
             for step in range(trainer.structure.num_steps):
                 self._slots.acquire()

@@ -47,4 +47,7 @@ def reopened(array: NDArray[Any]) -> NDArray[Any]:
 def reopened_graph(graph: Graph) -> Graph:
     """The graph over mappings of its own (see `reopened`)."""
     fields = {f.name: getattr(graph, f.name) for f in dataclasses.fields(graph)}
-    return Graph(**{k: reopened(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()})
+    arrays: dict[str, Any] = {
+        k: reopened(v) for k, v in fields.items() if isinstance(v, np.ndarray)
+    }
+    return dataclasses.replace(graph, **arrays)

@@ -75,7 +75,9 @@ class Stack:
 
     # -- recording -------------------------------------------------------------------------------
 
-    def _step(self, name: str, kind: Kind, op: str, phase: Phase, layer: int, bytes_: int, flops: int) -> Any:
+    def _step(
+        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, bytes_: int, flops: int
+    ) -> Any:
         return self.recorder.step(
             name, kind, op, lane=Lane.COMPUTE, phase=phase, layer=layer, bytes=bytes_, flops=flops
         )
@@ -84,9 +86,11 @@ class Stack:
         self, name: str, op: str, phase: Phase, layer: int, a: Tensor, b: Tensor, out: Tensor,
         *, add: Tensor | None = None, accumulate: bool = False,
     ) -> None:  # fmt: skip
-        """out = a b, plus the row vector `add`, or added to what `out` holds."""
+        """Out = a b, plus the row vector `add`, or added to what `out` holds."""
         (m, k), n, s = a.shape, b.shape[1], out.element_size()
-        with self._step(name, Kind.GEMM, op, phase, layer, (m * k + k * n + m * n) * s, 2 * m * k * n):
+        with self._step(
+            name, Kind.GEMM, op, phase, layer, (m * k + k * n + m * n) * s, 2 * m * k * n
+        ):
             if accumulate:
                 out.addmm_(a, b)
             elif add is not None:
@@ -95,7 +99,15 @@ class Stack:
                 torch.mm(a, b, out=out)
 
     def _spmm(
-        self, name: str, phase: Phase, layer: int, agg: Aggregation, x: Tensor, out: Tensor, *, transpose: bool
+        self,
+        name: str,
+        phase: Phase,
+        layer: int,
+        agg: Aggregation,
+        x: Tensor,
+        out: Tensor,
+        *,
+        transpose: bool,
     ) -> None:
         rows, sources = (agg.source_rows, agg.rows) if transpose else (agg.rows, agg.source_rows)
         width, s, nnz = x.shape[1], x.element_size(), agg.nonzeros
@@ -112,9 +124,17 @@ class Stack:
                     row_scale=agg.row_scale, col_scale=agg.col_scale, self_scale=agg.self_scale,
                 )  # fmt: skip
 
-    def _elementwise(self, name: str, op: str, phase: Phase, layer: int, x: Tensor, passes: int) -> Any:
+    def _elementwise(
+        self, name: str, op: str, phase: Phase, layer: int, x: Tensor, passes: int
+    ) -> Any:
         return self._step(
-            name, Kind.ELEMENTWISE, op, phase, layer, passes * x.numel() * x.element_size(), x.numel()
+            name,
+            Kind.ELEMENTWISE,
+            op,
+            phase,
+            layer,
+            passes * x.numel() * x.element_size(),
+            x.numel(),
         )
 
     # -- forward ---------------------------------------------------------------------------------
@@ -214,9 +234,9 @@ class Stack:
             self.shape.num_layers, size, 5 * train_rows.numel() * classes,
         ):  # fmt: skip
             value = self.kernels.softmax_cross_entropy(logits_nC, labels, train_rows, scale, grad)
-            self.parameters.loss.fill_(value) if isinstance(value, float) else self.parameters.loss.copy_(
-                value.reshape(1)
-            )
+            self.parameters.loss.fill_(value) if isinstance(
+                value, float
+            ) else self.parameters.loss.copy_(value.reshape(1))
 
     # -- backward --------------------------------------------------------------------------------
 
@@ -251,16 +271,33 @@ class Stack:
             if self.exchange is not None:
                 self.exchange.backward(t_uH, layer)
             rows = n if self.exchange is not None else u
-            self._mm(f"{where}/weight", "gemm_tn", phase, layer, h_uF[:rows].t(), t_uH[:rows], weight_grad)
+            self._mm(
+                f"{where}/weight",
+                "gemm_tn",
+                phase,
+                layer,
+                h_uF[:rows].t(),
+                t_uH[:rows],
+                weight_grad,
+            )
             if layer > 1:
                 g_uF = self.workspace.get(f"g{layer - 1}", u, fan_in)
-                self._mm(f"{where}/input", "gemm_nt", phase, layer, t_uH[:rows], weight.t(), g_uF[:rows])
+                self._mm(
+                    f"{where}/input", "gemm_nt", phase, layer, t_uH[:rows], weight.t(), g_uF[:rows]
+                )
         if shape.model.self_weight:
             own, own_grad = value[f"self_weight_{layer}"], grads[f"self_weight_{layer}"]
             self._mm(f"{where}/self_weight", "gemm_tn", phase, layer, h_uF[:n].t(), g_nH, own_grad)
             if g_uF is not None:
                 self._mm(
-                    f"{where}/self_input", "gemm_nt", phase, layer, g_nH, own.t(), g_uF[:n], accumulate=True
+                    f"{where}/self_input",
+                    "gemm_nt",
+                    phase,
+                    layer,
+                    g_nH,
+                    own.t(),
+                    g_uF[:n],
+                    accumulate=True,
                 )
         if layer > 1:
             assert g_uF is not None
