@@ -27,6 +27,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_compiled
 def gather_rows(x_NF: Any, ids_n: Any, out_nF: Any, start: int, stop: int) -> None:
+    """Copy rows: out[i] = x[ids[i]]."""
     width = x_NF.shape[1]
     for i in range(start, stop):
         row = ids_n[i]
@@ -107,6 +108,7 @@ def positive_backward(
 
 @_compiled
 def segment_sum(indptr: Any, values_EH: Any, out_RH: Any, start: int, stop: int) -> None:
+    """Sum each row's entries; 0 for an empty row."""
     for r in range(start, stop):
         for h in range(values_EH.shape[1]):
             total = values_EH.dtype.type(0)
@@ -117,6 +119,7 @@ def segment_sum(indptr: Any, values_EH: Any, out_RH: Any, start: int, stop: int)
 
 @_compiled
 def segment_max(indptr: Any, values_EH: Any, out_RH: Any, start: int, stop: int) -> None:
+    """Take each row's largest entry; 0 for an empty row."""
     for r in range(start, stop):
         for h in range(values_EH.shape[1]):
             first = indptr[r]
@@ -130,6 +133,7 @@ def segment_max(indptr: Any, values_EH: Any, out_RH: Any, start: int, stop: int)
 
 @_compiled
 def segment_softmax(indptr: Any, values_EH: Any, out_EH: Any, start: int, stop: int) -> None:
+    """Turn each row's entries into weights that sum to 1, shifted by their maximum."""
     for r in range(start, stop):
         first, last = indptr[r], indptr[r + 1]
         if first == last:
@@ -151,6 +155,7 @@ def segment_softmax(indptr: Any, values_EH: Any, out_EH: Any, start: int, stop: 
 def segment_softmax_backward(
     indptr: Any, probability_EH: Any, grad_EH: Any, out_EH: Any, start: int, stop: int
 ) -> None:
+    """Compute p * (grad - sum over the row of p * grad)."""
     for r in range(start, stop):
         for h in range(grad_EH.shape[1]):
             inner = grad_EH.dtype.type(0)
