@@ -151,15 +151,15 @@ class Network:
     ) -> float:
         """Latency of each rank's peers in turn, and the busiest link (simulation 4.6)."""
         matrix = _pair_bytes(steps)
-        busiest, messages = self.link_bounds(matrix, group, rate)
+        busiest = self.link_bounds(matrix, group, rate)
         if layout == "inter":
             alpha = max(alpha, self._link(Kind.ALL_TO_ALL, "inter", len(group))[0])
-        return messages * alpha + busiest
+        return latency_steps(Kind.ALL_TO_ALL, len(group)) * alpha + busiest
 
     def link_bounds(
         self, matrix: npt.NDArray[np.float64], group: Sequence[int], intra_rate: float
-    ) -> tuple[float, int]:
-        """Seconds of the busiest link of an all-to-all, and rounds of messages.
+    ) -> float:
+        """Seconds of the busiest link of an all-to-all: a lower bound (simulation 4.6).
 
         Args:
             matrix: bytes from member i to member j of the group.
@@ -180,7 +180,7 @@ class Network:
                 busiest = max(busiest, max(out.max(), into.max()) / rate)
             else:
                 busiest = max(busiest, _busiest(outside) / rate)
-        return float(busiest), ranks - 1
+        return float(busiest)
 
     def _staging(self, kind: Kind, steps: Sequence[Step]) -> float:
         """Copies to and from pinned memory on both sides (simulation 4.7, fullgraph 16.1)."""
@@ -197,9 +197,10 @@ class Network:
         assert nccl is not None
         links = self.cluster.links
         if kind is Kind.ALL_TO_ALL:
-            busiest, messages = self.link_bounds(
-                _pair_bytes(steps), group, links.intra.bytes_per_s.value
-            )
+            matrix = _pair_bytes(steps)
+            busiest = self.link_bounds(matrix, group, links.intra.bytes_per_s.value)
+            # Empty messages are not sent at all.
+            messages = int(max((matrix > 0).sum(axis=0).max(), (matrix > 0).sum(axis=1).max()))
             link = links.intra if hosts == 1 else links.inter
             # Point-to-point operations of one call share a launch; eight share a work batch.
             seconds = nccl.host_s.value + math.ceil(messages / 8) * link.latency_s.value + busiest
