@@ -100,7 +100,7 @@ class NeighbourSampler:
     ) -> None:
         if any(fanout < -1 for fanout in fanouts_from_seeds):
             raise ValueError(f"fan-outs must be -1 (all) or at least 0: {list(fanouts_from_seeds)}")
-        self.indptr, self.indices = indptr, indices
+        self.indptr, self.indices = np.asarray(indptr), np.asarray(indices)  # mapped files too
         self.fanouts_from_seeds = tuple(fanouts_from_seeds)
         self.seed = seed
         self._team = Team(threads)

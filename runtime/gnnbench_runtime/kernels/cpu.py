@@ -59,13 +59,13 @@ class CpuKernels:
         Rows r below len(self_scale) add self_scale[r] * x[r]; `accumulate` adds everything to what
         out holds. The backward pass is the same call on the transpose with the scales exchanged.
         """
-        starts, x, out = indptr.numpy(), _rows(x_SF), _rows(out_RF)
+        starts, x, out = _flat(indptr), _rows(x_SF), _rows(out_RF)
         none = _NONE[x_SF.dtype]
         scales = [
-            none if scale is None else scale.numpy()
+            none if scale is None else _flat(scale)
             for scale in (row_scale, col_scale, self_scale, edge_scale)
         ]
-        columns = indices.numpy()
+        columns = _flat(indices)
         ranges = self.team.split_rows(starts, LEAST_VALUES // max(x.shape[1], 1))
         self.team.run(
             lambda a, b: spmm_rows(starts, columns, x, out, *scales, accumulate, a, b), ranges
@@ -73,12 +73,12 @@ class CpuKernels:
 
     def gather_rows(self, x_NF: Tensor, ids_n: Tensor, out_nF: Tensor) -> None:
         """out[i] = x[ids[i]]."""
-        x, ids, out = _rows(x_NF), ids_n.numpy(), _rows(out_nF)
+        x, ids, out = _rows(x_NF), _flat(ids_n), _rows(out_nF)
         self._by_rows(lambda a, b: loops.gather_rows(x, ids, out, a, b), out)
 
     def scatter_add_rows(self, out_NF: Tensor, ids_n: Tensor, x_nF: Tensor) -> None:
         """out[ids[i]] += x[i], in the order of i; ids may repeat."""
-        out, ids, x = _rows(out_NF), ids_n.numpy(), _rows(x_nF)
+        out, ids, x = _rows(out_NF), _flat(ids_n), _rows(x_nF)
         enough = x.size >= LEAST_VALUES * self.threads
         ranges = self.team.split(x.shape[1], 16) if enough else [(0, x.shape[1])]
         self.team.run(lambda a, b: loops.scatter_add_rows(out, ids, x, a, b), ranges)
@@ -150,7 +150,7 @@ class CpuKernels:
     ) -> None:
         """One Adam update of flat tensors, as torch.optim.Adam does it; steps count from 1."""
         first, second = betas
-        flat = [t.numpy() for t in (param, grad, m, v)]
+        flat = [_flat(t) for t in (param, grad, m, v)]
         step_size, root = lr / (1 - first**step), math.sqrt(1 - second**step)
         self.team.run(
             lambda a, b: loops.adam(*flat, step_size, first, second, root, eps, weight_decay, a, b),
@@ -168,7 +168,7 @@ class CpuKernels:
         relu: bool,
     ) -> None:
         x, out = _rows(x_nF), _rows(out_nF)
-        ids = _NO_IDS if row_ids is None else row_ids.numpy()
+        ids = _NO_IDS if row_ids is None else _flat(row_ids)
         threshold, bits = drop_threshold(p), np.uint64(key)
         scale = survivor_scale(threshold)
         self._by_rows(
@@ -176,7 +176,7 @@ class CpuKernels:
         )
 
     def _segments(self, loop: Any, indptr: Tensor, *tensors: Tensor) -> None:
-        starts, arrays = indptr.numpy(), [_rows(t) for t in tensors]
+        starts, arrays = _flat(indptr), [_rows(t) for t in tensors]
         ranges = self.team.split_rows(starts, LEAST_VALUES)
         self.team.run(lambda a, b: loop(starts, *arrays, a, b), ranges)
 
@@ -200,4 +200,10 @@ def survivor_scale(threshold: int) -> float:
 def _rows(x: Tensor) -> Array:
     if not x.is_contiguous() or x.dim() != 2:
         raise ValueError(f"kernels take contiguous matrices: found strides {x.stride()}")
+    return x.numpy()
+
+
+def _flat(x: Tensor) -> Array:
+    if not x.is_contiguous() or x.dim() != 1:
+        raise ValueError(f"kernels take contiguous vectors: found strides {x.stride()}")
     return x.numpy()
