@@ -6,6 +6,7 @@ python comm_rank.py RANK WORLD_SIZE FOLDER
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,8 +17,10 @@ import torch.distributed as dist
 from gnnbench.ledger import LedgerWriter
 from gnnbench.plan import Lane, Phase
 from gnnbench_runtime.comm import Comm
+from gnnbench_runtime.device import practice_environment
 from gnnbench_runtime.recorder import Recorder
 
+CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
 
 
@@ -29,13 +32,18 @@ def splits(world_size: int) -> list[list[int]]:
     return drawn.tolist()
 
 
-def main(rank: int, world_size: int, folder: Path) -> None:
+def main(rank: int, world_size: int, folder: Path, kind: str = "cpu") -> None:
+    device = torch.device(kind, rank % torch.cuda.device_count()) if kind == "cuda" else CPU
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+        os.environ.update(practice_environment(rank))
     if world_size > 1:
         store = dist.FileStore(str(folder / "store"), world_size)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    device = torch.device("cpu")
+        backend = "nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    torch.set_default_device(device)
     recorder = Recorder(device, writer=LedgerWriter(folder / f"ledger-rank{rank}.csv"))
-    comm = Comm(recorder, rank=rank, world_size=world_size)
+    comm = Comm(recorder, rank=rank, world_size=world_size, device=device)
     recorder.epoch_begin(0)
     said: dict[str, object] = {}
 
@@ -94,8 +102,10 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     said["exchanged"] = comm.exchange({"rank": rank, "text": "x" * rank})
     recorder.close()
     comm.close()
+    if world_size > 1:
+        dist.destroy_process_group()
     (folder / f"said-rank{rank}.json").write_text(json.dumps(said))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -22,17 +22,17 @@ THIRD_PARTY = HERE / "third_party"
 
 
 @pytest.fixture(scope="session")
-def start_ranks() -> Callable[[str, int, Path], None]:
+def start_ranks() -> Callable[..., None]:
     """Return what runs a script of this folder as every rank."""
     return _start_ranks
 
 
-def _start_ranks(script: str, world_size: int, folder: Path) -> None:
-    """Run a script as every rank; its arguments are rank, world size and folder."""
+def _start_ranks(script: str, world_size: int, folder: Path, *more: str) -> None:
+    """Run a script as every rank; its arguments are rank, world size, folder and `more`."""
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(HERE / script), str(rank), str(world_size), str(folder)],
+            [sys.executable, str(HERE / script), str(rank), str(world_size), str(folder), *more],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,

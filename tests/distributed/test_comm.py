@@ -46,15 +46,26 @@ def _splits(size: int) -> list[list[int]]:
     return rows
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(
+    scope="module",
+    params=[
+        (2, "cpu"),
+        (3, "cpu"),
+        (4, "cpu"),
+        pytest.param((2, "cuda"), marks=pytest.mark.gpu),
+        pytest.param((3, "cuda"), marks=pytest.mark.gpu),
+    ],
+    ids=lambda param: f"{param[1]}-p{param[0]}",
+)
 def world(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-    start_ranks: Callable[[str, int, Path], None],
+    start_ranks: Callable[..., None],
 ) -> World:
     folder = tmp_path_factory.mktemp("comm")
-    start_ranks("comm_rank.py", request.param, folder)
-    return World(request.param, folder)
+    size, device = request.param
+    start_ranks("comm_rank.py", size, folder, device)
+    return World(size, folder)
 
 
 def test_all_to_all_delivers_uneven_and_empty_blocks(world: World) -> None:
@@ -157,7 +168,7 @@ def test_exchange_hands_everyone_the_words_of_all(world: World) -> None:
 
 
 def test_one_rank_alone_copies_and_records_nothing(
-    tmp_path: Path, start_ranks: Callable[[str, int, Path], None]
+    tmp_path: Path, start_ranks: Callable[..., None]
 ) -> None:
     start_ranks("comm_rank.py", 1, tmp_path)
     assert read_ledger(tmp_path / "ledger-rank0.csv") == []

@@ -65,14 +65,14 @@ class ToyTrainer:
             held = np.ones(self.knobs.megabytes * 2**20, np.uint8)
             time.sleep(self.knobs.pause_s)
             del held
-        total = torch.ones(self.structure, dtype=torch.float64)
+        total = torch.ones(self.structure, dtype=torch.float64, device=self.context.device)
         comm.all_reduce(total, "sum", Phase.SYNC)
         return float(total.sum()) / (epoch + 1)
 
     def evaluate(self) -> dict[str, float]:
         import torch
 
-        total = torch.ones(1)
+        total = torch.ones(1, device=self.context.device)
         self.context.comm.all_reduce(total, "count", Phase.FORWARD)
         return {"train": 1.0, "val": 0.5, "test": float(total) / 4}
 
