@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gnnbench.errors import SpecError, Unsupported
+from gnnbench.errors import SpecError, Unsupported, suggest
 from gnnbench.graph.formats import native
 from gnnbench.graph.graph import Graph
 from gnnbench.spec import GraphRef
@@ -74,6 +75,38 @@ def native_folder(ref: GraphRef, roots: Sequence[Path], cache: Path) -> Path:
     return folder
 
 
+def reference_problems(ref: GraphRef) -> list[str]:
+    """Return what is wrong with a reference itself: names and options that do not exist.
+
+    No graph file is looked for, so that a suite can be checked where its data is not.
+    """
+    from gnnbench.graph import formats, generators, profile
+
+    known: Collection[str]
+    if ref.profile:
+        known = profile.list_profiles()
+        there = ref.profile.endswith(".toml") or ref.profile in known
+        line = f"profile: unknown profile {ref.profile!r}, {suggest(ref.profile, known)}"
+        return [] if there else [line]
+    if ref.generator:
+        known = generators.GENERATORS
+        if ref.generator not in known:
+            return [f"generator: unknown {ref.generator!r}, {suggest(ref.generator, known)}"]
+        known = inspect.signature(generators.GENERATORS[ref.generator]).parameters
+    elif ref.format == "auto":
+        return []
+    else:
+        known = ("auto", *formats.FORMATS)
+        if ref.format not in known:
+            return [f"format: unknown {ref.format!r}, {suggest(ref.format, known)}"]
+        known = formats.options(ref.format) if ref.options else {}
+    return [
+        f"options.{key}: unknown option, {suggest(key, known)}"
+        for key in ref.options
+        if key not in known
+    ]
+
+
 def describe(graph: Graph, ref: GraphRef) -> dict[str, Any]:
     """Return the facts of a graph that a record keeps."""
     return {
@@ -116,10 +149,6 @@ def with_row_normalised_features(graph: Graph) -> Graph:
 
 
 def _call(function: Any, graph: Graph, options: dict[str, Any], where: str) -> Graph:
-    import inspect
-
-    from gnnbench.errors import suggest
-
     known = list(inspect.signature(function).parameters)[1:]
     unknown = [key for key in options if key not in known]
     wrong = [f"{where}.{key}: unknown key, {suggest(key, known)}" for key in unknown]

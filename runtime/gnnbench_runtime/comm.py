@@ -47,14 +47,19 @@ class PeerLost(RunFailed):
 class Pending:
     """A transfer under way. `wait` makes its result usable; it blocks the host only on CPU."""
 
-    def __init__(self, future: Future[Any] | None = None, event: Any = None) -> None:
-        self._future, self._event = future, event
+    def __init__(
+        self,
+        future: Future[Any] | None = None,
+        event: Any = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self._future, self._event, self._device = future, event, device
 
     def wait(self) -> None:
         if self._future is not None:
             self._future.result()
         if self._event is not None:
-            torch.cuda.current_stream().wait_event(self._event)
+            torch.cuda.current_stream(self._device).wait_event(self._event)
 
     def done(self) -> bool:
         """Tell whether the transfer has ended, without waiting."""
@@ -432,14 +437,14 @@ class Comm:
         if self.world_size == 1:
             return Pending()
         if self.device.type == "cuda" and not self._staged:
+            self._group(where[-2])  # says so if the lane was never opened
             stream = self._stream
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 with self._span(kind, *where):
                     _guarded(work)
-                event = torch.cuda.Event()
-                event.record(stream)
-            return Pending(event=event)
+                event = stream.record_event()
+            return Pending(event=event, device=self.device)
         span = self._span(kind, *where)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="background")

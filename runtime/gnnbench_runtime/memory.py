@@ -76,17 +76,18 @@ class MemoryMeter:
     """Baseline and peaks of one rank, as `RunRecord.memory` wants them."""
 
     def __init__(self, device: torch.device) -> None:
-        self._gauge = Allocator(device) if device.type == "cuda" else ResidentSet()
+        self._cuda = device.type == "cuda"
+        self._gauge = Allocator(device) if self._cuda else ResidentSet()
         self._peaks: dict[str, int] = {}
         self._baseline = self._start = 0
 
     def take_baseline(self) -> None:
-        release_free_memory()
+        release_free_memory(self._cuda)
         self._baseline = self._gauge.now_bytes()
 
     def take_start(self) -> None:
         """Note what is held when everything is set up and training is about to begin."""
-        release_free_memory()
+        release_free_memory(self._cuda)
         self._start = self._gauge.now_bytes()
 
     def training(self) -> Any:
@@ -120,8 +121,10 @@ def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def release_free_memory() -> None:
-    """Give freed heap back to the system, where the C library can (glibc)."""
+def release_free_memory(cuda: bool = False) -> None:
+    """Give freed heap back to the system, where the C library can (glibc), and freed GPU blocks."""
+    if cuda:
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

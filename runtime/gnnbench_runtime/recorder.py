@@ -195,9 +195,12 @@ class Recorder:
         return Row._make((*head, start_s, duration_s))
 
     def _mark(self) -> Any:
-        """Record a timing event on the current stream."""
+        """Record a timing event on the current stream of this rank's device.
+
+        The device is named because a thread of its own starts out on device 0.
+        """
         event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
 
