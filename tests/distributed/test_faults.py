@@ -104,7 +104,8 @@ def test_ctrl_c_ends_all_ranks_exits_130_and_leaves_the_run_to_be_done(
     toy: None, native_graph: Path, tmp_path: Path
 ) -> None:
     command = _command(tmp_path, native_graph, pause_s=0.2, epochs=1000)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     _until(lambda: len(_workers_of(process.pid)) == 2 and _has_rows(tmp_path))
     ranks = _workers_of(process.pid)
     process.send_signal(signal.SIGINT)
@@ -114,13 +115,16 @@ def test_ctrl_c_ends_all_ranks_exits_130_and_leaves_the_run_to_be_done(
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     (record,) = Results(tmp_path / "results").runs()
     assert (record.status, record.reason) == ("running", "interrupted")
+    assert not list(tmp_path.glob("gnnbench-*"))
 
 
 def test_ranks_do_not_outlive_a_launcher_that_is_killed(
     toy: None, native_graph: Path, tmp_path: Path
 ) -> None:
     command = _command(tmp_path, native_graph, pause_s=0.2, epochs=1000)
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    # A killed launcher cannot remove its scratch folder; that is the test's to do.
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     _until(lambda: len(_workers_of(process.pid)) == 2 and _has_rows(tmp_path))
     ranks = _workers_of(process.pid)
     process.kill()
