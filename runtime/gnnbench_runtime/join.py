@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -277,4 +278,5 @@ class _SelfWatch:
             verdict = hung({self._rank: beat}, time.perf_counter(), timeout_s)
             if verdict is not None:
                 _save_failure(verdict, "hung", self._record, self._results)
+                shutil.rmtree(self._job.scratch, ignore_errors=True)
                 os._exit(1)
