@@ -82,6 +82,8 @@ def read_ledger(path: Path) -> list[Row]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(path, f"cannot read the ledger: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not a ledger: {error}") from None
     lines = text.split("\n")
     torn = lines.pop() if lines else ""
     if not lines or lines[0] != ",".join(COLUMNS):

@@ -189,8 +189,16 @@ class Plan:
         problems: list[str] = []
         for number, iteration in enumerate(self.iterations):
             problems += _iteration_problems(f"{self.approach} iteration {number}", iteration, self)
-        if len(self.schedule) % max(self.iterations_per_epoch, 1):
-            problems.append(f"{self.approach}: schedule is not a whole number of epochs")
+        per_epoch = self.iterations_per_epoch
+        if per_epoch < 1 or len(self.schedule) % per_epoch:
+            problems.append(
+                f"{self.approach}: schedule of {len(self.schedule)} is not a whole number of "
+                f"epochs of {per_epoch}"
+            )
+        for index in sorted(set(self.schedule) - set(range(len(self.iterations)))):
+            problems.append(
+                f"{self.approach}: schedule names iteration {index} of {len(self.iterations)}"
+            )
         if problems:
             raise SpecError(problems)
 
@@ -252,7 +260,11 @@ def _iteration_problems(where: str, iteration: Iteration, plan: Plan) -> list[st
             seen.add(step.name)
             if step.kind in COLLECTIVES:
                 if rank not in step.group:
-                    problems.append(f"{where} rank {rank}: {step.name!r} is of a foreign group")
+                    problems.append(
+                        f"{where} rank {rank}: {step.name!r} is of a foreign group "
+                        f"{_short(step.group)}"
+                    )
+                    continue
                 sequences[step.group].setdefault(rank, []).append((step.kind.value, step.layer))
     for group, by_rank in sequences.items():
         first = by_rank.get(group[0], [])

@@ -23,8 +23,10 @@ A suite names many runs as a product of lists:
     ranks = [1, 2]
     knobs = { partitioner = "metis" }
 
-Each combination becomes one `RunSpec` per repeat; its id ends in a hash of everything that could
-change its result, so a suite resumes where it stopped and edits never reuse a stale run.
+Keys of [training] may be overridden in an entry (`training = { epochs = 200 }`); `seeds = [0, 1]`
+runs it once per seed. Each combination becomes one `RunSpec` per repeat; its id ends in a hash of
+everything that could change its result, so a suite resumes where it stopped and edits never reuse a
+stale run.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ class GraphRef:
     def __post_init__(self) -> None:
         given = [k for k in ("path", "generator", "profile") if getattr(self, k)]
         if len(given) != 1:
-            raise SpecError(f"give exactly one of path, generator, profile; found {given or 'none'}")
+            raise SpecError(
+                f"give exactly one of path, generator, profile; found {given or 'none'}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,7 @@ class _RunsTable:
     approach: str | tuple[str, ...]
     ranks: int | tuple[int, ...] = field(default=1, metadata=bounds(1, 1_000_000))
     repeats: int = field(default=1, metadata=bounds(1, 1000))
+    seeds: int | tuple[int, ...] = field(default=(), metadata=bounds(0, 2**31 - 1))
     knobs: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -190,6 +195,7 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
     if table.get("schema", SCHEMA) != SCHEMA:
         problems.append(f"{where}: schema: found {table.get('schema')!r}, allowed: {SCHEMA}")
     graphs = _named(GraphRef, table.get("graphs", {}), f"{where}: graphs", problems)
+    problems += _reference_problems(graphs, f"{where}: graphs")
     models = _named(ModelSpec, table.get("models", {}), f"{where}: models", problems)
     base = table.get("training", {})
     if not isinstance(base, Mapping):
@@ -203,6 +209,9 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
         entries = []
     runs: list[RunSpec] = []
     name = str(table.get("name", "suite"))
+    for key in ("name", "description"):
+        if not isinstance(table.get(key, ""), str):
+            problems.append(f"{where}: {key}: found {table[key]!r}, expected text")
     for number, entry in enumerate(entries):
         place = f"{where}: runs[{number}]"
         parsed = build(_RunsTable, entry, place, problems)
@@ -212,11 +221,17 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
         if training is None:
             build(TrainingSpec, parsed.training, f"{place}.training", problems)
             continue
-        runs += _expand(name, parsed, training, graphs, models, place, problems)
-    raise_all(problems)
-    ids = [run.run_id for run in runs]
-    unique = {run.run_id: run for run in runs}
-    ordered = sorted(unique.values(), key=lambda run: (run.repeat, ids.index(run.run_id)))
+        for seed in _listed(parsed.seeds) or [training.seed]:
+            seeded = dataclasses.replace(training, seed=seed)
+            found = _expand(name, parsed, seeded, graphs, models, place, problems)
+            runs += found
+    raise_all(dict.fromkeys(problems))  # several seeds find the same problem
+    unique: dict[str, RunSpec] = {}
+    for run in runs:
+        unique.setdefault(run.run_id, run)
+    ordered = sorted(
+        unique.values(), key=lambda run: run.repeat
+    )  # stable: entries keep their order
     return Suite(
         name=name,
         description=str(table.get("description", "")),
@@ -232,9 +247,22 @@ def _named(cls: type[Any], table: object, where: str, problems: list[str]) -> di
     found: dict[str, Any] = {}
     for name, entry in table.items():
         if isinstance(entry, Mapping):
-            entry = {"name": name, **entry}
+            if "name" in entry:
+                problems.append(f"{where}.{name}.name: unknown key, the table's own name is used")
+            entry = {**entry, "name": name}
         found[name] = build(cls, entry, f"{where}.{name}", problems)
     return found
+
+
+def _reference_problems(graphs: Mapping[str, GraphRef | None], where: str) -> list[str]:
+    from gnnbench.graph.source import reference_problems
+
+    return [
+        f"{where}.{name}.{line}"
+        for name, ref in graphs.items()
+        if ref is not None
+        for line in reference_problems(ref)
+    ]
 
 
 def _expand(
@@ -248,13 +276,21 @@ def _expand(
 ) -> Iterator[RunSpec]:
     from gnnbench import registry
 
-    axes = [_listed(getattr(parsed, key)) for key in ("graph", "model", "approach", "ranks")]
+    keys = ("graph", "model", "approach", "ranks")
+    axes = [_listed(getattr(parsed, key)) for key in keys]
+    problems += [
+        f"{place}.{key}: found an empty list, expected at least one"
+        for key, axis in zip(keys, axes, strict=True)
+        if not axis
+    ]
     known = (("graph", graphs), ("model", models), ("approach", registry.approach_names()))
     usable = True
     for (kind, names), asked in zip(known, axes, strict=False):
         for one in asked:
             if one not in names:
-                problems.append(f"{place}.{kind}: unknown {kind} {one!r}, {suggest(str(one), names)}")
+                problems.append(
+                    f"{place}.{kind}: unknown {kind} {one!r}, {suggest(str(one), names)}"
+                )
                 usable = False
     for model in models.values():
         if model is not None and model.kind not in registry.model_names():
@@ -265,7 +301,9 @@ def _expand(
             usable = False
     if not usable:
         return
-    for repeat, graph, model_name, approach, ranks in itertools.product(range(parsed.repeats), *axes):
+    for repeat, graph, model_name, approach, ranks in itertools.product(
+        range(parsed.repeats), *axes
+    ):
         graph_ref, model = graphs[graph], models[model_name]
         if graph_ref is None or model is None:
             continue

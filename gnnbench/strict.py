@@ -89,6 +89,8 @@ def convert(
             if not trial:
                 return result
             trials.append(trial)
+        if value is None and type(None) in args:
+            return None
         closest = min(trials, key=len)
         problems += closest
         return None
@@ -103,6 +105,7 @@ def convert(
         if not isinstance(value, Mapping):
             problems.append(f"{where}: found {_show(value)}, expected a table")
             return {}
+        _check_plain(value, where, problems)
         return dict(value)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type[Any], hint), value, where, problems)
@@ -131,6 +134,22 @@ def _scalar(
         if (low is not None and value < low) or above:
             problems.append(f"{where}: found {value}, allowed {_range(low, high, meta)}")
     return value
+
+
+def _check_plain(value: object, where: str, problems: list[str]) -> None:
+    """Add what a free table must not hold because no record could: dates, nan, infinity."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_plain(item, f"{where}.{key}", problems)
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _check_plain(item, f"{where}[{number}]", problems)
+    elif isinstance(value, float) and not math.isfinite(value):
+        problems.append(f"{where}: found {value}, expected a finite number")
+    elif not (value is None or isinstance(value, str | int | float)):
+        problems.append(
+            f"{where}: found {_show(value)}, expected text, a number, a list or a table"
+        )
 
 
 def _range(low: float | None, high: float | None, meta: Mapping[str, Any]) -> str:

@@ -147,8 +147,11 @@ def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> Par
     place = np.linspace(1.0, -1.0, num_parts)
     halo = np.maximum(mean * (1.0 + lean * place), 0.0)
     peers = max(num_parts - 1, 1)
-    # Rank i receives halo[i] / peers rows from each peer; what it sends is the column sum.
-    received = np.round(np.outer(halo / peers, np.ones(num_parts))).astype(np.int64)
+    # Rank i receives the same from each peer, give or take a row; what it sends is the column sum.
+    # Whole rows are dealt to the ranks after it, so that few rows over many peers do not vanish.
+    base, left = np.divmod(np.round(halo).astype(np.int64), peers)
+    distance = (np.arange(num_parts) - np.arange(num_parts)[:, None]) % num_parts
+    received = base[:, None] + (distance <= left[:, None])
     np.fill_diagonal(received, 0)
     sent = received.T.tolist()
     received_rows = received.tolist()

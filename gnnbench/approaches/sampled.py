@@ -138,21 +138,24 @@ class Sampled(Approach):
         else:
             batches, schedule, basis = self._dry_run(graph, run, knobs, structure)
         # The first batch of an epoch is drawn after the last update of the epoch before; it is an
-        # iteration of its own so that its wait can say so.
+        # iteration of its own so that its wait can say so, also where batches stand for others.
+        wanted = [
+            (index, place % steps == 0 and knobs.prefetch > 0)
+            for place, index in enumerate(schedule)
+        ]
+        numbers = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
         iterations = tuple(
             tuple(
-                batch_steps(
-                    shape, sizes, graph.num_nodes, knobs, len(batch), first=index % steps == 0
-                )
-                for sizes in batch
+                batch_steps(shape, sizes, graph.num_nodes, knobs, run.ranks, first=first)
+                for sizes in batches[index]
             )
-            for index, batch in enumerate(batches)
+            for index, first in numbers
         )
         return Plan(
             approach=run.approach,
             world_size=run.ranks,
             iterations=iterations,
-            schedule=schedule,
+            schedule=tuple(numbers[pair] for pair in wanted),
             iterations_per_epoch=steps,
             resident=tuple(
                 resident(shape, graph, knobs, structure, rank) for rank in range(run.ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 NAME = "check"
@@ -29,13 +30,13 @@ def run(args: argparse.Namespace) -> int:
 
     suite = find_suite(args.suite)
     rows: list[dict[str, object]] = []
+    repeats = Counter(run.config_id for run in suite.runs)
     for spec in suite.configurations():
-        repeats = sum(run.config_id == spec.config_id for run in suite.runs)
         reason = registry.approach(spec.approach).skip_reason(spec)
         rows.append(
             {
                 "configuration": spec.config_id,
-                "repeats": repeats,
+                "repeats": repeats[spec.config_id],
                 "status": "skipped" if reason else "ok",
                 "reason": reason or "",
             }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 NAME = "info"
-HELP = "describe an approach, model, cluster, suite or graph profile"
+HELP = "describe an approach, model, cluster, suite, or source of graphs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,7 @@ def describe(name: str) -> dict[str, Any]:
     from gnnbench import registry
     from gnnbench.cluster import list_clusters, load_cluster
     from gnnbench.errors import UnknownName
-    from gnnbench.graph import profile
+    from gnnbench.graph import formats, generators, profile
     from gnnbench.suites import find_suite, suite_files
 
     if name in registry.approach_names():
@@ -42,12 +44,16 @@ def describe(name: str) -> dict[str, Any]:
         return {"kind": "cluster", **load_cluster(name).to_table()}
     if name in profile.list_profiles():
         return {"kind": "graph profile", **dataclasses.asdict(profile.load_profile(name))}
+    if name in generators.GENERATORS:
+        return {"kind": "graph generator", **_callable(name, generators.GENERATORS[name])}
+    if name in formats.FORMATS:
+        return {"kind": "graph format", **_callable(name, formats.reader(name), skip=1)}
     if name in suite_files():
         suite = find_suite(name)
         runs = [run.run_id for run in suite.runs]
         return {"kind": "suite", "name": name, "description": suite.description, "runs": runs}
     known = [*registry.approach_names(), *registry.model_names(), *list_clusters()]
-    known += [*profile.list_profiles(), *suite_files()]
+    known += [*profile.list_profiles(), *suite_files(), *generators.GENERATORS, *formats.FORMATS]
     raise UnknownName("name", name, known)
 
 
@@ -60,7 +66,8 @@ def _approach(card: Any) -> dict[str, Any]:
             allowed = " | ".join(meta["choices"])
         else:
             allowed = "" if low is None else f">= {low}" + (f", <= {high}" if high else "")
-        knobs.append({"knob": field.name, "default": field.default, "allowed": allowed})
+        default = "required" if field.default is dataclasses.MISSING else field.default
+        knobs.append({"knob": field.name, "default": default, "allowed": allowed})
     return {
         "name": card.name,
         "title": card.title,
@@ -70,6 +77,20 @@ def _approach(card: Any) -> dict[str, Any]:
         "knobs": knobs,
         "knob notes": " ".join((card.knobs_type.__doc__ or "").split()),
     }
+
+
+def _callable(name: str, function: Callable[..., Any], *, skip: int = 0) -> dict[str, Any]:
+    """Card of a generator or reader: its docstring and its options, without the first `skip`."""
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    options = [
+        {
+            "option": parameter.name,
+            "type": str(parameter.annotation),
+            "default": "required" if parameter.default is parameter.empty else parameter.default,
+        }
+        for parameter in parameters
+    ]
+    return {"name": name, "options": options, "notes": inspect.getdoc(function) or ""}
 
 
 def _print(card: dict[str, Any], indent: str = "") -> None:
@@ -83,7 +104,7 @@ def _print(card: dict[str, Any], indent: str = "") -> None:
             _print(value, indent + "  ")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
             print(f"{indent}{key}:")
-            rows = [{k: _short(v) for k, v in row.items()} for row in value]
+            rows = [{k: None if v is None else _short(v) for k, v in row.items()} for row in value]
             table(rows, list(rows[0]))
         elif isinstance(value, list | tuple) and len(value) > 4:
             print(f"{indent}{key}:")
