@@ -95,11 +95,15 @@ def _linear(f: Facts, _: Shapes) -> Floats:
     return _columns(1.0, f.flops, f.bytes, steps=len(f))
 
 
-def _gemm(f: Facts, _: Shapes) -> Floats:
-    """Multiply-adds, and each operand once: tall and skinny products live on the operands."""
-    return _columns(
-        1.0, f.flops, f.rows * f.inner, f.inner * f.width, f.rows * f.width, steps=len(f)
-    )
+def _gemm(f: Facts, p: Shapes) -> Floats:
+    """Multiply-adds and each operand once; tall and skinny products live on the operands.
+
+    Operands that outgrow the cache are read from memory.
+    """
+    left, right, out = f.rows * f.inner, f.inner * f.width, f.rows * f.width
+    moved = (left + right + out) * f.element_bytes
+    missed = moved * miss_rate(moved, p.get("cache_bytes", 32 * MB))
+    return _columns(1.0, f.flops, left, right, out, missed, steps=len(f))
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
@@ -153,10 +157,17 @@ _FORMS = (
     ),
     Form(
         name="gemm",
-        coefficients=("t0_s", "s_per_flop", "s_per_left", "s_per_right", "s_per_out"),
+        coefficients=(
+            "t0_s",
+            "s_per_flop",
+            "s_per_left",
+            "s_per_right",
+            "s_per_out",
+            "s_per_missed_byte",
+        ),
         terms=_gemm,
         features=lambda f: _logs(f.rows, f.inner, f.width),
-        shapes={},
+        shapes={"cache_bytes": (1 * MB, *_FAR)},
     ),
     Form(
         name="rows",

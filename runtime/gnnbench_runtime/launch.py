@@ -225,6 +225,8 @@ def rank_environment(rank: int, world_size: int, threads: int) -> dict[str, str]
     return {
         **os.environ,
         **dict.fromkeys(names, str(threads)),
+        # Idle OpenMP threads must not spin on the cores that samplers and other ranks need.
+        "OMP_WAIT_POLICY": "passive",
         "RANK": str(rank),
         "WORLD_SIZE": str(world_size),
         "LOCAL_RANK": str(rank),

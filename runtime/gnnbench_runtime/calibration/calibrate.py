@@ -1,4 +1,4 @@
-"""Calibrate the present machine: run probes for 1..k co-located ranks, fit them, build a cluster."""
+"""Calibrate the present machine: probe with 1..k co-located ranks, fit, build a cluster."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ Progress = Callable[[str, float], None]
 FULL = {"count": 30, "epochs": 4, "sweeps": 7}
 QUICK = {"count": 15, "epochs": 3, "sweeps": 4}
 TIMEOUT_S = 900.0
-GAP_OP = "gap"
+GAP_OP = "gap"  # what passes between two steps, apart from the steps
+PROBE_OP = "speed_probe"
 
 
 def calibrate(
@@ -54,7 +55,7 @@ def calibrate(
     """Measure this machine and return it as a cluster of one host (or as many as are assumed).
 
     Args:
-        co_located: most ranks on the host; 0 is as many as cores / threads or GPUs allow, at most 4.
+        co_located: most ranks on the host; 0 is what cores / threads or GPUs allow, at most 4.
         threads: CPU threads of a rank.
         progress: called with a word and the share done.
 
@@ -141,18 +142,20 @@ def _cluster(
     kind: str,
 ) -> Cluster:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    probes = [p for ranks in measured.values() for r in ranks for p in r["probes"]]
-    usual = statistics.median(measured[1][0]["probes"])
-    ops: list[OpModel] = []
-    for world, ranks in measured.items():
-        ops += _fit_ops(ranks, world, usual if world == 1 else None)
+    usual = {
+        world: statistics.median(p for content in ranks for p in content["probes"])
+        for world, ranks in measured.items()
+    }
+    ops = [model for world, ranks in measured.items() for model in _fit_ops(ranks, world, usual[world])]
     collectives = [
-        model for world, ranks in measured.items() if world > 1 for model in _fit_sweeps(ranks, world)
+        model
+        for world, ranks in measured.items()
+        if world > 1
+        for model in _fit_sweeps(ranks, world)
     ]
-    del probes
     torch_device = torch.device(kind)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    flops, stream = _headline(measured[1][0])
+    flops, stream = _headline(measured[1][0], usual[1])
 
     def known(value: float, status: str = "measured", source: str = "calibrate") -> Constant:
         return Constant(value=float(value), status=status, source=source)
@@ -178,12 +181,12 @@ def _cluster(
             memory_bytes_per_s=known(stream),
             cache_bytes=known(_cache_bytes(), "assumed", "operating system, last level"),
             memory_bytes=known(memory / most, source="operating system, shared by its ranks"),
-            launch_s=known(_gap(measured[1])),
+            launch_s=known(_gap(measured[1], usual[1])),
             context_bytes=known(_context(measured)),
             threads=request["threads"],
         ),
         links=_links(collectives, most, known),
-        speed_probe_s=usual,
+        speed_probe_s=usual[1],
         ops=tuple(ops),
         collectives=tuple(collectives),
     )
@@ -198,28 +201,22 @@ def _links(collectives: list[CollectiveModel], most: int, known: Callable[..., C
         guess = "assumed", "one rank was calibrated: loopback not measured"
         intra = Link(bytes_per_s=known(2e9, *guess), latency_s=known(3e-5, *guess))
     assumed = "assumed", "10 Gb/s Ethernet between hosts of this kind; edit to your network"
-    inter = Link(
-        bytes_per_s=known(1.1e9, *assumed), latency_s=known(5e-5, *assumed), shared=True
-    )
+    inter = Link(bytes_per_s=known(1.1e9, *assumed), latency_s=known(5e-5, *assumed), shared=True)
     return Links(intra=intra, inter=inter)
 
 
-def _fit_ops(ranks: list[dict[str, Any]], world: int, usual: float | None) -> list[OpModel]:
+def _fit_ops(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[OpModel]:
     """One model per operation from the samples of all ranks of a co-location.
 
-    A probe's samples are scaled by how fast the machine was around it, told by the speed probe.
+    Samples come in units of the speed probe around them; `usual_s` turns them into seconds of a
+    machine at its usual speed.
     """
     samples: dict[str, list[tuple[Step, float]]] = defaultdict(list)
     for content in ranks:
-        normal = usual or statistics.median(content["probes"])
         for entry in content["steps"]:
-            factor = normal / entry["probe_s"]
-            samples[entry["op"]].append((_step(entry), entry["seconds"] * factor))
-        for entry in content["gaps"]:
-            gap = Step(
-                name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.COMPUTE, phase=Phase.FORWARD, rows=1
-            )
-            samples[GAP_OP].append((gap, entry["seconds"] * normal / entry["probe_s"]))
+            samples[entry["op"]].append((_step(entry), entry["probes"] * usual_s))
+        samples[GAP_OP] += [(_once(GAP_OP), gap * usual_s) for gap in content["gaps"]]
+        samples[PROBE_OP] += [(_once(PROBE_OP), probe_s) for probe_s in content["probes"]]
     models = []
     for op, points in sorted(samples.items()):
         try:
@@ -229,8 +226,12 @@ def _fit_ops(ranks: list[dict[str, Any]], world: int, usual: float | None) -> li
     return models
 
 
+def _once(op: str) -> Step:
+    return Step(name=op, kind=Kind.HOST, op=op, lane=Lane.COMPUTE, phase=Phase.FORWARD)
+
+
 def _step(entry: dict[str, Any]) -> Step:
-    facts = {k: v for k, v in entry.items() if k not in ("op", "kind", "seconds", "probe_s")}
+    facts = {k: v for k, v in entry.items() if k not in ("op", "kind", "probes")}
     return Step(
         name=entry["op"], kind=Kind(entry["kind"]), op=entry["op"], lane=Lane.COMPUTE,
         phase=Phase.FORWARD, **facts,
@@ -246,8 +247,8 @@ def _fit_sweeps(ranks: list[dict[str, Any]], world: int) -> list[CollectiveModel
     return [fit_collective(p, op=op, ranks=world) for op, p in sorted(points.items())]
 
 
-def _gap(ranks: list[dict[str, Any]]) -> float:
-    return statistics.median(entry["seconds"] for content in ranks for entry in content["gaps"])
+def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:
+    return usual_s * statistics.median(gap for content in ranks for gap in content["gaps"])
 
 
 def _context(measured: dict[int, list[dict[str, Any]]]) -> float:
@@ -261,12 +262,13 @@ def _context(measured: dict[int, list[dict[str, Any]]]) -> float:
     return float(max(statistics.median(beside), 0))
 
 
-def _headline(content: dict[str, Any]) -> tuple[float, float]:
-    """Best sustained flops and streamed bytes per second seen in any step."""
-    products = [e["flops"] / e["seconds"] for e in content["steps"] if e["kind"] == "gemm"]
+def _headline(content: dict[str, Any], usual_s: float) -> tuple[float, float]:
+    """Best sustained flops and median streamed bytes per second of the steps."""
+    steps = content["steps"]
+    products = [e["flops"] / (e["probes"] * usual_s) for e in steps if e["kind"] == "gemm"]
     streams = [
-        e["bytes"] / e["seconds"]
-        for e in content["steps"]
+        e["bytes"] / (e["probes"] * usual_s)
+        for e in steps
         if e["kind"] in ("elementwise", "gather") and e["bytes"] > 1 << 22
     ]
     return max(products, default=1e10), statistics.median(streams or [1e10])

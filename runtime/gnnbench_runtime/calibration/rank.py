@@ -23,7 +23,7 @@ from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.graph.generators import planted_partition
 from gnnbench.ledger import Row
-from gnnbench.plan import COMMUNICATION, Phase, Plan
+from gnnbench.plan import COMMUNICATION, Phase, Plan, Step
 from gnnbench.results import write_json
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
@@ -34,6 +34,7 @@ from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.recorder import Recorder
 
+PROBE_ROUNDS = 3
 FACTS = ("rows", "nonzeros", "width", "inner", "source_rows", "bytes", "flops")
 
 
@@ -67,19 +68,22 @@ def main(arguments: list[str]) -> int:
     speed_probe(device)
     memory.take_baseline()
     baseline = memory.report(rank)["baseline_bytes"]
-    content: dict[str, Any] = {"steps": [], "gaps": [], "memory": [], "probes": [], "collectives": []}
+    content: dict[str, Any] = {
+        "steps": [],
+        "gaps": [],
+        "memory": [],
+        "probes": [],
+        "collectives": [],
+    }
     todo = workloads(request["count"], threads=request["threads"], epochs=request["epochs"])
     for number, workload in enumerate(todo):
-        comm.sync()
-        probe_s = speed_probe(device)
-        content["probes"].append(probe_s)
         # The probe's own trainer talks to nobody: the peers beside it are there to contend.
         alone = Comm(recorder, device=device)
         context = RankContext(
             run=workload.run, rank=0, world_size=1, device=device, comm=alone, recorder=recorder,
             kernels=backend, cache=folder,
         )  # fmt: skip
-        measure(workload, context, kept, comm, content, probe_s)
+        measure(workload, context, kept, comm, content)
         _say(folder, rank, number + 1, len(todo))
     content["baseline_bytes"] = baseline
     if world_size > 1:
@@ -89,10 +93,17 @@ def main(arguments: list[str]) -> int:
 
 
 def measure(
-    workload: Workload, context: RankContext, kept: _Kept, peers: Comm, content: dict[str, Any],
-    probe_s: float,
-) -> None:  # fmt: skip
-    """Train one probe; keep one sample per step of its plan, the median over timed epochs."""
+    workload: Workload,
+    context: RankContext,
+    kept: _Kept,
+    peers: Comm,
+    content: dict[str, Any],
+) -> None:
+    """Train one probe; keep one sample per step of its plan, the median over timed epochs.
+
+    The speed probe runs before every epoch, so that what a drifting machine did to the epoch can be
+    taken out of it.
+    """
     run = workload.run
     approach = registry.approach(run.approach)
     graph = planted_partition(**workload.options)
@@ -101,9 +112,11 @@ def measure(
     trainer = getattr(import_module(module), name)(context, graph, structure)
     plan = approach.plan(graph, run, structure, Layout(world_size=1, ranks_per_host=1))
     kept.rows.clear()
-    memory, epoch_s = MemoryMeter(context.device), []
+    memory, epoch_s, probes = MemoryMeter(context.device), [], []
     memory.take_start()
     for epoch in range(run.training.epochs):
+        peers.sync()
+        probes.append(speed_probe(context.device, PROBE_ROUNDS))
         peers.sync()
         with memory.training():
             context.recorder.epoch_begin(epoch)
@@ -113,7 +126,8 @@ def measure(
                 torch.cuda.synchronize(context.device)
             epoch_s.append(perf_counter() - begin)
         context.recorder.epoch_end()
-    keep_samples(plan, kept.rows, epoch_s, run.training.warmup_epochs, probe_s, content)
+    content["probes"] += probes
+    keep_samples(plan, kept.rows, epoch_s, run.training.warmup_epochs, probes, content)
     content["memory"].append(
         {
             "planned_bytes": plan.memory_peak_bytes(0),
@@ -128,34 +142,48 @@ def measure(
 
 
 def keep_samples(
-    plan: Plan, rows: list[Row], epoch_s: list[float], warmup: int, probe_s: float, content: dict[str, Any]
+    plan: Plan,
+    rows: list[Row],
+    epoch_s: list[float],
+    warmup: int,
+    probes: list[float],
+    content: dict[str, Any],
 ) -> None:
-    """Match measured rows with planned steps by (iteration, name) and keep facts and seconds."""
-    durations: dict[tuple[int, str], list[float]] = defaultdict(list)
+    """Keep one sample per step name: its mean facts and its median time over timed iterations.
+
+    Times are in units of the speed probe of their epoch: dimensionless until the fit, which knows
+    what the probe usually takes. Batches of one probe are alike, so many noisy times of nearly one
+    shape become one steady time of their mean shape.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+    facts: dict[str, list[Step]] = defaultdict(list)
     busy: dict[int, float] = defaultdict(float)
     count: dict[int, int] = defaultdict(int)
     per_epoch = plan.iterations_per_epoch
-    full = len(plan.iterations) == 1
+    planned = [{step.name: step for step in iteration[0]} for iteration in plan.iterations]
     for row in rows:
         if row.epoch < warmup or row.phase == Phase.EVALUATE:
             continue
         busy[row.epoch] += row.duration_s
         count[row.epoch] += 1
-        index = 0 if full else row.epoch * per_epoch + row.iteration
-        durations[index, row.name].append(row.duration_s)
+        index = 0 if len(planned) == 1 else row.epoch * per_epoch + row.iteration
+        step = planned[index].get(row.name) if index < len(planned) else None
+        if step is not None and step.kind not in COMMUNICATION:
+            times[row.name].append(row.duration_s / probes[row.epoch])
+            facts[row.name].append(step)
     for epoch in busy:
         gap = (epoch_s[epoch] - busy[epoch]) / count[epoch]
-        content["gaps"].append({"seconds": max(gap, 1e-8), "probe_s": probe_s})
-    for index, iteration in enumerate(plan.iterations):
-        for step in iteration[0]:
-            seconds = durations.get((index, step.name))
-            if not seconds or step.kind in COMMUNICATION:
-                continue
-            facts = {name: getattr(step, name) for name in FACTS}
-            content["steps"].append(
-                {"op": step.op, "kind": step.kind.value, **facts,
-                 "seconds": statistics.median(seconds), "probe_s": probe_s}
-            )  # fmt: skip
+        content["gaps"].append(max(gap, 1e-8) / probes[epoch])
+    for name, steps in facts.items():
+        mean = {fact: statistics.fmean(getattr(s, fact) for s in steps) for fact in FACTS}
+        content["steps"].append(
+            {
+                "op": steps[0].op,
+                "kind": steps[0].kind.value,
+                "probes": statistics.median(times[name]),
+                **{fact: round(value) for fact, value in mean.items()},
+            }
+        )
 
 
 def sweep_collectives(comm: Comm, device: torch.device, repeats: int) -> list[dict[str, Any]]:
@@ -169,16 +197,20 @@ def sweep_collectives(comm: Comm, device: torch.device, repeats: int) -> list[di
         out = spare[:size].view(torch.float32)
         block = size // (4 * world) * world
         pair, pair_out = floats[:block], out[:block]
-        own, whole = floats[: max(1, size // 4 // world)], spare[: max(1, size // 4 // world) * 4 * world]
-        calls = {
-            "all_reduce": (lambda f=floats: comm.all_reduce(f, "c", Phase.SYNC), 2 * (world - 1) * size // world),
+        share = max(1, size // 4 // world)
+        own, joined = floats[:share], spare[: share * 4 * world].view(torch.float32)
+        calls: dict[str, tuple[Any, int]] = {
+            "all_reduce": (
+                lambda f=floats: comm.all_reduce(f, "c", Phase.SYNC),
+                2 * (world - 1) * size // world,
+            ),
             "all_to_all": (
                 lambda a=pair, b=pair_out: comm.all_to_all(b, a, None, None, "c", Phase.SYNC),
                 4 * block * (world - 1) // world,
             ),
             "broadcast": (lambda f=floats: comm.broadcast(f, 0, "c", Phase.SYNC), size),
             "all_gather": (
-                lambda a=own, b=whole.view(torch.float32): comm.all_gather(b, a, "c", Phase.SYNC),
+                lambda a=own, b=joined: comm.all_gather(b, a, "c", Phase.SYNC),
                 own.numel() * 4 * (world - 1),
             ),
         }  # fmt: skip

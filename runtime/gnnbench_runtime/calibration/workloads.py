@@ -55,7 +55,9 @@ def _workload(index: int, threads: int, epochs: int, seed: int) -> Workload:
     nodes, degree = spread(NODES, at[0]), spread(DEGREE, at[1])
     features, hidden = spread(FEATURES, at[2]), spread(HIDDEN, at[3])
     classes, batch = spread(CLASSES, at[4]), spread(BATCH, at[5])
-    degree = max(2, min(degree, nodes // 4, MAX_EDGES // nodes))
+    degree = max(2, min(degree, nodes // 20, MAX_EDGES // nodes))
+    # A class must have room for its share of the edges.
+    classes = max(2, min(classes, nodes // (10 * degree)))
     features = max(4, min(features, MAX_FEATURE_ELEMENTS // nodes))
     hidden = max(8, min(hidden, round(MAX_FLOPS / (6 * nodes * features + 1))))
     sampled = index % 3 == 2
@@ -67,7 +69,7 @@ def _workload(index: int, threads: int, epochs: int, seed: int) -> Workload:
         dropout=(0.0, 0.5)[index % 2],
         input_dropout=(0.0, 0.0, 0.3, 0.0)[index % 4],
     )
-    fanouts = ((15, 10), (10, 5), (25, 10), (5, 5))[(index // 3) % 4]
+    fanouts: tuple[int, ...] = ((15, 10), (10, 5), (25, 10), (5, 5))[(index // 3) % 4]
     fanouts = fanouts + (5,) * (model.layers - 2)
     batch = min(batch, max(64, nodes // 4))
     knobs: dict[str, Any] = (
@@ -87,6 +89,7 @@ def _workload(index: int, threads: int, epochs: int, seed: int) -> Workload:
             "mean_degree": float(degree),
             "num_classes": classes,
             "num_features": features,
+            "homophily": 0.6,
             "train_fraction": train,
             "degree_exponent": (2.2, 2.6, 3.2)[index % 3],
             "seed": index,
