@@ -188,6 +188,8 @@ def load_suite(path: Path) -> Suite:
 
 def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = None) -> Suite:
     """Turn a parsed TOML table into a suite. Knobs and names are checked against the registry."""
+    from gnnbench import registry
+
     problems: list[str] = []
     for key in table:
         if key not in _TOP:
@@ -197,6 +199,10 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
     graphs = _named(GraphRef, table.get("graphs", {}), f"{where}: graphs", problems)
     problems += _reference_problems(graphs, f"{where}: graphs")
     models = _named(ModelSpec, table.get("models", {}), f"{where}: models", problems)
+    for name, model in models.items():
+        if model is not None and model.kind not in registry.model_names():
+            line = suggest(model.kind, registry.model_names())
+            problems.append(f"{where}: models.{name}.kind: unknown model {model.kind!r}, {line}")
     base = table.get("training", {})
     if not isinstance(base, Mapping):
         problems.append(f"{where}: training: found {base!r}, expected a table")
@@ -220,12 +226,12 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
         training = build(TrainingSpec, {**base, **parsed.training}, f"{place}.training", [])
         if training is None:
             build(TrainingSpec, parsed.training, f"{place}.training", problems)
-            continue
+            training = TrainingSpec()  # so that the entry's other problems are told too
         for seed in _listed(parsed.seeds) or [training.seed]:
             seeded = dataclasses.replace(training, seed=seed)
             found = _expand(name, parsed, seeded, graphs, models, place, problems)
             runs += found
-    raise_all(dict.fromkeys(problems))  # several seeds find the same problem
+    raise_all(dict.fromkeys(problems))  # several runs of an entry find the same problem
     unique: dict[str, RunSpec] = {}
     for run in runs:
         unique.setdefault(run.run_id, run)
@@ -284,35 +290,23 @@ def _expand(
         if not axis
     ]
     known = (("graph", graphs), ("model", models), ("approach", registry.approach_names()))
-    usable = True
     for (kind, names), asked in zip(known, axes, strict=False):
-        for one in asked:
-            if one not in names:
-                problems.append(
-                    f"{place}.{kind}: unknown {kind} {one!r}, {suggest(str(one), names)}"
-                )
-                usable = False
-    for model in models.values():
-        if model is not None and model.kind not in registry.model_names():
-            line = f"models.{model.name}.kind: unknown model {model.kind!r}, "
-            line += suggest(model.kind, registry.model_names())
-            if line not in problems:
-                problems.append(line)
-            usable = False
-    if not usable:
-        return
+        problems += [
+            f"{place}.{kind}: unknown {kind} {one!r}, {suggest(str(one), names)}"
+            for one in asked
+            if one not in names
+        ]
+    cards = {name: registry.approach(name) for name in axes[2] if name in known[2][1]}
+    knobs = {
+        name: card.parse_knobs(parsed.knobs, f"{place}.knobs", problems, shared=len(axes[2]) > 1)
+        for name, card in cards.items()
+    }
     for repeat, graph, model_name, approach, ranks in itertools.product(
         range(parsed.repeats), *axes
     ):
-        graph_ref, model = graphs[graph], models[model_name]
-        if graph_ref is None or model is None:
-            continue
-        before = len(problems)
-        knobs = registry.approach(approach).parse_knobs(
-            parsed.knobs, f"{place}.knobs", problems, shared=len(axes[2]) > 1
-        )
-        if len(problems) > before or knobs is None:
-            return
+        graph_ref, model = graphs.get(graph), models.get(model_name)
+        if graph_ref is None or model is None or knobs.get(approach) is None:
+            continue  # told above, or where the graph or model stands
         run = RunSpec(
             suite=suite,
             graph=graph_ref,
@@ -321,10 +315,10 @@ def _expand(
             approach=approach,
             ranks=int(ranks),
             repeat=repeat,
-            knobs=dataclasses.asdict(knobs),
+            knobs=dataclasses.asdict(knobs[approach]),
         )
-        found = [f"{place}.knobs.{line}" for line in registry.approach(approach).problems(run)]
-        problems += [line for line in found if line not in problems]
+        found = [f"{place}.knobs.{line}" for line in cards[approach].problems(run)]
+        problems += found
         if not found:
             yield run
 

@@ -81,7 +81,12 @@ def convert(
     meta = metadata or {}
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
         options = [a for a in args if a is not type(None)]
+        # A list is judged as the list that it was meant to be, anything else as the other option.
+        listed = isinstance(value, list | tuple)
+        options.sort(key=lambda option: _is_list(option) != listed)
         trials: list[list[str]] = []
         for option in options:
             trial: list[str] = []
@@ -89,10 +94,7 @@ def convert(
             if not trial:
                 return result
             trials.append(trial)
-        if value is None and type(None) in args:
-            return None
-        closest = min(trials, key=len)
-        problems += closest
+        problems += trials[0]
         return None
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -112,6 +114,11 @@ def convert(
     if hint is Any or hint is object:
         return value
     return _scalar(value, hint, where, problems, meta)
+
+
+def _is_list(hint: Any) -> bool:
+    origin: Any = get_origin(hint)
+    return origin is tuple
 
 
 def _scalar(

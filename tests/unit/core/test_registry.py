@@ -1,0 +1,95 @@
+"""Names: what is built in, what others add, and what is answered to a misspelt one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from gnnbench import registry
+from gnnbench.approaches.base import Approach
+from gnnbench.errors import UnknownName
+from gnnbench.models.base import Model
+
+
+@pytest.fixture
+def third_party(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Entry points by name, as if a package had brought them."""
+    added: dict[str, str] = {}
+
+    def entry_points(*, group: str) -> list[EntryPoint]:
+        return [EntryPoint(name, value, group) for name, value in added.items()]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    registry._known.cache_clear()
+    registry._load.cache_clear()
+    yield added
+    registry._known.cache_clear()
+    registry._load.cache_clear()
+
+
+@pytest.mark.parametrize("name", sorted(registry.APPROACHES))
+def test_a_built_in_approach_is_what_its_name_says(name: str) -> None:
+    card = registry.approach(name)
+    assert isinstance(card, Approach)
+    assert card.name == name
+    module, _, trainer = card.runtime.partition(":")
+    assert module.startswith("gnnbench_runtime.approaches.")
+    assert trainer.isidentifier()
+    for words in (card.title, card.summary, card.paper):
+        assert words
+        assert "\n" not in words
+
+
+@pytest.mark.parametrize("name", sorted(registry.MODELS))
+def test_a_built_in_model_is_what_its_name_says(name: str) -> None:
+    card = registry.model(name)
+    assert isinstance(card, Model)
+    assert card.name == name
+
+
+def test_the_same_card_is_returned_every_time() -> None:
+    assert registry.approach("single") is registry.approach("single")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("singel", "unknown approach 'singel': did you mean 'single'?"),
+        ("x", "unknown approach 'x': allowed: partition, sampled, single"),
+    ],
+)
+def test_an_unknown_approach_is_answered(name: str, answer: str) -> None:
+    with pytest.raises(UnknownName) as caught:
+        registry.approach(name)
+    assert str(caught.value) == answer
+
+
+def test_an_unknown_model_is_answered() -> None:
+    with pytest.raises(UnknownName, match="unknown model 'gnc': did you mean 'gcn'"):
+        registry.model("gnc")
+
+
+def test_an_entry_point_adds_an_approach(third_party: dict[str, str]) -> None:
+    third_party["mine"] = "gnnbench.approaches.single:APPROACH"
+    assert registry.approach_names() == ["mine", "partition", "sampled", "single"]
+    assert registry.approach("mine") is registry.approach("single")
+
+
+def test_an_entry_point_adds_a_model(third_party: dict[str, str]) -> None:
+    third_party["mine"] = "gnnbench.models.sage:MODEL"
+    assert registry.model("mine").self_weight
+
+
+def test_nobody_can_replace_what_is_built_in(third_party: dict[str, str]) -> None:
+    third_party["single"] = "gnnbench.approaches.sampled:APPROACH"
+    assert registry.approach("single").name == "single"
+
+
+def test_nothing_is_imported_before_it_is_asked_for(third_party: dict[str, str]) -> None:
+    third_party["broken"] = "no_such_package_of_anyone:APPROACH"
+    assert "broken" in registry.approach_names()
+    assert registry.approach("single").name == "single"
+    with pytest.raises(ModuleNotFoundError):
+        registry.approach("broken")
