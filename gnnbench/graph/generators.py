@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.errors import SpecError, UnknownName
+from gnnbench.errors import SpecError, UnknownName, suggest
 from gnnbench.graph.graph import Graph, from_edges
 from gnnbench.graph.splits import class_features, random_split, synthetic_task
+from gnnbench.strict import convert, raise_all
 
 _ROUNDS = 40  # of drawing again what fell on an edge that was there
 
@@ -143,7 +144,26 @@ def generate(kind: str, **options: Any) -> Graph:
     needed = [n for n, p in parameters.items() if p.default is p.empty and n not in options]
     if needed:
         raise SpecError(f"generator {kind!r} needs {', '.join(needed)}")
+    raise_all(f"generator {kind!r}: {problem}" for problem in option_problems(kind, options))
     return GENERATORS[kind](**options)
+
+
+def option_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
+    """Return which options of a generator are unknown, missing or of a wrong type."""
+    parameters = inspect.signature(GENERATORS[kind]).parameters
+    hints = get_type_hints(GENERATORS[kind])
+    problems = [
+        f"{name}: unknown option, {suggest(name, parameters)}"
+        for name in options
+        if name not in parameters
+    ]
+    for name, parameter in parameters.items():
+        if name in options:
+            least = {"low": 0} if hints[name] is int else {}  # counts, sizes and seeds
+            convert(options[name], hints[name], name, problems, least)
+        elif parameter.default is parameter.empty:
+            problems.append(f"{name}: missing, expected a value")
+    return problems
 
 
 class _Blocks:

@@ -92,14 +92,14 @@ def reference_problems(ref: GraphRef) -> list[str]:
         known = generators.GENERATORS
         if ref.generator not in known:
             return [f"generator: unknown {ref.generator!r}, {suggest(ref.generator, known)}"]
-        known = inspect.signature(generators.GENERATORS[ref.generator]).parameters
-    elif ref.format == "auto":
+        wrong = generators.option_problems(ref.generator, ref.options)
+        return [f"options.{line}" for line in wrong]
+    if ref.format == "auto":
         return []
-    else:
-        known = ("auto", *formats.FORMATS)
-        if ref.format not in known:
-            return [f"format: unknown {ref.format!r}, {suggest(ref.format, known)}"]
-        known = formats.options(ref.format) if ref.options else {}
+    known = ("auto", *formats.FORMATS)
+    if ref.format not in known:
+        return [f"format: unknown {ref.format!r}, {suggest(ref.format, known)}"]
+    known = formats.options(ref.format) if ref.options else {}
     return [
         f"options.{key}: unknown option, {suggest(key, known)}"
         for key in ref.options

@@ -1,0 +1,291 @@
+"""`gnnbench graph`: the profile of a graph: counts, degrees, halo curve, frontier curve."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gnnbench.commands.options import positive_int
+
+if TYPE_CHECKING:
+    from gnnbench.graph.graph import Graph
+    from gnnbench.graph.profile import GraphProfile
+
+NAME = "graph"
+HELP = "profile a graph: degrees, halos of partitions, sampled batches; save or convert it"
+METHODS = ("metis-vol", "metis-cut", "hash", "chunk")
+DEFAULT_PARTS, DEFAULT_FANOUTS = (2, 4, 8), (10, 10)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what to profile, how far, and what to write."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a graph file or folder, a generator, or the name of a stored profile",
+    )
+    parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
+    parser.add_argument(
+        "--option",
+        action="append",
+        type=_option,
+        metavar="K=V",
+        help="option of the reader or generator; repeatable",
+    )
+    parser.add_argument(
+        "--parts", type=_parts, metavar="N,N", help="partitions to try (default 2,4,8), or none"
+    )
+    parser.add_argument(
+        "--methods",
+        type=_methods,
+        metavar="M,M",
+        help=f"of {', '.join(METHODS)}; default metis-vol",
+    )
+    parser.add_argument(
+        "--fanouts",
+        action="append",
+        type=_fanouts,
+        metavar="K,K",
+        help="neighbours drawn per hop, seeds first (default 10,10); repeatable",
+    )
+    parser.add_argument(
+        "--batch", type=positive_int, metavar="N", help="seeds of a sampled batch (default 1024)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of partitions and batches"
+    )
+    parser.add_argument(
+        "--save", type=Path, metavar="PROFILE.toml", help="write the profile, for predictions"
+    )
+    parser.add_argument(
+        "--convert", type=Path, metavar="DIR", help="write the graph in native form, to be mapped"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from gnnbench.commands.output import emit_json
+    from gnnbench.graph.formats import native
+    from gnnbench.graph.profile import save_profile
+
+    stored = _stored(args)
+    if stored is None:
+        graph = open_source(args.source, args.format, dict(args.option or ()))
+        found = measure(graph, args)
+        if args.convert:
+            native.save(graph, args.convert)
+    else:
+        found = stored
+    if args.save:
+        args.save.parent.mkdir(parents=True, exist_ok=True)
+        save_profile(found, args.save)
+    if args.json:
+        emit_json({**card(found), "saved": args.save, "converted": args.convert})
+        return 0
+    show(found)
+    for what, path in (("profile", args.save), ("graph", args.convert)):
+        if path:
+            print(f"wrote the {what} to {path}")
+    return 0
+
+
+def open_source(
+    source: str, format: str | None = None, options: Mapping[str, Any] | None = None
+) -> Graph:
+    """Return the graph of a generator, file or folder; generator options may be given as text.
+
+    Raises: UnknownName, DataError, SpecError as the reader or generator does.
+    """
+    from gnnbench.errors import DataError, SpecError, UnknownName
+    from gnnbench.graph import formats, generators
+    from gnnbench.graph.profile import list_profiles
+
+    given = dict(options or {})
+    if source in generators.GENERATORS:
+        if format is not None:
+            raise SpecError(
+                f"--format {format}: {source} is a generator; a file there is ./{source}"
+            )
+        return generators.generate(source, **{key: _value(word) for key, word in given.items()})
+    path = Path(source)
+    if path.exists():
+        return formats.read(format or "auto", path, **given)
+    if path.suffix or len(path.parts) > 1:
+        raise DataError(path, "no such file or folder")
+    raise UnknownName("graph", source, [*generators.GENERATORS, *list_profiles()])
+
+
+def measure(graph: Graph, args: argparse.Namespace) -> GraphProfile:
+    """Profile a graph as asked for; METIS takes minutes beyond some ten million edges."""
+    from gnnbench.commands.output import progress
+    from gnnbench.graph.profile import profile
+
+    parts = DEFAULT_PARTS if args.parts is None else args.parts
+    with progress(f"profile {graph.name}", 1) as advance:
+        found = profile(
+            graph,
+            parts=parts,
+            methods=args.methods or ("metis-vol",),
+            fanouts=args.fanouts or (DEFAULT_FANOUTS,),
+            batch=args.batch or 1024,
+            seed=args.seed,
+        )
+        advance("")
+    return found
+
+
+def card(found: GraphProfile) -> dict[str, Any]:
+    """Return the JSON document: the profile, with the degrees in figures that people ask for."""
+    import dataclasses
+
+    return {
+        **dataclasses.asdict(found),
+        "degree_mean": found.degree_mean,
+        "degree_median": degree_median(found),
+    }
+
+
+def degree_median(found: GraphProfile) -> float | None:
+    """Return the median of the stored histogram, to the width of its bin; None without one."""
+    if not found.degree_counts:
+        return None
+    seen, half = 0, sum(found.degree_counts) / 2
+    for value, count in zip(found.degree_values, found.degree_counts, strict=True):
+        seen += count
+        if seen >= half:
+            return value
+    return None
+
+
+def show(found: GraphProfile) -> None:
+    """Print a profile."""
+    from gnnbench.commands.output import table
+    from gnnbench_reports import numbers
+
+    kind = "undirected, both directions stored" if found.undirected else "directed"
+    median = degree_median(found)
+    split = (found.num_train, found.num_val, found.num_test)
+    facts = {
+        "graph": found.name,
+        "source": found.source if found.status == "measured" else f"published: {found.source}",
+        "nodes": numbers.whole(found.num_nodes),
+        "edges": f"{numbers.whole(found.num_edges)} ({kind})",
+        "features": numbers.whole(found.num_features),
+        "classes": numbers.whole(found.num_classes),
+        "train, val, test": ", ".join(numbers.whole(n) if n else "–" for n in split),
+        "in-degree": f"mean {found.degree_mean:.3g}, median {_or_dash(median)}, "
+        f"99 % at most {_or_dash(found.degree_p99)}, highest {_or_dash(found.degree_max)}",
+        "edge homophily": numbers.percent(found.edge_homophily),
+    }
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"{name:<{width}}  {fact}")
+    if found.halo:
+        print(
+            "\nhalo: copies of remote nodes per node (S/N), largest halo over the mean, edges cut"
+        )
+        table(
+            [
+                {
+                    "method": point.method,
+                    "parts": point.parts,
+                    "S/N": f"{point.halo_per_node:.3f}",
+                    "max/mean": _or_none(point.halo_imbalance, ".2f"),
+                    "cut": None
+                    if point.cut_fraction is None
+                    else numbers.percent(point.cut_fraction, 0.001).replace(" ", ""),
+                }
+                for point in found.halo
+            ],
+            ["method", "parts", "S/N", "max/mean", "cut"],
+        )
+    if found.frontier:
+        print("\nfrontier: mean vertices of a sampled batch, inputs first, and edges of its layers")
+        table(
+            [
+                {
+                    "fan-outs from seeds": _listed(point.fanouts_from_seeds),
+                    "batch": point.batch,
+                    "vertices": _listed(map(round, point.vertices)),
+                    "edges": _listed(map(round, point.edges)),
+                }
+                for point in found.frontier
+            ],
+            ["fan-outs from seeds", "batch", "vertices", "edges"],
+        )
+
+
+def _stored(args: argparse.Namespace) -> GraphProfile | None:
+    from gnnbench.errors import SpecError
+    from gnnbench.graph.profile import list_profiles, load_profile
+
+    if args.source not in list_profiles() and not args.source.endswith(".toml"):
+        return None
+    measuring = ("format", "option", "parts", "methods", "fanouts", "batch", "convert")
+    given = [f"--{name}" for name in measuring if getattr(args, name) is not None]
+    if given:
+        raise SpecError(
+            f"{', '.join(given)}: {args.source} is a stored profile, there is no graph to measure"
+        )
+    return load_profile(args.source)
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    return key.strip(), value.strip()
+
+
+def _value(word: Any) -> Any:
+    """Read a word of the command line as a suite would: a number, true, a text."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {word}")["value"]
+    except tomllib.TOMLDecodeError:
+        return word
+
+
+def _parts(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of parts such as 2,4,8, or none")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    from gnnbench.errors import suggest
+
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
+        if word not in METHODS:
+            raise argparse.ArgumentTypeError(f"{word!r}: {suggest(word, METHODS)}")
+    return words
+
+
+def _fanouts(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or any(fanout == 0 or fanout < -1 for fanout in found):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of fan-outs such as 10,10 (-1 takes all neighbours)"
+        )
+    return found
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(str, values))
+
+
+def _or_none(value: float | None, how: str) -> str | None:
+    return None if value is None else format(value, how)
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
