@@ -12,7 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gnnbench.api import load_graph
+    from gnnbench.api import (
+        calibrate,
+        compare,
+        load_graph,
+        load_suite,
+        predict,
+        profile,
+        report,
+        run,
+    )
     from gnnbench.cluster import Cluster
     from gnnbench.errors import GnnbenchError
     from gnnbench.graph.graph import Graph
@@ -20,22 +29,33 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Cluster", "GnnbenchError", "Graph", "Suite", "load_graph"]
+__all__ = [
+    "Cluster",
+    "GnnbenchError",
+    "Graph",
+    "Suite",
+    "calibrate",
+    "compare",
+    "load_graph",
+    "load_suite",
+    "predict",
+    "profile",
+    "report",
+    "run",
+]
 
 _HOMES = {
     "Cluster": "gnnbench.cluster",
     "GnnbenchError": "gnnbench.errors",
     "Graph": "gnnbench.graph.graph",
     "Suite": "gnnbench.spec",
-    "load_graph": "gnnbench.api",
 }
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'gnnbench' has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
+    value: object = getattr(import_module(_HOMES.get(name, "gnnbench.api")), name)
     globals()[name] = value
     return value
 

@@ -1,16 +1,22 @@
 """The Python face of gnnbench: what the command line does, as functions.
 
 Each function imports what it needs when it is called; training without the extra `runtime` ends in
-MissingExtra with the install line.
+MissingExtra with the install line. A suite is a built-in name, a TOML file or a `Suite`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gnnbench.cluster import Cluster
     from gnnbench.graph.graph import Graph
+    from gnnbench.graph.profile import GraphProfile
+    from gnnbench.results import PredictionRecord, RunRecord
+    from gnnbench.spec import Suite
+    from gnnbench_reports.compare import Comparison
 
 
 def load_graph(path: str | Path, format: str = "auto", **options: Any) -> Graph:
@@ -25,3 +31,161 @@ def load_graph(path: str | Path, format: str = "auto", **options: Any) -> Graph:
     from gnnbench.graph import formats
 
     return formats.read(format, path, **options)
+
+
+def load_suite(suite: str | Path | Suite) -> Suite:
+    """Return a built-in suite by name, or read a suite file.
+
+    Raises:
+        UnknownName: no such built-in suite.
+        SpecError: every problem of the file in one go.
+    """
+    from gnnbench.spec import Suite
+    from gnnbench.suites import find_suite
+
+    return suite if isinstance(suite, Suite) else find_suite(str(suite))
+
+
+def profile(source: str | Path | Graph, **measures: Any) -> GraphProfile:
+    """Profile a graph: an object, a file or folder, or the name of a stored profile.
+
+    `measures` (parts, methods, fanouts, batch, seed) are those of `gnnbench.graph.profile.profile`.
+
+    Raises:
+        UnknownName, DataError: there is no such graph.
+        SpecError: measures were asked of a stored profile.
+    """
+    from gnnbench.commands.graph import open_source
+    from gnnbench.errors import SpecError
+    from gnnbench.graph.graph import Graph
+    from gnnbench.graph.profile import list_profiles, load_profile
+    from gnnbench.graph.profile import profile as measure
+
+    if not isinstance(source, Graph):
+        if str(source) in list_profiles() or str(source).endswith(".toml"):
+            if measures:
+                raise SpecError(f"{', '.join(measures)}: {source} is a stored profile")
+            return load_profile(source)
+        source = open_source(str(source))
+    return measure(source, **measures)
+
+
+def run(
+    suite: str | Path | Suite,
+    results: str | Path,
+    *,
+    data: Path | None = None,
+    only: str | None = None,
+    repeats: int | None = None,
+    device: str = "auto",
+    retry_failed: bool = False,
+) -> list[RunRecord]:
+    """Train a suite's runs on this machine; finished runs of the folder are not run twice.
+
+    A run that fails or is skipped is a record with its reason and stops no other.
+
+    Raises:
+        MissingExtra: torch is not installed.
+        SpecError: the suite is wrong, or `only` matches no run.
+    """
+    from gnnbench.commands.run import chosen
+    from gnnbench.graph.source import data_roots
+    from gnnbench.results import Results
+    from gnnbench_runtime.session import run_all
+
+    suite = load_suite(suite)
+    runs = chosen(suite, only=only, repeats=repeats)
+    roots = data_roots(data, suite.folder)
+    session = run_all(runs, Results(results), roots, device=device, retry_failed=retry_failed)
+    return [record for record, _ in session]
+
+
+def predict(
+    suite: str | Path | Suite,
+    cluster: str | Path | Cluster | None = None,
+    *,
+    ranks: Sequence[int] | None = None,
+    results: str | Path | None = None,
+    data: Path | None = None,
+    ranks_per_host: int | None = None,
+) -> list[PredictionRecord]:
+    """Predict a suite's configurations on a cluster, at other rank counts if asked; needs no torch.
+
+    Without `cluster` it is the `cluster.toml` of the results folder, else the generic
+    `cpu-2core`. With `results` the predictions are saved there, for `compare` and `report`. What
+    cannot be predicted is a record with its reason.
+
+    Raises:
+        UnknownName, SpecError: the suite or cluster does not exist or is wrong.
+    """
+    from gnnbench.cluster import Cluster
+    from gnnbench.commands.predict import choose_cluster, predict_runs, with_ranks
+    from gnnbench.results import Results
+
+    suite = load_suite(suite)
+    folder = None if results is None else Results(results)
+    if not isinstance(cluster, Cluster):
+        cluster = choose_cluster(None if cluster is None else str(cluster), folder)
+    predictions = predict_runs(
+        suite,
+        with_ranks(suite, ranks),
+        cluster,
+        folder,
+        data=data,
+        ranks_per_host=ranks_per_host,
+    )
+    return [record for record, _ in predictions]
+
+
+def compare(results: str | Path, cluster: str | None = None) -> list[Comparison]:
+    """Lay runs and predictions of a results folder side by side: one row per configuration.
+
+    `cluster` names whose predictions; None takes those graded best.
+
+    Raises:
+        DataError: there is no such folder, or a record is unreadable.
+        UnknownName: no prediction is for this cluster.
+    """
+    from gnnbench.results import Results
+    from gnnbench_reports.compare import compare
+
+    return compare(Results(results, create=False), cluster)
+
+
+def report(results: str | Path, out: Path | None = None, cluster: str | None = None) -> Path:
+    """Write figures, tables and the page of a results folder; return the page's path.
+
+    `out` is the folder to write into, by default `report` within `results`. Raises as `compare`.
+    """
+    from gnnbench.results import Results
+    from gnnbench_reports.report import report
+
+    return report(Results(results, create=False), out, cluster)
+
+
+def calibrate(
+    out: str | Path | None = None,
+    *,
+    name: str = "here",
+    quick: bool = False,
+    co_located: int = 0,
+    threads: int = 1,
+    device: str = "auto",
+) -> Cluster:
+    """Measure this machine into a cluster, written to the file `out` if one is named.
+
+    `co_located` is the most ranks measured at once; 0 is what cores or GPUs allow, at most 4.
+
+    Raises:
+        MissingExtra: torch is not installed.
+        RunFailed: a probing rank died or hung.
+    """
+    from gnnbench.cluster import save_cluster
+    from gnnbench.commands.calibrate import calibration
+
+    cluster = calibration()(
+        name=name, quick=quick, co_located=co_located, threads=threads, device=device
+    )
+    if out is not None:
+        save_cluster(cluster, Path(out))
+    return cluster

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress, table
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    calibrate = _calibration()
+    calibrate = calibration()
     with progress("calibrate", 100) as advance:
         done = 0
 
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _calibration() -> Callable[..., Cluster]:
+def calibration() -> Callable[..., Cluster]:
+    """Return the function that measures this machine. Raises MissingExtra without torch."""
     from gnnbench.errors import MissingExtra
 
     try:

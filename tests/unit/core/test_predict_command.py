@@ -1,0 +1,250 @@
+"""`gnnbench predict`: on clusters one does not have, at any rank count, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnbench.cli import main
+from gnnbench.cluster import load_cluster, save_cluster
+from gnnbench.results import Results
+
+Rows = Callable[..., list[dict[str, Any]]]
+
+REDDIT = """
+name = "reddit"
+[graphs.reddit]
+profile = "reddit"
+[models.sage]
+kind = "sage"
+hidden = 256
+[[runs]]
+graph = "reddit"
+model = "sage"
+approach = ["partition", "sampled"]
+ranks = 8
+"""
+SMALL = """
+name = "small"
+[graphs.g]
+generator = "planted_partition"
+options = { num_nodes = 300, mean_degree = 6, num_classes = 4, num_features = 8 }
+[models.m]
+[training]
+epochs = 3
+[[runs]]
+graph = "g"
+model = "m"
+approach = ["single", "partition", "sampled"]
+ranks = [1, 2]
+knobs = { batch_size = 60, fanouts_from_seeds = [3, 2], partitioner = "hash" }
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        path = tmp_path / "suite.toml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def rows(capsys: pytest.CaptureFixture[str]) -> Rows:
+    """Return the rows of `gnnbench predict --json` with these words, which must succeed."""
+
+    def predict(*words: str) -> list[dict[str, Any]]:
+        assert main(["predict", *words, "--json"]) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+        return found
+
+    return predict
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    try:
+        code = main(["predict", *words])
+    except SystemExit as end:  # argparse
+        code = int(end.code or 0)
+    return code, capsys.readouterr().err
+
+
+def test_a_published_graph_is_predicted_on_a_cluster_one_does_not_have(
+    suite: Callable[[str], str], rows: Rows
+) -> None:
+    partition, sampled = rows(suite(REDDIT), "--cluster", "dgx-a100")
+    for row in (partition, sampled):
+        assert row["status"] == "ok"
+        assert row["cluster"] == "dgx-a100"
+        assert row["grade"] == "datasheet"
+        assert 0 < row["low_s"] <= row["epoch_s"] <= row["high_s"]
+        assert not row["exact_sizes"]
+        assert row["peak_memory_bytes"] > 0
+    assert partition["basis"].startswith("halo curve of reddit")
+    assert sampled["basis"].startswith("frontier estimated from degrees")
+    assert set(partition["bytes_per_epoch"]) == {
+        "all_to_all/forward", "all_to_all/backward", "all_reduce/sync"
+    }  # fmt: skip
+
+
+def test_rank_counts_replace_the_suites_own_where_the_approach_can(
+    suite: Callable[[str], str], rows: Rows
+) -> None:
+    found = rows(suite(SMALL), "--cluster", "dgx-a100", "--ranks", "1,2,4,8,16,32,64")
+    asked = [(row["approach"], row["ranks"]) for row in found]
+    assert len(asked) == len(set(asked))
+    many = [1, 2, 4, 8, 16, 32, 64]
+    of = {name: [r for n, r in asked if n == name] for name in ("partition", "sampled")}
+    assert of == {"partition": many, "sampled": many}
+    # `single` is there on one rank; on two because the suite asks for it, with the reason.
+    single = {row["ranks"]: row for row in found if row["approach"] == "single"}
+    assert {ranks: row["status"] for ranks, row in single.items()} == {1: "ok", 2: "skipped"}
+    assert single[2]["reason"] == "single runs on 1 rank, 2 asked"
+    assert all(row["exact_sizes"] for row in found if row["status"] == "ok")
+
+
+def test_one_rank_sends_nothing_and_more_send_more(suite: Callable[[str], str], rows: Rows) -> None:
+    found = rows(suite(SMALL), "--cluster", "dgx-a100", "--ranks", "1,2,4")
+    sent = {
+        row["ranks"]: sum(row["bytes_per_epoch"].values())
+        for row in found
+        if row["approach"] == "partition"
+    }
+    assert sent[1] == 0
+    assert 0 < sent[2] < sent[4]
+
+
+def test_predictions_are_kept_with_the_ledgers_of_a_few_ranks(
+    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    found = rows(suite(SMALL), "--cluster", "dgx-a100", "--results", str(folder))
+    results = Results(folder)
+    records = {record.config_id: record for record in results.predictions()}
+    assert set(records) == {row["config_id"] for row in found}
+    for row in found:
+        ledgers = results.predicted_ledger(row["config_id"], "dgx-a100")
+        assert bool(ledgers) == (row["status"] == "ok")
+        if ledgers:
+            sent = sum(step.bytes for step in ledgers[0] if step.group_size > 1)
+            assert (sent > 0) == (row["ranks"] > 1)
+
+
+def test_the_cluster_of_the_results_folder_is_the_default(
+    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+) -> None:
+    file = suite(SMALL)
+    assert {row["cluster"] for row in rows(file)} == {"cpu-2core"}
+    folder = tmp_path / "results"
+    folder.mkdir()
+    save_cluster(load_cluster("v100x8"), folder / "cluster.toml")
+    assert {row["cluster"] for row in rows(file, "--results", str(folder))} == {"v100x8"}
+
+
+def test_what_needs_more_hosts_than_there_are_is_skipped_or_marked(
+    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+) -> None:
+    import dataclasses
+
+    one = load_cluster("dgx-a100")
+    one = dataclasses.replace(one, host=dataclasses.replace(one.host, hosts_max=1), name="one")
+    save_cluster(one, tmp_path / "one.toml")
+    found = rows(suite(SMALL), "--cluster", str(tmp_path / "one.toml"), "--ranks", "8,16")
+    for row in found:
+        if row["approach"] != "single" and row["ranks"] == 16:
+            assert row["status"] == "skipped" or "hosts" in json.dumps(row)
+
+
+def test_what_does_not_fit_the_memory_is_skipped_with_its_size(
+    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+) -> None:
+    import dataclasses
+
+    tiny = load_cluster("dgx-a100")
+    size = dataclasses.replace(tiny.device.memory_bytes, value=1e9)
+    tiny = dataclasses.replace(tiny, device=dataclasses.replace(tiny.device, memory_bytes=size))
+    save_cluster(tiny, tmp_path / "tiny.toml")
+    found = rows(suite(REDDIT), "--cluster", str(tmp_path / "tiny.toml"))
+    partition = next(row for row in found if row["approach"] == "partition")
+    assert partition["status"] == "skipped"
+    assert partition["reason"].startswith("out of memory: rank ")
+    assert partition["reason"].endswith("GiB of 0.9 GiB")
+
+
+def test_a_graph_file_that_is_not_there_skips_its_runs_only(
+    suite: Callable[[str], str], rows: Rows
+) -> None:
+    text = SMALL.replace("[models.m]", '[graphs.gone]\npath = "gone.txt"\n[models.m]')
+    found = rows(suite(text.replace('graph = "g"', 'graph = ["g", "gone"]')))
+    status = {(row["graph"], row["status"]) for row in found if row["approach"] == "partition"}
+    assert status == {("g", "ok"), ("gone", "skipped")}
+    assert any("graph file not found: gone.txt" in row["reason"] for row in found)
+
+
+def test_a_trace_is_written_of_the_last_prediction(
+    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace.json"
+    rows(suite(SMALL), "--cluster", "dgx-a100", "--trace", str(path))
+    events = json.loads(path.read_text(encoding="utf-8"))
+    assert events
+
+
+def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
+    suite: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", suite(SMALL), "--cluster", "dgx-a100"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 6 + 1
+    assert lines[0].split()[:4] == ["graph", "model", "approach", "ranks"]
+    assert lines[-1].startswith("cluster dgx-a100: ")
+    assert any("skipped: single runs on 1 rank" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["demo", "--cluster", "dgx-a10"], "unknown cluster 'dgx-a10': did you mean 'dgx-a100'?"),
+        (["demo", "--cluster", "no/such.toml"], "no/such.toml: cannot read: No such file"),
+        (["dmo"], "unknown suite 'dmo': did you mean 'demo'?"),
+        (["demo", "--ranks", "0"], "'0' is not a list of rank counts"),
+        (["demo", "--ranks-per-host", "0"], "'0' is not a whole number of at least 1"),
+        (["demo", "--data", "no/such"], "--data no/such: no such folder"),
+        (["demo", "--rank", "2"], "unrecognised argument '--rank'; did you mean --ranks?"),
+        ([], "the following arguments are required: SUITE"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    code, err = told(capsys, *words)
+    assert code == 2
+    assert problem in err
+    assert err.count("\n") == 1
+
+
+def test_the_demo_is_predicted_without_torch_and_imports_none_of_it() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"  # as if it were not installed
+        "from gnnbench.cli import main\n"
+        "code = main(['predict', 'demo', '--ranks', '1,2', '--json'])\n"
+        "assert sys.modules['torch'] is None\n"
+        "assert not any(name.startswith(('torch.', 'gnnbench_runtime')) for name in sys.modules)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {row["status"] for row in found} == {"ok"}
+    assert len(found) == 10
