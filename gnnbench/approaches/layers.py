@@ -233,8 +233,9 @@ class StackSteps:
                 allocates=((f"z{layer}", size.rows * fan_in * s),),
             )  # fmt: skip
             self._gemm(
-                f"{where}/gemm", "gemm_nn", phase, layer, size.rows, fan_in, fan_out, allocates=out
-            )
+                f"{where}/gemm", "gemm_nn_bias", phase, layer, size.rows, fan_in, fan_out,
+                allocates=out,
+            )  # fmt: skip
         else:
             rows = size.rows if self.halo is not None else size.source_rows
             self._gemm(
@@ -248,7 +249,7 @@ class StackSteps:
             )  # fmt: skip
             self._elementwise(f"{where}/bias", "bias", phase, layer, size.rows, fan_out, 2)
         if shape.model.self_weight:
-            self._gemm(f"{where}/self", "gemm_nn", phase, layer, size.rows, fan_in, fan_out)
+            self._gemm(f"{where}/self", "gemm_nn_add", phase, layer, size.rows, fan_in, fan_out)
         if layer < shape.num_layers:
             op = "relu_dropout" if shape.dropout > 0 else "relu"
             self._elementwise(f"{where}/activation", op, phase, layer, size.rows, fan_out, 2)
@@ -299,7 +300,7 @@ class StackSteps:
             self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, size.rows, fan_out)
             if layer > 1:
                 self._gemm(
-                    f"{where}/self_input", "gemm_nt", phase, layer, size.rows, fan_out, fan_in
+                    f"{where}/self_input", "gemm_nt_add", phase, layer, size.rows, fan_out, fan_in
                 )
         if layer > 1:
             # In a block every source row wants its gradient: those are the previous layer's rows.

@@ -103,13 +103,15 @@ def _gemm(f: Facts, p: Shapes) -> Floats:
     left, right, out = f.rows * f.inner, f.inner * f.width, f.rows * f.width
     moved = (left + right + out) * f.element_bytes
     missed = moved * miss_rate(moved, p.get("cache_bytes", 32 * MB))
-    return _columns(1.0, f.flops, left, right, out, missed, steps=len(f))
+    lines = np.maximum(f.rows, f.inner)
+    return _columns(1.0, f.flops, left, right, out, lines, missed, steps=len(f))
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
-    """Elements, entries with costly arithmetic (a softmax's), and bytes by where they lie."""
+    """Elements, entries with costly arithmetic (a softmax's), rows, and bytes by where they lie."""
     missed = f.bytes * miss_rate(f.bytes, p.get("cache_bytes", math.inf))
-    return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, steps=len(f))
+    lines = f.rows / np.maximum(f.width, 1.0)
+    return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, lines, steps=len(f))
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
@@ -163,6 +165,7 @@ _FORMS = (
             "s_per_left",
             "s_per_right",
             "s_per_out",
+            "s_per_line",
             "s_per_missed_byte",
         ),
         terms=_gemm,
@@ -171,9 +174,16 @@ _FORMS = (
     ),
     Form(
         name="rows",
-        coefficients=("t0_s", "s_per_row", "s_per_edge", "s_per_byte", "s_per_missed_byte"),
+        coefficients=(
+            "t0_s",
+            "s_per_row",
+            "s_per_edge",
+            "s_per_byte",
+            "s_per_missed_byte",
+            "s_per_line",
+        ),
         terms=_rows,
-        features=lambda f: _logs(f.bytes, f.rows, f.nonzeros + 1.0),
+        features=lambda f: _logs(f.rows, f.width + 1.0, f.nonzeros + 1.0),
         shapes={"cache_bytes": (1 * MB, *_FAR)},
     ),
     Form(

@@ -33,6 +33,7 @@ from gnnbench_runtime.memory import MemoryMeter
 from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.recorder import Recorder
+from gnnbench_runtime.rehearsal import rehearse
 
 PROBE_ROUNDS = 3
 FACTS = ("rows", "nonzeros", "width", "inner", "source_rows", "bytes", "flops")
@@ -66,8 +67,6 @@ def main(arguments: list[str]) -> int:
     backend = kernels.backend(device, request["threads"])
     comm.sync()
     speed_probe(device)
-    memory.take_baseline()
-    baseline = memory.report(rank)["baseline_bytes"]
     content: dict[str, Any] = {
         "steps": [],
         "gaps": [],
@@ -76,20 +75,42 @@ def main(arguments: list[str]) -> int:
         "collectives": [],
     }
     todo = workloads(request["count"], threads=request["threads"], epochs=request["epochs"])
+    for workload in todo[:2]:  # one full-graph, one sampled: load and compile what runs will use
+        context = _context(workload, recorder, backend, folder, device)
+        graph = planted_partition(**workload.options)
+        rehearse(_trainer_type(workload), registry.approach(workload.run.approach), context, graph)
+        del graph
+    memory.take_baseline()
+    content["baseline_bytes"] = memory.report(rank)["baseline_bytes"]
     for number, workload in enumerate(todo):
-        # The probe's own trainer talks to nobody: the peers beside it are there to contend.
-        alone = Comm(recorder, device=device)
-        context = RankContext(
-            run=workload.run, rank=0, world_size=1, device=device, comm=alone, recorder=recorder,
-            kernels=backend, cache=folder,
-        )  # fmt: skip
+        context = _context(workload, recorder, backend, folder, device)
         measure(workload, context, kept, comm, content)
         _say(folder, rank, number + 1, len(todo))
-    content["baseline_bytes"] = baseline
     if world_size > 1:
         content["collectives"] = sweep_collectives(comm, device, request["sweeps"])
     write_json(folder / f"samples-rank{rank}.json", content)
     return 0
+
+
+def _context(
+    workload: Workload, recorder: Recorder, backend: Any, folder: Path, device: torch.device
+) -> RankContext:
+    """A probe's own rank talks to nobody: the peers beside it are there to contend."""
+    return RankContext(
+        run=workload.run,
+        rank=0,
+        world_size=1,
+        device=device,
+        comm=Comm(recorder, device=device),
+        recorder=recorder,
+        kernels=backend,
+        cache=folder,
+    )
+
+
+def _trainer_type(workload: Workload) -> Any:
+    module, _, name = registry.approach(workload.run.approach).runtime.partition(":")
+    return getattr(import_module(module), name)
 
 
 def measure(
@@ -108,34 +129,23 @@ def measure(
     approach = registry.approach(run.approach)
     graph = planted_partition(**workload.options)
     structure = approach.structure(graph, run)
-    module, _, name = approach.runtime.partition(":")
-    trainer = getattr(import_module(module), name)(context, graph, structure)
+    trainer = _trainer_type(workload)(context, graph, structure)
     plan = approach.plan(graph, run, structure, Layout(world_size=1, ranks_per_host=1))
     kept.rows.clear()
-    memory, epoch_s, probes = MemoryMeter(context.device), [], []
-    memory.take_start()
+    epoch_s, probes = [], []
     for epoch in range(run.training.epochs):
         peers.sync()
         probes.append(speed_probe(context.device, PROBE_ROUNDS))
         peers.sync()
-        with memory.training():
-            context.recorder.epoch_begin(epoch)
-            begin = perf_counter()
-            trainer.train_epoch(epoch)
-            if context.device.type == "cuda":
-                torch.cuda.synchronize(context.device)
-            epoch_s.append(perf_counter() - begin)
+        context.recorder.epoch_begin(epoch)
+        begin = perf_counter()
+        trainer.train_epoch(epoch)
+        if context.device.type == "cuda":
+            torch.cuda.synchronize(context.device)
+        epoch_s.append(perf_counter() - begin)
         context.recorder.epoch_end()
     content["probes"] += probes
     keep_samples(plan, kept.rows, epoch_s, run.training.warmup_epochs, probes, content)
-    content["memory"].append(
-        {
-            "planned_bytes": plan.memory_peak_bytes(0),
-            "peak_bytes": memory.report(0).get("peak_bytes", 0),
-            "start_bytes": memory.report(0).get("start_bytes", 0),
-            "approach": run.approach,
-        }
-    )
     trainer.close()
     del trainer, graph, structure
     gc.collect()

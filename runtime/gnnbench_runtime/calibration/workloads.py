@@ -60,22 +60,23 @@ def _workload(index: int, threads: int, epochs: int, seed: int) -> Workload:
     classes = max(2, min(classes, nodes // (10 * degree)))
     features = max(4, min(features, MAX_FEATURE_ELEMENTS // nodes))
     hidden = max(8, min(hidden, round(MAX_FLOPS / (6 * nodes * features + 1))))
-    sampled = index % 3 == 2
+    sampled = index % 2 == 1
+    other = index // 2
     model = ModelSpec(
         name="probe",
-        kind=("gcn", "sage")[(index // 3) % 2],
+        kind=("gcn", "sage")[other % 2],
         hidden=hidden,
-        layers=2 + (index % 5 == 4),
-        dropout=(0.0, 0.5)[index % 2],
-        input_dropout=(0.0, 0.0, 0.3, 0.0)[index % 4],
+        layers=2 + (other % 4 == 3),
+        dropout=(0.0, 0.5, 0.5)[other % 3],
+        input_dropout=(0.0, 0.3, 0.0, 0.5, 0.0)[other % 5],
     )
-    fanouts: tuple[int, ...] = ((15, 10), (10, 5), (25, 10), (5, 5))[(index // 3) % 4]
+    fanouts: tuple[int, ...] = ((15, 10), (10, 5), (25, 10), (5, 5))[other % 4]
     fanouts = fanouts + (5,) * (model.layers - 2)
     batch = min(batch, max(64, nodes // 4))
     knobs: dict[str, Any] = (
         {"batch_size": batch, "fanouts_from_seeds": fanouts}
         if sampled
-        else {"order": ("min_width", "aggregate_first", "transform_first")[(index // 2) % 3]}
+        else {"order": ("min_width", "aggregate_first", "transform_first")[(other // 2) % 3]}
     )
     approach = "sampled" if sampled else "single"
     problems: list[str] = []
@@ -91,7 +92,7 @@ def _workload(index: int, threads: int, epochs: int, seed: int) -> Workload:
             "num_features": features,
             "homophily": 0.6,
             "train_fraction": train,
-            "degree_exponent": (2.2, 2.6, 3.2)[index % 3],
+            "degree_exponent": (2.2, 2.6, 3.2)[other % 3],
             "seed": index,
         },
         run=RunSpec(

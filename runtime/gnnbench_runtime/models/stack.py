@@ -196,7 +196,7 @@ class Stack:
                 self.exchange.forward(h_uF, layer, phase)
             z_nF = self.workspace.get(f"z{layer}", n, fan_in)
             self._spmm(f"{where}/spmm", phase, layer, agg, h_uF, z_nF, transpose=False)
-            self._mm(f"{where}/gemm", "gemm_nn", phase, layer, z_nF, weight, y_nH, add=bias)
+            self._mm(f"{where}/gemm", "gemm_nn_bias", phase, layer, z_nF, weight, y_nH, add=bias)
         else:
             rows = n if self.exchange is not None else agg.source_rows
             t_uH = self.workspace.get(f"t{layer}", agg.source_rows, fan_out)
@@ -208,7 +208,9 @@ class Stack:
                 y_nH.add_(bias)
         if shape.model.self_weight:
             own = value[f"self_weight_{layer}"]
-            self._mm(f"{where}/self", "gemm_nn", phase, layer, h_uF[:n], own, y_nH, accumulate=True)
+            self._mm(
+                f"{where}/self", "gemm_nn_add", phase, layer, h_uF[:n], own, y_nH, accumulate=True
+            )
         if layer < shape.num_layers:
             rate = shape.dropout if counters is not None else 0.0
             op = "relu_dropout" if rate > 0 else "relu"
@@ -291,7 +293,7 @@ class Stack:
             if g_uF is not None:
                 self._mm(
                     f"{where}/self_input",
-                    "gemm_nt",
+                    "gemm_nt_add",
                     phase,
                     layer,
                     g_nH,
