@@ -149,7 +149,7 @@ def test_the_cluster_of_the_results_folder_is_the_default(
     assert {row["cluster"] for row in rows(file, "--results", str(folder))} == {"v100x8"}
 
 
-def test_what_needs_more_hosts_than_there_are_is_skipped_or_marked(
+def test_what_needs_more_hosts_than_there_are_is_skipped_with_their_number(
     suite: Callable[[str], str], rows: Rows, tmp_path: Path
 ) -> None:
     import dataclasses
@@ -158,9 +158,10 @@ def test_what_needs_more_hosts_than_there_are_is_skipped_or_marked(
     one = dataclasses.replace(one, host=dataclasses.replace(one.host, hosts_max=1), name="one")
     save_cluster(one, tmp_path / "one.toml")
     found = rows(suite(SMALL), "--cluster", str(tmp_path / "one.toml"), "--ranks", "8,16")
-    for row in found:
-        if row["approach"] != "single" and row["ranks"] == 16:
-            assert row["status"] == "skipped" or "hosts" in json.dumps(row)
+    outcomes = {(row["ranks"], row["status"]) for row in found if row["approach"] != "single"}
+    assert outcomes == {(8, "ok"), (16, "skipped")}
+    reasons = {row["reason"] for row in found if row["ranks"] == 16}
+    assert reasons == {"16 ranks need 2 hosts; cluster one has 1"}
 
 
 def test_what_does_not_fit_the_memory_is_skipped_with_its_size(
