@@ -108,10 +108,11 @@ def _gemm(f: Facts, p: Shapes) -> Floats:
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
-    """Elements, entries with costly arithmetic (a softmax's), rows, and bytes by where they lie."""
+    """Elements, entries with costly arithmetic (a softmax's), rows of both, bytes by place."""
     missed = f.bytes * miss_rate(f.bytes, p.get("cache_bytes", math.inf))
     lines = f.rows / np.maximum(f.width, 1.0)
-    return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, lines, steps=len(f))
+    entry_lines = f.nonzeros / np.maximum(f.width, 1.0)
+    return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, lines, entry_lines, steps=len(f))
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
@@ -181,6 +182,7 @@ _FORMS = (
             "s_per_byte",
             "s_per_missed_byte",
             "s_per_line",
+            "s_per_edge_line",
         ),
         terms=_rows,
         features=lambda f: _logs(f.rows, f.width + 1.0, f.nonzeros + 1.0),

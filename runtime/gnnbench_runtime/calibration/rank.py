@@ -27,7 +27,8 @@ from gnnbench.plan import COMMUNICATION, Phase, Plan, Step
 from gnnbench.results import write_json
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
-from gnnbench_runtime.calibration.workloads import Workload, spread_sizes, workloads
+from gnnbench_runtime.calibration.collectives import sweep_collectives
+from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload, workloads
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.memory import MemoryMeter
 from gnnbench_runtime.probe import speed_probe
@@ -70,20 +71,21 @@ def main(arguments: list[str]) -> int:
     content: dict[str, Any] = {
         "steps": [],
         "gaps": [],
-        "memory": [],
         "probes": [],
         "collectives": [],
     }
-    todo = workloads(request["count"], threads=request["threads"], epochs=request["epochs"])
+    todo = workloads(
+        request["count"], threads=request["threads"], epochs=request["epochs"], ranks=world_size
+    )
     for workload in todo[:2]:  # one full-graph, one sampled: load and compile what runs will use
-        context = _context(workload, recorder, backend, folder, device)
+        context = _context(workload, comm, recorder, backend, folder)
         graph = planted_partition(**workload.options)
         rehearse(_trainer_type(workload), registry.approach(workload.run.approach), context, graph)
         del graph
     memory.take_baseline()
     content["baseline_bytes"] = memory.report(rank)["baseline_bytes"]
     for number, workload in enumerate(todo):
-        context = _context(workload, recorder, backend, folder, device)
+        context = _context(workload, comm, recorder, backend, folder)
         measure(workload, context, kept, comm, content)
         _say(folder, rank, number + 1, len(todo))
     if world_size > 1:
@@ -93,15 +95,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _context(
-    workload: Workload, recorder: Recorder, backend: Any, folder: Path, device: torch.device
+    workload: Workload, comm: Comm, recorder: Recorder, backend: Any, folder: Path
 ) -> RankContext:
-    """A probe's own rank talks to nobody: the peers beside it are there to contend."""
+    """A probe on one rank talks to nobody: the peers beside it are there to contend."""
+    alone = workload.run.ranks == 1
     return RankContext(
         run=workload.run,
-        rank=0,
-        world_size=1,
-        device=device,
-        comm=Comm(recorder, device=device),
+        rank=0 if alone else comm.rank,
+        world_size=workload.run.ranks,
+        device=comm.device,
+        comm=Comm(recorder, device=comm.device) if alone else comm,
         recorder=recorder,
         kernels=backend,
         cache=folder,
@@ -130,7 +133,9 @@ def measure(
     graph = planted_partition(**workload.options)
     structure = approach.structure(graph, run)
     trainer = _trainer_type(workload)(context, graph, structure)
-    plan = approach.plan(graph, run, structure, Layout(world_size=1, ranks_per_host=1))
+    plan = approach.plan(
+        graph, run, structure, Layout(world_size=run.ranks, ranks_per_host=run.ranks)
+    )
     kept.rows.clear()
     epoch_s, probes = [], []
     for epoch in range(run.training.epochs):
@@ -145,7 +150,7 @@ def measure(
         epoch_s.append(perf_counter() - begin)
         context.recorder.epoch_end()
     content["probes"] += probes
-    keep_samples(plan, kept.rows, epoch_s, run.training.warmup_epochs, probes, content)
+    keep_samples(plan, context.rank, kept.rows, epoch_s, probes, content)
     trainer.close()
     del trainer, graph, structure
     gc.collect()
@@ -153,9 +158,9 @@ def measure(
 
 def keep_samples(
     plan: Plan,
+    rank: int,
     rows: list[Row],
     epoch_s: list[float],
-    warmup: int,
     probes: list[float],
     content: dict[str, Any],
 ) -> None:
@@ -170,9 +175,9 @@ def keep_samples(
     busy: dict[int, float] = defaultdict(float)
     count: dict[int, int] = defaultdict(int)
     per_epoch = plan.iterations_per_epoch
-    planned = [{step.name: step for step in iteration[0]} for iteration in plan.iterations]
+    planned = [{step.name: step for step in iteration[rank]} for iteration in plan.iterations]
     for row in rows:
-        if row.epoch < warmup or row.phase == Phase.EVALUATE:
+        if row.epoch < WARMUP_EPOCHS or row.phase == Phase.EVALUATE:
             continue
         busy[row.epoch] += row.duration_s
         count[row.epoch] += 1
@@ -194,47 +199,6 @@ def keep_samples(
                 **{fact: round(value) for fact, value in mean.items()},
             }
         )
-
-
-def sweep_collectives(comm: Comm, device: torch.device, repeats: int) -> list[dict[str, Any]]:
-    """Time each collective over message sizes, every call after a barrier."""
-    found: list[dict[str, Any]] = []
-    world = comm.world_size
-    largest = torch.zeros(16 << 20, dtype=torch.uint8, device=device)
-    spare = torch.zeros_like(largest)
-    for size in spread_sizes(256, 8 << 20, 10):
-        floats = largest[:size].view(torch.float32)
-        out = spare[:size].view(torch.float32)
-        block = size // (4 * world) * world
-        pair, pair_out = floats[:block], out[:block]
-        share = max(1, size // 4 // world)
-        own, joined = floats[:share], spare[: share * 4 * world].view(torch.float32)
-        calls: dict[str, tuple[Any, int]] = {
-            "all_reduce": (
-                lambda f=floats: comm.all_reduce(f, "c", Phase.SYNC),
-                2 * (world - 1) * size // world,
-            ),
-            "all_to_all": (
-                lambda a=pair, b=pair_out: comm.all_to_all(b, a, None, None, "c", Phase.SYNC),
-                4 * block * (world - 1) // world,
-            ),
-            "broadcast": (lambda f=floats: comm.broadcast(f, 0, "c", Phase.SYNC), size),
-            "all_gather": (
-                lambda a=own, b=joined: comm.all_gather(b, a, "c", Phase.SYNC),
-                own.numel() * 4 * (world - 1),
-            ),
-        }  # fmt: skip
-        for op, (call, sent) in calls.items():
-            times = []
-            for _ in range(repeats + 1):
-                comm.sync()
-                begin = perf_counter()
-                call()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                times.append(perf_counter() - begin)
-            found.append({"op": op, "bytes": sent, "seconds": times[1:]})
-    return found
 
 
 def _say(folder: Path, rank: int, done: int, total: int) -> None:

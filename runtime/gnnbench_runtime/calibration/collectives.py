@@ -1,0 +1,76 @@
+"""Sweep the collectives of a group over message sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from gnnbench.plan import Phase
+from gnnbench_runtime.calibration.workloads import spread_sizes
+from gnnbench_runtime.comm import Comm
+
+LEAST_BYTES, MOST_BYTES, SIZES = 256, 8 << 20, 10
+
+
+@dataclass(slots=True)
+class _Sweep:
+    op: str
+    sent_bytes: int
+    call: Callable[[], None]
+    seconds: list[float] = field(default_factory=list)
+
+
+def sweep_collectives(comm: Comm, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Time every (collective, size) once per round, each call after a barrier.
+
+    Rounds are outermost, so that a slow spell of the machine touches all sizes a little and none
+    altogether. Returns {"op", "bytes" (most that a rank sends; broadcast: the buffer), "seconds"}.
+    """
+    source = torch.zeros(2 * MOST_BYTES // 4, device=device)
+    target = torch.zeros_like(source)
+    sweeps = [
+        sweep
+        for size in spread_sizes(LEAST_BYTES, MOST_BYTES, SIZES)
+        for sweep in _sweeps(comm, size // 4, source, target)
+    ]
+    for number in range(rounds + 1):
+        for sweep in sweeps:
+            comm.sync()
+            begin = perf_counter()
+            sweep.call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number:  # the first round opens connections
+                sweep.seconds.append(perf_counter() - begin)
+    return [{"op": s.op, "bytes": s.sent_bytes, "seconds": s.seconds} for s in sweeps]
+
+
+def _sweeps(comm: Comm, count: int, source: torch.Tensor, target: torch.Tensor) -> list[_Sweep]:
+    """The collectives on buffers of about `count` floats."""
+    world, name, phase = comm.world_size, "sweep", Phase.SYNC
+    block = max(1, count // world)
+    whole, out = source[:count], target[:count]
+    shares, received = source[: block * world], target[: block * world]
+    own = source[:block]
+    return [
+        _Sweep(
+            "all_reduce",
+            2 * (world - 1) * 4 * count // world,
+            lambda: comm.all_reduce(whole, name, phase),
+        ),
+        _Sweep(
+            "all_to_all",
+            4 * block * (world - 1),
+            lambda: comm.all_to_all(received, shares, None, None, name, phase),
+        ),
+        _Sweep("broadcast", 4 * count, lambda: comm.broadcast(out, 0, name, phase)),
+        _Sweep(
+            "all_gather",
+            4 * block * (world - 1),
+            lambda: comm.all_gather(received, own, name, phase),
+        ),
+    ]
