@@ -9,8 +9,10 @@ ROOTS := .:runtime:simulator:reports
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 PIP_INSTALL := $(PIP) install --constraint constraints-dev.txt
 DEMO := quickstart
-# Python of a peer's environment (DGL or PyG) for `make bench`; without it only ours is timed.
+# Python of a peer's environment (DGL or PyG) and its script for `make bench`; without them only
+# ours is timed.
 PEER_PYTHON ?=
+PEER_SCRIPT ?=
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test check bench gpu-check clean
@@ -19,7 +21,7 @@ help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
 	@echo "make test         install what tests need and run all of them"
 	@echo "make check        format, lint, types, unit and architecture tests"
-	@echo "make bench        time kernels and epochs (PEER_PYTHON=... to compare with a peer)"
+	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT= to compare)"
 	@echo "make gpu-check    check and measure on this machine's GPUs; installs nothing"
 	@echo "make clean        remove .venv, caches and the quickstart's results"
 
@@ -32,7 +34,7 @@ quickstart: $(VENV)/installed-runtime $(DEMO)/cluster.toml
 
 $(DEMO)/cluster.toml: | $(VENV)/installed-runtime
 	@mkdir -p $(DEMO)
-	$(BIN)/gnnbench calibrate --quick --out $@
+	$(BIN)/gnnbench calibrate --quick --name this-machine --out $@
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
@@ -44,7 +46,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/unit
 
 bench: $(VENV)/installed-runtime
-	$(BIN)/python benchmarks/compare.py $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON))
+	$(BIN)/python benchmarks/compare.py $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON)) \
+	  $(if $(PEER_SCRIPT),--peer-script $(PEER_SCRIPT))
+	$(BIN)/python benchmarks/bench_simulator.py
 
 # GPU machines bring their own torch: run in place with whatever $(PYTHON) has.
 gpu-check:

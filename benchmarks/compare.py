@@ -1,13 +1,14 @@
-r"""Run our kernels and a peer's script in turns on one graph, and print medians and ratios.
+r"""Time our kernels, alone or in turns with a peer's script, on one graph; print JSON.
 
-    python benchmarks/compare_peers.py --graph g.npz --peer-python peers/bin/python \
-        --peer-script peer_dgl.py [--repeats 3] [--threads 2]
+    python benchmarks/compare.py [--graph g.npz] [--threads 2] [--repeats 3]
+    python benchmarks/compare.py --peer-python peers/bin/python --peer-script peer_dgl.py
 
-The peer lives in an environment of its own and is never a dependency; its interpreter may also be
-named by GNNBENCH_PEER_PYTHON. Its script takes the graph and `--threads`, and prints one JSON
-object whose last-line keys it shares with `bench_kernels.py`. Turns alternate, so that a busy
-machine hurts both; ratios are taken within a turn. Seconds: ours/peer, below 1 is good; edges per
-second: ours/peer, above 1 is good.
+Without --graph, a planted graph of 200,000 nodes and 3 M edges is drawn into build/. The peer lives
+in an environment of its own and is never a dependency; its interpreter and script may also be named
+by GNNBENCH_PEER_PYTHON and GNNBENCH_PEER_SCRIPT. Its script takes the graph and `--threads`, and
+prints one JSON object whose last-line keys it shares with `bench_kernels.py`. Turns alternate, so
+that a busy machine hurts both; ratios are taken within a turn. Seconds: ours/peer, below 1 is good;
+edges per second: ours/peer, above 1 is good.
 """
 
 from __future__ import annotations
@@ -61,11 +62,37 @@ def compare(ours: list[dict[str, float]], peer: list[dict[str, float]]) -> dict[
     return table
 
 
+def draw_graph(path: Path) -> Path:
+    """Write the default benchmark graph, unless it is there."""
+    if path.exists():
+        return path
+    root = Path(__file__).resolve().parent.parent
+    sys.path[:0] = [str(root), str(root / "runtime")]
+    import numpy as np
+
+    from gnnbench.graph.generators import planted_partition
+
+    graph = planted_partition(
+        200_000, 15.0, 40, 128, homophily=0.6, feature_noise=3.0, train_fraction=0.2, seed=0
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = np.repeat(np.arange(graph.num_nodes), graph.in_degrees())
+    np.savez(
+        path,
+        src=graph.indices.astype(np.int64),
+        dst=target,
+        x=graph.features,
+        y=graph.labels,
+        train=graph.train_mask,
+    )
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--graph", type=Path, required=True)
+    parser.add_argument("--graph", type=Path, default=Path("build/benchmark-graph.npz"))
     parser.add_argument("--peer-python", default=os.environ.get("GNNBENCH_PEER_PYTHON"))
-    parser.add_argument("--peer-script", type=Path, required=True)
+    parser.add_argument("--peer-script", default=os.environ.get("GNNBENCH_PEER_SCRIPT"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -75,11 +102,16 @@ def main() -> None:
         help="OMP_WAIT_POLICY of both; passive keeps a shared machine's noise small",
     )
     args = parser.parse_args()
-    if not args.peer_python:
-        parser.error("name the peer's interpreter: --peer-python or GNNBENCH_PEER_PYTHON")
+    draw_graph(args.graph)
     script = Path(__file__).with_name("bench_kernels.py")
     common = ["--threads", str(args.threads)]
     our_command = [sys.executable, str(script), "--graph", str(args.graph), *common]
+    if not (args.peer_python and args.peer_script):
+        runs = [run_json(our_command, args.wait_policy) for _ in range(args.repeats)]
+        alone = {k: statistics.median(r[k] for r in runs) for k in METRICS if runs[0].get(k)}
+        result = {"peer": None, "threads": args.threads, "repeats": args.repeats, "ours": alone}
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+        return
     peer_command = [args.peer_python, str(args.peer_script), str(args.graph), *common]
     ours, peer = [], []
     for _ in range(args.repeats):
