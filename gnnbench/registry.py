@@ -6,6 +6,7 @@ Third parties register with `[project.entry-points."gnnbench.approaches"] name =
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -43,6 +44,12 @@ def approach_names() -> list[str]:
 def model_names() -> list[str]:
     """Return the names of all models, sorted."""
     return sorted(_known("gnnbench.models"))
+
+
+def knob_names() -> set[str]:
+    """Names of the knobs of all approaches."""
+    cards = [approach(name) for name in approach_names()]
+    return {field.name for card in cards for field in dataclasses.fields(card.knobs_type)}
 
 
 def approach(name: str) -> Approach:

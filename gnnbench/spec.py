@@ -38,10 +38,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from gnnbench.errors import SpecError, suggest
-from gnnbench.strict import bounds, build, choices, raise_all, read_toml
+from gnnbench.strict import bounds, build, choices, convert, raise_all, read_toml
 
 SCHEMA = 1
 
@@ -200,9 +200,12 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
     problems += _reference_problems(graphs, f"{where}: graphs")
     models = _named(ModelSpec, table.get("models", {}), f"{where}: models", problems)
     for name, model in models.items():
-        if model is not None and model.kind not in registry.model_names():
-            line = suggest(model.kind, registry.model_names())
-            problems.append(f"{where}: models.{name}.kind: unknown model {model.kind!r}, {line}")
+        raw = table["models"][name]
+        broken = raw.get("kind") if isinstance(raw, Mapping) else None
+        kind = model.kind if model is not None else broken
+        if isinstance(kind, str) and kind and kind not in registry.model_names():
+            line = suggest(kind, registry.model_names())
+            problems.append(f"{where}: models.{name}.kind: unknown model {kind!r}, {line}")
     base = table.get("training", {})
     if not isinstance(base, Mapping):
         problems.append(f"{where}: training: found {base!r}, expected a table")
@@ -220,7 +223,7 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
             problems.append(f"{where}: {key}: found {table[key]!r}, expected text")
     for number, entry in enumerate(entries):
         place = f"{where}: runs[{number}]"
-        parsed = build(_RunsTable, entry, place, problems)
+        parsed = build(_RunsTable, entry, place, problems) or _salvaged(entry)
         if parsed is None:
             continue
         training = build(TrainingSpec, {**base, **parsed.training}, f"{place}.training", [])
@@ -260,6 +263,21 @@ def _named(cls: type[Any], table: object, where: str, problems: list[str]) -> di
     return found
 
 
+def _salvaged(entry: object) -> _RunsTable | None:
+    """The sound keys of a broken entry, so that what is wrong with its names is told as well."""
+    if not isinstance(entry, Mapping):
+        return None
+    hints = get_type_hints(_RunsTable)
+    sound: dict[str, Any] = {}
+    for spec in dataclasses.fields(_RunsTable):
+        wrong: list[str] = []
+        if spec.name in entry:
+            value = convert(entry[spec.name], hints[spec.name], "", wrong, spec.metadata)
+            if not wrong:
+                sound[spec.name] = value
+    return build(_RunsTable, sound, "", [])
+
+
 def _reference_problems(graphs: Mapping[str, GraphRef | None], where: str) -> list[str]:
     from gnnbench.graph.source import reference_problems
 
@@ -297,6 +315,12 @@ def _expand(
             if one not in names
         ]
     cards = {name: registry.approach(name) for name in axes[2] if name in known[2][1]}
+    if not cards:
+        problems += [
+            f"{place}.knobs.{key}: unknown knob, {suggest(key, registry.knob_names())}"
+            for key in parsed.knobs
+            if key not in registry.knob_names()
+        ]
     knobs = {
         name: card.parse_knobs(parsed.knobs, f"{place}.knobs", problems, shared=len(axes[2]) > 1)
         for name, card in cards.items()

@@ -54,9 +54,11 @@ class Approach(ABC):
         With `shared`, the table serves several approaches of one [[runs]] entry: keys that another
         approach knows are passed over, keys that none knows are problems.
         """
+        from gnnbench import registry
+
         own = {f.name for f in dataclasses.fields(self.knobs_type)}
         if shared:
-            known = own | _all_knobs()
+            known = own | registry.knob_names()
             for key in table:
                 if key not in known:
                     problems.append(f"{where}.{key}: unknown knob, {suggest(key, known)}")
@@ -91,13 +93,3 @@ class Approach(ABC):
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _all_knobs() -> set[str]:
-    from gnnbench import registry
-
-    return {
-        f.name
-        for name in registry.approach_names()
-        for f in dataclasses.fields(registry.approach(name).knobs_type)
-    }

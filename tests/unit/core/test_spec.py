@@ -347,3 +347,24 @@ def test_no_table_makes_the_parser_fail_but_by_its_problems(table: dict[str, Any
         assert error.problems
     else:
         assert made.runs
+
+
+def test_a_wrong_value_does_not_hide_wrong_names_of_the_same_entry() -> None:
+    table = {
+        "graphs": {"g": {"generator": "uniform"}},
+        "models": {"m": {"kind": "gnc", "hidden": -1}},
+        "runs": [
+            {
+                "graph": "h",
+                "model": "m",
+                "approach": "partitionn",
+                "ranks": [0],
+                "knobs": {"batchsize": 3},
+            }
+        ],
+    }
+    with pytest.raises(SpecError) as caught:
+        parse_suite(table, "suite.toml")
+    told = "\n".join(caught.value.problems)
+    for found in ("ranks[0]", "'h'", "'partition'", "'gnc'", "hidden", "batch_size"):
+        assert found in told
