@@ -141,9 +141,7 @@ def test_partitioned_attention_equals_single_and_performs_its_plan(
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
-def test_sampled_attention_performs_its_plan(
-    world_size: int, placement: str, folder: Path
-) -> None:
+def test_sampled_attention_performs_its_plan(world_size: int, placement: str, folder: Path) -> None:
     """SA-P7, SA-P1: steps as planned, and the same training on every number of ranks."""
     graph, approach = random_graph(), registry.approach("sampled")
     for model in MODELS:

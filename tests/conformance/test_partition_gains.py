@@ -157,9 +157,7 @@ def test_staged_rows_arrive_through_host_memory(folder: Path) -> None:
     run = cases.make_run("partition", 2, MODELS[1], {})
     assignment = assignments(graph, 2)["hash"]
     plain = pool(2, folder / "2").run("cases:train_full", graph, run, assignment)
-    staged = pool(2, folder / "2").run(
-        "test_partition_gains:train_staged", graph, run, assignment
-    )
+    staged = pool(2, folder / "2").run("test_partition_gains:train_staged", graph, run, assignment)
     structure = PartitionStructure.of_assignment(graph, assignment, 2)
     staged_run = dataclasses.replace(run, knobs={**run.knobs, "transport": "host_staged"})
     plan = registry.approach("partition").plan(
