@@ -24,6 +24,7 @@ APPROACHES = {
     "sampled": "gnnbench.approaches.sampled:APPROACH",
 }
 MODELS = {
+    "gat": "gnnbench.models.gat:MODEL",
     "gcn": "gnnbench.models.gcn:MODEL",
     "sage": "gnnbench.models.sage:MODEL",
 }

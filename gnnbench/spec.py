@@ -77,12 +77,17 @@ class GraphRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A GNN. `dropout` follows each hidden activation, `input_dropout` the input features."""
+    """A GNN. `dropout` follows each hidden activation, `input_dropout` the input features.
+
+    `heads` of attention share `hidden` evenly; models without attention have 1. With attention,
+    `dropout` also falls on its weights.
+    """
 
     name: str = ""
     kind: str = "gcn"
     hidden: int = field(default=64, metadata=bounds(1, 1_000_000))
     layers: int = field(default=2, metadata=bounds(1, 64))
+    heads: int = field(default=1, metadata=bounds(1, 1024))
     dropout: float = field(default=0.0, metadata=bounds(0, 1, open_high=True))
     input_dropout: float = field(default=0.0, metadata=bounds(0, 1, open_high=True))
 
@@ -206,6 +211,9 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
         if isinstance(kind, str) and kind and kind not in registry.model_names():
             line = suggest(kind, registry.model_names())
             problems.append(f"{where}: models.{name}.kind: unknown model {kind!r}, {line}")
+        elif model is not None:
+            lines = registry.model(model.kind).problems(model)
+            problems += [f"{where}: models.{name}.{line}" for line in lines]
     base = table.get("training", {})
     if not isinstance(base, Mapping):
         problems.append(f"{where}: training: found {base!r}, expected a table")

@@ -21,10 +21,11 @@ GraphLike = Graph | GraphProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks lie on hosts."""
+    """How ranks lie on hosts. `device`: "cuda" where what is exchanged starts on an accelerator."""
 
     world_size: int
     ranks_per_host: int
+    device: str = "cpu"
 
     @property
     def num_hosts(self) -> int:
@@ -35,7 +36,8 @@ class Approach(ABC):
     """One way to train. Instances are stateless; the runtime part is named, not imported.
 
     `runtime` is "module:Class" of the trainer. `knobs_type` is a frozen dataclass whose fields are
-    the knobs; their metadata give bounds and choices.
+    the knobs; their metadata give bounds and choices. `attention`: whether it can train models
+    whose sums have weights computed from the layer's input.
     """
 
     name: ClassVar[str]
@@ -43,6 +45,7 @@ class Approach(ABC):
     paper: ClassVar[str]
     summary: ClassVar[str]
     exact: ClassVar[bool]
+    attention: ClassVar[bool] = False
     runtime: ClassVar[str]
     knobs_type: ClassVar[type[Any]]
 
@@ -73,8 +76,19 @@ class Approach(ABC):
         """What is wrong with a run's knobs in view of its model; told when the suite is read."""
         return []
 
+    def cannot_run(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+        """Why this run cannot be done, or None: its model, then the approach's `skip_reason`."""
+        from gnnbench import registry
+
+        if registry.model(run.model.kind).attention and not self.attention:
+            return (
+                f"{self.name} aggregates with fixed weights; {run.model.kind} computes them in "
+                "every layer"
+            )
+        return self.skip_reason(run, graph)
+
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """Why this run cannot be done, or None. Called before anything is loaded, and after."""
+        """The approach's own part of `cannot_run`; asked before anything is loaded, and after."""
         return None
 
     def prepare(  # noqa: B027 - most approaches have nothing to prepare

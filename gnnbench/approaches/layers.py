@@ -3,9 +3,11 @@
 The runtime performs the same steps in `gnnbench_runtime.models.stack`; a conformance test holds
 names, order, bytes and flops equal.
 
+What one layer does is said by its kind, in `approaches.steps`; here is what layers share: shapes,
+exchanges, activations, loss and update.
+
 Legend: n rows (destinations), u source rows (own and halo, or all vertices of a block's input),
-s bytes per element. One layer is, aggregate-first, Z = A H, Y = Z W + b; transform-first, T = H W,
-Y = A T + b; with a self weight, Y += H[:n] W_self.
+s bytes per element.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
+from gnnbench.approaches.steps import attention, convolution
 from gnnbench.models.base import Model, Order, layer_order
 from gnnbench.plan import After, Kind, Lane, Phase, RankSteps, Step, all_reduce_bytes
 from gnnbench.spec import ModelSpec
@@ -21,20 +25,30 @@ from gnnbench.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSizes:
-    """Sizes of one layer's aggregation on one rank, in rows and entries (no self loops)."""
+    """Sizes of one layer's aggregation on one rank, in rows and entries (no self loops).
+
+    `halo_nonzeros` are the entries whose source row is another rank's; wanted by overlap only.
+    """
 
     rows: int
     source_rows: int
     nonzeros: int
+    halo_nonzeros: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halo:
-    """Rows exchanged by one rank: per peer, in the order of the group; own entry 0."""
+    """Rows exchanged by one rank: per peer, in the order of the group; own entry 0.
+
+    overlap   rows travel on lane `background` while entries with own sources are summed up
+    staged    rows travel through host memory: a copy before and after every exchange
+    """
 
     group: tuple[int, ...]
     send_rows: tuple[int, ...]
     recv_rows: tuple[int, ...]
+    overlap: bool = False
+    staged: bool = False
 
 
 @dataclass(slots=True)
@@ -53,13 +67,22 @@ class Chain:
         self.steps.append(step)
         self.last = step
 
+    def aside(self, step: Step) -> None:
+        """Add a step that waits for its predecessor, but for which the next one does not wait."""
+        assert self.last is not None
+        self.steps.append(replace(step, after=(After(self.last.name), *step.after)))
+
     def done(self) -> RankSteps:
         return tuple(self.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackShape:
-    """A model at given widths, with the product order of each layer fixed."""
+    """A model at given widths, with the product order of each layer fixed.
+
+    heads        attention heads of each layer; ones where there is no attention
+    precompute   the first aggregation is done once, before training: layer 1 moves nothing
+    """
 
     model: Model
     dims: tuple[int, ...]
@@ -67,20 +90,38 @@ class StackShape:
     element_bytes: int
     dropout: float
     input_dropout: float
+    heads: tuple[int, ...]
+    precompute: bool = False
 
     @classmethod
     def of(
-        cls, model: Model, spec: ModelSpec, dims: tuple[int, ...], element_bytes: int, order: str
+        cls,
+        model: Model,
+        spec: ModelSpec,
+        dims: tuple[int, ...],
+        element_bytes: int,
+        order: str,
+        *,
+        precompute: bool = False,
     ) -> StackShape:
-        """Fix the product order of every layer by policy (see `models.base.layer_order`)."""
-        orders = tuple(layer_order(a, b, order) for a, b in pairwise(dims))
+        """Fix the product order of every layer by policy (see `models.base.layer_order`).
+
+        Attention needs its transformed rows first, precomputation its aggregated ones.
+        """
+        if model.attention:
+            order = "transform_first"
+        orders = [layer_order(a, b, order) for a, b in pairwise(dims)]
+        if precompute:
+            orders[0] = "aggregate_first"
         return cls(
             model=model,
             dims=dims,
-            orders=orders,
+            orders=tuple(orders),
             element_bytes=element_bytes,
             dropout=spec.dropout,
             input_dropout=spec.input_dropout,
+            heads=model.heads(spec),
+            precompute=precompute,
         )
 
     @property
@@ -89,16 +130,36 @@ class StackShape:
 
     @property
     def num_parameters(self) -> int:
-        return self.model.num_parameters(self.dims)
+        return self.model.num_parameters(self.dims, self.heads)
+
+    def is_precomputed(self, layer: int) -> bool:
+        """Whether the layer's aggregated input is held from before the first epoch."""
+        return self.precompute and layer == 1
 
     def exchange_width(self, layer: int) -> int:
         """Width w_l at which layer l's aggregation is communicated."""
         first = self.orders[layer - 1] == "aggregate_first"
         return self.dims[layer - 1] if first else self.dims[layer]
 
+    @property
+    def widest_exchange(self) -> int:
+        """The widest row that is ever exchanged; 0 if none is."""
+        return max(
+            (
+                self.exchange_width(layer)
+                for layer in range(1, self.num_layers + 1)
+                if not self.is_precomputed(layer)
+            ),
+            default=0,
+        )
+
     def forward_widths(self) -> int:
         """Phi: the sum of w_l over layers that exchange in the forward pass."""
-        return sum(self.exchange_width(layer) for layer in range(1, self.num_layers + 1))
+        return sum(
+            self.exchange_width(layer)
+            for layer in range(1, self.num_layers + 1)
+            if not self.is_precomputed(layer)
+        )
 
     def backward_widths(self) -> int:
         """Psi: layer 1 exchanges in the backward pass only when transform-first."""
@@ -120,14 +181,23 @@ class StackSteps:
     # -- one step each ---------------------------------------------------------------------------
 
     def _compute(
-        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, **facts: object
+        self,
+        name: str,
+        kind: Kind,
+        op: str,
+        phase: Phase,
+        layer: int,
+        *,
+        after: tuple[After, ...] = (),
+        **facts: Any,
     ) -> None:
         self.chain.add(
-            Step(name=name, kind=kind, op=op, lane=Lane.COMPUTE, phase=phase, layer=layer, **facts)  # type: ignore[arg-type]
+            Step(name=name, kind=kind, op=op, lane=Lane.COMPUTE, phase=phase, layer=layer, **facts),
+            after=after,
         )
 
     def _gemm(
-        self, name: str, op: str, phase: Phase, layer: int, m: int, k: int, n: int, **facts: object
+        self, name: str, op: str, phase: Phase, layer: int, m: int, k: int, n: int, **facts: Any
     ) -> None:
         s = self.shape.element_bytes
         self._compute(
@@ -137,18 +207,20 @@ class StackSteps:
 
     def _spmm(
         self, name: str, phase: Phase, layer: int, rows: int, source: int, nnz: int, width: int,
-        **facts: object,
+        *, extra_bytes: int = 0, after: tuple[After, ...] = (), **facts: Any,
     ) -> None:  # fmt: skip
+        """`extra_bytes` is what a product that adds to its output reads of it."""
         s = self.shape.element_bytes
         self._compute(
             name, Kind.SPMM, "spmm", phase, layer, rows=rows, source_rows=source, nonzeros=nnz,
-            width=width, flops=2 * nnz * width,
-            bytes=8 * (rows + 1) + 4 * nnz + (min(source, nnz) + rows) * width * s, **facts,
+            width=width, flops=2 * nnz * width, after=after,
+            bytes=8 * (rows + 1) + 4 * nnz + (min(source, nnz) + rows) * width * s + extra_bytes,
+            **facts,
         )  # fmt: skip
 
     def _elementwise(
         self, name: str, op: str, phase: Phase, layer: int, rows: int, width: int, passes: int,
-        **facts: object,
+        **facts: Any,
     ) -> None:  # fmt: skip
         s = self.shape.element_bytes
         self._compute(
@@ -158,47 +230,114 @@ class StackSteps:
 
     # -- exchange --------------------------------------------------------------------------------
 
+    def _aggregate(self, phase: Phase, layer: int, width: int, **facts: Any) -> None:
+        """Write the sparse product with the exchange before it (forward) or behind (backward)."""
+        size, halo, where = self.sizes[layer - 1], self.halo, f"{phase}/{layer}"
+        forward = phase is Phase.FORWARD
+        if halo is not None and halo.overlap:
+            self._aggregate_overlapped(phase, layer, width, **facts)
+            return
+        if forward:
+            self._exchange(phase, layer, width)
+        rows, source = (size.rows, size.source_rows)[:: 1 if forward else -1]
+        self._spmm(f"{where}/spmm", phase, layer, rows, source, size.nonzeros, width, **facts)
+        if not forward:
+            self._exchange(phase, layer, width)
+
+    def _aggregate_overlapped(self, phase: Phase, layer: int, width: int, **facts: Any) -> None:
+        """Write the product in two halves: entries with own sources while halo rows travel.
+
+        Forward, the halo's entries are added when its rows are here; backward, their gradients are
+        computed first and travel while the own rows' are.
+        """
+        size, where, s = self.sizes[layer - 1], f"{phase}/{layer}", self.shape.element_bytes
+        halo_rows, inner = size.source_rows - size.rows, size.nonzeros - size.halo_nonzeros
+        arrived = (After(f"{where}/exchange"),)
+        if phase is Phase.FORWARD:
+            self._pack(phase, layer, width)
+            self.chain.aside(self._transfer(phase, layer, width))
+            self._spmm(f"{where}/spmm", phase, layer, size.rows, size.rows, inner, width, **facts)
+            self._spmm(
+                f"{where}/spmm_halo", phase, layer, size.rows, halo_rows, size.halo_nonzeros,
+                width, extra_bytes=size.rows * width * s, after=arrived,
+            )  # fmt: skip
+        else:
+            self._spmm(
+                f"{where}/spmm_halo", phase, layer, halo_rows, size.rows, size.halo_nonzeros,
+                width, **facts,
+            )  # fmt: skip
+            self.chain.aside(self._transfer(phase, layer, width))
+            self._spmm(f"{where}/spmm", phase, layer, size.rows, size.rows, inner, width)
+            self._unpack(phase, layer, width, after=arrived)
+
     def _exchange(self, phase: Phase, layer: int, width: int) -> None:
-        halo = self.halo
+        """Write a synchronous exchange of halo rows or of their gradients; none on one rank."""
+        halo, s = self.halo, self.shape.element_bytes
         if halo is None:
             return
-        s, send, recv = self.shape.element_bytes, halo.send_rows, halo.recv_rows
-        if phase is Phase.BACKWARD:
-            send, recv = recv, send
-        packed = sum(halo.send_rows)
-        buffer = (("halo_rows", packed * self._widest() * s),)
-        gather_facts = {
-            "rows": packed, "width": width, "source_rows": self.sizes[layer - 1].rows,
-            "bytes": packed * (8 + 2 * width * s),
-        }  # fmt: skip
-        where = f"{phase}/{layer}"
         if phase is Phase.FORWARD:
-            self._compute(
-                f"{where}/pack",
-                Kind.GATHER,
-                "gather",
-                phase,
-                layer,
-                allocates=buffer,
-                **gather_facts,
-            )
+            self._pack(phase, layer, width)
+        send, recv = self._directions(phase)
+        if halo.staged:
+            self._copy("to_host", "copy_d2h", phase, layer, sum(send) * width * s)
+        self.chain.add(self._transfer(phase, layer, width))
+        if halo.staged:
+            self._copy("to_device", "copy_h2d", phase, layer, sum(recv) * width * s)
+        if phase is Phase.BACKWARD:
+            self._unpack(phase, layer, width)
+
+    def _directions(self, phase: Phase) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        assert self.halo is not None
+        pair = self.halo.send_rows, self.halo.recv_rows
+        return pair if phase is Phase.FORWARD else (pair[1], pair[0])
+
+    def _transfer(self, phase: Phase, layer: int, width: int) -> Step:
+        assert self.halo is not None
+        send, recv = self._directions(phase)
+        unit = width * self.shape.element_bytes
+        return Step(
+            name=f"{phase}/{layer}/exchange", kind=Kind.ALL_TO_ALL, op="all_to_all",
+            lane=Lane.BACKGROUND if self.halo.overlap else Lane.COMM,
+            phase=phase, layer=layer, rows=sum(send) * width, width=width,
+            bytes=sum(send) * unit, send_bytes=tuple(r * unit for r in send),
+            buffer_bytes=max(sum(send), sum(recv)) * unit, group=self.halo.group,
+        )  # fmt: skip
+
+    def _pack(self, phase: Phase, layer: int, width: int) -> None:
+        assert self.halo is not None
+        packed = sum(self.halo.send_rows) * self._widest() * self.shape.element_bytes
+        self._compute(
+            f"{phase}/{layer}/pack", Kind.GATHER, "gather", phase, layer,
+            allocates=(("halo_rows", packed),), **self._packed_facts(layer, width),
+        )  # fmt: skip
+
+    def _unpack(
+        self, phase: Phase, layer: int, width: int, *, after: tuple[After, ...] = ()
+    ) -> None:
+        self._compute(
+            f"{phase}/{layer}/unpack", Kind.SCATTER, "scatter_add", phase, layer, after=after,
+            **self._packed_facts(layer, width),
+        )  # fmt: skip
+
+    def _packed_facts(self, layer: int, width: int) -> dict[str, Any]:
+        assert self.halo is not None
+        packed = sum(self.halo.send_rows)
+        return {
+            "rows": packed, "width": width, "source_rows": self.sizes[layer - 1].rows,
+            "bytes": packed * (8 + 2 * width * self.shape.element_bytes),
+        }  # fmt: skip
+
+    def _copy(self, name: str, op: str, phase: Phase, layer: int, size: int) -> None:
+        where = f"{phase}/{layer}" if layer >= 0 else f"{phase}"
         self.chain.add(
             Step(
-                name=f"{where}/exchange", kind=Kind.ALL_TO_ALL, op="all_to_all", lane=Lane.COMM,
-                phase=phase, layer=layer, rows=sum(send) * width, width=width,
-                bytes=sum(send) * width * s, send_bytes=tuple(r * width * s for r in send),
-                buffer_bytes=max(sum(send), sum(recv)) * width * s, group=halo.group,
+                name=f"{where}/{name}", kind=Kind.COPY, op=op, lane=Lane.COPY, phase=phase,
+                layer=layer, bytes=size,
             )
         )  # fmt: skip
-        if phase is Phase.BACKWARD:
-            self._compute(
-                f"{where}/unpack", Kind.SCATTER, "scatter_add", phase, layer, **gather_facts
-            )
 
     def _widest(self) -> int:
-        return max(
-            self.shape.exchange_width(layer) for layer in range(1, self.shape.num_layers + 1)
-        )
+        return self.shape.widest_exchange
 
     # -- passes ----------------------------------------------------------------------------------
 
@@ -222,37 +361,14 @@ class StackSteps:
         return self.sizes[layer].source_rows
 
     def _forward_layer(self, layer: int) -> None:
-        shape, size, s = self.shape, self.sizes[layer - 1], self.shape.element_bytes
-        fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
-        where, phase = f"forward/{layer}", Phase.FORWARD
-        out = ((f"h{layer}", self._out_rows(layer) * fan_out * s),)
-        if shape.orders[layer - 1] == "aggregate_first":
-            self._exchange(phase, layer, fan_in)
-            self._spmm(
-                f"{where}/spmm", phase, layer, size.rows, size.source_rows, size.nonzeros, fan_in,
-                allocates=((f"z{layer}", size.rows * fan_in * s),),
-            )  # fmt: skip
-            self._gemm(
-                f"{where}/gemm", "gemm_nn_bias", phase, layer, size.rows, fan_in, fan_out,
-                allocates=out,
-            )  # fmt: skip
-        else:
-            rows = size.rows if self.halo is not None else size.source_rows
-            self._gemm(
-                f"{where}/gemm", "gemm_nn", phase, layer, rows, fan_in, fan_out,
-                allocates=((f"t{layer}", size.source_rows * fan_out * s),),
-            )  # fmt: skip
-            self._exchange(phase, layer, fan_out)
-            self._spmm(
-                f"{where}/spmm", phase, layer, size.rows, size.source_rows, size.nonzeros, fan_out,
-                allocates=out,
-            )  # fmt: skip
-            self._elementwise(f"{where}/bias", "bias", phase, layer, size.rows, fan_out, 2)
-        if shape.model.self_weight:
-            self._gemm(f"{where}/self", "gemm_nn_add", phase, layer, size.rows, fan_in, fan_out)
+        shape, size = self.shape, self.sizes[layer - 1]
+        kind = attention if shape.model.attention else convolution
+        kind.forward(self, layer)
         if layer < shape.num_layers:
-            op = "relu_dropout" if shape.dropout > 0 else "relu"
-            self._elementwise(f"{where}/activation", op, phase, layer, size.rows, fan_out, 2)
+            name = shape.model.activation
+            op = f"{name}_dropout" if shape.dropout > 0 else name
+            where = f"forward/{layer}/activation"
+            self._elementwise(where, op, Phase.FORWARD, layer, size.rows, shape.dims[layer], 2)
 
     def loss(self, train_rows: int) -> None:
         """Write the loss and its gradient with respect to the logits."""
@@ -271,48 +387,24 @@ class StackSteps:
             self._backward_layer(layer)
 
     def _backward_layer(self, layer: int) -> None:
-        shape, size, s = self.shape, self.sizes[layer - 1], self.shape.element_bytes
-        fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
-        where, phase = f"backward/{layer}", Phase.BACKWARD
-        self._elementwise(f"{where}/bias", "column_sum", phase, layer, size.rows, fan_out, 1)
-        grad = ((f"g{layer - 1}", size.source_rows * fan_in * s),)
-        if shape.orders[layer - 1] == "aggregate_first":
-            self._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, size.rows, fan_out)
-            if layer > 1:
-                self._gemm(f"{where}/input", "gemm_nt", phase, layer, size.rows, fan_out, fan_in)
-                self._spmm(
-                    f"{where}/spmm", phase, layer, size.source_rows, size.rows, size.nonzeros,
-                    fan_in, allocates=grad,
-                )  # fmt: skip
-                self._exchange(phase, layer, fan_in)
-        else:
-            self._spmm(
-                f"{where}/spmm", phase, layer, size.source_rows, size.rows, size.nonzeros, fan_out
-            )
-            self._exchange(phase, layer, fan_out)
-            rows = size.rows if self.halo is not None else size.source_rows
-            self._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, rows, fan_out)
-            if layer > 1:
-                self._gemm(
-                    f"{where}/input", "gemm_nt", phase, layer, rows, fan_out, fan_in, allocates=grad
-                )
-        if shape.model.self_weight:
-            self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, size.rows, fan_out)
-            if layer > 1:
-                self._gemm(
-                    f"{where}/self_input", "gemm_nt_add", phase, layer, size.rows, fan_out, fan_in
-                )
+        shape = self.shape
+        kind = attention if shape.model.attention else convolution
+        kind.backward(self, layer)
         if layer > 1:
             # In a block every source row wants its gradient: those are the previous layer's rows.
-            rows = self.sizes[layer - 2].rows
-            name = f"{where}/activation"
-            self._elementwise(name, "relu_backward", phase, layer - 1, rows, fan_in, 3)
+            rows, width = self.sizes[layer - 2].rows, shape.dims[layer - 1]
+            op = f"{shape.model.activation}_backward"
+            where = f"backward/{layer}/activation"
+            self._elementwise(where, op, Phase.BACKWARD, layer - 1, rows, width, 3)
 
     def update(self, group: tuple[int, ...]) -> None:
         """Write the gradient all-reduce (loss rides as one more element) and Adam."""
         s, theta = self.shape.element_bytes, self.shape.num_parameters
         if len(group) > 1:
             size = (theta + 1) * s
+            staged = self.halo is not None and self.halo.staged
+            if staged:
+                self._copy("to_host", "copy_d2h", Phase.SYNC, -1, size)
             self.chain.add(
                 Step(
                     name="sync/gradients", kind=Kind.ALL_REDUCE, op="all_reduce", lane=Lane.COMM,
@@ -320,6 +412,8 @@ class StackSteps:
                     bytes=all_reduce_bytes(size, len(group)),
                 )
             )  # fmt: skip
+            if staged:
+                self._copy("to_device", "copy_h2d", Phase.SYNC, -1, size)
         self._compute(
             "update/adam", Kind.OPTIMIZER, "adam", Phase.UPDATE, -1, rows=theta,
             flops=12 * theta, bytes=7 * theta * s,

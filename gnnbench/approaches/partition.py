@@ -1,7 +1,8 @@
 """Partition parallelism with halo exchange: vertices are split, boundary rows travel every layer.
 
 Volume per epoch over all ranks, weights apart: s S (Phi + Psi) with S halo copies (fullgraph
-section 5, FG-14). Exact for any partition and any number of ranks.
+section 5, FG-14); `precompute` takes layer 1 out of both. Exact for any partition and any number of
+ranks.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench import registry
 from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.fullgraph import RankSizes, full_graph_plan
+from gnnbench.approaches.fullgraph import RankSizes, full_graph_plan, precompute_problem
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.profile import GraphProfile
 from gnnbench.plan import Plan
@@ -30,6 +32,10 @@ class PartitionKnobs:
 
     partitioner: metis, hash or chunk. objective: what METIS minimises (communication volume or
     edge cut). order: which product comes first in a layer; min_width aggregates the narrower side.
+    precompute: aggregate the features once, before training; layer 1 then neither communicates nor
+    has a sparse product. overlap: sum up the entries with own sources while halo rows travel.
+    transport: native, or host_staged, which takes all rows and gradients from device to host, over
+    gloo and back, as systems did before they had NCCL; on CPU the two are one.
     """
 
     partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
@@ -37,6 +43,9 @@ class PartitionKnobs:
     order: str = field(
         default="min_width", metadata=choices("min_width", "aggregate_first", "transform_first")
     )
+    precompute: bool = False
+    overlap: bool = False
+    transport: str = field(default="native", metadata=choices("native", "host_staged"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +70,25 @@ class PartitionStructure:
 
     @classmethod
     def of_assignment(
-        cls, graph: Graph, assignment: NDArray[np.int32], num_parts: int
+        cls,
+        graph: Graph,
+        assignment: NDArray[np.int32],
+        num_parts: int,
+        *,
+        split_entries: bool = False,
     ) -> PartitionStructure:
-        """Count rows, entries and boundaries of a partition of a real graph."""
-        from gnnbench.graph.halo import halo_counts
+        """Count rows, entries and boundaries of a partition of a real graph.
+
+        With `split_entries` also the entries whose sources lie on other ranks.
+        """
+        from gnnbench.graph.halo import halo_counts, halo_entries
 
         counts, nonzeros, nodes = halo_counts(graph, assignment, num_parts)
         train = np.bincount(assignment[graph.train_nodes()], minlength=num_parts)
         received, sent = counts.tolist(), counts.T.tolist()
+        remote = np.zeros(num_parts, np.int64)
+        if split_entries:
+            remote = halo_entries(graph, assignment, num_parts)
         sizes = [
             RankSizes(
                 rows=int(nodes[i]),
@@ -76,6 +96,7 @@ class PartitionStructure:
                 train_rows=int(train[i]),
                 send_rows=tuple(sent[i]),
                 recv_rows=tuple(received[i]),
+                halo_nonzeros=int(remote[i]),
             )
             for i in range(num_parts)
         ]
@@ -139,9 +160,11 @@ def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> Par
     """Sizes of a partition that is not there: the profile's halo curve, evenly dealt out.
 
     The largest halo is the profile's max/mean imbalance times the mean; the ranks between fall off
-    linearly, so that their mean is kept. Rows and edges are even.
+    linearly, so that their mean is kept. Rows and edges are even. Entries with remote sources are
+    the profile's edge cut; where it says nothing of it, as many as if owners were drawn by lot.
     """
     point, basis = profile.expected_halo(num_parts, method)
+    cut = 1 - 1 / num_parts if point.cut_fraction is None else point.cut_fraction
     mean = point.halo_per_node * profile.num_nodes / num_parts
     lean = (point.halo_imbalance or 1.0) - 1.0
     place = np.linspace(1.0, -1.0, num_parts)
@@ -166,6 +189,7 @@ def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> Par
             train_rows=share(profile.num_train, rank),
             send_rows=tuple(sent[rank]),
             recv_rows=tuple(received_rows[rank]),
+            halo_nonzeros=round(cut * share(profile.num_edges, rank)),
         )
         for rank in range(num_parts)
     ]
@@ -180,8 +204,23 @@ class Partition(Approach):
     paper = "vanilla mode of BNS-GCN (Wan et al., MLSys 2022) and PipeGCN (Wan et al., ICLR 2022)"
     summary = "vertices split over ranks; boundary rows exchanged before every aggregation"
     exact = True
+    attention = True
     runtime = "gnnbench_runtime.approaches.partition:PartitionTrainer"
     knobs_type = PartitionKnobs
+
+    def problems(self, run: RunSpec) -> list[str]:
+        """A thread of its own cannot both overlap and stage."""
+        knobs: PartitionKnobs = self.knobs(run)
+        if knobs.overlap and knobs.transport == "host_staged":
+            return ['overlap: found true with transport "host_staged", which waits for its copies']
+        return []
+
+    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+        """What a knob asks of a model that cannot have it."""
+        knobs: PartitionKnobs = self.knobs(run)
+        if knobs.overlap and registry.model(run.model.kind).attention:
+            return f"overlap: {run.model.kind}'s softmax needs all entries of a row at once"
+        return precompute_problem(run) if knobs.precompute else None
 
     def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
         """Partition once; ranks read the cached assignment."""
@@ -200,13 +239,22 @@ class Partition(Approach):
                 method = f"metis-{knobs.objective}"
             return profile_structure(graph, run.ranks, method)
         assignment = assign(graph, run, knobs.partitioner, knobs.objective, cache)
-        return PartitionStructure.of_assignment(graph, assignment, run.ranks)
+        return PartitionStructure.of_assignment(
+            graph, assignment, run.ranks, split_entries=knobs.overlap
+        )
 
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
-        sizes: list[RankSizes] = structure.sizes
-        order = self.knobs(run).order
+        knobs: PartitionKnobs = self.knobs(run)
         return full_graph_plan(
-            graph, run, sizes, order=order, exact=structure.exact, basis=structure.basis
+            graph,
+            run,
+            structure.sizes,
+            order=knobs.order,
+            exact=structure.exact,
+            basis=structure.basis,
+            precompute=knobs.precompute,
+            overlap=knobs.overlap,
+            staged=knobs.transport == "host_staged" and layout.device != "cpu",
         )
 
 

@@ -86,6 +86,7 @@ class Sampled(Approach):
     paper = "Hamilton, Ying and Leskovec, NeurIPS 2017; Zheng et al., DistDGL, IA3 2020"
     summary = "mini-batches of sampled neighbourhoods, gradients averaged over ranks"
     exact = False
+    attention = True
     runtime = "gnnbench_runtime.approaches.sampled:SampledTrainer"
     knobs_type = SampledKnobs
     dry_run_edges = 3_000_000
@@ -281,6 +282,9 @@ def batch_steps(
     block_bytes = sum(8 * (layer.rows + 1) + 4 * layer.nonzeros for layer in layers)
     turned = [x for i, x in enumerate(layers, start=1) if needs_transpose(shape, i)]
     block_bytes += sum(8 * (x.source_rows + 1) + 4 * x.nonzeros for x in turned)
+    if shape.model.attention:  # self loops both ways, and per entry its place and its dropout's key
+        per_entry = 16 if shape.dropout > 0 else 8
+        block_bytes += sum(8 * x.rows + per_entry * (x.nonzeros + x.rows) for x in layers)
     slots = knobs.prefetch + 1
     chain.add(
         Step(
@@ -388,7 +392,7 @@ def resident(
     """Bytes that live from before the first batch: features, topology, tables, parameters."""
     s, n = shape.element_bytes, graph.num_nodes
     rows = structure.owned_rows[rank] if structure.owned_rows else n
-    scales = {"symmetric": 2, "mean": 0}[shape.model.normalisation]
+    scales = {"symmetric": 2, "mean": 0, "softmax": 0}[shape.model.normalisation]
     held = {
         "features": rows * shape.dims[0] * s,
         "topology": 8 * (n + 1) + 4 * graph.num_edges,

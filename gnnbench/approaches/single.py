@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.fullgraph import RankSizes, full_graph_plan
+from gnnbench.approaches.fullgraph import RankSizes, full_graph_plan, precompute_problem
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import choices
@@ -18,11 +18,13 @@ class SingleKnobs:
     """Knobs of `single`.
 
     order: which product comes first in a layer; min_width aggregates the narrower side.
+    precompute: aggregate the features once, before training; layer 1 then has no sparse product.
     """
 
     order: str = field(
         default="min_width", metadata=choices("min_width", "aggregate_first", "transform_first")
     )
+    precompute: bool = False
 
 
 class Single(Approach):
@@ -33,12 +35,15 @@ class Single(Approach):
     paper = "baseline"
     summary = "the whole graph on one device, one exact gradient step per epoch"
     exact = True
+    attention = True
     runtime = "gnnbench_runtime.approaches.partition:PartitionTrainer"
     knobs_type = SingleKnobs
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
         """`single` is for one rank."""
-        return None if run.ranks == 1 else f"single runs on 1 rank, {run.ranks} asked"
+        if run.ranks != 1:
+            return f"single runs on 1 rank, {run.ranks} asked"
+        return precompute_problem(run) if self.knobs(run).precompute else None
 
     def structure(self, graph: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
         """One rank owns everything."""
@@ -55,6 +60,7 @@ class Single(Approach):
             order=self.knobs(run).order,
             exact=structure.exact,
             basis=structure.basis,
+            precompute=self.knobs(run).precompute,
         )
 
 

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     rows: list[dict[str, object]] = []
     repeats = Counter(run.config_id for run in suite.runs)
     for spec in suite.configurations():
-        reason = registry.approach(spec.approach).skip_reason(spec)
+        reason = registry.approach(spec.approach).cannot_run(spec)
         rows.append(
             {
                 "configuration": spec.config_id,

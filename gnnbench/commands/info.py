@@ -64,6 +64,8 @@ def _approach(card: Any) -> dict[str, Any]:
         low, high = meta.get("low"), meta.get("high")
         if "choices" in meta:
             allowed = " | ".join(meta["choices"])
+        elif isinstance(field.default, bool):
+            allowed = "true | false"
         else:
             allowed = "" if low is None else f">= {low}" + (f", <= {high}" if high else "")
         default = "required" if field.default is dataclasses.MISSING else field.default

@@ -100,7 +100,7 @@ def with_ranks(suite: Suite, ranks: Sequence[int] | None) -> list[RunSpec]:
     for run in configurations:
         for count in ranks:
             moved = dataclasses.replace(run, ranks=count)
-            if count == run.ranks or registry.approach(run.approach).skip_reason(moved) is None:
+            if count == run.ranks or registry.approach(run.approach).cannot_run(moved) is None:
                 found.setdefault(moved.config_id, moved)
     return list(found.values())
 
@@ -179,7 +179,7 @@ def predict_one(
     from gnnbench_simulator.predict import predict_plan
 
     approach = registry.approach(run.approach)
-    reason = approach.skip_reason(run, graph)
+    reason = approach.cannot_run(run, graph)
     if reason:
         raise Unsupported(reason)
     per_host = ranks_per_host or cluster.ranks_per_host(run.ranks)
@@ -190,9 +190,9 @@ def predict_one(
             f"cluster {cluster.name} has {cluster.host.hosts_max}"
         )
     structure = approach.structure(graph, run, cache)
-    plan = approach.plan(
-        graph, run, structure, Layout(world_size=run.ranks, ranks_per_host=per_host)
-    )
+    device = "cpu" if cluster.device.kind == "cpu" else "cuda"
+    layout = Layout(world_size=run.ranks, ranks_per_host=per_host, device=device)
+    plan = approach.plan(graph, run, structure, layout)
     prediction = predict_plan(
         plan, cluster, ranks_per_host=per_host, element_bytes=run.training.element_bytes
     )

@@ -163,6 +163,31 @@ def halo_counts(
     return counts, np.diff(running[starts]), np.diff(starts)
 
 
+def halo_entries(
+    graph: Graph, assignment: NDArray[np.integer[Any]], num_parts: int
+) -> NDArray[np.int64]:
+    """Return int64 [P]: the in-edges of each part whose source another part owns.
+
+    Cost: one pass over the edges.
+    """
+    parts = check_assignment(graph, assignment, num_parts)
+    indptr, indices = _plain(graph)
+    return np.asarray(_count_entries(indptr, indices, parts, num_parts))
+
+
+def with_self_loops(
+    indptr: NDArray[np.int64], indices: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return the pattern with an entry (r, r) behind the others of each row r."""
+    rows = np.arange(len(indptr) - 1)
+    return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], rows.astype(np.int32))
+
+
+def transpose(indptr: NDArray[np.int64], indices: NDArray[np.int32], num_columns: int) -> Csr:
+    """Return a pattern by columns: `indices` are its rows, `edges` positions among its entries."""
+    return _transpose(indptr, indices, num_columns)
+
+
 def _plain(graph: Graph) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return indptr and indices as base arrays: a kernel takes no memmap."""
     return np.asarray(graph.indptr), np.asarray(graph.indices)
@@ -205,6 +230,16 @@ def _count_halo(indptr, indices, parts, order, starts, num_parts):  # type: igno
                 if owner != rank and seen_by[source] != rank:
                     seen_by[source] = rank
                     counts[rank, owner] += 1
+    return counts
+
+
+@numba.njit(cache=True)
+def _count_entries(indptr, indices, parts, num_parts):  # type: ignore[no-untyped-def]
+    counts = np.zeros(num_parts, np.int64)
+    for node in range(len(parts)):
+        for edge in range(indptr[node], indptr[node + 1]):
+            if parts[indices[edge]] != parts[node]:
+                counts[parts[node]] += 1
     return counts
 
 

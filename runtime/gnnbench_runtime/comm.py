@@ -288,6 +288,22 @@ class Comm:
         if self.device.type == "cuda":
             self._stream = torch.cuda.Stream(self.device)
 
+    def on_host(self) -> Comm:
+        """Return a Comm of the same ranks for tensors in host memory; itself where they all are.
+
+        Every rank calls this at the same place, or none does.
+        """
+        if self.world_size == 1 or self.device.type == "cpu":
+            return self
+        return Comm(
+            self._recorder,
+            rank=self.rank,
+            world_size=self.world_size,
+            device=torch.device("cpu"),
+            ranks=self.ranks,
+            group=dist.new_group(list(self.ranks), backend="gloo"),
+        )
+
     def split(self, groups: Sequence[Sequence[int]]) -> Comm:
         """Return this rank's Comm among disjoint groups that cover all ranks (an axis of a grid).
 

@@ -183,7 +183,7 @@ def _together(
         approach = registry.approach(run.approach)
         folder = source.native_folder(run.graph, roots, cache)
         graph = native.load(folder)
-        reason = approach.skip_reason(run) or approach.skip_reason(run, graph)
+        reason = approach.cannot_run(run) or approach.cannot_run(run, graph)
         if reason is not None:
             raise Unsupported(reason)
         approach.prepare(graph, run, results.cache("shared").absolute())

@@ -27,7 +27,7 @@ def rehearse(
     """Train one epoch and evaluate on a miniature of `graph`, all ranks together; keep nothing."""
     run = context.run
     small = miniature(graph, max(_NODES, _NODES_PER_RANK * run.ranks))
-    if approach.skip_reason(run, small) is not None:
+    if approach.cannot_run(run, small) is not None:
         return
     structure = approach.structure(small, run, context.cache)
     trainer = trainer_type(context, small, structure)

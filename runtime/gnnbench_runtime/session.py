@@ -56,10 +56,10 @@ def run_one(run: RunSpec, results: Results, graphs: _Graphs, *, device: str) -> 
     """Train one run and return its saved record; what makes it impossible becomes its reason."""
     try:
         approach = registry.approach(run.approach)
-        reason = approach.skip_reason(run)
+        reason = approach.cannot_run(run)
         if reason is None:
             graph, folder = graphs.open(run.graph)
-            reason = approach.skip_reason(run, graph)
+            reason = approach.cannot_run(run, graph)
         if reason is not None:
             return _ended(run, results, "skipped", reason)
         approach.prepare(graph, run, results.cache("shared").absolute())

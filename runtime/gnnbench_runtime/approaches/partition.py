@@ -12,21 +12,31 @@ from gnnbench.approaches.partition import PartitionStructure
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.halo import RankHalo, halo_structure
 from gnnbench.plan import Kind, Lane, Phase
+from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Stack
+from gnnbench_runtime.models.stack import Aggregation, Attention, Split, Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
 
 class HaloExchange:
-    """Fetch boundary rows from their owners; return their gradients and add them there."""
+    """Fetch boundary rows from their owners; return their gradients and add them there.
+
+    With `staging`, rows are copied to host memory, exchanged there, and copied back.
+    """
 
     def __init__(
-        self, context: RankContext, local: RankHalo, workspace: Workspace, widest: int
+        self,
+        context: RankContext,
+        local: RankHalo,
+        workspace: Workspace,
+        widest: int,
+        staging: Staging | None = None,
     ) -> None:
         self._context, self._workspace, self._widest = context, workspace, widest
+        self._staging = staging
         self._rows = local.num_owned
         self._ids = torch.from_numpy(np.ascontiguousarray(local.send_rows)).to(context.device)
         self._send = np.diff(local.send_offsets).tolist()
@@ -38,41 +48,103 @@ class HaloExchange:
         return flat.view(-1)[: rows * width].view(rows, width)
 
     def forward(self, x_uF: Tensor, layer: int, phase: Phase) -> None:
-        width, n, context = x_uF.shape[1], self._rows, self._context
-        packed = self._buffer(width)
-        with self._step(f"{phase}/{layer}/pack", Kind.GATHER, "gather", phase, layer, packed):
-            context.kernels.gather_rows(x_uF[:n], self._ids, packed)
-        context.comm.all_to_all(
-            x_uF[n:],
-            packed,
-            self._recv,
-            self._send,
-            f"{phase}/{layer}/exchange",
-            phase,
-            layer=layer,
-        )
+        packed = self._pack(x_uF, layer, phase)
+        self._transfer(x_uF[self._rows :], packed, self._recv, self._send, layer, phase)
 
     def backward(self, grad_uF: Tensor, layer: int) -> None:
-        width, n, context = grad_uF.shape[1], self._rows, self._context
-        phase, returned = Phase.BACKWARD, self._buffer(width)
-        context.comm.all_to_all(
-            returned,
-            grad_uF[n:],
-            self._send,
-            self._recv,
-            f"{phase}/{layer}/exchange",
-            phase,
-            layer=layer,
+        returned = self._buffer(grad_uF.shape[1])
+        leaving = grad_uF[self._rows :]
+        self._transfer(returned, leaving, self._send, self._recv, layer, Phase.BACKWARD)
+        self.end_backward(grad_uF, layer)
+
+    def begin_forward(self, x_uF: Tensor, layer: int, phase: Phase) -> Pending:
+        packed, name = self._pack(x_uF, layer, phase), f"{phase}/{layer}/exchange"
+        arriving, comm = x_uF[self._rows :], self._context.comm
+        return comm.all_to_all_async(
+            arriving, packed, self._recv, self._send, name, phase, layer=layer
         )
-        with self._step(
-            f"{phase}/{layer}/unpack", Kind.SCATTER, "scatter_add", phase, layer, returned
-        ):
-            context.kernels.scatter_add_rows(grad_uF[:n], self._ids, returned)
+
+    def begin_backward(self, grad_uF: Tensor, layer: int) -> Pending:
+        phase, returned = Phase.BACKWARD, self._buffer(grad_uF.shape[1])
+        leaving, name = grad_uF[self._rows :], f"{phase}/{layer}/exchange"
+        return self._context.comm.all_to_all_async(
+            returned, leaving, self._send, self._recv, name, phase, layer=layer
+        )
+
+    def end_backward(self, grad_uF: Tensor, layer: int) -> None:
+        phase, returned = Phase.BACKWARD, self._buffer(grad_uF.shape[1])
+        name = f"{phase}/{layer}/unpack"
+        with self._step(name, Kind.SCATTER, "scatter_add", phase, layer, returned):
+            own = grad_uF[: self._rows]
+            self._context.kernels.scatter_add_rows(own, self._ids, returned)
+
+    def _pack(self, x_uF: Tensor, layer: int, phase: Phase) -> Tensor:
+        packed = self._buffer(x_uF.shape[1])
+        with self._step(f"{phase}/{layer}/pack", Kind.GATHER, "gather", phase, layer, packed):
+            self._context.kernels.gather_rows(x_uF[: self._rows], self._ids, packed)
+        return packed
+
+    def _transfer(
+        self, arriving: Tensor, leaving: Tensor, recv: list[int], send: list[int], layer: int,
+        phase: Phase,
+    ) -> None:  # fmt: skip
+        name = f"{phase}/{layer}/exchange"
+        if self._staging is None:
+            comm = self._context.comm
+            comm.all_to_all(arriving, leaving, recv, send, name, phase, layer=layer)
+            return
+        staging, where = self._staging, f"{phase}/{layer}"
+        given = staging.to_host(leaving, "given", where, phase, layer)
+        taken = staging.buffer("taken", arriving)
+        staging.comm.all_to_all(taken, given, recv, send, name, phase, layer=layer)
+        staging.to_device(taken, arriving, where, phase, layer)
 
     def _step(self, name: str, kind: Kind, op: str, phase: Phase, layer: int, rows: Tensor):
         size = len(rows) * (8 + 2 * rows.shape[1] * rows.element_size())
         return self._context.recorder.step(
             name, kind, op, lane=Lane.COMPUTE, phase=phase, layer=layer, bytes=size
+        )
+
+
+class Staging:
+    """Pinned host memory that what is exchanged passes through, and the ranks' Comm there."""
+
+    def __init__(self, context: RankContext) -> None:
+        self.comm = context.comm.on_host()
+        self._recorder, self._device = context.recorder, context.device
+        self._flat: dict[str, Tensor] = {}
+
+    def buffer(self, name: str, like: Tensor) -> Tensor:
+        """Return host memory of a tensor's shape; its content is whatever was there."""
+        flat = self._flat.get(name)
+        if flat is None or flat.numel() < like.numel():
+            pinned = self._device.type == "cuda"
+            flat = torch.empty(like.numel(), dtype=like.dtype, pin_memory=pinned)
+            self._flat[name] = flat
+        return flat[: like.numel()].view(like.shape)
+
+    def to_host(
+        self, tensor: Tensor, name: str, where: str, phase: Phase, layer: int = -1
+    ) -> Tensor:
+        """Copy to host memory and wait, so that the host may read it."""
+        host = self.buffer(name, tensor)
+        with self._step(f"{where}/to_host", "copy_d2h", tensor, phase, layer):
+            host.copy_(tensor, non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        return host
+
+    def to_device(
+        self, host: Tensor, tensor: Tensor, where: str, phase: Phase, layer: int = -1
+    ) -> None:
+        """Copy back; the device waits for it, the host need not."""
+        with self._step(f"{where}/to_device", "copy_h2d", tensor, phase, layer):
+            tensor.copy_(host, non_blocking=True)
+
+    def _step(self, name: str, op: str, tensor: Tensor, phase: Phase, layer: int):
+        size = tensor.numel() * tensor.element_size()
+        return self._recorder.step(
+            name, Kind.COPY, op, lane=Lane.COPY, phase=phase, layer=layer, bytes=size
         )
 
 
@@ -88,27 +160,41 @@ class PartitionTrainer:
         parameters: Parameters | None = None,
         order: str | None = None,
     ) -> None:
-        run = context.run
+        run, knobs = context.run, context.run.knobs
         self.context = context
-        self.shape = stack_shape(graph, run, order or str(run.knobs["order"]))
+        # An approach without these knobs does without what they ask for.
+        precompute, overlap = bool(knobs.get("precompute")), bool(knobs.get("overlap"))
+        order = order or str(knobs["order"])
+        self.shape = stack_shape(graph, run, order, precompute=precompute)
         dtype = torch.float64 if run.training.precision == "float64" else torch.float32
         self.model = registry.model(run.model.kind)
         self.parameters = parameters or Parameters(
-            self.model, self.shape.dims, run.training.seed, context.device, dtype
+            self.model, self.shape.dims, run.training.seed, context.device, dtype, self.shape.heads
         )
         self.workspace = Workspace(context.device, dtype)
         graph = reopened_graph(graph)
         assert structure.assignment is not None
         parts = halo_structure(graph, structure.assignment, context.world_size)
         local = parts.ranks[context.rank]
-        self.aggregation = self._aggregation(graph, local, dtype)
+        overlap = overlap and context.world_size > 1
+        self.aggregation = self._pattern(graph, local, dtype, overlap)
         self._load_rows(graph, local, dtype)
-        exchange = None
+        exchange = self._staging = None
         if context.world_size > 1:
-            widest = max(self.shape.exchange_width(i) for i in range(1, self.shape.num_layers + 1))
-            exchange = HaloExchange(context, local, self.workspace, widest)
+            if knobs.get("transport") == "host_staged" and context.device.type != "cpu":
+                self._staging = Staging(context)
+            if overlap:
+                context.comm.open_background()
+            widest = self.shape.widest_exchange
+            exchange = HaloExchange(context, local, self.workspace, widest, self._staging)
         self.stack = Stack(
-            self.shape, self.parameters, self.workspace, context.kernels, context.recorder, exchange
+            self.shape,
+            self.parameters,
+            self.workspace,
+            context.kernels,
+            context.recorder,
+            exchange,
+            self._precomputed(graph, local, dtype) if precompute else None,
         )
         self.optimizer_steps = 0
 
@@ -117,30 +203,89 @@ class PartitionTrainer:
     def _tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device, dtype)
 
-    def _aggregation(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> Aggregation:
+    def _pattern(
+        self, graph: Graph, local: RankHalo, dtype: torch.dtype, overlap: bool
+    ) -> Aggregation | Attention:
+        """What the layers sum over: the local entries, with scales or to attend to."""
+        if not self.model.attention:
+            return self._aggregation(graph, local, dtype, overlap)
+        pattern = Attention.of(
+            local.csr.indptr,
+            local.csr.indices,
+            np.concatenate([local.owned, local.halo]),
+            graph.num_nodes,
+            with_ids=self.shape.dropout > 0,
+        )
+        return pattern.to(self.context.device)
+
+    def _aggregation(
+        self, graph: Graph, local: RankHalo, dtype: torch.dtype, overlap: bool = False
+    ) -> Aggregation:
         as_destination, as_source = vertex_scales(graph, self.model)
         own, every = local.owned, np.concatenate([local.owned, local.halo])
         self_scale = None if as_source is None else as_destination[own] * as_source[own]
+        patterns = [
+            self._tensor(array)
+            for csr in (local.csr, local.transposed)
+            for array in (csr.indptr, csr.indices)
+        ]
+        split = None
+        if overlap:
+            split = Split.of(*patterns, rows=local.num_owned)
+            patterns = []
+        indptr, indices, indptr_t, indices_t = patterns or (None,) * 4
         return Aggregation(
-            indptr=self._tensor(local.csr.indptr),
-            indices=self._tensor(local.csr.indices),
-            indptr_t=self._tensor(local.transposed.indptr),
-            indices_t=self._tensor(local.transposed.indices),
+            indptr=indptr,
+            indices=indices,
+            indptr_t=indptr_t,
+            indices_t=indices_t,
             rows=local.num_owned,
             source_rows=len(every),
             row_scale=self._tensor(as_destination[own], dtype),
             col_scale=None if as_source is None else self._tensor(as_source[every], dtype),
             self_scale=None if self_scale is None else self._tensor(self_scale, dtype),
+            split=split,
         )
+
+    def _precomputed(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> Tensor:
+        """Aggregate the features of own and halo rows, which is done once and moves nothing.
+
+        Halo rows come from the graph's store, as own rows do; a slice of columns at a time, so that
+        the halo's features never stand beside the own rows' as a whole.
+        """
+        aggregation = self.aggregation
+        if aggregation.split is not None:
+            aggregation = self._aggregation(graph, local, dtype)
+        every = np.concatenate([local.owned, local.halo])
+        width, slice_width = graph.num_features, 64
+        held = torch.empty((local.num_owned, width), device=self.context.device, dtype=dtype)
+        assert graph.features is not None
+        for start in range(0, width, slice_width):
+            columns = np.ascontiguousarray(graph.features[:, start : start + slice_width][every])
+            x = self._tensor(columns, dtype)
+            out = torch.empty((local.num_owned, x.shape[1]), device=x.device, dtype=dtype)
+            self.context.kernels.spmm(
+                aggregation.indptr, aggregation.indices, x, out,
+                row_scale=aggregation.row_scale, col_scale=aggregation.col_scale,
+                self_scale=aggregation.self_scale,
+            )  # fmt: skip
+            held[:, start : start + slice_width] = out
+        return held
 
     def _load_rows(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> None:
         assert graph.features is not None and graph.labels is not None
         own, width = local.owned, graph.num_features
-        self.x = torch.zeros((local.num_columns, width), device=self.context.device, dtype=dtype)
+        # Precomputed, layer 1 reads no halo row, and own rows only for a self weight.
+        kept = len(own) if self.shape.precompute else local.num_columns
+        if self.shape.precompute and not self.model.self_weight:
+            own = own[:0]
+            kept = 0
+        self.x = torch.zeros((kept, width), device=self.context.device, dtype=dtype)
         # In slices, so that a copy of all features never stands beside the features.
         for start in range(0, len(own), 65_536):
             rows = own[start : start + 65_536]
             self.x[start : start + len(rows)] = self._tensor(graph.features[rows], dtype)
+        own = local.owned
         labels = np.asarray(graph.labels)[own]
         self.labels = self._tensor(labels, dtype if labels.dtype.kind == "f" else torch.int64)
         self.row_ids = self._tensor(own.astype(np.int64))
@@ -175,7 +320,13 @@ class PartitionTrainer:
 
     def all_reduce(self) -> None:
         """Sum gradients and loss over ranks, in one collective."""
-        self.context.comm.all_reduce(self.parameters.flat_grad, "sync/gradients", Phase.SYNC)
+        flat, staging = self.parameters.flat_grad, self._staging
+        if staging is None:
+            self.context.comm.all_reduce(flat, "sync/gradients", Phase.SYNC)
+            return
+        host = staging.to_host(flat, "gradients", "sync", Phase.SYNC)
+        staging.comm.all_reduce(host, "sync/gradients", Phase.SYNC)
+        staging.to_device(host, flat, "sync", Phase.SYNC)
 
     def update(self) -> None:
         """One Adam step."""

@@ -23,7 +23,7 @@ from gnnbench_runtime.approaches.partition import PartitionTrainer, adam_step
 from gnnbench_runtime.models.data import rows_as_tensor
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Stack
+from gnnbench_runtime.models.stack import Aggregation, Attention, Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -32,7 +32,7 @@ from gnnbench_runtime.protocol import RankContext
 class Prepared:
     """A batch ready to train on: blocks as aggregations, input rows, labels of the seeds."""
 
-    aggregations: list[Aggregation]
+    aggregations: list[Aggregation] | list[Attention]
     row_ids: list[Tensor]
     x: Tensor
     labels: Tensor
@@ -50,8 +50,9 @@ class SampledTrainer:
         self.dtype = torch.float64 if run.training.precision == "float64" else torch.float32
         self.model = registry.model(run.model.kind)
         self.parameters = Parameters(
-            self.model, self.shape.dims, run.training.seed, context.device, self.dtype
-        )
+            self.model, self.shape.dims, run.training.seed, context.device, self.dtype,
+            self.shape.heads,
+        )  # fmt: skip
         self.workspace = Workspace(context.device, self.dtype)
         self.stack = Stack(
             self.shape, self.parameters, self.workspace, context.kernels, context.recorder
@@ -64,7 +65,9 @@ class SampledTrainer:
             threads=run.training.threads_per_rank,
         )
         self.train_nodes = graph.train_nodes()
-        self.as_destination, self.as_source = vertex_scales(graph, self.model)
+        self.as_destination = self.as_source = None
+        if not self.model.attention:
+            self.as_destination, self.as_source = vertex_scales(graph, self.model)
         self.features = FeatureStore(context, graph, structure.owner, self.dtype)
         self.labels = np.array(graph.labels)
         self.train_rows = torch.arange(self.knobs.batch_size, device=context.device)
@@ -85,7 +88,10 @@ class SampledTrainer:
             vertices = sum(block.num_src for block in batch.blocks) + len(mine)
             span.size(edges * 8 + vertices * 16)
         with self._step("sample/prepare", Kind.SAMPLE, "prepare_blocks", Phase.SAMPLE) as span:
-            aggregations, turned = self._aggregations(batch)
+            if self.model.attention:
+                aggregations, turned = self._attentions(batch)
+            else:
+                aggregations, turned = self._aggregations(batch)
             span.size(turned * 8 + vertices * 16)
         if context.device.type == "cuda":
             aggregations, row_ids = self._to_device(batch, aggregations)
@@ -107,6 +113,23 @@ class SampledTrainer:
     def _step(self, name: str, kind: Kind, op: str, phase: Phase, size: int = 0) -> Any:
         lane = self._lanes()[0]
         return self.context.recorder.step(name, kind, op, lane=lane, phase=phase, bytes=size)
+
+    def _attentions(self, batch: Batch) -> tuple[list[Attention], int]:
+        """Blocks to attend over, and how many edges were transposed.
+
+        Softmax normalises what was drawn: unlike a mean, it is not an unbiased estimate of all.
+        """
+        found = [
+            Attention.of(
+                block.indptr,
+                block.indices,
+                batch.input_nodes[: block.num_src],
+                self.graph.num_nodes,
+                with_ids=self.shape.dropout > 0,
+            )
+            for block in batch.blocks
+        ]
+        return found, sum(len(block.indices) for block in batch.blocks)
 
     def _aggregations(self, batch: Batch) -> tuple[list[Aggregation], int]:
         """Blocks as scaled aggregations, and how many edges were transposed."""
@@ -145,27 +168,13 @@ class SampledTrainer:
         return torch.from_numpy(values).to(self.dtype)
 
     def _to_device(
-        self, batch: Batch, aggregations: list[Aggregation]
-    ) -> tuple[list[Aggregation], list[Tensor]]:
+        self, batch: Batch, aggregations: list[Aggregation] | list[Attention]
+    ) -> tuple[list[Aggregation] | list[Attention], list[Tensor]]:
         """Copy blocks and ids to the device."""
         device = self.context.device
-        names = (
-            "indptr",
-            "indices",
-            "indptr_t",
-            "indices_t",
-            "row_scale",
-            "col_scale",
-            "self_scale",
-        )
-        parts = [getattr(a, n) for a in aggregations for n in names]
-        size = sum(p.numel() * p.element_size() for p in parts if p is not None)
+        size = sum(a.num_bytes for a in aggregations)
         with self._step("fetch/copy", Kind.COPY, "copy_h2d", Phase.FETCH, size):
-            for aggregation in aggregations:
-                for name in names:
-                    part = getattr(aggregation, name)
-                    if part is not None:
-                        setattr(aggregation, name, part.to(device))
+            aggregations = [a.to(device) for a in aggregations]
             ids = torch.from_numpy(batch.input_nodes).to(device)
         return aggregations, [ids[: a.source_rows] for a in aggregations]
 

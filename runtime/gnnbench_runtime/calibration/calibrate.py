@@ -36,8 +36,8 @@ from gnnbench_runtime.launch import cuda_devices, rank_environment
 
 Progress = Callable[[str, float], None]
 
-FULL = {"count": 64, "epochs": 8, "sweeps": 15}
-QUICK = {"count": 28, "epochs": 6, "sweeps": 7}
+FULL = {"count": 80, "epochs": 8, "sweeps": 15}
+QUICK = {"count": 36, "epochs": 6, "sweeps": 7}
 TIMEOUT_S = 900.0
 GAP_OP = "gap"  # what passes between two steps, apart from the steps
 PROBE_OP = "speed_probe"

@@ -77,7 +77,8 @@ def main(arguments: list[str]) -> int:
     todo = workloads(
         request["count"], threads=request["threads"], epochs=request["epochs"], ranks=world_size
     )
-    for workload in todo[:2]:  # one full-graph, one sampled: load and compile what runs will use
+    kinds = {(w.run.approach == "sampled", w.run.model.kind == "gat"): w for w in reversed(todo)}
+    for workload in kinds.values():  # one of each: load and compile what runs will use
         context = _context(workload, comm, recorder, backend, folder)
         graph = planted_partition(**workload.options)
         rehearse(_trainer_type(workload), registry.approach(workload.run.approach), context, graph)

@@ -29,6 +29,7 @@ WARMUP_EPOCHS = 3
 
 MAX_EDGES = 1_500_000
 MAX_FEATURE_ELEMENTS = 8_000_000
+MAX_EDGE_VALUES = 4e7  # of one attention layer: edges times width, each touched six times
 MAX_FLOPS = 1.5e9  # of one epoch: about a tenth of a second on one core
 
 # Generalised golden ratios: additive recurrences fill a six-dimensional box evenly.
@@ -48,6 +49,8 @@ def workloads(
     count: int, *, threads: int, epochs: int, ranks: int = 1, seed: int = 1
 ) -> list[Workload]:
     """The first `count` probes, alternating models, product orders, full-graph and sampled.
+
+    Every fifth pair is of attention, whose operations are of their own.
 
     With several ranks, half of the full-graph probes are partitioned over them, so that packing and
     unpacking of halo rows is calibrated too; all other probes are trained by each rank alone.
@@ -74,9 +77,13 @@ def _workload(index: int, threads: int, epochs: int, ranks: int, seed: int) -> W
     hidden = max(width for width in HIDDEN_CHOICES if width <= hidden)
     sampled = index % 2 == 1
     other = index // 2
+    attention = other % 5 == 4
+    if attention:
+        hidden = max(8, min(hidden, round(MAX_EDGE_VALUES / (nodes * degree)) // 8 * 8))
     model = ModelSpec(
         name="probe",
-        kind=("gcn", "sage")[other % 2],
+        kind="gat" if attention else ("gcn", "sage")[other % 2],
+        heads=(8, 1, 4, 2)[other // 5 % 4] if attention else 1,
         hidden=hidden,
         layers=2 + (other % 4 == 3),
         dropout=(0.0, 0.5, 0.5)[other % 3],

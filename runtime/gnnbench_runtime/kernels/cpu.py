@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gnnbench.graph.threads import Team
-from gnnbench_runtime.kernels import loops
+from gnnbench_runtime.kernels import attention_loops, loops
 from gnnbench_runtime.kernels.losses import softmax_cross_entropy
 from gnnbench_runtime.kernels.sparse_rows import spmm_rows
 
@@ -107,9 +107,119 @@ class CpuKernels:
         scale = survivor_scale(drop_threshold(p))
         self._by_rows(lambda a, b: loops.positive_backward(grad, out, scale, grad_in, a, b), grad)
 
-    def segment_sum(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
-        """out[r] = sum of the entries of row r; 0 for an empty row."""
-        self._segments(loops.segment_sum, indptr, values_EH, out_RH)
+    def elu_dropout(
+        self, y_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+    ) -> None:
+        """ELU, then `dropout`; may work in place. p = 0 is plain ELU."""
+        y, out = _rows(y_nF), _rows(out_nF)
+        self._by_rows(lambda a, b: attention_loops.elu(y, out, a, b), y)
+        if drop_threshold(p):
+            self.dropout(out_nF, out_nF, p, key, row_ids)
+
+    def elu_dropout_backward(
+        self,
+        grad_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None,
+        grad_in_nF: Tensor,
+    ) -> None:
+        """Gradient of `elu_dropout` from its output and the key of its mask."""
+        self.dropout(grad_nF, grad_in_nF, p, key, row_ids)
+        out, grad_in = _rows(out_nF), _rows(grad_in_nF)
+        scale = survivor_scale(drop_threshold(p))
+        self._by_rows(lambda a, b: attention_loops.elu_backward(out, scale, grad_in, a, b), out)
+
+    def head_scores(self, x_NF: Tensor, vectors_HD: Tensor, out_NH: Tensor) -> None:
+        """out[i, h] = x[i, head h] . vectors[h]; F = H D, heads one after another."""
+        x, vectors, out = _rows(x_NF), _rows(vectors_HD), _rows(out_NH)
+        self._by_rows(lambda a, b: attention_loops.head_scores(x, vectors, out, a, b), x)
+
+    def head_scores_backward(
+        self, x_NF: Tensor, vectors_HD: Tensor, grad_NH: Tensor, x_grad_NF: Tensor, out_HD: Tensor
+    ) -> None:
+        """Add grad[i, h] vectors[h] to x_grad; out[h] = sum_i grad[i, h] x[i, head h]."""
+        x, vectors, grad = _rows(x_NF), _rows(vectors_HD), _rows(grad_NH)
+        x_grad, out = _rows(x_grad_NF), _rows(out_HD)
+        self._by_rows(
+            lambda a, b: attention_loops.head_scores_input(vectors, grad, x_grad, a, b), x
+        )
+        heads = self.team.split(len(vectors), LEAST_VALUES // max(x.size, 1) + 1)
+        self.team.run(lambda a, b: attention_loops.head_scores_vector(x, grad, out, a, b), heads)
+
+    def sddmm_add(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        to_RH: Tensor,
+        from_SH: Tensor,
+        slope: float,
+        out_EH: Tensor,
+    ) -> None:
+        """out[e] = leaky_relu(to[r_e] + from[c_e]) with the slope of its negative side."""
+        starts, columns = _flat(indptr), _flat(indices)
+        to, source, out = _rows(to_RH), _rows(from_SH), _rows(out_EH)
+        ranges = self.team.split_rows(starts, LEAST_VALUES // max(to.shape[1], 1))
+        self.team.run(
+            lambda a, b: attention_loops.sddmm_add(starts, columns, to, source, slope, out, a, b),
+            ranges,
+        )
+
+    def sddmm_dot(
+        self, indptr: Tensor, indices: Tensor, g_RF: Tensor, x_SF: Tensor, out_EH: Tensor
+    ) -> None:
+        """out[e, h] = g[r_e, head h] . x[c_e, head h]."""
+        starts, columns = _flat(indptr), _flat(indices)
+        g, x, out = _rows(g_RF), _rows(x_SF), _rows(out_EH)
+        ranges = self.team.split_rows(starts, LEAST_VALUES // max(g.shape[1], 1))
+        self.team.run(
+            lambda a, b: attention_loops.sddmm_dot(starts, columns, g, x, out, a, b), ranges
+        )
+
+    def spmm_heads(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        weights_EH: Tensor,
+        x_SF: Tensor,
+        out_RF: Tensor,
+        entries: Tensor | None = None,
+    ) -> None:
+        """out[r, head h] = sum_e weights[e, h] * x[c_e, head h].
+
+        Entry e of the pattern has the weights of `entries[e]`, where given (a transposed pattern).
+        """
+        starts, columns = _flat(indptr), _flat(indices)
+        weights, x, out = _rows(weights_EH), _rows(x_SF), _rows(out_RF)
+        at = _NO_IDS if entries is None else _flat(entries)
+        ranges = self.team.split_rows(starts, LEAST_VALUES // max(x.shape[1], 1))
+        self.team.run(
+            lambda a, b: attention_loops.spmm_heads(starts, columns, weights, x, out, at, a, b),
+            ranges,
+        )
+
+    def leaky_backward(self, score_EH: Tensor, slope: float, grad_EH: Tensor) -> None:
+        """Multiply grad by the slope where the score is negative, in place."""
+        score, grad = _rows(score_EH), _rows(grad_EH)
+        self._by_rows(lambda a, b: attention_loops.leaky_backward(score, slope, grad, a, b), grad)
+
+    def segment_sum(
+        self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor, entries: Tensor | None = None
+    ) -> None:
+        """out[r] = sum of the entries of row r; 0 for an empty row.
+
+        Entry e is `values[entries[e]]` where `entries` is given.
+        """
+        if entries is None:
+            self._segments(loops.segment_sum, indptr, values_EH, out_RH)
+            return
+        starts, at = _flat(indptr), _flat(entries)
+        values, out = _rows(values_EH), _rows(out_RH)
+        ranges = self.team.split_rows(starts, LEAST_VALUES)
+        self.team.run(
+            lambda a, b: attention_loops.segment_sum_of(starts, at, values, out, a, b), ranges
+        )
 
     def segment_max(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
         """out[r] = largest entry of row r; 0 for an empty row."""

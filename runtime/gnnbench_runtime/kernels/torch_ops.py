@@ -9,8 +9,11 @@ C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gnnbench.graph import keys
 from gnnbench_runtime.kernels.cpu import drop_threshold, survivor_scale
@@ -115,9 +118,84 @@ class TorchKernels:
         torch.mul(grad_nF, survivor_scale(drop_threshold(p)), out=grad_in_nF)
         grad_in_nF.masked_fill_(blocked, 0.0)
 
-    def segment_sum(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
+    def elu_dropout(
+        self, y_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+    ) -> None:
+        out_nF.copy_(functional.elu(y_nF))
+        if drop_threshold(p):
+            self.dropout(out_nF, out_nF, p, key, row_ids)
+
+    def elu_dropout_backward(
+        self,
+        grad_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None,
+        grad_in_nF: Tensor,
+    ) -> None:
+        self.dropout(grad_nF, grad_in_nF, p, key, row_ids)
+        back = 1 / survivor_scale(drop_threshold(p))
+        grad_in_nF.mul_(out_nF.clamp_max(0.0).mul_(back).add_(1.0))
+
+    def head_scores(self, x_NF: Tensor, vectors_HD: Tensor, out_NH: Tensor) -> None:
+        torch.sum(_by_head(x_NF, len(vectors_HD)) * vectors_HD, 2, out=out_NH)
+
+    def head_scores_backward(
+        self, x_NF: Tensor, vectors_HD: Tensor, grad_NH: Tensor, x_grad_NF: Tensor, out_HD: Tensor
+    ) -> None:
+        heads = len(vectors_HD)
+        _by_head(x_grad_NF, heads).addcmul_(grad_NH.unsqueeze(2), vectors_HD)
+        torch.sum(grad_NH.unsqueeze(2) * _by_head(x_NF, heads), 0, out=out_HD)
+
+    def sddmm_add(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        to_RH: Tensor,
+        from_SH: Tensor,
+        slope: float,
+        out_EH: Tensor,
+    ) -> None:
+        rows = _row_of_entry(indptr, out_EH)
+        torch.add(to_RH[rows], from_SH[indices], out=out_EH)
+        functional.leaky_relu_(out_EH, slope)
+
+    def sddmm_dot(
+        self, indptr: Tensor, indices: Tensor, g_RF: Tensor, x_SF: Tensor, out_EH: Tensor
+    ) -> None:
+        rows, heads = _row_of_entry(indptr, out_EH), out_EH.shape[1]
+        for part in _parts(out_EH.shape[0], g_RF.shape[1]):
+            product = g_RF[rows[part]] * x_SF[indices[part]]
+            torch.sum(_by_head(product, heads), 2, out=out_EH[part])
+
+    def spmm_heads(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        weights_EH: Tensor,
+        x_SF: Tensor,
+        out_RF: Tensor,
+        entries: Tensor | None = None,
+    ) -> None:
+        heads = weights_EH.shape[1]
+        out, x = _by_head(out_RF, heads), _by_head(x_SF, heads)
+        for head in range(heads):
+            weights = weights_EH[:, head] if entries is None else weights_EH[entries, head]
+            summed = x_SF.new_empty((out_RF.shape[0], out.shape[2]))
+            rows = x[:, head].contiguous()
+            self.spmm(indptr, indices, rows, summed, edge_scale=weights.contiguous())
+            out[:, head] = summed
+
+    def leaky_backward(self, score_EH: Tensor, slope: float, grad_EH: Tensor) -> None:
+        torch.where(score_EH < 0, grad_EH * slope, grad_EH, out=grad_EH)
+
+    def segment_sum(
+        self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor, entries: Tensor | None = None
+    ) -> None:
+        values = values_EH if entries is None else values_EH[entries]
         out_RH.zero_()
-        out_RH.index_add_(0, _row_of_entry(indptr, values_EH), values_EH)
+        out_RH.index_add_(0, _row_of_entry(indptr, values), values)
 
     def segment_max(self, indptr: Tensor, values_EH: Tensor, out_RH: Tensor) -> None:
         rows = _row_of_entry(indptr, values_EH).unsqueeze(1).expand_as(values_EH)
@@ -179,6 +257,16 @@ def _draws(x_nF: Tensor, key: int, row_ids: Tensor | None) -> Tensor:
     bits = extend(extend(key, ids).unsqueeze(1), groups)
     lanes = torch.arange(0, 64, 16, device=x_nF.device)
     return ((bits.unsqueeze(2) >> lanes) & 0xFFFF).reshape(count, 4 * len(groups))[:, :width]
+
+
+def _by_head(x_nF: Tensor, heads: int) -> Tensor:
+    return x_nF.view(len(x_nF), heads, x_nF.shape[1] // heads)
+
+
+def _parts(count: int, width: int) -> Iterator[slice]:
+    """Slices of entries whose gathered rows stay within 256 MiB of float32."""
+    step = max((1 << 26) // max(width, 1), 1)
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def _row_of_entry(indptr: Tensor, values_EH: Tensor) -> Tensor:

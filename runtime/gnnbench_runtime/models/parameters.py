@@ -30,8 +30,9 @@ class Parameters:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        heads: Sequence[int] = (),
     ) -> None:
-        shapes = model.parameters(tuple(dims))
+        shapes = model.parameters(tuple(dims), tuple(heads))
         count = sum(math.prod(shape) for _, shape in shapes)
         self.flat = torch.zeros(count, device=device, dtype=dtype)
         self.flat_grad = torch.zeros(count + 1, device=device, dtype=dtype)

@@ -1,7 +1,8 @@
 """A stack of GNN layers with forward and backward written out, recorded step by step.
 
 The steps, their names and their order are those of `gnnbench.approaches.layers`. Buffers come from
-a workspace by the plan's names. Which rows are exchanged, if any, is the exchange's business.
+a workspace by the plan's names. What one layer does is its kind's business (`models.layers`), which
+rows are exchanged, if any, the exchange's.
 
 Legend: n rows, u source rows (own and halo, or a block's inputs), F input width, H output width.
 """
@@ -9,7 +10,6 @@ Legend: n rows, u source rows (own and halo, or a block's inputs), F input width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,32 +18,16 @@ from torch import Tensor
 from gnnbench.approaches.layers import StackShape
 from gnnbench.graph.keys import fold
 from gnnbench.plan import Kind, Lane, Phase
+from gnnbench_runtime.comm import Pending
+from gnnbench_runtime.models.layers import attention, convolution
+from gnnbench_runtime.models.layers.attention import Attention
+from gnnbench_runtime.models.layers.convolution import Aggregation, Split
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.workspace import Workspace
 
+__all__ = ["Aggregation", "Aggregations", "Attention", "Exchange", "Split", "Stack"]
 
-@dataclass(slots=True, kw_only=True)
-class Aggregation:
-    """The normalised adjacency of one layer on one rank, and its transpose.
-
-    Forward: out[r] = row_scale[r] * sum_c col_scale[c] * x[c] + self_scale[r] * x[r].
-    Shapes: indptr int64 [n+1], indices int32 [nnz] in 0..u-1; transposed arrays [u+1], [nnz];
-    row_scale, self_scale [n]; col_scale [u]. Absent scales are ones (self_scale: no self term).
-    """
-
-    indptr: Tensor
-    indices: Tensor
-    indptr_t: Tensor | None
-    indices_t: Tensor | None
-    rows: int
-    source_rows: int
-    row_scale: Tensor | None
-    col_scale: Tensor | None
-    self_scale: Tensor | None
-
-    @property
-    def nonzeros(self) -> int:
-        return self.indices.numel()
+Aggregations = Sequence[Aggregation] | Sequence[Attention]
 
 
 class Exchange(Protocol):
@@ -54,6 +38,15 @@ class Exchange(Protocol):
 
     def backward(self, grad_uF: Tensor, layer: int) -> None:
         """Send rows n..u home and add what comes back to rows 0..n."""
+
+    def begin_forward(self, x_uF: Tensor, layer: int, phase: Phase) -> Pending:
+        """As `forward`, beside the caller, who leaves rows n..u alone until `wait`."""
+
+    def begin_backward(self, grad_uF: Tensor, layer: int) -> Pending:
+        """Send rows n..u home beside the caller; `wait`, then `end_backward`."""
+
+    def end_backward(self, grad_uF: Tensor, layer: int) -> None:
+        """Add what came back to rows 0..n."""
 
 
 class Stack:
@@ -67,11 +60,21 @@ class Stack:
         kernels: Any,
         recorder: Any,
         exchange: Exchange | None = None,
+        precomputed: Tensor | None = None,
     ) -> None:
+        """`precomputed` is the first aggregation of the features, (n, d_0), where shape says so."""
         self.shape, self.parameters, self.workspace = shape, parameters, workspace
         self.kernels, self.recorder, self.exchange = kernels, recorder, exchange
+        self.precomputed = precomputed
+        self.counters: tuple[int, ...] | None = None
+        self._kind = attention if shape.model.attention else convolution
         self._hidden: list[Tensor] = []
-        self._aggregations: Sequence[Aggregation] = ()
+        self._row_ids: Sequence[Tensor] = ()
+        self._aggregations: Aggregations = ()
+
+    def aggregation(self, layer: int) -> Any:
+        """What the layer sums over: an `Aggregation`, or an `Attention`."""
+        return self._aggregations[layer - 1]
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -98,31 +101,21 @@ class Stack:
             else:
                 torch.mm(a, b, out=out)
 
-    def _spmm(
-        self,
-        name: str,
-        phase: Phase,
-        layer: int,
-        agg: Aggregation,
-        x: Tensor,
-        out: Tensor,
-        *,
-        transpose: bool,
-    ) -> None:
+    def spmm_step(
+        self, name: str, phase: Phase, layer: int, agg: Aggregation, x: Tensor, *, transpose: bool
+    ) -> Any:
+        """The span of a product with the whole aggregation or its transpose."""
         rows, sources = (agg.source_rows, agg.rows) if transpose else (agg.rows, agg.source_rows)
-        width, s, nnz = x.shape[1], x.element_size(), agg.nonzeros
-        size = 8 * (rows + 1) + 4 * nnz + (min(sources, nnz) + rows) * width * s
-        with self._step(name, Kind.SPMM, "spmm", phase, layer, size, 2 * nnz * width):
-            if transpose:
-                self.kernels.spmm(
-                    agg.indptr_t, agg.indices_t, x, out,
-                    row_scale=agg.col_scale, col_scale=agg.row_scale, self_scale=agg.self_scale,
-                )  # fmt: skip
-            else:
-                self.kernels.spmm(
-                    agg.indptr, agg.indices, x, out,
-                    row_scale=agg.row_scale, col_scale=agg.col_scale, self_scale=agg.self_scale,
-                )  # fmt: skip
+        assert agg.indices is not None
+        return self._sparse(name, phase, layer, rows, sources, agg.indices, x.shape[1])
+
+    def _sparse(
+        self, name: str, phase: Phase, layer: int, rows: int, sources: int, indices: Tensor,
+        width: int, *, adds: bool = False,
+    ) -> Any:  # fmt: skip
+        nnz, s = indices.numel(), self.shape.element_bytes
+        size = 8 * (rows + 1) + 4 * nnz + (min(sources, nnz) + (1 + adds) * rows) * width * s
+        return self._step(name, Kind.SPMM, "spmm", phase, layer, size, 2 * nnz * width)
 
     def _elementwise(
         self, name: str, op: str, phase: Phase, layer: int, x: Tensor, passes: int
@@ -142,7 +135,7 @@ class Stack:
     def forward(
         self,
         x: Tensor,
-        aggregations: Sequence[Aggregation],
+        aggregations: Aggregations,
         *,
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,
@@ -157,19 +150,18 @@ class Stack:
             counters: (seed, epoch, ...) that key dropout; None turns dropout off (evaluation).
         """
         shape = self.shape
-        self._aggregations = aggregations
+        self._aggregations, self._row_ids, self.counters = aggregations, row_ids, counters
         hidden = x
         if counters is not None and shape.input_dropout > 0:
-            hidden = self._input_dropout(x, aggregations[0], row_ids[0], counters, phase)
+            hidden = self._input_dropout(x, counters, phase)
         self._hidden = [hidden]
         for layer in range(1, shape.num_layers + 1):
-            hidden = self._forward_layer(layer, hidden, aggregations, row_ids, counters, phase)
+            hidden = self._forward_layer(layer, hidden, phase)
             self._hidden.append(hidden)
         return hidden[: aggregations[-1].rows]
 
-    def _input_dropout(
-        self, x: Tensor, agg: Aggregation, ids: Tensor, counters: tuple[int, ...], phase: Phase
-    ) -> Tensor:
+    def _input_dropout(self, x: Tensor, counters: tuple[int, ...], phase: Phase) -> Tensor:
+        agg, ids = self._aggregations[0], self._row_ids[0]
         rows = agg.rows if self.exchange is not None else agg.source_rows
         out = self.workspace.get("h0", agg.source_rows, x.shape[1])
         with self._elementwise(f"{phase}/0/dropout", "dropout", phase, 0, x[:rows], 2):
@@ -177,47 +169,21 @@ class Stack:
             self.kernels.dropout(x[:rows], out[:rows], self.shape.input_dropout, key, ids[:rows])
         return out
 
-    def _forward_layer(
-        self,
-        layer: int,
-        h_uF: Tensor,
-        aggregations: Sequence[Aggregation],
-        row_ids: Sequence[Tensor],
-        counters: tuple[int, ...] | None,
-        phase: Phase,
-    ) -> Tensor:
-        shape, value, agg = self.shape, self.parameters.value, aggregations[layer - 1]
-        fan_in, fan_out, n = shape.dims[layer - 1], shape.dims[layer], agg.rows
-        weight, bias, where = value[f"weight_{layer}"], value[f"bias_{layer}"], f"{phase}/{layer}"
-        out = self.workspace.get(f"h{layer}", self._out_rows(layer), fan_out)
-        y_nH = out[:n]
-        if shape.orders[layer - 1] == "aggregate_first":
-            if self.exchange is not None:
-                self.exchange.forward(h_uF, layer, phase)
-            z_nF = self.workspace.get(f"z{layer}", n, fan_in)
-            self._spmm(f"{where}/spmm", phase, layer, agg, h_uF, z_nF, transpose=False)
-            self._mm(f"{where}/gemm", "gemm_nn_bias", phase, layer, z_nF, weight, y_nH, add=bias)
-        else:
-            rows = n if self.exchange is not None else agg.source_rows
-            t_uH = self.workspace.get(f"t{layer}", agg.source_rows, fan_out)
-            self._mm(f"{where}/gemm", "gemm_nn", phase, layer, h_uF[:rows], weight, t_uH[:rows])
-            if self.exchange is not None:
-                self.exchange.forward(t_uH, layer, phase)
-            self._spmm(f"{where}/spmm", phase, layer, agg, t_uH, y_nH, transpose=False)
-            with self._elementwise(f"{where}/bias", "bias", phase, layer, y_nH, 2):
-                y_nH.add_(bias)
-        if shape.model.self_weight:
-            own = value[f"self_weight_{layer}"]
-            self._mm(
-                f"{where}/self", "gemm_nn_add", phase, layer, h_uF[:n], own, y_nH, accumulate=True
-            )
-        if layer < shape.num_layers:
-            rate = shape.dropout if counters is not None else 0.0
-            op = "relu_dropout" if rate > 0 else "relu"
-            with self._elementwise(f"{where}/activation", op, phase, layer, y_nH, 2):
-                key = fold(*counters, layer) if counters is not None else 0
-                self.kernels.relu_dropout(y_nH, y_nH, rate, key, row_ids[layer][:n])
+    def _forward_layer(self, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
+        out = self._kind.forward(self, layer, h_uF, phase)
+        if layer < self.shape.num_layers:
+            self._activate(layer, out[: self._aggregations[layer - 1].rows], phase)
         return out
+
+    def _activate(self, layer: int, y_nH: Tensor, phase: Phase) -> None:
+        """Activation and dropout in place."""
+        name, counters = self.shape.model.activation, self.counters
+        rate = self.shape.dropout if counters is not None else 0.0
+        op = f"{name}_dropout" if rate > 0 else name
+        kernel = self.kernels.relu_dropout if name == "relu" else self.kernels.elu_dropout
+        with self._elementwise(f"{phase}/{layer}/activation", op, phase, layer, y_nH, 2):
+            key = fold(*counters, layer) if counters is not None else 0
+            kernel(y_nH, y_nH, rate, key, self._row_ids[layer][: len(y_nH)])
 
     def _out_rows(self, layer: int) -> int:
         if layer == self.shape.num_layers or self.shape.orders[layer] == "transform_first":
@@ -248,65 +214,22 @@ class Stack:
             self._backward_layer(layer)
 
     def _backward_layer(self, layer: int) -> None:
-        shape, grads, agg = self.shape, self.parameters.grad, self._aggregations[layer - 1]
-        value, phase, where = self.parameters.value, Phase.BACKWARD, f"backward/{layer}"
-        fan_in, fan_out, n, u = shape.dims[layer - 1], shape.dims[layer], agg.rows, agg.source_rows
-        h_uF = self._hidden[layer - 1]
-        g_nH = self.workspace.get(f"g{layer}", n, fan_out)
-        with self._elementwise(f"{where}/bias", "column_sum", phase, layer, g_nH, 1):
-            torch.sum(g_nH, 0, out=grads[f"bias_{layer}"])
-        weight, weight_grad = value[f"weight_{layer}"], grads[f"weight_{layer}"]
-        g_uF = None
-        if shape.orders[layer - 1] == "aggregate_first":
-            z_nF = self.workspace.get(f"z{layer}", n, fan_in)
-            self._mm(f"{where}/weight", "gemm_tn", phase, layer, z_nF.t(), g_nH, weight_grad)
-            if layer > 1:
-                # Z is not needed again: its buffer takes dZ.
-                self._mm(f"{where}/input", "gemm_nt", phase, layer, g_nH, weight.t(), z_nF)
-                g_uF = self.workspace.get(f"g{layer - 1}", u, fan_in)
-                self._spmm(f"{where}/spmm", phase, layer, agg, z_nF, g_uF, transpose=True)
-                if self.exchange is not None:
-                    self.exchange.backward(g_uF, layer)
-        else:
-            t_uH = self.workspace.get(f"t{layer}", u, fan_out)
-            self._spmm(f"{where}/spmm", phase, layer, agg, g_nH, t_uH, transpose=True)
-            if self.exchange is not None:
-                self.exchange.backward(t_uH, layer)
-            rows = n if self.exchange is not None else u
-            self._mm(
-                f"{where}/weight",
-                "gemm_tn",
-                phase,
-                layer,
-                h_uF[:rows].t(),
-                t_uH[:rows],
-                weight_grad,
-            )
-            if layer > 1:
-                g_uF = self.workspace.get(f"g{layer - 1}", u, fan_in)
-                self._mm(
-                    f"{where}/input", "gemm_nt", phase, layer, t_uH[:rows], weight.t(), g_uF[:rows]
-                )
-        if shape.model.self_weight:
-            own, own_grad = value[f"self_weight_{layer}"], grads[f"self_weight_{layer}"]
-            self._mm(f"{where}/self_weight", "gemm_tn", phase, layer, h_uF[:n].t(), g_nH, own_grad)
-            if g_uF is not None:
-                self._mm(
-                    f"{where}/self_input",
-                    "gemm_nt_add",
-                    phase,
-                    layer,
-                    g_nH,
-                    own.t(),
-                    g_uF[:n],
-                    accumulate=True,
-                )
+        rows, width = self._aggregations[layer - 1].rows, self.shape.dims[layer]
+        h_uF, g_nH = self._hidden[layer - 1], self.workspace.get(f"g{layer}", rows, width)
+        g_uF = self._kind.backward(self, layer, h_uF, g_nH)
         if layer > 1:
             assert g_uF is not None
             below = self._aggregations[layer - 2].rows
-            with self._elementwise(
-                f"{where}/activation", "relu_backward", phase, layer - 1, g_uF[:below], 3
-            ):
-                self.kernels.relu_dropout_backward(
-                    g_uF[:below], h_uF[:below], shape.dropout, g_uF[:below]
-                )
+            self._activate_backward(layer, g_uF[:below], h_uF[:below])
+
+    def _activate_backward(self, layer: int, g_nF: Tensor, h_nF: Tensor) -> None:
+        """Gradient of the activation of layer - 1 from its output, in place."""
+        phase, rate, name = Phase.BACKWARD, self.shape.dropout, self.shape.model.activation
+        where = f"backward/{layer}/activation"
+        with self._elementwise(where, f"{name}_backward", phase, layer - 1, g_nF, 3):
+            if name == "relu":
+                self.kernels.relu_dropout_backward(g_nF, h_nF, rate, g_nF)
+                return
+            assert self.counters is not None
+            key, ids = fold(*self.counters, layer - 1), self._row_ids[layer - 1][: len(g_nF)]
+            self.kernels.elu_dropout_backward(g_nF, h_nF, rate, key, ids, g_nF)

@@ -116,7 +116,10 @@ def test_info_of_an_approach_shows_each_knob_with_what_is_allowed(say: Say) -> N
     assert knobs["partitioner"] == {
         "knob": "partitioner", "default": "metis", "allowed": "metis | hash | chunk"
     }  # fmt: skip
-    assert set(knobs) == {"partitioner", "objective", "order"}
+    assert knobs["precompute"]["allowed"] == "true | false"
+    assert set(knobs) == {
+        "partitioner", "objective", "order", "precompute", "overlap", "transport"
+    }  # fmt: skip
     _, shown, _ = say("info", "sampled")
     assert "batch_size" in shown
     assert ">= 0, <= 64" in shown  # prefetch

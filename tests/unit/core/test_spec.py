@@ -147,6 +147,7 @@ CHANGES: list[dict[str, Any]] = [
     )),
     *({"model": ModelSpec(**change)} for change in (
         {"kind": "sage"}, {"hidden": 8}, {"layers": 3}, {"dropout": 0.5}, {"input_dropout": 0.5},
+        {"heads": 2},
     )),
     *({"graph": GraphRef(**change)} for change in (
         {"path": "b"}, {"path": "a", "format": "snap"}, {"path": "a", "features": "row"},
@@ -201,7 +202,7 @@ def test_a_damaged_record_is_a_specification_error() -> None:
 
 
 def test_knobs_have_their_defaults_written_out() -> None:
-    assert suite({}).runs[0].knobs == {"order": "min_width"}
+    assert suite({}).runs[0].knobs == {"order": "min_width", "precompute": False}
 
 
 def test_approaches_of_one_entry_take_the_knobs_they_know() -> None:
@@ -211,7 +212,7 @@ def test_approaches_of_one_entry_take_the_knobs_they_know() -> None:
             "knobs": {"batch_size": 9, "fanouts_from_seeds": [3, 2]},
         }
     ).runs
-    assert single.knobs == {"order": "min_width"}
+    assert single.knobs == {"order": "min_width", "precompute": False}
     assert sampled.knobs["batch_size"] == 9
     assert sampled.knobs["fanouts_from_seeds"] == (3, 2)
 

@@ -1,0 +1,1 @@
+"""The steps of one layer of each kind; `approaches.layers.StackSteps` drives them."""

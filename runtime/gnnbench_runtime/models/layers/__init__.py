@@ -1,0 +1,1 @@
+"""One layer of each kind, forward and backward; `models.stack.Stack` drives them."""
