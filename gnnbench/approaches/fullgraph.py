@@ -65,18 +65,29 @@ def full_graph_plan(
     )
 
 
-def rank_steps(shape: StackShape, size: RankSizes, group: tuple[int, ...]) -> RankSteps:
-    """One epoch of one rank."""
+def rank_steps(
+    shape: StackShape,
+    size: RankSizes,
+    group: tuple[int, ...],
+    *,
+    writer: type[StackSteps] = StackSteps,
+    chain: Chain | None = None,
+    exchanges: bool = True,
+) -> RankSteps:
+    """One epoch of one rank, behind the steps that `chain` may hold already.
+
+    Without `exchanges` no rank of the group has a halo, and only gradients travel.
+    """
     layer = LayerSizes(
         rows=size.rows, source_rows=size.rows + size.halo_rows, nonzeros=size.nonzeros
     )
     halo = (
         Halo(group=group, send_rows=size.send_rows, recv_rows=size.recv_rows)
-        if len(group) > 1
+        if exchanges and len(group) > 1
         else None
     )
-    chain = Chain()
-    steps = StackSteps(shape, [layer] * shape.num_layers, halo, chain)
+    chain = chain or Chain()
+    steps = writer(shape, [layer] * shape.num_layers, halo, chain)
     steps.forward()
     steps.loss(size.train_rows)
     steps.backward()

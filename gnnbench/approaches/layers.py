@@ -53,6 +53,11 @@ class Chain:
         self.steps.append(step)
         self.last = step
 
+    def beside(self, step: Step) -> None:
+        """Add a step that waits for the last one and that the next one does not wait for."""
+        assert self.last is not None
+        self.steps.append(replace(step, after=(After(self.last.name), *step.after)))
+
     def done(self) -> RankSteps:
         return tuple(self.steps)
 

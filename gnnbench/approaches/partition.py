@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,7 @@ class Partition(Approach):
     summary = "vertices split over ranks; boundary rows exchanged before every aggregation"
     exact = True
     runtime = "gnnbench_runtime.approaches.partition:PartitionTrainer"
-    knobs_type = PartitionKnobs
+    knobs_type: ClassVar[type[Any]] = PartitionKnobs
 
     def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
         """Partition once; ranks read the cached assignment."""

@@ -15,7 +15,7 @@ from gnnbench.plan import Kind, Lane, Phase
 from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Stack
+from gnnbench_runtime.models.stack import Aggregation, Exchange, Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -103,14 +103,19 @@ class PartitionTrainer:
         local = parts.ranks[context.rank]
         self.aggregation = self._aggregation(graph, local, dtype)
         self._load_rows(graph, local, dtype)
-        exchange = None
-        if context.world_size > 1:
-            widest = max(self.shape.exchange_width(i) for i in range(1, self.shape.num_layers + 1))
-            exchange = HaloExchange(context, local, self.workspace, widest)
+        exchange = self._exchange(local) if context.world_size > 1 else None
         self.stack = Stack(
             self.shape, self.parameters, self.workspace, context.kernels, context.recorder, exchange
         )
         self.optimizer_steps = 0
+
+    def _exchange(self, local: RankHalo) -> Exchange | None:
+        """How boundary rows travel in training; called where there are several ranks."""
+        return self._fresh_exchange(local)
+
+    def _fresh_exchange(self, local: RankHalo) -> HaloExchange:
+        widest = max(self.shape.exchange_width(i) for i in range(1, self.shape.num_layers + 1))
+        return HaloExchange(self.context, local, self.workspace, widest)
 
     # -- data ------------------------------------------------------------------------------------
 
