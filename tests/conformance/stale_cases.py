@@ -304,7 +304,7 @@ def drawn_graphs(
     rank: int, world_size: int, graph: Graph, run: RunSpec, assignment: Any, epochs: int
 ) -> list[dict[str, Any]]:
     """Per epoch, the halo rows that this rank was sent, as seen in what each layer received."""
-    trainer, recorder, kept = trainer_of(rank, world_size, graph, run, assignment)
+    trainer, recorder, _ = trainer_of(rank, world_size, graph, run, assignment)
     n, out = trainer.aggregation.rows, []
     for epoch in range(epochs):
         recorder.epoch_begin(epoch)
