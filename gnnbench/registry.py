@@ -22,6 +22,8 @@ APPROACHES = {
     "single": "gnnbench.approaches.single:APPROACH",
     "partition": "gnnbench.approaches.partition:APPROACH",
     "sampled": "gnnbench.approaches.sampled:APPROACH",
+    "bns": "gnnbench.approaches.bns:APPROACH",
+    "pipegcn": "gnnbench.approaches.pipegcn:APPROACH",
 }
 MODELS = {
     "gat": "gnnbench.models.gat:MODEL",

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +206,7 @@ class Partition(Approach):
     exact = True
     attention = True
     runtime = "gnnbench_runtime.approaches.partition:PartitionTrainer"
-    knobs_type = PartitionKnobs
+    knobs_type: ClassVar[type[Any]] = PartitionKnobs
 
     def problems(self, run: RunSpec) -> list[str]:
         """A thread of its own cannot both overlap and stage."""

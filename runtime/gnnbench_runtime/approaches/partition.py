@@ -16,7 +16,7 @@ from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Attention, Split, Stack
+from gnnbench_runtime.models.stack import Aggregation, Attention, Exchange, Split, Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -179,14 +179,13 @@ class PartitionTrainer:
         overlap = overlap and context.world_size > 1
         self.aggregation = self._pattern(graph, local, dtype, overlap)
         self._load_rows(graph, local, dtype)
-        exchange = self._staging = None
+        self._staging = None
         if context.world_size > 1:
             if knobs.get("transport") == "host_staged" and context.device.type != "cpu":
                 self._staging = Staging(context)
             if overlap:
                 context.comm.open_background()
-            widest = self.shape.widest_exchange
-            exchange = HaloExchange(context, local, self.workspace, widest, self._staging)
+        exchange = self._exchange(local) if context.world_size > 1 else None
         self.stack = Stack(
             self.shape,
             self.parameters,
@@ -197,6 +196,14 @@ class PartitionTrainer:
             self._precomputed(graph, local, dtype) if precompute else None,
         )
         self.optimizer_steps = 0
+
+    def _exchange(self, local: RankHalo) -> Exchange | None:
+        """How boundary rows travel in training; called where there are several ranks."""
+        return self._fresh_exchange(local)
+
+    def _fresh_exchange(self, local: RankHalo) -> HaloExchange:
+        widest = self.shape.widest_exchange
+        return HaloExchange(self.context, local, self.workspace, widest, self._staging)
 
     # -- data ------------------------------------------------------------------------------------
 

@@ -1,0 +1,255 @@
+"""BNS-GCN: partition parallelism in which a fresh sample of boundary rows travels every epoch.
+
+Volume per epoch over all ranks, weights apart: s sum(k_ij) (Phi + Psi), and 8 sum(k_ij) of ids,
+k_ij = floor(p |B_ij|) (fullgraph section 6, FG-32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gnnbench.approaches.base import GraphLike, Layout
+from gnnbench.approaches.fullgraph import (
+    RankSizes,
+    full_graph_plan,
+    rank_steps,
+    resident,
+    stack_shape,
+)
+from gnnbench.approaches.layers import Chain
+from gnnbench.approaches.partition import Partition, PartitionStructure
+from gnnbench.graph.graph import Graph
+from gnnbench.graph.profile import GraphProfile
+from gnnbench.plan import Iteration, Kind, Lane, Phase, Plan, Step
+from gnnbench.spec import RunSpec
+from gnnbench.strict import bounds, choices
+
+ID_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BnsKnobs:
+    """Knobs of `bns`.
+
+    rate: share p of every pair's boundary rows that travels; 1 is `partition`, 0 trains each part
+    by itself. partitioner, objective, order: as in `partition`.
+    """
+
+    rate: float = field(default=0.1, metadata=bounds(0, 1))
+    partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
+    objective: str = field(default="vol", metadata=choices("vol", "cut"))
+    order: str = field(
+        default="min_width", metadata=choices("min_width", "aggregate_first", "transform_first")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileBoundary(PartitionStructure):
+    """Sizes of a partition that is not there; `cut_edges` per rank come from other ranks' rows."""
+
+    cut_edges: tuple[int, ...] = ()
+
+
+class Bns(Partition):
+    """Card and plan of `bns`.
+
+    `max_steps` and `max_rows` bound the epochs that a plan tells apart, by steps written and
+    boundary rows drawn; later epochs repeat them, and the plan says so. Only the number of
+    entries of the rebuilt graph differs between epochs.
+    """
+
+    name = "bns"
+    title = "BNS-GCN (boundary node sampling)"
+    paper = "Wan et al., BNS-GCN, MLSys 2022"
+    summary = "vertices split over ranks; a random share of boundary rows travels, anew each epoch"
+    exact = False
+    runtime = "gnnbench_runtime.approaches.bns:BnsTrainer"
+    knobs_type = BnsKnobs
+    max_steps = 60_000
+    max_rows = 20_000_000
+
+    def structure(
+        self, graph: GraphLike, run: RunSpec, cache: Path | None = None
+    ) -> PartitionStructure:
+        found = super().structure(graph, run, cache)
+        if isinstance(graph, Graph) or run.ranks == 1:
+            return found
+        knobs: BnsKnobs = self.knobs(run)
+        method = knobs.partitioner
+        method = f"metis-{knobs.objective}" if method == "metis" else method
+        edges, basis = profile_cut(graph, found, method)
+        return ProfileBoundary(
+            sizes=found.sizes, exact=False, basis=f"{found.basis}; {basis}", cut_edges=edges
+        )
+
+    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        knobs: BnsKnobs = self.knobs(run)
+        sizes: list[RankSizes] = structure.sizes
+        plan = full_graph_plan(
+            graph, run, sizes, order=knobs.order, exact=structure.exact, basis=structure.basis
+        )
+        if len(sizes) == 1:
+            return plan
+        drawn = [drawn_sizes(size, knobs.rate) for size in sizes]
+        shape, group = stack_shape(graph, run, knobs.order), tuple(range(len(sizes)))
+        travels = any(size.halo_rows for size in drawn)
+
+        def iteration(entries: list[int]) -> Iteration:
+            return tuple(
+                rank_steps(
+                    shape,
+                    replace(size, nonzeros=kept),
+                    group,
+                    chain=sampling(whole, size, group) if travels else None,
+                    exchanges=travels,
+                )
+                for whole, size, kept in zip(sizes, drawn, entries, strict=True)
+            )
+
+        epochs = run.training.epochs
+        varies = travels and knobs.rate < 1
+        if isinstance(graph, GraphProfile):
+            entries = [expected_entries(structure, drawn)]
+        else:
+            told = self._told_apart(sizes, epochs, len(plan.iterations[0][0])) if varies else 1
+            seed = run.training.seed
+            entries = list(epoch_entries(graph, structure, knobs.rate, seed, told))
+        exact, basis = structure.exact, structure.basis
+        if exact and varies and len(entries) < epochs:
+            exact, basis = False, f"{basis}; entries of the draws of {len(entries)} epochs"
+        return replace(
+            plan,
+            iterations=tuple(iteration(kept) for kept in entries),
+            schedule=tuple(epoch % len(entries) for epoch in range(epochs)),
+            resident=tuple(
+                resident(shape, size) | (buffers(size) if travels else {}) for size in sizes
+            ),
+            exact=exact,
+            basis=basis,
+            notes={**plan.notes, "rate": knobs.rate, **never_drawn(sizes, drawn)},
+        )
+
+    def _told_apart(self, sizes: list[RankSizes], epochs: int, steps: int) -> int:
+        rows = sum(size.halo_rows for size in sizes)
+        most = min(self.max_steps // (steps * len(sizes)), self.max_rows // max(rows, 1))
+        return max(1, min(epochs, most))
+
+
+def drawn_sizes(size: RankSizes, rate: float) -> RankSizes:
+    """A rank's rows sent and received when every pair's boundary is drawn at a rate."""
+    from gnnbench.graph.boundary import drawn_rows
+
+    return replace(
+        size,
+        send_rows=tuple(drawn_rows(rate, rows) for rows in size.send_rows),
+        recv_rows=tuple(drawn_rows(rate, rows) for rows in size.recv_rows),
+    )
+
+
+def expected_entries(structure: ProfileBoundary, drawn: list[RankSizes]) -> list[int]:
+    """Entries of every rank's rebuilt graph if each halo row brings as many as any other."""
+    return [
+        size.nonzeros - round(cut * (1 - less.halo_rows / max(size.halo_rows, 1)))
+        for size, less, cut in zip(structure.sizes, drawn, structure.cut_edges, strict=True)
+    ]
+
+
+def never_drawn(sizes: list[RankSizes], drawn: list[RankSizes]) -> dict[str, int]:
+    """Pairs whose boundary rounds down to no row: they bias the training (fullgraph section 6)."""
+    lost = [
+        rows
+        for size, less in zip(sizes, drawn, strict=True)
+        for rows, kept in zip(size.recv_rows, less.recv_rows, strict=True)
+        if rows and not kept
+    ]
+    return {"pairs_never_drawn": len(lost), "rows_never_drawn": sum(lost)}
+
+
+def epoch_entries(
+    graph: Graph, structure: PartitionStructure, rate: float, seed: int, epochs: int
+) -> Iterator[list[int]]:
+    """Yield, per epoch, the entries of every rank's rebuilt graph."""
+    from gnnbench.graph.boundary import Boundary, halo_edges
+    from gnnbench.graph.halo import halo_structure
+
+    assert structure.assignment is not None
+    parts = halo_structure(graph, structure.assignment, len(structure.sizes))
+    edges, boundaries = halo_edges(parts), [Boundary.of(local) for local in parts.ranks]
+    inner = [
+        size.nonzeros - int(found.sum()) for size, found in zip(structure.sizes, edges, strict=True)
+    ]
+    for epoch in range(epochs):
+        yield [
+            kept + int(found[boundary.draw_received(rate, seed, epoch)].sum())
+            for kept, found, boundary in zip(inner, edges, boundaries, strict=True)
+        ]
+
+
+def sampling(whole: RankSizes, drawn: RankSizes, group: tuple[int, ...]) -> Chain:
+    """Begin an epoch: draw, send the ids, rebuild the graph over what will come."""
+    chain = Chain()
+    given, taken = sum(drawn.send_rows), drawn.halo_rows
+    chain.add(
+        Step(
+            name="sample/draw", kind=Kind.SAMPLE, op="sample", lane=Lane.COMPUTE,
+            phase=Phase.SAMPLE, rows=sum(whole.send_rows), nonzeros=given,
+            source_rows=sum(whole.send_rows), bytes=2 * ID_BYTES * sum(whole.send_rows),
+        )
+    )  # fmt: skip
+    chain.add(
+        Step(
+            name="sample/ids", kind=Kind.ALL_TO_ALL, op="all_to_all", lane=Lane.COMM,
+            phase=Phase.SAMPLE, rows=given, width=1, bytes=ID_BYTES * given, group=group,
+            send_bytes=tuple(ID_BYTES * rows for rows in drawn.send_rows),
+            buffer_bytes=ID_BYTES * max(given, taken),
+        )
+    )  # fmt: skip
+    chain.add(
+        Step(
+            name="sample/rebuild", kind=Kind.SAMPLE, op="prepare_blocks", lane=Lane.COMPUTE,
+            phase=Phase.SAMPLE, rows=whole.rows, nonzeros=whole.nonzeros,
+            source_rows=whole.rows + taken, bytes=8 * whole.nonzeros + 16 * (whole.rows + taken),
+        )
+    )  # fmt: skip
+    return chain
+
+
+def buffers(size: RankSizes) -> dict[str, int]:
+    """Bytes of the rebuilt graph: at full size, so that no epoch allocates."""
+    columns = size.rows + size.halo_rows
+    return {
+        "sampled_topology": 8 * (size.rows + 1) + 8 * (columns + 1) + 8 * size.nonzeros,
+        "sampled_places": 4 * columns,
+    }
+
+
+def profile_cut(
+    profile: GraphProfile, structure: PartitionStructure, method: str
+) -> tuple[tuple[int, ...], str]:
+    """Edges of each rank that come from its halo, and what the number rests on.
+
+    Edges per halo row are taken from the nearest measured partition that says so; else a cut as of
+    random owners is assumed, which is the most there can be.
+    """
+    parts, edges = len(structure.sizes), profile.num_edges
+    known = [
+        p for p in profile.halo
+        if p.method == method and p.cut_fraction is not None and p.halo_per_node > 0
+    ]  # fmt: skip
+    near = min(known, key=lambda p: abs(np.log(p.parts / parts)), default=None)
+    if near is None or near.cut_fraction is None:
+        cut = 1.0 - 1.0 / parts
+        return tuple(round(cut * s.nonzeros) for s in structure.sizes), "cut of random owners"
+    per_row = near.cut_fraction * edges / (near.halo_per_node * profile.num_nodes)
+    return (
+        tuple(min(s.nonzeros, round(per_row * s.halo_rows)) for s in structure.sizes),
+        f"{per_row:.3g} edges per halo row as in {near.parts} parts",
+    )
+
+
+APPROACH = Bns()

@@ -1,0 +1,232 @@
+"""Boundary sampling and its plans: how many rows, which, and what a profile can say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import floor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnnbench import registry
+from gnnbench.approaches.base import Layout
+from gnnbench.approaches.partition import PartitionStructure
+from gnnbench.graph.boundary import (
+    Boundary,
+    SampledGraph,
+    draw_boundary,
+    drawn_rows,
+    halo_edges,
+)
+from gnnbench.graph.graph import Graph, from_edges
+from gnnbench.graph.halo import halo_structure
+from gnnbench.graph.profile import GraphProfile, HaloPoint, load_profile
+from gnnbench.plan import Kind, Phase, Plan
+from gnnbench.spec import RunSpec
+
+MakeRun = Callable[..., RunSpec]
+
+
+def plan_of(graph: Graph | GraphProfile, run: RunSpec, owner: list[int] | None = None) -> Plan:
+    approach = registry.approach(run.approach)
+    if owner is None:
+        structure = approach.structure(graph, run)
+    else:
+        assert isinstance(graph, Graph)
+        structure = PartitionStructure.of_assignment(graph, np.array(owner, np.int32), run.ranks)
+    plan = approach.plan(graph, run, structure, Layout(world_size=run.ranks, ranks_per_host=8))
+    plan.validate()
+    return plan
+
+
+def random_graph(seed: int, n: int = 40, edges: int = 160) -> Graph:
+    rng = np.random.default_rng(seed)
+    return from_edges(
+        "random", rng.integers(0, n, edges), rng.integers(0, n, edges), n, undirected=False,
+        features=np.zeros((n, 3), np.float32), labels=rng.integers(0, 2, n), num_classes=2,
+        train_mask=np.ones(n, bool),
+    )  # fmt: skip
+
+
+# Draws
+
+
+@pytest.mark.parametrize(
+    ("rate", "size", "rows"),
+    [(0.29, 100, 29), (0.1, 30, 3), (0.1, 9, 0), (1.0, 7, 7), (0.0, 7, 0), (0.999, 1000, 999)],
+)
+def test_rows_drawn_are_the_floor_of_rate_times_size(rate: float, size: int, rows: int) -> None:
+    """FG-32, also where binary fractions fall short: 0.29 * 100 < 29."""
+    assert drawn_rows(rate, size) == rows
+
+
+def test_every_row_is_drawn_as_often_as_any_other() -> None:
+    """3 of 10, 4,000 epochs: 1,200 each, give or take five standard deviations of 29."""
+    ids = np.arange(10, dtype=np.int64) * 1_000_003
+    times = np.zeros(10, int)
+    for epoch in range(4000):
+        picks = draw_boundary(ids, 0.3, 1, epoch, 0, 1)
+        assert sorted(set(picks.tolist())) == picks.tolist()
+        times[picks] += 1
+    assert np.abs(times - 1200).max() < 5 * np.sqrt(4000 * 0.3 * 0.7)
+
+
+def test_a_draw_depends_on_each_of_its_keys() -> None:
+    """FG-34: the same keys give the same rows; another seed, epoch, owner or peer others."""
+    ids = np.arange(200, dtype=np.int64)
+    base = (1, 2, 3, 4)
+    first = draw_boundary(ids, 0.5, *base).tolist()
+    assert draw_boundary(ids, 0.5, *base).tolist() == first
+    for place in range(4):
+        keys = [k + (i == place) for i, k in enumerate(base)]
+        assert draw_boundary(ids, 0.5, *keys).tolist() != first
+    assert draw_boundary(ids, 0.5, 1, 2, 4, 3).tolist() != first
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999), rate=st.floats(0, 1), world=st.integers(2, 5))
+def test_owners_and_receivers_draw_the_same_rows(seed: int, rate: float, world: int) -> None:
+    """FG-15, FG-32: what j draws for i is what i expects of j; every sent row is received."""
+    graph = random_graph(seed)
+    owner = (np.arange(40) * 7 % world).astype(np.int32)
+    parts = halo_structure(graph, owner, world)
+    boundaries = [Boundary.of(local) for local in parts.ranks]
+    sent = {
+        (j, int(i), int(v))
+        for j, b in enumerate(boundaries)
+        for p in b.draw_sent(rate, seed, 3)
+        for i, v in [(np.searchsorted(b.send_offsets, p, "right") - 1, b.send[p])]
+    }
+    received = {
+        (int(owner[b.halo[p]]), i, int(b.halo[p]))
+        for i, b in enumerate(boundaries)
+        for p in b.draw_received(rate, seed, 3)
+    }
+    assert sent == received
+    assert len(sent) == sum(sum(b.taken(rate)) for b in boundaries)
+    assert [b.given(rate) for b in boundaries] == list(
+        map(list, zip(*(b.taken(rate) for b in boundaries), strict=True))
+    )
+    for b in boundaries:
+        picks = b.draw_received(rate, seed, 3)
+        assert b.find_received(b.halo[picks], b.taken(rate)).tolist() == picks.tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999), rate=st.floats(0, 1))
+def test_a_rebuilt_graph_is_the_local_graph_without_the_columns_left_out(
+    seed: int, rate: float
+) -> None:
+    """Twice in a row, so that nothing of an earlier draw remains; both ways agree."""
+    graph = random_graph(seed)
+    parts = halo_structure(graph, (np.arange(40) % 3).astype(np.int32), 3)
+    edges = halo_edges(parts)
+    for local, found in zip(parts.ranks, edges, strict=True):
+        n, rebuilt = local.num_owned, SampledGraph(local)
+        dense = np.zeros((n, local.num_columns), int)
+        for row in range(n):
+            np.add.at(dense[row], local.indices[local.indptr[row] : local.indptr[row + 1]], 1)
+        assert found.tolist() == dense[:, n:].sum(0).tolist()
+        for epoch in range(2):
+            drawn = Boundary.of(local).draw_received(rate, seed, epoch)
+            count = rebuilt.rebuild(drawn)
+            want = dense[:, np.concatenate([np.arange(n), n + drawn])]
+            assert count == want.sum()
+            got, back = np.zeros_like(want), np.zeros_like(want)
+            for row in range(n):
+                at = slice(rebuilt.indptr[row], rebuilt.indptr[row + 1])
+                np.add.at(got[row], rebuilt.indices[at], 1)
+            for column in range(n + len(drawn)):
+                at = slice(rebuilt.indptr_t[column], rebuilt.indptr_t[column + 1])
+                np.add.at(back[:, column], rebuilt.indices_t[at], 1)
+            assert (got == want).all() and (back == want).all()
+
+
+def test_scales_are_of_the_realised_ratio_not_of_the_rate() -> None:
+    graph = random_graph(1)
+    parts = halo_structure(graph, (np.arange(40) % 3).astype(np.int32), 3)
+    for local, counts in zip(parts.ranks, parts.counts, strict=True):
+        scales = Boundary.of(local).scales(0.37)
+        want = [c / floor(0.37 * c) for c in counts for _ in range(c)]
+        np.testing.assert_allclose(scales, want)
+        assert (Boundary.of(local).scales(0.0) == 0).all()
+
+
+# Plans
+
+
+def test_pairs_that_are_never_drawn_are_told(path_graph: Graph, make_run: MakeRun) -> None:
+    """Owners 0 0 | 1 1 1 of a path: both boundaries are one row, and half a row is none."""
+    notes = plan_of(path_graph, make_run("bns", 2, rate=0.5), [0, 0, 1, 1, 1]).notes
+    assert (notes["pairs_never_drawn"], notes["rows_never_drawn"]) == (2, 2)
+    notes = plan_of(path_graph, make_run("bns", 2, rate=1.0), [0, 0, 1, 1, 1]).notes
+    assert (notes["pairs_never_drawn"], notes["rows_never_drawn"]) == (0, 0)
+
+
+def test_rate_zero_sends_gradients_of_weights_only_fg_30(
+    path_graph: Graph, make_run: MakeRun
+) -> None:
+    plan = plan_of(path_graph, make_run("bns", 2, rate=0.0), [0, 0, 1, 1, 1])
+    assert set(plan.sent_bytes()) == {("all_reduce", "sync")}
+    # Of the path's 8 stored edges, 2 cross.
+    entries = [s.nonzeros for steps in plan.iterations[0] for s in steps if s.name.endswith("spmm")]
+    assert sum(entries[: len(entries) // 2]) + sum(entries[len(entries) // 2 :]) == 6 * (
+        len(entries) // 2
+    )
+
+
+def test_a_plan_of_more_epochs_than_it_tells_apart_says_so(make_run: MakeRun) -> None:
+    graph, owner = random_graph(4), [i % 2 for i in range(40)]
+    run = make_run("bns", 2, rate=0.5, training={"epochs": 12})
+    assert plan_of(graph, run, owner).exact
+    approach = registry.approach("bns")
+    few = type(approach)()
+    few.max_steps = 5 * 2 * 23  # type: ignore[attr-defined]
+    structure = PartitionStructure.of_assignment(graph, np.array(owner, np.int32), 2)
+    plan = few.plan(graph, run, structure, Layout(world_size=2, ranks_per_host=2))
+    assert 1 < len(plan.iterations) < 12
+    assert not plan.exact and "epochs" in plan.basis
+    assert plan.schedule[: len(plan.iterations) + 1] == (*range(len(plan.iterations)), 0)
+    # Bytes are the same in every epoch, so they stay exact.
+    assert plan.sent_bytes(0) == plan.sent_bytes(11)
+
+
+@pytest.mark.parametrize("parts", [2, 8, 64, 1024])
+def test_a_profile_gives_the_closed_form_in_bytes(make_run: MakeRun, parts: int) -> None:
+    profile = load_profile("ogbn-products")
+    run = make_run("bns", parts, rate=0.1, hidden=64)
+    structure = registry.approach("bns").structure(profile, run)
+    plan = plan_of(profile, run)
+    drawn = sum(drawn_rows(0.1, r) for s in structure.sizes for r in s.recv_rows)
+    sent = plan.sent_bytes()
+    assert sent["all_to_all", "sample"] == 8 * drawn
+    assert sent["all_to_all", "forward"] == 4 * drawn * (64 + 47)  # 100 -> 64 -> 47, min_width
+    assert not plan.exact
+
+
+def test_a_profile_thins_the_cut_and_nothing_else(make_run: MakeRun) -> None:
+    """1,000 nodes, 10,000 edges, half of them cut, halo 0.8 per node: 6.25 edges a halo row."""
+    profile = GraphProfile(
+        name="p", source="test", status="measured", num_nodes=1000, num_edges=10_000, num_train=100, num_features=8, num_classes=4,
+        halo=(HaloPoint(parts=2, method="metis-vol", halo_per_node=0.8, cut_fraction=0.5),),
+        degree_values=(10.0,), degree_counts=(1000,),
+    )  # fmt: skip
+    entries = {}
+    for rate in (0.0, 0.5, 1.0):
+        plan = plan_of(profile, make_run("bns", 2, rate=rate))
+        spmm = [
+            s for steps in plan.iterations[0] for s in steps
+            if s.kind is Kind.SPMM and s.phase is Phase.FORWARD and s.layer == 1
+        ]  # fmt: skip
+        entries[rate] = sum(s.nonzeros for s in spmm)
+        assert "6.25 edges per halo row" in plan.basis
+    assert entries == {0.0: 5000, 0.5: 7500, 1.0: 10_000}
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5])
+def test_a_rate_is_a_share(rate: float) -> None:
+    problems: list[str] = []
+    registry.approach("bns").parse_knobs({"rate": rate}, "knobs", problems)
+    assert problems == [f"knobs.rate: found {rate}, allowed >= 0 and <= 1"]
