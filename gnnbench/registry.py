@@ -21,6 +21,8 @@ APPROACHES = {
     "single": "gnnbench.approaches.single:APPROACH",
     "partition": "gnnbench.approaches.partition:APPROACH",
     "sampled": "gnnbench.approaches.sampled:APPROACH",
+    "cagnet-1d": "gnnbench.approaches.cagnet:ONE_D",
+    "cagnet-1.5d": "gnnbench.approaches.cagnet:ONE_AND_A_HALF_D",
 }
 MODELS = {
     "gcn": "gnnbench.models.gcn:MODEL",
