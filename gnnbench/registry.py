@@ -23,6 +23,7 @@ APPROACHES = {
     "sampled": "gnnbench.approaches.sampled:APPROACH",
     "cagnet-1d": "gnnbench.approaches.cagnet:ONE_D",
     "cagnet-1.5d": "gnnbench.approaches.cagnet:ONE_AND_A_HALF_D",
+    "cagnet-2d": "gnnbench.approaches.cagnet2d:APPROACH",
 }
 MODELS = {
     "gcn": "gnnbench.models.gcn:MODEL",

@@ -29,8 +29,8 @@ from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
 
 Ints = NDArray[np.int64]
-_COUNTED = "counted on the real graph"
-_EVEN = "entries of the profile dealt evenly to blocks"
+COUNTED = "counted on the real graph"
+EVEN = "entries of the profile dealt evenly to blocks"
 PAPER = (
     "Tripathy, Yelick and Buluc, Reducing Communication in Graph Neural Network Training, SC 2020"
 )
@@ -104,7 +104,7 @@ class RowGrid:
     nonzeros: Ints
     train_rows: tuple[int, ...]
     exact: bool = True
-    basis: str = _COUNTED
+    basis: str = COUNTED
 
     @classmethod
     def of(cls, graph: GraphLike, ranks: int, replication: int) -> RowGrid:
@@ -117,7 +117,7 @@ class RowGrid:
             nonzeros=block_nonzeros(graph, edges),
             train_rows=block_train_rows(graph, edges),
             exact=not profile or ranks == 1,
-            basis=_EVEN if profile else _COUNTED,
+            basis=EVEN if profile else COUNTED,
         )
 
     @property
