@@ -212,6 +212,7 @@ def test_bytes_of_the_square_grid_are_the_closed_form(
 def send_large_ids(rank: int, world_size: int) -> tuple[list[int], list[int]]:
     """What a rank has after rank 0 broadcast a pattern with columns above 2^24."""
     import torch
+
     from gnnbench_runtime.approaches.cagnet2d import broadcast_adjacency, pack
     from gnnbench_runtime.comm import Comm
     from gnnbench_runtime.recorder import Recorder
@@ -238,6 +239,7 @@ def test_ids_above_2_to_the_24_survive_the_broadcast(tmp_path: Path) -> None:
 def test_dropout_of_a_block_of_columns_is_the_block_of_the_dropout(kind: str, first: int) -> None:
     """FG-12: masks are keyed by the column's own number, whoever holds it."""
     import torch
+
     from gnnbench_runtime.kernels import CpuKernels, TorchKernels
 
     kernels = CpuKernels(1) if kind == "cpu" else TorchKernels("cpu", 1)
