@@ -31,6 +31,9 @@ from gnnbench.strict import bounds, choices
 Ints = NDArray[np.int64]
 COUNTED = "counted on the real graph"
 EVEN = "entries of the profile dealt evenly to blocks"
+Segment = tuple[RankSteps, int]
+# Stages times ranks from which a plan tells like stages as repeats of one.
+CONDENSE_FROM = 2**15
 PAPER = (
     "Tripathy, Yelick and Buluc, Reducing Communication in Graph Neural Network Training, SC 2020"
 )
@@ -121,6 +124,17 @@ class RowGrid:
         )
 
     @property
+    def condensed(self) -> bool:
+        """Whether stages are told as repeats of one: P^2 of them in each product are too many.
+
+        A rank's own broadcast is then told as its first, and entries are even over stages; bytes
+        and flops add up to the same integers.
+        """
+        stages = self.num_blocks // self.replication
+        full = self.edges[-1] >= self.num_blocks
+        return full and stages > 1 and stages * self.world_size > CONDENSE_FROM
+
+    @property
     def num_blocks(self) -> int:
         return len(self.edges) - 1
 
@@ -158,16 +172,20 @@ class StepPool:
     steps: dict[tuple[object, ...], Step] = field(default_factory=dict)
 
     def add(
-        self, chain: Chain, kind: Kind, name: str, facts: tuple[object, ...], **rest: Any
-    ) -> None:
-        """Add a step to a chain; `facts` tell it from others of its name."""
+        self, chain: Chain, kind: Kind, name: str, facts: tuple[object, ...], *,
+        waits: tuple[After, ...] = (), **rest: Any,
+    ) -> None:  # fmt: skip
+        """Add a step to a chain; `facts` tell it from others of its name.
+
+        It waits for its predecessor on another lane, or for `waits` where an iteration begins.
+        """
         last = chain.last
         lane = Lane.COMPUTE if kind is Kind.SPMM else Lane.COMM
-        before = last.name if last is not None and last.lane is not lane else ""
-        key = (name, before, facts)
+        if not waits and last is not None and last.lane is not lane:
+            waits = (After(last.name),)
+        key = (name, waits[0].step if waits else "", facts)
         step = self.steps.get(key)
         if step is None:
-            waits = (After(before),) if before else ()
             step = self.steps[key] = Step(
                 name=name, kind=kind, op=kind.value, lane=lane, after=waits, **rest
             )
@@ -190,47 +208,80 @@ class RowGridSteps(StackSteps):
         self.forward_entries = groups.nonzeros[row]
         self.backward_entries = groups.transposed[row]
         self.stage_bytes = stage_bytes(shape, grid, rank)
+        self.segments: list[Segment] = []
 
     def _spmm(
         self, name: str, phase: Phase, layer: int, rows: int, source: int, nnz: int, width: int,
         **facts: object,
     ) -> None:  # fmt: skip
-        s, where = self.shape.element_bytes, name.removesuffix("/spmm")
+        s, where, grid = self.shape.element_bytes, name.removesuffix("/spmm"), self.grid
         entries = self.backward_entries if phase is Phase.BACKWARD else self.forward_entries
-        group, peers = self.column_group, len(self.column_group) - 1
         room = (("stage_rows", self.stage_bytes),) if self.stage_bytes else ()
         given = facts.get("allocates", ())
         assert isinstance(given, tuple)
-        opening = (*given, *room)
-        for number, block in enumerate(self.grid.stages(self.column)):
-            held = self.grid.rows(block)
-            if peers and held:
-                size = held * width * s
-                sent = size * peers if block == self.row else 0
-                self.pool.add(
-                    self.chain, Kind.BROADCAST, f"{where}/broadcast/{number}",
-                    (sent, size, width, group[0], opening),
-                    phase=phase, layer=layer, rows=held * width, width=width, group=group,
-                    bytes=sent, buffer_bytes=size, allocates=opening,
+        opening, blocks = (*given, *room), grid.stages(self.column)
+        begins: tuple[After, ...] = ()
+        if grid.condensed:
+            each, left = divmod(sum(entries[block] for block in blocks), len(blocks))
+            self._stage(
+                where, 0, phase, layer, rows, grid.rows(0), each + left, width, True, opening
+            )
+            self._cut(1)
+            begins = (After(f"{where}/spmm/0", 1), After(f"{where}/spmm/1", 1))
+            self._stage(where, 1, phase, layer, rows, grid.rows(0), each, width, False, (), begins)
+            self._cut(len(blocks) - 1)
+            begins = (After(f"{where}/spmm/1", 1),)
+        else:
+            for number, block in enumerate(blocks):
+                self._stage(
+                    where, number, phase, layer, rows, grid.rows(block), entries[block], width,
+                    block == self.row, () if number else opening,
                 )  # fmt: skip
-                opening = ()
-            nonzeros = entries[block]
-            moved = (min(held, nonzeros) + (2 if number else 1) * rows) * width * s
-            self.pool.add(
-                self.chain, Kind.SPMM, f"{where}/spmm/{number}",
-                (nonzeros, held, rows, width, opening),
-                phase=phase, layer=layer, rows=rows, source_rows=held, nonzeros=nonzeros,
-                width=width, flops=2 * nonzeros * width,
-                bytes=8 * (rows + 1) + 4 * nonzeros + moved, allocates=opening,
-            )  # fmt: skip
-            opening = ()
         if len(self.row_group) > 1 and rows:
             size = rows * width * s
             self.pool.add(
                 self.chain, Kind.ALL_REDUCE, f"{where}/reduce", (size, width, self.row_group[0]),
-                phase=phase, layer=layer, rows=rows * width, width=width, group=self.row_group,
-                bytes=all_reduce_bytes(size, len(self.row_group)), buffer_bytes=size,
+                waits=begins, phase=phase, layer=layer, rows=rows * width, width=width,
+                group=self.row_group, bytes=all_reduce_bytes(size, len(self.row_group)),
+                buffer_bytes=size,
             )  # fmt: skip
+
+    def _stage(
+        self, where: str, number: int, phase: Phase, layer: int, rows: int, held: int,
+        nonzeros: int, width: int, mine: bool, opening: tuple[tuple[str, int], ...],
+        waits: tuple[After, ...] = (),
+    ) -> None:  # fmt: skip
+        """Broadcast a block of `held` rows and add its product."""
+        s, group, peers = self.shape.element_bytes, self.column_group, len(self.column_group) - 1
+        if peers and held:
+            # In a condensed plan the stage that is told as this rank's may be a row longer.
+            size, own = held * width * s, rows * width * s
+            sent = own * peers if mine else 0
+            self.pool.add(
+                self.chain, Kind.BROADCAST, f"{where}/broadcast/{number}",
+                (sent, size, width, group[0], opening), waits=waits,
+                phase=phase, layer=layer, rows=held * width, width=width, group=group,
+                bytes=sent, buffer_bytes=size, allocates=opening,
+            )  # fmt: skip
+            opening = ()
+        moved = (min(held, nonzeros) + (2 if number else 1) * rows) * width * s
+        self.pool.add(
+            self.chain, Kind.SPMM, f"{where}/spmm/{number}",
+            (nonzeros, held, rows, width, opening),
+            phase=phase, layer=layer, rows=rows, source_rows=held, nonzeros=nonzeros,
+            width=width, flops=2 * nonzeros * width,
+            bytes=8 * (rows + 1) + 4 * nonzeros + moved, allocates=opening,
+        )  # fmt: skip
+
+    def _cut(self, times: int) -> None:
+        """End an iteration here, which happens `times` times."""
+        self.segments.append((tuple(self.chain.steps), times))
+        self.chain.steps = []
+
+    def done(self) -> list[Segment]:
+        """The epoch as iterations and how often each happens."""
+        self._cut(1)
+        return self.segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,15 +313,15 @@ def stage_bytes(shape: StackShape, grid: RowGrid, rank: int) -> int:
 
 def rank_steps(
     shape: StackShape, grid: RowGrid, rank: int, groups: GridGroups, pool: StepPool
-) -> RankSteps:
-    """One epoch of one rank."""
+) -> list[Segment]:
+    """One epoch of one rank, as iterations and how often each happens."""
     steps = RowGridSteps(shape, grid, rank, groups, pool)
     steps.forward()
     steps.loss(grid.train_rows[steps.row])
     steps.backward()
     # Each column of the grid holds every vertex once, so its sum is the whole gradient.
     steps.update(steps.column_group)
-    return steps.chain.done()
+    return steps.done()
 
 
 def resident(shape: StackShape, grid: RowGrid, rank: int) -> dict[str, int]:
@@ -293,18 +344,23 @@ def resident(shape: StackShape, grid: RowGrid, rank: int) -> dict[str, int]:
 
 
 def row_grid_plan(graph: GraphLike, run: RunSpec, grid: RowGrid, order: str) -> Plan:
-    """Every epoch is one iteration: forward, loss, backward, all-reduce, Adam."""
+    """An epoch is one iteration (forward, loss, backward, all-reduce, Adam), unless condensed."""
     shape = stack_shape(graph, run, order)
     groups, pool, ranks = GridGroups.of(grid), StepPool(), range(grid.world_size)
+    epochs = [rank_steps(shape, grid, rank, groups, pool) for rank in ranks]
+    times = [repeats for _, repeats in epochs[0]]
+    epoch = [index for index, repeats in enumerate(times) for _ in range(repeats)]
     return Plan(
         approach=run.approach,
         world_size=grid.world_size,
-        iterations=(tuple(rank_steps(shape, grid, rank, groups, pool) for rank in ranks),),
-        schedule=(0,) * run.training.epochs,
-        iterations_per_epoch=1,
+        iterations=tuple(
+            tuple(segments[index][0] for segments in epochs) for index in range(len(times))
+        ),
+        schedule=tuple(epoch) * run.training.epochs,
+        iterations_per_epoch=len(epoch),
         resident=tuple(resident(shape, grid, rank) for rank in ranks),
-        exact=grid.exact,
-        basis=grid.basis,
+        exact=grid.exact and not grid.condensed,
+        basis=f"{grid.basis}, even over stages" if grid.condensed else grid.basis,
         notes={
             "order": shape.orders,
             "backward": "save_z: the weight gradient uses the saved aggregate",
