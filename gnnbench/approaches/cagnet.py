@@ -224,7 +224,16 @@ class RowGridSteps(StackSteps):
         if grid.condensed:
             each, left = divmod(sum(entries[block] for block in blocks), len(blocks))
             self._stage(
-                where, 0, phase, layer, rows, grid.rows(0), each + left, width, True, opening
+                where,
+                0,
+                phase,
+                layer,
+                rows,
+                grid.rows(0),
+                each + left,
+                width,
+                self.row in blocks,
+                opening,
             )
             self._cut(1)
             begins = (After(f"{where}/spmm/0", 1), After(f"{where}/spmm/1", 1))

@@ -14,6 +14,7 @@ per product: sparse, Q - 1 foreign blocks of A (nonzeros + rows + 1) and (Q-1) N
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
@@ -34,7 +35,7 @@ from gnnbench.approaches.cagnet import (
 from gnnbench.approaches.fullgraph import stack_shape
 from gnnbench.approaches.layers import Chain, StackShape, StackSteps
 from gnnbench.graph.profile import GraphProfile
-from gnnbench.plan import Kind, Lane, Phase, Plan, RankSteps, Step
+from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step
 from gnnbench.spec import RunSpec
 
 ID_BYTES = 8
@@ -127,9 +128,11 @@ def received_ids(grid: SquareGrid, row: int, column: int) -> int:
 class SquareSteps(StackSteps):
     """Write the steps of one rank; `gnnbench_runtime.approaches.cagnet2d` performs the same."""
 
-    def __init__(self, shape: StackShape, grid: SquareGrid, rank: int) -> None:
+    def __init__(
+        self, shape: StackShape, grid: SquareGrid, rank: int, known: dict[Hashable, Step]
+    ) -> None:
         super().__init__(shape, [], None, Chain())
-        self.grid = grid
+        self.grid, self.known = grid, known
         self.row, self.column = grid.place(rank)
         q = grid.side
         self.row_group = tuple(range(self.row * q, (self.row + 1) * q))
@@ -144,6 +147,28 @@ class SquareSteps(StackSteps):
     def _width(self, layer: int) -> int:
         return self.blocks[layer][self.column]
 
+    def _compute(
+        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, **facts: object
+    ) -> None:
+        self._add(name, kind, op, phase, layer, Lane.COMPUTE, **facts)
+
+    def _add(
+        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, lane: Lane, **facts: object
+    ) -> None:
+        """Add a step; equal ones of many ranks are one object, for there are Q^3 stages."""
+        last = self.chain.last
+        before = last.name if last is not None and last.lane is not lane else ""
+        key = (name, before, *facts.values())
+        step = self.known.get(key)
+        if step is None:
+            waits = (After(before),) if before else ()
+            step = self.known[key] = Step(
+                name=name, kind=kind, op=op, phase=phase, layer=layer, lane=lane, after=waits,
+                **facts,  # type: ignore[arg-type]
+            )  # fmt: skip
+        self.chain.steps.append(step)
+        self.chain.last = step
+
     # -- products --------------------------------------------------------------------------------
 
     def _broadcast(
@@ -153,12 +178,10 @@ class SquareSteps(StackSteps):
         if len(group) == 1 or not elements:
             return
         size = elements * element_bytes
-        self.chain.add(
-            Step(
-                name=name, kind=Kind.BROADCAST, op="broadcast", lane=Lane.COMM, phase=phase,
-                layer=layer, rows=elements, bytes=size * (len(group) - 1) if mine else 0,
-                buffer_bytes=size, group=group, allocates=room,
-            )
+        self._add(
+            name, Kind.BROADCAST, "broadcast", phase, layer, Lane.COMM, rows=elements,
+            bytes=size * (len(group) - 1) if mine else 0, buffer_bytes=size, group=group,
+            allocates=room,
         )  # fmt: skip
 
     def _sparse(
@@ -304,9 +327,11 @@ class SquareSteps(StackSteps):
             self._elementwise(name, "relu_backward", phase, layer - 1, self.rows, fan_in, 3)
 
 
-def rank_steps(shape: StackShape, grid: SquareGrid, rank: int) -> RankSteps:
-    """One epoch of one rank."""
-    steps = SquareSteps(shape, grid, rank)
+def rank_steps(
+    shape: StackShape, grid: SquareGrid, rank: int, known: dict[Hashable, Step]
+) -> RankSteps:
+    """One epoch of one rank; `known` are the steps of ranks before it."""
+    steps = SquareSteps(shape, grid, rank, known)
     steps.forward()
     steps.loss(grid.train_rows[steps.row])
     steps.backward()
@@ -358,11 +383,11 @@ class Cagnet2d(Approach):
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         grid: SquareGrid = structure
         shape = stack_shape(graph, run, self.knobs(run).order)
-        ranks = range(grid.world_size)
+        ranks, known = range(grid.world_size), dict[Hashable, Step]()
         return Plan(
             approach=run.approach,
             world_size=grid.world_size,
-            iterations=(tuple(rank_steps(shape, grid, rank) for rank in ranks),),
+            iterations=(tuple(rank_steps(shape, grid, rank, known) for rank in ranks),),
             schedule=(0,) * run.training.epochs,
             iterations_per_epoch=1,
             resident=tuple(resident(shape, grid, rank) for rank in ranks),
