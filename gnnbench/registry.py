@@ -24,6 +24,9 @@ APPROACHES = {
     "sampled": "gnnbench.approaches.sampled:APPROACH",
     "bns": "gnnbench.approaches.bns:APPROACH",
     "pipegcn": "gnnbench.approaches.pipegcn:APPROACH",
+    "cagnet-1d": "gnnbench.approaches.cagnet:ONE_D",
+    "cagnet-1.5d": "gnnbench.approaches.cagnet:ONE_AND_A_HALF_D",
+    "cagnet-2d": "gnnbench.approaches.cagnet2d:APPROACH",
 }
 MODELS = {
     "gat": "gnnbench.models.gat:MODEL",

@@ -84,20 +84,33 @@ class CpuKernels:
         self.team.run(lambda a, b: loops.scatter_add_rows(out, ids, x, a, b), ranges)
 
     def dropout(
-        self, x_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+        self,
+        x_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None = None,
+        first_column: int = 0,
     ) -> None:
         """Inverted dropout; the mask is a function of (key, row id, column).
 
         The backward pass is the same call on the gradient. p is rounded to 1/65536, and survivors
-        are scaled by the rounded value. Row ids default to row numbers.
+        are scaled by the rounded value. Row ids default to row numbers; of a block of columns,
+        `first_column` is the number of the first.
         """
-        self._dropout(x_nF, out_nF, p, key, row_ids, relu=False)
+        self._dropout(x_nF, out_nF, p, key, row_ids, first_column, relu=False)
 
     def relu_dropout(
-        self, y_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+        self,
+        y_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None = None,
+        first_column: int = 0,
     ) -> None:
         """ReLU, then `dropout`; may work in place. p = 0 is plain ReLU."""
-        self._dropout(y_nF, out_nF, p, key, row_ids, relu=True)
+        self._dropout(y_nF, out_nF, p, key, row_ids, first_column, relu=True)
 
     def relu_dropout_backward(
         self, grad_nF: Tensor, out_nF: Tensor, p: float, grad_in_nF: Tensor
@@ -274,6 +287,7 @@ class CpuKernels:
         p: float,
         key: int,
         row_ids: Tensor | None,
+        first_column: int,
         *,
         relu: bool,
     ) -> None:
@@ -282,7 +296,10 @@ class CpuKernels:
         threshold, bits = drop_threshold(p), np.uint64(key)
         scale = survivor_scale(threshold)
         self._by_rows(
-            lambda a, b: loops.dropout(x, out, threshold, scale, relu, bits, ids, a, b), x
+            lambda a, b: loops.dropout(
+                x, out, threshold, scale, relu, bits, ids, first_column, a, b
+            ),
+            x,
         )
 
     def _segments(self, loop: Any, indptr: Tensor, *tensors: Tensor) -> None:

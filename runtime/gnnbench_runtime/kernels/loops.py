@@ -45,12 +45,12 @@ def scatter_add_rows(out_NF: Any, ids_n: Any, x_nF: Any, start: int, stop: int) 
 
 
 @njit(inline="always")
-def _hash_row(key: Any, row_ids: Any, r: int, hashes: Any) -> None:
+def _hash_row(key: Any, row_ids: Any, r: int, first_group: int, hashes: Any) -> None:
     """Fill one 64-bit hash per four columns; each holds four 16-bit draws, lowest bits first."""
     row = np.uint64(row_ids[r] if len(row_ids) else r)
     row_key = _mix64((key ^ row) + _GOLDEN)
     for group in range(len(hashes)):
-        hashes[group] = _mix64((row_key ^ np.uint64(group)) + _GOLDEN)
+        hashes[group] = _mix64((row_key ^ np.uint64(first_group + group)) + _GOLDEN)
 
 
 @_compiled
@@ -62,6 +62,7 @@ def dropout(
     relu: bool,
     key: Any,
     row_ids: Any,
+    first_column: int,
     start: int,
     stop: int,
 ) -> None:
@@ -70,13 +71,14 @@ def dropout(
     NaN passes through, so that a broken run shows.
     """
     width = x_nF.shape[1]
-    hashes = np.empty((width + 3) // 4, np.uint64)
-    draws = hashes.view(np.uint16)
+    first_group, skipped = first_column // 4, first_column % 4
+    hashes = np.empty((skipped + width + 3) // 4, np.uint64)
+    draws = hashes.view(np.uint16)[skipped:]
     zero = x_nF.dtype.type(0)
     factor = x_nF.dtype.type(scale)
     for r in range(start, stop):
         if threshold:
-            _hash_row(key, row_ids, r, hashes)
+            _hash_row(key, row_ids, r, first_group, hashes)
             if relu:
                 for f in range(width):
                     value = x_nF[r, f]

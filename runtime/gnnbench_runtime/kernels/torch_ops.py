@@ -94,22 +94,34 @@ class TorchKernels:
         out_NF.index_add_(0, ids_n, x_nF)
 
     def dropout(
-        self, x_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+        self,
+        x_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None = None,
+        first_column: int = 0,
     ) -> None:
         threshold = drop_threshold(p)
         if threshold == 0:
             out_nF.copy_(x_nF)
             return
-        dropped = _draws(x_nF, key, row_ids) < threshold
+        dropped = _draws(x_nF, key, row_ids, first_column) < threshold
         torch.mul(x_nF, survivor_scale(threshold), out=out_nF)
         out_nF.masked_fill_(dropped, 0.0)
 
     def relu_dropout(
-        self, y_nF: Tensor, out_nF: Tensor, p: float, key: int, row_ids: Tensor | None = None
+        self,
+        y_nF: Tensor,
+        out_nF: Tensor,
+        p: float,
+        key: int,
+        row_ids: Tensor | None = None,
+        first_column: int = 0,
     ) -> None:
         torch.clamp_min(y_nF, 0.0, out=out_nF)
         if drop_threshold(p):
-            self.dropout(out_nF, out_nF, p, key, row_ids)
+            self.dropout(out_nF, out_nF, p, key, row_ids, first_column)
 
     def relu_dropout_backward(
         self, grad_nF: Tensor, out_nF: Tensor, p: float, grad_in_nF: Tensor
@@ -249,14 +261,16 @@ class TorchKernels:
         param.addcdiv_(m, floor, value=-lr / (1 - first**step))
 
 
-def _draws(x_nF: Tensor, key: int, row_ids: Tensor | None) -> Tensor:
+def _draws(x_nF: Tensor, key: int, row_ids: Tensor | None, first_column: int) -> Tensor:
     """Return one 16-bit draw per entry: four columns share a hash, lowest bits first."""
     count, width = x_nF.shape
     ids = torch.arange(count, device=x_nF.device) if row_ids is None else row_ids
-    groups = torch.arange((width + 3) // 4, device=x_nF.device)
+    group, skipped = divmod(first_column, 4)
+    groups = group + torch.arange((skipped + width + 3) // 4, device=x_nF.device)
     bits = extend(extend(key, ids).unsqueeze(1), groups)
     lanes = torch.arange(0, 64, 16, device=x_nF.device)
-    return ((bits.unsqueeze(2) >> lanes) & 0xFFFF).reshape(count, 4 * len(groups))[:, :width]
+    draws = ((bits.unsqueeze(2) >> lanes) & 0xFFFF).reshape(count, 4 * len(groups))
+    return draws[:, skipped : skipped + width]
 
 
 def _by_head(x_nF: Tensor, heads: int) -> Tensor:
