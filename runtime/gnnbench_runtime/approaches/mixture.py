@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gnnbench import registry
 from gnnbench.approaches.mixture import MixtureKnobs, MixtureStructure, mixture_shape
-from gnnbench.approaches.relayout import Relayouts
+from gnnbench.approaches.relayout import Relayouts, even_split
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.keys import fold
 from gnnbench.graph.transpose import is_symmetric, transposed
@@ -250,23 +250,38 @@ class MixtureTrainer(PartitionTrainer):
         """Hold X in the layouts that the model needs, and the first aggregation if asked for."""
         width, relayouts, stack = graph.num_features, self.relayouts, self.stack
         mine = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+        if relayouts.precomputed:
+            # Before the rows of X are there: what this takes for a while shall not come on top.
+            stack.aggregated_x = self._aggregate_once(graph, structure, dtype)
         self.x = self._features(graph, mine, (0, width), dtype) if relayouts.x_rows else None
-        if not (relayouts.x_columns or relayouts.precomputed):
-            return
-        if stack.relayout is None:
-            every = self.x if self.x is not None else self._features(graph, mine, (0, width), dtype)
-            held = torch.empty((len(own), width), device=self.context.device, dtype=dtype)
-            stack._aggregate(every, held, self.aggregation, 1, Phase.LOAD)
-            stack.aggregated_x = held
-            return
-        shares = stack.relayout.columns(width)
+        if relayouts.x_columns:
+            stack.x_columns = self._own_columns(graph, dtype)
+
+    def _own_columns(self, graph: Graph, dtype: torch.dtype) -> Tensor:
+        shares = even_split(graph.num_features, self.context.world_size)
         start = sum(shares[: self.context.rank])
         columns = (start, start + shares[self.context.rank])
-        x_Nf = self._features(graph, (0, graph.num_nodes), columns, dtype)
-        if relayouts.x_columns:
-            stack.x_columns = x_Nf
-            return
-        stack.aggregated_x = self._aggregate_once(x_Nf, structure, width, dtype)
+        return self._features(graph, (0, graph.num_nodes), columns, dtype)
+
+    def _aggregate_once(
+        self, graph: Graph, structure: MixtureStructure, dtype: torch.dtype
+    ) -> Tensor:
+        """Own rows of A X from own columns of X, with buffers that do not outlive this."""
+        context, agg, width = self.context, self.aggregation, graph.num_features
+        size = (structure.rows[context.rank], width)
+        x_Nf = self._own_columns(graph, dtype)
+        aggregated = torch.empty_like(x_Nf)
+        if x_Nf.shape[1]:
+            name, phase = "load/1/spmm", Phase.LOAD
+            self.stack._spmm(name, phase, 1, agg, x_Nf, aggregated, transpose=False)
+        if context.world_size == 1:
+            return aggregated
+        del x_Nf
+        once = Relayouts(forward=((width,),), backward=((),), x_rows=False, x_columns=True)
+        lone = Workspace(context.device, dtype)
+        held = torch.empty(size, device=context.device, dtype=dtype)
+        Relayout(context, structure.rows, once, lone).to_rows(aggregated, held, 1, Phase.LOAD)
+        return held
 
     def _features(
         self, graph: Graph, rows: tuple[int, int], columns: tuple[int, int], dtype: torch.dtype
@@ -279,20 +294,4 @@ class MixtureTrainer(PartitionTrainer):
             stop = min(start + _CHUNK, rows[1])
             part = np.ascontiguousarray(source[start:stop, columns[0] : columns[1]])
             held[start - rows[0] : stop - rows[0]] = self._tensor(part, dtype)
-        return held
-
-    def _aggregate_once(
-        self, x_Nf: Tensor, structure: MixtureStructure, width: int, dtype: torch.dtype
-    ) -> Tensor:
-        """Own rows of A X from own columns of X, with buffers that do not outlive this."""
-        context, lone = self.context, Workspace(self.context.device, dtype)
-        once = Relayouts(forward=((width,),), backward=((),), x_rows=False, x_columns=True)
-        own_rows = structure.rows[context.rank]
-        held = torch.empty((own_rows, width), device=context.device, dtype=dtype)
-        kept, self.stack.relayout = (
-            self.stack.relayout,
-            Relayout(context, structure.rows, once, lone),
-        )
-        self.stack._aggregate(held, held, self.aggregation, 1, Phase.LOAD, columns=x_Nf)
-        self.stack.relayout = kept
         return held
