@@ -260,9 +260,7 @@ class MixtureSteps(StackSteps):
         if shape.model.self_weight:
             self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, n, fan_out)
             if layer > 1:
-                self._gemm(
-                    f"{where}/self_input", "gemm_nt_add", phase, layer, n, fan_out, fan_in
-                )
+                self._gemm(f"{where}/self_input", "gemm_nt_add", phase, layer, n, fan_out, fan_in)
         if layer > 1:
             name = f"{where}/activation"
             self._elementwise(name, "relu_backward", phase, layer - 1, n, fan_in, 3)

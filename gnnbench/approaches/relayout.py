@@ -53,7 +53,8 @@ class Relayouts:
         epoch, which needs the rows. With `precompute` it does not aggregate at all. On one rank
         both layouts are the same matrix.
         """
-        pairs = [(shape.exchange_width(layer),) * 2 for layer in range(1, shape.num_layers + 1)]
+        layers = range(1, shape.num_layers + 1)
+        pairs: list[tuple[int, ...]] = [(shape.exchange_width(layer),) * 2 for layer in layers]
         forward, backward = list(pairs), list(pairs)
         x_columns = False
         if shape.orders[0] == "aggregate_first":

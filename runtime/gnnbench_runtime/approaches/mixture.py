@@ -43,18 +43,20 @@ class MixtureStack(Stack):
 
     def forward(
         self,
-        x: Tensor | None,
+        x: Tensor,
         aggregations: Sequence[Aggregation],
         *,
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,
         phase: Phase = Phase.FORWARD,
     ) -> Tensor:
-        """Return the logits of the own rows; see `Stack.forward`. `x` (n, d_0), if it is held."""
+        """Return the logits of the own rows; see `Stack.forward`.
+
+        `x` are the own rows of the features (n, d_0), or (n, 0) where nothing reads them.
+        """
         shape, self._aggregations = self.shape, aggregations
         hidden = x
         if counters is not None and shape.input_dropout > 0:
-            assert x is not None
             hidden = self._drop_inputs(x, row_ids[0], counters, phase)
         self._hidden = [hidden]
         for layer in range(1, shape.num_layers + 1):
@@ -98,7 +100,7 @@ class MixtureStack(Stack):
     def _layer(
         self,
         layer: int,
-        h_nF: Tensor | None,
+        h_nF: Tensor,
         agg: Aggregation,
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,
@@ -124,9 +126,7 @@ class MixtureStack(Stack):
                 y_nH.add_(bias)
         if shape.model.self_weight:
             own = value[f"self_weight_{layer}"]
-            self._mm(
-                f"{where}/self", "gemm_nn_add", phase, layer, h_nF, own, y_nH, accumulate=True
-            )
+            self._mm(f"{where}/self", "gemm_nn_add", phase, layer, h_nF, own, y_nH, accumulate=True)
         if layer < shape.num_layers:
             rate = shape.dropout if counters is not None else 0.0
             op = "relu_dropout" if rate > 0 else "relu"
@@ -177,6 +177,8 @@ class MixtureStack(Stack):
 class MixtureTrainer(PartitionTrainer):
     """One rank of full-graph training; steps, loss and accuracy are as in partition parallelism."""
 
+    stack: MixtureStack
+
     def __init__(self, context: RankContext, graph: Graph, structure: MixtureStructure) -> None:
         run = context.run
         knobs: MixtureKnobs = registry.approach(run.approach).knobs(run)
@@ -201,9 +203,7 @@ class MixtureTrainer(PartitionTrainer):
             self.shape, self.parameters, self.workspace, context.kernels, context.recorder
         )
         if context.world_size > 1:
-            self.stack.relayout = Relayout(
-                context, structure.rows, self.relayouts, self.workspace
-            )
+            self.stack.relayout = Relayout(context, structure.rows, self.relayouts, self.workspace)
         self._load_features(graph, own, structure, dtype)
 
     def _whole_graph(self, graph: Graph, dtype: torch.dtype) -> Aggregation:
@@ -253,7 +253,7 @@ class MixtureTrainer(PartitionTrainer):
         if relayouts.precomputed:
             # Before the rows of X are there: what this takes for a while shall not come on top.
             stack.aggregated_x = self._aggregate_once(graph, structure, dtype)
-        self.x = self._features(graph, mine, (0, width), dtype) if relayouts.x_rows else None
+        self.x = self._features(graph, mine, (0, width if relayouts.x_rows else 0), dtype)
         if relayouts.x_columns:
             stack.x_columns = self._own_columns(graph, dtype)
 
