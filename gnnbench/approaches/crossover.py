@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gnnbench import registry
 from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.layers import StackShape
-from gnnbench.approaches.mixture import precomputed
+from gnnbench.approaches.mixture import fixed_weights_reason, precomputed
 from gnnbench.approaches.relayout import Relayouts, even_split
 from gnnbench.errors import SpecError, Unsupported
 from gnnbench.graph.graph import Graph
@@ -105,6 +105,7 @@ def crossover(
     Raises:
         SpecError: a number of ranks below 2, a graph without features or classes, or a profile
             that knows nothing of METIS.
+        Unsupported: a model whose weights of aggregation are not fixed, or more parts than nodes.
     """
     if not graph.num_features or not graph.num_classes:
         found = f"{graph.num_features} features and {graph.num_classes} classes"
@@ -112,6 +113,9 @@ def crossover(
     counts = sorted(set(ranks))
     if not counts or counts[0] < 2:
         raise SpecError(f"ranks: found {list(ranks)}; allowed: numbers of at least 2")
+    reason = fixed_weights_reason(model.kind)
+    if reason:
+        raise Unsupported(reason)
     card = registry.model(model.kind)
     dims = card.dims(model, graph.num_features, graph.num_classes)
     shape = StackShape.of(card, model, dims, element_bytes, order)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gnnbench import registry
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.fullgraph import stack_shape
 from gnnbench.approaches.layers import Chain, LayerSizes, StackShape, StackSteps
@@ -87,6 +88,13 @@ def precomputed(shape: StackShape) -> StackShape:
     return replace(shape, orders=("aggregate_first", *shape.orders[1:]))
 
 
+def fixed_weights_reason(kind: str) -> str | None:
+    """Why a kind of model cannot be aggregated column by column, or None."""
+    if registry.model(kind).normalisation in ("symmetric", "mean"):
+        return None
+    return f"mixture aggregates with fixed weights (gcn, sage); those of {kind} depend on features"
+
+
 class _Peers:
     """Bytes to each peer in the two directions; ranks with equal shares share the work."""
 
@@ -150,7 +158,7 @@ class MixtureSteps(StackSteps):
         )
         return ((name, elements * s),)
 
-    def _pack(self, name: str, phase: Phase, layer: int, width: int, **facts: object) -> None:
+    def _regroup(self, name: str, phase: Phase, layer: int, width: int, **facts: Any) -> None:
         """Between whole rows and blocks of rows by owner of the columns, either way."""
         s, pieces = self.shape.element_bytes, min(self.world_size, width)
         self._compute(
@@ -175,7 +183,7 @@ class MixtureSteps(StackSteps):
             )
         )  # fmt: skip
 
-    def _aggregate(
+    def _by_columns(
         self, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...] = (),
     ) -> None:  # fmt: skip
         """Row layout to row layout: to columns, the local product, back to rows.
@@ -190,7 +198,7 @@ class MixtureSteps(StackSteps):
             return
         held = self.relayouts.forward if phase is Phase.FORWARD else self.relayouts.backward
         if len(held[layer - 1]) == 2:
-            self._pack("pack", phase, layer, width, allocates=self._buffer("packed", True))
+            self._regroup("pack", phase, layer, width, allocates=self._buffer("packed", True))
             sent = self.peers.to_columns(self.rank, width)
             columns = self._buffer("columns", False)
             self._all_to_all("to_columns", phase, layer, width, sent, columns)
@@ -203,7 +211,7 @@ class MixtureSteps(StackSteps):
         sent = self.peers.to_rows(self.rank, width)
         packed = self._buffer("packed", True)
         self._all_to_all("to_rows", phase, layer, width, sent, packed)
-        self._pack("unpack", phase, layer, width, allocates=out)
+        self._regroup("unpack", phase, layer, width, allocates=out)
 
     # -- passes ----------------------------------------------------------------------------------
 
@@ -222,7 +230,7 @@ class MixtureSteps(StackSteps):
         out = ((f"h{layer}", n * fan_out * s),)
         if shape.orders[layer - 1] == "aggregate_first":
             if layer > 1 or not self.relayouts.precomputed:
-                self._aggregate(phase, layer, fan_in, ((f"z{layer}", n * fan_in * s),))
+                self._by_columns(phase, layer, fan_in, ((f"z{layer}", n * fan_in * s),))
             self._gemm(
                 f"{where}/gemm", "gemm_nn_bias", phase, layer, n, fan_in, fan_out, allocates=out
             )
@@ -231,7 +239,7 @@ class MixtureSteps(StackSteps):
             self._gemm(
                 f"{where}/gemm", "gemm_nn", phase, layer, n, fan_in, fan_out, allocates=transformed
             )
-            self._aggregate(phase, layer, fan_out, out)
+            self._by_columns(phase, layer, fan_out, out)
             self._elementwise(f"{where}/bias", "bias", phase, layer, n, fan_out, 2)
         if shape.model.self_weight:
             self._gemm(f"{where}/self", "gemm_nn_add", phase, layer, n, fan_in, fan_out)
@@ -249,9 +257,9 @@ class MixtureSteps(StackSteps):
             self._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, n, fan_out)
             if layer > 1:
                 self._gemm(f"{where}/input", "gemm_nt", phase, layer, n, fan_out, fan_in)
-                self._aggregate(phase, layer, fan_in, grad)
+                self._by_columns(phase, layer, fan_in, grad)
         else:
-            self._aggregate(phase, layer, fan_out)
+            self._by_columns(phase, layer, fan_out)
             self._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, n, fan_out)
             if layer > 1:
                 self._gemm(
@@ -308,6 +316,10 @@ class Mixture(Approach):
                 f"{run.model.name!r}; allowed: false, or a model with input_dropout = 0"
             ]
         return []
+
+    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+        """Attention needs whole rows to weigh neighbours by; column slices have none."""
+        return fixed_weights_reason(run.model.kind)
 
     def structure(
         self, graph: GraphLike, run: RunSpec, cache: Path | None = None

@@ -17,7 +17,7 @@ from gnnbench.approaches.relayout import Relayouts, even_split
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.keys import fold
 from gnnbench.graph.transpose import is_symmetric, transposed
-from gnnbench.plan import Phase
+from gnnbench.plan import Kind, Phase
 from gnnbench_runtime.approaches.partition import PartitionTrainer
 from gnnbench_runtime.models.data import reopened, reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
@@ -72,7 +72,24 @@ class MixtureStack(Stack):
             self.kernels.dropout(x_nF, out, self.shape.input_dropout, fold(*counters, 0), ids)
         return out
 
-    def _aggregate(
+    def _product(
+        self, name: str, phase: Phase, layer: int, agg: Aggregation, x: Tensor, out: Tensor,
+        *, transpose: bool,
+    ) -> None:  # fmt: skip
+        """Fill out with A x over all vertices, or with the transpose of A times x."""
+        rows, width, nonzeros = agg.rows, x.shape[1], agg.nonzeros
+        size = 8 * (rows + 1) + 4 * nonzeros
+        size += (min(rows, nonzeros) + rows) * width * x.element_size()
+        pattern, scales = (agg.indptr, agg.indices), (agg.row_scale, agg.col_scale)
+        if transpose:
+            pattern, scales = (agg.indptr_t, agg.indices_t), scales[::-1]
+        with self._step(name, Kind.SPMM, "spmm", phase, layer, size, 2 * nonzeros * width):
+            self.kernels.spmm(
+                *pattern, x, out, row_scale=scales[0], col_scale=scales[1],
+                self_scale=agg.self_scale,
+            )  # fmt: skip
+
+    def _by_columns(
         self,
         x_nF: Tensor,
         out_nF: Tensor,
@@ -88,13 +105,13 @@ class MixtureStack(Stack):
         """
         transpose, name = phase == Phase.BACKWARD, f"{phase}/{layer}/spmm"
         if self.relayout is None:
-            self._spmm(name, phase, layer, agg, x_nF, out_nF, transpose=transpose)
+            self._product(name, phase, layer, agg, x_nF, out_nF, transpose=transpose)
             return
         if columns is None:
             columns = self.relayout.to_columns(x_nF, layer, phase)
         aggregated = self.relayout.aggregated(out_nF.shape[1])
         if columns.shape[1]:
-            self._spmm(name, phase, layer, agg, columns, aggregated, transpose=transpose)
+            self._product(name, phase, layer, agg, columns, aggregated, transpose=transpose)
         self.relayout.to_rows(aggregated, out_nF, layer, phase)
 
     def _layer(
@@ -116,12 +133,12 @@ class MixtureStack(Stack):
             else:
                 z_nF = self.workspace.get(f"z{layer}", n, fan_in)
                 held = self.x_columns if layer == 1 else None
-                self._aggregate(h_nF, z_nF, agg, layer, phase, columns=held)
+                self._by_columns(h_nF, z_nF, agg, layer, phase, columns=held)
             self._mm(f"{where}/gemm", "gemm_nn_bias", phase, layer, z_nF, weight, y_nH, add=bias)
         else:
             t_nH = self.workspace.get(f"t{layer}", n, fan_out)
             self._mm(f"{where}/gemm", "gemm_nn", phase, layer, h_nF, weight, t_nH)
-            self._aggregate(t_nH, y_nH, agg, layer, phase)
+            self._by_columns(t_nH, y_nH, agg, layer, phase)
             with self._elementwise(f"{where}/bias", "bias", phase, layer, y_nH, 2):
                 y_nH.add_(bias)
         if shape.model.self_weight:
@@ -152,10 +169,10 @@ class MixtureStack(Stack):
             if g_nF is not None:
                 # Z is not needed again: its buffer takes dZ.
                 self._mm(f"{where}/input", "gemm_nt", phase, layer, g_nH, weight.t(), z_nF)
-                self._aggregate(z_nF, g_nF, agg, layer, phase)
+                self._by_columns(z_nF, g_nF, agg, layer, phase)
         else:
             t_nH = self.workspace.get(f"t{layer}", n, fan_out)
-            self._aggregate(g_nH, t_nH, agg, layer, phase)
+            self._by_columns(g_nH, t_nH, agg, layer, phase)
             self._mm(f"{where}/weight", "gemm_tn", phase, layer, h_nF.t(), t_nH, weight_grad)
             if g_nF is not None:
                 self._mm(f"{where}/input", "gemm_nt", phase, layer, t_nH, weight.t(), g_nF)
@@ -242,6 +259,10 @@ class MixtureTrainer(PartitionTrainer):
         }
         self.train_rows = self.masks["train"].nonzero().squeeze(1)
 
+    def all_reduce(self) -> None:
+        """Sum gradients and loss over ranks, in one collective."""
+        self.context.comm.all_reduce(self.parameters.flat_grad, "sync/gradients", Phase.SYNC)
+
     # -- features --------------------------------------------------------------------------------
 
     def _load_features(
@@ -273,7 +294,7 @@ class MixtureTrainer(PartitionTrainer):
         aggregated = torch.empty_like(x_Nf)
         if x_Nf.shape[1]:
             name, phase = "load/1/spmm", Phase.LOAD
-            self.stack._spmm(name, phase, 1, agg, x_Nf, aggregated, transpose=False)
+            self.stack._product(name, phase, 1, agg, x_Nf, aggregated, transpose=False)
         if context.world_size == 1:
             return aggregated
         del x_Nf
