@@ -80,12 +80,14 @@ class MixtureStack(Stack):
         rows, width, nonzeros = agg.rows, x.shape[1], agg.nonzeros
         size = 8 * (rows + 1) + 4 * nonzeros
         size += (min(rows, nonzeros) + rows) * width * x.element_size()
-        pattern, scales = (agg.indptr, agg.indices), (agg.row_scale, agg.col_scale)
-        if transpose:
-            pattern, scales = (agg.indptr_t, agg.indices_t), scales[::-1]
+        sides = [
+            (agg.indptr, agg.indices, agg.row_scale),
+            (agg.indptr_t, agg.indices_t, agg.col_scale),
+        ]
+        (indptr, indices, row_scale), (_, _, col_scale) = reversed(sides) if transpose else sides
         with self._step(name, Kind.SPMM, "spmm", phase, layer, size, 2 * nonzeros * width):
             self.kernels.spmm(
-                *pattern, x, out, row_scale=scales[0], col_scale=scales[1],
+                indptr, indices, x, out, row_scale=row_scale, col_scale=col_scale,
                 self_scale=agg.self_scale,
             )  # fmt: skip
 
