@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 APPROACHES = {
     "single": "gnnbench.approaches.single:APPROACH",
     "partition": "gnnbench.approaches.partition:APPROACH",
+    "mixture": "gnnbench.approaches.mixture:APPROACH",
     "sampled": "gnnbench.approaches.sampled:APPROACH",
     "bns": "gnnbench.approaches.bns:APPROACH",
     "pipegcn": "gnnbench.approaches.pipegcn:APPROACH",

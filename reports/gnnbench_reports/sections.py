@@ -16,7 +16,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("errors", "How good the predictions are", ("errors", "parity")),
     ("scaling", "Scaling", ("scaling", "scaling_points")),
     ("phases", "Where the time goes", ("phases",)),
-    ("bytes", "Bytes sent", ("collectives", "volumes", "volume")),
+    ("bytes", "Bytes sent", ("collectives", "volumes", "volume", "crossover")),
     ("memory", "Memory", ("memory", "memory_table")),
     ("order", "Which approach is fastest", ("order",)),
     ("accuracy", "Accuracy", ("accuracy",)),

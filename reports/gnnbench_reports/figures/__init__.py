@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
     from gnnbench_reports.study import Study
 
-NAMES = ("scaling", "phases", "volume", "collectives", "memory", "parity", "accuracy")
+NAMES = (
+    "scaling",
+    "phases",
+    "volume",
+    "crossover",
+    "collectives",
+    "memory",
+    "parity",
+    "accuracy",
+)
 
 
 class FigureModule(Protocol):

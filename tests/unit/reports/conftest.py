@@ -71,6 +71,8 @@ class Fabricator:
         found = {"all_reduce/sync": 92_231 * 8 * (run.ranks - 1)}
         if run.approach == "partition":
             found |= {"all_to_all/forward": halo * 2, "all_to_all/backward": halo}
+        if run.approach == "mixture":
+            found |= {"all_to_all/forward": unit, "all_to_all/backward": unit // 2}
         if run.approach == "sampled":
             found |= {"all_to_all/fetch": halo * 9}
         return found

@@ -23,6 +23,8 @@ HOSTILE = "<script>alert(1)</script>--><img src=x onerror=alert(2)>$\\bad{$\x00\
 
 def small(fabricator: Any) -> Any:
     fabricator.whole_suite(graphs=("cora",), models=("gcn",), predicted=(1, 2, 4), repeats=2)
+    for ranks in (2, 4):
+        fabricator.prediction(fabricator.spec("cora", "gcn", "mixture", ranks))
     return fabricator.results
 
 

@@ -1,0 +1,181 @@
+"""Partition parallelism or the mixture: at which number of ranks does the mixture move fewer bytes?
+
+Per unit of width and vertex, partition parallelism moves S/N, which grows with the ranks as fast as
+the graph is hard to cut; the mixture moves 2(P-1)/P, never more than 2. Each has reductions of its
+own in the first layer, so whole epochs are compared (fullgraph section 15). The all-reduce of the
+weights is the same in both and is told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gnnbench import registry
+from gnnbench.approaches.base import GraphLike
+from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.mixture import fixed_weights_reason, precomputed
+from gnnbench.approaches.relayout import Relayouts, even_split
+from gnnbench.errors import SpecError, Unsupported
+from gnnbench.graph.graph import Graph
+from gnnbench.graph.profile import GraphProfile
+from gnnbench.plan import all_reduce_bytes
+from gnnbench.spec import ModelSpec
+
+DEFAULT_RANKS = (2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossoverPoint:
+    """Both approaches on one number of ranks; bytes per epoch, sent by all ranks together.
+
+    halo_per_node       S/N of the partition
+    relayout_per_node   2(P-1)/P of the mixture, the same measure
+    *_bytes             features and gradients, with the first layer's own reductions
+    *_precomputed_bytes the same with the first layer aggregated once and for all in both
+    weights_bytes       the gradient all-reduce, in each of them
+    basis               what S rests on
+    """
+
+    ranks: int
+    halo_per_node: float
+    relayout_per_node: float
+    partition_bytes: int
+    mixture_bytes: int
+    partition_precomputed_bytes: int
+    mixture_precomputed_bytes: int
+    weights_bytes: int
+    basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossover:
+    """A curve of points, rising in ranks, and where the mixture first moves fewer bytes.
+
+    The `first_*` are numbers of ranks among those asked for, None where there is none: per unit of
+    width (section 15's table), of a whole epoch, and of a whole epoch with precomputation.
+    """
+
+    graph: str
+    model: str
+    dims: tuple[int, ...]
+    orders: tuple[str, ...]
+    orders_precomputed: tuple[str, ...]
+    points: tuple[CrossoverPoint, ...]
+
+    @property
+    def first_per_width(self) -> int | None:
+        return self._first(lambda p: p.relayout_per_node < p.halo_per_node)
+
+    @property
+    def first_epoch(self) -> int | None:
+        return self._first(lambda p: p.mixture_bytes < p.partition_bytes)
+
+    @property
+    def first_precomputed(self) -> int | None:
+        return self._first(lambda p: p.mixture_precomputed_bytes < p.partition_precomputed_bytes)
+
+    def _first(self, fewer: Callable[[CrossoverPoint], bool]) -> int | None:
+        return next((point.ranks for point in self.points if fewer(point)), None)
+
+
+def crossover(
+    graph: GraphLike,
+    model: ModelSpec,
+    ranks: Sequence[int] = DEFAULT_RANKS,
+    *,
+    order: str = "min_width",
+    objective: str = "vol",
+    element_bytes: int = 4,
+    seed: int = 0,
+    done: Callable[[int], None] = lambda ranks: None,
+) -> Crossover:
+    """Count both approaches' bytes on each number of ranks.
+
+    Args:
+        graph: a graph, which is partitioned for every number of ranks, or a profile's halo curve.
+        model: kind, hidden width and layers; input dropout takes the mixture's first reduction.
+        ranks: numbers of ranks, each at least 2.
+        order: the policy of product orders, as the approaches' knob.
+        objective: what METIS minimises, "vol" or "cut".
+        element_bytes: s.
+        seed: of the partitioner.
+        done: called after each number of ranks.
+
+    Raises:
+        SpecError: a number of ranks below 2, a graph without features or classes, or a profile
+            that knows nothing of METIS.
+        Unsupported: a model whose weights of aggregation are not fixed, or more parts than nodes.
+    """
+    if not graph.num_features or not graph.num_classes:
+        found = f"{graph.num_features} features and {graph.num_classes} classes"
+        raise SpecError(f"graph {graph.name}: found {found}; both must be known to count widths")
+    counts = sorted(set(ranks))
+    if not counts or counts[0] < 2:
+        raise SpecError(f"ranks: found {list(ranks)}; allowed: numbers of at least 2")
+    reason = fixed_weights_reason(model.kind)
+    if reason:
+        raise Unsupported(reason)
+    card = registry.model(model.kind)
+    dims = card.dims(model, graph.num_features, graph.num_classes)
+    shape = StackShape.of(card, model, dims, element_bytes, order)
+    points = []
+    for count, copies, basis in _halos(graph, counts, objective, seed):
+        points.append(_point(graph.num_nodes, shape, count, copies, basis))
+        done(count)
+    return Crossover(
+        graph=graph.name,
+        model=model.kind,
+        dims=dims,
+        orders=shape.orders,
+        orders_precomputed=precomputed(shape).orders,
+        points=tuple(points),
+    )
+
+
+def _halos(
+    graph: GraphLike, ranks: Sequence[int], objective: str, seed: int
+) -> Iterator[tuple[int, int, str]]:
+    """Ranks, total halo copies S, and what S rests on."""
+    for count in ranks:
+        if isinstance(graph, GraphProfile):
+            point, basis = graph.expected_halo(count, f"metis-{objective}")
+            yield count, round(point.halo_per_node * graph.num_nodes), basis
+        else:
+            yield count, _copies(graph, count, objective, seed), "counted on the real graph"
+
+
+def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
+    from gnnbench.graph.halo import halo_counts
+    from gnnbench.graph.partition import partition
+
+    if parts > graph.num_nodes:
+        raise Unsupported(
+            f"graph {graph.name}: {graph.num_nodes} vertices cannot make {parts} partitions; "
+            "give fewer --ranks"
+        )
+    owners = partition(graph, parts, "metis", objective=objective, seed=seed)
+    return int(halo_counts(graph, owners, parts)[0].sum())
+
+
+def _point(
+    num_nodes: int, shape: StackShape, ranks: int, copies: int, basis: str
+) -> CrossoverPoint:
+    s, once = shape.element_bytes, precomputed(shape)
+    rows = even_split(num_nodes, ranks)
+    # FG-14; precomputed, the first layer's exchange falls away, and no gradient came back from it.
+    widths = shape.forward_widths() + shape.backward_widths()
+    widths_once = once.forward_widths() + once.backward_widths() - once.dims[0]
+    mixture = Relayouts.of(shape, ranks=ranks, precompute=False)
+    mixture_once = Relayouts.of(once, ranks=ranks, precompute=True)
+    return CrossoverPoint(
+        ranks=ranks,
+        halo_per_node=copies / num_nodes,
+        relayout_per_node=2 * (ranks - 1) / ranks,
+        partition_bytes=s * copies * widths,
+        mixture_bytes=s * mixture.epoch_elements(rows),
+        partition_precomputed_bytes=s * copies * widths_once,
+        mixture_precomputed_bytes=s * mixture_once.epoch_elements(rows),
+        weights_bytes=ranks * all_reduce_bytes((shape.num_parameters + 1) * s, ranks),
+        basis=basis,
+    )

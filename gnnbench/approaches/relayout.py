@@ -1,0 +1,85 @@
+"""Re-laying out a matrix between row slices and column slices: who holds what, and its volume.
+
+An N x F matrix lies in rows (rank i holds n_i x F) or in columns (rank i holds N x f_i). Going from
+one to the other moves everything but the block that a rank has in both: N F - sum_i n_i f_i
+elements, whatever the direction (fullgraph section 9, FG-18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gnnbench.approaches.layers import StackShape
+
+
+def even_split(total: int, parts: int) -> tuple[int, ...]:
+    """Deal `total` out in shares that differ by at most one, the larger ones first (FG-21)."""
+    share, left = divmod(total, parts)
+    return (share + 1,) * left + (share,) * (parts - left)
+
+
+def relayout_elements(rows: Sequence[int], columns: Sequence[int]) -> int:
+    """Elements that all ranks together send in one re-layout.
+
+    Args:
+        rows: n_i of every rank.
+        columns: f_i of every rank.
+    """
+    own = sum(n * f for n, f in zip(rows, columns, strict=True))
+    return sum(rows) * sum(columns) - own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relayouts:
+    """Which re-layouts an epoch of the mixture takes.
+
+    forward, backward   per layer, the widths of its re-layouts, in order: none, (w,) or (w, w)
+    x_rows, x_columns   in which layouts the input features are held
+    """
+
+    forward: tuple[tuple[int, ...], ...]
+    backward: tuple[tuple[int, ...], ...]
+    x_rows: bool
+    x_columns: bool
+
+    @classmethod
+    def of(cls, shape: StackShape, *, ranks: int, precompute: bool) -> Relayouts:
+        """Work out the table of fullgraph section 9 for a model.
+
+        Every aggregation takes its input to columns and its output back to rows, at the width w_l,
+        and so does its gradient. The first layer takes less when it aggregates first: its input has
+        no gradient and can be held in columns from the start, unless it is dropped out anew every
+        epoch, which needs the rows. With `precompute` it does not aggregate at all. On one rank
+        both layouts are the same matrix.
+        """
+        layers = range(1, shape.num_layers + 1)
+        pairs: list[tuple[int, ...]] = [(shape.exchange_width(layer),) * 2 for layer in layers]
+        forward, backward = list(pairs), list(pairs)
+        x_columns = False
+        if shape.orders[0] == "aggregate_first":
+            backward[0] = ()
+            x_columns = not precompute and shape.input_dropout == 0 and ranks > 1
+            if precompute:
+                forward[0] = ()
+            elif x_columns:
+                forward[0] = (shape.dims[0],)
+        x_rows = shape.model.self_weight or not (precompute or x_columns)
+        return cls(
+            forward=tuple(forward), backward=tuple(backward), x_rows=x_rows, x_columns=x_columns
+        )
+
+    @property
+    def precomputed(self) -> bool:
+        """Whether the first layer's aggregation is kept from before training."""
+        return not self.forward[0]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of every re-layout of an epoch."""
+        return tuple(w for layer in (*self.forward, *self.backward) for w in layer)
+
+    def epoch_elements(self, rows: Sequence[int]) -> int:
+        """Elements sent by all ranks in one epoch with columns split evenly (FG-19)."""
+        parts = len(rows)
+        return sum(relayout_elements(rows, even_split(width, parts)) for width in self.widths)

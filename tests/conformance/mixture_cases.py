@@ -1,0 +1,86 @@
+"""What ranks do in tests of `mixture`; runs inside `pool` processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cases
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gnnbench.approaches.mixture import Mixture, MixtureStructure
+from gnnbench.approaches.relayout import Relayouts
+from gnnbench.graph.graph import Graph
+from gnnbench.plan import Phase
+from gnnbench.spec import RunSpec
+from gnnbench_runtime.comm import Comm
+from gnnbench_runtime.kernels import backend
+from gnnbench_runtime.models.relayout import Relayout
+from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.recorder import Recorder
+
+
+def train(
+    rank: int, world_size: int, graph: Graph, run: RunSpec, rows: Any = None, epochs: int = 5
+) -> dict[str, Any]:
+    """`cases.train_full`, with the vertices dealt out in these numbers."""
+    if rows is None:
+        return cases.train_full(rank, world_size, graph, run, None, epochs)
+
+    def dealt(self: Any, graph: Graph, run: RunSpec, cache: Path | None = None) -> Any:
+        return MixtureStructure.of_rows(graph, rows)
+
+    with mock.patch.object(Mixture, "structure", dealt):
+        return cases.train_full(rank, world_size, graph, run, None, epochs)
+
+
+def there_and_back(
+    rank: int, world_size: int, rows: list[int], width: int
+) -> tuple[Any, Any, Any, int]:
+    """Re-lay a matrix out to columns and back; returns own rows, columns, own rows, bytes sent."""
+    device = torch.device("cpu")
+    recorder = Recorder(device)
+    context = RankContext(
+        run=None, rank=rank, world_size=world_size, device=device, recorder=recorder,
+        comm=Comm(recorder, rank=rank, world_size=world_size, device=device),
+        kernels=backend(device, 1), cache=Path("."),
+    )  # fmt: skip
+    both = Relayouts(forward=((width, width),), backward=((),), x_rows=True, x_columns=False)
+    workspace = Workspace(device, torch.float64)
+    relayout = Relayout(context, rows, both, workspace)
+    generator = torch.Generator().manual_seed(rank)
+    mine = torch.randn((rows[rank], width), generator=generator, dtype=torch.float64)
+    recorder.epoch_begin(0)
+    columns = relayout.to_columns(mine, 1, Phase.FORWARD)
+    relayout.aggregated(width).copy_(columns)
+    back = torch.full_like(mine, torch.nan)
+    relayout.to_rows(relayout.aggregated(width), back, 1, Phase.FORWARD)
+    sent = sum(recorder.epoch_end().values())
+    return mine.numpy(), columns.numpy().copy(), back.numpy(), sent
+
+
+class Shapes(TorchDispatchMode):
+    """Keep the shape of every matrix of floats that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                self.seen.add(tuple(tensor.shape))
+        return out
+
+
+def shapes_of_an_epoch(rank: int, world_size: int, graph: Graph, run: RunSpec) -> set[Any]:
+    """Every shape of a floating-point tensor made while loading and in one epoch."""
+    with Shapes() as shapes:
+        trainer, _, _ = cases.make_trainer(rank, world_size, run, graph)
+        trainer.train_epoch(0)
+        trainer.evaluate()
+    return shapes.seen
