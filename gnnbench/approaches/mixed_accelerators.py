@@ -14,6 +14,7 @@ gnnbench, not of the paper.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class MixedStructure:
         """First column and end of each sparse rank's slice of a tensor."""
         count = self.sparse_ranks
         edges = [i * width // count for i in range(count + 1)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(pairwise(edges))
 
     def widest_slice(self, widths: tuple[int, ...], rank: int) -> int:
         return max(end - first for first, end in (self.columns(w)[rank] for w in widths))
@@ -328,7 +329,7 @@ class _RankPlan:
                     cut,
                     self.owners[chunk],
                     send=True,
-                )  # fmt: skip
+                )
             )
 
     _last_returned = ""
@@ -413,7 +414,7 @@ class _RankPlan:
                     cut,
                     peer,
                     send=False,
-                )  # fmt: skip
+                )
             )
             self._copy(f"{phase}/{layer}/unpack/{place}", phase, layer, rows, cut)
 
@@ -431,7 +432,7 @@ class _RankPlan:
                     cut,
                     peer,
                     send=True,
-                )  # fmt: skip
+                )
             )
 
     def _slices(self, width: int) -> list[tuple[int, int]]:
