@@ -114,3 +114,25 @@ def test_large_chunks_do_not_block_each_other(folder: Path) -> None:
     )
     results = pool(4, folder / "4").run("cases:train_full", graph, run, None, 1)
     assert abs(results[0]["loss"] - single["loss"]) <= 1e-9
+
+
+def test_sparse_and_dense_ranks_overlap(folder: Path) -> None:
+    """A chunk is back, updated, before the sparse rank has begun the layer's last one.
+
+    Both times are of one rank's clock. Chunks are larger than what sockets hold, so that a sparse
+    rank cannot run ahead of a dense rank that does not take them.
+    """
+    graph = random_graph(6000, 40_000, width=256)
+    model = {"kind": "gcn", "hidden": 256, "layers": 2}
+    run = cases.make_run("mixed-accelerators", 2, model, {"chunks": 8})
+    sparse, _ = pool(2, folder / "2").run("cases:train_full", graph, run, None, 3)
+    ahead = []
+    for epoch in (1, 2):
+        rows = {r.name: r for r in sparse["ledger"] if r.epoch == epoch and r.phase != "evaluate"}
+        last = rows["forward/1/spmm/7"]
+        ahead += [
+            rows[f"forward/1/return/{chunk}"].start_s + rows[f"forward/1/return/{chunk}"].duration_s
+            < last.start_s
+            for chunk in range(7)
+        ]
+    assert any(ahead)
