@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 APPROACHES = {
     "single": "gnnbench.approaches.single:APPROACH",
+    "mixed-accelerators": "gnnbench.approaches.mixed_accelerators:APPROACH",
     "partition": "gnnbench.approaches.partition:APPROACH",
     "mixture": "gnnbench.approaches.mixture:APPROACH",
     "sampled": "gnnbench.approaches.sampled:APPROACH",

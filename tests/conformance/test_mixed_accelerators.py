@@ -1,0 +1,138 @@
+"""Sparse and dense ranks in a pipeline equal a single device and perform their plan.
+
+FG-1..9, FG-11, FG-12.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the runtime extra")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import cases
+from pool import close_all, pool
+from test_exactness import check_equal, random_graph
+from test_worlds import performed, planned
+
+from gnnbench import registry
+from gnnbench.approaches.base import Layout
+from gnnbench.approaches.fullgraph import stack_shape
+from gnnbench.approaches.mixed_accelerators import exchanged_bytes
+from gnnbench.graph.graph import from_edges
+from gnnbench.plan import Kind
+
+pytestmark = pytest.mark.distributed
+
+MODELS = [
+    {"kind": "gcn", "hidden": 8, "layers": 1},
+    {"kind": "gcn", "hidden": 8, "layers": 2},
+    {"kind": "gcn", "hidden": 5, "layers": 4, "dropout": 0.5},
+]
+SPLITS = [(2, 1), (3, 1), (3, 2), (4, 2), (4, 3)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pools():
+    yield
+    close_all()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pools")
+
+
+@pytest.mark.parametrize(("world_size", "sparse"), SPLITS)
+@pytest.mark.parametrize("node_order", ["natural", "degree", "johnson"])
+def test_it_equals_single_and_performs_its_plan(
+    world_size: int, sparse: int, node_order: str, folder: Path
+) -> None:
+    """Every split, order and number of chunks; directed too, where the transpose differs."""
+    ranks = pool(world_size, folder / str(world_size))
+    for number, model in enumerate(MODELS):
+        graph = random_graph(undirected=number == 1)
+        single = cases.train_full(
+            0, 1, graph, cases.make_run("single", 1, model, {"order": "aggregate_first"}), None, 3
+        )
+        # 64 chunks of 40 rows are 40 chunks of one row.
+        for chunks in (5, 64) if number == 1 else (3,):
+            knobs = {"sparse_ranks": sparse, "chunks": chunks, "node_order": node_order}
+            run = cases.make_run("mixed-accelerators", world_size, model, knobs)
+            approach = registry.approach("mixed-accelerators")
+            structure = approach.structure(graph, run)
+            plan = approach.plan(
+                graph, run, structure, Layout(world_size=world_size, ranks_per_host=world_size)
+            )
+            plan.validate()
+            results = ranks.run("cases:train_full", graph, run, None, 3)
+            what = f"{model}, {chunks} chunks"
+            check_equal(results, single, what)
+            for rank, got in enumerate(results):
+                assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, rank), what
+            closed = exchanged_bytes(stack_shape(graph, run, "aggregate_first"), graph.num_nodes)
+            moved = plan.sent_bytes()
+            assert sum(b for (kind, _), b in moved.items() if kind == Kind.SEND) == closed, what
+            counted = sum(
+                b for got in results for k, b in got["sent"].items() if k.startswith("send/")
+            )
+            assert counted == closed, what
+
+
+def test_a_width_below_the_number_of_sparse_ranks_is_exact(folder: Path) -> None:
+    """FG-7: hidden width 2 on 3 sparse ranks; one of them has no column at times."""
+    graph, model = random_graph(width=2), {"kind": "gcn", "hidden": 2, "layers": 2}
+    single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
+    run = cases.make_run("mixed-accelerators", 4, model, {"sparse_ranks": 3})
+    check_equal(pool(4, folder / "4").run("cases:train_full", graph, run), single, "width 2")
+
+
+def test_fewer_nodes_than_dense_ranks_is_exact(folder: Path) -> None:
+    """FG-7: two vertices, three dense ranks, no edge."""
+    graph = from_edges(
+        "pair", np.array([], np.int64), np.array([], np.int64), 2,
+        features=np.eye(2, dtype=np.float32), labels=np.array([0, 1]), num_classes=2,
+        train_mask=np.array([True, False]), test_mask=np.array([False, True]),
+    )  # fmt: skip
+    model = {"kind": "gcn", "hidden": 3, "layers": 2}
+    single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
+    run = cases.make_run("mixed-accelerators", 4, model, {"sparse_ranks": 1})
+    check_equal(pool(4, folder / "4").run("cases:train_full", graph, run), single, "two nodes")
+
+
+def test_large_chunks_do_not_block_each_other(folder: Path) -> None:
+    """Messages far beyond what sockets buffer, both ways at once: the ranks still finish."""
+    graph = random_graph(3000, 9000, width=300)
+    model = {"kind": "gcn", "hidden": 300, "layers": 3}
+    run = cases.make_run("mixed-accelerators", 4, model, {"sparse_ranks": 2, "chunks": 3})
+    single = cases.train_full(
+        0, 1, graph, cases.make_run("single", 1, model, {"order": "aggregate_first"}), None, 1
+    )
+    results = pool(4, folder / "4").run("cases:train_full", graph, run, None, 1)
+    assert abs(results[0]["loss"] - single["loss"]) <= 1e-9
+
+
+def test_sparse_and_dense_ranks_overlap(folder: Path) -> None:
+    """A chunk is back, updated, before the sparse rank has begun the layer's last one.
+
+    Both times are of one rank's clock. Chunks are larger than what sockets hold, so that a sparse
+    rank cannot run ahead of a dense rank that does not take them.
+    """
+    graph = random_graph(6000, 40_000, width=256)
+    model = {"kind": "gcn", "hidden": 256, "layers": 2}
+    run = cases.make_run("mixed-accelerators", 2, model, {"chunks": 8})
+    sparse, _ = pool(2, folder / "2").run("cases:train_full", graph, run, None, 3)
+    ahead = []
+    for epoch in (1, 2):
+        rows = {r.name: r for r in sparse["ledger"] if r.epoch == epoch and r.phase != "evaluate"}
+        last = rows["forward/1/spmm/7"]
+        ahead += [
+            rows[f"forward/1/return/{chunk}"].start_s + rows[f"forward/1/return/{chunk}"].duration_s
+            < last.start_s
+            for chunk in range(7)
+        ]
+    assert any(ahead)
