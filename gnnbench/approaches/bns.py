@@ -70,6 +70,11 @@ class Bns(Partition):
     exact = False
     runtime = "gnnbench_runtime.approaches.bns:BnsTrainer"
     knobs_type = BnsKnobs
+    attention = False  # its exchange hands on rows of a layer's input, not of transformed rows
+
+    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+        """Any number of ranks; it has none of `partition`'s knobs that need a rule."""
+        return None
     max_steps = 60_000
     max_rows = 20_000_000
 

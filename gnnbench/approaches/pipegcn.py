@@ -162,6 +162,11 @@ class PipeGcn(Partition):
     exact = False
     runtime = "gnnbench_runtime.approaches.pipegcn:PipeTrainer"
     knobs_type = PipeKnobs
+    attention = False  # its exchange hands on rows of a layer's input, not of transformed rows
+
+    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+        """Any number of ranks; it has none of `partition`'s knobs that need a rule."""
+        return None
 
     def problems(self, run: RunSpec) -> list[str]:
         """There is nothing to smooth without staleness."""

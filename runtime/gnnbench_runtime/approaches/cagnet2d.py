@@ -104,7 +104,7 @@ class SquareStack(Stack):
             self.row.broadcast(block, t, f"{where}/row_broadcast/{t}", phase, layer=layer)
         return block
 
-    def _sparse(
+    def _sparse_stage(
         self, where: str, phase: Phase, layer: int, x_nF: Tensor, out_nF: Tensor, transpose: bool
     ) -> None:
         grid, held, n = self.grid, self.block, self.rows
@@ -208,12 +208,12 @@ class SquareStack(Stack):
         y_nH = self.workspace.get(f"h{layer}", self.rows, self._width(layer))
         if shape.orders[layer - 1] == "aggregate_first":
             z_nF = self.workspace.get(f"z{layer}", *h_nF.shape)
-            self._sparse(where, phase, layer, h_nF, z_nF, transpose=False)
+            self._sparse_stage(where, phase, layer, h_nF, z_nF, transpose=False)
             self._dense(f"{where}/gemm", phase, layer, "gemm_nn_bias", z_nF, weight, y_nH, add=bias)
         else:
             t_nH = self.workspace.get(f"t{layer}", *y_nH.shape)
             self._dense(f"{where}/gemm", phase, layer, "gemm_nn", h_nF, weight, t_nH)
-            self._sparse(where, phase, layer, t_nH, y_nH, transpose=False)
+            self._sparse_stage(where, phase, layer, t_nH, y_nH, transpose=False)
             with self._elementwise(f"{where}/bias", "bias", phase, layer, y_nH, 2):
                 y_nH.add_(bias)
         if shape.model.self_weight:
@@ -286,10 +286,10 @@ class SquareStack(Stack):
             d_nF = get(f"d{layer}", n, fan_in) if layer > 1 else None
             self._dense_backward(f"{where}/weight", layer, z_nF, g_nH, name, d_nF)
             if d_nF is not None and below is not None:
-                self._sparse(where, phase, layer, d_nF, below, transpose=True)
+                self._sparse_stage(where, phase, layer, d_nF, below, transpose=True)
         else:
             t_nH = get(f"t{layer}", n, fan_out)
-            self._sparse(where, phase, layer, g_nH, t_nH, transpose=True)
+            self._sparse_stage(where, phase, layer, g_nH, t_nH, transpose=True)
             self._dense_backward(f"{where}/weight", layer, h_nF, t_nH, name, below)
         if shape.model.self_weight:
             self._dense_backward(
