@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from math import floor
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.bns import profile_cut
 from gnnbench.approaches.partition import PartitionStructure
 from gnnbench.graph.boundary import (
     Boundary,
@@ -20,9 +22,12 @@ from gnnbench.graph.boundary import (
     drawn_rows,
     halo_edges,
 )
+from gnnbench.graph.generators import generate
 from gnnbench.graph.graph import Graph, from_edges
 from gnnbench.graph.halo import halo_structure
+from gnnbench.graph.partition import partition
 from gnnbench.graph.profile import GraphProfile, HaloPoint, load_profile
+from gnnbench.graph.profile import profile as measure
 from gnnbench.plan import Kind, Phase, Plan
 from gnnbench.spec import RunSpec
 
@@ -161,6 +166,10 @@ def test_pairs_that_are_never_drawn_are_told(path_graph: Graph, make_run: MakeRu
     """Owners 0 0 | 1 1 1 of a path: both boundaries are one row, and half a row is none."""
     notes = plan_of(path_graph, make_run("bns", 2, rate=0.5), [0, 0, 1, 1, 1]).notes
     assert (notes["pairs_never_drawn"], notes["rows_never_drawn"]) == (2, 2)
+    assert (
+        "2 pairs of ranks, 2 rows, are too small"
+        in plan_of(path_graph, make_run("bns", 2, rate=0.5), [0, 0, 1, 1, 1]).basis
+    )
     notes = plan_of(path_graph, make_run("bns", 2, rate=1.0), [0, 0, 1, 1, 1]).notes
     assert (notes["pairs_never_drawn"], notes["rows_never_drawn"]) == (0, 0)
 
@@ -209,7 +218,8 @@ def test_a_profile_gives_the_closed_form_in_bytes(make_run: MakeRun, parts: int)
 def test_a_profile_thins_the_cut_and_nothing_else(make_run: MakeRun) -> None:
     """1,000 nodes, 10,000 edges, half of them cut, halo 0.8 per node: 6.25 edges a halo row."""
     profile = GraphProfile(
-        name="p", source="test", status="measured", num_nodes=1000, num_edges=10_000, num_train=100, num_features=8, num_classes=4,
+        name="p", source="test", status="measured", num_nodes=1000, num_edges=10_000,
+        num_train=100, num_features=8, num_classes=4,
         halo=(HaloPoint(parts=2, method="metis-vol", halo_per_node=0.8, cut_fraction=0.5),),
         degree_values=(10.0,), degree_counts=(1000,),
     )  # fmt: skip
@@ -223,6 +233,37 @@ def test_a_profile_thins_the_cut_and_nothing_else(make_run: MakeRun) -> None:
         entries[rate] = sum(s.nonzeros for s in spmm)
         assert "6.25 edges per halo row" in plan.basis
     assert entries == {0.0: 5000, 0.5: 7500, 1.0: 10_000}
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_without_a_measured_cut_that_of_random_owners_is_scaled_to_the_halo(
+    make_run: MakeRun, parts: int
+) -> None:
+    """For random owners themselves the cut is 1 - 1/P; half their halo has half their cut."""
+    profile = dataclasses.replace(load_profile("ogbn-products"), halo=())
+    sizes = (
+        registry.approach("bns")
+        .structure(profile, make_run("bns", parts, partitioner="hash"))
+        .sizes
+    )
+    edges, basis = profile_cut(profile, PartitionStructure(sizes=sizes), "hash")
+    assert sum(edges) == pytest.approx((1 - 1 / parts) * profile.num_edges, rel=1e-3)
+    assert basis.endswith("as of random owners")
+    halves = [dataclasses.replace(s, recv_rows=tuple(r // 2 for r in s.recv_rows)) for s in sizes]
+    fewer, _ = profile_cut(profile, PartitionStructure(sizes=halves), "hash")
+    assert sum(fewer) == pytest.approx(sum(edges) / 2, rel=1e-3)
+
+
+def test_the_cut_of_a_metis_partition_is_estimated_within_a_factor_of_two() -> None:
+    graph = generate(
+        "planted_partition", num_nodes=4000, mean_degree=12, num_classes=8, num_features=2,
+        homophily=0.8, seed=2,
+    )  # fmt: skip
+    owner = partition(graph, 8, method="metis", objective="vol", seed=1)
+    true = np.mean(owner[graph.indices] != np.repeat(owner, graph.in_degrees()))
+    structure = PartitionStructure.of_assignment(graph, owner, 8)
+    edges, _ = profile_cut(measure(graph, parts=(), fanouts=()), structure, "metis-vol")
+    assert true / 2 < sum(edges) / graph.num_edges < true * 2
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5])
