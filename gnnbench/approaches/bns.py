@@ -75,6 +75,7 @@ class Bns(Partition):
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
         """Any number of ranks; it has none of `partition`'s knobs that need a rule."""
         return None
+
     max_steps = 60_000
     max_rows = 20_000_000
 
