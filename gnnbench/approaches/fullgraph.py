@@ -98,10 +98,16 @@ def rank_steps(
     size: RankSizes,
     group: tuple[int, ...],
     *,
+    writer: type[StackSteps] = StackSteps,
+    chain: Chain | None = None,
+    exchanges: bool = True,
     overlap: bool = False,
     staged: bool = False,
 ) -> RankSteps:
-    """One epoch of one rank."""
+    """One epoch of one rank, behind the steps that `chain` may hold already.
+
+    Without `exchanges` no rank of the group has a halo, and only gradients travel.
+    """
     layer = LayerSizes(
         rows=size.rows,
         source_rows=size.rows + size.halo_rows,
@@ -116,11 +122,11 @@ def rank_steps(
             overlap=overlap,
             staged=staged,
         )
-        if len(group) > 1
+        if exchanges and len(group) > 1
         else None
     )
-    chain = Chain()
-    steps = StackSteps(shape, [layer] * shape.num_layers, halo, chain)
+    chain = chain or Chain()
+    steps = writer(shape, [layer] * shape.num_layers, halo, chain)
     steps.forward()
     steps.loss(size.train_rows)
     steps.backward()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +206,7 @@ class Partition(Approach):
     exact = True
     attention = True
     runtime = "gnnbench_runtime.approaches.partition:PartitionTrainer"
-    knobs_type = PartitionKnobs
+    knobs_type: ClassVar[type[Any]] = PartitionKnobs
 
     def problems(self, run: RunSpec) -> list[str]:
         """A thread of its own cannot both overlap and stage."""
@@ -245,7 +245,8 @@ class Partition(Approach):
 
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: PartitionKnobs = self.knobs(run)
-        return full_graph_plan(
+        asked, possible = knobs.transport == "host_staged", layout.device != "cpu"
+        plan = full_graph_plan(
             graph,
             run,
             structure.sizes,
@@ -254,8 +255,12 @@ class Partition(Approach):
             basis=structure.basis,
             precompute=knobs.precompute,
             overlap=knobs.overlap,
-            staged=knobs.transport == "host_staged" and layout.device != "cpu",
+            staged=asked and possible,
         )
+        if asked and not possible:
+            told = "host_staged is native here: on CPU, rows are in host memory already"
+            plan = replace(plan, notes={**plan.notes, "transport": told})
+        return plan
 
 
 APPROACH = Partition()
