@@ -67,8 +67,8 @@ class Chain:
         self.steps.append(step)
         self.last = step
 
-    def aside(self, step: Step) -> None:
-        """Add a step that waits for its predecessor, but for which the next one does not wait."""
+    def beside(self, step: Step) -> None:
+        """Add a step that waits for the last one and that the next one does not wait for."""
         assert self.last is not None
         self.steps.append(replace(step, after=(After(self.last.name), *step.after)))
 
@@ -255,7 +255,7 @@ class StackSteps:
         arrived = (After(f"{where}/exchange"),)
         if phase is Phase.FORWARD:
             self._pack(phase, layer, width)
-            self.chain.aside(self._transfer(phase, layer, width))
+            self.chain.beside(self._transfer(phase, layer, width))
             self._spmm(f"{where}/spmm", phase, layer, size.rows, size.rows, inner, width, **facts)
             self._spmm(
                 f"{where}/spmm_halo", phase, layer, size.rows, halo_rows, size.halo_nonzeros,
@@ -266,7 +266,7 @@ class StackSteps:
                 f"{where}/spmm_halo", phase, layer, halo_rows, size.rows, size.halo_nonzeros,
                 width, **facts,
             )  # fmt: skip
-            self.chain.aside(self._transfer(phase, layer, width))
+            self.chain.beside(self._transfer(phase, layer, width))
             self._spmm(f"{where}/spmm", phase, layer, size.rows, size.rows, inner, width)
             self._unpack(phase, layer, width, after=arrived)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -245,7 +245,8 @@ class Partition(Approach):
 
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: PartitionKnobs = self.knobs(run)
-        return full_graph_plan(
+        asked, possible = knobs.transport == "host_staged", layout.device != "cpu"
+        plan = full_graph_plan(
             graph,
             run,
             structure.sizes,
@@ -254,8 +255,12 @@ class Partition(Approach):
             basis=structure.basis,
             precompute=knobs.precompute,
             overlap=knobs.overlap,
-            staged=knobs.transport == "host_staged" and layout.device != "cpu",
+            staged=asked and possible,
         )
+        if asked and not possible:
+            told = "host_staged is native here: on CPU, rows are in host memory already"
+            plan = replace(plan, notes={**plan.notes, "transport": told})
+        return plan
 
 
 APPROACH = Partition()

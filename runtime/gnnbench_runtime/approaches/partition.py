@@ -16,7 +16,7 @@ from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Attention, Exchange, Split, Stack
+from gnnbench_runtime.models.stack import Aggregation, Attention, Exchange, Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -176,15 +176,13 @@ class PartitionTrainer:
         assert structure.assignment is not None
         parts = halo_structure(graph, structure.assignment, context.world_size)
         local = parts.ranks[context.rank]
-        overlap = overlap and context.world_size > 1
-        self.aggregation = self._pattern(graph, local, dtype, overlap)
+        self._overlap = overlap and context.world_size > 1
+        if self._overlap:
+            context.comm.open_background()
+        staged = knobs.get("transport") == "host_staged" and context.device.type != "cpu"
+        self._staging = Staging(context) if staged and context.world_size > 1 else None
+        self.aggregation = self._pattern(graph, local, dtype)
         self._load_rows(graph, local, dtype)
-        self._staging = None
-        if context.world_size > 1:
-            if knobs.get("transport") == "host_staged" and context.device.type != "cpu":
-                self._staging = Staging(context)
-            if overlap:
-                context.comm.open_background()
         exchange = self._exchange(local) if context.world_size > 1 else None
         self.stack = Stack(
             self.shape,
@@ -211,11 +209,12 @@ class PartitionTrainer:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device, dtype)
 
     def _pattern(
-        self, graph: Graph, local: RankHalo, dtype: torch.dtype, overlap: bool
+        self, graph: Graph, local: RankHalo, dtype: torch.dtype
     ) -> Aggregation | Attention:
         """What the layers sum over: the local entries, with scales or to attend to."""
         if not self.model.attention:
-            return self._aggregation(graph, local, dtype, overlap)
+            aggregation = self._aggregation(graph, local, dtype)
+            return aggregation.divided() if self._overlap else aggregation
         pattern = Attention.of(
             local.csr.indptr,
             local.csr.indices,
@@ -225,33 +224,20 @@ class PartitionTrainer:
         )
         return pattern.to(self.context.device)
 
-    def _aggregation(
-        self, graph: Graph, local: RankHalo, dtype: torch.dtype, overlap: bool = False
-    ) -> Aggregation:
+    def _aggregation(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> Aggregation:
         as_destination, as_source = vertex_scales(graph, self.model)
         own, every = local.owned, np.concatenate([local.owned, local.halo])
         self_scale = None if as_source is None else as_destination[own] * as_source[own]
-        patterns = [
-            self._tensor(array)
-            for csr in (local.csr, local.transposed)
-            for array in (csr.indptr, csr.indices)
-        ]
-        split = None
-        if overlap:
-            split = Split.of(*patterns, rows=local.num_owned)
-            patterns = []
-        indptr, indices, indptr_t, indices_t = patterns or (None,) * 4
         return Aggregation(
-            indptr=indptr,
-            indices=indices,
-            indptr_t=indptr_t,
-            indices_t=indices_t,
+            indptr=self._tensor(local.csr.indptr),
+            indices=self._tensor(local.csr.indices),
+            indptr_t=self._tensor(local.transposed.indptr),
+            indices_t=self._tensor(local.transposed.indices),
             rows=local.num_owned,
             source_rows=len(every),
             row_scale=self._tensor(as_destination[own], dtype),
             col_scale=None if as_source is None else self._tensor(as_source[every], dtype),
             self_scale=None if self_scale is None else self._tensor(self_scale, dtype),
-            split=split,
         )
 
     def _precomputed(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> Tensor:

@@ -101,18 +101,37 @@ class Stack:
             else:
                 torch.mm(a, b, out=out)
 
-    def spmm_step(
-        self, name: str, phase: Phase, layer: int, agg: Aggregation, x: Tensor, *, transpose: bool
-    ) -> Any:
-        """The span of a product with the whole aggregation or its transpose."""
+    def _spmm(
+        self,
+        name: str,
+        phase: Phase,
+        layer: int,
+        agg: Aggregation,
+        x: Tensor,
+        out: Tensor,
+        *,
+        transpose: bool,
+    ) -> None:
+        """Out = A x with all of an aggregation, or its transpose."""
         rows, sources = (agg.source_rows, agg.rows) if transpose else (agg.rows, agg.source_rows)
         assert agg.indices is not None
-        return self._sparse(name, phase, layer, rows, sources, agg.indices, x.shape[1])
+        with self._sparse(name, phase, layer, rows, sources, agg.indices, x.shape[1]):
+            if transpose:
+                self.kernels.spmm(
+                    agg.indptr_t, agg.indices_t, x, out,
+                    row_scale=agg.col_scale, col_scale=agg.row_scale, self_scale=agg.self_scale,
+                )  # fmt: skip
+            else:
+                self.kernels.spmm(
+                    agg.indptr, agg.indices, x, out,
+                    row_scale=agg.row_scale, col_scale=agg.col_scale, self_scale=agg.self_scale,
+                )  # fmt: skip
 
     def _sparse(
         self, name: str, phase: Phase, layer: int, rows: int, sources: int, indices: Tensor,
         width: int, *, adds: bool = False,
     ) -> Any:  # fmt: skip
+        """The span of a sparse product; one that `adds` reads its output too."""
         nnz, s = indices.numel(), self.shape.element_bytes
         size = 8 * (rows + 1) + 4 * nnz + (min(sources, nnz) + (1 + adds) * rows) * width * s
         return self._step(name, Kind.SPMM, "spmm", phase, layer, size, 2 * nnz * width)

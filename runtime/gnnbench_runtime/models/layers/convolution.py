@@ -7,6 +7,7 @@ Legend: n rows, u source rows (own and halo, or a block's inputs), F input width
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,15 @@ class Aggregation(Pattern):
     def nonzeros(self) -> int:
         assert self.indices is not None
         return self.indices.numel()
+
+    def divided(self) -> Aggregation:
+        """Return the same sums with own and halo sources apart, the whole pattern given up."""
+        assert self.indptr is not None and self.indices is not None
+        assert self.indptr_t is not None and self.indices_t is not None
+        whole = (self.indptr, self.indices, self.indptr_t, self.indices_t)
+        names = ("indptr", "indices", "indptr_t", "indices_t")
+        split = Split.of(*whole, rows=self.rows)
+        return dataclasses.replace(self, split=split, **dict.fromkeys(names))
 
 
 def forward(stack: Stack, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
@@ -154,12 +164,7 @@ def aggregate(stack: Stack, layer: int, x_uF: Tensor, out_nF: Tensor, phase: Pha
     if exchange is None or agg.split is None:
         if exchange is not None:
             exchange.forward(x_uF, layer, phase)
-        spmm = stack.spmm_step(f"{where}/spmm", phase, layer, agg, x_uF, transpose=False)
-        with spmm:
-            stack.kernels.spmm(
-                agg.indptr, agg.indices, x_uF, out_nF,
-                row_scale=agg.row_scale, col_scale=agg.col_scale, self_scale=agg.self_scale,
-            )  # fmt: skip
+        stack._spmm(f"{where}/spmm", phase, layer, agg, x_uF, out_nF, transpose=False)
         return
     arriving = exchange.begin_forward(x_uF, layer, phase)
     own_scale, halo_scale = _halves(agg.col_scale, n)
@@ -185,11 +190,7 @@ def aggregate_backward(stack: Stack, layer: int, g_nF: Tensor, out_uF: Tensor) -
     agg, exchange = stack.aggregation(layer), stack.exchange
     phase, where, n = Phase.BACKWARD, f"backward/{layer}", agg.rows
     if exchange is None or agg.split is None:
-        with stack.spmm_step(f"{where}/spmm", phase, layer, agg, g_nF, transpose=True):
-            stack.kernels.spmm(
-                agg.indptr_t, agg.indices_t, g_nF, out_uF,
-                row_scale=agg.col_scale, col_scale=agg.row_scale, self_scale=agg.self_scale,
-            )  # fmt: skip
+        stack._spmm(f"{where}/spmm", phase, layer, agg, g_nF, out_uF, transpose=True)
         if exchange is not None:
             exchange.backward(out_uF, layer)
         return
