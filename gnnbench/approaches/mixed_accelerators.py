@@ -39,8 +39,8 @@ class MixedKnobs:
 
     sparse_ranks: ranks that aggregate (0: half of them); the rest update. chunks: blocks of rows
     that are handed over, at most one per row (0: four per dense rank, at most 16 in all, as every
-    chunk is a message from and to every sparse rank). node_order: natural; degree sorts rows by rising
-    in-degree; johnson keeps rows and takes the chunks by rising number of entries, which is
+    chunk is a message from and to every sparse rank). node_order: natural; degree sorts rows by
+    rising in-degree; johnson keeps rows and takes the chunks by rising number of entries, which is
     Johnson's rule where every chunk has the same dense work.
     """
 
