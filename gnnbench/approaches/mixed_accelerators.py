@@ -30,19 +30,22 @@ from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step, all_r
 from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
 
+_PER_DENSE_RANK, _MOST_BY_DEFAULT = 4, 16
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedKnobs:
     """Knobs of `mixed-accelerators`.
 
     sparse_ranks: ranks that aggregate (0: half of them); the rest update. chunks: blocks of rows
-    that are handed over, at most one per row. node_order: natural; degree sorts rows by rising
-    in-degree; johnson keeps rows and takes the chunks by rising number of entries, which is
+    that are handed over, at most one per row (0: four per dense rank, at most 16 in all, as every
+    chunk is a message from and to every sparse rank). node_order: natural; degree sorts rows by
+    rising in-degree; johnson keeps rows and takes the chunks by rising number of entries, which is
     Johnson's rule where every chunk has the same dense work.
     """
 
     sparse_ranks: int = field(default=0, metadata=bounds(0))
-    chunks: int = field(default=8, metadata=bounds(1))
+    chunks: int = field(default=0, metadata=bounds(0))
     node_order: str = field(default="natural", metadata=choices("natural", "degree", "johnson"))
 
 
@@ -135,7 +138,8 @@ class MixedAccelerators(Approach):
         """Cut rows into chunks, choose their order, deal them out."""
         knobs: MixedKnobs = self.knobs(run)
         sparse = knobs.sparse_ranks or run.ranks // 2
-        count = min(knobs.chunks, graph.num_nodes)
+        wanted = knobs.chunks or min(_PER_DENSE_RANK * (run.ranks - sparse), _MOST_BY_DEFAULT)
+        count = min(wanted, graph.num_nodes)
         starts = tuple(i * graph.num_nodes // count for i in range(count + 1))
         if not isinstance(graph, Graph):
             edges = [i * graph.num_edges // count for i in range(count + 1)]
@@ -181,6 +185,7 @@ class MixedAccelerators(Approach):
             notes={
                 "sparse_ranks": structure.sparse_ranks,
                 "chunks": len(structure.forward),
+                "idle_dense_ranks": max(structure.dense_ranks - len(structure.forward), 0),
                 "num_parameters": shape.num_parameters,
             },
         )
