@@ -37,6 +37,7 @@ class MixtureStack(Stack):
     columns; `aggregated_x` (n, d_0) is the first layer's aggregation where it is held.
     """
 
+    _aggregations: Sequence[Aggregation]
     relayout: Relayout | None = None
     x_columns: Tensor | None = None
     aggregated_x: Tensor | None = None
@@ -197,6 +198,7 @@ class MixtureTrainer(PartitionTrainer):
     """One rank of full-graph training; steps, loss and accuracy are as in partition parallelism."""
 
     stack: MixtureStack
+    aggregation: Aggregation
 
     def __init__(self, context: RankContext, graph: Graph, structure: MixtureStructure) -> None:
         run = context.run
