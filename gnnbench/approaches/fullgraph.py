@@ -103,9 +103,6 @@ def rank_steps(
     exchanges: bool = True,
     overlap: bool = False,
     staged: bool = False,
-    writer: type[StackSteps] = StackSteps,
-    chain: Chain | None = None,
-    exchanges: bool = True,
 ) -> RankSteps:
     """One epoch of one rank, behind the steps that `chain` may hold already.
 

@@ -240,7 +240,7 @@ class Partition(Approach):
             return profile_structure(graph, run.ranks, method)
         assignment = assign(graph, run, knobs.partitioner, knobs.objective, cache)
         return PartitionStructure.of_assignment(
-            graph, assignment, run.ranks, split_entries=knobs.overlap
+            graph, assignment, run.ranks, split_entries=bool(run.knobs.get("overlap"))
         )
 
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:

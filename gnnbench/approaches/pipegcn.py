@@ -120,7 +120,7 @@ class StaleSteps(StackSteps):
         send, recv = halo.send_rows, halo.recv_rows
         if phase is Phase.BACKWARD:
             send, recv = recv, send
-        self.chain.aside(
+        self.chain.beside(
             Step(
                 name=f"{phase}/{layer}/exchange", kind=Kind.ALL_TO_ALL, op="all_to_all",
                 lane=Lane.BACKGROUND, phase=phase, layer=layer, rows=sum(send) * width,

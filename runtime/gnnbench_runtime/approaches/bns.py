@@ -47,10 +47,8 @@ class BnsTrainer(PartitionTrainer):
         self._travels = any(drawn_rows(self.rate, rows) for rows in counts)
         super().__init__(context, graph, structure, **given)
 
-    def _aggregation(
-        self, graph: Graph, local: RankHalo, dtype: torch.dtype, overlap: bool = False
-    ) -> Aggregation:
-        whole = super()._aggregation(graph, local, dtype, overlap)
+    def _aggregation(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> Aggregation:
+        whole = super()._aggregation(graph, local, dtype)
         if self.context.world_size == 1:
             return whole
         self._graph, self._boundary = SampledGraph(local), Boundary.of(local)

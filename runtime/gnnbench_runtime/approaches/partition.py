@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -181,7 +183,7 @@ class PartitionTrainer:
             context.comm.open_background()
         staged = knobs.get("transport") == "host_staged" and context.device.type != "cpu"
         self._staging = Staging(context) if staged and context.world_size > 1 else None
-        self.aggregation = self._pattern(graph, local, dtype)
+        self.aggregation: Any = self._pattern(graph, local, dtype)
         self._load_rows(graph, local, dtype)
         exchange = self._exchange(local) if context.world_size > 1 else None
         self.stack = Stack(

@@ -87,6 +87,7 @@ class SampledTrainer:
             edges = sum(len(block.indices) for block in batch.blocks)
             vertices = sum(block.num_src for block in batch.blocks) + len(mine)
             span.size(edges * 8 + vertices * 16)
+        aggregations: Any
         with self._step("sample/prepare", Kind.SAMPLE, "prepare_blocks", Phase.SAMPLE) as span:
             if self.model.attention:
                 aggregations, turned = self._attentions(batch)
@@ -141,6 +142,7 @@ class SampledTrainer:
             share = np.divide(1.0, picks, out=np.zeros(len(picks)), where=picks > 0)
             col_scale = self_scale = None
             if self.as_source is not None:
+                assert self.as_destination is not None
                 # The true row sum is estimated by degree / picks times the sampled one.
                 share *= block.degrees * self.as_destination[targets]
                 col_scale = self.as_source[sources]
@@ -167,9 +169,7 @@ class SampledTrainer:
     def _scale(self, values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(values).to(self.dtype)
 
-    def _to_device(
-        self, batch: Batch, aggregations: list[Aggregation] | list[Attention]
-    ) -> tuple[list[Aggregation] | list[Attention], list[Tensor]]:
+    def _to_device(self, batch: Batch, aggregations: Any) -> tuple[list[Any], list[Tensor]]:
         """Copy blocks and ids to the device."""
         device = self.context.device
         size = sum(a.num_bytes for a in aggregations)

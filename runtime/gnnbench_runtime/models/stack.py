@@ -154,7 +154,7 @@ class Stack:
     def forward(
         self,
         x: Tensor,
-        aggregations: Aggregations,
+        aggregations: Sequence[Any],
         *,
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,

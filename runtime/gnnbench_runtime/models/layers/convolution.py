@@ -81,9 +81,10 @@ class Aggregation(Pattern):
         assert self.indptr is not None and self.indices is not None
         assert self.indptr_t is not None and self.indices_t is not None
         whole = (self.indptr, self.indices, self.indptr_t, self.indices_t)
-        names = ("indptr", "indices", "indptr_t", "indices_t")
         split = Split.of(*whole, rows=self.rows)
-        return dataclasses.replace(self, split=split, **dict.fromkeys(names))
+        return dataclasses.replace(
+            self, split=split, indptr=None, indices=None, indptr_t=None, indices_t=None
+        )
 
 
 def forward(stack: Stack, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:

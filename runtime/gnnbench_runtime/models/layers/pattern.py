@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Pattern:
 
     def to(self, device: torch.device) -> Self:
         """Return the pattern on a device."""
-        tensors = {k: v.to(device) for k, v in self._tensors().items()}
+        tensors: dict[str, Any] = {k: v.to(device) for k, v in self._tensors().items()}
         return dataclasses.replace(self, **tensors)
 
     @property
