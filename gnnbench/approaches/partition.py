@@ -210,17 +210,16 @@ class Partition(Approach):
 
     def problems(self, run: RunSpec) -> list[str]:
         """A thread of its own cannot both overlap and stage."""
-        knobs: PartitionKnobs = self.knobs(run)
-        if knobs.overlap and knobs.transport == "host_staged":
+        # Approaches built on this one have knobs of their own, and may lack these.
+        if run.knobs.get("overlap") and run.knobs.get("transport") == "host_staged":
             return ['overlap: found true with transport "host_staged", which waits for its copies']
         return []
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
         """What a knob asks of a model that cannot have it."""
-        knobs: PartitionKnobs = self.knobs(run)
-        if knobs.overlap and registry.model(run.model.kind).attention:
+        if run.knobs.get("overlap") and registry.model(run.model.kind).attention:
             return f"overlap: {run.model.kind}'s softmax needs all entries of a row at once"
-        return precompute_problem(run) if knobs.precompute else None
+        return precompute_problem(run) if run.knobs.get("precompute") else None
 
     def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
         """Partition once; ranks read the cached assignment."""
