@@ -7,6 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# First examples compile kernels and machines are shared: how long an example takes says nothing.
+settings.register_profile("gnnbench", deadline=None)
+settings.load_profile("gnnbench")
 
 REPO = Path(__file__).resolve().parents[1]
 SOURCE_ROOTS = (REPO, REPO / "runtime", REPO / "simulator", REPO / "reports")
