@@ -132,7 +132,8 @@ def predict_runs(
             graph = graphs.get(run.graph.name)
             if graph is None:
                 graph = graphs[run.graph.name] = open_any(run.graph, roots, cache)
-            record, ledgers = predict_one(run, graph, cluster, cache, ranks_per_host)
+            per_host = ranks_per_host or measured_layout(run, results)
+            record, ledgers = predict_one(run, graph, cluster, cache, per_host)
         except (Unsupported, DataError) as error:
             record = PredictionRecord(
                 config_id=run.config_id, spec=run.to_dict(), cluster=cluster.name,
@@ -148,6 +149,17 @@ def predict_runs(
             for rank, rows in ledgers.items():
                 write_ledger(folder / f"ledger-rank{rank}.csv", rows)
         yield record, ledgers
+
+
+def measured_layout(run: RunSpec, results: Results | None) -> int | None:
+    """Ranks per host of the same configuration's finished run: it is that layout to predict.
+
+    More ranks than a host has devices share its cores, as they did when they were measured.
+    """
+    record = results.load_run(run.run_id) if results is not None else None
+    if record is None or record.status != "ok":
+        return None
+    return int(record.device.get("ranks_per_host", 0)) or None
 
 
 def open_any(ref: GraphRef, roots: Sequence[Path], cache: Path | None) -> GraphLike:
