@@ -147,7 +147,6 @@ def test_a_condensed_plan_takes_about_as_long(
     monkeypatch: pytest.MonkeyPatch, make_run: MakeRun
 ) -> None:
     """Stages of a profile are even, so telling them as repeats changes no prediction."""
-    pytest.importorskip("simpy", reason="needs the simulator extra")
     from gnnbench.cluster import load_cluster
     from gnnbench_simulator.predict import predict_plan
 

@@ -154,7 +154,6 @@ def test_profiles_give_plans_with_the_closed_form_volume(
 
 def test_the_simulator_hides_the_exchange_behind_the_own_rows(make_run) -> None:
     """With overlap an epoch takes less than the serial order; no lane is busier than it lasts."""
-    pytest.importorskip("simpy", reason="needs the simulator extra")
     from gnnbench.cluster import load_cluster
     from gnnbench_simulator.predict import predict_plan
 
@@ -173,7 +172,6 @@ def test_the_simulator_hides_the_exchange_behind_the_own_rows(make_run) -> None:
 
 
 def test_staging_costs_time_on_an_accelerator(make_run) -> None:
-    pytest.importorskip("simpy", reason="needs the simulator extra")
     from gnnbench.cluster import load_cluster
     from gnnbench_simulator.predict import predict_plan
 
