@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter
 from math import floor
@@ -26,6 +27,7 @@ from gnnbench.approaches.base import Layout
 from gnnbench.approaches.fullgraph import stack_shape
 from gnnbench.approaches.partition import PartitionStructure
 from gnnbench.graph.boundary import Boundary
+from gnnbench.graph.generators import generate
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.halo import halo_structure
 from gnnbench.graph.partition import partition
@@ -218,6 +220,31 @@ def test_evaluation_uses_the_whole_graph(folder: Path) -> None:
         results = pool(3, folder / "3").run("stale_cases:evaluated", graph, run, 3)
         want = dense.exact_logits(graph, run, results[0]["parameters"])
         np.testing.assert_allclose(assemble(results, "logits"), want, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("approach", "knobs"), [("bns", {"rate": 0.3}), ("pipegcn", {})])
+def test_accuracy_comes_near_that_of_one_device(approach: str, knobs: dict, folder: Path) -> None:
+    """On a planted graph; one epoch of delay asks for small steps, so the rate is 0.003."""
+    graph = generate(
+        "planted_partition", num_nodes=400, mean_degree=12, num_classes=4, num_features=16,
+        homophily=0.6, feature_noise=3.0, train_fraction=0.3, seed=5,
+    )  # fmt: skip
+
+    def trained(name: str, world_size: int, given: dict) -> float:
+        run = cases.make_run(name, world_size, PLAIN, given)
+        training = dataclasses.replace(run.training, lr=0.003, weight_decay=0.0)
+        run = dataclasses.replace(run, training=training)
+        if world_size == 1:
+            return cases.train_full(0, 1, graph, run, None, 100)["accuracy"]["test"]
+        assignment = partition(graph, world_size, method="metis")
+        results = pool(world_size, folder / str(world_size)).run(
+            "cases:train_full", graph, run, assignment, 100
+        )
+        return results[0]["accuracy"]["test"]
+
+    single = trained("single", 1, {})
+    assert single > 0.7
+    assert trained(approach, 3, knobs) > single - 0.06
 
 
 # pipegcn
