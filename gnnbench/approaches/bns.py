@@ -46,8 +46,8 @@ class BnsKnobs:
     """Knobs of `bns`.
 
     rate: share p of every pair's boundary rows that travels; 1 is `partition`, 0 trains each part
-    by itself. Convolutions scale drawn rows by 1/p; attention takes its softmax over those that
-    came, as they are. partitioner, objective, order: as in `partition`.
+    by itself. Convolutions weigh drawn rows for the ones that were not; attention takes its softmax
+    over those that came, as they are. partitioner, objective, order: as in `partition`.
     """
 
     rate: float = field(default=0.1, metadata=bounds(0, 1))

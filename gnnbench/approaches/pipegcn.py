@@ -40,9 +40,10 @@ PLACE_PASSES, SMOOTH_PASSES = 5, 3
 class PipeKnobs:
     """Knobs of `pipegcn`.
 
-    staleness: epochs that boundary rows are late; 0 is `partition`. Attention wants a lower learning
-    rate than it does without delay. smoothing: which arrivals are replaced by their running
-    average, avg = gamma avg + (1 - gamma) arrival, from zero. partitioner, objective, order: as in `partition`.
+    staleness: epochs that boundary rows are late; 0 is `partition`. Attention wants smaller steps
+    then than it does with fresh rows. smoothing: which arrivals are replaced by their running
+    average, avg = gamma avg + (1 - gamma) arrival, from zero. partitioner, objective, order: as in
+    `partition`.
     """
 
     staleness: int = field(default=1, metadata=bounds(0, 1))

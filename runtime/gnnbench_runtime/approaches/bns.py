@@ -43,6 +43,9 @@ class BnsTrainer(PartitionTrainer):
     _whole: HaloExchange | None = None
     _drawn: DrawnExchange | None = None
     _alone: Aggregation | Attention | None = None
+    _graph: SampledGraph | SampledAttention
+    _scale: Tensor | None = None
+    _halo_scale: Tensor | None = None
 
     def __init__(
         self, context: RankContext, graph: Graph, structure: PartitionStructure, **given: Any
@@ -78,7 +81,7 @@ class BnsTrainer(PartitionTrainer):
 
     def _scale_columns(self, whole: Aggregation, dtype: torch.dtype) -> None:
         """Keep the scales of own columns, and those by which halo columns are drawn from."""
-        n, self._scale, self._halo_scale = whole.rows, None, None
+        n = whole.rows
         scale = self._tensor(self._boundary.scales(self.rate), dtype)
         if whole.col_scale is not None:
             scale *= whole.col_scale[n:]
