@@ -2,6 +2,11 @@
 
 Volume per epoch over all ranks, weights apart: s sum(k_ij) (Phi + Psi), and 8 sum(k_ij) of ids,
 k_ij = floor(p |B_ij|) (fullgraph section 6, FG-32).
+
+Convolutions weigh what arrives, and its gradients, by |B_ij| / k_ij, which makes each sum over
+neighbours unbiased. Attention normalises over the neighbours that are there, and no factor on the
+rows would undo that: its rows, those of T = H W, travel and return as they are. Rate 1 is exact
+for it too; rate 0 attends within the part.
 """
 
 from __future__ import annotations
@@ -9,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnnbench.approaches.base import GraphLike, Layout
 from gnnbench.approaches.fullgraph import (
@@ -21,13 +27,16 @@ from gnnbench.approaches.fullgraph import (
     resident,
     stack_shape,
 )
-from gnnbench.approaches.layers import Chain
+from gnnbench.approaches.layers import Chain, StackShape
 from gnnbench.approaches.partition import Partition, PartitionStructure
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.profile import GraphProfile
 from gnnbench.plan import Iteration, Kind, Lane, Phase, Plan, Step
 from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
+
+if TYPE_CHECKING:
+    from gnnbench.graph.boundary import Boundary
 
 ID_BYTES = 8
 
@@ -37,7 +46,8 @@ class BnsKnobs:
     """Knobs of `bns`.
 
     rate: share p of every pair's boundary rows that travels; 1 is `partition`, 0 trains each part
-    by itself. partitioner, objective, order: as in `partition`.
+    by itself. Convolutions weigh drawn rows for the ones that were not; attention takes its softmax
+    over those that came, as they are. partitioner, objective, order: as in `partition`.
     """
 
     rate: float = field(default=0.1, metadata=bounds(0, 1))
@@ -55,6 +65,54 @@ class ProfileBoundary(PartitionStructure):
     cut_edges: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSizes:
+    """What one rank's sampled graph takes: `whole` has all of the boundary, `drawn` the share."""
+
+    shape: StackShape
+    whole: RankSizes
+    drawn: RankSizes
+    rate: float
+
+    @property
+    def columns(self) -> int:
+        return self.whole.rows + self.drawn.halo_rows
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one entry both ways; with attention its place, and with dropout its id."""
+        if not self.shape.model.attention:
+            return 8
+        return 24 if self.shape.dropout > 0 else 16
+
+    @property
+    def rebuild_bytes(self) -> int:
+        """Bytes that pass when the graph of an epoch is made."""
+        return self.entry_bytes * self._entries(self.whole.nonzeros) + 16 * self.columns
+
+    def _entries(self, nonzeros: int) -> int:
+        """Entries of a pattern of so many edges: attention has self loops among them."""
+        return nonzeros + (self.whole.rows if self.shape.model.attention else 0)
+
+    def held(self, most: int) -> dict[str, int]:
+        """Bytes of buffers that serve draws of at most so many edges, so that no epoch allocates.
+
+        Source: fullgraph section 6, Memory: every row of the halo has an id and a place, but only
+        the drawn ones have features.
+        """
+        model, s, whole = self.shape.model, self.shape.element_bytes, self.whole
+        topology = 8 * (whole.rows + 1) + 8 * (self.columns + 1)
+        held = {
+            "x": self.columns * self.shape.dims[0] * s,
+            "boundary": 8 * (whole.halo_rows + sum(whole.send_rows)),
+            "sampled_topology": topology + self.entry_bytes * self._entries(most),
+            "sampled_places": 4 * (whole.rows + whole.halo_rows),
+        }
+        if model.normalisation == "symmetric" or (model.normalisation == "mean" and self.rate < 1):
+            held["sampled_scales"] = (self.columns + whole.halo_rows) * s
+        return held
+
+
 class Bns(Partition):
     """Card and plan of `bns`.
 
@@ -70,7 +128,7 @@ class Bns(Partition):
     exact = False
     runtime = "gnnbench_runtime.approaches.bns:BnsTrainer"
     knobs_type = BnsKnobs
-    attention = False  # its exchange hands on rows of a layer's input, not of transformed rows
+    attention = True
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
         """Any number of ranks; it has none of `partition`'s knobs that need a rule."""
@@ -103,28 +161,34 @@ class Bns(Partition):
             return plan
         drawn = [drawn_sizes(size, knobs.rate) for size in sizes]
         shape, group = stack_shape(graph, run, knobs.order), tuple(range(len(sizes)))
+        samples = [
+            SampleSizes(shape=shape, whole=whole, drawn=less, rate=knobs.rate)
+            for whole, less in zip(sizes, drawn, strict=True)
+        ]
         travels = any(size.halo_rows for size in drawn)
 
         def iteration(entries: list[int]) -> Iteration:
             return tuple(
                 rank_steps(
                     shape,
-                    replace(size, nonzeros=kept),
+                    replace(sample.drawn, nonzeros=kept),
                     group,
-                    chain=sampling(whole, size, group) if travels else None,
+                    chain=sampling(sample, group) if travels else None,
                     exchanges=travels,
                 )
-                for whole, size, kept in zip(sizes, drawn, entries, strict=True)
+                for sample, kept in zip(samples, entries, strict=True)
             )
 
         epochs = run.training.epochs
         varies = travels and knobs.rate < 1
         if isinstance(graph, GraphProfile):
             entries = [expected_entries(structure, drawn)]
+            most = entries[0]
         else:
             told = self._told_apart(sizes, epochs, len(plan.iterations[0][0])) if varies else 1
-            seed = run.training.seed
-            entries = list(epoch_entries(graph, structure, knobs.rate, seed, told))
+            seed, edges = run.training.seed, BoundaryEdges.of(graph, structure)
+            entries = list(edges.of_epochs(knobs.rate, seed, told))
+            most = edges.most(knobs.rate)
         exact, basis = structure.exact, structure.basis
         if exact and varies and len(entries) < epochs:
             exact, basis = False, f"{basis}; entries of the draws of {len(entries)} epochs"
@@ -137,7 +201,8 @@ class Bns(Partition):
             iterations=tuple(iteration(kept) for kept in entries),
             schedule=tuple(epoch % len(entries) for epoch in range(epochs)),
             resident=tuple(
-                resident(shape, size) | (buffers(size) if travels else {}) for size in sizes
+                resident(shape, sample.whole) | sample.held(edges)
+                for sample, edges in zip(samples, most, strict=True)
             ),
             exact=exact,
             basis=basis,
@@ -180,29 +245,47 @@ def never_drawn(sizes: list[RankSizes], drawn: list[RankSizes]) -> dict[str, obj
     return {"pairs_never_drawn": len(lost), "rows_never_drawn": sum(lost)}
 
 
-def epoch_entries(
-    graph: Graph, structure: PartitionStructure, rate: float, seed: int, epochs: int
-) -> Iterator[list[int]]:
-    """Yield, per epoch, the entries of every rank's rebuilt graph."""
-    from gnnbench.graph.boundary import Boundary, halo_edges
-    from gnnbench.graph.halo import halo_structure
+@dataclass(frozen=True, slots=True)
+class BoundaryEdges:
+    """Edges between a rank's own rows, and those that each row of its halo brings."""
 
-    assert structure.assignment is not None
-    parts = halo_structure(graph, structure.assignment, len(structure.sizes))
-    edges, boundaries = halo_edges(parts), [Boundary.of(local) for local in parts.ranks]
-    inner = [
-        size.nonzeros - int(found.sum()) for size, found in zip(structure.sizes, edges, strict=True)
-    ]
-    for epoch in range(epochs):
-        yield [
-            kept + int(found[boundary.draw_received(rate, seed, epoch)].sum())
-            for kept, found, boundary in zip(inner, edges, boundaries, strict=True)
+    inner: list[int]
+    edges: list[NDArray[np.int64]]
+    boundaries: list[Boundary]
+
+    @classmethod
+    def of(cls, graph: Graph, structure: PartitionStructure) -> BoundaryEdges:
+        from gnnbench.graph.boundary import Boundary, halo_edges
+        from gnnbench.graph.halo import halo_structure
+
+        assert structure.assignment is not None
+        parts = halo_structure(graph, structure.assignment, len(structure.sizes))
+        edges = halo_edges(parts)
+        inner = [
+            size.nonzeros - int(found.sum())
+            for size, found in zip(structure.sizes, edges, strict=True)
         ]
+        return cls(inner, edges, [Boundary.of(local) for local in parts.ranks])
+
+    def of_epochs(self, rate: float, seed: int, epochs: int) -> Iterator[list[int]]:
+        """Yield, per epoch, the edges of every rank's rebuilt graph."""
+        for epoch in range(epochs):
+            yield [
+                kept + int(found[boundary.draw_received(rate, seed, epoch)].sum())
+                for kept, found, boundary in self._ranks()
+            ]
+
+    def most(self, rate: float) -> list[int]:
+        """Edges of every rank's rebuilt graph when each peer's busiest rows are drawn."""
+        return [kept + boundary.most_edges(found, rate) for kept, found, boundary in self._ranks()]
+
+    def _ranks(self) -> Iterator[tuple[int, NDArray[np.int64], Boundary]]:
+        return zip(self.inner, self.edges, self.boundaries, strict=True)
 
 
-def sampling(whole: RankSizes, drawn: RankSizes, group: tuple[int, ...]) -> Chain:
+def sampling(sample: SampleSizes, group: tuple[int, ...]) -> Chain:
     """Begin an epoch: draw, send the ids, rebuild the graph over what will come."""
-    chain = Chain()
+    chain, whole, drawn = Chain(), sample.whole, sample.drawn
     given, taken = sum(drawn.send_rows), drawn.halo_rows
     chain.add(
         Step(
@@ -223,19 +306,10 @@ def sampling(whole: RankSizes, drawn: RankSizes, group: tuple[int, ...]) -> Chai
         Step(
             name="sample/rebuild", kind=Kind.SAMPLE, op="prepare_blocks", lane=Lane.COMPUTE,
             phase=Phase.SAMPLE, rows=whole.rows, nonzeros=whole.nonzeros,
-            source_rows=whole.rows + taken, bytes=8 * whole.nonzeros + 16 * (whole.rows + taken),
+            source_rows=sample.columns, bytes=sample.rebuild_bytes,
         )
     )  # fmt: skip
     return chain
-
-
-def buffers(size: RankSizes) -> dict[str, int]:
-    """Bytes of the rebuilt graph: at full size, so that no epoch allocates."""
-    columns = size.rows + size.halo_rows
-    return {
-        "sampled_topology": 8 * (size.rows + 1) + 8 * (columns + 1) + 8 * size.nonzeros,
-        "sampled_places": 4 * columns,
-    }
 
 
 def profile_cut(

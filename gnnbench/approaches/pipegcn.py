@@ -1,7 +1,10 @@
 """PipeGCN: the halo exchange of an epoch is used one epoch later, so that it hides behind work.
 
 Bytes are those of `partition`, exactly (fullgraph section 7, FG-39). Features and gradients of the
-boundary are one epoch old; epoch 0 takes zeros for both.
+boundary are one epoch old; epoch 0 takes zeros for both. With attention the rows are those of
+T = H W: scores of halo rows are today's parameters on yesterday's T. The zeros of epoch 0 take part
+in the softmax like any row, with nothing of their own in the score; left out they would make that
+epoch another computation than all others, and a running average begins at zero anyway.
 """
 
 from __future__ import annotations
@@ -37,9 +40,10 @@ PLACE_PASSES, SMOOTH_PASSES = 5, 3
 class PipeKnobs:
     """Knobs of `pipegcn`.
 
-    staleness: epochs that boundary rows are late; 0 is `partition`. smoothing: which arrivals are
-    replaced by their running average, avg = gamma avg + (1 - gamma) arrival, from zero.
-    partitioner, objective, order: as in `partition`.
+    staleness: epochs that boundary rows are late; 0 is `partition`. Attention wants smaller steps
+    then than it does with fresh rows. smoothing: which arrivals are replaced by their running
+    average, avg = gamma avg + (1 - gamma) arrival, from zero. partitioner, objective, order: as in
+    `partition`.
     """
 
     staleness: int = field(default=1, metadata=bounds(0, 1))
@@ -162,7 +166,7 @@ class PipeGcn(Partition):
     exact = False
     runtime = "gnnbench_runtime.approaches.pipegcn:PipeTrainer"
     knobs_type = PipeKnobs
-    attention = False  # its exchange hands on rows of a layer's input, not of transformed rows
+    attention = True
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
         """Any number of ranks; it has none of `partition`'s knobs that need a rule."""

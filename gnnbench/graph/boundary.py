@@ -112,33 +112,108 @@ class Boundary:
         ratio = np.divide(sizes, drawn, out=np.zeros(len(sizes)), where=drawn > 0)
         return np.repeat(ratio, sizes)
 
+    def most_edges(self, edges: NDArray[np.int64], rate: float) -> int:
+        """Return the most edges that a draw can bring; `edges` counts those of each halo row."""
+        ends, most = self.halo_offsets, 0
+        for owner, count in enumerate(self.taken(rate)):
+            found = edges[ends[owner] : ends[owner + 1]]
+            most += int(np.sort(found)[len(found) - count :].sum())
+        return most
+
 
 class SampledGraph:
     """The bipartite graph of one rank over its own and the drawn rows, rebuilt in place.
 
-    Columns are [own, drawn halo rows]; entries of a row keep their order. Arrays are buffers of
-    full size, of which `rebuild` says how many entries count. Shapes: `indptr` [n + 1], `indptr_t`
-    [n + drawn + 1] of it; entries of own columns never change and are written once.
+    Columns are [own, drawn halo rows]; entries of a row keep their order. Arrays are buffers for
+    the largest draw at `rate`, of which `rebuild` says how many entries count. Shapes: `indptr`
+    [n + 1], `indptr_t` [n + drawn + 1]; entries of own columns never change and are written once.
     """
 
-    def __init__(self, local: RankHalo) -> None:
+    def __init__(self, local: RankHalo, rate: float = 1.0) -> None:
         csr, turned, n = local.csr, local.transposed, local.num_owned
-        self.num_owned = n
+        boundary = Boundary.of(local)
+        self.num_owned, inner = n, int(turned.indptr[n])
+        size = inner + boundary.most_edges(np.diff(turned.indptr[n:]), rate)
         self._rows = csr.indptr, csr.indices
         self._columns = turned.indptr, turned.indices
-        self.indptr, self.indices = np.zeros(n + 1, np.int64), np.empty_like(csr.indices)
-        self.indptr_t, self.indices_t = turned.indptr.copy(), turned.indices.copy()
-        self._place = np.full(local.num_columns, -1, np.int32)
-        self._place[:n] = np.arange(n, dtype=np.int32)
+        self.indptr, self.indices = np.zeros(n + 1, np.int64), np.empty(size, np.int32)
+        self.indptr_t = np.zeros(n + sum(boundary.taken(rate)) + 1, np.int64)
+        self.indptr_t[: n + 1] = turned.indptr[: n + 1]
+        self.indices_t = np.empty(size, np.int32)
+        self.indices_t[:inner] = turned.indices[:inner]
+        self._place = _places(n, local.num_columns)
 
     def rebuild(self, drawn: NDArray[np.int64]) -> int:
         """Keep the drawn positions of the halo, in their order; return the number of entries."""
         n = self.num_owned
-        self._place[n:] = -1
-        self._place[n + drawn] = np.arange(n, n + len(drawn), dtype=np.int32)
+        _place_drawn(self._place, n, drawn)
         _keep_columns(*self._rows, self._place, self.indptr, self.indices)
         _append_columns(*self._columns, drawn + n, n, self.indptr_t, self.indices_t)
         return int(self.indptr[-1])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the buffers, the places of columns among them."""
+        held = self.indptr, self.indices, self.indptr_t, self.indices_t, self._place
+        return sum(array.nbytes for array in held)
+
+
+class SampledAttention:
+    """As `SampledGraph` for layers that weigh every entry: with self loops, places and keys.
+
+    The pattern given has a self loop in every row and `num_columns` columns, own ones first.
+    `edges_t` [entries] is where each transposed entry lies among the others; `edge_ids` are the
+    kept ones of `ids`, absent without.
+    """
+
+    def __init__(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.int32],
+        ids: NDArray[np.int64] | None,
+        boundary: Boundary,
+        rate: float,
+    ) -> None:
+        n = len(indptr) - 1
+        columns = n + len(boundary.halo)
+        edges = np.bincount(indices, minlength=columns)
+        size = int(edges[:n].sum()) + boundary.most_edges(edges[n:], rate)
+        self.num_owned, self._rows, self._ids = n, (indptr, indices), ids
+        self.indptr, self.indices = np.zeros(n + 1, np.int64), np.empty(size, np.int32)
+        self.indptr_t = np.zeros(n + sum(boundary.taken(rate)) + 1, np.int64)
+        self.indices_t, self.edges_t = np.empty(size, np.int32), np.empty(size, np.int64)
+        self.edge_ids = None if ids is None else np.empty(size, np.int64)
+        self._place = _places(n, columns)
+
+    def rebuild(self, drawn: NDArray[np.int64]) -> int:
+        """Keep the drawn positions of the halo, in their order; return the number of entries."""
+        columns = self.num_owned + len(drawn)
+        _place_drawn(self._place, self.num_owned, drawn)
+        _keep_columns(*self._rows, self._place, self.indptr, self.indices)
+        if self._ids is not None:
+            _keep_ids(self._rows[1], self._place, self._ids, self.edge_ids)
+        starts = self.indptr_t[: columns + 1]
+        _transpose_into(self.indptr, self.indices, starts, self.indices_t, self.edges_t)
+        return int(self.indptr[-1])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the buffers, the places of columns among them."""
+        held = self.indptr, self.indices, self.indptr_t, self.indices_t, self.edges_t, self._place
+        keys = 0 if self.edge_ids is None else self.edge_ids.nbytes
+        return sum(array.nbytes for array in held) + keys
+
+
+def _places(num_owned: int, num_columns: int) -> NDArray[np.int32]:
+    """Where a column lies in the sampled graph; -1 if it is not there."""
+    place = np.full(num_columns, -1, np.int32)
+    place[:num_owned] = np.arange(num_owned, dtype=np.int32)
+    return place
+
+
+def _place_drawn(place: NDArray[np.int32], num_owned: int, drawn: NDArray[np.int64]) -> None:
+    place[num_owned:] = -1
+    place[num_owned + drawn] = np.arange(num_owned, num_owned + len(drawn), dtype=np.int32)
 
 
 def halo_edges(parts: HaloStructure) -> list[NDArray[np.int64]]:
@@ -179,6 +254,33 @@ def _keep_columns(indptr, indices, place, out_indptr, out):  # type: ignore[no-u
                 out[at] = column
                 at += 1
         out_indptr[row + 1] = at
+
+
+@numba.njit(cache=True)
+def _keep_ids(indices, place, ids, out):  # type: ignore[no-untyped-def]
+    at = 0
+    for edge in range(len(indices)):
+        if place[indices[edge]] >= 0:
+            out[at] = ids[edge]
+            at += 1
+
+
+@numba.njit(cache=True)
+def _transpose_into(indptr, indices, starts, rows, edges):  # type: ignore[no-untyped-def]
+    """Transpose into buffers; `starts` is the cursor of each column until all is written."""
+    starts[:] = 0
+    for edge in range(indptr[-1]):
+        starts[indices[edge] + 1] += 1
+    for column in range(len(starts) - 1):
+        starts[column + 1] += starts[column]
+    for row in range(len(indptr) - 1):
+        for edge in range(indptr[row], indptr[row + 1]):
+            at = starts[indices[edge]]
+            rows[at], edges[at] = row, edge
+            starts[indices[edge]] = at + 1
+    for column in range(len(starts) - 1, 0, -1):
+        starts[column] = starts[column - 1]
+    starts[0] = 0
 
 
 @numba.njit(cache=True)

@@ -267,11 +267,15 @@ class PartitionTrainer:
             held[:, start : start + slice_width] = out
         return held
 
+    def _source_rows(self, local: RankHalo) -> int:
+        """Most rows that layer 1 reads in training: own ones and those that arrive."""
+        return local.num_columns
+
     def _load_rows(self, graph: Graph, local: RankHalo, dtype: torch.dtype) -> None:
         assert graph.features is not None and graph.labels is not None
         own, width = local.owned, graph.num_features
         # Precomputed, layer 1 reads no halo row, and own rows only for a self weight.
-        kept = len(own) if self.shape.precompute else local.num_columns
+        kept = len(own) if self.shape.precompute else self._source_rows(local)
         if self.shape.precompute and not self.model.self_weight:
             own = own[:0]
             kept = 0

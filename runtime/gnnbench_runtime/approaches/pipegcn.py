@@ -50,7 +50,7 @@ class StaleExchange(HaloExchange):
     """Serve the boundary rows that were sent one epoch ago, and send this epoch's.
 
     Dropout masks are the owner's, as in `partition` (the paper's code masks after receiving), so
-    that staleness is all that differs.
+    that staleness is all that differs. With attention the rows are transformed ones, T = H W.
     """
 
     def __init__(

@@ -76,6 +76,10 @@ class Stack:
         """What the layer sums over: an `Aggregation`, or an `Attention`."""
         return self._aggregations[layer - 1]
 
+    def forget(self) -> None:
+        """Let go of what the last pass was given and returned."""
+        self._hidden, self._aggregations, self._row_ids = [], (), ()
+
     # -- recording -------------------------------------------------------------------------------
 
     def _step(

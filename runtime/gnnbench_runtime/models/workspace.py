@@ -27,6 +27,10 @@ class Workspace:
             flat = self._flat[name] = torch.empty(size, device=self.device, dtype=self.dtype)
         return flat[:size].view(rows, width)
 
+    def clear(self) -> None:
+        """Forget all buffers; who holds a view of one keeps it alive."""
+        self._flat.clear()
+
     @property
     def num_bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self._flat.values())

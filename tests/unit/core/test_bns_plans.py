@@ -17,6 +17,7 @@ from gnnbench.approaches.bns import profile_cut
 from gnnbench.approaches.partition import PartitionStructure
 from gnnbench.graph.boundary import (
     Boundary,
+    SampledAttention,
     SampledGraph,
     draw_boundary,
     drawn_rows,
@@ -24,7 +25,7 @@ from gnnbench.graph.boundary import (
 )
 from gnnbench.graph.generators import generate
 from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.halo import halo_structure
+from gnnbench.graph.halo import halo_structure, transpose, with_self_loops
 from gnnbench.graph.partition import partition
 from gnnbench.graph.profile import GraphProfile, HaloPoint, load_profile
 from gnnbench.graph.profile import profile as measure
@@ -149,6 +150,51 @@ def test_a_rebuilt_graph_is_the_local_graph_without_the_columns_left_out(
             assert (got == want).all() and (back == want).all()
 
 
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999), rate=st.floats(0, 1))
+def test_a_rebuilt_pattern_of_attention_is_that_of_the_kept_columns(seed: int, rate: float) -> None:
+    """Self loops stay, ids stay with their entries, and places find them from either side."""
+    graph = random_graph(seed)
+    for local in halo_structure(graph, (np.arange(40) % 3).astype(np.int32), 3).ranks:
+        n, every = local.num_owned, np.concatenate([local.owned, local.halo])
+        indptr, indices = with_self_loops(local.indptr, local.indices)
+        ids = np.repeat(local.owned, np.diff(indptr)) * 40 + every[indices]
+        rebuilt = SampledAttention(indptr, indices, ids, Boundary.of(local), rate)
+        for epoch in range(2):
+            drawn = Boundary.of(local).draw_received(rate, seed, epoch)
+            count, columns = rebuilt.rebuild(drawn), np.concatenate([np.arange(n), n + drawn])
+            kept = np.isin(indices, columns)
+            assert rebuilt.edge_ids is not None
+            assert rebuilt.edge_ids[:count].tolist() == ids[kept].tolist()
+            assert every[columns][rebuilt.indices[:count]].tolist() == (ids[kept] % 40).tolist()
+            rows = np.repeat(np.arange(n), np.diff(rebuilt.indptr))
+            assert (local.owned[rows] == ids[kept] // 40).all()
+            turned = transpose(rebuilt.indptr, rebuilt.indices[:count], len(columns))
+            assert rebuilt.indptr_t[: len(columns) + 1].tolist() == turned.indptr.tolist()
+            assert rebuilt.indices_t[:count].tolist() == turned.indices.tolist()
+            assert rebuilt.edges_t[:count].tolist() == turned.edges.tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 999), rate=st.floats(0, 1))
+def test_buffers_hold_the_largest_draw_and_no_more(seed: int, rate: float) -> None:
+    """The most edges that a draw can bring are those of each peer's busiest rows."""
+    graph = random_graph(seed)
+    parts = halo_structure(graph, (np.arange(40) % 3).astype(np.int32), 3)
+    for local, found in zip(parts.ranks, halo_edges(parts), strict=True):
+        boundary, inner = Boundary.of(local), local.csr.indices.size - int(found.sum())
+        busiest = [
+            start + np.argsort(found[start:end], kind="stable")[end - start - count :]
+            for start, end, count in zip(
+                boundary.halo_offsets, boundary.halo_offsets[1:], boundary.taken(rate), strict=False
+            )
+        ]
+        sampled = SampledGraph(local, rate)
+        assert sampled.rebuild(np.sort(np.concatenate(busiest))) == len(sampled.indices)
+        assert len(sampled.indices) == inner + boundary.most_edges(found, rate)
+        assert len(sampled.indptr_t) == local.num_owned + sum(boundary.taken(rate)) + 1
+
+
 def test_scales_are_of_the_realised_ratio_not_of_the_rate() -> None:
     graph = random_graph(1)
     parts = halo_structure(graph, (np.arange(40) % 3).astype(np.int32), 3)
@@ -213,6 +259,38 @@ def test_a_profile_gives_the_closed_form_in_bytes(make_run: MakeRun, parts: int)
     assert sent["all_to_all", "sample"] == 8 * drawn
     assert sent["all_to_all", "forward"] == 4 * drawn * (64 + 47)  # 100 -> 64 -> 47, min_width
     assert not plan.exact
+
+
+@pytest.mark.parametrize("parts", [2, 64])
+def test_a_profile_plans_attention_over_drawn_rows(make_run: MakeRun, parts: int) -> None:
+    """Rows of T = H W both ways, in every layer: 64 + 47; self loops among the entries."""
+    profile = load_profile("ogbn-products")
+    run = make_run("bns", parts, rate=0.1, hidden=64)
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, kind="gat", heads=4))
+    structure = registry.approach("bns").structure(profile, run)
+    plan = plan_of(profile, run)
+    drawn = sum(drawn_rows(0.1, r) for s in structure.sizes for r in s.recv_rows)
+    sent = plan.sent_bytes()
+    assert sent["all_to_all", "forward"] == sent["all_to_all", "backward"] == 4 * drawn * 111
+    assert sent["all_to_all", "sample"] == 8 * drawn
+    rank, size = plan.iterations[0][0], structure.sizes[0]
+    named = {step.name: step for step in rank}
+    kept = named["forward/1/sddmm"].nonzeros
+    assert size.rows < kept < size.rows + size.nonzeros
+    held = plan.resident[0]
+    taken = sum(drawn_rows(0.1, r) for r in size.recv_rows)
+    assert held["x"] == 4 * 100 * (size.rows + taken)
+    assert held["sampled_topology"] == 16 * kept + 8 * (2 * size.rows + taken + 2)
+
+
+def test_a_smaller_rate_holds_less(make_run: MakeRun) -> None:
+    """Rows, entries and scales fall with the rate; lists of the boundary and places do not."""
+    graph, owner = random_graph(4, edges=400), [i % 2 for i in range(40)]
+    held = [plan_of(graph, make_run("bns", 2, rate=r), owner).resident[0] for r in (0.1, 0.5, 1.0)]
+    for name in ("x", "sampled_topology", "sampled_scales"):
+        assert held[0][name] < held[1][name] < held[2][name]
+    for name in ("boundary", "sampled_places", "topology"):
+        assert held[0][name] == held[1][name] == held[2][name]
 
 
 def test_a_profile_thins_the_cut_and_nothing_else(make_run: MakeRun) -> None:
