@@ -12,13 +12,14 @@ an entry ever travels: what a part of a head's columns adds to the gradient of a
 dropout, softmax, slope and the sums over entries one by one, which are linear in it, and only the
 sums meet.
 
-So an epoch of attention moves, with all L layers transforming first and k_lj = 0 without a cut head,
+So an epoch of attention, all of whose layers transform first, moves over all ranks
 
     4 sum_l (N d_l - sum_i n_i f_li) + 4 sum_l (N sum_j k_lj - sum_i n_i k_li)
 
-elements over all ranks. The alternative, weights computed once by the owners of rows and handed
-on, would move E sum_j k_lj each way instead of 2 N sum_j k_lj; here ranks that share a head all
-compute its weights.
+elements, the second sum over layers with a cut head only. Were weights computed once, by the owners
+of rows, and handed on, E sum_j k_lj elements would move each way instead of 2 N sum_j k_lj; here
+all ranks that share a head compute its weights. k_lj is at most f_lj: scores never take more than
+the features.
 """
 
 from __future__ import annotations

@@ -146,3 +146,40 @@ def test_mixture_and_partition_agree_on_attention(folder: Path) -> None:
     parted = pool(3, folder / "3").run("cases:train_full", graph, run, owners)
     np.testing.assert_allclose(mixed[0]["gradient"], parted[0]["gradient"], rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(mixed[0]["parameters"], parted[0]["parameters"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_the_buffers_are_those_of_the_plan(world_size: int, folder: Path) -> None:
+    """Every named buffer has the planned bytes on every rank; so has the pattern of entries."""
+    graph, approach = random_graph(undirected=False), registry.approach("mixture")
+    layout = Layout(world_size=world_size, ranks_per_host=world_size)
+    for model in MODELS:
+        run = cases.make_run("mixture", world_size, model, {})
+        for rows in list(splits(graph.num_nodes, world_size).values())[:2]:
+            plan = approach.plan(graph, run, MixtureStructure.of_rows(graph, rows), layout)
+            results = on_ranks(folder, world_size, "buffers_of_an_epoch", graph, run, rows)
+            for rank, (buffers, held) in enumerate(results):
+                wanted: dict[str, int] = {}
+                for step in plan.iterations[0][rank]:
+                    for name, size in step.allocates:
+                        wanted[name] = max(size, wanted.get(name, 0))
+                assert buffers == {name: size for name, size in wanted.items() if size}, model
+                resident = plan.resident[rank]
+                kept = ("topology", "topology_t", "edge_ids")
+                assert held["pattern"] == sum(resident[name] for name in kept)
+                assert held["x"] == resident["x"]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_nothing_is_both_whole_rows_and_all_vertices(world_size: int, folder: Path) -> None:
+    """FG-22, but for what attention keeps of every entry and own head."""
+    graph = random_graph(n=200, edges=700, width=24)
+    model = {"kind": "gat", "hidden": 20, "layers": 3, "heads": 4, "dropout": 0.5}
+    run = cases.make_run("mixture", world_size, model, {})
+    n, entries = 200 // world_size, graph.num_edges + 200
+    for seen in on_ranks(folder, world_size, "shapes_of_an_epoch", graph, run):
+        assert (n, 20) in seen
+        assert (200, 20 // world_size) in seen
+        for shape in seen:
+            if len(shape) > 1 and shape[0] != entries:
+                assert not (shape[0] > n and np.prod(shape[1:]) > 24 // world_size), shape
