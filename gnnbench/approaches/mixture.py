@@ -38,7 +38,7 @@ class MixtureKnobs:
     order: which product comes first in a layer; min_width aggregates the narrower side.
     precompute: aggregate the input features once, before training, and keep the result; the first
     layer then aggregates first and communicates nothing. Not with input dropout, which changes the
-    features every epoch.
+    features every epoch, nor with attention, which also transforms first whatever the order.
     """
 
     order: str = field(

@@ -6,6 +6,9 @@ cuts a head; else from the rows, by an all-to-all of their own (`approaches.rela
 gradients of entries need none). One rank does what a single device does. The runtime's part is
 `gnnbench_runtime.models.layers.attention_columns`.
 
+Products stay balanced to a column. Softmax and its like take E k, which stops falling where a head
+has several ranks: with one head (the last layer's) every rank weighs all entries.
+
 Legend: N vertices, n own rows, E entries with the self loops, K heads, k those of own columns,
 d the layer's width, f own columns of it.
 """
@@ -147,7 +150,7 @@ def _regroup(
     )  # fmt: skip
 
 
-def _own_blocks(stack: MixtureSteps, counts: tuple[int, ...]) -> dict[str, int]:
+def _own_blocks(stack: MixtureSteps, counts: tuple[int, ...]) -> dict[str, Any]:
     """Facts of copying own heads' scores between blocks by owner of the rows and two matrices."""
     rows, width = 2 * stack.num_nodes, counts[stack.rank]
     size = 2 * rows * width * stack.shape.element_bytes

@@ -49,10 +49,9 @@ def forward(stack: MixtureStack, layer: int, h_nF: Tensor, phase: Phase) -> Tens
     if t_Nf.shape[1]:
         if not cut:
             _score(stack, layer, t_Nf, scores_2Nk, slice(own.first, own.stop), phase)
-        weight_Ek = weights(
-            stack, layer, att, scores_2Nk[0], scores_2Nk[1], phase, _cut(stack, layer, own)
-        )
-        weighted_sum(stack, layer, att, weight_Ek, t_Nf, sums_Nf, phase, _cut(stack, layer, own))
+        place = _cut(stack, layer, own)
+        weight_Ek = weights(stack, layer, att, scores_2Nk[0], scores_2Nk[1], phase, place)
+        weighted_sum(stack, layer, att, weight_Ek, t_Nf, sums_Nf, phase, place)
     y_nH = space.get(f"h{layer}", n, fan_out)
     relayout.to_rows(sums_Nf, y_nH, layer, phase)
     with stack._elementwise(f"{where}/bias", "bias", phase, layer, y_nH, 2):
