@@ -111,7 +111,7 @@ def weights_backward(stack: StackSteps, layer: int, sums: Sums) -> None:
     where, phase, s = f"backward/{layer}", Phase.BACKWARD, stack.shape.element_bytes
     stack._compute(
         f"{where}/sddmm", Kind.SDDMM, "sddmm_dot", phase, layer,
-        rows=n, source_rows=u, nonzeros=e, width=d, flops=2 * e * d,
+        rows=n, source_rows=u, nonzeros=e, width=d, inner=heads, flops=2 * e * d,
         bytes=8 * (n + 1) + 4 * e + e * heads * s + (n + min(u, e)) * d * s,
         allocates=(("edge_grad", e * heads * s),),
     )  # fmt: skip
@@ -131,6 +131,7 @@ def weighted_sum(stack: StackSteps, phase: Phase, layer: int, sums: Sums, **fact
     rows, source = (sums.rows, sums.sources)[:: 1 if forward else -1]
     stack._compute(
         f"{phase}/{layer}/spmm", Kind.SPMM, "spmm_weighted" if forward else "spmm_weighted_t",
-        phase, layer, rows=rows, source_rows=source, nonzeros=e, width=d, flops=2 * e * d,
+        phase, layer, rows=rows, source_rows=source, nonzeros=e, width=d, inner=heads,
+        flops=2 * e * d,
         bytes=8 * (rows + 1) + 4 * e + e * heads * s + (min(source, e) + rows) * d * s, **facts,
     )  # fmt: skip
