@@ -37,7 +37,7 @@ class Approach(ABC):
 
     `runtime` is "module:Class" of the trainer. `knobs_type` is a frozen dataclass whose fields are
     the knobs; their metadata give bounds and choices. `attention`: whether it can train models
-    whose sums have weights computed from the layer's input.
+    whose sums have weights computed from the layer's input; `no_attention`: why it cannot.
     """
 
     name: ClassVar[str]
@@ -46,6 +46,7 @@ class Approach(ABC):
     summary: ClassVar[str]
     exact: ClassVar[bool]
     attention: ClassVar[bool] = False
+    no_attention: ClassVar[str] = "it sums up with fixed weights, attention's change in every layer"
     runtime: ClassVar[str]
     knobs_type: ClassVar[type[Any]]
 
@@ -81,10 +82,7 @@ class Approach(ABC):
         from gnnbench import registry
 
         if registry.model(run.model.kind).attention and not self.attention:
-            return (
-                f"{self.name} aggregates with fixed weights; {run.model.kind} computes them in "
-                "every layer"
-            )
+            return f"{self.name} cannot train {run.model.kind}: {self.no_attention}"
         return self.skip_reason(run, graph)
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:

@@ -387,6 +387,10 @@ class Cagnet1d(Approach):
     paper = PAPER
     summary = "block rows of the adjacency; each rank broadcasts its block of H in turn"
     exact = True
+    no_attention = (
+        "backward it sums up entries on the ranks of their sources, and the softmax that weighs "
+        "them is known to those of their destinations; broadcast blocks of rows carry no weights"
+    )
     runtime = "gnnbench_runtime.approaches.cagnet:RowGridTrainer"
     knobs_type: ClassVar[type[Any]] = CagnetKnobs
 

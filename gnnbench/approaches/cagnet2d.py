@@ -364,6 +364,10 @@ class Cagnet2d(Approach):
     paper = PAPER
     summary = "adjacency and features in blocks on a square grid; sparse and dense blocks broadcast"
     exact = True
+    no_attention = (
+        "the entries that a vertex's softmax runs over lie on all ranks of a grid row, which holds "
+        "its transformed row in slices; broadcast blocks of the adjacency have fixed weights"
+    )
     runtime = "gnnbench_runtime.approaches.cagnet2d:SquareGridTrainer"
     knobs_type = CagnetKnobs
 

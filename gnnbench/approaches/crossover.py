@@ -2,8 +2,10 @@
 
 Per unit of width and vertex, partition parallelism moves S/N, which grows with the ranks as fast as
 the graph is hard to cut; the mixture moves 2(P-1)/P, never more than 2. Each has reductions of its
-own in the first layer, so whole epochs are compared (fullgraph section 15). The all-reduce of the
-weights is the same in both and is told apart.
+own in the first layer, so whole epochs are compared (fullgraph section 15). Attention costs
+partition parallelism nothing more, whose halo rows bring their scores along, and the mixture the
+scores of heads that its slices cut. The all-reduce of the weights is the same in both and is told
+apart.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from gnnbench import registry
 from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.layers import StackShape
-from gnnbench.approaches.mixture import fixed_weights_reason, precomputed
+from gnnbench.approaches.mixture import precomputed
 from gnnbench.approaches.relayout import Relayouts, even_split
 from gnnbench.errors import SpecError, Unsupported
 from gnnbench.graph.graph import Graph
@@ -31,8 +33,9 @@ class CrossoverPoint:
 
     halo_per_node       S/N of the partition
     relayout_per_node   2(P-1)/P of the mixture, the same measure
-    *_bytes             features and gradients, with the first layer's own reductions
-    *_precomputed_bytes the same with the first layer aggregated once and for all in both
+    *_bytes             features, scores and gradients, with the first layer's own reductions
+    *_precomputed_bytes the same with the first layer aggregated once and for all in both; none
+                        for attention, whose weights are not for all
     weights_bytes       the gradient all-reduce, in each of them
     basis               what S rests on
     """
@@ -42,8 +45,8 @@ class CrossoverPoint:
     relayout_per_node: float
     partition_bytes: int
     mixture_bytes: int
-    partition_precomputed_bytes: int
-    mixture_precomputed_bytes: int
+    partition_precomputed_bytes: int | None
+    mixture_precomputed_bytes: int | None
     weights_bytes: int
     basis: str
 
@@ -60,7 +63,7 @@ class Crossover:
     model: str
     dims: tuple[int, ...]
     orders: tuple[str, ...]
-    orders_precomputed: tuple[str, ...]
+    orders_precomputed: tuple[str, ...] | None
     points: tuple[CrossoverPoint, ...]
 
     @property
@@ -73,7 +76,13 @@ class Crossover:
 
     @property
     def first_precomputed(self) -> int | None:
-        return self._first(lambda p: p.mixture_precomputed_bytes < p.partition_precomputed_bytes)
+        return self._first(
+            lambda p: (
+                p.mixture_precomputed_bytes is not None
+                and p.partition_precomputed_bytes is not None
+                and p.mixture_precomputed_bytes < p.partition_precomputed_bytes
+            )
+        )
 
     def _first(self, fewer: Callable[[CrossoverPoint], bool]) -> int | None:
         return next((point.ranks for point in self.points if fewer(point)), None)
@@ -103,9 +112,9 @@ def crossover(
         done: called after each number of ranks.
 
     Raises:
-        SpecError: a number of ranks below 2, a graph without features or classes, or a profile
-            that knows nothing of METIS.
-        Unsupported: a model whose weights of aggregation are not fixed, or more parts than nodes.
+        SpecError: a number of ranks below 2, a graph without features or classes, a model that its
+            kind refuses, or a profile that knows nothing of METIS.
+        Unsupported: more parts than nodes.
     """
     if not graph.num_features or not graph.num_classes:
         found = f"{graph.num_features} features and {graph.num_classes} classes"
@@ -113,10 +122,10 @@ def crossover(
     counts = sorted(set(ranks))
     if not counts or counts[0] < 2:
         raise SpecError(f"ranks: found {list(ranks)}; allowed: numbers of at least 2")
-    reason = fixed_weights_reason(model.kind)
-    if reason:
-        raise Unsupported(reason)
     card = registry.model(model.kind)
+    problems = card.problems(model)
+    if problems:
+        raise SpecError(problems)
     dims = card.dims(model, graph.num_features, graph.num_classes)
     shape = StackShape.of(card, model, dims, element_bytes, order)
     points = []
@@ -128,7 +137,7 @@ def crossover(
         model=model.kind,
         dims=dims,
         orders=shape.orders,
-        orders_precomputed=precomputed(shape).orders,
+        orders_precomputed=None if card.attention else precomputed(shape).orders,
         points=tuple(points),
     )
 
@@ -161,21 +170,26 @@ def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
 def _point(
     num_nodes: int, shape: StackShape, ranks: int, copies: int, basis: str
 ) -> CrossoverPoint:
-    s, once = shape.element_bytes, precomputed(shape)
+    s = shape.element_bytes
     rows = even_split(num_nodes, ranks)
-    # FG-14; precomputed, the first layer's exchange falls away, and no gradient came back from it.
-    widths = shape.forward_widths() + shape.backward_widths()
-    widths_once = once.forward_widths() + once.backward_widths() - once.dims[0]
+    widths = shape.forward_widths() + shape.backward_widths()  # FG-14
     mixture = Relayouts.of(shape, ranks=ranks, precompute=False)
-    mixture_once = Relayouts.of(once, ranks=ranks, precompute=True)
+    partition_once = mixture_once = None
+    if not shape.model.attention:
+        # The first layer's exchange falls away, and no gradient came back from it.
+        once = precomputed(shape)
+        widths_once = once.forward_widths() + once.backward_widths() - once.dims[0]
+        partition_once = s * copies * widths_once
+        relayouts = Relayouts.of(once, ranks=ranks, precompute=True)
+        mixture_once = s * relayouts.epoch_elements(rows)
     return CrossoverPoint(
         ranks=ranks,
         halo_per_node=copies / num_nodes,
         relayout_per_node=2 * (ranks - 1) / ranks,
         partition_bytes=s * copies * widths,
         mixture_bytes=s * mixture.epoch_elements(rows),
-        partition_precomputed_bytes=s * copies * widths_once,
-        mixture_precomputed_bytes=s * mixture_once.epoch_elements(rows),
+        partition_precomputed_bytes=partition_once,
+        mixture_precomputed_bytes=mixture_once,
         weights_bytes=ranks * all_reduce_bytes((shape.num_parameters + 1) * s, ranks),
         basis=basis,
     )

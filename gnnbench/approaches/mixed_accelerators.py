@@ -103,6 +103,10 @@ class MixedAccelerators(Approach):
     paper = "MixGCN (mixture of accelerators); chunking and node order are gnnbench's own"
     summary = "some ranks aggregate, the others update; row chunks travel in a pipeline"
     exact = True
+    no_attention = (
+        "its sparse ranks aggregate before a dense one transforms; attention weighs edges by "
+        "transformed rows, and dense ranks hold no edges"
+    )
     runtime = "gnnbench_runtime.approaches.mixed_accelerators:MixedTrainer"
     knobs_type = MixedKnobs
 

@@ -4,6 +4,8 @@ Every rank has the whole graph, so an aggregation of its columns needs nobody; t
 whole rows of its own vertices, so that needs nobody either. In between the features are laid out
 anew by an all-to-all. No halo exists: total bytes stay below 4 N s sum(w_l) whatever the ranks, and
 work is balanced by construction (fullgraph section 9, FG-17 to FG-22). Exact for any split.
+Attention transforms first and aggregates with weights that each rank computes for the heads of its
+columns (`approaches.relayout` has the volume, `steps.attention_columns` the steps).
 
 Legend: P ranks, N vertices, n the rows of a rank, f its columns of a width F.
 """
@@ -17,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from gnnbench import registry
 from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.fullgraph import stack_shape
+from gnnbench.approaches.fullgraph import precompute_problem, stack_shape
 from gnnbench.approaches.layers import Chain, LayerSizes, StackShape, StackSteps
 from gnnbench.approaches.relayout import Relayouts, even_split
+from gnnbench.approaches.steps import attention, attention_columns
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.profile import GraphProfile
 from gnnbench.plan import Kind, Lane, Phase, Plan, Step
@@ -36,7 +38,7 @@ class MixtureKnobs:
     order: which product comes first in a layer; min_width aggregates the narrower side.
     precompute: aggregate the input features once, before training, and keep the result; the first
     layer then aggregates first and communicates nothing. Not with input dropout, which changes the
-    features every epoch.
+    features every epoch, nor with attention, which also transforms first whatever the order.
     """
 
     order: str = field(
@@ -88,13 +90,6 @@ def precomputed(shape: StackShape) -> StackShape:
     return replace(shape, orders=("aggregate_first", *shape.orders[1:]))
 
 
-def fixed_weights_reason(kind: str) -> str | None:
-    """Why a kind of model cannot be aggregated column by column, or None."""
-    if registry.model(kind).normalisation in ("symmetric", "mean"):
-        return None
-    return f"mixture aggregates with fixed weights (gcn, sage); those of {kind} depend on features"
-
-
 class _Peers:
     """Bytes to each peer in the two directions; ranks with equal shares share the work."""
 
@@ -114,6 +109,14 @@ class _Peers:
     def to_rows(self, rank: int, width: int) -> tuple[int, ...]:
         """n_j x f_i to rank j."""
         return self._sent("rows", rank, self.columns(width)[rank], 0, self.rows)
+
+    def scores_to_columns(self, rank: int, layer: int, heads: tuple[int, ...]) -> tuple[int, ...]:
+        """Two scores of each of n_i rows and k_j heads to rank j."""
+        return self._sent(f"scores of {layer}", rank, 2 * self.rows[rank], 0, heads)
+
+    def scores_to_rows(self, rank: int, heads: tuple[int, ...]) -> tuple[int, ...]:
+        """Two gradients of each of n_j rows and k_i heads to rank j."""
+        return self._sent("gradients", rank, 2 * heads[rank], 0, self.rows)
 
     def _sent(
         self, way: str, rank: int, share: int, width: int, peers: tuple[int, ...]
@@ -183,6 +186,23 @@ class MixtureSteps(StackSteps):
             )
         )  # fmt: skip
 
+    def _to_columns(
+        self, phase: Phase, layer: int, width: int, held: tuple[tuple[str, int], ...]
+    ) -> None:
+        """Own rows of a matrix to own columns, which are `held` then."""
+        self._regroup("pack", phase, layer, width, allocates=self._buffer("packed", True))
+        sent = self.peers.to_columns(self.rank, width)
+        self._all_to_all("to_columns", phase, layer, width, sent, held)
+
+    def _to_rows(
+        self, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...] = ()
+    ) -> None:
+        """Own columns of a matrix to own rows, which are `out` then."""
+        sent = self.peers.to_rows(self.rank, width)
+        packed = self._buffer("packed", True)
+        self._all_to_all("to_rows", phase, layer, width, sent, packed)
+        self._regroup("unpack", phase, layer, width, allocates=out)
+
     def _by_columns(
         self, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...] = (),
     ) -> None:  # fmt: skip
@@ -198,20 +218,14 @@ class MixtureSteps(StackSteps):
             return
         held = self.relayouts.forward if phase is Phase.FORWARD else self.relayouts.backward
         if len(held[layer - 1]) == 2:
-            self._regroup("pack", phase, layer, width, allocates=self._buffer("packed", True))
-            sent = self.peers.to_columns(self.rank, width)
-            columns = self._buffer("columns", False)
-            self._all_to_all("to_columns", phase, layer, width, sent, columns)
+            self._to_columns(phase, layer, width, self._buffer("columns", False))
         aggregated = self._buffer("aggregated", True)
         if self._columns(width):
             self._spmm(
                 f"{where}/spmm", phase, layer, self.num_nodes, self.num_nodes, nonzeros,
                 self._columns(width), allocates=aggregated,
             )  # fmt: skip
-        sent = self.peers.to_rows(self.rank, width)
-        packed = self._buffer("packed", True)
-        self._all_to_all("to_rows", phase, layer, width, sent, packed)
-        self._regroup("unpack", phase, layer, width, allocates=out)
+        self._to_rows(phase, layer, width, out)
 
     # -- passes ----------------------------------------------------------------------------------
 
@@ -224,6 +238,20 @@ class MixtureSteps(StackSteps):
         return self.chain.done()
 
     def _forward_layer(self, layer: int) -> None:
+        shape, n = self.shape, self.rows
+        if not shape.model.attention:
+            self._convolve(layer)
+        elif self.world_size == 1:
+            attention.forward(self, layer)
+        else:
+            attention_columns.forward(self, layer)
+        if layer < shape.num_layers:
+            name = shape.model.activation
+            op = f"{name}_dropout" if shape.dropout > 0 else name
+            where = f"forward/{layer}/activation"
+            self._elementwise(where, op, Phase.FORWARD, layer, n, shape.dims[layer], 2)
+
+    def _convolve(self, layer: int) -> None:
         shape, n, s = self.shape, self.rows, self.shape.element_bytes
         fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
         where, phase = f"forward/{layer}", Phase.FORWARD
@@ -243,11 +271,21 @@ class MixtureSteps(StackSteps):
             self._elementwise(f"{where}/bias", "bias", phase, layer, n, fan_out, 2)
         if shape.model.self_weight:
             self._gemm(f"{where}/self", "gemm_nn_add", phase, layer, n, fan_in, fan_out)
-        if layer < shape.num_layers:
-            op = "relu_dropout" if shape.dropout > 0 else "relu"
-            self._elementwise(f"{where}/activation", op, phase, layer, n, fan_out, 2)
 
     def _backward_layer(self, layer: int) -> None:
+        shape, n = self.shape, self.rows
+        if not shape.model.attention:
+            self._convolve_backward(layer)
+        elif self.world_size == 1:
+            attention.backward(self, layer)
+        else:
+            attention_columns.backward(self, layer)
+        if layer > 1:
+            op, where = f"{shape.model.activation}_backward", f"backward/{layer}/activation"
+            width = shape.dims[layer - 1]
+            self._elementwise(where, op, Phase.BACKWARD, layer - 1, n, width, 3)
+
+    def _convolve_backward(self, layer: int) -> None:
         shape, n, s = self.shape, self.rows, self.shape.element_bytes
         fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
         where, phase = f"backward/{layer}", Phase.BACKWARD
@@ -269,9 +307,6 @@ class MixtureSteps(StackSteps):
             self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, n, fan_out)
             if layer > 1:
                 self._gemm(f"{where}/self_input", "gemm_nt_add", phase, layer, n, fan_out, fan_in)
-        if layer > 1:
-            name = f"{where}/activation"
-            self._elementwise(name, "relu_backward", phase, layer - 1, n, fan_in, 3)
 
 
 def resident(
@@ -282,19 +317,26 @@ def resident(
     fan_in, world_size = shape.dims[0], len(structure.rows)
     columns = even_split(fan_in, world_size)[rank]
     topology = 8 * (num_nodes + 1) + 4 * structure.nonzeros
-    scales = {"symmetric": 3, "mean": 1}[shape.model.normalisation]
-    return {
+    held = {
         "x": rows * fan_in * s if relayouts.x_rows else 0,
         "x_columns": num_nodes * columns * s if relayouts.x_columns else 0,
         "z1": rows * fan_in * s if relayouts.precomputed else 0,
         "topology": topology,
         "topology_t": 0 if structure.symmetric else topology,
-        "scales": scales * num_nodes * s,
         "labels": 8 * rows + 3 * rows,
         "row_ids": 8 * rows,
         "train_rows": 8 * structure.train_rows[rank],
         "parameters": 4 * shape.num_parameters * s,
     }
+    if shape.model.attention:
+        # As in partition parallelism: self loops are entries, which backward finds by their place.
+        entries = structure.nonzeros + num_nodes
+        held["topology"] += 4 * num_nodes
+        held["topology_t"] = held["topology"] + 8 * entries
+        held["edge_ids"] = 8 * entries if shape.dropout > 0 else 0
+    else:
+        held["scales"] = {"symmetric": 3, "mean": 1}[shape.model.normalisation] * num_nodes * s
+    return held
 
 
 class Mixture(Approach):
@@ -305,6 +347,7 @@ class Mixture(Approach):
     paper = "MixGCN's mixture of parallelism; RDM (IPDPS 2023) redistributes matrices the same way"
     summary = "whole graph on every rank; features re-laid out between columns and rows, no halo"
     exact = True
+    attention = True
     runtime = "gnnbench_runtime.approaches.mixture:MixtureTrainer"
     knobs_type = MixtureKnobs
 
@@ -318,8 +361,8 @@ class Mixture(Approach):
         return []
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """Attention needs whole rows to weigh neighbours by; column slices have none."""
-        return fixed_weights_reason(run.model.kind)
+        """Any number of ranks; only weights that stay can be summed up once and for all."""
+        return precompute_problem(run) if run.knobs.get("precompute") else None
 
     def structure(
         self, graph: GraphLike, run: RunSpec, cache: Path | None = None

@@ -10,11 +10,15 @@ from gnnbench.commands.options import positive_int, rank_counts
 
 if TYPE_CHECKING:
     from gnnbench.approaches.base import GraphLike
-    from gnnbench.approaches.crossover import Crossover
+    from gnnbench.approaches.crossover import Crossover, CrossoverPoint
 
 NAME = "crossover"
 HELP = "bytes of partition parallelism and of the mixture, over ranks, and where they cross"
 ORDERS = ("min_width", "aggregate_first", "transform_first")
+COLUMNS = (
+    "ranks", "S/N", "2(P-1)/P", "partition", "mixture", "ratio", "partition once", "mixture once",
+    "ratio once", "weights",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model-kind", default="gcn", metavar="KIND", help="default gcn")
     parser.add_argument("--hidden", type=positive_int, default=64, metavar="H", help="default 64")
+    parser.add_argument(
+        "--heads", type=positive_int, default=1, metavar="K", help="of hidden attention layers"
+    )
     parser.add_argument("--layers", type=positive_int, default=2, metavar="L", help="default 2")
     parser.add_argument(
         "--ranks", type=rank_counts, metavar="N,N", help="default 2,4,8,16,32,64; at least 2"
@@ -53,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     graph = open_graph_or_profile(args)
     model = ModelSpec(name=args.model_kind, kind=args.model_kind, hidden=args.hidden,
-                      layers=args.layers)  # fmt: skip
+                      layers=args.layers, heads=args.heads)  # fmt: skip
     ranks = args.ranks or DEFAULT_RANKS
     with progress(f"crossover {graph.name}", len(ranks)) as advance:
         found = crossover(
@@ -101,36 +108,36 @@ def document(found: Crossover) -> dict[str, Any]:
 def show(found: Crossover) -> None:
     """Print the curve and what it says."""
     from gnnbench.commands.output import table
-    from gnnbench_reports import numbers
 
     print(f"{found.graph}, {found.model} of widths {' - '.join(map(str, found.dims))}")
-    print("bytes sent by all ranks per epoch; “once”: with A X computed once, before training\n")
-    table(
-        [
-            {
-                "ranks": point.ranks,
-                "S/N": f"{point.halo_per_node:.3f}",
-                "2(P-1)/P": f"{point.relayout_per_node:.3f}",
-                "partition": numbers.size(point.partition_bytes),
-                "mixture": numbers.size(point.mixture_bytes),
-                "ratio": ratio(point.partition_bytes, point.mixture_bytes),
-                "partition once": numbers.size(point.partition_precomputed_bytes),
-                "mixture once": numbers.size(point.mixture_precomputed_bytes),
-                "ratio once": ratio(
-                    point.partition_precomputed_bytes, point.mixture_precomputed_bytes
-                ),
-                "weights": numbers.size(point.weights_bytes),
-            }
-            for point in found.points
-        ],
-        [
-            "ranks", "S/N", "2(P-1)/P", "partition", "mixture", "ratio", "partition once",
-            "mixture once", "ratio once", "weights",
-        ],
-    )  # fmt: skip
+    once = found.orders_precomputed is not None
+    told = "; “once”: with A X computed once, before training" if once else ""
+    print(f"bytes sent by all ranks per epoch{told}\n")
+    table([row(point) for point in found.points], [c for c in COLUMNS if once or "once" not in c])
     print()
     for line in sentences(found):
         print(line)
+
+
+def row(point: CrossoverPoint) -> dict[str, Any]:
+    """One line of the table; without the columns “once” where nothing can be computed once."""
+    from gnnbench_reports import numbers
+
+    cells = {
+        "ranks": point.ranks,
+        "S/N": f"{point.halo_per_node:.3f}",
+        "2(P-1)/P": f"{point.relayout_per_node:.3f}",
+        "partition": numbers.size(point.partition_bytes),
+        "mixture": numbers.size(point.mixture_bytes),
+        "ratio": ratio(point.partition_bytes, point.mixture_bytes),
+        "weights": numbers.size(point.weights_bytes),
+    }
+    partition, mixture = point.partition_precomputed_bytes, point.mixture_precomputed_bytes
+    if partition is not None and mixture is not None:
+        cells["partition once"] = numbers.size(partition)
+        cells["mixture once"] = numbers.size(mixture)
+        cells["ratio once"] = ratio(partition, mixture)
+    return cells
 
 
 def ratio(partition_bytes: int, mixture_bytes: int) -> str:
@@ -145,10 +152,11 @@ def sentences(found: Crossover) -> list[str]:
     def where(first: int | None) -> str:
         return f"not up to P = {highest}" if first is None else f"from P = {first}"
 
+    once = f" with A X computed once by both: {where(found.first_precomputed)};"
     return [
         "The mixture moves fewer bytes"
         f" in a whole epoch: {where(found.first_epoch)};"
-        f" with A X computed once by both: {where(found.first_precomputed)};"
+        f"{once if found.orders_precomputed is not None else ''}"
         f" per unit of width, S/N above 2(P-1)/P: {where(found.first_per_width)}.",
         "halo: " + "; ".join(dict.fromkeys(point.basis for point in found.points)),
     ]

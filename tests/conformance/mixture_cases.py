@@ -77,6 +77,17 @@ class Shapes(TorchDispatchMode):
         return out
 
 
+def buffers_of_an_epoch(
+    rank: int, world_size: int, graph: Graph, run: RunSpec, rows: Any
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of the workspace's buffers after an epoch, and of what was held before it."""
+    structure = MixtureStructure.of_rows(graph, rows)
+    trainer, _, _ = cases.make_trainer(rank, world_size, run, graph, structure)
+    pattern = {"pattern": trainer.aggregation.num_bytes, "x": trainer.x.nbytes}
+    trainer.train_epoch(0)
+    return {k: t.nbytes for k, t in trainer.workspace._flat.items() if t.nbytes}, pattern
+
+
 def shapes_of_an_epoch(rank: int, world_size: int, graph: Graph, run: RunSpec) -> set[Any]:
     """Every shape of a floating-point tensor made while loading and in one epoch."""
     with Shapes() as shapes:

@@ -91,6 +91,29 @@ def test_weighted_sums_and_their_gradients_are_those_of_autograd(
     close(x_grad, x.grad)
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (2, 9), (4, 8), (5, 6), (3, 12)])
+def test_a_slice_of_columns_may_cut_heads(kernels, start: int, stop: int) -> None:  # noqa: F811
+    """Three heads of four columns: the slice's part of the sum, and of each weight's gradient."""
+    indptr, indices, _ = matrix(30, 22)
+    rows, cols = entries(indptr, indices)
+    head = torch.arange(12) // 4
+    first, last = int(head[start]), int(head[stop - 1]) + 1
+    weights, x, g = rand(len(cols), 3), rand(22, 12, seed=2), rand(30, 12, seed=3)
+    mine, x_slice = weights[:, first:last].contiguous(), x[:, start:stop].contiguous()
+    offset = start - 4 * first
+    out, wanted = empty(30, stop - start), torch.zeros(30, 12, dtype=torch.float64)
+    wanted.index_add_(0, rows, weights[:, head] * x[cols])
+    kernels.spmm_heads(indptr, indices, mine, x_slice, out, None, 4, offset)
+    close(out, wanted[:, start:stop])
+    product = g[rows] * x[cols]
+    product[:, :start] = product[:, stop:] = 0
+    wanted = product.view(-1, 3, 4).sum(2)
+    got = empty(len(cols), last - first)
+    g_slice = g[:, start:stop].contiguous()
+    kernels.sddmm_dot(indptr, indices, g_slice, x_slice, got, 4, offset)
+    close(got, wanted[:, first:last])
+
+
 def test_a_segment_sum_may_take_its_entries_from_elsewhere(kernels) -> None:  # noqa: F811
     indptr, indices, dense = matrix(30, 22)
     values, out = rand(len(indices), 2), empty(22, 2)

@@ -6,6 +6,7 @@ Legend: N vertices, n own rows, F input width, H output width, f own columns of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from gnnbench.graph.keys import fold
 from gnnbench.graph.transpose import is_symmetric, transposed
 from gnnbench.plan import Kind, Phase
 from gnnbench_runtime.approaches.partition import PartitionTrainer
+from gnnbench_runtime.models.attention_scores import ScoreExchange
 from gnnbench_runtime.models.data import reopened, reopened_graph
+from gnnbench_runtime.models.layers import attention, attention_columns
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.relayout import Relayout
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Stack
+from gnnbench_runtime.models.stack import Aggregation, Attention, Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -34,10 +37,13 @@ class MixtureStack(Stack):
     """A stack whose aggregations run over all vertices, on this rank's columns.
 
     `relayout` is None on one rank. `x_columns` (N, f) are the input features where they are held in
-    columns; `aggregated_x` (n, d_0) is the first layer's aggregation where it is held.
+    columns; `aggregated_x` (n, d_0) is the first layer's aggregation where it is held. Attention
+    goes by `relayouts` and `scores`.
     """
 
-    _aggregations: Sequence[Aggregation]
+    _aggregations: Sequence[Aggregation] | Sequence[Attention]
+    relayouts: Relayouts
+    scores: ScoreExchange
     relayout: Relayout | None = None
     x_columns: Tensor | None = None
     aggregated_x: Tensor | None = None
@@ -45,7 +51,7 @@ class MixtureStack(Stack):
     def forward(
         self,
         x: Tensor,
-        aggregations: Sequence[Aggregation],
+        aggregations: Sequence[Any],
         *,
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,
@@ -55,13 +61,14 @@ class MixtureStack(Stack):
 
         `x` are the own rows of the features (n, d_0), or (n, 0) where nothing reads them.
         """
-        shape, self._aggregations = self.shape, aggregations
+        shape = self.shape
+        self._aggregations, self._row_ids, self.counters = aggregations, row_ids, counters
         hidden = x
         if counters is not None and shape.input_dropout > 0:
             hidden = self._drop_inputs(x, row_ids[0], counters, phase)
         self._hidden = [hidden]
         for layer in range(1, shape.num_layers + 1):
-            hidden = self._layer(layer, hidden, aggregations[layer - 1], row_ids, counters, phase)
+            hidden = self._forward_layer(layer, hidden, phase)
             self._hidden.append(hidden)
         return hidden
 
@@ -117,16 +124,20 @@ class MixtureStack(Stack):
             self._product(name, phase, layer, agg, columns, aggregated, transpose=transpose)
         self.relayout.to_rows(aggregated, out_nF, layer, phase)
 
-    def _layer(
-        self,
-        layer: int,
-        h_nF: Tensor,
-        agg: Aggregation,
-        row_ids: Sequence[Tensor],
-        counters: tuple[int, ...] | None,
-        phase: Phase,
-    ) -> Tensor:
-        shape, value, n = self.shape, self.parameters.value, len(row_ids[0])
+    def _forward_layer(self, layer: int, h_nF: Tensor, phase: Phase) -> Tensor:
+        if not self.shape.model.attention:
+            y_nH = self._convolve(layer, h_nF, phase)
+        elif self.relayout is None:
+            y_nH = attention.forward(self, layer, h_nF, phase)
+        else:
+            y_nH = attention_columns.forward(self, layer, h_nF, phase)
+        if layer < self.shape.num_layers:
+            self._activate(layer, y_nH, phase)
+        return y_nH
+
+    def _convolve(self, layer: int, h_nF: Tensor, phase: Phase) -> Tensor:
+        shape, value, n = self.shape, self.parameters.value, len(self._row_ids[0])
+        agg = self.aggregation(layer)
         fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
         weight, bias, where = value[f"weight_{layer}"], value[f"bias_{layer}"], f"{phase}/{layer}"
         y_nH = self.workspace.get(f"h{layer}", n, fan_out)
@@ -147,20 +158,24 @@ class MixtureStack(Stack):
         if shape.model.self_weight:
             own = value[f"self_weight_{layer}"]
             self._mm(f"{where}/self", "gemm_nn_add", phase, layer, h_nF, own, y_nH, accumulate=True)
-        if layer < shape.num_layers:
-            rate = shape.dropout if counters is not None else 0.0
-            op = "relu_dropout" if rate > 0 else "relu"
-            with self._elementwise(f"{where}/activation", op, phase, layer, y_nH, 2):
-                key = fold(*counters, layer) if counters is not None else 0
-                self.kernels.relu_dropout(y_nH, y_nH, rate, key, row_ids[layer])
         return y_nH
 
     def _backward_layer(self, layer: int) -> None:
-        shape, grads, agg = self.shape, self.parameters.grad, self._aggregations[layer - 1]
+        h_nF, n = self._hidden[layer - 1], len(self._hidden[-1])
+        g_nH = self.workspace.get(f"g{layer}", n, self.shape.dims[layer])
+        if not self.shape.model.attention:
+            g_nF = self._convolve_backward(layer, h_nF, g_nH)
+        elif self.relayout is None:
+            g_nF = attention.backward(self, layer, h_nF, g_nH)
+        else:
+            g_nF = attention_columns.backward(self, layer, h_nF, g_nH)
+        if g_nF is not None:
+            self._activate_backward(layer, g_nF, h_nF)
+
+    def _convolve_backward(self, layer: int, h_nF: Tensor, g_nH: Tensor) -> Tensor | None:
+        shape, grads, agg = self.shape, self.parameters.grad, self.aggregation(layer)
         value, phase, where = self.parameters.value, Phase.BACKWARD, f"backward/{layer}"
-        fan_in, fan_out, h_nF = shape.dims[layer - 1], shape.dims[layer], self._hidden[layer - 1]
-        n = len(self._hidden[-1])
-        g_nH = self.workspace.get(f"g{layer}", n, fan_out)
+        (n, fan_out), fan_in = g_nH.shape, shape.dims[layer - 1]
         with self._elementwise(f"{where}/bias", "column_sum", phase, layer, g_nH, 1):
             torch.sum(g_nH, 0, out=grads[f"bias_{layer}"])
         weight, weight_grad = value[f"weight_{layer}"], grads[f"weight_{layer}"]
@@ -187,18 +202,14 @@ class MixtureStack(Stack):
                     f"{where}/self_input", "gemm_nt_add", phase, layer, g_nH, own.t(), g_nF,
                     accumulate=True,
                 )  # fmt: skip
-        if g_nF is not None:
-            with self._elementwise(
-                f"{where}/activation", "relu_backward", phase, layer - 1, g_nF, 3
-            ):
-                self.kernels.relu_dropout_backward(g_nF, h_nF, shape.dropout, g_nF)
+        return g_nF
 
 
 class MixtureTrainer(PartitionTrainer):
     """One rank of full-graph training; steps, loss and accuracy are as in partition parallelism."""
 
     stack: MixtureStack
-    aggregation: Aggregation
+    aggregation: Aggregation | Attention
 
     def __init__(self, context: RankContext, graph: Graph, structure: MixtureStructure) -> None:
         run = context.run
@@ -207,7 +218,7 @@ class MixtureTrainer(PartitionTrainer):
         self.model = registry.model(run.model.kind)
         dtype = torch.float64 if run.training.precision == "float64" else torch.float32
         self.parameters = Parameters(
-            self.model, self.shape.dims, run.training.seed, context.device, dtype
+            self.model, self.shape.dims, run.training.seed, context.device, dtype, self.shape.heads
         )
         self.workspace = Workspace(context.device, dtype)
         self.optimizer_steps = 0
@@ -225,9 +236,20 @@ class MixtureTrainer(PartitionTrainer):
         )
         if context.world_size > 1:
             self.stack.relayout = Relayout(context, structure.rows, self.relayouts, self.workspace)
+            self.stack.scores = ScoreExchange(context, structure.rows, self.workspace)
+            self.stack.relayouts = self.relayouts
         self._load_features(graph, own, structure, dtype)
 
-    def _whole_graph(self, graph: Graph, dtype: torch.dtype) -> Aggregation:
+    def _whole_graph(self, graph: Graph, dtype: torch.dtype) -> Aggregation | Attention:
+        if self.model.attention:
+            pattern = Attention.of(
+                np.array(graph.indptr),
+                np.array(graph.indices),
+                np.arange(graph.num_nodes),
+                graph.num_nodes,
+                with_ids=self.shape.dropout > 0,
+            )
+            return pattern.to(self.context.device)
         as_destination, as_source = vertex_scales(graph, self.model)
         # Copies: what lies in a mapped file would be read page by page in the first epoch.
         indptr = self._tensor(np.array(graph.indptr))
@@ -293,6 +315,7 @@ class MixtureTrainer(PartitionTrainer):
     ) -> Tensor:
         """Own rows of A X from own columns of X, with buffers that do not outlive this."""
         context, agg, width = self.context, self.aggregation, graph.num_features
+        assert isinstance(agg, Aggregation)
         size = (structure.rows[context.rank], width)
         x_Nf = self._own_columns(graph, dtype)
         aggregated = torch.empty_like(x_Nf)

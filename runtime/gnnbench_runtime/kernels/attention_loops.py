@@ -96,17 +96,25 @@ def sddmm_add(
 
 @_compiled
 def sddmm_dot(
-    indptr: Any, indices: Any, g_RF: Any, x_SF: Any, out_EH: Any, start: int, stop: int
+    indptr: Any,
+    indices: Any,
+    g_RF: Any,
+    x_SF: Any,
+    width: int,
+    offset: int,
+    out_EH: Any,
+    start: int,
+    stop: int,
 ) -> None:
-    """Dot both ends' rows, per entry and head."""
-    heads = out_EH.shape[1]
-    width = g_RF.shape[1] // max(heads, 1)
+    """Dot both ends' rows, per entry and head; column f belongs to head (offset + f) // width."""
+    heads, columns = out_EH.shape[1], g_RF.shape[1]
     for r in range(start, stop):
         for e in range(indptr[r], indptr[r + 1]):
             c = indices[e]
             for h in range(heads):
                 total = g_RF.dtype.type(0)
-                for f in range(h * width, (h + 1) * width):
+                first, last = max(h * width - offset, 0), min((h + 1) * width - offset, columns)
+                for f in range(first, last):
                     total += g_RF[r, f] * x_SF[c, f]
                 out_EH[e, h] = total
 
@@ -119,12 +127,16 @@ def spmm_heads(
     x_SF: Any,
     out_RF: Any,
     entries: Any,
+    width: int,
+    offset: int,
     start: int,
     stop: int,
 ) -> None:
-    """Sum source rows with one weight per entry and head; `entries` may name the weights' rows."""
-    heads = weights_EH.shape[1]
-    width = x_SF.shape[1] // max(heads, 1)
+    """Sum source rows with one weight per entry and head; `entries` may name the weights' rows.
+
+    Column f belongs to head (offset + f) // width.
+    """
+    heads, columns = weights_EH.shape[1], x_SF.shape[1]
     for r in range(start, stop):
         out_RF[r, :] = 0
         for e in range(indptr[r], indptr[r + 1]):
@@ -132,7 +144,8 @@ def spmm_heads(
             at = entries[e] if len(entries) else e
             for h in range(heads):
                 weight = weights_EH[at, h]
-                for f in range(h * width, (h + 1) * width):
+                first, last = max(h * width - offset, 0), min((h + 1) * width - offset, columns)
+                for f in range(first, last):
                     out_RF[r, f] += weight * x_SF[c, f]
 
 

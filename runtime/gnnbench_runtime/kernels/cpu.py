@@ -180,14 +180,28 @@ class CpuKernels:
         )
 
     def sddmm_dot(
-        self, indptr: Tensor, indices: Tensor, g_RF: Tensor, x_SF: Tensor, out_EH: Tensor
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        g_RF: Tensor,
+        x_SF: Tensor,
+        out_EH: Tensor,
+        head_width: int = 0,
+        offset: int = 0,
     ) -> None:
-        """out[e, h] = g[r_e, head h] . x[c_e, head h]."""
+        """out[e, h] = g[r_e, head h] . x[c_e, head h].
+
+        A slice of columns that cuts heads has a `head_width`, and `offset` columns of its first
+        head lie before it: column f belongs to head (offset + f) // head_width. Without them heads
+        are whole.
+        """
         starts, columns = _flat(indptr), _flat(indices)
         g, x, out = _rows(g_RF), _rows(x_SF), _rows(out_EH)
+        width = head_width or g.shape[1] // max(out.shape[1], 1)
         ranges = self.team.split_rows(starts, LEAST_VALUES // max(g.shape[1], 1))
         self.team.run(
-            lambda a, b: attention_loops.sddmm_dot(starts, columns, g, x, out, a, b), ranges
+            lambda a, b: attention_loops.sddmm_dot(starts, columns, g, x, width, offset, out, a, b),
+            ranges,
         )
 
     def spmm_heads(
@@ -198,17 +212,23 @@ class CpuKernels:
         x_SF: Tensor,
         out_RF: Tensor,
         entries: Tensor | None = None,
+        head_width: int = 0,
+        offset: int = 0,
     ) -> None:
         """out[r, head h] = sum_e weights[e, h] * x[c_e, head h].
 
         Entry e of the pattern has the weights of `entries[e]`, where given (a transposed pattern).
+        Slices of columns that cut heads are as in `sddmm_dot`.
         """
         starts, columns = _flat(indptr), _flat(indices)
         weights, x, out = _rows(weights_EH), _rows(x_SF), _rows(out_RF)
+        width = head_width or x.shape[1] // max(weights.shape[1], 1)
         at = _NO_IDS if entries is None else _flat(entries)
         ranges = self.team.split_rows(starts, LEAST_VALUES // max(x.shape[1], 1))
         self.team.run(
-            lambda a, b: attention_loops.spmm_heads(starts, columns, weights, x, out, at, a, b),
+            lambda a, b: attention_loops.spmm_heads(
+                starts, columns, weights, x, out, at, width, offset, a, b
+            ),
             ranges,
         )
 

@@ -174,12 +174,25 @@ class TorchKernels:
         functional.leaky_relu_(out_EH, slope)
 
     def sddmm_dot(
-        self, indptr: Tensor, indices: Tensor, g_RF: Tensor, x_SF: Tensor, out_EH: Tensor
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        g_RF: Tensor,
+        x_SF: Tensor,
+        out_EH: Tensor,
+        head_width: int = 0,
+        offset: int = 0,
     ) -> None:
-        rows, heads = _row_of_entry(indptr, out_EH), out_EH.shape[1]
-        for part in _parts(out_EH.shape[0], g_RF.shape[1]):
+        rows, heads, columns = _row_of_entry(indptr, out_EH), out_EH.shape[1], g_RF.shape[1]
+        spans = list(_spans(heads, head_width or columns // max(heads, 1), offset, columns))
+        whole = len({stop - start for start, stop in spans}) == 1
+        for part in _parts(out_EH.shape[0], columns):
             product = g_RF[rows[part]] * x_SF[indices[part]]
-            torch.sum(_by_head(product, heads), 2, out=out_EH[part])
+            if whole:
+                torch.sum(_by_head(product, heads), 2, out=out_EH[part])
+                continue
+            for head, (start, stop) in enumerate(spans):
+                out_EH[part, head] = product[:, start:stop].sum(1)
 
     def spmm_heads(
         self,
@@ -189,15 +202,17 @@ class TorchKernels:
         x_SF: Tensor,
         out_RF: Tensor,
         entries: Tensor | None = None,
+        head_width: int = 0,
+        offset: int = 0,
     ) -> None:
-        heads = weights_EH.shape[1]
-        out, x = _by_head(out_RF, heads), _by_head(x_SF, heads)
-        for head in range(heads):
+        heads, columns = weights_EH.shape[1], x_SF.shape[1]
+        spans = _spans(heads, head_width or columns // max(heads, 1), offset, columns)
+        for head, (start, stop) in enumerate(spans):
             weights = weights_EH[:, head] if entries is None else weights_EH[entries, head]
-            summed = x_SF.new_empty((out_RF.shape[0], out.shape[2]))
-            rows = x[:, head].contiguous()
+            summed = x_SF.new_empty((out_RF.shape[0], stop - start))
+            rows = x_SF[:, start:stop].contiguous()
             self.spmm(indptr, indices, rows, summed, edge_scale=weights.contiguous())
-            out[:, head] = summed
+            out_RF[:, start:stop] = summed
 
     def leaky_backward(self, score_EH: Tensor, slope: float, grad_EH: Tensor) -> None:
         torch.where(score_EH < 0, grad_EH * slope, grad_EH, out=grad_EH)
@@ -275,6 +290,12 @@ def _draws(x_nF: Tensor, key: int, row_ids: Tensor | None, first_column: int) ->
 
 def _by_head(x_nF: Tensor, heads: int) -> Tensor:
     return x_nF.view(len(x_nF), heads, x_nF.shape[1] // heads)
+
+
+def _spans(heads: int, width: int, offset: int, columns: int) -> Iterator[tuple[int, int]]:
+    """First and last column of each head in a slice whose first head began `offset` earlier."""
+    for head in range(heads):
+        yield max(head * width - offset, 0), min((head + 1) * width - offset, columns)
 
 
 def _parts(count: int, width: int) -> Iterator[slice]:

@@ -42,6 +42,10 @@ class Relayout:
         self._widest_back = max((layer[0] for layer in layers if layer), default=0)
         self._widest_there = max((layer[0] for layer in layers if len(layer) == 2), default=0)
 
+    @property
+    def rank(self) -> int:
+        return self._context.rank
+
     def columns(self, width: int) -> tuple[int, ...]:
         """f_i of every rank."""
         return even_split(width, len(self._rows))
@@ -54,13 +58,19 @@ class Relayout:
         """The buffer (N, f) that a local product writes to."""
         return self._slice("aggregated", self._widest_back, width)
 
-    def to_columns(self, x_nF: Tensor, layer: int, phase: Phase) -> Tensor:
-        """Return this rank's columns of the matrix whose rows `x_nF` the ranks hold (N, f)."""
+    def to_columns(
+        self, x_nF: Tensor, layer: int, phase: Phase, out_Nf: Tensor | None = None
+    ) -> Tensor:
+        """Return this rank's columns of the matrix whose rows `x_nF` the ranks hold (N, f).
+
+        They are in `out_Nf`, if given, else in a buffer that the next call overwrites.
+        """
         width, mine = x_nF.shape[1], self.own_columns(x_nF.shape[1])
         packed = self._packed(width)
         with self._packing(f"{phase}/{layer}/pack", phase, layer, packed):
             copy_blocks(packed, x_nF, self.columns(width), pack=True)
-        out_Nf = self._slice("columns", self._widest_there, width)
+        if out_Nf is None:
+            out_Nf = self._slice("columns", self._widest_there, width)
         self._context.comm.all_to_all(
             out_Nf.view(-1),
             packed,

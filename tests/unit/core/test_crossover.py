@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,38 @@ def test_bytes_are_those_of_both_plans(
             moved = sum(size for (what, _), size in sent.items() if what == "all_to_all")
             assert moved == expected, (name, precompute, point.ranks)
             assert sent["all_reduce", "sync"] == point.weights_bytes
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_attention_s_scores_are_in_the_mixture_s_bytes(
+    path_graph: Graph, make_run: Callable[..., RunSpec], heads: int
+) -> None:
+    model = ModelSpec(name="m", kind="gat", hidden=6, heads=heads, layers=3)
+    found = crossover(path_graph, model, (2, 3))
+    assert found.orders_precomputed is None
+    assert found.first_precomputed is None
+    for point in found.points:
+        assert point.partition_precomputed_bytes is point.mixture_precomputed_bytes is None
+        told = {"partition": point.partition_bytes, "mixture": point.mixture_bytes}
+        for name, expected in told.items():
+            run = dataclasses.replace(make_run(name, point.ranks), model=model)
+            approach = registry.approach(name)
+            layout = Layout(world_size=point.ranks, ranks_per_host=point.ranks)
+            plan = approach.plan(path_graph, run, approach.structure(path_graph, run), layout)
+            sent = plan.sent_bytes()
+            moved = sum(size for (what, _), size in sent.items() if what == "all_to_all")
+            assert moved == expected, (name, point.ranks)
+            assert sent["all_reduce", "sync"] == point.weights_bytes
+
+
+def test_the_command_counts_attention(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["crossover", "reddit", "--model-kind", "gat", "--hidden", "64", "--ranks", "2,8"]
+    assert main([*args, "--heads", "8"]) == 0
+    text = capsys.readouterr().out
+    assert "602 - 64 - 41" in text
+    assert "once" not in text
+    assert main([*args, "--heads", "7"]) == 2
+    assert "7 heads cannot share evenly" in capsys.readouterr().err
 
 
 def test_precomputation_takes_the_first_exchange_from_partition_parallelism() -> None:

@@ -84,7 +84,7 @@ def test_an_approach_runs_attention_only_if_its_card_says_so(make_run) -> None:
     run = gat(make_run("single"))
     assert registry.approach("single").cannot_run(run) is None
     assert registry.approach("sampled").cannot_run(gat(make_run("sampled"))) is None
-    assert "fixed aggregates with fixed weights; gat" in Fixed().cannot_run(run)
+    assert "fixed cannot train gat: it sums up with fixed weights" in Fixed().cannot_run(run)
     assert Fixed().cannot_run(make_run("single")) is None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 
@@ -170,14 +169,3 @@ def test_a_thousand_ranks_can_be_planned_from_a_profile(make_run: MakeRun) -> No
     # 2 layers, transform-first: 256 and 41 wide, both ways, there and back.
     bound = 4 * reddit.num_nodes * 4 * (256 + 41)
     assert 0.99 * bound < moved(plan) < bound
-
-
-def test_weights_that_depend_on_features_are_a_reasoned_skip(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    approach, run = registry.approach("mixture"), make_run("mixture", 2)
-    assert approach.skip_reason(run) is None
-    monkeypatch.setattr(registry, "model", lambda kind: SimpleNamespace(normalisation="softmax"))
-    reason = approach.skip_reason(run)
-    assert reason is not None
-    assert "depend on features" in reason

@@ -85,7 +85,7 @@ def forward(stack: Stack, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
     """Return the buffer of the layer's output, its rows filled up to the activation."""
     shape, value, att = stack.shape, stack.parameters.value, stack.aggregation(layer)
     fan_out, heads, where = shape.dims[layer], shape.heads[layer - 1], f"{phase}/{layer}"
-    n, u, e = att.rows, att.source_rows, att.nonzeros
+    n, u = att.rows, att.source_rows
     kernels, space = stack.kernels, stack.workspace
     rows = n if stack.exchange is not None else u
     t_uH = space.get(f"t{layer}", u, fan_out)
@@ -102,17 +102,9 @@ def forward(stack: Stack, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
     ):  # fmt: skip
         kernels.head_scores(t_uH[:n], value[f"attention_destination_{layer}"], to_nK)
         kernels.head_scores(t_uH, value[f"attention_source_{layer}"], from_uK)
-    score_EK = space.get(f"e{layer}", e, heads)
-    size = 8 * (n + 1) + 4 * e + (n + min(u, e) + e) * heads * s
-    with stack._step(f"{where}/sddmm", Kind.SDDMM, "sddmm_add", phase, layer, size, 3 * e * heads):
-        kernels.sddmm_add(att.indptr, att.indices, to_nK, from_uK, SLOPE, score_EK)
-    weight_EK = space.get(f"a{layer}", e, heads)
-    with stack._elementwise(f"{where}/softmax", "edge_softmax", phase, layer, score_EK, 2):
-        kernels.segment_softmax(att.indptr, score_EK, weight_EK)
-    weight_EK = _dropped(stack, layer, att, weight_EK, f"d{layer}", phase)
+    weight_EK = weights(stack, layer, att, to_nK, from_uK, phase)
     out = space.get(f"h{layer}", stack._out_rows(layer), fan_out)
-    with _weighted(stack, f"{where}/spmm", "spmm_weighted", phase, layer, n, u, e):
-        kernels.spmm_heads(att.indptr, att.indices, weight_EK, t_uH, out[:n])
+    weighted_sum(stack, layer, att, weight_EK, t_uH, out[:n], phase)
     with stack._elementwise(f"{where}/bias", "bias", phase, layer, out[:n], 2):
         out[:n].add_(value[f"bias_{layer}"])
     return out
@@ -125,28 +117,13 @@ def backward(stack: Stack, layer: int, h_uF: Tensor, g_nH: Tensor) -> Tensor | N
     fan_in, fan_out, heads = shape.dims[layer - 1], shape.dims[layer], shape.heads[layer - 1]
     n, u, e, s = att.rows, att.source_rows, att.nonzeros, g_nH.element_size()
     kernels, space = stack.kernels, stack.workspace
-    t_uH, weight_EK = space.get(f"t{layer}", u, fan_out), space.get(f"a{layer}", e, heads)
+    t_uH = space.get(f"t{layer}", u, fan_out)
     with stack._elementwise(f"{where}/bias", "column_sum", phase, layer, g_nH, 1):
         torch.sum(g_nH, 0, out=grads[f"bias_{layer}"])
-    edge_EK = space.get("edge_grad", e, heads)
-    size = 8 * (n + 1) + 4 * e + e * heads * s + (n + min(u, e)) * fan_out * s
-    with stack._step(
-        f"{where}/sddmm", Kind.SDDMM, "sddmm_dot", phase, layer, size, 2 * e * fan_out
-    ):
-        kernels.sddmm_dot(att.indptr, att.indices, g_nH, t_uH, edge_EK)
-    # Dropout's gradient is dropout of the gradient, by the same key.
-    edge_EK = _dropped(stack, layer, att, edge_EK, "edge_grad", phase)
-    with stack._elementwise(f"{where}/softmax", "edge_softmax_backward", phase, layer, edge_EK, 4):
-        kernels.segment_softmax_backward(att.indptr, weight_EK, edge_EK, edge_EK)
-        kernels.leaky_backward(space.get(f"e{layer}", e, heads), SLOPE, edge_EK)
-    to_nK, from_uK = _two(stack, "score_grad", n, u, heads)
-    with stack._elementwise(f"{where}/edge_sums", "edge_sums", phase, layer, edge_EK, 2):
-        kernels.segment_sum(att.indptr, edge_EK, to_nK)
-        kernels.segment_sum(att.indptr_t, edge_EK, from_uK, att.edges_t)
+    to_nK, from_uK = weights_backward(stack, layer, att, heads, g_nH, t_uH)
     gt_uH = space.get(f"gt{layer}", u, fan_out)
     used_EK = space.get(f"d{layer}" if shape.dropout > 0 else f"a{layer}", e, heads)
-    with _weighted(stack, f"{where}/spmm", "spmm_weighted_t", phase, layer, u, n, e):
-        kernels.spmm_heads(att.indptr_t, att.indices_t, used_EK, g_nH, gt_uH, att.edges_t)
+    weighted_sum(stack, layer, att, used_EK, g_nH, gt_uH, phase)
     with stack._step(
         f"{where}/scores", Kind.ELEMENTWISE, "attention_scores_backward", phase, layer,
         (n + u) * (3 * fan_out + heads) * s, 4 * (n + u) * fan_out,
@@ -169,10 +146,86 @@ def backward(stack: Stack, layer: int, h_uF: Tensor, g_nH: Tensor) -> Tensor | N
     return g_uF
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Columns that are a slice of the layer's: heads from `first` on, which are `width` wide.
+
+    `offset` columns of the first head lie before the slice.
+    """
+
+    first: int = 0
+    width: int = 0
+    offset: int = 0
+
+
+_WHOLE = Cut()
+
+
+def weights(
+    stack: Stack, layer: int, att: Attention, to_nK: Tensor, from_uK: Tensor, phase: Phase,
+    cut: Cut = _WHOLE,
+) -> Tensor:  # fmt: skip
+    """Return the weights of entries (E, K) from the scores of both ends."""
+    (n, heads), u, e, s = to_nK.shape, len(from_uK), att.nonzeros, to_nK.element_size()
+    kernels, space, where = stack.kernels, stack.workspace, f"{phase}/{layer}"
+    score_EK, weight_EK = space.get(f"e{layer}", e, heads), space.get(f"a{layer}", e, heads)
+    size = 8 * (n + 1) + 4 * e + (n + min(u, e) + e) * heads * s
+    with stack._step(f"{where}/sddmm", Kind.SDDMM, "sddmm_add", phase, layer, size, 3 * e * heads):
+        kernels.sddmm_add(att.indptr, att.indices, to_nK, from_uK, SLOPE, score_EK)
+    with stack._elementwise(f"{where}/softmax", "edge_softmax", phase, layer, score_EK, 2):
+        kernels.segment_softmax(att.indptr, score_EK, weight_EK)
+    return _dropped(stack, layer, att, weight_EK, f"d{layer}", phase, cut.first)
+
+
+def weights_backward(
+    stack: Stack, layer: int, att: Attention, heads: int, g_nH: Tensor, t_uH: Tensor,
+    cut: Cut = _WHOLE,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return the gradients of both ends' scores (n, K), (u, K) that these columns bring about.
+
+    Every step is linear in the gradient of the sums, so those of parts of a head's columns add up.
+    """
+    phase, where, width = Phase.BACKWARD, f"backward/{layer}", g_nH.shape[1]
+    n, u, e, s = att.rows, att.source_rows, att.nonzeros, g_nH.element_size()
+    kernels, space = stack.kernels, stack.workspace
+    edge_EK, weight_EK = space.get("edge_grad", e, heads), space.get(f"a{layer}", e, heads)
+    size = 8 * (n + 1) + 4 * e + e * heads * s + (n + min(u, e)) * width * s
+    with stack._step(f"{where}/sddmm", Kind.SDDMM, "sddmm_dot", phase, layer, size, 2 * e * width):
+        kernels.sddmm_dot(att.indptr, att.indices, g_nH, t_uH, edge_EK, cut.width, cut.offset)
+    # Dropout's gradient is dropout of the gradient, by the same key.
+    edge_EK = _dropped(stack, layer, att, edge_EK, "edge_grad", phase, cut.first)
+    with stack._elementwise(f"{where}/softmax", "edge_softmax_backward", phase, layer, edge_EK, 4):
+        kernels.segment_softmax_backward(att.indptr, weight_EK, edge_EK, edge_EK)
+        kernels.leaky_backward(space.get(f"e{layer}", e, heads), SLOPE, edge_EK)
+    to_nK, from_uK = _two(stack, "score_grad", n, u, heads)
+    with stack._elementwise(f"{where}/edge_sums", "edge_sums", phase, layer, edge_EK, 2):
+        kernels.segment_sum(att.indptr, edge_EK, to_nK)
+        kernels.segment_sum(att.indptr_t, edge_EK, from_uK, att.edges_t)
+    return to_nK, from_uK
+
+
+def weighted_sum(
+    stack: Stack, layer: int, att: Attention, weight_EK: Tensor, x: Tensor, out: Tensor,
+    phase: Phase, cut: Cut = _WHOLE,
+) -> None:  # fmt: skip
+    """Fill out (n, H) with weighted sums of x (u, H); backward, by the transposed pattern."""
+    (e, heads), d, s = weight_EK.shape, x.shape[1], x.element_size()
+    name, rows, source = f"{phase}/{layer}/spmm", len(out), len(x)
+    size = 8 * (rows + 1) + 4 * e + e * heads * s + (min(source, e) + rows) * d * s
+    back = phase is Phase.BACKWARD
+    op = "spmm_weighted_t" if back else "spmm_weighted"
+    indptr, indices = (att.indptr_t, att.indices_t) if back else (att.indptr, att.indices)
+    with stack._step(name, Kind.SPMM, op, phase, layer, size, 2 * e * d):
+        stack.kernels.spmm_heads(
+            indptr, indices, weight_EK, x, out, att.edges_t if back else None, cut.width, cut.offset
+        )
+
+
 def _dropped(
-    stack: Stack, layer: int, att: Attention, values_EK: Tensor, into: str, phase: Phase
-) -> Tensor:
-    """Drop entries by their ids while training; the same values otherwise."""
+    stack: Stack, layer: int, att: Attention, values_EK: Tensor, into: str, phase: Phase,
+    first_head: int,
+) -> Tensor:  # fmt: skip
+    """Drop entries by their ids and heads while training; the same values otherwise."""
     rate, counters = stack.shape.dropout, stack.counters
     if counters is None or rate == 0:
         return values_EK
@@ -180,7 +233,7 @@ def _dropped(
     name = f"{phase}/{layer}/edge_dropout"
     with stack._elementwise(name, "edge_dropout", phase, layer, values_EK, 2):
         key = fold(*counters, layer, _EDGES)
-        stack.kernels.dropout(values_EK, out_EK, rate, key, att.edge_ids)
+        stack.kernels.dropout(values_EK, out_EK, rate, key, att.edge_ids, first_head)
     return out_EK
 
 
@@ -188,12 +241,3 @@ def _two(stack: Stack, name: str, n: int, u: int, heads: int) -> tuple[Tensor, T
     """One buffer for a value per head of the rows as destinations and of the rows as sources."""
     both = stack.workspace.get(name, n + u, heads)
     return both[:n], both[n:]
-
-
-def _weighted(
-    stack: Stack, name: str, op: str, phase: Phase, layer: int, rows: int, source: int, e: int
-):
-    d, heads = stack.shape.dims[layer], stack.shape.heads[layer - 1]
-    s = stack.shape.element_bytes
-    size = 8 * (rows + 1) + 4 * e + e * heads * s + (min(source, e) + rows) * d * s
-    return stack._step(name, Kind.SPMM, op, phase, layer, size, 2 * e * d)
