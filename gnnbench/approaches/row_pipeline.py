@@ -348,11 +348,24 @@ class _DenseSteps(_Steps):
                 name = f"{where}/input/{chunk}"
                 last = self._gemm(name, "gemm_nt", phase, layer, rows, fan_out, fan_in)
                 pieces.send(chunk, fan_in, last)
-        rows = self.own_rows
-        self.elementwise(f"{where}/bias", "column_sum", phase, layer, rows, fan_out, 1)
-        self._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, rows, fan_out)
-        if own:
-            self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, rows, fan_out)
+            else:
+                self._weights(layer, rows, f"/{chunk}")
+        if layer > 1:
+            self._weights(layer, self.own_rows, "")
+
+    def _weights(self, layer: int, rows: int, suffix: str) -> None:
+        """Gradients of the weights over some rows.
+
+        Above the first layer they fill the time until the next handover; in the first, where
+        nothing follows, they go chunk by chunk behind the sparse ranks.
+        """
+        shape, phase, where = self.shape, Phase.BACKWARD, f"backward/{layer}"
+        fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
+        self.elementwise(f"{where}/bias{suffix}", "column_sum", phase, layer, rows, fan_out, 1)
+        self._gemm(f"{where}/weight{suffix}", "gemm_tn", phase, layer, fan_in, rows, fan_out)
+        if shape.model.self_weight:
+            name = f"{where}/self_weight{suffix}"
+            self._gemm(name, "gemm_tn", phase, layer, fan_in, rows, fan_out)
 
     def _gemm(
         self, name: str, op: str, phase: Phase, layer: int, m: int, k: int, n: int,

@@ -170,12 +170,14 @@ class DenseRank:
                 if layer > 1:
                     dz_nF = self._input_gradient(layer, chunk)
                     self._outbox.put(phase, layer, chunk, dz_nF)
+                else:
+                    self._weight_gradients(layer, self.at[chunk], f"/{chunk}")
             if layer > 1:
                 # Joined before the weights' gradients, which fill the time until the first chunk.
                 # The rows that come lie where those that go lie; but no sparse rank begins to send
                 # before it has all that go.
                 inbox = Inbox(self, phase, layer - 1, order, self.g[layer - 1])
-            self._weight_gradients(layer)
+                self._weight_gradients(layer, slice(None), "")
         self._outbox.close()
 
     def _output_gradient(self, layer: int, chunk: int) -> None:
@@ -199,17 +201,19 @@ class DenseRank:
         self._gemm(name, "gemm_nt", Phase.BACKWARD, layer, self.g[layer][at], weight.t(), out)
         return out
 
-    def _weight_gradients(self, layer: int) -> None:
-        grads, g_nH, phase = self.trainer.parameters.grad, self.g[layer], Phase.BACKWARD
-        where = f"backward/{layer}"
-        with self.trainer.elementwise(f"{where}/bias", "column_sum", phase, layer, g_nH, 1):
-            torch.sum(g_nH, 0, out=grads[f"bias_{layer}"])
-        z_t, weight = self.z[layer].t(), grads[f"weight_{layer}"]
-        self._gemm(f"{where}/weight", "gemm_tn", phase, layer, z_t, g_nH, weight)
+    def _weight_gradients(self, layer: int, at: slice, suffix: str) -> None:
+        """Add to the weights' gradients, which were zeroed before the pass, those of some rows."""
+        grads, phase, where = self.trainer.parameters.grad, Phase.BACKWARD, f"backward/{layer}"
+        g_nH = self.g[layer][at]
+        name = f"{where}/bias{suffix}"
+        with self.trainer.elementwise(name, "column_sum", phase, layer, g_nH, 1):
+            grads[f"bias_{layer}"].add_(g_nH.sum(0))
+        z_t, weight, op = self.z[layer][at].t(), grads[f"weight_{layer}"], "gemm_tn"
+        self._gemm(f"{where}/weight{suffix}", op, phase, layer, z_t, g_nH, weight, weight)
         if self.trainer.shape.model.self_weight:
-            hidden = self.h[layer - 1] if layer > 1 else self._trained_input()
-            own = grads[f"self_weight_{layer}"]
-            self._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, hidden.t(), g_nH, own)
+            h_t = (self.h[layer - 1] if layer > 1 else self._trained_input())[at].t()
+            own, name = grads[f"self_weight_{layer}"], f"{where}/self_weight{suffix}"
+            self._gemm(name, op, phase, layer, h_t, g_nH, own, own)
 
     def _trained_input(self) -> Tensor:
         found = self._input if self._dropped is None else self._dropped
