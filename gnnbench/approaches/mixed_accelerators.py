@@ -66,7 +66,7 @@ class MixedStructure:
                    end; a rank's rows of all chunks together differ by at most one from another's
     nonzeros       entries of each chunk's rows, loops included where the model adds them;
                    nonzeros_t of the transpose
-    train_rows     of each dense rank
+    train_rows     of each dense rank, in each chunk
     forward, backward   order of the chunks
     row_order      int64 [N]: vertex of each row; absent when sizes come from a profile
     """
@@ -77,7 +77,7 @@ class MixedStructure:
     shares: NDArray[np.int64]
     nonzeros: tuple[int, ...]
     nonzeros_t: tuple[int, ...]
-    train_rows: tuple[int, ...]
+    train_rows: tuple[tuple[int, ...], ...]
     forward: tuple[int, ...]
     backward: tuple[int, ...]
     row_order: NDArray[np.int64] | None = None
@@ -151,12 +151,13 @@ class MixedAccelerators(Approach):
         loops = registry.model(run.model.kind).normalisation == "symmetric"
         if not isinstance(graph, Graph):
             edges = [i * graph.num_edges // count for i in range(count + 1)]
+            train = [even_split(share, dense) for share in even_split(graph.num_train, count)]
             entries = tuple(int(e) for e in np.diff(edges) + loops * np.diff(starts))
             natural = tuple(range(count))
             return MixedStructure(
                 sparse_ranks=sparse, dense_ranks=dense, starts=starts, shares=shares,
                 nonzeros=entries, nonzeros_t=entries, forward=natural, backward=natural,
-                train_rows=even_split(graph.num_train, dense), exact=False,
+                train_rows=tuple(zip(*train, strict=True)), exact=False,
                 basis="counts of the profile, chunks taken as equally dense",
             )  # fmt: skip
         incoming, outgoing = graph.in_degrees(), graph.out_degrees()
@@ -170,11 +171,11 @@ class MixedAccelerators(Approach):
         if knobs.node_order != "natural":
             forward = tuple(int(c) for c in np.argsort(entries, kind="stable"))
             backward = tuple(int(c) for c in np.argsort(entries_t, kind="stable"))
-        train = _within(_mask(graph)[order].astype(np.int64), shares).sum(axis=0)
+        trained = _within(_mask(graph)[order].astype(np.int64), shares)
         return MixedStructure(
             sparse_ranks=sparse, dense_ranks=dense, starts=starts, shares=shares,
             nonzeros=entries, nonzeros_t=entries_t, forward=forward, backward=backward,
-            train_rows=tuple(train.tolist()), row_order=order,
+            train_rows=tuple(map(tuple, trained.T.tolist())), row_order=order,
         )  # fmt: skip
 
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:

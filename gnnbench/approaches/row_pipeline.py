@@ -5,6 +5,10 @@ return k. Sparse ranks have two buffers for products under way, so the product o
 the handover of chunk k - 2. Dense ranks receive into place where there is a single sparse rank;
 else blocks of columns come into one of two buffers and are put together. Returns mirror that.
 
+Every chunk of the last layer goes on at once through loss and first gradient, so that the turn from
+forward to backward is no barrier. In the first layer's backward pass, which returns nothing, the
+weights' gradients follow chunk by chunk; elsewhere they wait for the idle time between layers.
+
 Legend: s bytes per element, S sparse ranks, D dense ranks, N rows.
 """
 
@@ -48,7 +52,7 @@ class RowPipeline:
         held = self.structure
         sparse: dict[tuple[int, ...], RankSteps] = {}
         dense: dict[tuple[int, ...], RankSteps] = {}
-        complete: dict[tuple[tuple[int, ...], int], RankSteps] = {}
+        complete: dict[tuple[tuple[int, ...], tuple[int, ...]], RankSteps] = {}
         ranks: list[RankSteps] = []
         for rank in range(held.sparse_ranks):
             cuts = tuple(self.columns[width][rank] for width in self.shape.dims)
@@ -61,20 +65,26 @@ class RowPipeline:
                 dense[rows] = _DenseSteps(self, rows).all()
             train = held.train_rows[place]
             if (rows, train) not in complete:
-                complete[rows, train] = self._with_loss(dense[rows], sum(rows), train)
+                complete[rows, train] = self._with_loss(dense[rows], rows, train)
             ranks.append(complete[rows, train])
         return tuple(ranks)
 
-    def _with_loss(self, steps: RankSteps, rows: int, train: int) -> RankSteps:
-        """Put the loss of a rank's training rows, which no other rank need have as many of, in."""
+    def _with_loss(
+        self, steps: RankSteps, rows: tuple[int, ...], train: tuple[int, ...]
+    ) -> RankSteps:
+        """Say how many training rows each chunk has: no two ranks need agree in that."""
         classes, s = self.shape.dims[-1], self.shape.element_bytes
-        loss = {
-            "rows": rows * classes, "nonzeros": train * classes, "width": classes,
-            "flops": 5 * train * classes, "bytes": (rows + 2 * train) * classes * s,
-        }  # fmt: skip
-        return tuple(
-            replace(step, **loss) if step.op == "softmax_cross_entropy" else step for step in steps
-        )
+        chunks = iter(self.structure.forward)
+        complete = []
+        for step in steps:
+            if step.op == "softmax_cross_entropy":
+                n, t = rows[chunk := next(chunks)], train[chunk]
+                step = replace(
+                    step, rows=n * classes, nonzeros=t * classes, width=classes,
+                    flops=5 * t * classes, bytes=(n + 2 * t) * classes * s,
+                )  # fmt: skip
+            complete.append(step)
+        return tuple(complete)
 
     def sent_by_sparse(self, chunk: int, cut: int) -> tuple[int, ...]:
         """Bytes to each rank of a sparse rank's columns of a chunk."""
@@ -129,7 +139,7 @@ class RowPipeline:
             "parameters": 4 * shape.num_parameters * s,
             "labels": 8 * rows + 3 * rows,
             "row_ids": 8 * rows,
-            "train_rows": 8 * held.train_rows[place],
+            "train_rows": 8 * sum(held.train_rows[place]),
         }
         if shape.model.self_weight:
             copies = 2 if shape.input_dropout > 0 else 1
@@ -147,8 +157,8 @@ class RowPipeline:
 
 
 def column_buffers(num_layers: int) -> int:
-    """Buffers of a sparse rank's columns: one is read while another fills, between inner layers."""
-    return min(num_layers - 1, 2)
+    """Buffers of a sparse rank's columns: one is read while another fills."""
+    return 2 if num_layers > 1 else 0
 
 
 class _Steps:
@@ -227,20 +237,19 @@ class _SparseSteps(_Steps):
             cut = self.cuts[dims[0]]
             self.elementwise("forward/0/dropout", "dropout", Phase.FORWARD, 0, n, cut, 2)
         for layer in range(1, layers):
-            self._chunks(Phase.FORWARD, layer, dims[layer - 1], (layer, dims[layer]))
-        self._chunks(Phase.FORWARD, layers, dims[layers - 1], None)
-        if layers > 1:
-            self._returns(Phase.BACKWARD, layers, dims[layers - 1])
+            self._chunks(Phase.FORWARD, layer, dims[layer - 1], Phase.FORWARD, dims[layer])
+        turn = dims[layers - 1] if layers > 1 else None
+        self._chunks(Phase.FORWARD, layers, dims[layers - 1], Phase.BACKWARD, turn)
         for layer in range(layers - 1, 0, -1):
-            back = (layer, dims[layer - 1]) if layer > 1 else None
-            self._chunks(Phase.BACKWARD, layer, dims[layer], back)
+            back = dims[layer - 1] if layer > 1 else None
+            self._chunks(Phase.BACKWARD, layer, dims[layer], Phase.BACKWARD, back)
         self.update(())
         return tuple(self.steps)
 
     def _chunks(
-        self, phase: Phase, layer: int, width: int, returns: tuple[int, int] | None
+        self, phase: Phase, layer: int, width: int, returns: Phase, back: int | None
     ) -> None:
-        """Multiply and hand over every chunk; `returns` is the layer and width of what follows."""
+        """Multiply and hand over every chunk; `back` is the width of what comes back, if any."""
         # A product needs all rows of its input: the last that came back.
         first, handed, last = self.returned, list[str](), ""
         for chunk in self.order(phase):
@@ -248,8 +257,8 @@ class _SparseSteps(_Steps):
             if len(handed) >= BUFFERS:
                 waits = (handed[-BUFFERS],)
             handed.append(self._hand(phase, layer, width, chunk, waits))
-            if returns is not None:
-                last = self._return(phase, *returns, chunk)
+            if back is not None:
+                last = self._return(returns, layer, back, chunk)
         self.returned = (last,) if last else ()
 
     def _hand(
@@ -275,10 +284,6 @@ class _SparseSteps(_Steps):
         name, rows = f"{phase}/{layer}/return/{chunk}", self.structure.rows(chunk)
         return self.exchange(name, Lane.BACKGROUND, phase, layer, rows, self.cuts[width], None)
 
-    def _returns(self, phase: Phase, layer: int, width: int) -> None:
-        for chunk in self.order(phase):
-            self.returned = (self._return(phase, layer, width, chunk),)
-
 
 class _DenseSteps(_Steps):
     lane = Lane.DENSE
@@ -296,11 +301,9 @@ class _DenseSteps(_Steps):
             self.elementwise("forward/0/dropout", "dropout", Phase.FORWARD, 0, own_rows, width, 2)
         for layer in range(1, layers + 1):
             self._forward(layer)
-        self.add(
-            "forward/loss", Kind.ELEMENTWISE, "softmax_cross_entropy", Phase.FORWARD, layers
-        )
-        for layer in range(layers, 0, -1):
-            self._backward(layer)
+        for layer in range(layers, 1, -1):
+            self._weights(layer, own_rows, "")
+            self._backward(layer - 1)
         self.update((self.steps[-1].name,))
         return tuple(self.steps)
 
@@ -312,53 +315,50 @@ class _DenseSteps(_Steps):
             op = "gemm_nn_bias"
             self._gemm(f"{where}/self", op, phase, layer, self.own_rows, fan_in, fan_out)
         op = "gemm_nn_add" if own else "gemm_nn_bias"
-        pieces = _Pieces(self, phase, layer)
+        inbox, outbox = _Inbox(self, phase, layer), _Outbox(self, phase, layer)
+        turn = _Outbox(self, Phase.BACKWARD, layer)
         for chunk in self.structure.forward:
-            rows = self.rows[chunk]
-            here = pieces.receive(chunk, fan_in)
-            last = self._gemm(
-                f"{where}/gemm/{chunk}", op, phase, layer, rows, fan_in, fan_out, after=here
-            )
+            rows, here = self.rows[chunk], inbox.take(chunk, fan_in)
+            name = f"{where}/gemm/{chunk}"
+            self._gemm(name, op, phase, layer, rows, fan_in, fan_out, after=here)
             if layer < shape.num_layers:
-                op_name = "relu_dropout" if shape.dropout > 0 else "relu"
-                last = self.elementwise(
-                    f"{where}/activation/{chunk}", op_name, phase, layer, rows, fan_out, 2
-                )
-                pieces.send(chunk, fan_out, last)
+                name, op_name = f"{where}/activation/{chunk}", "relu"
+                if shape.dropout > 0:
+                    op_name = "relu_dropout"
+                self.elementwise(name, op_name, phase, layer, rows, fan_out, 2)
+                outbox.put(chunk, fan_out, name)
+            else:
+                name, op_name = f"forward/loss/{chunk}", "softmax_cross_entropy"
+                self.add(name, Kind.ELEMENTWISE, op_name, phase, layer)
+                self._input(layer, chunk, turn)
 
     def _backward(self, layer: int) -> None:
+        """Write the pass from the gradient of H_l to that of the product below."""
         shape, phase, where = self.shape, Phase.BACKWARD, f"backward/{layer}"
-        fan_in, fan_out, own = shape.dims[layer - 1], shape.dims[layer], shape.model.self_weight
-        pieces = _Pieces(self, phase, layer)
+        width, above = shape.dims[layer], shape.dims[layer + 1]
+        inbox, outbox = _Inbox(self, phase, layer), _Outbox(self, phase, layer)
         for chunk in self.structure.backward:
-            rows, here = self.rows[chunk], tuple[str, ...]()
-            if layer < shape.num_layers:
-                here = pieces.receive(chunk, fan_out)
-                if own:
-                    name, above = f"backward/{layer + 1}/self_input/{chunk}", shape.dims[layer + 1]
-                    self._gemm(
-                        name, "gemm_nt_add", phase, layer + 1, rows, above, fan_out, after=here
-                    )
-                    here = ()
-                self.elementwise(
-                    f"{where}/activation/{chunk}", "relu_backward", phase, layer, rows, fan_out,
-                    3, after=here,
-                )  # fmt: skip
-            if layer > 1:
-                name = f"{where}/input/{chunk}"
-                last = self._gemm(name, "gemm_nt", phase, layer, rows, fan_out, fan_in)
-                pieces.send(chunk, fan_in, last)
-            else:
-                self._weights(layer, rows, f"/{chunk}")
-        if layer > 1:
-            self._weights(layer, self.own_rows, "")
+            rows, here = self.rows[chunk], inbox.take(chunk, width)
+            if shape.model.self_weight:
+                name, op = f"backward/{layer + 1}/self_input/{chunk}", "gemm_nt_add"
+                self._gemm(name, op, phase, layer + 1, rows, above, width, after=here)
+                here = ()
+            name = f"{where}/activation/{chunk}"
+            self.elementwise(name, "relu_backward", phase, layer, rows, width, 3, after=here)
+            self._input(layer, chunk, outbox)
+
+    def _input(self, layer: int, chunk: int, outbox: _Outbox) -> None:
+        """Write what follows the gradient of a chunk's output: that of its input, if there is."""
+        rows, fan_in = self.rows[chunk], self.shape.dims[layer - 1]
+        if layer == 1:
+            self._weights(layer, rows, f"/{chunk}")
+            return
+        name, fan_out = f"backward/{layer}/input/{chunk}", self.shape.dims[layer]
+        self._gemm(name, "gemm_nt", Phase.BACKWARD, layer, rows, fan_out, fan_in)
+        outbox.put(chunk, fan_in, name)
 
     def _weights(self, layer: int, rows: int, suffix: str) -> None:
-        """Gradients of the weights over some rows.
-
-        Above the first layer they fill the time until the next handover; in the first, where
-        nothing follows, they go chunk by chunk behind the sparse ranks.
-        """
+        """Write the weights' gradients over some rows."""
         shape, phase, where = self.shape, Phase.BACKWARD, f"backward/{layer}"
         fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
         self.elementwise(f"{where}/bias{suffix}", "column_sum", phase, layer, rows, fan_out, 1)
@@ -366,6 +366,16 @@ class _DenseSteps(_Steps):
         if shape.model.self_weight:
             name = f"{where}/self_weight{suffix}"
             self._gemm(name, "gemm_tn", phase, layer, fan_in, rows, fan_out)
+
+    def copy(
+        self, name: str, phase: Phase, layer: int, chunk: int, width: int, after: tuple[str, ...]
+    ) -> str:
+        """Blocks of columns into whole rows, or back."""
+        rows = self.rows[chunk]
+        return self.add(
+            name, Kind.GATHER, "gather", phase, layer, after=after, rows=rows, width=width,
+            source_rows=rows, bytes=2 * rows * width * self.s,
+        )  # fmt: skip
 
     def _gemm(
         self, name: str, op: str, phase: Phase, layer: int, m: int, k: int, n: int,
@@ -377,45 +387,45 @@ class _DenseSteps(_Steps):
         )  # fmt: skip
 
 
-class _Pieces:
-    """A dense rank's ends of the handovers and returns of one layer."""
+class _Inbox:
+    """A dense rank's end of the handovers of one layer."""
 
     def __init__(self, steps: _DenseSteps, phase: Phase, layer: int) -> None:
         self.steps, self.phase, self.layer = steps, phase, layer
         self.unpacked: list[str] = []
-        self.sent: list[str] = []
 
-    def receive(self, chunk: int, width: int) -> tuple[str, ...]:
-        """Write the handover of a chunk; return what the first step on its rows waits for."""
+    def take(self, chunk: int, width: int) -> tuple[str, ...]:
+        """Write a handover; return what the first step on its rows waits for on another lane."""
         steps, where = self.steps, f"{self.phase}/{self.layer}"
-        room = self.unpacked[-BUFFERS:][:1] if len(self.unpacked) >= BUFFERS else []
         name = steps.exchange(
             f"{where}/hand/{chunk}", Lane.COMM, self.phase, self.layer, steps.rows[chunk], width,
-            None, tuple(room),
+            None, tuple(self.unpacked[-BUFFERS:][:1]) if len(self.unpacked) >= BUFFERS else (),
         )  # fmt: skip
         if steps.alone:
             return (name,)
-        self.unpacked.append(self._copy(f"{where}/unpack/{chunk}", chunk, width, (name,)))
+        name = steps.copy(f"{where}/unpack/{chunk}", self.phase, self.layer, chunk, width, (name,))
+        self.unpacked.append(name)
         return ()
 
-    def send(self, chunk: int, width: int, made: str) -> None:
+
+class _Outbox:
+    """A dense rank's end of the returns of one layer."""
+
+    def __init__(self, steps: _DenseSteps, phase: Phase, layer: int) -> None:
+        self.steps, self.phase, self.layer = steps, phase, layer
+        self.sent: list[str] = []
+
+    def put(self, chunk: int, width: int, made: str) -> None:
         """Write the return of a chunk whose rows the step `made` has finished."""
         steps, where = self.steps, f"{self.phase}/{self.layer}"
         if not steps.alone:
-            room = self.sent[-BUFFERS:][:1] if len(self.sent) >= BUFFERS else []
-            made = self._copy(f"{where}/pack/{chunk}", chunk, width, tuple(room))
+            room = tuple(self.sent[-BUFFERS:][:1]) if len(self.sent) >= BUFFERS else ()
+            name = f"{where}/pack/{chunk}"
+            made = steps.copy(name, self.phase, self.layer, chunk, width, room)
         rows = steps.rows[chunk]
         self.sent.append(
             steps.exchange(
                 f"{where}/return/{chunk}", Lane.BACKGROUND, self.phase, self.layer, rows, width,
                 steps.pipeline.sent_by_dense(rows, width), (made,),
             )
-        )  # fmt: skip
-
-    def _copy(self, name: str, chunk: int, width: int, after: tuple[str, ...]) -> str:
-        """Blocks of columns into whole rows, or back."""
-        rows = self.steps.rows[chunk]
-        return self.steps.add(
-            name, Kind.GATHER, "gather", self.phase, self.layer, after=after, rows=rows,
-            width=width, source_rows=rows, bytes=2 * rows * width * self.steps.s,
         )  # fmt: skip

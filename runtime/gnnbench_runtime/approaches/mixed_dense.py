@@ -47,7 +47,7 @@ class DenseRank:
             name: _tensor(np.asarray(getattr(graph, f"{name}_mask"))[rows])
             for name in trainer.mask_names
         }
-        self.train_rows = self.masks["train"].nonzero().squeeze(1)
+        self.train_rows = [self.masks["train"][at].nonzero().squeeze(1) for at in self.at]
         n, layers = len(rows), range(1, len(dims))
         self.z = {layer: torch.empty((n, dims[layer - 1]), dtype=dtype) for layer in layers}
         self.h = {layer: torch.empty((n, dims[layer]), dtype=dtype) for layer in layers}
@@ -92,14 +92,13 @@ class DenseRank:
     # -- passes ----------------------------------------------------------------------------------
 
     def forward(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor:
-        """Update every chunk of every layer; in training also the loss and its gradient."""
+        """Update every chunk of every layer; in training also the loss and first gradients."""
         hidden, last = self._own_input(counters, phase), self.trainer.shape.num_layers
         for layer in range(1, last + 1):
             self._forward_layer(layer, hidden, counters, phase)
             hidden = self.h[layer]
-        self._outbox.close()
-        if phase is Phase.FORWARD:
-            self._loss()
+        if phase is not Phase.FORWARD:
+            self._outbox.close()
         return self.h[last]
 
     def _own_input(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor | None:
@@ -133,6 +132,9 @@ class DenseRank:
             if layer < shape.num_layers:
                 self._activate(phase, layer, chunk, y_nH, counters)
                 self._outbox.put(phase, layer, chunk, y_nH)
+            elif phase is Phase.FORWARD:
+                self._loss(chunk)
+                self._input_gradient(layer, chunk)
 
     def _activate(
         self, phase: Phase, layer: int, chunk: int, y_nH: Tensor, counters: tuple[int, ...] | None
@@ -144,40 +146,33 @@ class DenseRank:
             ids = self.row_ids[self.at[chunk]]
             self.trainer.context.kernels.relu_dropout(y_nH, y_nH, rate, key, ids)
 
-    def _loss(self) -> None:
-        trainer, last = self.trainer, self.trainer.shape.num_layers
-        logits, train = self.h[last], self.train_rows.numel()
-        rows, classes = logits.shape
-        size = (rows + 2 * train) * classes * logits.element_size()
+    def _loss(self, chunk: int) -> None:
+        trainer, last, at = self.trainer, self.trainer.shape.num_layers, self.at[chunk]
+        logits, train = self.h[last][at], self.train_rows[chunk]
+        (rows, classes), t = logits.shape, train.numel()
+        size = (rows + 2 * t) * classes * logits.element_size()
         with trainer.step(
-            "forward/loss", Kind.ELEMENTWISE, "softmax_cross_entropy", Phase.FORWARD, last, size,
-            5 * train * classes,
+            f"forward/loss/{chunk}", Kind.ELEMENTWISE, "softmax_cross_entropy", Phase.FORWARD,
+            last, size, 5 * t * classes,
         ):  # fmt: skip
             value = trainer.context.kernels.softmax_cross_entropy(
-                logits, self.labels, self.train_rows, trainer.loss_scale, self.g[last]
+                logits, self.labels[at], train, trainer.loss_scale, self.g[last][at]
             )
-            trainer.parameters.loss.fill_(float(value))
+            trainer.parameters.loss.add_(float(value))
 
     def backward(self) -> None:
-        """Gradients of every layer; those of the input go to the sparse ranks as they are ready."""
-        shape, order, phase = self.trainer.shape, self.structure.backward, Phase.BACKWARD
-        inbox: Inbox | None = None
-        for layer in range(shape.num_layers, 0, -1):
+        """Gradients below the last layer's product; they leave as they are ready."""
+        order, phase = self.structure.backward, Phase.BACKWARD
+        for layer in range(self.trainer.shape.num_layers - 1, 0, -1):
+            # Joined before the weights' gradients, which fill the time until the first chunk. The
+            # rows that come lie where those that go lie; but no sparse rank begins to send before
+            # it has all that go.
+            inbox = Inbox(self, phase, layer, order, self.g[layer])
+            self._weight_gradients(layer + 1, slice(None), "")
             for chunk in order:
-                if inbox is not None:
-                    inbox.take(chunk)
-                    self._output_gradient(layer, chunk)
-                if layer > 1:
-                    dz_nF = self._input_gradient(layer, chunk)
-                    self._outbox.put(phase, layer, chunk, dz_nF)
-                else:
-                    self._weight_gradients(layer, self.at[chunk], f"/{chunk}")
-            if layer > 1:
-                # Joined before the weights' gradients, which fill the time until the first chunk.
-                # The rows that come lie where those that go lie; but no sparse rank begins to send
-                # before it has all that go.
-                inbox = Inbox(self, phase, layer - 1, order, self.g[layer - 1])
-                self._weight_gradients(layer, slice(None), "")
+                inbox.take(chunk)
+                self._output_gradient(layer, chunk)
+                self._input_gradient(layer, chunk)
         self._outbox.close()
 
     def _output_gradient(self, layer: int, chunk: int) -> None:
@@ -194,12 +189,17 @@ class DenseRank:
         with self.trainer.elementwise(name, "relu_backward", phase, layer, g_nH, 3):
             self.trainer.context.kernels.relu_dropout_backward(g_nH, h_nH, shape.dropout, g_nH)
 
-    def _input_gradient(self, layer: int, chunk: int) -> Tensor:
-        """DZ of a chunk, in the rows of g of the layer below: they are free until dH comes."""
-        at, weight = self.at[chunk], self.trainer.parameters.value[f"weight_{layer}"]
-        out, name = self.g[layer - 1][at], f"backward/{layer}/input/{chunk}"
-        self._gemm(name, "gemm_nt", Phase.BACKWARD, layer, self.g[layer][at], weight.t(), out)
-        return out
+    def _input_gradient(self, layer: int, chunk: int) -> None:
+        """Send DZ of a chunk home; where nothing is below, take the weights' gradients instead."""
+        at, phase = self.at[chunk], Phase.BACKWARD
+        if layer == 1:
+            self._weight_gradients(layer, at, f"/{chunk}")
+            return
+        # The rows of g of the layer below are free until dH comes.
+        out, weight = self.g[layer - 1][at], self.trainer.parameters.value[f"weight_{layer}"]
+        name = f"backward/{layer}/input/{chunk}"
+        self._gemm(name, "gemm_nt", phase, layer, self.g[layer][at], weight.t(), out)
+        self._outbox.put(phase, layer, chunk, out)
 
     def _weight_gradients(self, layer: int, at: slice, suffix: str) -> None:
         """Add to the weights' gradients, which were zeroed before the pass, those of some rows."""

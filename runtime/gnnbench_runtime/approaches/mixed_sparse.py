@@ -116,12 +116,13 @@ class SparseRank:
         order, self._next = self.structure.forward, 0
         self._held = self._input(counters, phase)
         for layer in range(1, layers + 1):
-            returns = self._receive(phase, layer, dims[layer], order) if layer < layers else []
+            back, width = phase, dims[layer]
+            if layer == layers:
+                # The dense ranks turn round without a word, and their first gradients come back.
+                back, width = Phase.BACKWARD, dims[layer - 1]
+            more = layer < layers or (phase is Phase.FORWARD and layers > 1)
+            returns = self._receive(back, layer, width, order) if more else []
             self._aggregate(phase, layer, dims[layer - 1], order)
-            self._finish(returns, dims[layer])
-        if phase is Phase.FORWARD and layers > 1:
-            width = dims[layers - 1]
-            returns = self._receive(Phase.BACKWARD, layers, width, self.structure.backward)
             self._finish(returns, width)
         return self._logits
 
