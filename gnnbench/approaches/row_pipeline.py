@@ -41,6 +41,7 @@ class RowPipeline:
 
     def __init__(self, shape: StackShape, structure: MixedStructure) -> None:
         self.shape, self.structure = shape, structure
+        self.buffers = min(BUFFERS, len(structure.forward))
         self.group = tuple(range(structure.world_size))
         self.nothing = (0,) * structure.world_size
         self.dealt = [structure.dealt(chunk) for chunk in range(len(structure.forward))]
@@ -128,7 +129,7 @@ class RowPipeline:
             "topology_t": pointers + 4 * sum(held.nonzeros_t),
             "scales": (2 if shape.model.normalisation == "symmetric" else 1) * n * s,
             "columns": column_buffers(shape.num_layers) * n * max(cuts[1:], default=0) * s,
-            "pieces": BUFFERS * held.tallest * max(cuts) * s,
+            "pieces": self.buffers * held.tallest * max(cuts) * s,
         }
 
     def _dense_bytes(self, place: int) -> dict[str, int]:
@@ -148,7 +149,7 @@ class RowPipeline:
             tallest = max(dealt[place] for dealt in self.dealt)
             wide = max(dims[:-1])
             back = max(dims[1:-1], default=0)
-            found["pieces"] = BUFFERS * tallest * (wide + back) * s
+            found["pieces"] = self.buffers * tallest * (wide + back) * s
         for layer in range(1, shape.num_layers + 1):
             found[f"z{layer}"] = rows * dims[layer - 1] * s
             found[f"h{layer}"] = rows * dims[layer] * s
@@ -399,7 +400,7 @@ class _Inbox:
         steps, where = self.steps, f"{self.phase}/{self.layer}"
         name = steps.exchange(
             f"{where}/hand/{chunk}", Lane.COMM, self.phase, self.layer, steps.rows[chunk], width,
-            None, tuple(self.unpacked[-BUFFERS:][:1]) if len(self.unpacked) >= BUFFERS else (),
+            None, (self.unpacked[-BUFFERS],) if len(self.unpacked) >= BUFFERS else (),
         )  # fmt: skip
         if steps.alone:
             return (name,)
@@ -419,7 +420,7 @@ class _Outbox:
         """Write the return of a chunk whose rows the step `made` has finished."""
         steps, where = self.steps, f"{self.phase}/{self.layer}"
         if not steps.alone:
-            room = tuple(self.sent[-BUFFERS:][:1]) if len(self.sent) >= BUFFERS else ()
+            room = (self.sent[-BUFFERS],) if len(self.sent) >= BUFFERS else ()
             name = f"{where}/pack/{chunk}"
             made = steps.copy(name, self.phase, self.layer, chunk, width, room)
         rows = steps.rows[chunk]

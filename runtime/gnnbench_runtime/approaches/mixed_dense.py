@@ -61,8 +61,8 @@ class DenseRank:
                 self._dropped = torch.empty_like(self._input)
         self.alone, tallest = held.sparse_ranks == 1, 0 if held.sparse_ranks == 1 else max(counts)
         wide, back = max(dims[:-1]), max(dims[1:-1], default=0)
-        self.arriving = [torch.empty(tallest * wide, dtype=dtype) for _ in range(BUFFERS)]
-        self.leaving = [torch.empty(tallest * back, dtype=dtype) for _ in range(BUFFERS)]
+        self.arriving = [torch.empty(tallest * wide, dtype=dtype) for _ in chunks[:BUFFERS]]
+        self.leaving = [torch.empty(tallest * back, dtype=dtype) for _ in chunks[:BUFFERS]]
         self.columns = {width: held.columns(width) for width in dims}
         self._outbox = Outbox(self)
         self.nobody, self.nothing = [0] * held.world_size, torch.empty(0, dtype=dtype)
@@ -244,7 +244,7 @@ class Inbox:
         out_nF, width = self._rows[rank.at[chunk]], self._rows.shape[1]
         flat = out_nF.view(-1)
         if not rank.alone:
-            flat = rank.arriving[self._joined % BUFFERS][: out_nF.numel()]
+            flat = rank.arriving[self._joined % len(rank.arriving)][: out_nF.numel()]
         self._joined += 1
         splits = [cut * len(out_nF) for cut in rank.columns[width]]
         pending = rank.trainer.context.comm.all_to_all_async(
@@ -278,9 +278,9 @@ class Outbox:
         rank, where = self._rank, f"{phase}/{layer}"
         flat, width = rows_nF.view(-1), rows_nF.shape[1]
         if not rank.alone:
-            while len(self._pending) >= BUFFERS:
+            while len(self._pending) >= len(rank.leaving):
                 self._pending.popleft().wait()
-            flat = rank.leaving[self._count % BUFFERS][: rows_nF.numel()]
+            flat = rank.leaving[self._count % len(rank.leaving)][: rows_nF.numel()]
             self._count += 1
             rank.copy(f"{where}/pack/{chunk}", phase, layer, flat, rows_nF)
         splits = [cut * len(rows_nF) for cut in rank.columns[width]]

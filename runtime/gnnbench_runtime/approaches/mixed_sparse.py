@@ -55,7 +55,7 @@ class SparseRank:
         ]
         widest = max(self._slice(width) for width in dims[:-1])
         self._pieces = [
-            torch.empty(self.structure.tallest * widest, dtype=dtype) for _ in range(BUFFERS)
+            torch.empty(self.structure.tallest * widest, dtype=dtype) for _ in chunks[:BUFFERS]
         ]
         self._dealt = [self.structure.dealt(chunk) for chunk in chunks]
         self._nobody = [0] * self.structure.world_size
