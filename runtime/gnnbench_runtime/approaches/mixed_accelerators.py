@@ -4,7 +4,8 @@ Handovers go over the main group and returns over the background group, each in 
 and in one order of chunks that all ranks share: so no two ranks can wait for each other, however
 small the transport's buffers are. Receivers join ahead of time, as far as they have room: a
 transport that moves nothing before both ends have met never makes a sender wait for a receiver
-that still computes.
+that still computes. All-to-alls also because a waiting one sleeps, where gloo's plain receive polls
+and takes the core from whoever computes there.
 """
 
 from __future__ import annotations
