@@ -1,14 +1,20 @@
 """MixGCN's mixture of accelerators with real ranks: some aggregate, the others update, in chunks.
 
-Sparse ranks hold the whole adjacency and a slice of the feature columns; dense ranks own chunks of
-rows and all weights' work. Forward, a sparse rank multiplies the rows of a chunk and sends its
-columns of them to the chunk's owner, which updates the rows and returns their columns; backward
-alike with the transpose. A product needs every row of its input, so layers are a barrier; within a
-layer sparse and dense ranks overlap (fullgraph section 10, row-wise order). Exact.
+Sparse ranks hold the whole adjacency and a slice of the feature columns. Rows are cut into chunks,
+and every dense rank owns a share of the rows of every chunk and does all work with weights. For one
+chunk after another the sparse ranks multiply its rows and hand them over, each its columns, and the
+dense ranks update them and return their columns; backward alike with the transpose. A product needs
+every row of its input, so layers are a barrier; within a layer sparse and dense ranks overlap: two
+engines of a flow shop (fullgraph section 10, row-wise order). Exact.
 
-Volume per epoch, gradients apart: s N (sum of d_{l-1} over layers + twice the sum of d_l over inner
-layers + sum of d_{l-1} over layers but the first). Chunk length and node order are settings of
-gnnbench, not of the paper.
+A handover is one all-to-all in which only sparse ranks send, a return one in which only dense ranks
+do. Dealing each chunk to all dense ranks leaves none of them idle, whatever the number of chunks,
+at the messages that dealing whole chunks out would take: sparse x dense ranks x chunks.
+
+Volume per epoch, gradients apart: s N (sum of d_{l-1} over layers + three times the sum of d_l over
+inner layers). What dense ranks know anyway stays there: with a self weight they multiply the rows
+of H_{l-1} that they made, and for the first layer a copy of their rows of X. Chunk length and node
+order are settings of gnnbench, not of the paper.
 """
 
 from __future__ import annotations
@@ -24,13 +30,15 @@ from numpy.typing import NDArray
 from gnnbench import registry
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.layers import Chain, StackShape
+from gnnbench.approaches.relayout import even_split
+from gnnbench.approaches.row_pipeline import RowPipeline
 from gnnbench.graph.graph import Graph
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step, all_reduce_bytes
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
 
-_PER_DENSE_RANK, _MOST_BY_DEFAULT = 4, 16
+_MOST_BY_DEFAULT = 8
+_LEAST_MESSAGE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +46,10 @@ class MixedKnobs:
     """Knobs of `mixed-accelerators`.
 
     sparse_ranks: ranks that aggregate (0: half of them); the rest update. chunks: blocks of rows
-    that are handed over, at most one per row (0: four per dense rank, at most 16 in all, as every
-    chunk is a message from and to every sparse rank). node_order: natural; degree sorts rows by
-    rising in-degree; johnson keeps rows and takes the chunks by rising number of entries, which is
-    Johnson's rule where every chunk has the same dense work.
+    that are handed over one after another, at most one per row; 1 is the serial order (0: see
+    `default_chunks`). node_order: natural; degree sorts rows by rising in-degree; johnson keeps
+    rows and takes the chunks by rising number of entries, which is Johnson's rule where every chunk
+    has the same dense work.
     """
 
     sparse_ranks: int = field(default=0, metadata=bounds(0))
@@ -54,7 +62,11 @@ class MixedStructure:
     """Who does what.
 
     starts         first row of each chunk, and the end, in processing numbering
-    nonzeros       entries of each chunk's rows, loops included; nonzeros_t of the transpose
+    shares         int64 [chunks, dense ranks + 1]: first row of each dense rank's share, and the
+                   end; a rank's rows of all chunks together differ by at most one from another's
+    nonzeros       entries of each chunk's rows, loops included where the model adds them;
+                   nonzeros_t of the transpose
+    train_rows     of each dense rank, in each chunk
     forward, backward   order of the chunks
     row_order      int64 [N]: vertex of each row; absent when sizes come from a profile
     """
@@ -62,9 +74,10 @@ class MixedStructure:
     sparse_ranks: int
     dense_ranks: int
     starts: tuple[int, ...]
+    shares: NDArray[np.int64]
     nonzeros: tuple[int, ...]
     nonzeros_t: tuple[int, ...]
-    train_rows: tuple[int, ...]
+    train_rows: tuple[tuple[int, ...], ...]
     forward: tuple[int, ...]
     backward: tuple[int, ...]
     row_order: NDArray[np.int64] | None = None
@@ -75,24 +88,25 @@ class MixedStructure:
     def num_rows(self) -> int:
         return self.starts[-1]
 
+    @property
+    def world_size(self) -> int:
+        return self.sparse_ranks + self.dense_ranks
+
+    @property
+    def tallest(self) -> int:
+        """Rows of the longest chunk."""
+        return max(after - first for first, after in pairwise(self.starts))
+
     def rows(self, chunk: int) -> int:
         return self.starts[chunk + 1] - self.starts[chunk]
 
-    def owners(self) -> dict[int, int]:
-        """The dense rank of each chunk: dealt out in the order of processing."""
-        return {
-            chunk: self.sparse_ranks + place % self.dense_ranks
-            for place, chunk in enumerate(self.forward)
-        }
+    def dealt(self, chunk: int) -> tuple[int, ...]:
+        """Rows of a chunk that each dense rank owns."""
+        return tuple(int(n) for n in np.diff(self.shares[chunk]))
 
-    def columns(self, width: int) -> list[tuple[int, int]]:
-        """First column and end of each sparse rank's slice of a tensor."""
-        count = self.sparse_ranks
-        edges = [i * width // count for i in range(count + 1)]
-        return list(pairwise(edges))
-
-    def widest_slice(self, widths: tuple[int, ...], rank: int) -> int:
-        return max(end - first for first, end in (self.columns(w)[rank] for w in widths))
+    def columns(self, width: int) -> tuple[int, ...]:
+        """Columns of a tensor that each sparse rank holds; earlier ranks hold earlier ones."""
+        return even_split(width, self.sparse_ranks)
 
 
 class MixedAccelerators(Approach):
@@ -121,19 +135,11 @@ class MixedAccelerators(Approach):
         return []
 
     def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """At least two ranks; a model whose update needs nothing but the aggregated rows."""
+        """At least two ranks, one of each sort."""
         if run.ranks < 2:
             return "mixed-accelerators needs 2 ranks at least, a sparse and a dense one; 1 asked"
         if self.knobs(run).sparse_ranks >= run.ranks:
             return f"no dense rank is left of {run.ranks}"
-        model = registry.model(run.model.kind)
-        if model.normalisation != "symmetric" or model.self_weight:
-            return (
-                f"mixed-accelerators trains gcn only: {run.model.kind} also needs the rows "
-                "themselves, which the dense ranks do not have"
-            )
-        if run.model.input_dropout > 0:
-            return "mixed-accelerators has no input dropout: sparse ranks hold slices of columns"
         if graph is not None and graph.num_nodes < 1:
             return "the graph has no nodes"
         return None
@@ -142,336 +148,101 @@ class MixedAccelerators(Approach):
         """Cut rows into chunks, choose their order, deal them out."""
         knobs: MixedKnobs = self.knobs(run)
         sparse = knobs.sparse_ranks or run.ranks // 2
-        wanted = knobs.chunks or min(_PER_DENSE_RANK * (run.ranks - sparse), _MOST_BY_DEFAULT)
-        count = min(wanted, graph.num_nodes)
-        starts = tuple(i * graph.num_nodes // count for i in range(count + 1))
+        dense, n = run.ranks - sparse, graph.num_nodes
+        count = min(knobs.chunks or default_chunks(graph, run, sparse), n)
+        starts = tuple(i * n // count for i in range(count + 1))
+        shares = _shares(starts, dense)
+        loops = registry.model(run.model.kind).normalisation == "symmetric"
         if not isinstance(graph, Graph):
             edges = [i * graph.num_edges // count for i in range(count + 1)]
-            train = [i * graph.num_train // count for i in range(count + 1)]
-            entries = tuple(int(n) for n in np.diff(edges) + np.diff(starts))
+            train = [even_split(share, dense) for share in even_split(graph.num_train, count)]
+            entries = tuple(int(e) for e in np.diff(edges) + loops * np.diff(starts))
             natural = tuple(range(count))
             return MixedStructure(
-                sparse_ranks=sparse, dense_ranks=run.ranks - sparse, starts=starts,
+                sparse_ranks=sparse, dense_ranks=dense, starts=starts, shares=shares,
                 nonzeros=entries, nonzeros_t=entries, forward=natural, backward=natural,
-                train_rows=tuple(int(n) for n in np.diff(train)), exact=False,
+                train_rows=tuple(zip(*train, strict=True)), exact=False,
                 basis="counts of the profile, chunks taken as equally dense",
             )  # fmt: skip
         incoming, outgoing = graph.in_degrees(), graph.out_degrees()
-        order = np.arange(graph.num_nodes, dtype=np.int64)
+        order = np.arange(n, dtype=np.int64)
         if knobs.node_order == "degree":
             order = np.argsort(incoming, kind="stable").astype(np.int64)
-        entries = _by_chunk(incoming[order] + 1, starts)
-        entries_t = _by_chunk(outgoing[order] + 1, starts)
+        edge = np.array(starts)
+        entries = tuple(_within(incoming[order] + loops, edge).tolist())
+        entries_t = tuple(_within(outgoing[order] + loops, edge).tolist())
         forward = backward = tuple(range(count))
         if knobs.node_order != "natural":
             forward = tuple(int(c) for c in np.argsort(entries, kind="stable"))
             backward = tuple(int(c) for c in np.argsort(entries_t, kind="stable"))
+        trained = _within(_mask(graph)[order].astype(np.int64), shares)
         return MixedStructure(
-            sparse_ranks=sparse, dense_ranks=run.ranks - sparse, starts=starts,
+            sparse_ranks=sparse, dense_ranks=dense, starts=starts, shares=shares,
             nonzeros=entries, nonzeros_t=entries_t, forward=forward, backward=backward,
-            train_rows=_by_chunk(_mask(graph)[order].astype(np.int64), starts), row_order=order,
+            train_rows=tuple(map(tuple, trained.T.tolist())), row_order=order,
         )  # fmt: skip
 
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         shape = stack_shape(graph, run, "aggregate_first")
-        world = structure.sparse_ranks + structure.dense_ranks
-        group = tuple(range(world))
-        iteration = tuple(_RankPlan(shape, structure, rank, group).steps() for rank in range(world))
+        pipeline = RowPipeline(shape, structure)
         return Plan(
             approach=run.approach,
-            world_size=world,
-            iterations=(iteration,),
+            world_size=structure.world_size,
+            iterations=(pipeline.iteration(),),
             schedule=(0,) * run.training.epochs,
             iterations_per_epoch=1,
-            resident=tuple(resident(shape, structure, rank) for rank in range(world)),
+            resident=pipeline.resident(),
             exact=structure.exact,
             basis=structure.basis,
             notes={
                 "sparse_ranks": structure.sparse_ranks,
                 "chunks": len(structure.forward),
-                "idle_dense_ranks": max(structure.dense_ranks - len(structure.forward), 0),
+                "idle_sparse_ranks": max(structure.sparse_ranks - max(shape.dims[:-1]), 0),
+                "idle_dense_ranks": max(structure.dense_ranks - structure.num_rows, 0),
                 "num_parameters": shape.num_parameters,
             },
         )
 
 
-def exchanged_bytes(shape: StackShape, num_rows: int) -> int:
-    """Bytes that sparse and dense ranks send each other in an epoch: the closed form above."""
-    dims = shape.dims
-    forward = sum(dims[:-1]) + sum(dims[1:-1])
-    backward = sum(dims[1:-1]) * 2
-    return shape.element_bytes * num_rows * (forward + backward)
+def default_chunks(graph: GraphLike, run: RunSpec, sparse_ranks: int) -> int:
+    """Return how many chunks a run has that does not say: at most 8, and fewer for short messages.
+
+    With totals A and U of both sides and a cost o per chunk, K* = sqrt(min(A, U) / o) (fullgraph
+    section 10), and at K = 8 filling and draining cost an eighth of the shorter side. What a chunk
+    costs is its messages, one between every sparse and every dense rank. Below some 256 KiB, what a
+    link carries while a message is set up (0.2 ms at 1.5 GB/s over gloo, 10 us at 25 GB/s between
+    GPUs), shorter messages take hardly less time, and overlap buys nothing. So chunks are as many
+    as keep the messages of the narrowest handover that long. At hundreds of ranks that is one.
+    """
+    model = registry.model(run.model.kind)
+    dims = model.dims(run.model, graph.num_features, graph.num_classes)
+    whole = graph.num_nodes * min(dims[:-1]) * run.training.element_bytes
+    messages = sparse_ranks * (run.ranks - sparse_ranks)
+    return max(1, min(_MOST_BY_DEFAULT, whole // (messages * _LEAST_MESSAGE_BYTES)))
 
 
-def resident(shape: StackShape, structure: MixedStructure, rank: int) -> dict[str, int]:
-    """Bytes that live from before the first epoch; every buffer of this approach is persistent."""
-    s, dims, n = shape.element_bytes, shape.dims, structure.num_rows
-    found = {"parameters": 4 * shape.num_parameters * s}
-    tallest = max(structure.rows(chunk) for chunk in structure.forward)
-    if rank < structure.sparse_ranks:
-        first, end = structure.columns(dims[0])[rank]
-        inner = structure.widest_slice(dims[1:-1], rank) if len(dims) > 2 else 0
-        widest = structure.widest_slice(dims[:-1], rank)
-        return found | {
-            "x": n * (end - first) * s,
-            "topology": 8 * (n + len(structure.forward)) + 4 * sum(structure.nonzeros),
-            "topology_t": 8 * (n + len(structure.forward)) + 4 * sum(structure.nonzeros_t),
-            "scales": 2 * n * s,
-            "columns": 2 * n * inner * s,
-            "piece": tallest * widest * s,
-        }
-    own = sum(structure.rows(c) for c, owner in structure.owners().items() if owner == rank)
-    found |= {"labels": 8 * own + 3 * own, "row_ids": 8 * own, "piece": 0}
-    if structure.sparse_ranks > 1:
-        found["piece"] = tallest * -(-max(dims) // structure.sparse_ranks) * s
-    for layer in range(1, shape.num_layers + 1):
-        found[f"z{layer}"] = own * dims[layer - 1] * s
-        found[f"h{layer}"] = own * dims[layer] * s
-        found[f"g{layer}"] = own * dims[layer] * s
-    return found
+def _shares(starts: tuple[int, ...], dense: int) -> NDArray[np.int64]:
+    """Deal each chunk's rows out evenly; what is left over goes to one rank after another."""
+    rows = np.diff(starts)
+    left = rows % dense
+    turn = np.cumsum(left) - left
+    extra = (np.arange(dense)[None, :] - turn[:, None]) % dense < left[:, None]
+    dealt = rows[:, None] // dense + extra
+    shares = np.zeros((len(rows), dense + 1), np.int64)
+    np.cumsum(dealt, axis=1, out=shares[:, 1:])
+    shares += np.array(starts[:-1])[:, None]
+    return shares
 
 
-def _by_chunk(values: NDArray[np.int64], starts: tuple[int, ...]) -> tuple[int, ...]:
+def _within(values: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sums of the values between neighbouring edges, along the last axis of `edges`."""
     upto = np.concatenate([[0], np.cumsum(values)])
-    return tuple(int(n) for n in np.diff(upto[list(starts)]))
+    return np.asarray(np.diff(upto[edges], axis=-1), dtype=np.int64)
 
 
 def _mask(graph: Graph) -> NDArray[np.bool_]:
     mask = graph.train_mask
     return np.zeros(graph.num_nodes, np.bool_) if mask is None else np.asarray(mask)
-
-
-class _RankPlan:
-    """Write one epoch of one rank; the runtime performs exactly these steps."""
-
-    def __init__(
-        self, shape: StackShape, structure: MixedStructure, rank: int, group: tuple[int, ...]
-    ) -> None:
-        self.shape, self.structure, self.rank, self.group = shape, structure, rank, group
-        self.chain = Chain()
-        self.owners = structure.owners()
-        self.own = [c for c in structure.forward if self.owners[c] == rank]
-        self.own_rows = sum(structure.rows(c) for c in self.own)
-
-    def steps(self) -> RankSteps:
-        (self._sparse if self.rank < self.structure.sparse_ranks else self._dense)()
-        shape, s = self.shape, self.shape.element_bytes
-        size = (shape.num_parameters + 1) * s
-        theta = shape.num_parameters
-        self._add(
-            "sync/gradients", Kind.ALL_REDUCE, "all_reduce", Lane.COMM, Phase.SYNC, -1,
-            rows=theta + 1, buffer_bytes=size, group=self.group,
-            bytes=all_reduce_bytes(size, len(self.group)),
-        )  # fmt: skip
-        self._add(
-            "update/adam", Kind.OPTIMIZER, "adam", Lane.COMPUTE, Phase.UPDATE, -1, rows=theta,
-            flops=12 * theta, bytes=7 * theta * s,
-        )  # fmt: skip
-        return self.chain.done()
-
-    def _add(
-        self, name: str, kind: Kind, op: str, lane: Lane, phase: Phase, layer: int,
-        *, after: tuple[After, ...] = (), **facts: Any,
-    ) -> None:  # fmt: skip
-        self.chain.add(
-            Step(name=name, kind=kind, op=op, lane=lane, phase=phase, layer=layer, **facts),
-            after=after,
-        )
-
-    def _message(
-        self, name: str, lane: Lane, phase: Phase, layer: int, rows: int, width: int, peer: int,
-        *, send: bool,
-    ) -> Step:  # fmt: skip
-        size = rows * width * self.shape.element_bytes
-        kind = Kind.SEND if send else Kind.RECV
-        return Step(
-            name=name, kind=kind, op=kind.value, lane=lane, phase=phase, layer=layer,
-            rows=rows * width, width=width, bytes=size if send else 0, buffer_bytes=size,
-            group=(self.rank, peer),
-        )  # fmt: skip
-
-    # -- sparse ranks ----------------------------------------------------------------------------
-
-    def _sparse(self) -> None:
-        layers = self.shape.num_layers
-        for layer in range(1, layers + 1):
-            self._aggregate(Phase.FORWARD, layer, self.shape.dims[layer - 1])
-            if layer < layers:
-                self._returned(Phase.FORWARD, layer, self.shape.dims[layer])
-        for layer in range(layers, 1, -1):
-            self._returned(Phase.BACKWARD, layer, self.shape.dims[layer - 1])
-            # The gradient of the layer below, which its dense ranks wait for.
-            self._aggregate(Phase.BACKWARD, layer - 1, self.shape.dims[layer - 1])
-
-    def _slice(self, width: int) -> int:
-        first, end = self.structure.columns(width)[self.rank]
-        return end - first
-
-    def _aggregate(self, phase: Phase, layer: int, width: int) -> None:
-        s, held, cut = self.shape.element_bytes, self.structure, self._slice(width)
-        order, entries = (
-            (held.forward, held.nonzeros)
-            if phase is Phase.FORWARD
-            else (held.backward, held.nonzeros_t)
-        )
-        if not cut:
-            return
-        # Every row of the input must be there: the last one that came back.
-        last = self._last_returned
-        for chunk in order:
-            rows, nnz = held.rows(chunk), entries[chunk]
-            self._add(
-                f"{phase}/{layer}/spmm/{chunk}", Kind.SPMM, "spmm", Lane.SPARSE, phase, layer,
-                rows=rows, source_rows=held.num_rows, nonzeros=nnz, width=cut,
-                flops=2 * nnz * cut,
-                bytes=8 * (rows + 1) + 4 * nnz + (min(held.num_rows, nnz) + rows) * cut * s,
-                after=(After(last),) if last else (),
-            )  # fmt: skip
-            last = ""
-            self.chain.add(
-                self._message(
-                    f"{phase}/{layer}/send/{chunk}",
-                    Lane.COMM,
-                    phase,
-                    layer,
-                    rows,
-                    cut,
-                    self.owners[chunk],
-                    send=True,
-                )
-            )
-
-    _last_returned = ""
-
-    def _returned(self, phase: Phase, layer: int, width: int) -> None:
-        held, cut = self.structure, self._slice(width)
-        self._last_returned = ""
-        if not cut:
-            return
-        for chunk in held.forward if phase is Phase.FORWARD else held.backward:
-            step = self._message(
-                f"{phase}/{layer}/return/{chunk}", Lane.BACKGROUND, phase, layer,
-                held.rows(chunk), cut, self.owners[chunk], send=False,
-            )  # fmt: skip
-            # A thread of its own receives, so it waits for nothing but its order.
-            self.chain.steps.append(step)
-            self._last_returned = step.name
-
-    # -- dense ranks -----------------------------------------------------------------------------
-
-    def _dense(self) -> None:
-        shape = self.shape
-        for layer in range(1, shape.num_layers + 1):
-            for chunk in self.own:
-                self._update(layer, chunk)
-        classes, rows, s = shape.dims[-1], self.own_rows, shape.element_bytes
-        train = sum(self.structure.train_rows[c] for c in self.own)
-        self._add(
-            "forward/loss", Kind.ELEMENTWISE, "softmax_cross_entropy", Lane.DENSE, Phase.FORWARD,
-            shape.num_layers, rows=rows * classes, nonzeros=train * classes, width=classes,
-            flops=5 * train * classes, bytes=(rows + 2 * train) * classes * s,
-        )  # fmt: skip
-        mine = [c for c in self.structure.backward if self.owners[c] == self.rank]
-        for layer in range(shape.num_layers, 0, -1):
-            for chunk in mine:
-                self._gradient(layer, chunk)
-            fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
-            where, phase = f"backward/{layer}", Phase.BACKWARD
-            self._elementwise(f"{where}/bias", "column_sum", phase, layer, rows, fan_out, 1)
-            self._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, rows, fan_out)
-
-    def _update(self, layer: int, chunk: int) -> None:
-        shape, rows = self.shape, self.structure.rows(chunk)
-        fan_in, fan_out, phase = shape.dims[layer - 1], shape.dims[layer], Phase.FORWARD
-        self._receive(phase, layer, chunk, fan_in)
-        self._gemm(
-            f"forward/{layer}/gemm/{chunk}", "gemm_nn_bias", phase, layer, rows, fan_in, fan_out
-        )
-        if layer < shape.num_layers:
-            op = "relu_dropout" if shape.dropout > 0 else "relu"
-            self._elementwise(
-                f"forward/{layer}/activation/{chunk}", op, phase, layer, rows, fan_out, 2
-            )
-            self._return(phase, layer, chunk, fan_out)
-
-    def _gradient(self, layer: int, chunk: int) -> None:
-        shape, rows = self.shape, self.structure.rows(chunk)
-        fan_in, fan_out, phase = shape.dims[layer - 1], shape.dims[layer], Phase.BACKWARD
-        if layer < shape.num_layers:
-            self._receive(phase, layer, chunk, fan_out)
-            self._elementwise(
-                f"backward/{layer}/activation/{chunk}", "relu_backward", phase, layer, rows,
-                fan_out, 3,
-            )  # fmt: skip
-        if layer > 1:
-            self._gemm(
-                f"backward/{layer}/input/{chunk}", "gemm_nt", phase, layer, rows, fan_out, fan_in
-            )
-            self._return(phase, layer, chunk, fan_in)
-
-    def _receive(self, phase: Phase, layer: int, chunk: int, width: int) -> None:
-        for peer, cut in self._slices(width):
-            place = f"{chunk}/{peer}"
-            rows = self.structure.rows(chunk)
-            self.chain.add(
-                self._message(
-                    f"{phase}/{layer}/recv/{place}",
-                    Lane.COMM,
-                    phase,
-                    layer,
-                    rows,
-                    cut,
-                    peer,
-                    send=False,
-                )
-            )
-            self._copy(f"{phase}/{layer}/unpack/{place}", phase, layer, rows, cut)
-
-    def _return(self, phase: Phase, layer: int, chunk: int, width: int) -> None:
-        for peer, cut in self._slices(width):
-            place, rows = f"{chunk}/{peer}", self.structure.rows(chunk)
-            self._copy(f"{phase}/{layer}/pack/{place}", phase, layer, rows, cut)
-            self.chain.add(
-                self._message(
-                    f"{phase}/{layer}/return/{place}",
-                    Lane.BACKGROUND,
-                    phase,
-                    layer,
-                    rows,
-                    cut,
-                    peer,
-                    send=True,
-                )
-            )
-
-    def _slices(self, width: int) -> list[tuple[int, int]]:
-        cuts = enumerate(self.structure.columns(width))
-        return [(peer, end - first) for peer, (first, end) in cuts if end > first]
-
-    def _copy(self, name: str, phase: Phase, layer: int, rows: int, width: int) -> None:
-        """A slice of columns into or out of whole rows; with one sparse rank there is none."""
-        if self.structure.sparse_ranks > 1:
-            s = self.shape.element_bytes
-            self._add(
-                name, Kind.GATHER, "gather", Lane.DENSE, phase, layer, rows=rows, width=width,
-                source_rows=rows, bytes=2 * rows * width * s,
-            )  # fmt: skip
-
-    def _gemm(self, name: str, op: str, phase: Phase, layer: int, m: int, k: int, n: int) -> None:
-        s = self.shape.element_bytes
-        self._add(
-            name, Kind.GEMM, op, Lane.DENSE, phase, layer, rows=m, inner=k, width=n,
-            flops=2 * m * k * n, bytes=(m * k + k * n + m * n) * s,
-        )  # fmt: skip
-
-    def _elementwise(
-        self, name: str, op: str, phase: Phase, layer: int, rows: int, width: int, passes: int
-    ) -> None:
-        s = self.shape.element_bytes
-        self._add(
-            name, Kind.ELEMENTWISE, op, Lane.DENSE, phase, layer, rows=rows * width, width=width,
-            flops=rows * width, bytes=passes * rows * width * s,
-        )  # fmt: skip
 
 
 APPROACH = MixedAccelerators()

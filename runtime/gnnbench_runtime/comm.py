@@ -15,8 +15,9 @@ A group of one rank communicates nothing: no collective is called and nothing is
 
 Lane `comm` is the main group. Lane `background` is a second group of the same ranks, so that its
 transfers never queue behind those of `comm`; all ranks open it together (`open_background`), and
-either one thread or the `_async` methods may use it. Calls match across ranks by their order
-within a lane.
+either one thread or the `_async` methods may use it. Each lane has a thread of its own for the
+latter; who uses them on `comm` waits for them before calling another collective there. Calls match
+across ranks by their order within a lane.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Comm:
         self._recorder = recorder
         self._staged = staged
         self._groups: dict[str, Any] = {Lane.COMM: group}
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._stream: Any = None
 
     # --- collectives ------------------------------------------------------------------------
@@ -328,9 +329,9 @@ class Comm:
         return mine
 
     def close(self) -> None:
-        """Stop the background thread."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+        """Stop the background threads."""
+        for thread in self._threads.values():
+            thread.shutdown(wait=True, cancel_futures=True)
 
     # --- for the harness: not part of any plan, so not recorded ------------------------------
 
@@ -445,7 +446,7 @@ class Comm:
                 _guarded(work)
 
     def _later(self, task) -> Pending:
-        """Run the work beside the caller: on CPU in a thread, on CUDA on a stream of its own.
+        """Run the work beside the caller: on CPU in the lane's thread, on CUDA on a stream.
 
         Timed where it runs, so that its span in the ledger is its own and not the caller's wait.
         """
@@ -461,15 +462,15 @@ class Comm:
                     _guarded(work)
                 event = stream.record_event()
             return Pending(event=event, device=self.device)
-        span = self._span(kind, *where)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="background")
+        span, lane = self._span(kind, *where), where[-2]
+        if lane not in self._threads:
+            self._threads[lane] = ThreadPoolExecutor(1, thread_name_prefix=f"{lane}")
 
         def run() -> None:
             with span:
                 _guarded(work)
 
-        return Pending(future=self._thread.submit(run))
+        return Pending(future=self._threads[lane].submit(run))
 
 
 def _guarded(work: Callable[[], object]) -> None:

@@ -125,15 +125,29 @@ class Program:
     def contended_pools(self) -> set[str]:
         """Which of "cores" and "device" can be wanted by more than there is on a host."""
         blocks = [b for it in self.iterations for c in it.classes for b in c.blocks]
-        lanes = {b.lane for b in blocks if b.pool == "cores"}
         contended = set()
-        wanted = len(lanes) * self.ranks_per_host * self.cluster.device.threads
+        wanted = self._lanes_at_once() * self.ranks_per_host * self.cluster.device.threads
         if wanted > self.cluster.host.cores:
             contended.add("cores")
         on_device = any(b.pool == "device" for b in blocks)
         if on_device and self.ranks_per_host > self.cluster.host.devices_per_host:
             contended.add("device")
         return contended
+
+    def _lanes_at_once(self) -> int:
+        """The most lanes of one rank that may keep cores busy together.
+
+        A rank's class can change from one iteration to the next, and iterations overlap; so only
+        where there is a single one do the classes count apart.
+        """
+        each = [
+            {b.lane for b in c.blocks if b.pool == "cores"}
+            for it in self.iterations
+            for c in it.classes
+        ]
+        if len(self.iterations) > 1:
+            return len(set[Lane]().union(*each))
+        return max((len(lanes) for lanes in each), default=0)
 
 
 def compile_plan(

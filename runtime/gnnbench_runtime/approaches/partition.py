@@ -368,12 +368,14 @@ def correct(logits: Tensor, labels: Tensor) -> tuple[int, int]:
     return int((logits.argmax(1) == labels)[known].sum()), int(known.sum())
 
 
-def adam_step(context: RankContext, parameters: Parameters, number: int) -> None:
+def adam_step(
+    context: RankContext, parameters: Parameters, number: int, lane: Lane = Lane.COMPUTE
+) -> None:
     """Apply Adam to the flat parameters. `number` counts steps from 1."""
     training = context.run.training
     count, s = parameters.count, parameters.flat.element_size()
     with context.recorder.step(
-        "update/adam", Kind.OPTIMIZER, "adam", lane=Lane.COMPUTE, phase=Phase.UPDATE,
+        "update/adam", Kind.OPTIMIZER, "adam", lane=lane, phase=Phase.UPDATE,
         bytes=7 * count * s, flops=12 * count,
     ):  # fmt: skip
         context.kernels.adam(
