@@ -118,6 +118,7 @@ def predict_runs(
 
     What cannot be predicted is a skipped record with its reason; the others go on.
     """
+    from gnnbench.cluster import save_cluster
     from gnnbench.errors import DataError, SpecError, Unsupported
     from gnnbench.graph.source import data_roots
     from gnnbench.ledger import write_ledger
@@ -125,6 +126,10 @@ def predict_runs(
 
     roots = data_roots(data, suite.folder)
     cache = results.cache("shared") if results is not None else None
+    if results is not None:
+        kept = results.cluster_file(cluster.name)
+        kept.parent.mkdir(exist_ok=True)
+        save_cluster(cluster, kept)
     graphs: dict[str, GraphLike] = {}
     for run in runs:
         ledgers: dict[int, Any] = {}

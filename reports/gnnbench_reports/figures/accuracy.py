@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import drawing
+from gnnbench_reports.labels import seed_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,29 +33,31 @@ def data(study: Study) -> Any:
         "model",
         "approach",
         "ranks",
+        "seed",
         "repeat",
         "epoch",
         "trained_s",
         "split",
         "accuracy",
     )
-    rows = {row.config_id: row for row in study.rows}
-    first: dict[str, int] = defaultdict(lambda: 1 << 30)
+    rows = {name: row for row in study.rows for name in row.config_ids}
+    first: dict[str, tuple[int, int]] = {}
     for run in study.runs:
         if run.status == "ok":
-            first[run.config_id] = min(first[run.config_id], _repeat(run.spec))
+            row = rows[run.config_id]
+            first[row.config_id] = min(first.get(row.config_id, _repeat(run.spec)), _repeat(run.spec))
     found = []
     for run in study.runs:
         if run.status != "ok":
             continue
         row, repeat = rows[run.config_id], _repeat(run.spec)
-        place = (row.graph, row.model, row.label, row.ranks, repeat)
+        place = (row.graph, row.model, row.label, row.ranks, *repeat)
         trained, last = 0.0, 0
         for at, epoch in enumerate(run.epochs):
             trained += float(epoch.get("seconds") or 0.0)
             last = int(epoch.get("epoch", at))
             value = epoch.get("val_accuracy")
-            if value is not None and repeat == first[run.config_id]:
+            if value is not None and repeat == first[row.config_id]:
                 found.append((*place, last, trained, "val", float(value)))
         if run.accuracy.get("test") is not None:
             found.append((*place, last, trained, "test", float(run.accuracy["test"])))
@@ -112,5 +114,6 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
 
 
-def _repeat(spec: Any) -> int:
-    return int(spec.get("repeat", 0))
+def _repeat(spec: Any) -> tuple[int, int]:
+    """Seed and repeat."""
+    return seed_of(spec), int(spec.get("repeat", 0))
