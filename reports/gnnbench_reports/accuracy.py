@@ -176,6 +176,7 @@ def finding(study: Study) -> Finding | None:
             "much larger than some here)."
         ),
         columns=columns,
+        rows=tuple(rows),
         cells=tuple(_cells(row) for row in rows),
         verdict=_verdict(judged),
     )

@@ -162,6 +162,7 @@ def finding(study: Study) -> Finding | None:
             "like in the calibration."
         ),
         columns=columns,
+        rows=tuple(rows),
         cells=tuple(_cells(row) for row in rows),
         verdict=_verdict(rows),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gnnbench_reports.markup import Column
 
@@ -27,6 +27,7 @@ class Finding:
     meaning     what its numbers are, and by which rule they are judged
     columns     headings; cells hold one tuple of text or numbers per line, in their order
     verdict     sentences that say what the table shows
+    rows        the same lines as numbers in SI units, for files
     """
 
     title: str
@@ -34,6 +35,7 @@ class Finding:
     columns: tuple[Column, ...]
     cells: tuple[tuple[object, ...], ...]
     verdict: tuple[str, ...]
+    rows: tuple[Any, ...]
 
 
 def finding(name: str, study: Study) -> Finding | None:

@@ -122,6 +122,7 @@ def finding(study: Study) -> Finding | None:
             "prediction favours than with the fastest one measured."
         ),
         columns=columns,
+        rows=tuple(rows),
         cells=cells,
         verdict=tuple(
             f"Order of approaches on {row.graph}: Kendall's tau {row.tau:.2f} over the "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnnbench_reports import sections
+from gnnbench_reports.finding import findings
 from gnnbench_reports.markup import Html, element, inline_svg, joined, link
 from gnnbench_reports.study import Study
 from gnnbench_reports.verdict import sentences
@@ -34,12 +35,17 @@ def page(study: Study, drawings: Sequence[Drawing], files: Mapping[str, str]) ->
         files: further files beside the page, path to description.
     """
     drawn = {drawing.name: drawing for drawing in drawings}
+    found = findings(study)
     parts: list[tuple[str, str, Html]] = []
     for anchor, title, blocks in sections.SECTIONS:
         content = [
             made
             for block in blocks
-            if (made := _figure(drawn[block]) if block in drawn else sections.block(block, study))
+            if (
+                made := _figure(drawn[block])
+                if block in drawn
+                else sections.block(block, study, found)
+            )
         ]
         if content:
             parts.append((anchor, title, joined(content)))

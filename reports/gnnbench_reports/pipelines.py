@@ -107,6 +107,7 @@ def finding(study: Study) -> Finding | None:
             "a layer; the gain is the ratio. Each world names its own best."
         ),
         columns=columns,
+        rows=tuple(rows),
         cells=tuple(_cells(row, typical) for row in rows),
         verdict=_verdict(rows),
     )

@@ -12,6 +12,7 @@ from typing import Any
 from gnnbench.results import Results, write_json, write_text
 from gnnbench_reports import figures
 from gnnbench_reports.compare import Comparison
+from gnnbench_reports.finding import findings
 from gnnbench_reports.page import Drawing, page
 from gnnbench_reports.study import Study, read_study
 from gnnbench_reports.summary import error_table
@@ -104,6 +105,10 @@ def _tables(study: Study, out: Path) -> dict[str, str]:
             out / "errors.csv", _csv(pd.DataFrame([dataclasses.asdict(e) for e in errors]))
         )
         files["errors.csv"] = "the error table"
+    for name, found in findings(study).items():
+        table = pd.DataFrame([dataclasses.asdict(row) for row in found.rows])
+        _write_bytes(out / f"{name}.csv", _csv(table))
+        files[f"{name}.csv"] = found.title.lower()
     return files
 
 
@@ -113,7 +118,7 @@ def flat(row: Comparison) -> dict[str, Any]:
 
     table = dataclasses.asdict(row)
     memory, accuracy = table.pop("memory"), table.pop("accuracy")
-    for name in ("volumes", "knobs"):
+    for name in ("volumes", "knobs", "config_ids"):
         table.pop(name)
     table["measured_bytes"] = total_bytes(row.volumes, "measured")
     table["predicted_bytes"] = total_bytes(row.volumes, "predicted")
