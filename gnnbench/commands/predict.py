@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress, table
+    from gnnbench.commands.volumes import predicted_lines
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
 
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         emit_json([summary(record) for record in records])
     else:
         table([_row(record) for record in records], list(_COLUMNS))
+        for line in predicted_lines(records):
+            print(line)
         print(f"cluster {cluster.name}: {cluster.description}")
     return int(any(record.status == "failed" for record in records))
 

@@ -141,7 +141,7 @@ def _is_exact(row: Comparison) -> bool:
 
     if row.approach not in registry.approach_names():
         return False
-    return registry.approach(row.approach).exact or row.ranks == 1 and row.approach in _SAME_ALONE
+    return registry.approach(row.approach).exact or (row.ranks == 1 and row.approach in _SAME_ALONE)
 
 
 # Without a boundary there is nothing to sample and nothing to be stale.

@@ -129,7 +129,9 @@ def shares(rows: Iterable[BandwidthRow]) -> dict[str, list[float]]:
         places[row.approach, row.graph, row.model, row.label, str(row.ranks)].append(row)
     found: dict[str, list[float]] = defaultdict(list)
     for (approach, *_), group in places.items():
-        found[approach].append(sum(r.calibrated_s for r in group) / sum(r.measured_s for r in group))
+        found[approach].append(
+            sum(r.calibrated_s for r in group) / sum(r.measured_s for r in group)
+        )
     return dict(found)
 
 

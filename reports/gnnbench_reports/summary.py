@@ -192,6 +192,7 @@ def choices(rows: Iterable[Comparison]) -> list[Choice]:
 
 
 def contests(rows: Iterable[Comparison]) -> dict[tuple[str, str, int], list[Comparison]]:
+    """Rows that both worlds timed, where several approaches share graph, model and rank count."""
     groups: dict[tuple[str, str, int], list[Comparison]] = defaultdict(list)
     for row in rows:
         if row.ratio is not None:

@@ -75,7 +75,8 @@ def pool_volumes(seeds: Sequence[tuple[Volume, ...]]) -> tuple[Volume, ...]:
             measured_bytes=_known_mean([v.measured_bytes for v in together]),
             predicted_bytes=_known_mean([v.predicted_bytes for v in together]),
             epochs=sum(v.epochs for v in together),
-            equal=all(judged) if (judged := [v.equal for v in together if v.equal is not None])
+            equal=all(judged)
+            if (judged := [v.equal for v in together if v.equal is not None])
             else None,
         )
         for (kind, phase), together in sorted(found.items())

@@ -45,7 +45,8 @@ def data(study: Study) -> Any:
     for run in study.runs:
         if run.status == "ok":
             row = rows[run.config_id]
-            first[row.config_id] = min(first.get(row.config_id, _repeat(run.spec)), _repeat(run.spec))
+            at = _repeat(run.spec)
+            first[row.config_id] = min(first.get(row.config_id, at), at)
     found = []
     for run in study.runs:
         if run.status != "ok":

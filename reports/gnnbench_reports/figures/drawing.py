@@ -20,21 +20,29 @@ MAX_COLUMNS = 4
 PNG_DPI = 200
 STYLE = Path(__file__).parents[1] / "styles" / "gnnbench.mplstyle"
 
-# Okabe and Ito's palette, told apart under the common colour deficiencies; black is for `single`.
+# Okabe and Ito's palette, told apart under the common colour deficiencies, and a few darker tones;
+# black is for `single`, and the marker tells what a colour cannot.
 _OWN_LOOK = {
     "single": ("#222222", "s"),
     "partition": ("#0072B2", "o"),
+    "bns": ("#56B4E9", "v"),
+    "pipegcn": ("#009E73", "D"),
     "sampled": ("#D55E00", "^"),
+    "mixture": ("#CC79A7", "P"),
+    "mixed-accelerators": ("#882255", "X"),
+    "cagnet-1d": ("#E69F00", "<"),
+    "cagnet-1.5d": ("#8C6D31", ">"),
+    "cagnet-2d": ("#6A3D9A", "h"),
 }
 _OTHER_LOOKS = (
-    ("#009E73", "D"),
-    ("#CC79A7", "v"),
-    ("#E69F00", "P"),
-    ("#56B4E9", "X"),
-    ("#8C6D31", "<"),
-    ("#6A3D9A", ">"),
-    ("#5F5F5F", "h"),
-    ("#B2DF8A", "d"),
+    ("#5F5F5F", "d"),
+    ("#117733", "p"),
+    ("#B2182B", "*"),
+    ("#3B5BA5", "H"),
+    ("#A6761D", "8"),
+    ("#66A61E", "D"),
+    ("#1B9E9E", "v"),
+    ("#E7298A", "P"),
 )
 # Paul Tol's bright scheme; greys for what happens outside the training step.
 PHASE_COLOURS = {
@@ -91,23 +99,27 @@ Key = tuple[str, str]
 
 
 def panels(
-    keys: Iterable[Key], *, heights: Mapping[Key, float] | float, spare_in: float = 0.62
+    keys: Iterable[Key],
+    *,
+    heights: Mapping[Key, float] | float,
+    spare_in: float = 0.62,
+    most_columns: int = MAX_COLUMNS,
 ) -> tuple[Figure, dict[Key, Axes]]:
     """Make one panel per (graph, model): models down, graphs across, where `is_matrix` says so.
 
     `heights` is the height of a panel's axes in inches; `spare_in` what titles and legend need.
-    With more graphs than columns, panels run on line by line.
+    With more graphs than `most_columns`, panels run on line by line.
     """
     from matplotlib.figure import Figure
 
     ordered = list(dict.fromkeys(keys))
     graphs = list(dict.fromkeys(graph for graph, _ in ordered))
     models = list(dict.fromkeys(model for _, model in ordered))
-    if is_matrix(ordered):
+    if is_matrix(ordered, most_columns):
         columns, rows = len(graphs), len(models)
         place = {key: (models.index(key[1]), graphs.index(key[0])) for key in ordered}
     else:
-        columns = min(len(ordered), MAX_COLUMNS)
+        columns = min(len(ordered), most_columns)
         rows = math.ceil(len(ordered) / columns)
         place = {key: divmod(at, columns) for at, key in enumerate(ordered)}
     if isinstance(heights, float):
@@ -142,9 +154,9 @@ def _axes_width_in(panel: Axes) -> float:
     return float(figure.get_figwidth()) / spec.get_gridspec().ncols - 0.45
 
 
-def is_matrix(keys: Iterable[Key]) -> bool:
+def is_matrix(keys: Iterable[Key], most_columns: int = MAX_COLUMNS) -> bool:
     """Tell whether panels stand in a matrix of models and graphs, or run on line by line."""
-    return len({graph for graph, _ in keys}) <= MAX_COLUMNS
+    return len({graph for graph, _ in keys}) <= most_columns
 
 
 def leftmost(axes: Mapping[Key, Axes]) -> list[Axes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gnnbench_reports.figures import drawing
+from gnnbench_reports.figures import dodged, drawing
 from gnnbench_reports.volume import total_bytes
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ TITLE = "Communication volume over ranks"
 CAPTION = (
     "Bytes that all ranks together send in one epoch, both axes logarithmic. Markers were counted "
     "in runs, lines stand in the plans, also for rank counts that were not run. One rank sends "
-    "nothing and is not drawn."
+    "nothing and is not drawn. With more than four approaches on few rank counts, approaches stand "
+    "side by side above each count and planned bytes are hollow."
 )
 
 
@@ -41,6 +42,15 @@ def draw(frame: Any) -> Figure:
     """One panel per graph and model, one colour per approach."""
     from matplotlib.lines import Line2D
 
+    if dodged.suits(frame):
+        return dodged.draw(
+            frame,
+            measured="measured_bytes",
+            predicted="predicted_bytes",
+            kind="bytes",
+            ylabel="bytes sent per epoch",
+            words=("counted in the run", "planned"),
+        )
     groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.25)
     looks = drawing.looks(frame["approach"])
