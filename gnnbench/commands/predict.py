@@ -131,7 +131,7 @@ def predict_runs(
     cache = results.cache("shared") if results is not None else None
     if results is not None:
         kept = results.cluster_file(cluster.name)
-        kept.parent.mkdir(exist_ok=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
         save_cluster(cluster, kept)
     graphs: dict[str, GraphLike] = {}
     for run in runs:
