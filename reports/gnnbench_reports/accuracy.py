@@ -155,9 +155,9 @@ def finding(study: Study) -> Finding | None:
     if not judged:
         return None
     columns = (
-        Column(heading="graph"),
+        Column(heading="graph", word=True),
         Column(heading="model"),
-        Column(heading="approach"),
+        Column(heading="approach", word=True),
         Column(heading="ranks", number=True),
         Column(heading="seeds", number=True),
         Column(heading="test accuracy", number=True, meaning="mean ± deviation over seeds"),

@@ -141,9 +141,9 @@ def finding(study: Study) -> Finding | None:
     if not rows:
         return None
     columns = (
-        Column(heading="graph"),
+        Column(heading="graph", word=True),
         Column(heading="model"),
-        Column(heading="approach"),
+        Column(heading="approach", word=True),
         Column(heading="ranks", number=True),
         Column(heading="collective"),
         Column(heading="steps", number=True, meaning="per epoch"),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gnnbench_reports.compare import Comparison
     from gnnbench_reports.study import Study
 
-UNREPEATED = 0.025
-"""Relative noise assumed of a time that was measured once, where its epochs spread by less."""
+LEAST_NOISE = 0.025
+"""Relative noise assumed of any time: two repeats that happen to agree prove nothing less."""
 TARGET = 0.8
 
 
@@ -78,10 +78,8 @@ def told_apart(a: Comparison, b: Comparison) -> bool:
 
 
 def noise(row: Comparison) -> float:
-    """Relative noise of a measured time: the spread of its repeats, else at least UNREPEATED."""
-    if row.repeat_spread is not None:
-        return row.repeat_spread
-    return max(row.epoch_spread or 0.0, UNREPEATED)
+    """Relative noise of a measured time: what its repeats, or else its epochs, spread by."""
+    return max(row.uncertainty or 0.0, LEAST_NOISE)
 
 
 def finding(study: Study) -> Finding | None:
@@ -90,7 +88,7 @@ def finding(study: Study) -> Finding | None:
     if not rows:
         return None
     columns = (
-        Column(heading="graph"),
+        Column(heading="graph", word=True),
         Column(heading="comparisons", number=True, meaning="one per model and rank count"),
         Column(heading="pairs", number=True),
         Column(heading="told apart", number=True),
@@ -115,9 +113,9 @@ def finding(study: Study) -> Finding | None:
         meaning=(
             "Kendall's tau between measured and predicted epoch times: pairs in the right order "
             "less pairs in the wrong one, over pairs (1: the same order, 0: unrelated). A pair is "
-            "two approaches on one graph, model and rank count. Pairs closer than the spreads of "
-            f"their repeats together ({100 * UNREPEATED:.1f} % each, or their epochs' spread if "
-            "more, where nothing was repeated) are ties of the measurement and left out; “all "
+            "two approaches on one graph, model and rank count. Pairs closer than their noise "
+            "together (the spread of repeats, or of epochs where nothing was repeated, and at "
+            f"least {100 * LEAST_NOISE:.1f} % each) are ties of the measurement and left out; “all "
             "pairs” keeps them. Regret is how much longer an epoch takes with the approach that "
             "prediction favours than with the fastest one measured."
         ),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
 APPROACH = "mixed-accelerators"
+WORLDS = ("measured", "predicted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +87,15 @@ def finding(study: Study) -> Finding | None:
     rows = pipelines(study.rows)
     if not rows:
         return None
-    heads = ("serial", "pipelined", "best of", "gain")
     columns = (
-        Column(heading="graph"),
+        Column(heading="graph", word=True),
         Column(heading="model"),
         Column(heading="sparse + dense ranks", number=True),
-        *(
-            Column(heading=f"{world}: {head}", number=head != "best of")
-            for world in ("measured", "predicted")
-            for head in heads
-        ),
+        Column(heading="world"),
+        Column(heading="serial", number=True, meaning="seconds per epoch with one chunk"),
+        Column(heading="pipelined", number=True, meaning="the best of the others"),
+        Column(heading="best of", word=True),
+        Column(heading="gain", number=True, meaning="serial / pipelined"),
     )
     spreads = {row.config_id: row.uncertainty for row in study.rows}
     typical = max((s for s in spreads.values() if s is not None), default=None)
@@ -108,30 +108,32 @@ def finding(study: Study) -> Finding | None:
         ),
         columns=columns,
         rows=tuple(rows),
-        cells=tuple(_cells(row, typical) for row in rows),
+        cells=tuple(line for row in rows for line in _cells(row, typical)),
         verdict=_verdict(rows),
     )
 
 
-def _cells(row: PipelineRow, spread: float | None) -> tuple[object, ...]:
-    cells: list[object] = [
-        row.graph,
-        row.model,
-        f"{row.sparse_ranks} + {row.ranks - row.sparse_ranks}",
-    ]
-    for world in ("measured", "predicted"):
-        cells += [
+def _cells(row: PipelineRow, spread: float | None) -> list[tuple[object, ...]]:
+    split = f"{row.sparse_ranks} + {row.ranks - row.sparse_ranks}"
+    return [
+        (
+            row.graph,
+            row.model,
+            split,
+            world,
             numbers.seconds(getattr(row, f"{world}_serial_s"), spread),
             numbers.seconds(getattr(row, f"{world}_best_s"), spread),
-            getattr(row, f"{world}_settings") or "–",
-            numbers.factor(getattr(row, f"{world}_gain")),
-        ]
-    return tuple(cells)
+            getattr(row, f"{world}_settings"),
+            numbers.factor(gain),
+        )
+        for world in WORLDS
+        if (gain := getattr(row, f"{world}_gain")) is not None
+    ]
 
 
 def _verdict(rows: Iterable[PipelineRow]) -> tuple[str, ...]:
     said = []
-    for world in ("measured", "predicted"):
+    for world in WORLDS:
         gains = [gain for row in rows if (gain := getattr(row, f"{world}_gain")) is not None]
         if gains:
             faster = sum(gain > 1 for gain in gains)

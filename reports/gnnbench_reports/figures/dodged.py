@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MOST_LINES, MOST_COUNTS = 4, 4
 """Up to so many approaches lines are read with ease; up to so many counts there is room."""
 _FILL = 0.86  # of the width between two rank counts
+_WIDEST = 0.16
 
 
 def crowded(frame: Any) -> bool:
@@ -53,9 +54,11 @@ def draw(
     """
     from matplotlib.lines import Line2D
 
-    # Rank counts on which nothing has a value take no room.
-    timed = frame[frame[measured].notna() | frame[predicted].notna()]
-    frame = frame[frame["ranks"].isin(set(timed["ranks"]))]
+    # What was skipped, and rank counts on which nothing has a value, take no room.
+    valued = frame[measured].notna() | frame[predicted].notna()
+    if "status" in frame:
+        valued |= frame["status"] == "failed"
+    frame = frame[valued]
     groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.5, most_columns=2)
     looks = drawing.looks(frame["approach"])
@@ -103,7 +106,7 @@ def _places(
     counts = sorted({int(ranks) for ranks in group["ranks"]})
     present = set(group["approach"])
     labels = [label for label in looks if label in present]
-    step = _FILL / len(labels)
+    step = min(_FILL / len(labels), _WIDEST)
     at = {ranks: number for number, ranks in enumerate(counts)}
     place = {
         (label, ranks): at[ranks] + step * (slot - (len(labels) - 1) / 2)

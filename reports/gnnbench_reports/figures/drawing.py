@@ -90,9 +90,22 @@ def paper_style() -> Iterator[None]:
 
 
 def printable(text: str, limit: int = 40) -> str:
-    """Return a name fit for drawing: no control characters, not endless."""
+    """Return a name fit for drawing: no control characters, not endless.
+
+    A label that is too long gives up the names of its settings first, then the end of the
+    approach's own name: the values are what tells it from its like.
+    """
     clean = "".join(c if c.isprintable() else "?" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    if len(clean) <= limit:
+        return clean
+    name, bracket, settings = clean.rstrip("]").partition(" [")
+    if bracket:
+        values = ", ".join(one.rpartition("=")[2] for one in settings.split(", "))
+        spare = limit - len(values) - 3
+        if spare >= 4:
+            name = name if len(name) <= spare else f"{name[: spare - 1]}…"
+            return f"{name} [{values}]"
+    return clean[: limit - 1] + "…"
 
 
 Key = tuple[str, str]
