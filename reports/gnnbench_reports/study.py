@@ -31,8 +31,9 @@ class Study:
 
     def spec(self, row: Comparison) -> Mapping[str, Any]:
         """Return what was asked for in a row's first configuration."""
-        records = (*self.runs, *self.predictions)
-        return next((r.spec for r in records if r.config_id == row.config_id), {})
+        specs = {r.config_id: r.spec for r in self.predictions}
+        specs |= {r.config_id: r.spec for r in self.runs}
+        return specs.get(row.config_id, {})
 
 
 def read_study(results: Results, cluster: str | None = None) -> Study:

@@ -45,8 +45,8 @@ def data(study: Study) -> Any:
     for run in study.runs:
         if run.status == "ok":
             row = rows[run.config_id]
-            at = _repeat(run.spec)
-            first[row.config_id] = min(first.get(row.config_id, at), at)
+            repeat = _repeat(run.spec)
+            first[row.config_id] = min(first.get(row.config_id, repeat), repeat)
     found = []
     for run in study.runs:
         if run.status != "ok":

@@ -18,7 +18,8 @@ CAPTION = (
     "Bytes that all ranks together send in one epoch, both axes logarithmic. Markers were counted "
     "in runs, lines stand in the plans, also for rank counts that were not run. One rank sends "
     "nothing and is not drawn. With more than four approaches on few rank counts, approaches stand "
-    "side by side above each count and planned bytes are hollow."
+    "side by side above each count and planned bytes are hollow. A dashed line lies on another: "
+    "the plans send the same."
 )
 
 
@@ -59,13 +60,18 @@ def draw(frame: Any) -> Figure:
         drawing.rank_axis(panel, group["ranks"])
         both = group[["measured_bytes", "predicted_bytes"]].to_numpy().ravel()
         drawing.log_axis(panel, "y", both, "bytes")
+        drawn: list[dict[int, float]] = []
         for label, series in group.groupby("approach", sort=False):
             look, series = looks[label], series.sort_values("ranks")
             planned = series.dropna(subset="predicted_bytes")
-            lone = "_" if len(planned) == 1 else ""
+            points = dict(zip(planned["ranks"], planned["predicted_bytes"], strict=True))
+            covers = any(points.items() <= other.items() for other in drawn) and len(points) > 1
+            drawn.append(points)
+            lone = "_" if len(planned) == 1 else None
             panel.plot(
-                planned["ranks"], planned["predicted_bytes"], lone + "-", color=look.colour, ms=9
-            )
+                planned["ranks"], planned["predicted_bytes"], color=look.colour, marker=lone, ms=9,
+                ls=(0, (3, 3)) if covers else "-",
+            )  # fmt: skip
             panel.plot(
                 series["ranks"],
                 series["measured_bytes"],

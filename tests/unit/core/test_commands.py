@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gnnbench import registry
-from gnnbench.cli import main
 from gnnbench.accelerators import list_accelerators
+from gnnbench.cli import main
 from gnnbench.cluster import list_clusters
 from gnnbench.graph.formats import FORMATS
 from gnnbench.graph.generators import GENERATORS
