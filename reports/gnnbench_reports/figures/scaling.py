@@ -131,8 +131,6 @@ def _predicted(panel: Axes, series: Any, look: drawing.Look, crowded: bool) -> N
     if len(series) == 0:
         return
     low, high = series["predicted_low_s"], series["predicted_high_s"]
-    if crowded:
-        low = high = series["predicted_epoch_s"]
     if len(series) > 1:
         within = series[series["beyond"] == ""]
         outside = series[(series["beyond"] != "").to_numpy() | (series.index == within.index.max())]
@@ -140,13 +138,15 @@ def _predicted(panel: Axes, series: Any, look: drawing.Look, crowded: bool) -> N
         panel.plot(
             outside["ranks"], outside["predicted_epoch_s"], color=look.colour, ls=(0, (3, 1.5))
         )
-        panel.fill_between(series["ranks"], low, high, color=look.colour, alpha=0.16, lw=0)
+        if not crowded:
+            panel.fill_between(series["ranks"], low, high, color=look.colour, alpha=0.16, lw=0)
         return
     # One point makes no line: a short bar at the prediction, a thin one over its interval.
     rank = float(series["ranks"].iloc[0])
     left, right = rank / 1.12, rank * 1.12
-    panel.fill_between([left, right], [low.iloc[0]] * 2, [high.iloc[0]] * 2, color=look.colour,
-                       alpha=0.16, lw=0)  # fmt: skip
+    if not crowded:
+        panel.fill_between([left, right], [low.iloc[0]] * 2, [high.iloc[0]] * 2, color=look.colour,
+                           alpha=0.16, lw=0)  # fmt: skip
     panel.plot([left, right], [series["predicted_epoch_s"].iloc[0]] * 2, color=look.colour)
 
 
