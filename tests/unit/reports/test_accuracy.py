@@ -71,6 +71,11 @@ def test_an_approximate_approach_may_differ_by_a_point_or_two_standard_errors() 
     assert noisy["within"] is True
 
 
+def test_only_an_exact_approach_must_not_be_better_than_single() -> None:
+    assert judge([0.85, 0.85], [0.80, 0.80], exact=False)["within"] is True
+    assert judge([0.85, 0.85], [0.80, 0.80], exact=True)["within"] is False
+
+
 def test_accuracy_after_fewer_epochs_is_not_compared(fabricator: Any) -> None:
     trained(fabricator, "single", (0.8,), ranks=1)
     trained(fabricator, "partition", (0.8,), epochs=3)
