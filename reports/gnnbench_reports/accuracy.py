@@ -210,10 +210,10 @@ def _verdict(judged: Sequence[AccuracyRow]) -> tuple[str, ...]:
         if not rows:
             continue
         good = sum(bool(row.within) for row in rows)
-        furthest = max(rows, key=_off)
+        one = max(rows, key=_off)
         said.append(
             f"Test accuracy within tolerance of single: {good} of {len(rows)} {what} "
-            f"configurations; {'furthest' if exact else 'lowest'} {furthest.label} on {furthest.graph}, {furthest.model}, "
-            f"{numbers.points(furthest.difference, furthest.error)} points."
+            f"configurations; {'furthest' if exact else 'lowest'} {one.label} on {one.graph}, "
+            f"{one.model}, {numbers.points(one.difference, one.error)} points."
         )
     return tuple(said)

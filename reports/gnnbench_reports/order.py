@@ -122,11 +122,17 @@ def finding(study: Study) -> Finding | None:
         columns=columns,
         rows=tuple(rows),
         cells=cells,
-        verdict=tuple(
-            f"Order of approaches on {row.graph}: Kendall's tau {row.tau:.2f} over the "
-            f"{row.told_apart} of {row.pairs} pairs that noise tells apart "
-            f"({row.tau_all:.2f} over all)."
-            for row in rows
-            if row.tau is not None
-        ),
+        verdict=_verdict(rows),
+    )
+
+
+def _verdict(rows: Sequence[OrderRow]) -> tuple[str, ...]:
+    known = [row for row in rows if row.tau is not None]
+    if not known:
+        return ()
+    told = ", ".join(f"{row.graph} {row.tau:.2f}" for row in known)
+    apart, pairs = sum(row.told_apart for row in rows), sum(row.pairs for row in rows)
+    return (
+        f"Order of approaches, Kendall's tau of predicted with measured: {told}, over the {apart} "
+        f"of {pairs} pairs that noise tells apart.",
     )

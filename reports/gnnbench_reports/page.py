@@ -36,6 +36,8 @@ def page(study: Study, drawings: Sequence[Drawing], files: Mapping[str, str]) ->
     """
     drawn = {drawing.name: drawing for drawing in drawings}
     found = findings(study)
+    said = sentences(study.summary, study.rows)
+    said += [line for one in found.values() for line in one.verdict]
     parts: list[tuple[str, str, Html]] = []
     for anchor, title, blocks in sections.SECTIONS:
         content = [
@@ -56,7 +58,7 @@ def page(study: Study, drawings: Sequence[Drawing], files: Mapping[str, str]) ->
         element("p", sections.subtitle(study), class_="soft"),
         element(
             "div",
-            *(element("p", line) for line in sentences(study.summary, study.rows)),
+            *(element("p", line) for line in said),
             class_="verdict",
         ),
         sections.next_step(study),

@@ -80,14 +80,13 @@ def block(name: str, study: Study, found: Mapping[str, Finding]) -> Html | None:
 
 
 def _finding(found: Finding) -> Html:
-    """The verdict above the table, the rule below the heading; long tables are folded."""
+    """What the numbers mean, then the table, folded if it is long; its verdict opens the page."""
     words = {"no": word("differ", "no")}
     cells = [tuple(words.get(str(cell), cell) for cell in line) for line in found.cells]
     lines = table(found.columns, cells)
     return joined(
         [
             element("p", found.meaning),
-            *(element("p", element("b", line)) for line in found.verdict),
             lines if len(cells) <= _MOST_LINES else _folded(f"All {len(cells)} lines", lines),
         ]
     )

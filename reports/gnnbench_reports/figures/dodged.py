@@ -139,7 +139,8 @@ def _mark(
     interval: tuple[str, str] | None,
     spread: str,
 ) -> None:
-    if row[predicted] == row[predicted]:  # not nan
+    paired = row[predicted] == row[predicted]  # not nan
+    if paired:
         if interval and row[interval[0]] == row[interval[0]]:
             ends = [row[interval[0]], row[interval[1]]]
             panel.plot([x, x], ends, color=look.colour, lw=0.9, alpha=0.55, zorder=2)
@@ -151,5 +152,6 @@ def _mark(
         relative = row[spread] if spread and row[spread] == row[spread] else 0.0
         panel.errorbar(
             [x], [row[measured]], yerr=[relative * row[measured]], fmt=look.marker,
-            color=look.colour, mec="white", mew=0.3, ms=3.6, elinewidth=0.8, zorder=4,
+            color=look.colour, mec="white", mew=0.3, ms=3.6 if paired else 5, elinewidth=0.8,
+            zorder=4,
         )  # fmt: skip
