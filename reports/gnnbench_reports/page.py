@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnnbench_reports import sections
-from gnnbench_reports.finding import findings
+from gnnbench_reports.finding import Finding
 from gnnbench_reports.markup import Html, element, inline_svg, joined, link
 from gnnbench_reports.study import Study
 from gnnbench_reports.verdict import sentences
@@ -26,16 +26,21 @@ class Drawing:
     files: tuple[str, ...] = ()
 
 
-def page(study: Study, drawings: Sequence[Drawing], files: Mapping[str, str]) -> str:
+def page(
+    study: Study,
+    drawings: Sequence[Drawing],
+    files: Mapping[str, str],
+    found: Mapping[str, Finding],
+) -> str:
     """Return the page.
 
     Args:
         study: what was compared.
         drawings: the figures, in any order; the page knows where each belongs.
         files: further files beside the page, path to description.
+        found: the study's findings, by name.
     """
     drawn = {drawing.name: drawing for drawing in drawings}
-    found = findings(study)
     said = sentences(study.summary, study.rows)
     said += [line for one in found.values() for line in one.verdict]
     parts: list[tuple[str, str, Html]] = []
