@@ -84,10 +84,14 @@ def draw(frame: Any) -> Figure:
         Line2D([], [], color=look.colour, marker=look.marker, label=drawing.printable(label))
         for label, look in looks.items()
     ]
-    handles += [
-        Line2D([], [], color="#666666", ls=dash, label=f"{ranks} rank{'' if ranks == 1 else 's'}")
-        for ranks, dash in dashes.items()
-    ]
+    curves = frame[frame["split"] == "val"].groupby(["graph", "model", "approach", "ranks"]).size()
+    if (curves > 1).any():
+        handles += [
+            Line2D(
+                [], [], color="#666666", ls=dash, label=f"{ranks} rank{'' if ranks == 1 else 's'}"
+            )
+            for ranks, dash in dashes.items()
+        ]
     handles.append(Line2D([], [], color="#666666", marker="o", ls="", label="test, at the end"))
     drawing.legend_above(figure, handles)
     return figure
@@ -99,7 +103,10 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict
     for (label, ranks), series in group.groupby(["approach", "ranks"], sort=False):
         look = looks[label]
         curve = series[series["split"] == "val"]
-        panel.plot(curve["trained_s"], curve["accuracy"], color=look.colour, ls=dashes[ranks], lw=1)
+        if len(curve) > 1:
+            panel.plot(
+                curve["trained_s"], curve["accuracy"], color=look.colour, ls=dashes[ranks], lw=1
+            )
         final = series[series["split"] == "test"]
         panel.plot(
             final["trained_s"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,9 @@ def panels(
     from matplotlib.figure import Figure
 
     ordered = list(dict.fromkeys(keys))
-    graphs = list(dict.fromkeys(graph for graph, _ in ordered))
+    # Graphs with most models stand left, so that a line that lacks panels lacks them at its right.
+    panels_of = Counter(graph for graph, _ in ordered)
+    graphs = sorted(panels_of, key=lambda graph: -panels_of[graph])
     models = list(dict.fromkeys(model for _, model in ordered))
     if is_matrix(ordered, most_columns):
         columns, rows = len(graphs), len(models)
@@ -173,8 +176,13 @@ def is_matrix(keys: Iterable[Key], most_columns: int = MAX_COLUMNS) -> bool:
 
 
 def leftmost(axes: Mapping[Key, Axes]) -> list[Axes]:
-    """The panels in the first column."""
-    return [panel for panel in axes.values() if _position(panel)[1] == 0]
+    """The first panel of each line."""
+    first: dict[int, Axes] = {}
+    for panel in axes.values():
+        row, column = _position(panel)
+        if row not in first or column < _position(first[row])[1]:
+            first[row] = panel
+    return list(first.values())
 
 
 def lowest(axes: Mapping[Key, Axes]) -> list[Axes]:

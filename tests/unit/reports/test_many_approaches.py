@@ -99,6 +99,15 @@ def test_a_long_legend_leaves_the_points_alone(fabricator: Any) -> None:
     assert len(figure.legends) == 1
 
 
+def test_a_line_of_panels_with_gaps_keeps_its_labels_at_its_left() -> None:
+    keys = [("a", "gcn"), ("b", "gcn"), ("b", "sage"), ("c", "gcn")]
+    _, axes = drawing.panels(keys, heights=1.0)
+    left = drawing.leftmost(axes)
+    assert axes["b", "gcn"] in left
+    assert axes["b", "sage"] in left
+    assert len(left) == 2
+
+
 def test_every_built_in_approach_keeps_its_colour_whoever_else_is_there() -> None:
     alone = {name: drawing.looks([name])[name] for name in NINE}
     assert drawing.looks(NINE) == alone
