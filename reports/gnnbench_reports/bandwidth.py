@@ -115,9 +115,13 @@ def _of_run(study: Study, run: RunRecord, ranks: int, machine: Cluster) -> dict[
 
 
 def calibrated(machine: Cluster, kind: str, ranks: int, layout: str) -> CollectiveModel | None:
-    """Return the collective as measured on so many ranks; an extrapolation judges nobody."""
+    """Return the collective as measured on so many ranks, with nobody else on the host.
+
+    An extrapolation judges nobody.
+    """
     for model in machine.collectives:
-        if (model.op, model.ranks, model.layout) == (kind, ranks, layout):
+        alone = (model.co_located or model.ranks) == model.ranks
+        if alone and (model.op, model.ranks, model.layout) == (kind, ranks, layout):
             return model if model.status == "measured" else None
     return None
 

@@ -114,6 +114,14 @@ def test_only_measured_collectives_of_the_same_ranks_judge() -> None:
     assert calibrated(there, "all_reduce", 2, "intra") is None
 
 
+def test_a_pair_among_four_ranks_does_not_judge_a_pair_alone() -> None:
+    crowded = dataclasses.replace(model("all_to_all"), co_located=4)
+    assert calibrated(machine(crowded), "all_to_all", 2, "intra") is None
+    both = calibrated(machine(crowded, model("all_to_all")), "all_to_all", 2, "intra")
+    assert both is not None
+    assert both.co_located == 0
+
+
 def test_kinds_of_a_configuration_weigh_by_their_time(fabricator: Any) -> None:
     rows = [step(1, "all_to_all", 1_000_000, 0.004), step(1, "broadcast", 1_000_000, 0.002)]
     study = measured(fabricator, rows, rows)
