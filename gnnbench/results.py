@@ -5,6 +5,7 @@
       runs/<run_id>/ledger-rank<r>.csv       measured ledger of each rank
       predictions/<config_id>@<cluster>/prediction.json
       predictions/<config_id>@<cluster>/ledger-rank<r>.csv   of chosen ranks
+      predictions/<cluster>.cluster.toml     what they were made for
       cache/                                 converted graphs and partitions, safe to delete
 
 Records are written to a temporary name and renamed, so a reader never sees half a record and a
@@ -125,6 +126,10 @@ class Results:
 
     def prediction_folder(self, config_id: str, cluster: str) -> Path:
         return self.folder / "predictions" / f"{config_id}@{cluster}"
+
+    def cluster_file(self, cluster: str) -> Path:
+        """Where the cluster of predictions is kept beside them."""
+        return self.folder / "predictions" / f"{cluster}.cluster.toml"
 
     def cache(self, kind: str) -> Path:
         folder = self.folder / "cache" / kind

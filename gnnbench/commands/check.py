@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gnnbench import registry
     from gnnbench.commands.output import emit_json, table
+    from gnnbench.commands.volumes import volume_lines
+    from gnnbench.graph.source import data_roots
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)
@@ -42,15 +44,24 @@ def run(args: argparse.Namespace) -> int:
             }
         )
     graphs = _open_graphs(args) if args.graphs else []
+    told = list(volume_lines(suite.runs, data_roots(args.data, suite.folder))) if graphs else []
     failed = any(entry["status"] == "failed" for entry in graphs)
     if args.json:
         emit_json(
-            {"suite": suite.name, "runs": len(suite.runs), "configurations": rows, "graphs": graphs}
+            {
+                "suite": suite.name,
+                "runs": len(suite.runs),
+                "configurations": rows,
+                "graphs": graphs,
+                "volumes": told,
+            }
         )
         return int(failed)
     table(rows, ["configuration", "repeats", "status", "reason"])
     if graphs:
         table(graphs, ["graph", "status", "detail"])
+    for line in told:
+        print(line)
     print(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
     return int(failed)
 

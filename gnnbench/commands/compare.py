@@ -31,19 +31,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, table
     from gnnbench.results import Results
+    from gnnbench_reports.finding import findings
     from gnnbench_reports.study import read_study
     from gnnbench_reports.verdict import sentences
 
     study = read_study(Results(args.results, create=False), args.cluster)
+    found = findings(study)
     if args.json:
+        told = {name: {"verdict": one.verdict, "rows": one.rows} for name, one in found.items()}
         document = {"cluster": study.cluster, "summary": study.summary, "rows": study.rows}
-        emit_json({"schema": 1, **document})
+        emit_json({"schema": 1, **document, "findings": told})
         return 0
     if study.rows:
         table([_cells(row) for row in study.rows], COLUMNS)
         print()
+    for one in found.values():
+        print(f"{one.title}:")
+        heads = [column.heading for column in one.columns]
+        table([dict(zip(heads, line, strict=True)) for line in one.cells], heads)
+        print()
     for sentence in sentences(study.summary, study.rows):
         print(sentence)
+    for one in found.values():
+        for sentence in one.verdict:
+            print(sentence)
     for row in study.rows:
         if row.reason:
             print(f"  {row.status}: {row.config_id}: {row.reason}")

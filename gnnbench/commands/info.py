@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 NAME = "info"
-HELP = "describe an approach, model, cluster, suite, or source of graphs"
+HELP = "describe an approach, model, cluster, accelerator, suite, or source of graphs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(name: str) -> dict[str, Any]:
     """Return the card of a name; UnknownName lists what there is."""
     from gnnbench import registry
+    from gnnbench.accelerators import list_accelerators, load_accelerator
     from gnnbench.cluster import list_clusters, load_cluster
     from gnnbench.errors import UnknownName
     from gnnbench.graph import formats, generators, profile
@@ -42,6 +43,8 @@ def describe(name: str) -> dict[str, Any]:
         return {"kind": "model", **dataclasses.asdict(registry.model(name))}
     if name in list_clusters():
         return {"kind": "cluster", **load_cluster(name).to_table()}
+    if name in list_accelerators():
+        return {"kind": "accelerator", **dataclasses.asdict(load_accelerator(name))}
     if name in profile.list_profiles():
         return {"kind": "graph profile", **dataclasses.asdict(profile.load_profile(name))}
     if name in generators.GENERATORS:
@@ -53,6 +56,7 @@ def describe(name: str) -> dict[str, Any]:
         runs = [run.run_id for run in suite.runs]
         return {"kind": "suite", "name": name, "description": suite.description, "runs": runs}
     known = [*registry.approach_names(), *registry.model_names(), *list_clusters()]
+    known += list_accelerators()
     known += [*profile.list_profiles(), *suite_files(), *generators.GENERATORS, *formats.FORMATS]
     raise UnknownName("name", name, known)
 

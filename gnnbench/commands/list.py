@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 NAME = "list"
-HELP = "list approaches, models, graphs, clusters or suites"
+HELP = "list approaches, models, graphs, clusters, accelerators or suites"
 
 Rows = list[dict[str, object]]
 
@@ -88,6 +88,28 @@ def clusters() -> Rows:
     ]
 
 
+def accelerators() -> Rows:
+    """Built-in accelerators: which engines they have, and how well their constants are known."""
+    from collections import Counter
+
+    from gnnbench.accelerators import list_accelerators, load_accelerator
+
+    rows: Rows = []
+    for device in map(load_accelerator, list_accelerators()):
+        engines = [part for part in ("sparse", "dense") if getattr(device, part) is not None]
+        statuses = Counter(constant.status for constant in device.constants().values())
+        known = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
+        rows.append(
+            {
+                "name": device.name,
+                "engines": " + ".join(engines),
+                "constants": known,
+                "description": device.description,
+            }
+        )
+    return rows
+
+
 def suites() -> Rows:
     """Built-in suites."""
     from gnnbench.suites import find_suite, suite_files
@@ -100,6 +122,7 @@ def suites() -> Rows:
 
 
 _LISTS: dict[str, Callable[[], Rows]] = {
+    "accelerators": accelerators,
     "approaches": approaches,
     "models": models,
     "graphs": graphs,

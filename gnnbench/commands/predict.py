@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress, table
+    from gnnbench.commands.volumes import predicted_lines
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
 
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         emit_json([summary(record) for record in records])
     else:
         table([_row(record) for record in records], list(_COLUMNS))
+        for line in predicted_lines(records):
+            print(line)
         print(f"cluster {cluster.name}: {cluster.description}")
     return int(any(record.status == "failed" for record in records))
 
@@ -118,6 +121,7 @@ def predict_runs(
 
     What cannot be predicted is a skipped record with its reason; the others go on.
     """
+    from gnnbench.cluster import save_cluster
     from gnnbench.errors import DataError, SpecError, Unsupported
     from gnnbench.graph.source import data_roots
     from gnnbench.ledger import write_ledger
@@ -125,6 +129,10 @@ def predict_runs(
 
     roots = data_roots(data, suite.folder)
     cache = results.cache("shared") if results is not None else None
+    if results is not None:
+        kept = results.cluster_file(cluster.name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_cluster(cluster, kept)
     graphs: dict[str, GraphLike] = {}
     for run in runs:
         ledgers: dict[int, Any] = {}

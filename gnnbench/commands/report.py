@@ -27,15 +27,20 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress
     from gnnbench.results import Results
     from gnnbench_reports import figures
+    from gnnbench_reports.finding import findings
     from gnnbench_reports.report import write_report
     from gnnbench_reports.study import read_study
     from gnnbench_reports.verdict import sentences
 
     results = Results(args.results, create=False)
     study = read_study(results, args.cluster)
+    found = findings(study)
     with progress("report", total=len(figures.NAMES)) as advance:
-        path = write_report(study, args.out or results.folder / "report", drawn=advance)
+        path = write_report(
+            study, args.out or results.folder / "report", found=found, drawn=advance
+        )
     said = sentences(study.summary, study.rows)
+    said += [line for one in found.values() for line in one.verdict]
     if args.json:
         emit_json({"page": path, "cluster": study.cluster, "verdict": said})
         return 0

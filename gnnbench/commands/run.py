@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress, status_line
+    from gnnbench.commands.volumes import volume_lines
     from gnnbench.graph.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -59,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     world = joined()
     talks = world is None or world.rank == 0
     records: list[tuple[RunRecord, bool]] = []
+    if world is None and not args.json:
+        for line in volume_lines(runs, roots, results):
+            print(line, flush=True)
     session = run_all(runs, results, roots, device=args.device, retry_failed=args.retry_failed)
     with progress(suite.name, len(runs)) as advance:
         for record, kept in session:

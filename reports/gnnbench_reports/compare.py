@@ -1,4 +1,7 @@
-"""Lay measured runs and predictions side by side: one row per configuration, repeats pooled."""
+"""Lay measured runs and predictions side by side: one row per configuration.
+
+Repeats are pooled, and so are seeds: configurations that differ by nothing else are one row.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from typing import Any
 
 from gnnbench.errors import UnknownName
 from gnnbench.results import PredictionRecord, Results, RunRecord
-from gnnbench_reports.labels import label_all, spec_name
+from gnnbench_reports.labels import apart_from_seed, label_all, seed_of, spec_name
 from gnnbench_reports.ledgers import phase_seconds
 from gnnbench_reports.memory import Memory, pool_memory
-from gnnbench_reports.volume import Volume, compare_volumes
+from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes
 
 GRADES = ("measured", "probed", "datasheet")
 
@@ -22,10 +25,11 @@ GRADES = ("measured", "probed", "datasheet")
 class Comparison:
     """One configuration, measured, predicted or both. What is unknown is None or empty.
 
+    config_id             of the lowest seed, whose prediction this is; config_ids of all seeds
     label                 the approach, with the knobs that tell it from others of the same name
     status                "ok" (measured), "failed", "skipped", "running" or, without runs,
                           "predicted" or the prediction's own status
-    repeats               finished runs pooled here
+    repeats               finished runs pooled here, seeds included
     measured_epoch_s      median over non-warm-up epochs within a repeat, then over repeats
     repeat_spread         half the range of the repeats' medians over their median
     epoch_spread          half the interquartile range of a repeat's epochs over their median
@@ -41,6 +45,7 @@ class Comparison:
     """
 
     config_id: str
+    config_ids: tuple[str, ...] = ()
     label: str
     approach: str
     graph: str
@@ -145,10 +150,17 @@ def compare_records(
     specs = {record.config_id: record.spec for record in predicted.values()}
     specs |= {config_id: group[0].spec for config_id, group in grouped.items()}
     labels = label_all(specs)
+    together: dict[str, list[str]] = defaultdict(list)
+    for config_id in sorted(specs, key=lambda name: (seed_of(specs[name]), name)):
+        together[apart_from_seed(specs[config_id])].append(config_id)
     rows = [
-        _row(results, spec, labels[config_id], grouped.get(config_id, []), predicted.get(config_id))
-        | {"config_id": config_id}
-        for config_id, spec in specs.items()
+        _row(
+            results,
+            specs[ids[0]],
+            [_Seed(runs=grouped.get(name, []), prediction=predicted.get(name)) for name in ids],
+        )
+        | {"config_id": ids[0], "config_ids": tuple(ids), "label": labels[ids[0]]}
+        for ids in together.values()
     ]
     comparisons = [Comparison(**row) for row in rows]
     return sorted(
@@ -156,35 +168,53 @@ def compare_records(
     )
 
 
-def _row(
-    results: Results,
-    spec: Mapping[str, Any],
-    label: str,
-    runs: Sequence[RunRecord],
-    prediction: PredictionRecord | None,
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seed:
+    """What there is of one configuration with one seed."""
+
+    runs: Sequence[RunRecord]
+    prediction: PredictionRecord | None
+
+    @property
+    def done(self) -> list[RunRecord]:
+        return [run for run in self.runs if run.status == "ok"]
+
+    @property
+    def usable(self) -> PredictionRecord | None:
+        found = self.prediction
+        return found if found is not None and found.status == "ok" else None
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        planned = self.usable
+        return compare_volumes(
+            [run.epochs for run in self.done], planned.bytes if planned is not None else None
+        )
+
+
+def _row(results: Results, spec: Mapping[str, Any], seeds: Sequence[_Seed]) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "label": label,
         "approach": str(spec.get("approach", "")),
         "graph": spec_name(spec, "graph"),
         "model": spec_name(spec, "model"),
         "ranks": int(spec.get("ranks", 1)),
         "knobs": dict(spec.get("knobs") or {}),
     }
-    done = [run for run in runs if run.status == "ok"]
+    runs = [run for seed in seeds for run in seed.runs]
+    done = [run for seed in seeds for run in seed.done]
+    usable = next((seed.usable for seed in seeds if seed.usable is not None), None)
+    known = [seed.prediction for seed in seeds if seed.prediction is not None]
+    prediction = usable or (known[0] if known else None)
     row |= _outcome(runs, done)
     row |= _measured(results, done)
     row |= _predicted(prediction)
     if not runs and prediction is not None:
         row["status"] = "predicted" if prediction.status == "ok" else prediction.status
         row["reason"] = prediction.reason
-    usable = prediction if prediction is not None and prediction.status == "ok" else None
     row |= _side_by_side(row, done, usable)
     if usable is not None and row.get("phases_measured"):
         row["phases_predicted"] = _phases_alike(results, usable, row["phases_predicted"])
-    row["volumes"] = compare_volumes(
-        [run.epochs for run in done], usable.bytes if usable is not None else None
-    )
+    row["volumes"] = pool_volumes([seed.volumes for seed in seeds])
     verdicts = [volume.equal for volume in row["volumes"]]
     if done and usable is not None and usable.bytes and None not in verdicts:
         row["bytes_equal"] = all(verdicts)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 
 def label_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Name each configuration's approach, with the settings that vary under that name, if any."""
+    """Name each configuration's approach, with the settings that vary under that name, if any.
+
+    Seeds are no setting: configurations that differ by the seed alone have one label.
+    """
     by_approach: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     for config_id, spec in specs.items():
         settings = {**(spec.get("training") or {}), **(spec.get("knobs") or {})}
         by_approach[str(spec.get("approach", ""))][config_id] = {
-            key: _show(value) for key, value in settings.items()
+            key: _show(value) for key, value in settings.items() if key != "seed"
         }
     labels: dict[str, str] = {}
     for approach, settings_of in by_approach.items():
@@ -47,6 +51,18 @@ def spec_name(spec: Mapping[str, Any], kind: str) -> str:
     """Return the name of a spec's "graph" or "model"."""
     table = spec.get(kind) or {}
     return str(table.get("name", "")) if isinstance(table, Mapping) else str(table)
+
+
+def seed_of(spec: Mapping[str, Any]) -> int:
+    """Return the seed of a spec's training."""
+    return int((spec.get("training") or {}).get("seed", 0))
+
+
+def apart_from_seed(spec: Mapping[str, Any]) -> str:
+    """Return a text that is the same for specs that differ by seed, repeat or suite alone."""
+    content = {key: value for key, value in spec.items() if key not in ("suite", "repeat")}
+    content["training"] = {**(spec.get("training") or {}), "seed": 0}
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _show(value: object) -> str:

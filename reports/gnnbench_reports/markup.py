@@ -32,8 +32,8 @@ def text(value: object) -> str:
         return value.text
     if value is None or value == "":
         return "–"
-    # A number stays on the line of its percent sign.
-    return escape(str(value), quote=True).replace(" %", "&nbsp;%")
+    # A number stays on the line of its percent sign and of its error.
+    return escape(str(value), quote=True).replace(" %", "&nbsp;%").replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def element(tag: str, *children: object, **attributes: str) -> Html:

@@ -77,6 +77,14 @@ def accuracy(value: float | None, std: float | None = None) -> str:
     return f"{100 * value:.1f} %" + (f" ± {100 * std:.1f}" if std else "")
 
 
+def points(value: float | None, error: float | None = None) -> str:
+    """Write a difference of shares in percentage points, with its standard error."""
+    if value is None:
+        return "–"
+    text = _no_negative_zero(f"{100 * value:+.2f}")
+    return text if error is None else f"{text} ± {100 * error:.2f}"
+
+
 def _unit(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
     return next((pair for pair in units if value >= pair[0]), units[-1])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnnbench_reports import sections
+from gnnbench_reports.finding import Finding
 from gnnbench_reports.markup import Html, element, inline_svg, joined, link
 from gnnbench_reports.study import Study
 from gnnbench_reports.verdict import sentences
@@ -25,21 +26,33 @@ class Drawing:
     files: tuple[str, ...] = ()
 
 
-def page(study: Study, drawings: Sequence[Drawing], files: Mapping[str, str]) -> str:
+def page(
+    study: Study,
+    drawings: Sequence[Drawing],
+    files: Mapping[str, str],
+    found: Mapping[str, Finding],
+) -> str:
     """Return the page.
 
     Args:
         study: what was compared.
         drawings: the figures, in any order; the page knows where each belongs.
         files: further files beside the page, path to description.
+        found: the study's findings, by name.
     """
     drawn = {drawing.name: drawing for drawing in drawings}
+    said = sentences(study.summary, study.rows)
+    said += [line for one in found.values() for line in one.verdict]
     parts: list[tuple[str, str, Html]] = []
     for anchor, title, blocks in sections.SECTIONS:
         content = [
             made
             for block in blocks
-            if (made := _figure(drawn[block]) if block in drawn else sections.block(block, study))
+            if (
+                made := _figure(drawn[block])
+                if block in drawn
+                else sections.block(block, study, found)
+            )
         ]
         if content:
             parts.append((anchor, title, joined(content)))
@@ -50,7 +63,7 @@ def page(study: Study, drawings: Sequence[Drawing], files: Mapping[str, str]) ->
         element("p", sections.subtitle(study), class_="soft"),
         element(
             "div",
-            *(element("p", line) for line in sentences(study.summary, study.rows)),
+            *(element("p", line) for line in said),
             class_="verdict",
         ),
         sections.next_step(study),

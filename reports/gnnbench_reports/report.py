@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gnnbench.results import Results, write_json, write_text
 from gnnbench_reports import figures
 from gnnbench_reports.compare import Comparison
+from gnnbench_reports.finding import Finding, findings
 from gnnbench_reports.page import Drawing, page
 from gnnbench_reports.study import Study, read_study
 from gnnbench_reports.summary import error_table
@@ -36,22 +37,28 @@ def report(results: Results, out: Path | None = None, cluster: str | None = None
 
 
 def write_report(
-    study: Study, out: Path, *, drawn: Callable[[str], None] = lambda name: None
+    study: Study,
+    out: Path,
+    *,
+    found: Mapping[str, Finding] | None = None,
+    drawn: Callable[[str], None] = lambda name: None,
 ) -> Path:
     """Write the report of a study into `out`; the page last, once everything it links exists.
 
-    `drawn` is told of each figure when it is done.
+    `found` are the study's findings, where the caller has them already; `drawn` is told of each
+    figure when it is done.
     """
+    found = findings(study) if found is None else found
     (out / "figures").mkdir(parents=True, exist_ok=True)
     drawings = []
     for name in figures.NAMES:
         drawings.append(_draw(study, name, out))
         drawn(name)
-    files = _tables(study, out)
+    files = _tables(study, out, found)
     traces = write_traces(study, out / "traces")
     files |= {f"traces/{name}": what for name, what in traces.items()}
     path = out / "index.html"
-    write_text(path, page(study, drawings, files))
+    write_text(path, page(study, drawings, files, found))
     return path
 
 
@@ -81,7 +88,7 @@ def _draw(study: Study, name: str, out: Path) -> Drawing:
     )
 
 
-def _tables(study: Study, out: Path) -> dict[str, str]:
+def _tables(study: Study, out: Path, found: Mapping[str, Finding]) -> dict[str, str]:
     import pandas as pd
 
     if not study.rows:
@@ -104,6 +111,10 @@ def _tables(study: Study, out: Path) -> dict[str, str]:
             out / "errors.csv", _csv(pd.DataFrame([dataclasses.asdict(e) for e in errors]))
         )
         files["errors.csv"] = "the error table"
+    for name, one in found.items():
+        table = pd.DataFrame([dataclasses.asdict(row) for row in one.rows])
+        _write_bytes(out / f"{name}.csv", _csv(table))
+        files[f"{name}.csv"] = one.title.lower()
     return files
 
 
@@ -113,7 +124,7 @@ def flat(row: Comparison) -> dict[str, Any]:
 
     table = dataclasses.asdict(row)
     memory, accuracy = table.pop("memory"), table.pop("accuracy")
-    for name in ("volumes", "knobs"):
+    for name in ("volumes", "knobs", "config_ids"):
         table.pop(name)
     table["measured_bytes"] = total_bytes(row.volumes, "measured")
     table["predicted_bytes"] = total_bytes(row.volumes, "predicted")

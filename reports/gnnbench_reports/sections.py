@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gnnbench_reports import numbers
 from gnnbench_reports.compare import Comparison
 from gnnbench_reports.environment import environment
+from gnnbench_reports.finding import Finding
 from gnnbench_reports.markup import Column, Html, element, joined, table, word
 from gnnbench_reports.study import Study
 from gnnbench_reports.summary import choices, error_table
+
+_FINDING = "finding_"
+_MOST_LINES = 40
 
 # Anchor, heading, and blocks: names of figures or of functions in BLOCKS.
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -17,9 +21,11 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("scaling", "Scaling", ("scaling", "scaling_points")),
     ("phases", "Where the time goes", ("phases",)),
     ("bytes", "Bytes sent", ("collectives", "volumes", "volume", "crossover")),
+    ("bandwidth", "Bandwidth", ("finding_bandwidth",)),
+    ("pipelines", "Pipelining", ("finding_pipelines",)),
     ("memory", "Memory", ("memory", "memory_table")),
-    ("order", "Which approach is fastest", ("order",)),
-    ("accuracy", "Accuracy", ("accuracy",)),
+    ("order", "Which approach is fastest", ("finding_order", "order")),
+    ("accuracy", "Accuracy", ("finding_accuracy", "accuracy")),
     ("lost", "Skipped and failed", ("lost",)),
     ("environment", "Where this comes from", ("environment",)),
     ("all", "Every configuration", ("configurations",)),
@@ -64,10 +70,26 @@ def next_step(study: Study) -> Html:
     )
 
 
-def block(name: str, study: Study) -> Html | None:
+def block(name: str, study: Study, found: Mapping[str, Finding]) -> Html | None:
     """Return a block of the page, or None when there is nothing to say."""
+    if name.startswith(_FINDING):
+        one = found.get(name.removeprefix(_FINDING))
+        return _finding(one) if one is not None else None
     make = BLOCKS.get(name)
     return make(study) if make is not None else None
+
+
+def _finding(found: Finding) -> Html:
+    """What the numbers mean, then the table, folded if it is long; its verdict opens the page."""
+    words = {"no": word("differ", "no")}
+    cells = [tuple(words.get(str(cell), cell) for cell in line) for line in found.cells]
+    lines = table(found.columns, cells)
+    return joined(
+        [
+            element("p", found.meaning),
+            lines if len(cells) <= _MOST_LINES else _folded(f"All {len(cells)} lines", lines),
+        ]
+    )
 
 
 def _errors(study: Study) -> Html | None:
@@ -231,18 +253,13 @@ def _order(study: Study) -> Html | None:
         )
         for pick in picks
     ]
-    summary = study.summary
-    tau = "" if summary.kendall_tau is None else (
-        f" Over all pairs, close ones included, Kendall's tau is {summary.kendall_tau:.2f} "
-        "(1: the same order, 0: unrelated)."
-    )  # fmt: skip
     intro = element(
         "p",
         "Approaches on the same graph, model and rank count, fastest first. Clear pairs are those "
-        "whose measured medians differ by more than 15 %. Regret is how much longer an epoch takes "
-        "with the approach that the prediction favours than with the fastest one measured." + tau,
+        "whose measured medians differ by more than 15 %.",
     )
-    return joined([intro, table(columns, cells)])
+    lines = table(columns, cells)
+    return joined([intro, lines if len(cells) <= 6 else _folded(f"All {len(cells)}", lines)])
 
 
 def _lost(study: Study) -> Html | None:

@@ -172,7 +172,7 @@ def _error_row(by: str, group: str, rows: Sequence[Comparison]) -> ErrorRow:
 def choices(rows: Iterable[Comparison]) -> list[Choice]:
     """The order of approaches wherever at least two were measured and predicted alike."""
     found = []
-    for (graph, model, ranks), group in _contests(rows).items():
+    for (graph, model, ranks), group in contests(rows).items():
         fastest = min(_measured(row) for row in group)
         by_prediction = sorted(group, key=_predicted)
         decisive = [pair for pair in combinations(group, 2) if _differ(*pair)]
@@ -185,13 +185,14 @@ def choices(rows: Iterable[Comparison]) -> list[Choice]:
                 predicted_order=tuple(row.label for row in by_prediction),
                 regret=_measured(by_prediction[0]) / fastest - 1,
                 decisive_pairs=len(decisive),
-                right_pairs=sum(_agreement(*pair) > 0 for pair in decisive),
+                right_pairs=sum(agreement(*pair) > 0 for pair in decisive),
             )
         )
     return found
 
 
-def _contests(rows: Iterable[Comparison]) -> dict[tuple[str, str, int], list[Comparison]]:
+def contests(rows: Iterable[Comparison]) -> dict[tuple[str, str, int], list[Comparison]]:
+    """Rows that both worlds timed, where several approaches share graph, model and rank count."""
     groups: dict[tuple[str, str, int], list[Comparison]] = defaultdict(list)
     for row in rows:
         if row.ratio is not None:
@@ -202,12 +203,12 @@ def _contests(rows: Iterable[Comparison]) -> dict[tuple[str, str, int], list[Com
 def _kendall_tau(rows: Iterable[Comparison]) -> float | None:
     """(right - wrong) / pairs over all pairs of one graph, model and rank count."""
     signs = [
-        _agreement(*pair) for group in _contests(rows).values() for pair in combinations(group, 2)
+        agreement(*pair) for group in contests(rows).values() for pair in combinations(group, 2)
     ]
     return sum(signs) / len(signs) if signs else None
 
 
-def _agreement(a: Comparison, b: Comparison) -> int:
+def agreement(a: Comparison, b: Comparison) -> int:
     """1 if prediction orders the two as measurement does, -1 if the other way, 0 on a tie."""
     product = (_measured(a) - _measured(b)) * (_predicted(a) - _predicted(b))
     return (product > 0) - (product < 0)

@@ -60,6 +60,37 @@ def compare_volumes(
     )
 
 
+def pool_volumes(seeds: Sequence[tuple[Volume, ...]]) -> tuple[Volume, ...]:
+    """Pool the volumes of several seeds: mean bytes; equal if they are in every seed judged."""
+    if len(seeds) == 1:
+        return seeds[0]
+    found: dict[tuple[str, str], list[Volume]] = {}
+    for volumes in seeds:
+        for volume in volumes:
+            found.setdefault((volume.kind, volume.phase), []).append(volume)
+    return tuple(
+        Volume(
+            kind=kind,
+            phase=phase,
+            measured_bytes=_known_mean([v.measured_bytes for v in together]),
+            predicted_bytes=_known_mean([v.predicted_bytes for v in together]),
+            epochs=sum(v.epochs for v in together),
+            equal=all(judged)
+            if (judged := [v.equal for v in together if v.equal is not None])
+            else None,
+        )
+        for (kind, phase), together in sorted(found.items())
+    )
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    total = sum(known)
+    return total // len(known) if total % len(known) == 0 else total / len(known)
+
+
 def _one_side(tables: Iterable[Mapping[str, int]], *, measured: bool) -> tuple[Volume, ...]:
     epochs = list(tables)
     found = []

@@ -41,3 +41,30 @@ def test_a_misspelt_name_is_told_with_a_suggestion() -> None:
 def test_a_missing_file_is_told_as_a_file() -> None:
     with pytest.raises(SpecError, match=r"none\.toml: no such suite file"):
         find_suite("none.toml")
+
+
+def test_the_whole_graph_suite_runs_every_whole_graph_approach_at_least_fifty_times() -> None:
+    from gnnbench import registry
+
+    runs = find_suite("wholegraph").runs
+    done = [run for run in runs if registry.approach(run.approach).cannot_run(run) is None]
+    assert len(done) >= 50
+    assert {run.approach for run in done} == set(registry.APPROACHES) - {"sampled"}
+    assert {run.ranks for run in done} == {1, 2, 4}
+    assert len({run.graph.name for run in done}) == 3
+
+
+def test_the_accuracy_suite_trains_every_approach_on_three_graphs_with_three_seeds() -> None:
+    from gnnbench import registry
+
+    suite = find_suite("accuracy")
+    trained = {(run.approach, run.graph.name, run.training.seed) for run in suite.runs}
+    graphs = {run.graph.name for run in suite.runs}
+    assert len(graphs) == 3
+    assert trained == {
+        (approach, graph, seed)
+        for approach in registry.APPROACHES
+        for graph in graphs
+        for seed in (0, 1, 2)
+    }
+    assert all(registry.approach(run.approach).cannot_run(run) is None for run in suite.runs)

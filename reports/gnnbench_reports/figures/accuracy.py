@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import drawing
+from gnnbench_reports.labels import seed_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,29 +33,32 @@ def data(study: Study) -> Any:
         "model",
         "approach",
         "ranks",
+        "seed",
         "repeat",
         "epoch",
         "trained_s",
         "split",
         "accuracy",
     )
-    rows = {row.config_id: row for row in study.rows}
-    first: dict[str, int] = defaultdict(lambda: 1 << 30)
+    rows = {name: row for row in study.rows for name in row.config_ids}
+    first: dict[str, tuple[int, int]] = {}
     for run in study.runs:
         if run.status == "ok":
-            first[run.config_id] = min(first[run.config_id], _repeat(run.spec))
+            row = rows[run.config_id]
+            repeat = _repeat(run.spec)
+            first[row.config_id] = min(first.get(row.config_id, repeat), repeat)
     found = []
     for run in study.runs:
         if run.status != "ok":
             continue
         row, repeat = rows[run.config_id], _repeat(run.spec)
-        place = (row.graph, row.model, row.label, row.ranks, repeat)
+        place = (row.graph, row.model, row.label, row.ranks, *repeat)
         trained, last = 0.0, 0
         for at, epoch in enumerate(run.epochs):
             trained += float(epoch.get("seconds") or 0.0)
             last = int(epoch.get("epoch", at))
             value = epoch.get("val_accuracy")
-            if value is not None and repeat == first[run.config_id]:
+            if value is not None and repeat == first[row.config_id]:
                 found.append((*place, last, trained, "val", float(value)))
         if run.accuracy.get("test") is not None:
             found.append((*place, last, trained, "test", float(run.accuracy["test"])))
@@ -81,10 +84,14 @@ def draw(frame: Any) -> Figure:
         Line2D([], [], color=look.colour, marker=look.marker, label=drawing.printable(label))
         for label, look in looks.items()
     ]
-    handles += [
-        Line2D([], [], color="#666666", ls=dash, label=f"{ranks} rank{'' if ranks == 1 else 's'}")
-        for ranks, dash in dashes.items()
-    ]
+    curves = frame[frame["split"] == "val"].groupby(["graph", "model", "approach", "ranks"]).size()
+    if (curves > 1).any():
+        handles += [
+            Line2D(
+                [], [], color="#666666", ls=dash, label=f"{ranks} rank{'' if ranks == 1 else 's'}"
+            )
+            for ranks, dash in dashes.items()
+        ]
     handles.append(Line2D([], [], color="#666666", marker="o", ls="", label="test, at the end"))
     drawing.legend_above(figure, handles)
     return figure
@@ -96,7 +103,10 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict
     for (label, ranks), series in group.groupby(["approach", "ranks"], sort=False):
         look = looks[label]
         curve = series[series["split"] == "val"]
-        panel.plot(curve["trained_s"], curve["accuracy"], color=look.colour, ls=dashes[ranks], lw=1)
+        if len(curve) > 1:
+            panel.plot(
+                curve["trained_s"], curve["accuracy"], color=look.colour, ls=dashes[ranks], lw=1
+            )
         final = series[series["split"] == "test"]
         panel.plot(
             final["trained_s"],
@@ -112,5 +122,6 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
 
 
-def _repeat(spec: Any) -> int:
-    return int(spec.get("repeat", 0))
+def _repeat(spec: Any) -> tuple[int, int]:
+    """Seed and repeat."""
+    return seed_of(spec), int(spec.get("repeat", 0))

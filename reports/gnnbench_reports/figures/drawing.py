@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,21 +21,29 @@ MAX_COLUMNS = 4
 PNG_DPI = 200
 STYLE = Path(__file__).parents[1] / "styles" / "gnnbench.mplstyle"
 
-# Okabe and Ito's palette, told apart under the common colour deficiencies; black is for `single`.
+# Okabe and Ito's palette, told apart under the common colour deficiencies, and a few darker tones;
+# black is for `single`, and the marker tells what a colour cannot.
 _OWN_LOOK = {
     "single": ("#222222", "s"),
     "partition": ("#0072B2", "o"),
+    "bns": ("#56B4E9", "v"),
+    "pipegcn": ("#009E73", "D"),
     "sampled": ("#D55E00", "^"),
+    "mixture": ("#CC79A7", "P"),
+    "mixed-accelerators": ("#882255", "X"),
+    "cagnet-1d": ("#E69F00", "<"),
+    "cagnet-1.5d": ("#8C6D31", ">"),
+    "cagnet-2d": ("#6A3D9A", "h"),
 }
 _OTHER_LOOKS = (
-    ("#009E73", "D"),
-    ("#CC79A7", "v"),
-    ("#E69F00", "P"),
-    ("#56B4E9", "X"),
-    ("#8C6D31", "<"),
-    ("#6A3D9A", ">"),
-    ("#5F5F5F", "h"),
-    ("#B2DF8A", "d"),
+    ("#5F5F5F", "d"),
+    ("#117733", "p"),
+    ("#B2182B", "*"),
+    ("#3B5BA5", "H"),
+    ("#A6761D", "8"),
+    ("#66A61E", "D"),
+    ("#1B9E9E", "v"),
+    ("#E7298A", "P"),
 )
 # Paul Tol's bright scheme; greys for what happens outside the training step.
 PHASE_COLOURS = {
@@ -82,32 +91,51 @@ def paper_style() -> Iterator[None]:
 
 
 def printable(text: str, limit: int = 40) -> str:
-    """Return a name fit for drawing: no control characters, not endless."""
+    """Return a name fit for drawing: no control characters, not endless.
+
+    A label that is too long gives up the names of its settings first, then the end of the
+    approach's own name: the values are what tells it from its like.
+    """
     clean = "".join(c if c.isprintable() else "?" for c in text)
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    if len(clean) <= limit:
+        return clean
+    name, bracket, settings = clean.rstrip("]").partition(" [")
+    if bracket:
+        values = ", ".join(one.rpartition("=")[2] for one in settings.split(", "))
+        spare = limit - len(values) - 3
+        if spare >= 4:
+            name = name if len(name) <= spare else f"{name[: spare - 1]}…"
+            return f"{name} [{values}]"
+    return clean[: limit - 1] + "…"
 
 
 Key = tuple[str, str]
 
 
 def panels(
-    keys: Iterable[Key], *, heights: Mapping[Key, float] | float, spare_in: float = 0.62
+    keys: Iterable[Key],
+    *,
+    heights: Mapping[Key, float] | float,
+    spare_in: float = 0.62,
+    most_columns: int = MAX_COLUMNS,
 ) -> tuple[Figure, dict[Key, Axes]]:
     """Make one panel per (graph, model): models down, graphs across, where `is_matrix` says so.
 
     `heights` is the height of a panel's axes in inches; `spare_in` what titles and legend need.
-    With more graphs than columns, panels run on line by line.
+    With more graphs than `most_columns`, panels run on line by line.
     """
     from matplotlib.figure import Figure
 
     ordered = list(dict.fromkeys(keys))
-    graphs = list(dict.fromkeys(graph for graph, _ in ordered))
+    # Graphs with most models stand left, so that a line that lacks panels lacks them at its right.
+    panels_of = Counter(graph for graph, _ in ordered)
+    graphs = sorted(panels_of, key=lambda graph: -panels_of[graph])
     models = list(dict.fromkeys(model for _, model in ordered))
-    if is_matrix(ordered):
+    if is_matrix(ordered, most_columns):
         columns, rows = len(graphs), len(models)
         place = {key: (models.index(key[1]), graphs.index(key[0])) for key in ordered}
     else:
-        columns = min(len(ordered), MAX_COLUMNS)
+        columns = min(len(ordered), most_columns)
         rows = math.ceil(len(ordered) / columns)
         place = {key: divmod(at, columns) for at, key in enumerate(ordered)}
     if isinstance(heights, float):
@@ -142,14 +170,19 @@ def _axes_width_in(panel: Axes) -> float:
     return float(figure.get_figwidth()) / spec.get_gridspec().ncols - 0.45
 
 
-def is_matrix(keys: Iterable[Key]) -> bool:
+def is_matrix(keys: Iterable[Key], most_columns: int = MAX_COLUMNS) -> bool:
     """Tell whether panels stand in a matrix of models and graphs, or run on line by line."""
-    return len({graph for graph, _ in keys}) <= MAX_COLUMNS
+    return len({graph for graph, _ in keys}) <= most_columns
 
 
 def leftmost(axes: Mapping[Key, Axes]) -> list[Axes]:
-    """The panels in the first column."""
-    return [panel for panel in axes.values() if _position(panel)[1] == 0]
+    """The first panel of each line."""
+    first: dict[int, Axes] = {}
+    for panel in axes.values():
+        row, column = _position(panel)
+        if row not in first or column < _position(first[row])[1]:
+            first[row] = panel
+    return list(first.values())
 
 
 def lowest(axes: Mapping[Key, Axes]) -> list[Axes]:

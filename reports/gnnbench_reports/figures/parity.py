@@ -21,6 +21,8 @@ CAPTION = (
     "Vertical bars are the 90 % interval of the prediction, horizontal ones the range of the "
     "repeats. Hollow markers have more than one rank."
 )
+# Up to so many approaches the legend leaves the points room; a longer one stands beside the panel.
+_MOST_INSIDE, _LEGEND_IN = 4, 1.9
 
 
 def data(study: Study) -> Any:
@@ -50,7 +52,10 @@ def draw(frame: Any) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(drawing.COLUMN_IN, drawing.COLUMN_IN), layout="constrained")
+    looks = drawing.looks(frame["approach"])
+    beside = len(looks) > _MOST_INSIDE
+    width = drawing.COLUMN_IN + (_LEGEND_IN if beside else 0.0)
+    figure = Figure(figsize=(width, drawing.COLUMN_IN), layout="constrained")
     panel = figure.add_subplot()
     columns = ["measured_epoch_s", "predicted_epoch_s", "predicted_low_s", "predicted_high_s"]
     values = frame[columns].to_numpy().ravel()
@@ -62,7 +67,6 @@ def draw(frame: Any) -> Figure:
         below, above = [x * (1 - share) for x in ends], [x * (1 + share) for x in ends]
         panel.fill_between(ends, below, above, color=shade, lw=0, zorder=0.5)
     panel.plot(ends, ends, color="#777777", lw=0.8, zorder=0.6)
-    looks = drawing.looks(frame["approach"])
     for (label, several), group in frame.groupby(["approach", frame["ranks"] > 1], sort=False):
         look = looks[label]
         middle, predicted = group["measured_epoch_s"], group["predicted_epoch_s"]
@@ -88,7 +92,10 @@ def draw(frame: Any) -> Figure:
         Line2D([], [], color=look.colour, marker=look.marker, ls="", label=drawing.printable(label))
         for label, look in looks.items()
     ]
-    panel.legend(handles=handles, loc="upper left")
+    if beside:
+        figure.legend(handles=handles, loc="outside right upper")
+    else:
+        panel.legend(handles=handles, loc="upper left")
     error = statistics.median(abs(error) for error in frame["error"])
     panel.text(
         0.97, 0.04, f"median error {percent(error)}, n = {len(frame)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gnnbench_reports.figures import drawing
+from gnnbench_reports.figures import dodged, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,9 @@ CAPTION = (
     "their 90 % interval, dashed where they need more hosts than "
     "the cluster is described for. The dotted line is perfect scaling: the one-rank time of single "
     "(without it, of the slowest approach) divided by the ranks. Crosses on the lower edge are "
-    "configurations that were skipped or failed."
+    "configurations that were skipped or failed. With more than four approaches on few rank "
+    "counts, approaches stand side by side above each count and predictions are hollow markers "
+    "with their interval as a bar; on many counts intervals and crosses are left to the tables."
 )
 
 
@@ -53,11 +55,24 @@ def draw(frame: Any) -> Figure:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    if dodged.suits(frame):
+        return dodged.draw(
+            frame,
+            measured="measured_epoch_s",
+            predicted="predicted_epoch_s",
+            interval=("predicted_low_s", "predicted_high_s"),
+            spread="repeat_spread",
+            kind="s",
+            ylabel="time per epoch",
+            words=("measured", "predicted"),
+            ideal=_ideal_times,
+        )
     groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
-    figure, axes = drawing.panels(groups, heights=1.45)
+    crowded = dodged.crowded(frame)
+    figure, axes = drawing.panels(groups, heights=2.0 if crowded else 1.45)
     looks = drawing.looks(frame["approach"])
     for key, panel in axes.items():
-        _panel(panel, groups[key], looks)
+        _panel(panel, groups[key], looks, crowded)
     for panel in drawing.leftmost(axes):
         panel.set_ylabel("time per epoch")
     for panel in drawing.lowest(axes):
@@ -70,10 +85,10 @@ def draw(frame: Any) -> Figure:
         handles.append(Line2D([], [], color="#666666", marker="o", ls="", label="measured"))
     if frame["predicted_epoch_s"].notna().any():
         handles.append(Line2D([], [], color="#666666", label="predicted"))
-    if frame["predicted_low_s"].notna().any():
+    if frame["predicted_low_s"].notna().any() and not crowded:
         handles.append(Patch(color="#666666", alpha=0.2, label="90 % interval"))
     handles.append(Line2D([], [], color="#999999", ls=":", lw=1, label="ideal"))
-    if frame["status"].isin(["failed", "skipped"]).any():
+    if frame["status"].isin(["failed", "skipped"]).any() and not crowded:
         handles.append(
             Line2D([], [], color="#666666", marker="x", ls="", label="skipped or failed")
         )
@@ -81,8 +96,9 @@ def draw(frame: Any) -> Figure:
     return figure
 
 
-def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look]) -> None:
-    times = group[["measured_epoch_s", "predicted_epoch_s", "predicted_low_s", "predicted_high_s"]]
+def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], crowded: bool) -> None:
+    shown = ["measured_epoch_s", "predicted_epoch_s"]
+    times = group[shown if crowded else [*shown, "predicted_low_s", "predicted_high_s"]]
     drawing.rank_axis(panel, group["ranks"])
     drawing.log_axis(panel, "y", times.to_numpy().ravel(), "s")
     _ideal(panel, group)
@@ -90,13 +106,13 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look]) -> None:
     for label, series in group.groupby("approach", sort=False):
         look = looks[label]
         series = series.sort_values("ranks")
-        _predicted(panel, series.dropna(subset="predicted_epoch_s"), look)
+        _predicted(panel, series.dropna(subset="predicted_epoch_s"), look, crowded)
         _measured(panel, series.dropna(subset="measured_epoch_s"), look)
         absent = series[
             series["status"].isin(["failed", "skipped"]) & series["predicted_epoch_s"].isna()
             | (series["status"] == "failed")
         ]
-        if len(absent):
+        if len(absent) and not crowded:
             height = [0.035 + 0.06 * lost] * len(absent)
             panel.plot(
                 absent["ranks"],
@@ -111,7 +127,7 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look]) -> None:
             lost += 1
 
 
-def _predicted(panel: Axes, series: Any, look: drawing.Look) -> None:
+def _predicted(panel: Axes, series: Any, look: drawing.Look, crowded: bool) -> None:
     if len(series) == 0:
         return
     low, high = series["predicted_low_s"], series["predicted_high_s"]
@@ -122,13 +138,15 @@ def _predicted(panel: Axes, series: Any, look: drawing.Look) -> None:
         panel.plot(
             outside["ranks"], outside["predicted_epoch_s"], color=look.colour, ls=(0, (3, 1.5))
         )
-        panel.fill_between(series["ranks"], low, high, color=look.colour, alpha=0.16, lw=0)
+        if not crowded:
+            panel.fill_between(series["ranks"], low, high, color=look.colour, alpha=0.16, lw=0)
         return
     # One point makes no line: a short bar at the prediction, a thin one over its interval.
     rank = float(series["ranks"].iloc[0])
     left, right = rank / 1.12, rank * 1.12
-    panel.fill_between([left, right], [low.iloc[0]] * 2, [high.iloc[0]] * 2, color=look.colour,
-                       alpha=0.16, lw=0)  # fmt: skip
+    if not crowded:
+        panel.fill_between([left, right], [low.iloc[0]] * 2, [high.iloc[0]] * 2, color=look.colour,
+                           alpha=0.16, lw=0)  # fmt: skip
     panel.plot([left, right], [series["predicted_epoch_s"].iloc[0]] * 2, color=look.colour)
 
 
@@ -150,6 +168,13 @@ def _measured(panel: Axes, series: Any, look: drawing.Look) -> None:
 
 
 def _ideal(panel: Axes, group: Any) -> None:
+    ideal = _ideal_times(group)
+    if ideal:
+        panel.plot(list(ideal), list(ideal.values()), color="#999999", ls=":", lw=1, zorder=1)
+
+
+def _ideal_times(group: Any) -> dict[int, float]:
+    """Seconds at each rank count under perfect scaling; empty where the base has no time."""
     first = group[group["ranks"] == group["ranks"].min()]
     base = first[first["approach"] == "single"]
     base = base if len(base) else first
@@ -157,6 +182,5 @@ def _ideal(panel: Axes, group: Any) -> None:
         start = base[column].max()
         if start == start:  # not nan
             ranks = sorted(set(group["ranks"]))
-            ideal = [start * ranks[0] / rank for rank in ranks]
-            panel.plot(ranks, ideal, color="#999999", ls=":", lw=1, zorder=1)
-            return
+            return {int(rank): float(start) * ranks[0] / rank for rank in ranks}
+    return {}

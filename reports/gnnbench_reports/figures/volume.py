@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gnnbench_reports.figures import drawing
+from gnnbench_reports.figures import dodged, drawing
 from gnnbench_reports.volume import total_bytes
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ TITLE = "Communication volume over ranks"
 CAPTION = (
     "Bytes that all ranks together send in one epoch, both axes logarithmic. Markers were counted "
     "in runs, lines stand in the plans, also for rank counts that were not run. One rank sends "
-    "nothing and is not drawn."
+    "nothing and is not drawn. With more than four approaches on few rank counts, approaches stand "
+    "side by side above each count and planned bytes are hollow. A dashed line lies on another: "
+    "the plans send the same."
 )
 
 
@@ -41,6 +43,15 @@ def draw(frame: Any) -> Figure:
     """One panel per graph and model, one colour per approach."""
     from matplotlib.lines import Line2D
 
+    if dodged.suits(frame):
+        return dodged.draw(
+            frame,
+            measured="measured_bytes",
+            predicted="predicted_bytes",
+            kind="bytes",
+            ylabel="bytes sent per epoch",
+            words=("counted in the run", "planned"),
+        )
     groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.25)
     looks = drawing.looks(frame["approach"])
@@ -49,13 +60,18 @@ def draw(frame: Any) -> Figure:
         drawing.rank_axis(panel, group["ranks"])
         both = group[["measured_bytes", "predicted_bytes"]].to_numpy().ravel()
         drawing.log_axis(panel, "y", both, "bytes")
+        drawn: list[dict[int, float]] = []
         for label, series in group.groupby("approach", sort=False):
             look, series = looks[label], series.sort_values("ranks")
             planned = series.dropna(subset="predicted_bytes")
-            lone = "_" if len(planned) == 1 else ""
+            points = dict(zip(planned["ranks"], planned["predicted_bytes"], strict=True))
+            covers = any(points.items() <= other.items() for other in drawn) and len(points) > 1
+            drawn.append(points)
+            lone = "_" if len(planned) == 1 else None
             panel.plot(
-                planned["ranks"], planned["predicted_bytes"], lone + "-", color=look.colour, ms=9
-            )
+                planned["ranks"], planned["predicted_bytes"], color=look.colour, marker=lone, ms=9,
+                ls=(0, (3, 3)) if covers else "-",
+            )  # fmt: skip
             panel.plot(
                 series["ranks"],
                 series["measured_bytes"],

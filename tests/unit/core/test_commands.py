@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gnnbench import registry
+from gnnbench.accelerators import list_accelerators
 from gnnbench.cli import main
 from gnnbench.cluster import list_clusters
 from gnnbench.graph.formats import FORMATS
@@ -17,7 +18,7 @@ from gnnbench.graph.profile import list_profiles
 from gnnbench.suites import suite_files
 
 Say = Callable[..., tuple[int, str, str]]
-KINDS = ("approaches", "clusters", "graphs", "models", "suites")
+KINDS = ("accelerators", "approaches", "clusters", "graphs", "models", "suites")
 
 SUITE = """
 name = "mine"
@@ -68,6 +69,7 @@ def test_list_names_everything_there_is(say: Say, kind: str) -> None:
     assert code == 0
     names = [row["name"] for row in json.loads(out)]
     there = {
+        "accelerators": list_accelerators(),
         "approaches": registry.approach_names(),
         "models": registry.model_names(),
         "clusters": list_clusters(),
@@ -147,6 +149,12 @@ def test_info_of_a_misspelt_name_says_what_was_meant(say: Say, name: str, answer
     code, out, err = say("info", name)
     assert (code, out) == (2, "")
     assert err.startswith(f"gnnbench: error: unknown name {name!r}: {answer}")
+
+
+def test_info_tells_how_each_constant_of_an_accelerator_is_known(say: Say) -> None:
+    _, out, _ = say("info", "hygcn")
+    (lanes,) = [line for line in out.splitlines() if line.strip().startswith("lanes:")]
+    assert lanes.strip().startswith("lanes: 512  (unverified: HyGCN")
 
 
 # check

@@ -46,12 +46,13 @@ class Fabricator:
         repeat: int = 0,
         knobs: dict[str, Any] | None = None,
         epochs: int = 6,
+        seed: int = 0,
     ) -> RunSpec:
         return RunSpec(
             suite="made-up",
             graph=GraphRef(name=graph, generator="planted_partition"),
             model=ModelSpec(name=model, kind="gcn"),
-            training=TrainingSpec(epochs=epochs, warmup_epochs=1),
+            training=TrainingSpec(epochs=epochs, warmup_epochs=1, seed=seed),
             approach=approach,
             ranks=ranks,
             repeat=repeat,

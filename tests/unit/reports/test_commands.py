@@ -42,6 +42,22 @@ def test_compare_json_has_a_row_per_configuration_with_both_worlds(
     assert rows["single", 2]["status"] == "skipped"
 
 
+def test_compare_tells_findings_as_lines_and_as_numbers(
+    fabricator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = folder(fabricator)
+    assert main(["compare", where]) == 0
+    shown = capsys.readouterr().out
+    assert "Accuracy against one device:" in shown
+    assert "Order of approaches, Kendall's tau of predicted with measured: cora " in shown
+    assert main(["compare", where, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert set(found) == {"accuracy", "order"}
+    (order,) = found["order"]["rows"]
+    assert order["pairs"] == 4
+    assert -1 <= order["tau_all"] <= 1
+
+
 def test_report_prints_where_the_page_is(
     fabricator: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,19 @@ def test_hostile_names_and_reasons_stay_text(fabricator: Any) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
+def test_findings_escape_names_too_and_open_the_page(fabricator: Any) -> None:
+    for approach, ranks in (("single", 1), ("partition", 2)):
+        spec = fabricator.spec(graph=HOSTILE, model="<b>", approach=approach, ranks=ranks)
+        fabricator.run(spec, accuracy={"test": 0.8})
+    page = report(fabricator.results)
+    text = page.read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "<b>," not in text
+    verdict = text[: text.index("<nav>")]
+    assert "Test accuracy within tolerance of single: 1 of 1 exact" in verdict
+    assert (page.parent / "accuracy.csv").read_text().count("\n") >= 3
+
+
 def test_two_reports_of_one_folder_are_the_same_bytes(page: Path, tmp_path: Path) -> None:
     first, second = page.parent, tmp_path
     report(Results(first.parent), second)

@@ -1,0 +1,51 @@
+"""A finding: a table that answers one question, with what it means and how it was judged.
+
+The page and `gnnbench compare` print the same findings, so neither can say what the other does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from gnnbench_reports.markup import Column
+
+if TYPE_CHECKING:
+    from gnnbench_reports.study import Study
+
+# Modules of this package that offer `finding(study) -> Finding | None`.
+NAMES = ("accuracy", "order", "bandwidth", "pipelines")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One question answered.
+
+    title       what the table is about
+    meaning     what its numbers are, and by which rule they are judged
+    columns     headings; cells hold one tuple of text or numbers per line, in their order
+    verdict     sentences that say what the table shows
+    rows        the same lines as numbers in SI units, for files
+    """
+
+    title: str
+    meaning: str
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[object, ...], ...]
+    verdict: tuple[str, ...]
+    rows: tuple[Any, ...]
+
+
+def finding(name: str, study: Study) -> Finding | None:
+    """Return one of `NAMES`, or None where the results hold nothing to answer it with."""
+    module = import_module(f"gnnbench_reports.{name}")
+    make = cast("Callable[[Study], Finding | None]", module.finding)
+    return make(study)
+
+
+def findings(study: Study) -> dict[str, Finding]:
+    """Return every finding that the results hold."""
+    found = {name: finding(name, study) for name in NAMES}
+    return {name: one for name, one in found.items() if one is not None}

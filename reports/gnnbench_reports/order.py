@@ -1,0 +1,138 @@
+"""Does the prediction rank approaches as measurement does? Kendall's tau per graph.
+
+Pairs are two approaches on one graph, model and rank count. A pair that measurement itself cannot
+tell apart has no order to predict, so it is left out; a pair that prediction calls equal counts 0.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from gnnbench_reports import numbers
+from gnnbench_reports.finding import Finding
+from gnnbench_reports.markup import Column
+from gnnbench_reports.summary import agreement, contests
+
+if TYPE_CHECKING:
+    from gnnbench_reports.compare import Comparison
+    from gnnbench_reports.study import Study
+
+LEAST_NOISE = 0.025
+"""Relative noise assumed of any time: two repeats that happen to agree prove nothing less."""
+TARGET = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRow:
+    """How well one graph's approaches are ordered, over its models and rank counts.
+
+    pairs, told_apart   pairs, and those further apart than their noise together
+    tau                 (right - wrong) / told_apart; tau_all over all pairs, ties counting as 0
+    regret              t(fastest by prediction) / t(fastest measured) - 1, the worst
+    """
+
+    graph: str
+    contests: int
+    pairs: int
+    told_apart: int
+    tau: float | None
+    tau_all: float
+    regret: float
+
+
+def orders(rows: Iterable[Comparison]) -> list[OrderRow]:
+    """Return a row per graph on which at least two approaches were measured and predicted."""
+    by_graph: dict[str, list[list[Comparison]]] = defaultdict(list)
+    for (graph, _, _), group in contests(rows).items():
+        by_graph[graph].append(group)
+    return [_order(graph, groups) for graph, groups in sorted(by_graph.items())]
+
+
+def _order(graph: str, groups: Sequence[Sequence[Comparison]]) -> OrderRow:
+    pairs = [pair for group in groups for pair in combinations(group, 2)]
+    apart = [agreement(*pair) for pair in pairs if told_apart(*pair)]
+    regrets = []
+    for group in groups:
+        chosen = min(group, key=lambda row: row.predicted_epoch_s or 0.0)
+        fastest = min(row.measured_epoch_s or 0.0 for row in group)
+        regrets.append((chosen.measured_epoch_s or 0.0) / fastest - 1)
+    return OrderRow(
+        graph=graph,
+        contests=len(groups),
+        pairs=len(pairs),
+        told_apart=len(apart),
+        tau=sum(apart) / len(apart) if apart else None,
+        tau_all=sum(agreement(*pair) for pair in pairs) / len(pairs),
+        regret=max(regrets),
+    )
+
+
+def told_apart(a: Comparison, b: Comparison) -> bool:
+    """Tell whether two measured times differ by more than their noise together."""
+    first, second = a.measured_epoch_s or 0.0, b.measured_epoch_s or 0.0
+    return abs(first - second) > noise(a) * first + noise(b) * second
+
+
+def noise(row: Comparison) -> float:
+    """Relative noise of a measured time: what its repeats, or else its epochs, spread by."""
+    return max(row.uncertainty or 0.0, LEAST_NOISE)
+
+
+def finding(study: Study) -> Finding | None:
+    """Return the table per graph."""
+    rows = orders(study.rows)
+    if not rows:
+        return None
+    columns = (
+        Column(heading="graph", word=True),
+        Column(heading="comparisons", number=True, meaning="one per model and rank count"),
+        Column(heading="pairs", number=True),
+        Column(heading="told apart", number=True),
+        Column(heading="tau", number=True, meaning="of the pairs told apart"),
+        Column(heading="tau, all pairs", number=True),
+        Column(heading="worst regret", number=True),
+    )
+    cells = tuple(
+        (
+            row.graph,
+            row.contests,
+            row.pairs,
+            row.told_apart,
+            "–" if row.tau is None else f"{row.tau:.2f}",
+            f"{row.tau_all:.2f}",
+            numbers.percent(row.regret),
+        )
+        for row in rows
+    )
+    return Finding(
+        title="Order of approaches",
+        meaning=(
+            "Kendall's tau between measured and predicted epoch times: pairs in the right order "
+            "less pairs in the wrong one, over pairs (1: the same order, 0: unrelated). A pair is "
+            "two approaches on one graph, model and rank count. Pairs closer than their noise "
+            "together (the spread of repeats, or of epochs where nothing was repeated, and at "
+            f"least {100 * LEAST_NOISE:.1f} % each) are ties of the measurement and left out; “all "
+            "pairs” keeps them. Regret is how much longer an epoch takes with the approach that "
+            "prediction favours than with the fastest one measured."
+        ),
+        columns=columns,
+        rows=tuple(rows),
+        cells=cells,
+        verdict=_verdict(rows),
+    )
+
+
+def _verdict(rows: Sequence[OrderRow]) -> tuple[str, ...]:
+    known = [row for row in rows if row.tau is not None]
+    if not known:
+        return ()
+    told = ", ".join(f"{row.graph} {row.tau:.2f}" for row in known)
+    apart, pairs = sum(row.told_apart for row in rows), sum(row.pairs for row in rows)
+    return (
+        f"Order of approaches, Kendall's tau of predicted with measured: {told}, over the {apart} "
+        f"of {pairs} pairs that noise tells apart.",
+    )

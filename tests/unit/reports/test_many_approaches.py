@@ -1,0 +1,129 @@
+"""Figures with more approaches than lines can tell apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from matplotlib.collections import PolyCollection
+
+from gnnbench_reports.figures import dodged, drawing, parity, scaling, volume
+from gnnbench_reports.study import read_study
+
+NINE = (
+    "single", "partition", "bns", "pipegcn", "mixture", "mixed-accelerators", "cagnet-1d",
+    "cagnet-1.5d", "cagnet-2d",
+)  # fmt: skip
+
+
+def suite(fabricator: Any, approaches: tuple[str, ...], predicted: tuple[int, ...]) -> Any:
+    fabricator.whole_suite(
+        graphs=("cora",), models=("gcn",), approaches=approaches, measured=(1, 2, 4),
+        predicted=predicted, repeats=2,
+    )  # fmt: skip
+    return read_study(fabricator.results)
+
+
+def test_many_approaches_on_few_rank_counts_stand_side_by_side(fabricator: Any) -> None:
+    frame = scaling.data(suite(fabricator, NINE, (1, 2, 4)))
+    assert dodged.suits(frame)
+    with drawing.paper_style():
+        figure = scaling.draw(frame)
+    (panel,) = figure.axes
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["1", "2", "4"]
+    filled = [line for line in panel.lines if line.get_markeredgecolor() == "white"]
+    places = [round(float(line.get_xdata()[0]), 6) for line in filled]
+    assert len(places) == len(set(places)) == 1 + 8 * 3
+
+
+def test_few_approaches_or_many_rank_counts_are_lines(fabricator: Any) -> None:
+    study = suite(fabricator, NINE, (1, 2, 4, 8, 16))
+    frame = scaling.data(study)
+    assert dodged.crowded(frame)
+    assert not dodged.suits(frame)
+    assert not dodged.crowded(frame[frame["approach"].isin(NINE[:4])])
+    with drawing.paper_style():
+        (panel,) = scaling.draw(frame).axes
+    assert panel.get_xscale() == "log"
+    assert not [one for one in panel.collections if isinstance(one, PolyCollection)]
+
+
+def test_a_failure_is_crossed_where_it_would_have_stood_and_a_skip_takes_no_room(
+    fabricator: Any,
+) -> None:
+    for approach in NINE[1:7]:
+        fabricator.run(fabricator.spec("cora", "gcn", approach, 2), seconds=1.0)
+    none: dict[str, Any] = {"epochs": [], "memory": [], "accuracy": {}}
+    broken = fabricator.spec("cora", "gcn", "cagnet-1d", 4)
+    fabricator.run(broken, status="failed", reason="x", **none)
+    fabricator.run(
+        fabricator.spec("cora", "gcn", "cagnet-2d", 8), status="skipped", reason="y", **none
+    )
+    frame = scaling.data(read_study(fabricator.results))
+    with drawing.paper_style():
+        (panel,) = scaling.draw(frame).axes
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["2", "4"]
+    assert [line.get_marker() for line in panel.lines].count("x") == 1
+
+
+def test_planned_and_counted_bytes_stand_on_one_place(fabricator: Any) -> None:
+    frame = volume.data(suite(fabricator, NINE, (1, 2, 4)))
+    with drawing.paper_style():
+        (panel,) = volume.draw(frame).axes
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["2", "4"]
+
+
+def test_lines_that_lie_on_each_other_are_dashed(fabricator: Any) -> None:
+    for approach, moved in (("partition", 100), ("pipegcn", 100), ("mixture", 50)):
+        for ranks in (2, 4):
+            spec = fabricator.spec("cora", "gcn", approach, ranks)
+            fabricator.prediction(spec, bytes=[{"all_to_all/forward": moved * ranks}])
+    frame = volume.data(read_study(fabricator.results))
+    with drawing.paper_style():
+        (panel,) = volume.draw(frame).axes
+    looks = drawing.looks(frame["approach"])
+    lines = [line for line in panel.lines if len(line.get_xdata()) == 2]
+    styles = {
+        line.get_color(): line.get_linestyle() for line in lines if line.get_marker() == "None"
+    }
+    assert styles[looks["partition"].colour] == "-"
+    assert styles[looks["pipegcn"].colour] == "--"
+    assert styles[looks["mixture"].colour] == "-"
+
+
+def test_a_long_legend_leaves_the_points_alone(fabricator: Any) -> None:
+    frame = parity.data(suite(fabricator, NINE, (1, 2, 4)))
+    with drawing.paper_style():
+        figure = parity.draw(frame)
+    assert figure.axes[0].get_legend() is None
+    assert len(figure.legends) == 1
+
+
+def test_a_line_of_panels_with_gaps_keeps_its_labels_at_its_left() -> None:
+    keys = [("a", "gcn"), ("b", "gcn"), ("b", "sage"), ("c", "gcn")]
+    _, axes = drawing.panels(keys, heights=1.0)
+    left = drawing.leftmost(axes)
+    assert axes["b", "gcn"] in left
+    assert axes["b", "sage"] in left
+    assert len(left) == 2
+
+
+def test_every_built_in_approach_keeps_its_colour_whoever_else_is_there() -> None:
+    alone = {name: drawing.looks([name])[name] for name in NINE}
+    assert drawing.looks(NINE) == alone
+    assert len({(look.colour, look.marker) for look in alone.values()}) == len(NINE)
+
+
+@pytest.mark.parametrize(
+    ("label", "limit", "shown"),
+    [
+        ("mixture", 26, "mixture"),
+        ("mixed-accelerators [chunks=4, node_order=degree]", 40, "mixed-accelerators [4, degree]"),
+        ("mixed-accelerators [chunks=4, node_order=degree]", 20, "mixed-a… [4, degree]"),
+        ("an approach with a name that never ends", 12, "an approach…"),
+        ("a [b=" + "c" * 50 + "]", 12, "a [b=cccccc…"),
+    ],
+)
+def test_a_long_label_gives_up_what_tells_least(label: str, limit: int, shown: str) -> None:
+    assert drawing.printable(label, limit) == shown
+    assert len(shown) <= limit
