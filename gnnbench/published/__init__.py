@@ -1,0 +1,1 @@
+"""Published measurements: read them, say which software made them, and score predictions of them."""

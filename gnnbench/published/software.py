@@ -1,0 +1,183 @@
+"""How released partition-parallel code differs from our plans, written into the plan itself.
+
+The code of PipeGCN and BNS-GCN (fullgraph sections 5-7, 16) moves rows through pinned host memory
+and gloo, reduces one tensor per message, exchanges the *input* of an attention layer and averages
+its heads, normalises every hidden layer, and issues every operation eagerly. These are properties of
+the software, the same for every row; none is chosen by row. What gloo and staging cost is said by
+the cluster (transport `gloo_staged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from gnnbench.approaches.layers import StackShape
+from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step, all_reduce_bytes
+
+NORM_PASSES = {Phase.FORWARD: 3, Phase.BACKWARD: 5}
+"""Reads and writes of a row by LayerNorm: statistics, then scale; twice that and sums backward."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Software:
+    """Ways of a published system.
+
+    released     the released partition-parallel code; otherwise the plan stays as it is
+    precompute   the first aggregation or, with attention, the first layer's halo, is made once
+    layer_norm   hidden layers are normalised
+    eager        operations that a layer issues in a pass besides those of the plan, each a launch:
+                 index lists, concatenation, dropout masks, views, message-function plumbing
+    """
+
+    released: bool = False
+    precompute: bool = False
+    layer_norm: bool = False
+    eager: int = 0
+
+
+NATIVE = Software()
+RELEASED = Software(released=True, eager=20)
+"""Eager operations: counted in a layer of such code with autograd, not measured (assumed)."""
+
+
+def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
+    """The plan as the published software would carry it out."""
+    if not software.released:
+        return plan
+    return replace(
+        plan,
+        iterations=tuple(
+            tuple(tuple(_rank(steps, shape, software)) for steps in iteration)
+            for iteration in plan.iterations
+        ),
+        notes={**plan.notes, "software": "as released"},
+    )
+
+
+def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[Step]:
+    dropped = {step.name for step in steps if _is_dropped(step, shape, software)}
+    halo = {step.layer: step.source_rows for step in steps if step.kind is Kind.SDDMM
+            and step.phase is Phase.FORWARD}  # fmt: skip
+    for step in steps:
+        if step.name in dropped:
+            continue
+        kept = replace(step, after=tuple(a for a in step.after if a.step not in dropped))
+        if shape.model.attention:
+            kept = _input_exchanged(kept, shape, halo)
+        if kept.name == "sync/gradients":
+            yield from _per_tensor(kept, shape)
+            continue
+        if kept.kind is Kind.OPTIMIZER:
+            yield from _launches(kept, 10 * len(_tensors(shape, software)))
+        if kept.name.endswith("/activation"):
+            yield from _normalised(kept, software)
+        yield kept
+        if kept.name.startswith(("forward/", "backward/")) and kept.name.endswith("/bias"):
+            yield from _launches(kept, software.eager)
+        elif not shape.model.attention and kept.name.endswith(("/self", "/self_weight")):
+            yield from _launches(kept, software.eager)
+
+
+def _is_dropped(step: Step, shape: StackShape, software: Software) -> bool:
+    """Steps of the first layer's exchange that such code does not have, and its product."""
+    if step.layer != 1:
+        return False
+    part = step.name.rsplit("/", 1)[-1]
+    exchange = part in ("pack", "unpack", "place", "smooth", "exchange", "to_host", "to_device")
+    if shape.model.attention:  # inputs need no gradient; with precompute the halo's are at hand
+        return exchange and (step.phase is Phase.BACKWARD or software.precompute)
+    return software.precompute and (
+        exchange or (step.kind is Kind.SPMM and step.phase is Phase.FORWARD)
+    )
+
+
+def _input_exchanged(step: Step, shape: StackShape, halo: dict[int, int]) -> Step:
+    """An attention layer whose input travels and whose input is its predecessor's averaged heads.
+
+    The layer's product is then taken of own and halo rows, and is as narrow inside as one head.
+    """
+    layer = step.layer
+    if not 1 <= layer <= shape.num_layers:
+        return step
+    outer = shape.dims[layer]
+    inside = shape.dims[layer - 1] // (shape.heads[layer - 2] if layer > 1 else 1)
+    rows = halo.get(layer, step.rows)
+    if step.name == f"forward/{layer}/gemm":
+        return _gemm(step, rows, inside, outer, shape)
+    if step.name == f"backward/{layer}/weight":
+        return _gemm(step, inside, rows, outer, shape)
+    if step.name == f"backward/{layer}/input":
+        return _gemm(step, rows, outer, inside, shape)
+    if step.kind in (Kind.ALL_TO_ALL, Kind.GATHER, Kind.SCATTER) and step.width:
+        return _narrowed(step, inside, shape)
+    return step
+
+
+def _gemm(step: Step, m: int, k: int, n: int, shape: StackShape) -> Step:
+    moved = (m * k + k * n + m * n) * shape.element_bytes
+    return replace(step, rows=m, inner=k, width=n, flops=2 * m * k * n, bytes=moved)
+
+
+def _narrowed(step: Step, width: int, shape: StackShape) -> Step:
+    """The exchange, or the gather before it, at another width."""
+    old, s = step.width, shape.element_bytes
+    if step.kind is not Kind.ALL_TO_ALL:
+        return replace(step, width=width, bytes=step.rows * (8 + 2 * width * s))
+    return replace(
+        step,
+        width=width,
+        rows=step.rows * width // old,
+        bytes=step.bytes * width // old,
+        send_bytes=tuple(size * width // old for size in step.send_bytes),
+        buffer_bytes=step.buffer_bytes * width // old,
+    )
+
+
+def _normalised(step: Step, software: Software) -> Iterator[Step]:
+    """LayerNorm before the activation."""
+    if software.layer_norm:
+        passes = NORM_PASSES[step.phase]
+        size = passes * step.bytes // (2 if step.phase is Phase.FORWARD else 3)
+        yield replace(step, name=f"{step.name}_norm", op="layer_norm", bytes=size, after=())
+
+
+def _launches(step: Step, count: int) -> Iterator[Step]:
+    """Operations so small that issuing them is all they cost."""
+    for number in range(count):
+        yield Step(
+            name=f"{step.name}/eager{number}", kind=Kind.ELEMENTWISE, op="eager",
+            lane=Lane.COMPUTE, phase=step.phase, layer=step.layer,
+        )  # fmt: skip
+
+
+def _tensors(shape: StackShape, software: Software | None = None) -> list[int]:
+    """Elements of every parameter tensor, in the order of the layers."""
+    sizes: list[int] = []
+    for layer in range(1, shape.num_layers + 1):
+        heads = shape.heads[layer - 2] if layer > 1 else 1
+        fan_in, fan_out = shape.dims[layer - 1] // heads, shape.dims[layer]
+        if shape.model.attention:
+            sizes += [fan_in * fan_out, fan_out, fan_out, fan_out]
+        else:
+            sizes += [fan_in * fan_out, fan_out] * (2 if shape.model.self_weight else 1)
+        if layer < shape.num_layers and (software is None or software.layer_norm):
+            sizes += [fan_out, fan_out]
+    return sizes
+
+
+def _per_tensor(step: Step, shape: StackShape) -> Iterator[Step]:
+    """One message per parameter tensor, one after the other (fullgraph 16.4)."""
+    s, world = shape.element_bytes, len(step.group)
+    sizes = _tensors(shape)
+    for number, elements in enumerate(sizes):
+        last = number == len(sizes) - 1
+        after: tuple[After, ...] = step.after if number == 0 else ()
+        yield replace(
+            step,
+            name=step.name if last else f"{step.name}/{number}",
+            rows=elements,
+            buffer_bytes=elements * s,
+            bytes=all_reduce_bytes(elements * s, world),
+            after=after,
+        )
