@@ -102,7 +102,7 @@ def predict_case(case: Case) -> Prediction | Reason:
     from gnnbench.cluster import load_cluster
     from gnnbench.errors import GnnbenchError
     from gnnbench.published.places import Reason
-    from gnnbench.published.software import as_released
+    from gnnbench.published.software import as_released, concurrent
     from gnnbench_simulator.predict import predict_plan
 
     cluster, run, graph = load_cluster(case.cluster), case.run, case.profile
@@ -115,6 +115,8 @@ def predict_case(case: Case) -> Prediction | Reason:
         plan = approach.plan(graph, run, structure, layout)
         shape = stack_shape(graph, run, run.knobs.get("order", "min_width"))
         plan = as_released(plan, shape, case.software)
+        if case.software.released and run.approach == "pipegcn":
+            cluster = concurrent(cluster, plan, per_host)
         return predict_plan(plan, cluster, ranks_per_host=per_host)
     except GnnbenchError as error:
         return Reason("cannot be predicted", str(error))

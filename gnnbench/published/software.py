@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gnnbench.approaches.layers import StackShape
+from gnnbench.cluster import Cluster, Constant
 from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step, all_reduce_bytes
 
 NORM_PASSES = {Phase.FORWARD: 3, Phase.BACKWARD: 5}
@@ -53,6 +54,27 @@ def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
         ),
         notes={**plan.notes, "software": "as released"},
     )
+
+
+def concurrent(cluster: Cluster, plan: Plan, ranks_per_host: int) -> Cluster:
+    """The cluster as transfers in the background see it: several at once, each in its own thread.
+
+    PipeGCN's code has a pool of 2 L threads and streams, so `gloo_async` is not the serial chain of
+    `gloo_sync` (fullgraph section 7 and 16.2): as many chains run beside each other as there are
+    transfers in an epoch and cores for them, and together they reach at most the device's link to
+    its host. The plan keeps transfers in one lane, so that rate is said to be the lane's.
+    """
+    link, host = cluster.links.intra, cluster.links.host
+    if cluster.transport != "gloo_staged" or host is None or cluster.collectives:
+        return cluster
+    steps = plan.iterations[0][0]
+    transfers = sum(s.kind is Kind.ALL_TO_ALL and s.lane is Lane.BACKGROUND for s in steps)
+    chains = max(1, min(transfers, cluster.host.cores // ranks_per_host))
+    chain_rate = 1 / (1 / link.bytes_per_s.value + 2 / host.bytes_per_s.value)
+    rate = min(chains * chain_rate, host.bytes_per_s.value)
+    told = f"{chains} staged chains at once, at most the host link"
+    faster = replace(link, bytes_per_s=Constant(value=rate, status="assumed", source=told))
+    return replace(cluster, transport="gloo", links=replace(cluster.links, intra=faster))
 
 
 def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[Step]:
