@@ -141,9 +141,7 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
     hidden = case.run.approach == "pipegcn" and case.run.ranks > 1
     value = time_of(row.metric, found.epoch_s, found.ledgers, hidden_exchange=hidden)
     if value <= 0:
-        return Comparison(
-            row=row, reason=Reason("predicted to be hidden or absent", row.metric)
-        )
+        return Comparison(row=row, reason=Reason("predicted to be hidden or absent", row.metric))
     low, high = found.low_s / found.epoch_s, found.high_s / found.epoch_s
     return Comparison(**common, predicted=value, low=value * low, high=value * high)
 
@@ -156,19 +154,20 @@ def _note(found: Prediction) -> str:
 
 def _counted(row: PublishedRow, case: Case) -> Comparison:
     """Vertices of a partition by the profile's halo curve; no time, so no interval."""
-    from gnnbench.published.metrics import si_value
+    from gnnbench.published.metrics import METIS_BALANCE, si_value
     from gnnbench.published.score import Comparison
     from gnnbench.published.split import used
 
     point, basis = case.profile.expected_halo(case.run.ranks, case.method)
     if row.metric.startswith("inner"):
-        predicted, basis = -(-case.profile.num_nodes // point.parts), "an even share"
+        predicted = METIS_BALANCE * case.profile.num_nodes / point.parts
+        basis = "an even share, filled up to the tolerance of METIS"
     else:
         predicted = point.halo_per_node * case.profile.num_nodes
         if not row.metric.endswith("_total"):
             predicted *= (point.halo_imbalance or 1.0) / point.parts
     return Comparison(
-        row=row, published=si_value(row), predicted=float(predicted), used=used(row, case),
+        row=row, published=si_value(row), predicted=predicted, used=used(row, case),
         grade="published", note=basis,
     )  # fmt: skip
 
@@ -254,15 +253,29 @@ def show(comparisons: Sequence[Comparison], total: Score) -> None:
             ["table", "of", "pairs", "right", "tau"],
         )  # fmt: skip
     print("\nrows without a prediction")
-    table(
-        [{"rows": count, "reason": reason} for reason, count in total.reasons.items()],
-        ["rows", "reason"],
-    )
-    median = "-" if total.median_error is None else numbers.percent(total.median_error)
-    print(
-        f"\n{total.rows} rows = {total.modelled} modelled + {total.unmodelled} not modelled; "
-        f"{total.scored} scored, median |error| {median}"
-    )
+    table(_by_kind(comparisons), ["rows", "reason", "of which"])
+    print(f"\n{total.rows} rows = {total.modelled} modelled + {total.unmodelled} not modelled")
+    if total.median_error is not None:
+        print(
+            f"{total.scored} scored times and sizes: median |error| "
+            f"{numbers.percent(total.median_error)}, {numbers.percent(total.inside)} of them in "
+            "the 90 % interval"
+        )
+
+
+def _by_kind(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+    """Reasons by kind, with as many of their details as a line holds; `--json` has them all."""
+    from collections import Counter
+
+    kinds = Counter(c.reason.kind for c in comparisons if c.reason)
+    rows: list[dict[str, object]] = []
+    for kind, count in kinds.most_common():
+        details = Counter(
+            c.reason.detail for c in comparisons if c.reason and c.reason.kind == kind
+        )
+        told = ", ".join(f"{detail} ({n})" for detail, n in details.most_common() if detail)
+        rows.append({"rows": count, "reason": kind, "of which": _short(told, 90)})
+    return rows
 
 
 def _cells(c: Comparison) -> dict[str, object]:
@@ -274,11 +287,11 @@ def _cells(c: Comparison) -> dict[str, object]:
         form: Any = numbers.whole
     else:
         form = numbers.size if row.metric == MEMORY else numbers.seconds
-    model = f"{row.model} {row.layers}x{row.hidden}" if row.model else ""
+    model = f"{row.model} {row.num_layers}x{row.hidden_width}" if row.model else ""
     predicted = round(c.predicted or 0) if row.metric in COUNTS else c.predicted
     return {
         "row": row.row_id, "system": _short(row.system, 24), "dataset": row.dataset,
-        "model": model, "P": row.gpus, "metric": row.metric, "published": form(c.published),
+        "model": model, "P": row.ranks, "metric": row.metric, "published": form(c.published),
         "predicted": form(predicted),
         "90 % interval": numbers.interval(c.low, c.high) if c.low is not None else "",
         "error": numbers.percent(c.error, signed=True),

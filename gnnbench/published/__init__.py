@@ -1,1 +1,1 @@
-"""Published measurements: read them, say which software made them, and score predictions of them."""
+"""Published measurements: read them, tell which software made them, score predictions of them."""

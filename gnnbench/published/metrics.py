@@ -1,6 +1,6 @@
-"""What rows measure: which of it can be predicted, and how it is read from a prediction's ledgers.
+"""What rows measure: which of it can be predicted, and how it is read from ledgers.
 
-Times of a phase include waiting for slower ranks, as the released code's timers do (fullgraph 16.3).
+Times of a phase include waiting for slower ranks, as timers of released code do (fullgraph 16.3).
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ COUNTS = (
     "halo_nodes_max_rank", "inner_nodes_max_rank",
 )  # fmt: skip
 MEMORY = "peak_gpu_memory"
+METIS_BALANCE = 1.03
+"""Largest part over the mean part that METIS tolerates by default (ufactor 30)."""
 UNITS: Mapping[str, Mapping[str, float]] = {
-    **dict.fromkeys(TIMES, {"s": 1.0, "ms": 1e-3}),
-    **dict.fromkeys(COUNTS, {"vertices": 1.0, "": 1.0}),
+    **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
+    **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
     MEMORY: {"MB": 2.0**20, "GB": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30},
 }
 """SI value of one unit; torch's tools print MB for 2^20 bytes."""
@@ -81,8 +83,10 @@ def _of_rank(metric: str, epoch_s: float, rows: Sequence[Row], hidden: bool) -> 
 
 
 def _unsynchronised(rows: Sequence[Row]) -> float:
-    """Work behind the last exchange: kernels are issued and not waited for, so that the timer of the
-    reduction, which needs their gradients, sees them (fullgraph 16.2).
+    """Seconds of work behind the last exchange.
+
+    Kernels are issued and not waited for, so that the timer of the reduction, which needs their
+    gradients, sees them (fullgraph 16.2).
     """
     ends = [row.start_s + row.duration_s for row in rows if row.kind in _EXCHANGES]
     since = max(ends, default=0.0)

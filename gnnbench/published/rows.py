@@ -118,9 +118,7 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     columns = tuple(cell.strip() for cell in cells)
     for name in columns:
         if name not in REQUIRED + OPTIONAL:
-            raise DataError(
-                path, f"unknown column {name!r}, {suggest(name, REQUIRED + OPTIONAL)}"
-            )
+            raise DataError(path, f"unknown column {name!r}, {suggest(name, REQUIRED + OPTIONAL)}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     missing = [name for name in REQUIRED if name not in columns]
     if twice or missing:

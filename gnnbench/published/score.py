@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gnnbench.published.metrics import COUNTS
 from gnnbench.published.places import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.split import SCORED
@@ -72,13 +73,19 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """All of a validation. `modelled` and `unmodelled` add up to the rows that were read."""
+    """All of a validation. `modelled` and `unmodelled` add up to the rows that were read.
+
+    scored, median_error   of measured times and memory; counts of vertices stand in `groups` alone,
+                           for a partitioner is easier to foretell than a machine
+    reasons                rows without a prediction, by reason
+    """
 
     rows: int
     modelled: int
     unmodelled: int
     scored: int
     median_error: float | None
+    inside: float | None
     groups: list[Group] = field(default_factory=list)
     rankings: list[Ranking] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
@@ -86,7 +93,9 @@ class Score:
 
 def score(comparisons: Sequence[Comparison]) -> Score:
     """Sum up. Rows that were fitted or are inputs count as modelled and enter no median."""
-    errors = [abs(c.error) for c in comparisons if c.scored and c.error is not None]
+    judged = [c for c in comparisons if c.scored and c.row.metric not in COUNTS]
+    errors = [abs(c.error) for c in judged if c.error is not None]
+    within = [c.inside for c in judged if c.inside is not None]
     modelled = sum(c.predicted is not None for c in comparisons)
     reasons = Counter(str(c.reason) for c in comparisons if c.reason is not None)
     return Score(
@@ -95,6 +104,7 @@ def score(comparisons: Sequence[Comparison]) -> Score:
         unmodelled=sum(reasons.values()),
         scored=len(errors),
         median_error=statistics.median(errors) if errors else None,
+        inside=sum(within) / len(within) if within else None,
         groups=list(_groups(comparisons)),
         rankings=[*_rankings(comparisons, by="systems"), *_rankings(comparisons, by="ranks")],
         reasons=dict(reasons.most_common()),
@@ -128,11 +138,7 @@ def _table(c: Comparison) -> str:
 
 def _rankings(comparisons: Iterable[Comparison], *, by: str) -> Iterable[Ranking]:
     """Pairs of epoch times that differ in the system alone, or in the number of ranks alone."""
-    same: Callable[[PublishedRow], tuple[object, ...]]
-    if by == "systems":
-        same = _but_system
-    else:
-        same = _but_ranks
+    same = _but_system if by == "systems" else _but_ranks
     cells: dict[tuple[str, tuple[object, ...]], list[Comparison]] = defaultdict(list)
     for c in comparisons:
         if c.scored and c.row.metric == "epoch_time":
@@ -152,7 +158,7 @@ def _rankings(comparisons: Iterable[Comparison], *, by: str) -> Iterable[Ranking
 
 
 def _but_system(row: PublishedRow) -> tuple[object, ...]:
-    return (*_setting(row), row.gpus)
+    return (*_setting(row), row.ranks)
 
 
 def _but_ranks(row: PublishedRow) -> tuple[object, ...]:
@@ -160,12 +166,12 @@ def _but_ranks(row: PublishedRow) -> tuple[object, ...]:
 
 
 def _setting(row: PublishedRow) -> tuple[object, ...]:
-    return (row.dataset, row.model, row.layers, row.hidden, row.hardware)
+    return (row.dataset, row.model, row.num_layers, row.hidden_width, row.hardware)
 
 
 def _agree(a: Comparison, b: Comparison) -> int | None:
     """1 or -1 for a pair in the right or wrong order, 0 for a predicted tie, None: not ordered."""
-    if a.published == b.published or (a.row.system, a.row.gpus) == (b.row.system, b.row.gpus):
+    if a.published == b.published or (a.row.system, a.row.ranks) == (b.row.system, b.row.ranks):
         return None
     assert a.predicted is not None and b.predicted is not None
     sign = (a.published > b.published) - (a.published < b.published)

@@ -2,8 +2,8 @@
 
 The code of PipeGCN and BNS-GCN (fullgraph sections 5-7, 16) moves rows through pinned host memory
 and gloo, reduces one tensor per message, exchanges the *input* of an attention layer and averages
-its heads, normalises every hidden layer, and issues every operation eagerly. These are properties of
-the software, the same for every row; none is chosen by row. What gloo and staging cost is said by
+its heads, normalises every hidden layer, and issues every operation eagerly. These are properties
+of the software, the same for every row; none is chosen by row. What gloo and staging cost is said by
 the cluster (transport `gloo_staged`).
 """
 
@@ -27,8 +27,9 @@ class Software:
     released     the released partition-parallel code; otherwise the plan stays as it is
     precompute   the first aggregation or, with attention, the first layer's halo, is made once
     layer_norm   hidden layers are normalised
-    eager        operations that a layer issues in a pass besides those of the plan, each a launch:
-                 index lists, concatenation, dropout masks, views, message-function plumbing
+    eager        operations that a layer issues forward besides those of the plan, each a launch:
+                 index lists, concatenation, dropout masks, views, message-function plumbing; twice
+                 as many backward
     """
 
     released: bool = False
@@ -81,6 +82,7 @@ def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[S
     dropped = {step.name for step in steps if _is_dropped(step, shape, software)}
     halo = {step.layer: step.source_rows for step in steps if step.kind is Kind.SDDMM
             and step.phase is Phase.FORWARD}  # fmt: skip
+    seen: set[tuple[Phase, int]] = set()
     for step in steps:
         if step.name in dropped:
             continue
@@ -94,11 +96,12 @@ def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[S
             yield from _launches(kept, 10 * len(_tensors(shape, software)))
         if kept.name.endswith("/activation"):
             yield from _normalised(kept, software)
+        place = (kept.phase, kept.layer)
+        if kept.layer > 0 and kept.kind is Kind.GEMM and place not in seen:
+            seen.add(place)
+            often = 1 if kept.phase is Phase.FORWARD else 2
+            yield from _launches(kept, often * software.eager)
         yield kept
-        if kept.name.startswith(("forward/", "backward/")) and kept.name.endswith("/bias"):
-            yield from _launches(kept, software.eager)
-        elif not shape.model.attention and kept.name.endswith(("/self", "/self_weight")):
-            yield from _launches(kept, software.eager)
 
 
 def _is_dropped(step: Step, shape: StackShape, software: Software) -> bool:

@@ -82,8 +82,8 @@ def case_of(row: PublishedRow) -> Case | Reason:
 
 
 def stated_heads(row: PublishedRow) -> int:
-    """Attention heads by "heads=N" in the notes, else one."""
-    found = re.search(r"\bheads=(\d+)", row.notes)
+    """Attention heads by "heads=N" or "heads N" in the notes, else one."""
+    found = re.search(r"\bheads[ =](\d+)", row.notes)
     return int(found[1]) if found and 0 < int(found[1]) <= 64 else 1
 
 
@@ -142,7 +142,7 @@ def _path(row: PublishedRow) -> tuple[str, dict[str, Any], Software] | Reason:
     """Approach, knobs and software of a row's system."""
     name = row.system.lower()
     objective = objective_of(row)
-    if "vanilla" in name or name == "full-graph":
+    if "vanilla" in name or name in ("full-graph", "pipegcn (sync)"):
         return _released(row, "partition", {"objective": objective})
     if name.startswith("pipegcn"):
         return _released(row, "pipegcn", {"objective": objective})
@@ -165,8 +165,8 @@ def _released(
 ) -> tuple[str, dict[str, Any], Software]:
     """The released partition-parallel code: aggregate-first, gloo, `use_pp` as the row says.
 
-    Where a row is silent: BNS-GCN refuses to run without it (fullgraph section 6); the other code is
-    as in the logs of the study that printed most rows, with it for GAT, without it otherwise.
+    Where a row is silent: BNS-GCN refuses to run without it (fullgraph section 6); the other code
+    is as in the logs of the study that printed most rows, with it for GAT, without it otherwise.
     """
     words = row.notes.lower()
     stated = re.search(r"use_pp\s*=\s*(true|false)", words)
