@@ -3,8 +3,8 @@
 The code of PipeGCN and BNS-GCN (fullgraph sections 5-7, 16) moves rows through pinned host memory
 and gloo, reduces one tensor per message, exchanges the *input* of an attention layer and averages
 its heads, normalises every hidden layer, and issues every operation eagerly. These are properties
-of the software, the same for every row; none is chosen by row. What gloo and staging cost is said by
-the cluster (transport `gloo_staged`).
+of the software, the same for every row; none is chosen by row. What gloo and staging cost is said
+by the cluster (transport `gloo_staged`).
 """
 
 from __future__ import annotations
