@@ -102,7 +102,7 @@ def predict_case(case: Case) -> Prediction | Reason:
     from gnnbench.cluster import load_cluster
     from gnnbench.errors import GnnbenchError
     from gnnbench.published.places import Reason
-    from gnnbench.published.skew import skewed
+    from gnnbench.published.skew import nested, skewed
     from gnnbench.published.software import as_released, concurrent
     from gnnbench_simulator.predict import predict_plan
 
@@ -113,7 +113,8 @@ def predict_case(case: Case) -> Prediction | Reason:
     try:
         structure = approach.structure(graph, run)
         if case.software.released:
-            structure = skewed(structure)
+            method = f"metis-{run.knobs['objective']}"
+            structure = skewed(nested(structure, graph, method, per_host))
         layout = Layout(world_size=run.ranks, ranks_per_host=per_host, device="cuda")
         plan = approach.plan(graph, run, structure, layout)
         shape = stack_shape(graph, run, run.knobs.get("order", "min_width"))

@@ -137,11 +137,14 @@ def _table(c: Comparison) -> str:
 
 
 def _rankings(comparisons: Iterable[Comparison], *, by: str) -> Iterable[Ranking]:
-    """Pairs of epoch times that differ in the system alone, or in the number of ranks alone."""
+    """Pairs of epoch times that differ in the system alone, or in the number of ranks alone.
+
+    On one rank the systems are one program, so that there is no order of systems to foretell.
+    """
     same = _but_system if by == "systems" else _but_ranks
     cells: dict[tuple[str, tuple[object, ...]], list[Comparison]] = defaultdict(list)
     for c in comparisons:
-        if c.scored and c.row.metric == "epoch_time":
+        if c.scored and c.row.metric == "epoch_time" and (by == "ranks" or c.row.ranks != 1):
             cells[_table(c), same(c.row)].append(c)
     counted: dict[str, list[int]] = defaultdict(list)
     for (table, _), members in cells.items():

@@ -1,7 +1,8 @@
-"""How unevenly METIS deals out the entries of a graph that only a profile describes.
+"""What METIS does to a graph that only a profile describes: uneven entries, near and far parts.
 
 METIS balances vertices, and so did the published systems; the entries of a part, and with them its
-sparse products, are not balanced (fullgraph 16.3: model compute skew per rank).
+sparse products, are not balanced (fullgraph 16.3: model compute skew per rank). And its parts are
+numbered as they were split from one another, so that a host's parts are neighbours.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from gnnbench.graph.profile import GraphProfile
 
 EXPONENT = 0.25
 """Entries of the largest part over the mean are about P to this power.
@@ -47,3 +50,36 @@ def skewed(structure: Any) -> Any:
         pairs = zip(structure.cut_edges, factors.tolist(), strict=True)
         changes["cut_edges"] = tuple(round(edges * factor) for edges, factor in pairs)
     return replace(structure, **changes)
+
+
+def nested(structure: Any, profile: GraphProfile, method: str, ranks_per_host: int) -> Any:
+    """A partition's structure in which a host's ranks share more halo than ranks of two hosts.
+
+    If the parts of a host cut their share of the graph as as many parts cut the whole graph (a
+    self-similar graph, an assumption), s(g) of the s(P) halo copies per vertex stay within hosts of
+    g ranks. Each rank receives as many rows as before, give or take one from each peer.
+    """
+    world, group = len(structure.sizes), ranks_per_host
+    if not 1 < group < world:
+        return structure
+    whole = profile.expected_halo(world, method)[0].halo_per_node
+    near = min(profile.expected_halo(group, method)[0].halo_per_node / max(whole, 1e-12), 1.0)
+    host = np.arange(world) // group
+    same = host[:, None] == host[None, :]
+    np.fill_diagonal(same, False)
+    away = host[:, None] != host[None, :]
+    peers = same.sum(axis=1)[:, None]
+    shares = np.where(same, near / np.maximum(peers, 1), 0.0)
+    left = 1.0 - shares.sum(axis=1)[:, None]
+    shares += np.where(away, left / np.maximum(away.sum(axis=1)[:, None], 1), 0.0)
+    received = np.round(
+        shares * np.array([size.halo_rows for size in structure.sizes])[:, None]
+    ).astype(int)
+    sizes = [
+        replace(size, recv_rows=tuple(into), send_rows=tuple(out))
+        for size, into, out in zip(
+            structure.sizes, received.tolist(), received.T.tolist(), strict=True
+        )
+    ]
+    basis = f"{structure.basis}; {near:.0%} of the halo within a host"
+    return replace(structure, sizes=sizes, basis=basis)

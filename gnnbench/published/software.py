@@ -27,6 +27,8 @@ class Software:
     released     the released partition-parallel code; otherwise the plan stays as it is
     precompute   the first aggregation or, with attention, the first layer's halo, is made once
     layer_norm   hidden layers are normalised
+    rebuilds     the graph is made anew in every epoch, also on one rank: 64-bit pairs are sorted
+                 by destination and by source
     eager        operations that a layer issues forward besides those of the plan, each a launch:
                  index lists, concatenation, dropout masks, views, message-function plumbing; twice
                  as many backward
@@ -35,12 +37,15 @@ class Software:
     released: bool = False
     precompute: bool = False
     layer_norm: bool = False
+    rebuilds: bool = False
     eager: int = 0
 
 
 NATIVE = Software()
 RELEASED = Software(released=True, eager=20)
 """Eager operations: counted in a layer of such code with autograd, not measured (assumed)."""
+REBUILD_LAUNCHES = 100
+"""Operations that choose rows, renumber them and make a graph of them (assumed)."""
 
 
 def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
@@ -83,8 +88,13 @@ def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[S
     halo = {step.layer: step.source_rows for step in steps if step.kind is Kind.SDDMM
             and step.phase is Phase.FORWARD}  # fmt: skip
     seen: set[tuple[Phase, int]] = set()
+    if software.rebuilds and all(step.name != "sample/rebuild" for step in steps):
+        yield from _rebuilt(steps)
     for step in steps:
         if step.name in dropped:
+            continue
+        if software.rebuilds and step.name == "sample/rebuild":
+            yield from _rebuilt(steps, step)
             continue
         kept = replace(step, after=tuple(a for a in step.after if a.step not in dropped))
         if shape.model.attention:
@@ -165,6 +175,18 @@ def _normalised(step: Step, software: Software) -> Iterator[Step]:
         passes = NORM_PASSES[step.phase]
         size = passes * step.bytes // (2 if step.phase is Phase.FORWARD else 3)
         yield replace(step, name=f"{step.name}_norm", op="layer_norm", bytes=size, after=())
+
+
+def _rebuilt(steps: RankSteps, step: Step | None = None) -> Iterator[Step]:
+    """Making a graph of pairs: two radix sorts of 8-byte keys and values, a byte at a time."""
+    entries = max(one.nonzeros for one in steps)
+    made = Step(
+        name="sample/rebuild", kind=Kind.ELEMENTWISE, op="rebuild", lane=Lane.COMPUTE,
+        phase=Phase.SAMPLE, rows=entries, bytes=2 * 8 * 2 * 16 * entries,
+        after=step.after if step else (),
+    )  # fmt: skip
+    yield made
+    yield from _launches(made, REBUILD_LAUNCHES)
 
 
 def _launches(step: Step, count: int) -> Iterator[Step]:

@@ -180,6 +180,7 @@ def _released(
         released=True,
         precompute=precompute,
         layer_norm="norm none" not in words,
+        rebuilds=approach == "bns",
         eager=RELEASED.eager,
     )
     return approach, {**knobs, "order": "aggregate_first"}, software
