@@ -104,11 +104,15 @@ def predict_case(case: Case) -> Prediction | Reason:
     from gnnbench.published.places import Reason
     from gnnbench.published.skew import nested, skewed
     from gnnbench.published.software import as_released, concurrent
+    from gnnbench.published.wire import wire_bound_s
     from gnnbench_simulator.predict import predict_plan
 
     cluster, run, graph = load_cluster(case.cluster), case.run, case.profile
     per_host = case.ranks_per_host or cluster.ranks_per_host(run.ranks)
     per_host = min(per_host, run.ranks)
+    hosts = -(-run.ranks // per_host)
+    if hosts > cluster.host.hosts_max:
+        return Reason("cannot be predicted", f"{cluster.name} has no {hosts} hosts")
     approach = registry.approach(run.approach)
     try:
         structure = approach.structure(graph, run)
@@ -121,7 +125,9 @@ def predict_case(case: Case) -> Prediction | Reason:
         plan = as_released(plan, shape, case.software)
         if case.software.released and run.approach == "pipegcn":
             cluster = concurrent(cluster, plan, per_host)
-        return predict_plan(plan, cluster, ranks_per_host=per_host)
+        found = predict_plan(plan, cluster, ranks_per_host=per_host)
+        found.notes["wire_bound_s"] = wire_bound_s(plan, cluster, per_host)
+        return found
     except GnnbenchError as error:
         return Reason("cannot be predicted", str(error))
 
@@ -136,7 +142,7 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
         return Comparison(row=row, reason=found)
     common: dict[str, Any] = {
         "row": row, "published": si_value(row), "used": used(row, case), "cluster": case.cluster,
-        "grade": found.grade, "note": _note(found),
+        "grade": found.grade, "note": _note(row, found),
     }  # fmt: skip
     if row.metric == MEMORY:
         return Comparison(
@@ -150,10 +156,19 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
     return Comparison(**common, predicted=value, low=value * low, high=value * high)
 
 
-def _note(found: Prediction) -> str:
+def _note(row: PublishedRow, found: Prediction) -> str:
+    """What one should know of a prediction, the weightiest first."""
+    from gnnbench.published.metrics import si_value
+
+    notes = []
+    bound = found.notes["wire_bound_s"]
+    if row.metric == "epoch_time" and si_value(row) < bound:
+        notes.append(f"published time is below the {bound:.3g} s that the stated link needs")
     if not all(entry.get("fits", True) for entry in found.memory):
-        return "predicted not to fit the device's memory"
-    return found.basis
+        notes.append("predicted not to fit the device's memory")
+    if "-like" in row.hardware:
+        notes.append(f"taken for {found.cluster} by the row's words, its hardware is not stated")
+    return "; ".join([*notes, found.basis])
 
 
 def _counted(row: PublishedRow, case: Case) -> Comparison:
@@ -227,6 +242,9 @@ def show(comparisons: Sequence[Comparison], total: Score) -> None:
         "90 % interval", "error", "inside", "grade", "used",
     ]  # fmt: skip
     table([_cells(c) for c in comparisons if c.predicted is not None], columns)
+    told = [c.row.row_id for c in comparisons if c.note.startswith("published time is below")]
+    if told:
+        print(f"\nshorter than the stated link can carry their bytes: {', '.join(told)}")
     print("\nrows that were fitted, or are inputs of a profile, are not scores")
     table(
         [

@@ -18,7 +18,7 @@ EXPONENT = 0.25
 """Entries of the largest part over the mean are about P to this power.
 
 Measured, not fitted to any published time: median over nine real graphs (cora, citeseer, astro-ph,
-facebook pages, squirrel, tolokers, deezer-hu, cnr-2000, ogbl-ddi) partitioned with METIS for volume,
+facebook pages, squirrel, tolokers, deezer-hu, cnr-2000, ogbl-ddi) that METIS parted for volume,
 1.19 1.35 1.40 1.67 1.97 in 2 3 4 8 16 parts. Spread: 1.02 to 1.61 in 2 parts, 1.05 to 1.80 in 4.
 """
 

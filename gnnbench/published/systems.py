@@ -22,6 +22,7 @@ from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 EPOCHS = 3
 DROPOUT = 0.5
 """Of all published scripts for graphs in memory; its cost does not depend on the rate."""
+_MOST = {"layers": 64, "hidden": 1_000_000, "gpus": 1024}
 _MODELS = {"gcn": "gcn", "graphsage": "sage", "gat": "gat"}
 
 
@@ -62,9 +63,16 @@ def case_of(row: PublishedRow) -> Case | Reason:
         bad = [k for k in ("layers", "hidden", "gpus") if _number(row, k) is None]
         found = ", ".join(f"{k} {getattr(row, k)!r}" for k in bad)
         return Reason("configuration not stated", found)
+    for key, most in _MOST.items():
+        if (_number(row, key) or 0) > most:
+            return Reason(
+                "configuration out of range", f"{key} {getattr(row, key)}, at most {most}"
+            )
     cluster = cluster_of(row)
     if isinstance(cluster, Reason):
         return cluster
+    if not software.released and "gloo" in cluster:
+        return Reason("hardware without a preset", f"{row.hardware}, other than through gloo")
     profile = profile_of(row)
     if isinstance(profile, Reason):
         return profile
@@ -125,7 +133,7 @@ def _checked(case: Case) -> Case | Reason:
         return Reason(f"approach {card.name} cannot run it", why)
     if case.run.approach != "sampled":
         try:
-            if case.run.ranks > 1:
+            if case.run.ranks > 1 and "objective" in case.run.knobs:
                 case.profile.expected_halo(case.run.ranks, "metis-vol")
         except GnnbenchError as error:
             return Reason("graph without a halo curve", str(error))
@@ -147,7 +155,7 @@ def _path(row: PublishedRow) -> tuple[str, dict[str, Any], Software] | Reason:
     if name.startswith("pipegcn"):
         return _released(row, "pipegcn", {"objective": objective})
     if name.startswith("bns-gcn"):
-        rate = re.search(r"\bp\s*=\s*(0?\.\d+|[01](?:\.\d+)?)\b", f"{row.system} {row.notes}")
+        rate = re.search(r"\bp\s*=\s*(0?\.\d+|0|1(?:\.0+)?)(?![.\d])", f"{row.system} {row.notes}")
         if rate is None:
             return Reason("configuration not stated", "sampling rate p of BNS-GCN")
         return _released(row, "bns", {"objective": objective, "rate": float(rate[1])})

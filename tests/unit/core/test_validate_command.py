@@ -150,3 +150,18 @@ def test_repeats_of_one_configuration_are_no_pair() -> None:
 def test_an_error_is_relative_and_signed() -> None:
     assert compared(VANILLA, 4, 2.0, 1.0).error == -0.5
     assert compared(VANILLA, 4, 2.0, 1.0).inside is None
+
+
+def test_a_time_that_the_stated_link_cannot_have_carried_is_pointed_out() -> None:
+    """Twelve ranks on three hosts of 1 Gb/s: gigabytes of halo do not fit into a second."""
+    setting = {"dataset": "ogbn-papers100m", "layers": "2", "hidden": "512", "gpus": "12"}
+    (fast,) = compare_rows([row(system=PIPE, value=1.03, **setting)])
+    assert "below" in fast.note
+    assert fast.scored
+    (slow,) = compare_rows([row(system=PIPE, value=1e4, **setting)])
+    assert "below" not in slow.note
+
+
+def test_a_machine_taken_by_likeness_is_said_to_be() -> None:
+    (found,) = compare_rows([row(hardware="GPU model not stated (p3.8xlarge-like)")])
+    assert "not stated" in found.note
