@@ -136,7 +136,7 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
     from gnnbench.published.metrics import MEMORY, si_value, time_of
     from gnnbench.published.places import Reason
     from gnnbench.published.score import Comparison
-    from gnnbench.published.split import used
+    from gnnbench.published.split import used, widened
 
     if isinstance(found, Reason):
         return Comparison(row=row, reason=found)
@@ -152,8 +152,9 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
     value = time_of(row.metric, found.epoch_s, found.ledgers, hidden_exchange=hidden)
     if value <= 0:
         return Comparison(row=row, reason=Reason("predicted to be hidden or absent", row.metric))
-    low, high = found.low_s / found.epoch_s, found.high_s / found.epoch_s
-    return Comparison(**common, predicted=value, low=value * low, high=value * high)
+    scale = value / found.epoch_s
+    low, high = widened(value, scale * found.low_s, scale * found.high_s)
+    return Comparison(**common, predicted=value, low=low, high=high)
 
 
 def _note(row: PublishedRow, found: Prediction) -> str:

@@ -8,6 +8,8 @@ all of them contain what was fitted. Everything else is a score.
 
 from __future__ import annotations
 
+import math
+
 from gnnbench.published.metrics import COUNTS, TIMES
 from gnnbench.published.places import LOGGED_CLUSTER
 from gnnbench.published.rows import PublishedRow
@@ -15,8 +17,19 @@ from gnnbench.published.systems import Case
 
 FIT, HELD_OUT, INPUT, SCORE = "fit", "held out", "input", "score"
 SCORED = (HELD_OUT, SCORE)
+SOFTWARE_RADIUS = 0.41
+"""Radius (log) of what is not known of others' software and machines: nine of ten epoch times of
+the fit half lie within it and the simulator's own interval together. Split conformal: those rows
+are not scored, so that how many of the scored ones lie inside is a test."""
 _SAME = 5e-3
 """A count within this of the profile's own point is where the profile has it from."""
+
+
+def widened(value: float, low: float, high: float) -> tuple[float, float]:
+    """The 90 % interval of a predicted time with what is not known of the software in it."""
+    below = math.hypot(math.log(value / low), SOFTWARE_RADIUS)
+    above = math.hypot(math.log(high / value), SOFTWARE_RADIUS)
+    return value * math.exp(-below), value * math.exp(above)
 
 
 def used(row: PublishedRow, case: Case) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from published_cases import LOGGED, row
 
 from gnnbench.published.places import LOGGED_CLUSTER, Reason
 from gnnbench.published.rows import PublishedRow, shipped_rows
-from gnnbench.published.split import FIT, HELD_OUT, INPUT, SCORE, used
+from gnnbench.published.split import (
+    FIT,
+    HELD_OUT,
+    INPUT,
+    SCORE,
+    SOFTWARE_RADIUS,
+    used,
+    widened,
+)
 from gnnbench.published.systems import Case, case_of
 
 
@@ -171,3 +180,11 @@ def test_a_partition_between_the_points_of_the_curve_is_a_score() -> None:
     found = case_of(one)
     assert isinstance(found, Case)
     assert used(one, found) == SCORE
+
+
+def test_an_interval_is_never_narrower_than_what_is_unknown_of_the_software() -> None:
+    low, high = widened(2.0, 2.0, 2.0)
+    assert (low, high) == pytest.approx((2 * exp(-SOFTWARE_RADIUS), 2 * exp(SOFTWARE_RADIUS)))
+    wide_low, wide_high = widened(2.0, 1.0, 4.0)
+    assert wide_low < 1.0
+    assert wide_high > 4.0
