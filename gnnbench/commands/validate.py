@@ -103,7 +103,7 @@ def predict_case(case: Case) -> Prediction | Reason:
     from gnnbench.errors import GnnbenchError
     from gnnbench.published.places import Reason
     from gnnbench.published.skew import nested, skewed
-    from gnnbench.published.software import as_released, concurrent
+    from gnnbench.published.software import as_released, concurrent, direct
     from gnnbench.published.wire import wire_bound_s
     from gnnbench_simulator.predict import predict_plan
 
@@ -123,6 +123,8 @@ def predict_case(case: Case) -> Prediction | Reason:
         plan = approach.plan(graph, run, structure, layout)
         shape = stack_shape(graph, run, run.knobs.get("order", "min_width"))
         plan = as_released(plan, shape, case.software)
+        if case.software.batched:
+            cluster = direct(cluster)
         if case.software.released and run.approach == "pipegcn":
             cluster = concurrent(cluster, plan, per_host)
         found = predict_plan(plan, cluster, ranks_per_host=per_host)

@@ -29,6 +29,9 @@ class Software:
     layer_norm   hidden layers are normalised
     rebuilds     the graph is made anew in every epoch, also on one rank: 64-bit pairs are sorted
                  by destination and by source
+    batched      mini-batches in DGL's layers: heads averaged and operations issued eagerly, as in
+                 the released code, but gradients in one bucket over the devices' own links, and
+                 graph and features in pinned host memory, read by the device (UVA)
     eager        operations that a layer issues forward besides those of the plan, each a launch:
                  index lists, concatenation, dropout masks, views, message-function plumbing; twice
                  as many backward
@@ -38,19 +41,22 @@ class Software:
     precompute: bool = False
     layer_norm: bool = False
     rebuilds: bool = False
+    batched: bool = False
     eager: int = 0
 
 
 NATIVE = Software()
 RELEASED = Software(released=True, eager=20)
 """Eager operations: counted in a layer of such code with autograd, not measured (assumed)."""
+UVA_SHARE = 0.4
+"""Of the host link's rate, for requests of 32-128 B: middle of 0.3 to 0.5 (simulation 5.5)."""
 REBUILD_LAUNCHES = 100
 """Operations that choose rows, renumber them and make a graph of them (assumed)."""
 
 
 def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
     """The plan as the published software would carry it out."""
-    if not software.released:
+    if not (software.released or software.batched):
         return plan
     return replace(
         plan,
@@ -83,6 +89,14 @@ def concurrent(cluster: Cluster, plan: Plan, ranks_per_host: int) -> Cluster:
     return replace(cluster, transport="gloo", links=replace(cluster.links, intra=faster))
 
 
+def direct(cluster: Cluster) -> Cluster:
+    """The cluster as NCCL uses it: no gloo, devices of a host as far apart as their host links."""
+    host = cluster.links.host
+    if cluster.transport != "gloo_staged" or host is None:
+        return cluster
+    return replace(cluster, transport="gloo", links=replace(cluster.links, intra=host))
+
+
 def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[Step]:
     dropped = {step.name for step in steps if _is_dropped(step, shape, software)}
     halo = {step.layer: step.source_rows for step in steps if step.kind is Kind.SDDMM
@@ -99,13 +113,15 @@ def _rank(steps: RankSteps, shape: StackShape, software: Software) -> Iterator[S
         kept = replace(step, after=tuple(a for a in step.after if a.step not in dropped))
         if shape.model.attention:
             kept = _input_exchanged(kept, shape, halo)
-        if kept.name == "sync/gradients":
+        if kept.name == "sync/gradients" and software.released:
             yield from _per_tensor(kept, shape)
             continue
         if kept.kind is Kind.OPTIMIZER:
             yield from _launches(kept, 10 * len(_tensors(shape, software)))
         if kept.name.endswith("/activation"):
             yield from _normalised(kept, software)
+        if software.batched and kept.name in ("sample/draw", "fetch/gather"):
+            yield _over_host_link(kept, shape)
         place = (kept.phase, kept.layer)
         if kept.layer > 0 and kept.kind is Kind.GEMM and place not in seen:
             seen.add(place)
@@ -175,6 +191,20 @@ def _normalised(step: Step, software: Software) -> Iterator[Step]:
         passes = NORM_PASSES[step.phase]
         size = passes * step.bytes // (2 if step.phase is Phase.FORWARD else 3)
         yield replace(step, name=f"{step.name}_norm", op="layer_norm", bytes=size, after=())
+
+
+def _over_host_link(step: Step, shape: StackShape) -> Step:
+    """What a step reads of host memory: a sector per drawn entry, or whole feature rows.
+
+    Small reads reach `UVA_SHARE` of the link (simulation 5.5).
+    """
+    size = step.rows * step.width * shape.element_bytes
+    if step.kind is Kind.SAMPLE:
+        size = round(32 * step.nonzeros / UVA_SHARE)
+    return Step(
+        name=f"{step.name}_host", kind=Kind.COPY, op="copy_h2d", lane=step.lane, phase=step.phase,
+        bytes=size,
+    )  # fmt: skip
 
 
 def _rebuilt(steps: RankSteps, step: Step | None = None) -> Iterator[Step]:

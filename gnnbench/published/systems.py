@@ -15,7 +15,7 @@ from gnnbench.errors import GnnbenchError
 from gnnbench.graph.profile import GraphProfile
 from gnnbench.published.metrics import COUNTS, unpredicted
 from gnnbench.published.places import Reason, cluster_of, objective_of, profile_of
-from gnnbench.published.rows import PublishedRow
+from gnnbench.published.rows import PublishedRow, whole_number
 from gnnbench.published.software import NATIVE, RELEASED, Software
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 
@@ -71,7 +71,7 @@ def case_of(row: PublishedRow) -> Case | Reason:
     cluster = cluster_of(row)
     if isinstance(cluster, Reason):
         return cluster
-    if not software.released and "gloo" in cluster:
+    if software == NATIVE and "gloo" in cluster:
         return Reason("hardware without a preset", f"{row.hardware}, other than through gloo")
     profile = profile_of(row)
     if isinstance(profile, Reason):
@@ -195,10 +195,30 @@ def _released(
 
 
 def _mini_batch(row: PublishedRow) -> tuple[str, dict[str, Any], Software] | Reason:
-    """Host sampling, host slicing and copies over PCIe are another software path than `sampled`."""
+    """Neighbour sampling with all features on every device; DistDGL fetches them from servers.
+
+    Fan-outs are listed input layer first by DGL and seeds first by Quiver (sampling section 2).
+    """
+    name = row.system.lower()
     if not row.fanout or not row.batch:
         return Reason("configuration not stated", "fan-outs and batch of mini-batch training")
-    return Reason("software path not modelled", "mini-batches sampled and sliced on the host")
+    if name.startswith("distdgl"):
+        return Reason("software path not modelled", "features fetched from servers of DistDGL")
+    fanouts = [whole_number(word) for word in re.split(r"[-,; ]+", row.fanout)]
+    batch = re.fullmatch(r"(\d+)(?:\.0)?(/gpu)?", row.batch.lower())
+    each = whole_number(batch[1]) if batch else None
+    if each is None or None in fanouts or len(fanouts) != row.num_layers:
+        return Reason("configuration not stated", f"fan-outs {row.fanout}, batch {row.batch}")
+    if not (batch and batch[2]) and row.ranks != 1:
+        return Reason("configuration not stated", f"whether batch {row.batch} is of one device")
+    if name.startswith("dgl"):
+        fanouts.reverse()
+    knobs = {
+        "batch_size": each * (row.ranks or 1),
+        "fanouts_from_seeds": fanouts,
+        "order": "aggregate_first",
+    }
+    return "sampled", knobs, Software(batched=True, eager=RELEASED.eager)
 
 
 def _partition_case(row: PublishedRow) -> Case | Reason:

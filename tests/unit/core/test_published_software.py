@@ -19,7 +19,7 @@ from gnnbench.approaches.fullgraph import stack_shape
 from gnnbench.approaches.layers import StackShape
 from gnnbench.cluster import load_cluster
 from gnnbench.plan import Kind, Phase, Plan
-from gnnbench.published.software import NATIVE, as_released, concurrent
+from gnnbench.published.software import NATIVE, as_released, concurrent, direct
 from gnnbench.published.systems import Case, case_of
 
 
@@ -152,3 +152,33 @@ def test_a_fitted_cluster_is_not_made_faster() -> None:
     _, released, _, _ = planned(system="PipeGCN")
     cluster = load_cluster("m40x4-gloo-logged")
     assert concurrent(cluster, released, 4) is cluster
+
+
+def batched(**given: Any) -> tuple[Plan, Plan]:
+    """Our mini-batch plan and DGL's, of two ranks on ogbn-products."""
+    cells = {"system": "DGL", "dataset": "ogbn-products", "layers": "2", "gpus": "2"}
+    case = case_of(row(**(cells | {"fanout": "5-10", "batch": "1024/GPU"} | given)))
+    assert isinstance(case, Case), case
+    approach = registry.approach(case.run.approach)
+    structure = approach.structure(case.profile, case.run)
+    layout = Layout(world_size=2, ranks_per_host=2, device="cuda")
+    plan = approach.plan(case.profile, case.run, structure, layout)
+    shape = stack_shape(case.profile, case.run, "aggregate_first")
+    assert case.run.knobs["batch_size"] == 2048
+    return plan, as_released(plan, shape, case.software)
+
+
+def test_mini_batches_read_every_input_row_over_the_host_link() -> None:
+    plan, released = batched()
+    steps = {step.name: step for step in released.iterations[0][0]}
+    (gather,) = [s for s in plan.iterations[0][0] if s.name == "fetch/gather"]
+    assert steps["fetch/gather_host"].bytes == gather.rows * 100 * 4
+    released.validate()
+
+
+def test_mini_batches_reduce_their_gradients_in_one_message_not_through_gloo() -> None:
+    _, released = batched()
+    assert sum(s.kind is Kind.ALL_REDUCE for s in released.iterations[0][0]) == 1
+    cluster = load_cluster("m40x4-gloo")
+    assert direct(cluster).links.intra == cluster.links.host
+    assert direct(load_cluster("t4-15gbps")).transport == "nccl"

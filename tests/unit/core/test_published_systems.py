@@ -114,7 +114,9 @@ def test_hosts_and_ranks_on_each_are_those_of_the_row() -> None:
         ({"system": "CAGNET-1D", "model": "GCN"}, "other than through gloo"),
         ({"value": 0.0}, "value is not positive"),
         ({"system": "DGL mini-batch NS"}, "fan-outs and batch"),
-        ({"system": "DistDGL", "fanout": "5-5", "batch": "1024"}, "software path not modelled"),
+        ({"system": "DistDGL", "fanout": "5-5-5", "batch": "1024/GPU"}, "from servers of DistDGL"),
+        ({"system": "DGL", "fanout": "5-5", "batch": "1024/GPU"}, "fan-outs 5-5, batch"),
+        ({"system": "DGL", "fanout": "5-5-5", "batch": "1024"}, "whether batch 1024 is of one"),
         ({"system": "METIS partition", "metric": "halo_nodes_total", "unit": "vertices"},
          "objective of METIS"),
     ],
@@ -188,3 +190,10 @@ def test_an_interval_is_never_narrower_than_what_is_unknown_of_the_software() ->
     wide_low, wide_high = widened(2.0, 1.0, 4.0)
     assert wide_low < 1.0
     assert wide_high > 4.0
+
+
+def test_dgl_lists_fan_outs_input_layer_first_and_quiver_seeds_first() -> None:
+    """Sampling section 2."""
+    given = {"fanout": "5,10,15", "batch": "1024/GPU"}
+    assert case(system="DGL", **given).run.knobs["fanouts_from_seeds"] == [15, 10, 5]
+    assert case(system="Quiver", **given).run.knobs["fanouts_from_seeds"] == [5, 10, 15]
