@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", metavar="GLOB", help="rows whose id, system, dataset, source or metric matches"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write validation.csv and validation.json there"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write validation.csv, validation.json and a picture there",
     )
 
 
@@ -233,6 +236,39 @@ def write(folder: Path, comparisons: Sequence[Comparison], document: dict[str, A
     writer.writerows(rows)
     write_text(folder / "validation.csv", out.getvalue())
     write_text(folder / "validation.json", json.dumps(plain(document), indent=1, allow_nan=False))
+    picture(folder / "parity.svg", [c for c in comparisons if c.scored and _is_epoch(c)])
+
+
+def _is_epoch(c: Comparison) -> bool:
+    return c.row.metric == "epoch_time"
+
+
+def picture(path: Path, comparisons: Sequence[Comparison]) -> None:
+    """Draw published against predicted epoch times; nothing is drawn of none."""
+    import pandas as pd
+
+    from gnnbench_reports.figures import drawing, parity
+
+    path.unlink(missing_ok=True)  # an earlier validation may have had something to draw here
+    if not comparisons:
+        return
+    frame = pd.DataFrame(
+        [
+            {
+                "approach": c.row.system.split("(")[0].strip(),
+                "ranks": c.row.ranks,
+                "measured_epoch_s": c.published,
+                "predicted_epoch_s": c.predicted,
+                "predicted_low_s": c.low,
+                "predicted_high_s": c.high,
+                "repeat_spread": 0.0,
+                "error": c.error,
+            }
+            for c in comparisons
+        ]
+    )
+    with drawing.paper_style():
+        path.write_bytes(drawing.save(parity.draw(frame), "svg"))
 
 
 def show(comparisons: Sequence[Comparison], total: Score) -> None:

@@ -89,6 +89,14 @@ def test_out_writes_every_row(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [r["row_id"] for r in rows] == [f"rows:{n}" for n in range(2, 11)]
     assert json.loads((tmp_path / "o" / "validation.json").read_text())["score"]["rows"] == 9
+    assert "measured time per epoch" in (tmp_path / "o" / "parity.svg").read_text(encoding="utf-8")
+
+
+def test_no_picture_is_drawn_of_no_epoch_time(tmp_path: Path) -> None:
+    (tmp_path / "parity.svg").write_text("an earlier one")
+    path = written(tmp_path, [row(dataset="an unseen graph")])
+    assert main(["validate", str(path), "--out", str(tmp_path)]) == 0
+    assert not (tmp_path / "parity.svg").exists()
 
 
 def test_only_chooses_rows_and_says_when_none_matches(
