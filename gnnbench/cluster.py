@@ -39,7 +39,7 @@ STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed",
 GRADES = ("measured", "probed", "datasheet")
 TRANSPORTS = ("gloo", "nccl", "gloo_staged")
 LAYOUTS = ("intra", "inter")
-ARCHITECTURES = ("cpu", "volta", "ampere", "hopper", "blackwell")
+ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "hopper", "blackwell")
 
 
 def grade(status: str) -> str:
@@ -95,9 +95,7 @@ class Device:
 
     name: str
     kind: str = field(metadata=choices("cpu", "gpu"))
-    arch: str = field(
-        default="cpu", metadata=choices("cpu", "volta", "ampere", "hopper", "blackwell")
-    )
+    arch: str = field(default="cpu", metadata=choices(*ARCHITECTURES))
     peak_flops_per_s: PeakFlops
     memory_bytes_per_s: Constant
     cache_bytes: Constant

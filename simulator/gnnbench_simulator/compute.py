@@ -35,9 +35,12 @@ class CostClass:
 
 
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
-# simulation 5.1 and 5.2 (Volta, Ampere, Hopper fitted on public measurements); CPU assumed.
+# simulation 5.1 and 5.2 (Turing, Volta, Ampere, Hopper fitted on public measurements); CPU
+# assumed.
 _EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "cpu": (0.70, 0.80),
+    "maxwell": (0.61, 0.80),  # compute as the next generation's (P100 fp32), bandwidth assumed
+    "turing": (0.40, 0.81),
     "volta": (0.82, 0.80),
     "ampere": (0.76, 0.78),
     "hopper": (0.73, 0.80),

@@ -65,7 +65,8 @@ class Shape:
         return cls(
             ranks=ranks,
             hosts=hosts,
-            arch=arch,
+            # The tuner's tables begin with Volta; it takes them for older GPUs and for Turing.
+            arch="volta" if arch in ("maxwell", "turing") else arch,
             channels=nccl.channels,
             intra=nccl.intra_bytes_per_s_per_channel.value / 1e9,
             inter=nccl.inter_bytes_per_s_per_channel.value / 1e9,

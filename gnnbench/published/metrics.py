@@ -1,0 +1,97 @@
+"""What rows measure: which of it can be predicted, and how it is read from ledgers.
+
+Times of a phase include waiting for slower ranks, as timers of released code do (fullgraph 16.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gnnbench.ledger import Row
+from gnnbench.published.places import Reason
+from gnnbench.published.rows import PublishedRow
+
+TIMES = (
+    "epoch_time", "comm_time", "comm_time_max_rank", "comm_time_min_rank", "compute_time_max_rank",
+    "compute_time_min_rank", "grad_allreduce_time",
+)  # fmt: skip
+COUNTS = (
+    "boundary_copies_total", "boundary_copies_max_partition", "halo_nodes_total",
+    "halo_nodes_max_rank", "inner_nodes_max_rank",
+)  # fmt: skip
+MEMORY = "peak_gpu_memory"
+METIS_BALANCE = 1.03
+"""Largest part over the mean part that METIS tolerates by default (ufactor 30)."""
+UNITS: Mapping[str, Mapping[str, float]] = {
+    **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
+    **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
+    MEMORY: {"MB": 2.0**20, "GB": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30},
+}
+"""SI value of one unit; torch's tools print MB for 2^20 bytes."""
+_NEEDS_TRAINING = ("accuracy", "time_to", "epochs_to", "convergence")
+_EXCHANGES = ("all_to_all", "all_gather", "broadcast", "reduce_scatter")
+
+
+def unpredicted(row: PublishedRow) -> Reason | None:
+    """Why a row's metric cannot be predicted, or None."""
+    if row.metric in UNITS:
+        if row.unit not in UNITS[row.metric]:
+            allowed = ", ".join(repr(u) for u in UNITS[row.metric])
+            return Reason("unit not known", f"{row.metric} in {row.unit!r}, allowed: {allowed}")
+        if row.value <= 0:
+            return Reason("value is not positive", f"{row.value:g}")
+        return None
+    if any(word in row.metric for word in _NEEDS_TRAINING):
+        return Reason("needs training, not prediction", row.metric)
+    if row.unit in ("x", "%", "pp", "ratio"):
+        return Reason("a ratio or claim, not a measurement", row.metric)
+    return Reason("metric not modelled", row.metric)
+
+
+def si_value(row: PublishedRow) -> float:
+    """The published number in seconds, bytes or vertices."""
+    return row.value * UNITS[row.metric][row.unit]
+
+
+def time_of(
+    metric: str, epoch_s: float, ledgers: Mapping[int, Sequence[Row]], *, hidden_exchange: bool
+) -> float:
+    """Seconds of one epoch that a metric of `TIMES` means, from the ledgers of a few ranks.
+
+    With `hidden_exchange` the exchange runs behind computation, and what the code's timer sees of
+    it is what the epoch is longer than the rank's own work.
+    """
+    if metric == "epoch_time":
+        return epoch_s
+    per_rank = [_of_rank(metric, epoch_s, rows, hidden_exchange) for rows in ledgers.values()]
+    return min(per_rank) if metric.endswith("min_rank") else max(per_rank)
+
+
+def _of_rank(metric: str, epoch_s: float, rows: Sequence[Row], hidden: bool) -> float:
+    last = max((row.epoch for row in rows), default=0)
+    own = [row for row in rows if row.epoch == last]
+    reduce_s = sum(row.duration_s for row in own if row.kind == "all_reduce")
+    exchange_s = sum(row.duration_s for row in own if row.kind in _EXCHANGES)
+    if metric == "grad_allreduce_time":
+        return reduce_s + (0.0 if hidden else _unsynchronised(own))
+    work_s = sum(
+        row.duration_s for row in own if row.kind not in (*_EXCHANGES, "all_reduce", "barrier")
+    )
+    if metric.startswith("compute_time"):
+        return work_s
+    return max(epoch_s - work_s - reduce_s, 0.0) if hidden else exchange_s
+
+
+def _unsynchronised(rows: Sequence[Row]) -> float:
+    """Seconds of work behind the last exchange.
+
+    Kernels are issued and not waited for, so that the timer of the reduction, which needs their
+    gradients, sees them (fullgraph 16.2).
+    """
+    ends = [row.start_s + row.duration_s for row in rows if row.kind in _EXCHANGES]
+    since = max(ends, default=0.0)
+    return sum(
+        row.duration_s
+        for row in rows
+        if row.phase == "backward" and row.start_s >= since and row.kind not in _EXCHANGES
+    )

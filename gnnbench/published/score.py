@@ -1,0 +1,182 @@
+"""How good predictions of published rows are: errors, intervals, and whether the order is right."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from gnnbench.published.metrics import COUNTS
+from gnnbench.published.places import Reason
+from gnnbench.published.rows import PublishedRow
+from gnnbench.published.split import SCORED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A row and its prediction, or the reason why there is none. Seconds, bytes or vertices."""
+
+    row: PublishedRow
+    published: float = 0.0
+    predicted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    grade: str = ""
+    used: str = ""
+    cluster: str = ""
+    reason: Reason | None = None
+    note: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """Relative: 0.1 is ten percent too much."""
+        return None if self.predicted is None else self.predicted / self.published - 1
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the published number lies in the 90 % interval; None without one."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= self.published <= self.high
+
+    @property
+    def scored(self) -> bool:
+        return self.predicted is not None and self.used in SCORED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Scored rows that have source, system and metric in common."""
+
+    source: str
+    system: str
+    metric: str
+    used: str
+    number: int
+    median_error: float
+    largest_error: float
+    bias: float
+    inside: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Whether prediction puts a table's rows in the published order: Kendall's tau-a over pairs."""
+
+    table: str
+    of: str
+    pairs: int
+    concordant: int
+    tau: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """All of a validation. `modelled` and `unmodelled` add up to the rows that were read.
+
+    scored, median_error   of measured times and memory; counts of vertices stand in `groups` alone,
+                           for a partitioner is easier to foretell than a machine
+    reasons                rows without a prediction, by reason
+    """
+
+    rows: int
+    modelled: int
+    unmodelled: int
+    scored: int
+    median_error: float | None
+    inside: float | None
+    groups: list[Group] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+def score(comparisons: Sequence[Comparison]) -> Score:
+    """Sum up. Rows that were fitted or are inputs count as modelled and enter no median."""
+    judged = [c for c in comparisons if c.scored and c.row.metric not in COUNTS]
+    errors = [abs(c.error) for c in judged if c.error is not None]
+    within = [c.inside for c in judged if c.inside is not None]
+    modelled = sum(c.predicted is not None for c in comparisons)
+    reasons = Counter(str(c.reason) for c in comparisons if c.reason is not None)
+    return Score(
+        rows=len(comparisons),
+        modelled=modelled,
+        unmodelled=sum(reasons.values()),
+        scored=len(errors),
+        median_error=statistics.median(errors) if errors else None,
+        inside=sum(within) / len(within) if within else None,
+        groups=list(_groups(comparisons)),
+        rankings=[*_rankings(comparisons, by="systems"), *_rankings(comparisons, by="ranks")],
+        reasons=dict(reasons.most_common()),
+    )
+
+
+def _groups(comparisons: Iterable[Comparison]) -> Iterable[Group]:
+    found: dict[tuple[str, ...], list[Comparison]] = defaultdict(list)
+    for c in comparisons:
+        if c.predicted is not None:
+            found[c.row.source, c.row.system, c.row.metric, c.used].append(c)
+    for (source, system, metric, used), members in sorted(found.items()):
+        errors = [c.error for c in members if c.error is not None]
+        known = [c.inside for c in members if c.inside is not None]
+        yield Group(
+            source=source,
+            system=system,
+            metric=metric,
+            used=used,
+            number=len(members),
+            median_error=statistics.median(abs(e) for e in errors),
+            largest_error=max(abs(e) for e in errors),
+            bias=statistics.median(errors),
+            inside=sum(known) / len(known) if known else None,
+        )
+
+
+def _table(c: Comparison) -> str:
+    return f"{c.row.source}, {c.row.location}"
+
+
+def _rankings(comparisons: Iterable[Comparison], *, by: str) -> Iterable[Ranking]:
+    """Pairs of epoch times that differ in the system alone, or in the number of ranks alone.
+
+    On one rank the systems are one program, so that there is no order of systems to foretell.
+    """
+    same = _but_system if by == "systems" else _but_ranks
+    cells: dict[tuple[str, tuple[object, ...]], list[Comparison]] = defaultdict(list)
+    for c in comparisons:
+        if c.scored and c.row.metric == "epoch_time" and (by == "ranks" or c.row.ranks != 1):
+            cells[_table(c), same(c.row)].append(c)
+    counted: dict[str, list[int]] = defaultdict(list)
+    for (table, _), members in cells.items():
+        for place, a in enumerate(members):
+            for b in members[:place]:
+                agree = _agree(a, b)
+                if agree is not None:
+                    counted[table].append(agree)
+    for table, signs in sorted(counted.items()):
+        good = sum(sign > 0 for sign in signs)
+        yield Ranking(
+            table=table, of=by, pairs=len(signs), concordant=good, tau=sum(signs) / len(signs)
+        )
+
+
+def _but_system(row: PublishedRow) -> tuple[object, ...]:
+    return (*_setting(row), row.ranks)
+
+
+def _but_ranks(row: PublishedRow) -> tuple[object, ...]:
+    return (*_setting(row), row.system)
+
+
+def _setting(row: PublishedRow) -> tuple[object, ...]:
+    return (row.dataset, row.model, row.num_layers, row.hidden_width, row.hardware)
+
+
+def _agree(a: Comparison, b: Comparison) -> int | None:
+    """1 or -1 for a pair in the right or wrong order, 0 for a predicted tie, None: not ordered."""
+    if a.published == b.published or (a.row.system, a.row.ranks) == (b.row.system, b.row.ranks):
+        return None
+    assert a.predicted is not None and b.predicted is not None
+    sign = (a.published > b.published) - (a.published < b.published)
+    found = (a.predicted > b.predicted) - (a.predicted < b.predicted)
+    return sign * found
