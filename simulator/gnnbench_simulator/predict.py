@@ -176,8 +176,7 @@ def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[
 def _affordable(program: Program, budget: int) -> int:
     """Epochs whose steps of all ranks stay within a budget; at least two if the plan has them."""
     plan = program.plan
-    per_epoch = sum(len(steps) for iteration in plan.epoch(0) for steps in iteration)
-    return min(plan.num_epochs, max(2, budget // max(per_epoch, 1)))
+    return min(plan.num_epochs, max(2, budget // max(plan.num_steps(), 1)))
 
 
 def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:
