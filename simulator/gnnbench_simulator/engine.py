@@ -239,13 +239,7 @@ class _Engine:
 
     def _capacity(self, resource: Resource) -> float:
         assert isinstance(resource, tuple)
-        if resource[0] == "cores":
-            return float(self.program.cluster.host.cores)
-        if resource[0] == "device":
-            return float(self.program.cluster.host.devices_per_host)
-        if resource[0] in ("host_link", "disk"):
-            return 1.0
-        return self.network.capacity(resource)
+        return self.program.capacity(resource, self.network)
 
     # -- failure ---------------------------------------------------------------------------------
 

@@ -106,6 +106,16 @@ class Program:
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
 
+    def capacity(self, resource: tuple[str, int], network: Network) -> float:
+        """Units per second of what flows share: cores, devices, or bytes of a link."""
+        if resource[0] == "cores":
+            return float(self.cluster.host.cores)
+        if resource[0] == "device":
+            return float(self.cluster.host.devices_per_host)
+        if resource[0] in ("host_link", "disk"):
+            return 1.0
+        return network.capacity(resource)
+
     def contention(self) -> str:
         """Why blocks may slow each other down or who goes first is not known; "" if neither."""
         blocks = [b for it in self.iterations for c in it.classes for b in c.blocks]
