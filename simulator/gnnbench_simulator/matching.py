@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gnnbench.costs.facts import Floats
-from gnnbench.plan import COLLECTIVES, Kind, RankSteps, Step
+from gnnbench.plan import COLLECTIVES, RankSteps
 from gnnbench_simulator.network import Network
 
 Ints = npt.NDArray[np.intp]
@@ -29,12 +29,14 @@ class Catalogue:
     """
 
     def __init__(self, ranks_steps: Sequence[RankSteps]) -> None:
-        self.steps = list({id(step): step for steps in ranks_steps for step in steps}.values())
+        programs = {id(steps): steps for steps in ranks_steps}
+        self.steps = list({id(s): s for steps in programs.values() for s in steps}.values())
         place = {id(step): i for i, step in enumerate(self.steps)}
-        self.rows = [
-            np.fromiter(map(place.__getitem__, map(id, steps)), np.intp, len(steps))
-            for steps in ranks_steps
-        ]
+        rows = {
+            key: np.fromiter(map(place.__getitem__, map(id, steps)), np.intp, len(steps))
+            for key, steps in programs.items()
+        }
+        self.rows = [rows[id(steps)] for steps in ranks_steps]
         self.groups: list[tuple[int, ...]] = []
         self.group_of = self._group_numbers()
 
@@ -182,12 +184,11 @@ class Collectives:
     def _facts(self) -> Ints:
         """One number for steps that take the same time in the same group."""
         known: dict[tuple[object, ...], int] = {}
-        facts = np.empty(len(self.catalogue.steps), np.intp)
+        facts = np.zeros(len(self.catalogue.steps), np.intp)
         for i, s in enumerate(self.catalogue.steps):
-            key: tuple[object, ...] = (i,)
-            if s.kind in COLLECTIVES and s.kind is not Kind.ALL_TO_ALL:
-                key = (s.kind, s.op, s.bytes, s.buffer_bytes, s.rows, s.width)
-            facts[i] = known.setdefault(key, len(known))
+            if s.kind in COLLECTIVES:
+                key = (s.kind, s.op, s.bytes, s.buffer_bytes, s.rows, s.width, s.send_bytes)
+                facts[i] = known.setdefault(key, len(known))
         return facts
 
 
