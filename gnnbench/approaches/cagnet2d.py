@@ -261,6 +261,7 @@ class SquareSteps(StackSteps):
         others, own, _ = self._stages((where, self.row, width, self.id_room), write)
         steps = others.copy()
         steps[3 * self.column] = own[3 * self.column]
+        self.chain.last = steps[0]  # the sparse block: a dense one follows it on the same lane
         others, own, _ = self._stages((where, "column", self.column, width), received)
         steps[1::3] = others
         steps[3 * self.row + 1] = own[self.row]
