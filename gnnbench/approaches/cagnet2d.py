@@ -15,7 +15,7 @@ per product: sparse, Q - 1 foreign blocks of A (nonzeros + rows + 1) and (Q-1) N
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
 from pathlib import Path
@@ -33,9 +33,10 @@ from gnnbench.approaches.cagnet import (
     even_bounds,
 )
 from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.layers import Chain, StackShape, StackSteps
+from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.stages import Shared, StageSteps
 from gnnbench.graph.profile import GraphProfile
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step
+from gnnbench.plan import Kind, Lane, Phase, Plan, RankSteps
 from gnnbench.spec import RunSpec
 
 ID_BYTES = 8
@@ -125,29 +126,12 @@ def received_ids(grid: SquareGrid, row: int, column: int) -> int:
     return max(entries) + grid.rows(row) + 1 if entries else 0
 
 
-@dataclass(slots=True)
-class Shared:
-    """What ranks' plans have in common: there are Q^3 stages, most of them of many ranks.
-
-    steps    by all that tells them apart
-    stages   of products, by row or column: their steps if no block is the rank's own, the same if
-             all are, and which of them depend on it, by stage
-    """
-
-    steps: dict[Hashable, Step] = field(default_factory=dict)
-    stages: dict[Hashable, Stages] = field(default_factory=dict)
-
-
-Stages = tuple[list[Step], list[Step], dict[int, list[int]]]
-
-
-class SquareSteps(StackSteps):
+class SquareSteps(StageSteps):
     """Write the steps of one rank; `gnnbench_runtime.approaches.cagnet2d` performs the same."""
 
     def __init__(self, shape: StackShape, grid: SquareGrid, rank: int, shared: Shared) -> None:
-        super().__init__(shape, [], None, Chain())
-        self.grid, self.shared = grid, shared
-        self.owned: bool | None = None  # whether blocks are taken for the rank's own; None: if so
+        super().__init__(shape, shared)
+        self.grid = grid
         self.row, self.column = grid.place(rank)
         q = grid.side
         self.row_group = tuple(range(self.row * q, (self.row + 1) * q))
@@ -162,57 +146,6 @@ class SquareSteps(StackSteps):
     def _width(self, layer: int) -> int:
         return self.blocks[layer][self.column]
 
-    def _compute(
-        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, **facts: object
-    ) -> None:
-        self._add(name, kind, op, phase, layer, Lane.COMPUTE, **facts)
-
-    def _add(
-        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, lane: Lane, **facts: object
-    ) -> None:
-        """Add a step; equal ones of many ranks are one object."""
-        last = self.chain.last
-        before = last.name if last is not None and last.lane is not lane else ""
-        key = (name, before, *facts.values())
-        step = self.shared.steps.get(key)
-        if step is None:
-            waits = (After(before),) if before else ()
-            step = self.shared.steps[key] = Step(
-                name=name, kind=kind, op=op, phase=phase, layer=layer, lane=lane, after=waits,
-                **facts,  # type: ignore[arg-type]
-            )  # fmt: skip
-        self.chain.steps.append(step)
-        self.chain.last = step
-
-    # -- what ranks share ------------------------------------------------------------------------
-
-    def _stages(self, key: tuple[Hashable, ...], write: Callable[[], None]) -> Stages:
-        """Steps that `write` adds, for ranks alike in `key` and in the step before."""
-        last = self.chain.last
-        key = (*key, last and (last.name, last.lane))
-        found = self.shared.stages.get(key)
-        if found is None:
-            others, own = self._written(write, owned=False), self._written(write, owned=True)
-            places: dict[int, list[int]] = {}
-            for place, step in enumerate(own):
-                if step is not others[place]:
-                    stage = int(step.name.rpartition("/")[2])
-                    places.setdefault(stage, []).append(place)
-            found = self.shared.stages[key] = others, own, places
-        return found
-
-    def _written(self, write: Callable[[], None], *, owned: bool) -> list[Step]:
-        chain, self.owned = self.chain, owned
-        self.chain = Chain(last=chain.last)
-        write()
-        steps, self.chain, self.owned = self.chain.steps, chain, None
-        return steps
-
-    def _extend(self, steps: list[Step]) -> None:
-        if steps:
-            self.chain.steps += steps
-            self.chain.last = steps[-1]
-
     def _along_row(self, key: tuple[Hashable, ...], write: Callable[[], None]) -> None:
         """Add stages that the ranks of a row share but for the one whose block is their own."""
         others, own, places = self._stages((self.row, *key), write)
@@ -220,9 +153,6 @@ class SquareSteps(StackSteps):
         for place in places.get(self.column, ()):
             steps[place] = own[place]
         self._extend(steps)
-
-    def _owns(self, mine: bool) -> bool:
-        return mine if self.owned is None else self.owned
 
     # -- products --------------------------------------------------------------------------------
 
@@ -424,9 +354,7 @@ class SquareSteps(StackSteps):
             self._elementwise(name, "relu_backward", phase, layer - 1, self.rows, fan_in, 3)
 
 
-def rank_steps(
-    shape: StackShape, grid: SquareGrid, rank: int, shared: Shared
-) -> RankSteps:
+def rank_steps(shape: StackShape, grid: SquareGrid, rank: int, shared: Shared) -> RankSteps:
     """One epoch of one rank; `shared` holds those of ranks before it."""
     steps = SquareSteps(shape, grid, rank, shared)
     steps.forward()

@@ -263,9 +263,7 @@ class _Clock:
         if track.rank in self.recorded:
             self.recorded[track.rank].append(Span(track.number, block, ready, end))
 
-    def _meet(
-        self, track: _Track, block: Block, ready: float, seconds: float, index: int
-    ) -> bool:
+    def _meet(self, track: _Track, block: Block, ready: float, seconds: float, index: int) -> bool:
         """Join a collective; whether it is complete."""
         assert block.groups is not None
         group = int(block.groups[track.columns[index]])
@@ -297,9 +295,7 @@ class _Clock:
         if route is None:
             route = work.routes[column] = self._route(track.rank, work, column, index)
         if isinstance(route, _Route):
-            self._at(
-                ready + route.latency_s, lambda: self._start(track, work.block, ready, route)
-            )
+            self._at(ready + route.latency_s, lambda: self._start(track, work.block, ready, route))
         elif route.taken < len(route.arrived):
             route.taken += 1
             end = max(ready, route.arrived[route.taken - 1])
@@ -357,4 +353,3 @@ class _Clock:
 
     def _alarm(self, time_s: float, who: Watched, version: int) -> None:
         self._at(time_s, lambda: self.sharing.wake(self.now, who, version))
-

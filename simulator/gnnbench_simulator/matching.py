@@ -117,9 +117,7 @@ def _sequences(numbers: Ints) -> tuple[Ints, Ints]:
 class Collectives:
     """Match collectives across ranks by (group, sequence in program order) and time them."""
 
-    def __init__(
-        self, catalogue: Catalogue, classes: Sequence[Members], network: Network
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, classes: Sequence[Members], network: Network) -> None:
         self.catalogue, self.network = catalogue, network
         most = np.zeros(len(catalogue.groups), np.intp)
         for members in classes:
@@ -190,5 +188,3 @@ class Collectives:
                 key = (s.kind, s.op, s.bytes, s.buffer_bytes, s.rows, s.width, s.send_bytes)
                 facts[i] = known.setdefault(key, len(known))
         return facts
-
-

@@ -3,7 +3,7 @@
 Most flows meet at a single resource: messages from many senders at their receiver's link, ranks at
 their host's cores. There all of them have the same rate, so each ends when the bytes served to one
 flow since it came reach its size: a heap of such marks, and nothing to re-rate flow by flow.
-Elsewhere rates are the max-min fair ones of `links.max_min_rates`.
+Elsewhere rates are the max-min fair ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from gnnbench_simulator.links import max_min_rates
+from gnnbench_simulator.fairness import max_min_rates
 
 
 @dataclass(slots=True, eq=False)

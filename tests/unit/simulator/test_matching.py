@@ -42,9 +42,7 @@ def test_like_groups_are_timed_once_and_groups_over_other_hosts_apart(
     assert timed == [(0, 1), (0, 2)]
 
 
-def test_collectives_of_other_sizes_are_timed_apart(
-    kit: Any, timed: list[tuple[int, ...]]
-) -> None:
+def test_collectives_of_other_sizes_are_timed_apart(kit: Any, timed: list[tuple[int, ...]]) -> None:
     def exchange(name: str, sent: tuple[int, ...]) -> Step:
         return kit.meet(name, (0, 1), sum(sent), kind=Kind.ALL_TO_ALL, send_bytes=sent)  # type: ignore[no-any-return]
 
