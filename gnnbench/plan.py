@@ -20,7 +20,7 @@ Execution semantics, which engine and replay obey:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -205,12 +205,25 @@ class Plan:
     def sent_bytes(self, epoch: int = 0) -> dict[tuple[str, str], int]:
         """Bytes sent by all ranks in one epoch, by (kind, phase) of communication."""
         totals: dict[tuple[str, str], int] = defaultdict(int)
-        for iteration in self.epoch(epoch):
-            for steps in iteration:
+        for index, times in self.iteration_counts(epoch).items():
+            # An iteration that an epoch repeats a thousand times is counted once.
+            for steps in self.iterations[index]:
                 for step in steps:
                     if step.kind in COMMUNICATION:
-                        totals[step.kind.value, step.phase.value] += step.bytes
+                        totals[step.kind.value, step.phase.value] += times * step.bytes
         return dict(totals)
+
+    def num_steps(self, epoch: int = 0) -> int:
+        """Steps of all ranks in one epoch."""
+        return sum(
+            times * sum(len(steps) for steps in self.iterations[index])
+            for index, times in self.iteration_counts(epoch).items()
+        )
+
+    def iteration_counts(self, epoch: int) -> dict[int, int]:
+        """How often an epoch has each distinct iteration, in order of first use."""
+        start = epoch * self.iterations_per_epoch
+        return dict(Counter(self.schedule[start : start + self.iterations_per_epoch]))
 
     def memory_peak_bytes(self, rank: int, *, epochs: int | None = None) -> int:
         """Highest sum of living named buffers of a rank, in program order."""

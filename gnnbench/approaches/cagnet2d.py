@@ -14,7 +14,7 @@ per product: sparse, Q - 1 foreign blocks of A (nonzeros + rows + 1) and (Q-1) N
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
@@ -33,9 +33,10 @@ from gnnbench.approaches.cagnet import (
     even_bounds,
 )
 from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.layers import Chain, StackShape, StackSteps
+from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.stages import Shared, StageSteps
 from gnnbench.graph.profile import GraphProfile
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step
+from gnnbench.plan import Kind, Lane, Phase, Plan, RankSteps
 from gnnbench.spec import RunSpec
 
 ID_BYTES = 8
@@ -125,14 +126,12 @@ def received_ids(grid: SquareGrid, row: int, column: int) -> int:
     return max(entries) + grid.rows(row) + 1 if entries else 0
 
 
-class SquareSteps(StackSteps):
+class SquareSteps(StageSteps):
     """Write the steps of one rank; `gnnbench_runtime.approaches.cagnet2d` performs the same."""
 
-    def __init__(
-        self, shape: StackShape, grid: SquareGrid, rank: int, known: dict[Hashable, Step]
-    ) -> None:
-        super().__init__(shape, [], None, Chain())
-        self.grid, self.known = grid, known
+    def __init__(self, shape: StackShape, grid: SquareGrid, rank: int, shared: Shared) -> None:
+        super().__init__(shape, shared)
+        self.grid = grid
         self.row, self.column = grid.place(rank)
         q = grid.side
         self.row_group = tuple(range(self.row * q, (self.row + 1) * q))
@@ -147,27 +146,13 @@ class SquareSteps(StackSteps):
     def _width(self, layer: int) -> int:
         return self.blocks[layer][self.column]
 
-    def _compute(
-        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, **facts: object
-    ) -> None:
-        self._add(name, kind, op, phase, layer, Lane.COMPUTE, **facts)
-
-    def _add(
-        self, name: str, kind: Kind, op: str, phase: Phase, layer: int, lane: Lane, **facts: object
-    ) -> None:
-        """Add a step; equal ones of many ranks are one object, for there are Q^3 stages."""
-        last = self.chain.last
-        before = last.name if last is not None and last.lane is not lane else ""
-        key = (name, before, *facts.values())
-        step = self.known.get(key)
-        if step is None:
-            waits = (After(before),) if before else ()
-            step = self.known[key] = Step(
-                name=name, kind=kind, op=op, phase=phase, layer=layer, lane=lane, after=waits,
-                **facts,  # type: ignore[arg-type]
-            )  # fmt: skip
-        self.chain.steps.append(step)
-        self.chain.last = step
+    def _along_row(self, key: tuple[Hashable, ...], write: Callable[[], None]) -> None:
+        """Add stages that the ranks of a row share but for the one whose block is their own."""
+        others, own, places = self._stages((self.row, *key), write)
+        steps = others.copy()
+        for place in places.get(self.column, ()):
+            steps[place] = own[place]
+        self._extend(steps)
 
     # -- products --------------------------------------------------------------------------------
 
@@ -180,7 +165,8 @@ class SquareSteps(StackSteps):
         size = elements * element_bytes
         self._add(
             name, Kind.BROADCAST, "broadcast", phase, layer, Lane.COMM, rows=elements,
-            bytes=size * (len(group) - 1) if mine else 0, buffer_bytes=size, group=group,
+            bytes=size * (len(group) - 1) if self._owns(mine) else 0, buffer_bytes=size,
+            group=group,
             allocates=room,
         )  # fmt: skip
 
@@ -188,6 +174,38 @@ class SquareSteps(StackSteps):
         self, where: str, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...]
     ) -> None:
         """One SUMMA product of this row of (transposed) adjacency blocks."""
+        q = self.grid.side
+
+        def received() -> None:
+            for t in range(q):
+                self._dense_block(where, phase, layer, width, t)
+
+        def write() -> None:
+            self._sparse_stages(where, phase, layer, width, out)
+
+        rows = [self.grid.rows(t) for t in range(q)]
+        if q == 1 or not width or not all(rows):
+            write()
+            return
+        # Stage t: a sparse block along the row, a dense one along the column, their product.
+        others, own, _ = self._stages((where, self.row, width, self.id_room), write)
+        steps = others.copy()
+        steps[3 * self.column] = own[3 * self.column]
+        self.chain.last = steps[0]  # the sparse block: a dense one follows it on the same lane
+        others, own, _ = self._stages((where, "column", self.column, width), received)
+        steps[1::3] = others
+        steps[3 * self.row + 1] = own[self.row]
+        self._extend(steps)
+
+    def _dense_block(self, where: str, phase: Phase, layer: int, width: int, t: int) -> None:
+        self._broadcast(
+            f"{where}/broadcast/{t}", phase, layer, self.grid.rows(t) * width,
+            self.shape.element_bytes, t == self.row, self.column_group, self.row_room,
+        )  # fmt: skip
+
+    def _sparse_stages(
+        self, where: str, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...]
+    ) -> None:
         grid, n, s = self.grid, self.rows, self.shape.element_bytes
         for t in range(grid.side):
             nonzeros = grid.entries(self.row, t, transpose=phase is Phase.BACKWARD)
@@ -196,10 +214,7 @@ class SquareSteps(StackSteps):
                 f"{where}/adjacency/{t}", phase, layer, n + 1 + nonzeros, ID_BYTES,
                 t == self.column, self.row_group, self.id_room,
             )  # fmt: skip
-            self._broadcast(
-                f"{where}/broadcast/{t}", phase, layer, held * width, s, t == self.row,
-                self.column_group, self.row_room,
-            )  # fmt: skip
+            self._dense_block(where, phase, layer, width, t)
             moved = (min(held, nonzeros) + (2 if t else 1) * n) * width * s
             self._compute(
                 f"{where}/spmm/{t}", Kind.SPMM, "spmm", phase, layer, rows=n, source_rows=held,
@@ -218,12 +233,16 @@ class SquareSteps(StackSteps):
     ) -> None:
         """Y_ij (+)= sum over t of X_it W_tj; `op` is that of the first stage."""
         phase = Phase.FORWARD
-        for t, inner in enumerate(self.blocks[layer - 1]):
-            self._row_stage(where, phase, layer, t, inner)
-            self._gemm(
-                f"{where}/{t}", "gemm_nn_add" if t else op, phase, layer, self.rows, inner,
-                self._width(layer), allocates=() if t else out,
-            )  # fmt: skip
+
+        def write() -> None:
+            for t, inner in enumerate(self.blocks[layer - 1]):
+                self._row_stage(where, phase, layer, t, inner)
+                self._gemm(
+                    f"{where}/{t}", "gemm_nn_add" if t else op, phase, layer, self.rows, inner,
+                    self._width(layer), allocates=() if t else out,
+                )  # fmt: skip
+
+        self._along_row((where, self._width(layer), out), write)
 
     def _dense_backward(
         self, weight: str, inputs: str, layer: int, op: str = "gemm_nt",
@@ -231,14 +250,18 @@ class SquareSteps(StackSteps):
     ) -> None:  # fmt: skip
         """dW[j, t] = X_ij^T G_it and, with `inputs`, dX_ij (+)= sum over t of G_it W[j, t]^T."""
         phase, n, own = Phase.BACKWARD, self.rows, self._width(layer - 1)
-        for t, width in enumerate(self.blocks[layer]):
-            self._row_stage(weight, phase, layer, t, width)
-            self._gemm(f"{weight}/{t}", "gemm_tn", phase, layer, own, n, width)
-            if inputs:
-                self._gemm(
-                    f"{inputs}/{t}", "gemm_nt_add" if t else op, phase, layer, n, width, own,
-                    allocates=() if t else out,
-                )  # fmt: skip
+
+        def write() -> None:
+            for t, width in enumerate(self.blocks[layer]):
+                self._row_stage(weight, phase, layer, t, width)
+                self._gemm(f"{weight}/{t}", "gemm_tn", phase, layer, own, n, width)
+                if inputs:
+                    self._gemm(
+                        f"{inputs}/{t}", "gemm_nt_add" if t else op, phase, layer, n, width, own,
+                        allocates=() if t else out,
+                    )  # fmt: skip
+
+        self._along_row((weight, own, out), write)
 
     # -- passes ----------------------------------------------------------------------------------
 
@@ -278,12 +301,16 @@ class SquareSteps(StackSteps):
         """Gather the logits along the row; every rank of it computes the loss of its rows."""
         shape, n, s, phase = self.shape, self.rows, self.shape.element_bytes, Phase.FORWARD
         last, classes = shape.num_layers, shape.dims[-1]
-        for t, width in enumerate(self.blocks[-1]):
-            self._row_stage("forward/logits", phase, last, t, width)
-            self._elementwise(
-                f"forward/logits/{t}", "copy", phase, last, n, width, 2,
-                allocates=() if t else self._room("logits", classes),
-            )  # fmt: skip
+
+        def write() -> None:
+            for t, width in enumerate(self.blocks[-1]):
+                self._row_stage("forward/logits", phase, last, t, width)
+                self._elementwise(
+                    f"forward/logits/{t}", "copy", phase, last, n, width, 2,
+                    allocates=() if t else self._room("logits", classes),
+                )  # fmt: skip
+
+        self._along_row(("forward/logits",), write)
         self._compute(
             "forward/loss", Kind.ELEMENTWISE, "softmax_cross_entropy", phase, last,
             rows=n * classes, nonzeros=train_rows * classes, width=classes,
@@ -327,11 +354,9 @@ class SquareSteps(StackSteps):
             self._elementwise(name, "relu_backward", phase, layer - 1, self.rows, fan_in, 3)
 
 
-def rank_steps(
-    shape: StackShape, grid: SquareGrid, rank: int, known: dict[Hashable, Step]
-) -> RankSteps:
-    """One epoch of one rank; `known` are the steps of ranks before it."""
-    steps = SquareSteps(shape, grid, rank, known)
+def rank_steps(shape: StackShape, grid: SquareGrid, rank: int, shared: Shared) -> RankSteps:
+    """One epoch of one rank; `shared` holds those of ranks before it."""
+    steps = SquareSteps(shape, grid, rank, shared)
     steps.forward()
     steps.loss(grid.train_rows[steps.row])
     steps.backward()
@@ -387,11 +412,11 @@ class Cagnet2d(Approach):
     def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         grid: SquareGrid = structure
         shape = stack_shape(graph, run, self.knobs(run).order)
-        ranks, known = range(grid.world_size), dict[Hashable, Step]()
+        ranks, shared = range(grid.world_size), Shared()
         return Plan(
             approach=run.approach,
             world_size=grid.world_size,
-            iterations=(tuple(rank_steps(shape, grid, rank, known) for rank in ranks),),
+            iterations=(tuple(rank_steps(shape, grid, rank, shared) for rank in ranks),),
             schedule=(0,) * run.training.epochs,
             iterations_per_epoch=1,
             resident=tuple(resident(shape, grid, rank) for rank in ranks),

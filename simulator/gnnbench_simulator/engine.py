@@ -220,11 +220,9 @@ class _Engine:
         seconds = float(block.total[column])
         if block.pool not in self.contended:
             return self.env.timeout(seconds)
-        # Measured with all ranks of a host in it, so that together they had all of its cores.
-        program = self.program
-        share = min(1.0, program.cluster.host.cores / program.ranks_per_host)
+        share, host_of = self.program.core_share(), self.program.host_of
         flows = [
-            self.fluid.start([("cores", program.host_of(rank))], seconds * share, cap=share)
+            self.fluid.start([("cores", host_of(rank))], seconds * share, cap=share)
             for rank in group
         ]
         return self.env.all_of(flows)
@@ -253,13 +251,7 @@ class _Engine:
 
     def _capacity(self, resource: Resource) -> float:
         assert isinstance(resource, tuple)
-        if resource[0] == "cores":
-            return float(self.program.cluster.host.cores)
-        if resource[0] == "device":
-            return float(self.program.cluster.host.devices_per_host)
-        if resource[0] in ("host_link", "disk"):
-            return 1.0
-        return self.network.capacity(resource)
+        return self.program.capacity(resource, self.network)
 
     # -- failure ---------------------------------------------------------------------------------
 

@@ -1,17 +1,18 @@
 """Shared links and cores as fluids: max-min fair rates, re-rated when a flow starts or ends.
 
-Progressive filling (simulation 4.8): raise all flows alike; where a resource is full, its flows
-freeze at that rate. A flow may have a cap of its own (a rank's threads on a host's cores, one TCP
-stream on a NIC). Only flows connected by shared resources are re-rated.
+Only flows connected by shared resources are re-rated. A flow may have a cap of its own (a rank's
+threads on a host's cores, one TCP stream on a NIC).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
 import simpy
+
+from gnnbench_simulator.fairness import max_min_rates
 
 Resource = Hashable
 
@@ -27,35 +28,6 @@ class Flow:
     rate: float = 0.0
     since_s: float = 0.0
     version: int = field(default=0)
-
-
-def max_min_rates(
-    flows: Sequence[tuple[tuple[Resource, ...], float]], capacity: Mapping[Resource, float]
-) -> list[float]:
-    """Max-min fair rates of flows given as (path, cap), on resources of a capacity each."""
-    rates = [0.0] * len(flows)
-    left = {r: capacity[r] for path, _ in flows for r in path}
-    users: dict[Resource, int] = {}
-    for path, _ in flows:
-        for r in path:
-            users[r] = users.get(r, 0) + 1
-    active = set(range(len(flows)))
-    while active:
-        fair = {r: left[r] / users[r] for r in users if users[r]}
-        share = min(fair.values(), default=inf)
-        capped = [i for i in active if flows[i][1] <= share]
-        if capped:
-            frozen = {i: flows[i][1] for i in capped}
-        else:
-            full = {r for r, value in fair.items() if value <= share}
-            frozen = {i: share for i in active if any(r in full for r in flows[i][0])}
-        for i, rate in frozen.items():
-            rates[i] = rate
-            active.discard(i)
-            for r in flows[i][0]:
-                left[r] = max(left[r] - rate, 0.0)
-                users[r] -= 1
-    return rates
 
 
 class Fluid:

@@ -50,8 +50,7 @@ def _rank(plan: Plan, cluster: Cluster, rank: int, epochs: int) -> dict[str, Any
 
 
 def _epochs(plan: Plan) -> int:
-    per_epoch = sum(len(steps) for iteration in plan.epoch(0) for steps in iteration)
-    return max(1, min(plan.num_epochs, _STEPS_MAX // max(per_epoch, 1)))
+    return max(1, min(plan.num_epochs, _STEPS_MAX // max(plan.num_steps(), 1)))
 
 
 def _fingerprint(plan: Plan, rank: int) -> tuple[object, ...]:

@@ -246,7 +246,10 @@ def _pair_bytes(steps: Sequence[Step]) -> npt.NDArray[np.float64]:
     """Matrix of bytes from sender to receiver; without `send_bytes`, `bytes` spread evenly."""
     ranks = len(steps)
     if all(len(step.send_bytes) == ranks for step in steps):
-        matrix = np.array([step.send_bytes for step in steps], dtype=np.float64)
+        # Ranks that send alike share the tuple: each is converted once.
+        rows = {id(step.send_bytes): step.send_bytes for step in steps}
+        table = {key: np.array(sent, dtype=np.float64) for key, sent in rows.items()}
+        matrix = np.array([table[id(step.send_bytes)] for step in steps])
         np.fill_diagonal(matrix, 0.0)
         return matrix
     sent = np.array([step.bytes for step in steps], dtype=np.float64)

@@ -67,7 +67,8 @@ def _rows(program: Program, span: Span, rank: int) -> Iterable[Row]:
 
 def _column(program: Program, index: int, rank: int) -> int:
     """Place of a rank in the arrays of its class."""
-    return next(c.columns[rank] for c in program.iterations[index].classes if rank in c.columns)
+    iteration = program.iterations[index]
+    return iteration.classes[iteration.class_of[rank]].columns[rank]
 
 
 def _row(step: Step, epoch: int, iteration: int, start: float, seconds: float) -> Row:

@@ -16,6 +16,7 @@ from gnnbench.ledger import Row
 from gnnbench.plan import COLLECTIVES, Plan
 from gnnbench.results import PredictionRecord
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.memory import predict_memory
 from gnnbench_simulator.outcome import SimResult, ledger
 from gnnbench_simulator.program import Program, compile_plan
@@ -33,7 +34,7 @@ class Prediction:
     epoch_s, low_s, high_s   seconds per epoch: median of the epochs after the first, 90 % interval
     epochs_s                 seconds of each simulated epoch
     grade                    of the weakest constants that matter
-    method, reason           "replay" or "engine", and why the engine
+    method, reason           "replay", "events" or "engine", and why not the replay
     bytes                    per simulated epoch, bytes sent by all ranks by "kind/phase"
     memory                   per rank, see `memory.predict_memory`
     phases                   seconds per epoch by phase on the slowest rank, waiting included
@@ -167,17 +168,19 @@ def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[
             return replay(program, epochs=count, record=recorded)
         except Unsupported:
             pass  # no order found; the engine also says if ranks truly wait in a circle
-    from gnnbench_simulator.engine import simulate
-
     count = _affordable(program, _ENGINE_STEPS) if epochs is None else epochs
-    return simulate(program, epochs=count, record=recorded)
+    try:
+        return simulate_events(program, epochs=count, record=recorded)
+    except Unsupported:
+        from gnnbench_simulator.engine import simulate
+
+        return simulate(program, epochs=count, record=recorded)
 
 
 def _affordable(program: Program, budget: int) -> int:
     """Epochs whose steps of all ranks stay within a budget; at least two if the plan has them."""
     plan = program.plan
-    per_epoch = sum(len(steps) for iteration in plan.epoch(0) for steps in iteration)
-    return min(plan.num_epochs, max(2, budget // max(per_epoch, 1)))
+    return min(plan.num_epochs, max(2, budget // max(plan.num_steps(), 1)))
 
 
 def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:

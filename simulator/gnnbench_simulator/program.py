@@ -8,21 +8,19 @@ in between are one block: removing events, not a faster engine, is what makes si
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
-import numpy.typing as npt
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
 from gnnbench.plan import COLLECTIVES, Kind, Lane, Plan, RankSteps, Step
 from gnnbench_simulator.compute import CostClass, Durations
+from gnnbench_simulator.matching import Catalogue, Collectives, Ints, Members
 from gnnbench_simulator.network import Network
 
-Ints = npt.NDArray[np.intp]
 _LINKS = frozenset({Kind.COPY, Kind.READ, Kind.WRITE})
 
 
@@ -108,6 +106,23 @@ class Program:
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
 
+    def capacity(self, resource: tuple[str, int], network: Network) -> float:
+        """Units per second of what flows share: cores, devices, or bytes of a link."""
+        if resource[0] == "cores":
+            return float(self.cluster.host.cores)
+        if resource[0] == "device":
+            return float(self.cluster.host.devices_per_host)
+        if resource[0] in ("host_link", "disk"):
+            return 1.0
+        return network.capacity(resource)
+
+    def core_share(self) -> float:
+        """Cores that a rank's transfer keeps busy: its share of what all ranks of a host have.
+
+        Collectives were measured with all ranks of a host in them: together they had all cores.
+        """
+        return min(1.0, self.cluster.host.cores / self.ranks_per_host)
+
     def contention(self) -> str:
         """Why blocks may slow each other down or who goes first is not known; "" if neither."""
         blocks = [b for it in self.iterations for c in it.classes for b in c.blocks]
@@ -163,13 +178,18 @@ def compile_plan(
     per_host = min(per_host, plan.world_size)
     durations = Durations(cluster, co_located=per_host, element_bytes=element_bytes)
     network = Network(cluster, per_host)
-    published = _published(plan)
-    shared = _shared_links(cluster, per_host)
+    matched = []
+    for ranks_steps in plan.iterations:
+        catalogue = Catalogue(ranks_steps)
+        matched.append((ranks_steps, catalogue, catalogue.classes()))
+    # Steps of a class have the same names, lanes and waits: its first rank tells them.
+    programs = [ranks[members.ranks[0]] for ranks, _, classes in matched for members in classes]
+    rules = _Rules(cluster, _published(programs), _shared_links(cluster, per_host), fuse)
     iterations = [
-        _compile(ranks_steps, durations, network, published, shared, fuse, cluster)
-        for ranks_steps in plan.iterations
+        _compile(ranks_steps, catalogue, classes, durations, network, rules)
+        for ranks_steps, catalogue, classes in matched
     ]
-    lags = [a.lag for it in plan.iterations for steps in it for s in steps for a in s.after]
+    lags = [after.lag for steps in programs for step in steps for after in step.after]
     return Program(
         plan=plan,
         cluster=cluster,
@@ -180,18 +200,31 @@ def compile_plan(
     )
 
 
-def _published(plan: Plan) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What decides how steps become blocks, the same for a whole plan.
+
+    published   names of steps that a step on another lane waits for
+    shared      kinds whose transfers share links with other ranks
+    """
+
+    cluster: Cluster
+    published: set[str]
+    shared: frozenset[Kind]
+    fuse: bool
+
+
+def _published(programs: Sequence[RankSteps]) -> set[str]:
     """Names of steps that some step on another lane waits for."""
     names: set[str] = set()
-    for iteration in plan.iterations:
-        for steps in iteration:
-            waits = [(after, step.lane) for step in steps for after in step.after]
-            if not waits:
-                continue
-            lanes = {step.name: step.lane for step in steps}
-            for after, lane in waits:
-                if after.lag or lanes.get(after.step) is not lane:
-                    names.add(after.step)
+    for steps in programs:
+        waits = [(after, step.lane) for step in steps for after in step.after]
+        if not waits:
+            continue
+        lanes = {step.name: step.lane for step in steps}
+        for after, lane in waits:
+            if after.lag or lanes.get(after.step) is not lane:
+                names.add(after.step)
     return names
 
 
@@ -205,163 +238,99 @@ def _shared_links(cluster: Cluster, per_host: int) -> frozenset[Kind]:
     return frozenset(kinds)
 
 
-def _signature(steps: RankSteps) -> tuple[object, ...]:
-    """What ranks of a class have in common, the places of collectives within their groups too."""
-    order: dict[int, int] = {}
-    counts: dict[int, int] = defaultdict(int)
-    parts = []
-    for s in steps:
-        place: tuple[int, ...] = ()
-        if s.kind in COLLECTIVES:
-            group = order.setdefault(hash(s.group), len(order))
-            counts[group] += 1
-            place = (group, counts[group])
-        parts.append((s.name, s.kind, s.lane, s.op, s.after, s.release_s, s.puts, s.takes, place))
-    return tuple(parts)
-
-
 def _compile(
     ranks_steps: Sequence[RankSteps],
+    catalogue: Catalogue,
+    members: Sequence[Members],
     durations: Durations,
     network: Network,
-    published: set[str],
-    shared: frozenset[Kind],
-    fuse: bool,
-    cluster: Cluster,
+    rules: _Rules,
 ) -> Iteration:
-    members: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for rank, steps in enumerate(ranks_steps):
-        members[_signature(steps)].append(rank)
-    collectives = _Collectives(ranks_steps, network)
+    collectives = Collectives(catalogue, members, network)
+    seconds, labels = durations.seconds(catalogue.steps)
     classes = []
-    for ranks in members.values():
-        programs = [ranks_steps[rank] for rank in ranks]
-        flat = [step for steps in programs for step in steps]
-        seconds, labels = durations.seconds(flat)
-        count = len(programs[0])
-        table = seconds.reshape(len(ranks), count).T.copy()
-        labels = labels[:count]
-        for place, step in enumerate(programs[0]):
-            if step.kind in COLLECTIVES:
-                labels[place] = step.kind.value
-                table[place] = [collectives.seconds(rank, place) for rank in ranks]
-            elif not labels[place]:
-                labels[place] = step.kind.value
-        blocks = list(
-            _blocks(
-                programs[0],
-                ranks,
-                table,
-                published,
-                shared,
-                collectives,
-                fuse,
-                cluster,
-                durations.gap_s,
+    for class_ in members:
+        template = ranks_steps[class_.ranks[0]]
+        table = seconds[class_.steps].T.copy()
+        table[class_.places] = collectives.seconds(class_).T
+        meetings = dict(
+            zip(
+                class_.places.tolist(),
+                zip(collectives.groups(class_).T, class_.sequence.tolist(), strict=True),
+                strict=True,
             )
         )
+        own = [labels[i] for i in class_.steps[0].tolist()]
         classes.append(
             RankClass(
-                ranks=np.array(ranks),
-                columns={rank: column for column, rank in enumerate(ranks)},
-                blocks=blocks,
-                labels=labels,
+                ranks=np.array(class_.ranks),
+                columns={rank: column for column, rank in enumerate(class_.ranks)},
+                blocks=_blocks(template, table, meetings, rules, durations.gap_s),
+                labels=[
+                    label or step.kind.value for label, step in zip(own, template, strict=True)
+                ],
             )
         )
     return Iteration(
         classes=classes,
-        groups=collectives.groups,
+        groups=catalogue.groups,
         class_of={rank: c for c, cls in enumerate(classes) for rank in cls.columns},
         names=[frozenset(b.publishes for b in cls.blocks) for cls in classes],
     )
 
 
-class _Collectives:
-    """Match collectives across ranks by (group, sequence in program order) and time them."""
-
-    def __init__(self, ranks_steps: Sequence[RankSteps], network: Network) -> None:
-        self.groups: list[tuple[int, ...]] = []
-        self._number: dict[tuple[int, ...], int] = {}
-        self.place: dict[tuple[int, int], tuple[int, int]] = {}
-        found: dict[tuple[int, int], dict[int, Step]] = defaultdict(dict)
-        by_identity: dict[int, int] = {}
-        for rank, steps in enumerate(ranks_steps):
-            counts: dict[int, int] = defaultdict(int)
-            for i, step in enumerate(steps):
-                if step.kind not in COLLECTIVES:
-                    continue
-                number = by_identity.get(id(step.group))
-                if number is None:
-                    number = by_identity[id(step.group)] = self._group(step.group)
-                key = (number, counts[number])
-                counts[number] += 1
-                self.place[rank, i] = key
-                found[key][rank] = step
-        self._seconds: dict[tuple[int, int], float] = {}
-        for (number, sequence), by_rank in found.items():
-            group = self.groups[number]
-            members = [by_rank[rank] for rank in group if rank in by_rank]
-            self._seconds[number, sequence] = network.collective(members, group)[0]
-
-    def _group(self, group: tuple[int, ...]) -> int:
-        if group not in self._number:
-            self._number[group] = len(self.groups)
-            self.groups.append(group)
-        return self._number[group]
-
-    def seconds(self, rank: int, place: int) -> float:
-        return self._seconds[self.place[rank, place]]
-
-
 def _blocks(
     template: RankSteps,
-    ranks: Sequence[int],
     table: Floats,
-    published: set[str],
-    shared: frozenset[Kind],
-    collectives: _Collectives,
-    fuse: bool,
-    cluster: Cluster,
+    meetings: dict[int, tuple[Ints, int]],
+    rules: _Rules,
     gap_s: float,
-) -> Iterable[Block]:
+) -> list[Block]:
+    """Cut a class's program into blocks.
+
+    Args:
+        template: the steps of one of its ranks.
+        table: seconds, (steps, ranks).
+        meetings: of each collective, by its place: each rank's group, and the sequence number.
+        rules: what may be fused, and what must be seen by others.
+        gap_s: seconds between a step and the next.
+    """
     lanes = {step.name: step.lane for step in template}
-    open_block: dict[Lane, Block] = {}
+    open_block: dict[Lane, int] = {}
     blocks: list[Block] = []
+    places: list[list[int]] = []
     for place, step in enumerate(template):
         # A wait on the own lane within an iteration is program order already.
         waits = tuple(
             (a.step, a.lag) for a in step.after if a.lag or lanes.get(a.step) is not step.lane
         )
-        mode = _mode(step, shared)
-        pool = _pool(step, mode, cluster)
-        before = open_block.get(step.lane)
+        mode = _mode(step, rules.shared)
+        pool = _pool(step, mode, rules.cluster)
+        number = open_block.get(step.lane, -1)
         joins = (
-            fuse
-            and before is not None
+            rules.fuse
+            and number >= 0
             and mode is Mode.LOCAL
-            and before.mode is Mode.LOCAL
-            and before.pool == pool
-            and not (before.publishes or before.puts)
+            and blocks[number].mode is Mode.LOCAL
+            and blocks[number].pool == pool
+            and not (blocks[number].publishes or blocks[number].puts)
             and not (waits or step.takes or step.release_s)
         )
-        if joins and before is not None:
-            before.steps += (place,)
-            before.seconds = np.vstack([before.seconds, table[place]])
-            block = before
-        else:
-            block = Block(mode, step.lane, (place,), table[place][None, :], waits)
-            block.release_s, block.takes, block.pool = step.release_s, step.takes, pool
-            blocks.append(block)
-            open_block[step.lane] = block
-        block.puts = step.puts
-        if step.name in published:
-            block.publishes = step.name
+        if not joins:
+            number = open_block[step.lane] = len(blocks)
+            blocks.append(Block(mode, step.lane, (), table, waits))
+            blocks[-1].release_s, blocks[-1].takes = step.release_s, step.takes
+            blocks[-1].pool = pool
+            places.append([])
+        places[number].append(place)
+        blocks[number].puts = step.puts
+        if step.name in rules.published:
+            blocks[number].publishes = step.name
         if mode is Mode.COLLECTIVE:
-            keys = [collectives.place[rank, place] for rank in ranks]
-            block.groups = np.array([number for number, _ in keys])
-            block.sequence = keys[0][1]
-    for block in blocks:
-        block.gap_s = gap_s * len(block.steps)
+            blocks[number].groups, blocks[number].sequence = meetings[place]
+    for block, steps in zip(blocks, places, strict=True):
+        block.steps, block.seconds = tuple(steps), table[steps]
+        block.gap_s = gap_s * len(steps)
         block.total = block.seconds.sum(axis=0) + block.gap_s
     return blocks
 

@@ -55,8 +55,10 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
         return Interval(low=1.0, high=1.0)
     epochs = 1 if program.plan.num_epochs < 2 or world * draws > 100_000 else 2
     try:
-        base = replay(program, epochs=epochs, ignore_contention=True).epoch_s[-1]
-        drawn = replay(program, epochs=epochs, ignore_contention=True, factors=factors).epoch_s[-1]
+        # The first draw is the prediction itself.
+        first = {name: np.concatenate([[1.0], drawn]) for name, drawn in factors.items()}
+        times = replay(program, epochs=epochs, ignore_contention=True, factors=first).epoch_s[-1]
+        base, drawn = float(times[0]), times[1:]
     except Unsupported:
         base, drawn = _sums(program, factors)
     if base <= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnbench import registry
-from gnnbench.approaches import cagnet
+from gnnbench.approaches import cagnet, cagnet2d
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.cagnet import block_nonzeros, even_bounds
 from gnnbench.approaches.fullgraph import stack_shape
 from gnnbench.graph.graph import Graph, from_edges
 from gnnbench.graph.profile import GraphProfile, load_profile
-from gnnbench.plan import Kind, Plan
+from gnnbench.plan import Kind, Phase, Plan
 from gnnbench.spec import RunSpec
 
 MakeRun = Callable[..., RunSpec]
@@ -182,3 +183,41 @@ def test_a_profile_gives_the_closed_form_at_any_number_of_ranks(
         assert sent == (q - 1) * (s * n * (widths + dense) + 8 * pattern)
     else:
         assert sent == s * n * widths * (ranks // knobs.get("replication", 1) - 1)
+
+
+class EachForItself(cagnet2d.SquareSteps):
+    """Every rank writes every stage, and shares none."""
+
+    def _sparse(self, where: str, phase: Phase, layer: int, width: int, out: Any) -> None:
+        self._sparse_stages(where, phase, layer, width, out)
+
+    def _along_row(self, key: Any, write: Callable[[], None]) -> None:
+        write()
+
+
+@pytest.mark.parametrize("ranks", [1, 4, 9, 25])
+@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize("order", ["aggregate_first", "transform_first"])
+@pytest.mark.parametrize("nodes", [3, 40])
+def test_stages_that_ranks_share_are_those_they_would_write_alone(
+    make_run: MakeRun, ranks: int, kind: str, order: str, nodes: int
+) -> None:
+    """Blocks without rows or columns included: 3 vertices and 2 classes on up to 5 x 5 ranks."""
+    rng = np.random.default_rng(ranks)
+    graph = from_edges(
+        "g", rng.integers(0, nodes, 90), rng.integers(0, nodes, 90), nodes,
+        features=np.ones((nodes, 6), np.float32), labels=np.arange(nodes) % 2, num_classes=2,
+        undirected=False,
+    )  # fmt: skip
+    graph = dataclasses.replace(graph, train_mask=np.arange(nodes) % 3 == 0)
+    run = make_run("cagnet-2d", ranks, kind=kind, order=order)
+    plan = plan_of(graph, run)
+    grid = registry.approach("cagnet-2d").structure(graph, run)
+    shape = stack_shape(graph, run, order)
+    for rank in range(ranks):
+        alone = EachForItself(shape, grid, rank, cagnet2d.Shared())
+        alone.forward()
+        alone.loss(grid.train_rows[alone.row])
+        alone.backward()
+        alone.update(tuple(range(ranks)))
+        assert alone.chain.done() == plan.iterations[0][rank]

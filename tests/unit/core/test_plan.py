@@ -145,6 +145,17 @@ def test_sent_bytes_sum_ranks_and_iterations_by_kind_and_phase() -> None:
     assert plan.sent_bytes() == {("all_to_all", "forward"): 10, ("all_reduce", "sync"): 9}
 
 
+def test_a_repeated_iteration_counts_as_often_as_the_epoch_has_it() -> None:
+    first, second = ((collective("c", bytes=3), work("a")),), ((collective("c", bytes=1),),)
+    plan = plan_of(first, second, schedule=(1, 0, 0, 1, 1, 1), iterations_per_epoch=3)
+    assert [plan.iteration_counts(epoch) for epoch in (0, 1)] == [{1: 1, 0: 2}, {1: 3}]
+    assert [plan.num_steps(epoch) for epoch in (0, 1)] == [5, 3]
+    assert [plan.sent_bytes(epoch) for epoch in (0, 1)] == [
+        {("all_reduce", "sync"): 7},
+        {("all_reduce", "sync"): 3},
+    ]
+
+
 def test_local_work_sends_nothing() -> None:
     kinds = [kind for kind in Kind if kind not in COMMUNICATION]
     steps = tuple(work(kind.value, kind=kind, bytes=7) for kind in kinds)

@@ -7,7 +7,8 @@ import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnbench_simulator.links import Fluid, max_min_rates
+from gnnbench_simulator.fairness import max_min_rates
+from gnnbench_simulator.links import Fluid
 
 
 def test_flows_on_one_link_share_it_evenly() -> None:

@@ -42,10 +42,10 @@ def test_a_prediction_holds_its_parts_together(kit: Any) -> None:
     assert [m["rank"] for m in p.memory] == [0, 1]
 
 
-def test_contention_sends_a_plan_to_the_engine(kit: Any) -> None:
+def test_a_plan_with_contention_is_simulated_by_events(kit: Any) -> None:
     host = dataclasses.replace(kit.cluster().host, cores=1)
     p = predict_plan(_plan(kit), kit.cluster(host=host))
-    assert p.method == "engine"
+    assert p.method == "events"
     assert "cores" in p.reason
     assert p.epoch_s > 23.0
 
