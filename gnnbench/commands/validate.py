@@ -308,10 +308,10 @@ def show(comparisons: Sequence[Comparison], total: Score) -> None:
         table(
             [
                 {"table": _short(r.table, 60, end=True), "of": r.of, "pairs": r.pairs,
-                 "right": r.concordant, "tau": f"{r.tau:.2f}"}
+                 "right": r.concordant, "tied": r.tied, "tau": f"{r.tau:.2f}"}
                 for r in total.rankings
             ],
-            ["table", "of", "pairs", "right", "tau"],
+            ["table", "of", "pairs", "right", "tied", "tau"],
         )  # fmt: skip
     print("\nrows without a prediction")
     table(_by_kind(comparisons), ["rows", "reason", "of which"])

@@ -62,12 +62,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Whether prediction puts a table's rows in the published order: Kendall's tau-a over pairs."""
+    """Whether prediction puts a table's rows in the published order: Kendall's tau-a over pairs.
+
+    `tied` pairs are predicted alike: systems that are one to us. They count, and as neither.
+    """
 
     table: str
     of: str
     pairs: int
     concordant: int
+    tied: int
     tau: float
 
 
@@ -154,9 +158,13 @@ def _rankings(comparisons: Iterable[Comparison], *, by: str) -> Iterable[Ranking
                 if agree is not None:
                     counted[table].append(agree)
     for table, signs in sorted(counted.items()):
-        good = sum(sign > 0 for sign in signs)
         yield Ranking(
-            table=table, of=by, pairs=len(signs), concordant=good, tau=sum(signs) / len(signs)
+            table=table,
+            of=by,
+            pairs=len(signs),
+            concordant=sum(sign > 0 for sign in signs),
+            tied=sum(sign == 0 for sign in signs),
+            tau=sum(signs) / len(signs),
         )
 
 

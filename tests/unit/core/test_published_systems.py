@@ -17,6 +17,7 @@ from gnnbench.published.places import LOGGED_CLUSTER, Reason
 from gnnbench.published.rows import PublishedRow, shipped_rows
 from gnnbench.published.split import (
     FIT,
+    FITTED,
     HELD_OUT,
     INPUT,
     SCORE,
@@ -197,3 +198,20 @@ def test_dgl_lists_fan_outs_input_layer_first_and_quiver_seeds_first() -> None:
     given = {"fanout": "5,10,15", "batch": "1024/GPU"}
     assert case(system="DGL", **given).run.knobs["fanouts_from_seeds"] == [15, 10, 5]
     assert case(system="Quiver", **given).run.knobs["fanouts_from_seeds"] == [5, 10, 15]
+
+
+def test_a_training_on_that_host_that_nobody_fitted_is_a_score() -> None:
+    for given in ({"dataset": "reddit"}, {"gpus": "2"}):
+        one = row(**({"model": "GAT", "hidden": "83", "notes": LOGGED} | given))
+        found = case_of(one)
+        assert isinstance(found, Case)
+        assert found.cluster == LOGGED_CLUSTER
+        assert used(one, found) == SCORE
+
+
+def test_the_declared_rule_names_the_fitted_widths() -> None:
+    """Odd ones, all of them, and no other."""
+    rows = [r for r in shipped_rows() if "mean up to epoch" in r.notes and r.metric == "comm_time"]
+    odd = {(r.dataset, r.num_layers, r.hidden_width) for r in rows if (r.hidden_width or 0) % 2}
+    listed = {(graph, n, width) for (graph, n), widths in FITTED.items() for width in widths}
+    assert listed == odd
