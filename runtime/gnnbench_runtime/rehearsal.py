@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach
 from gnnbench.graph.graph import Graph
@@ -52,7 +53,7 @@ def miniature(graph: Graph, num_nodes: int) -> Graph:
         "indptr": kept[indptr],
         "indices": sources[inside],
         "features": None if graph.features is None else np.array(graph.features[:n]),
-        "labels": None if graph.labels is None else np.array(graph.labels[:n]),
+        "labels": None if graph.labels is None else _known(np.array(graph.labels[:n])),
         "train_mask": third == 0,
         "val_mask": third == 1,
         "test_mask": third == 2,
@@ -64,6 +65,11 @@ def miniature(graph: Graph, num_nodes: int) -> Graph:
         if array is not None:
             array.flags.writeable = False
     return dataclasses.replace(graph, **arrays)
+
+
+def _known(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return class labels with those of unlabelled nodes (-1) made up: here every node trains."""
+    return labels if labels.ndim > 1 or labels.dtype.kind == "f" else np.maximum(labels, 0)
 
 
 def scratch_context(context: RankContext, folder: Path) -> RankContext:
