@@ -199,13 +199,15 @@ class OpModel:
 class CollectiveModel:
     """Seconds of a collective: latency_s + bytes / bytes_per_s, then a bounded residual.
 
-    `bytes` is the most that any rank sends (`plan.Step.bytes`), for broadcast the buffer.
+    `bytes` is the most that any rank sends (`plan.Step.bytes`), for broadcast the buffer. `ranks`
+    are those of the group, `co_located` those that used the host meanwhile (0: the group's).
     `residuals` are pairs (log bytes, log of measured / form), by rising size.
     """
 
     op: str
     ranks: int = field(metadata=bounds(1))
     layout: str = field(metadata=choices(*LAYOUTS))
+    co_located: int = field(default=0, metadata=bounds(0))
     latency_s: float = field(metadata=bounds(0))
     bytes_per_s: float = field(metadata=bounds(1e-3))
     residuals: tuple[tuple[float, ...], ...] = ()

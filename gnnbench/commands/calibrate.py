@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gnnbench.cluster import Cluster
+    from gnnbench.cluster import Cluster, CollectiveModel
 
 NAME = "calibrate"
 HELP = "measure this machine into a cluster file, for predictions"
@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=0,
         metavar="K",
-        help="most ranks on this host (default: what its cores or GPUs allow, at most 4)",
+        help="most ranks on this host (default: what its cores or GPUs allow, at most 4; "
+        "collectives up to 4 all the same)",
     )
     parser.add_argument(
         "--threads",
@@ -88,8 +89,8 @@ def summary(cluster: Cluster) -> list[dict[str, object]]:
     """One row per fitted constant set, with how well it fits points that it had not seen."""
     import math
 
-    models = [(m.op, m.co_located, m) for m in cluster.ops]
-    models += [(c.op, c.ranks, c) for c in cluster.collectives]  # type: ignore[misc]
+    models = [(m.op, str(m.co_located), m) for m in cluster.ops]
+    models += [(c.op, _crowd(c), c) for c in cluster.collectives]  # type: ignore[misc]
     return [
         {
             "operation": op,
@@ -100,3 +101,8 @@ def summary(cluster: Cluster) -> list[dict[str, object]]:
         }
         for op, ranks, model in models
     ]
+
+
+def _crowd(model: CollectiveModel) -> str:
+    together = model.co_located or model.ranks
+    return str(model.ranks) if together == model.ranks else f"{model.ranks} of {together}"

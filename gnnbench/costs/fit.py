@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ def fit_op(
     *,
     op: str = "",
     form: str = "",
+    origins: npt.ArrayLike | None = None,
     co_located: int = 1,
     element_bytes: float = 4.0,
     constants: Mapping[str, float] | None = None,
@@ -46,6 +48,8 @@ def fit_op(
         samples: steps with all shape facts that their kind has, and measured seconds each. Several
             samples of one shape are allowed. At least four different shapes.
         op: cost class; the samples' own by default.
+        origins: where each sample comes from (any numbers): samples of one origin share what
+            disturbed it, so none of them is held out while others stay. By default, its shape.
         form: a form's name; by default that of the samples' kind ("rows" for elementwise work).
         co_located: how many ranks worked on the host at the same time.
         constants: parameters of the form that are set, not fitted (e.g. line_bytes).
@@ -62,7 +66,10 @@ def fit_op(
     facts = Facts.of(steps, element_bytes=element_bytes)
     fixed = dict(constants or {})
     params = _fit(shape, facts, seconds, fixed)
-    bare, corrected = _held_out(shape, facts, seconds, fixed, params)
+    if origins is None:
+        features = shape.features(facts).round(6)
+        origins = np.unique(features, axis=0, return_inverse=True)[1].reshape(-1)
+    bare, corrected = _held_out(shape, facts, seconds, fixed, params, np.asarray(origins))
     # Samples too noisy to tell their neighbours' times are better left to physics.
     helps = np.median(np.abs(corrected)) < np.median(np.abs(bare))
     errors = corrected if helps else bare
@@ -89,6 +96,7 @@ def fit_collective(
     *,
     op: str,
     ranks: int,
+    co_located: int = 0,
     layout: str = "intra",
     status: str = "measured",
     source: str = "calibrate",
@@ -120,6 +128,7 @@ def fit_collective(
     return CollectiveModel(
         op=op,
         ranks=ranks,
+        co_located=co_located,
         layout=layout,
         latency_s=latency,
         bytes_per_s=rate,
@@ -221,15 +230,19 @@ def _refine(
 
 
 def _held_out(
-    shape: Form, facts: Facts, seconds: Floats, fixed: Shapes, params: Mapping[str, float]
+    shape: Form,
+    facts: Facts,
+    seconds: Floats,
+    fixed: Shapes,
+    params: Mapping[str, float],
+    origins: npt.NDArray[Any],
 ) -> tuple[Floats, Floats]:
-    """Log errors of each sample by a model fitted without the samples of its shape.
+    """Log errors of each sample by a model fitted without the samples of its origin.
 
     Returns:
         Errors of the form alone, and with the residual of the samples that were not held out.
     """
-    _, groups = np.unique(shape.features(facts).round(6), axis=0, return_inverse=True)
-    groups = groups.reshape(-1)
+    groups = np.unique(origins, return_inverse=True)[1].reshape(-1)
     order = np.random.default_rng(0).permutation(groups.max() + 1)
     fold = order[groups] % min(FOLDS, groups.max() + 1)
     bare, corrected = np.zeros(len(seconds)), np.zeros(len(seconds))

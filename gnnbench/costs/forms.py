@@ -39,6 +39,10 @@ CEILINGS: Mapping[str, float] = {
 }
 
 
+LANES = 8.0
+"""Elements that a core adds at a time; what is over of a row is added one by one."""
+
+
 def miss_rate(working_set: Floats, cache_bytes: float) -> Floats:
     """Share of re-references that miss a cache: 0 for tiny working sets, 1 for huge, 1/2 at C."""
     safe = np.maximum(working_set, 1.0)
@@ -116,13 +120,31 @@ def _rows(f: Facts, p: Shapes) -> Floats:
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
-    """Source traffic at the speed of the cache level that the working set fits in."""
+    """Source traffic at the speed of the cache level that the working set fits in.
+
+    Elements of a row beyond a whole number of vector lanes cost extra. With `inner` weights per
+    entry (heads of attention), a row is that many pieces, and weights are read in any order.
+    """
     traffic = f.nonzeros * f.row_bytes(p.get("line_bytes", 64.0))
     near = miss_rate(f.source_bytes, p.get("near_cache_bytes", math.inf))
     far = miss_rate(f.source_bytes, p.get("cache_bytes", math.inf))
     out = f.rows * f.width * f.element_bytes
+    pieces = np.maximum(f.inner, 1.0)
+    rest = f.nonzeros * pieces * np.mod(f.width / pieces, LANES)
+    weights = f.nonzeros * f.inner
+    missed = f.nonzeros * miss_rate(weights * f.element_bytes, p.get("cache_bytes", math.inf))
     return _columns(
-        1.0, f.rows, f.nonzeros, traffic, traffic * near, traffic * far, out, steps=len(f)
+        1.0,
+        f.rows,
+        f.nonzeros,
+        traffic,
+        traffic * near,
+        traffic * far,
+        out,
+        rest,
+        weights,
+        np.where(f.inner > 0, missed, 0.0),
+        steps=len(f),
     )
 
 
@@ -198,10 +220,13 @@ _FORMS = (
             "s_per_near_missed_byte",
             "s_per_missed_byte",
             "s_per_out_byte",
+            "s_per_rest",
+            "s_per_weight",
+            "s_per_missed_weight",
         ),
         terms=_spmm,
         features=lambda f: _logs(
-            f.rows, f.nonzeros / np.maximum(f.rows, 1), f.width, f.source_rows
+            f.rows, f.nonzeros / np.maximum(f.rows, 1), f.width, f.source_rows, f.inner + 1.0
         ),
         shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
     ),

@@ -211,9 +211,23 @@ class _Engine:
         meeting.missing -= 1
         if meeting.missing == 0:
             del self.meetings[key]
-            over = self.env.timeout(float(block.total[column]))
+            over = self._together(block, column, self.program.iterations[index].groups[group])
             over.callbacks.append(meeting.finish)
         return meeting.end
+
+    def _together(self, block: Block, column: int, group: tuple[int, ...]) -> simpy.Event:
+        """The end of a collective that begins now."""
+        seconds = float(block.total[column])
+        if block.pool not in self.contended:
+            return self.env.timeout(seconds)
+        # Measured with all ranks of a host in it, so that together they had all of its cores.
+        program = self.program
+        share = min(1.0, program.cluster.host.cores / program.ranks_per_host)
+        flows = [
+            self.fluid.start([("cores", program.host_of(rank))], seconds * share, cap=share)
+            for rank in group
+        ]
+        return self.env.all_of(flows)
 
     def _transfer(self, block: Block, rank: int, index: int, seconds: float) -> Process:
         step = self.program.plan.iterations[index][rank][block.steps[0]]

@@ -75,6 +75,9 @@ class Network:
         a, b = self.host_of(sender), self.host_of(receiver)
         if a == b:
             path: tuple[tuple[str, int], ...] = (("out", sender), ("in", receiver))
+            model = self._measured(Kind.SEND, 2, "intra")
+            if model is not None:
+                return model.latency_s, model.bytes_per_s, path
             return links.intra.latency_s.value, links.intra.bytes_per_s.value, path
         rate = links.inter.bytes_per_s.value
         if links.inter.shared:
@@ -86,6 +89,9 @@ class Network:
         """Bytes per second of a resource named by `point_to_point`."""
         inside = resource[0] in ("out", "in")
         links = self.cluster.links
+        model = self._measured(Kind.SEND, 2, "intra") if inside else None
+        if model is not None:
+            return model.bytes_per_s
         return (links.intra if inside else links.inter).bytes_per_s.value
 
     def _label(self, kind: Kind, how: str, radius: float) -> str:
@@ -96,10 +102,16 @@ class Network:
         return kind.value
 
     def _measured(self, kind: Kind, ranks: int, layout: str) -> CollectiveModel | None:
-        for model in self.cluster.collectives:
-            if (model.op, model.ranks, model.layout) == (kind.value, ranks, layout):
-                return model
-        return None
+        found = [
+            m
+            for m in self.cluster.collectives
+            if (m.op, m.ranks, m.layout) == (kind.value, ranks, layout)
+        ]
+        return min(found, key=self._crowd, default=None)
+
+    def _crowd(self, model: CollectiveModel) -> float:
+        """How far the ranks that used the host at calibration are from those of this run."""
+        return abs(math.log((model.co_located or model.ranks) / self.ranks_per_host))
 
     def _nearest(self, kind: Kind, layout: str, ranks: int) -> CollectiveModel | None:
         found = [
@@ -107,7 +119,9 @@ class Network:
             for m in self.cluster.collectives
             if m.op == kind.value and m.layout == layout and m.ranks > 1
         ]
-        return min(found, key=lambda m: abs(math.log(m.ranks / ranks)), default=None)
+        return min(
+            found, key=lambda m: (abs(math.log(m.ranks / ranks)), self._crowd(m)), default=None
+        )
 
     def _link(self, kind: Kind, layout: str, ranks: int) -> tuple[float, float, str, float]:
         """Latency per message, bytes per second, grade and radius of one layout."""

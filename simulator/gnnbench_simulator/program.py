@@ -284,7 +284,7 @@ def _blocks(
             (a.step, a.lag) for a in step.after if a.lag or lanes.get(a.step) is not step.lane
         )
         mode = _mode(step, rules.shared)
-        pool = _pool(step, rules.cluster) if mode is Mode.LOCAL else ""
+        pool = _pool(step, mode, rules.cluster)
         number = open_block.get(step.lane, -1)
         joins = (
             rules.fuse
@@ -320,7 +320,15 @@ def _mode(step: Step, shared: frozenset[Kind]) -> Mode:
     return Mode.FLOW if step.kind in shared else Mode.LOCAL
 
 
-def _pool(step: Step, cluster: Cluster) -> str:
-    if step.kind in _LINKS:
+def _pool(step: Step, mode: Mode, cluster: Cluster) -> str:
+    """What a step keeps busy. Without a network card of its own, so does a transfer.
+
+    Sockets are read and written by the CPU: a transfer in the background takes its cores from
+    whatever else runs there. In the foreground its rank has nothing else to do with them.
+    """
+    if mode is Mode.COLLECTIVE:
+        on_cores = cluster.device.kind == "cpu" and step.lane is Lane.BACKGROUND
+        return "cores" if on_cores else ""
+    if mode is Mode.FLOW or step.kind in _LINKS:
         return ""
     return "cores" if cluster.device.kind == "cpu" or step.lane is Lane.HOST else "device"

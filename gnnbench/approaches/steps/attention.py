@@ -61,7 +61,7 @@ def backward(stack: StackSteps, layer: int) -> None:
     stack._elementwise(f"{where}/bias", "column_sum", phase, layer, n, d, 1)
     stack._compute(
         f"{where}/sddmm", Kind.SDDMM, "sddmm_dot", phase, layer,
-        rows=n, source_rows=u, nonzeros=e, width=d, flops=2 * e * d,
+        rows=n, source_rows=u, nonzeros=e, width=d, inner=heads, flops=2 * e * d,
         bytes=8 * (n + 1) + 4 * e + e * heads * s + (n + min(u, e)) * d * s,
         allocates=(("edge_grad", e * heads * s),),
     )  # fmt: skip
@@ -105,6 +105,6 @@ def _weighted(
     d, heads, e = shape.dims[layer], shape.heads[layer - 1], size.nonzeros + size.rows
     stack._compute(
         name, Kind.SPMM, op, phase, layer, rows=rows, source_rows=source, nonzeros=e, width=d,
-        flops=2 * e * d,
+        inner=heads, flops=2 * e * d,
         bytes=8 * (rows + 1) + 4 * e + e * heads * s + (min(source, e) + rows) * d * s, **facts,
     )  # fmt: skip

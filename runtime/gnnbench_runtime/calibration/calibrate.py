@@ -36,7 +36,8 @@ from gnnbench_runtime.launch import cuda_devices, rank_environment
 
 Progress = Callable[[str, float], None]
 
-FULL = {"count": 80, "epochs": 8, "sweeps": 15}
+SWEPT_RANKS = 4
+FULL = {"count": 80, "epochs": 12, "sweeps": 15}
 QUICK = {"count": 36, "epochs": 6, "sweeps": 7}
 TIMEOUT_S = 900.0
 GAP_OP = "gap"  # what passes between two steps, apart from the steps
@@ -55,7 +56,8 @@ def calibrate(
     """Measure this machine and return it as a cluster of one host (or as many as are assumed).
 
     Args:
-        co_located: most ranks on the host; 0 is what cores / threads or GPUs allow, at most 4.
+        co_located: most ranks on the host; 0 is what cores / threads or GPUs allow, at most 4;
+            on CPUs, unless quick, collectives are swept up to 4 ranks all the same.
         threads: CPU threads of a rank.
         progress: called with a word and the share done.
 
@@ -64,12 +66,18 @@ def calibrate(
     """
     kind = "cuda" if device == "cuda" or (device == "auto" and cuda_devices()) else "cpu"
     cores = len(os.sched_getaffinity(0))
-    most = co_located or min(4, max(1, cores // threads) if kind == "cpu" else cuda_devices())
+    places = max(1, cores // threads) if kind == "cpu" else cuda_devices()
+    most = co_located or min(SWEPT_RANKS, places)
+    swept = max(most, 0 if quick or kind == "cuda" or co_located else SWEPT_RANKS)
     request = {**(QUICK if quick else FULL), "threads": threads, "device": kind}
     measured: dict[int, list[dict[str, Any]]] = {}
-    for world in range(1, most + 1):
-        report = _part(progress, f"{world} co-located", (world - 1) / most, 1 / most)
-        measured[world] = _measure(request, world, report)
+    for world in range(1, swept + 1):
+        report = _part(progress, f"{world} co-located", (world - 1) / swept, 1 / swept)
+        # Ranks beyond the cores take turns on them, which the simulator says of operations; what
+        # turns do to collectives, only a measurement says.
+        alone = kind == "cpu" and world > places
+        asked = {**request, "count": 0} if alone else request
+        measured[world] = _measure(asked, world, report)
     return _cluster(name, request, measured, cores, kind)
 
 
@@ -142,12 +150,13 @@ def _cluster(
     kind: str,
 ) -> Cluster:
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    probed = {world: ranks for world, ranks in measured.items() if ranks[0]["probes"]}
     usual = {
         world: _usual(sorted(p for content in ranks for p in content["probes"]))
-        for world, ranks in measured.items()
+        for world, ranks in probed.items()
     }
     ops = [
-        model for world, ranks in measured.items() for model in _fit_ops(ranks, world, usual[world])
+        model for world, ranks in probed.items() for model in _fit_ops(ranks, world, usual[world])
     ]
     collectives = [
         model
@@ -162,7 +171,7 @@ def _cluster(
     def known(value: float, status: str = "measured", source: str = "calibrate") -> Constant:
         return Constant(value=float(value), status=status, source=source)
 
-    most = max(measured)
+    most = max(probed)
     return Cluster(
         name=name,
         description=f"calibrated on {devices.processor_name()}",
@@ -184,7 +193,7 @@ def _cluster(
             cache_bytes=known(_cache_bytes(), "assumed", "operating system, last level"),
             memory_bytes=known(memory / most, source="operating system, shared by its ranks"),
             launch_s=known(_gap(measured[1], usual[1])),
-            context_bytes=known(_context(measured)),
+            context_bytes=known(_context(probed)),
             threads=request["threads"],
         ),
         links=_links(collectives, most, known),
@@ -200,7 +209,7 @@ def _usual(probes: list[float]) -> float:
 
 
 def _links(collectives: list[CollectiveModel], most: int, known: Callable[..., Constant]) -> Links:
-    pairs = [c for c in collectives if c.op == "all_to_all" and c.ranks == 2]
+    pairs = [c for c in collectives if c.op == "send" and c.co_located == 2]
     if pairs:
         rate, latency = known(pairs[0].bytes_per_s), known(pairs[0].latency_s)
         intra = Link(bytes_per_s=rate, latency_s=latency)
@@ -219,15 +228,17 @@ def _fit_ops(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[Op
     machine at its usual speed.
     """
     samples: dict[str, list[tuple[Step, float]]] = defaultdict(list)
+    origins: dict[str, list[int]] = defaultdict(list)
     for content in ranks:
         for entry in content["steps"]:
             samples[entry["op"]].append((_step(entry), entry["probes"] * usual_s))
+            origins[entry["op"]].append(entry["workload"])
         samples[GAP_OP] += [(_once(GAP_OP), gap * usual_s) for gap in content["gaps"]]
         samples[PROBE_OP] += [(_once(PROBE_OP), probe_s) for probe_s in content["probes"]]
     models = []
     for op, points in sorted(samples.items()):
         try:
-            models.append(fit_op(points, op=op, co_located=world))
+            models.append(fit_op(points, op=op, co_located=world, origins=origins.get(op)))
         except SpecError:
             continue  # too few samples of this operation: the simulator falls back by kind
     return models
@@ -238,7 +249,7 @@ def _once(op: str) -> Step:
 
 
 def _step(entry: dict[str, Any]) -> Step:
-    facts = {k: v for k, v in entry.items() if k not in ("op", "kind", "probes")}
+    facts = {k: v for k, v in entry.items() if k not in ("op", "kind", "probes", "workload")}
     return Step(
         name=entry["op"], kind=Kind(entry["kind"]), op=entry["op"], lane=Lane.COMPUTE,
         phase=Phase.FORWARD, **facts,
@@ -246,12 +257,18 @@ def _step(entry: dict[str, Any]) -> Step:
 
 
 def _fit_sweeps(ranks: list[dict[str, Any]], world: int) -> list[CollectiveModel]:
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for entries in zip(*(content["collectives"] for content in ranks), strict=True):
-        # The end of the slowest rank is the end of the collective.
-        slowest = [max(times) for times in zip(*(e["seconds"] for e in entries), strict=True)]
-        points[entries[0]["op"]].append((entries[0]["bytes"], statistics.median(slowest)))
-    return [fit_collective(p, op=op, ranks=world) for op, p in sorted(points.items())]
+        op, size = entries[0]["op"], entries[0]["ranks"]
+        for group in range(world // size):
+            members = [entry for entry in entries if entry["group"] == group]
+            # The end of the slowest rank is the end of the collective.
+            slowest = [max(times) for times in zip(*(e["seconds"] for e in members), strict=True)]
+            points[op, size].append((members[0]["bytes"], statistics.median(slowest)))
+    return [
+        fit_collective(p, op=op, ranks=size, co_located=world)
+        for (op, size), p in sorted(points.items())
+    ]
 
 
 def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:

@@ -1,4 +1,4 @@
-"""Sweep the collectives of a group over message sizes."""
+"""Sweep the collectives of groups of ranks over message sizes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,34 @@ class _Sweep:
     seconds: list[float] = field(default_factory=list)
 
 
-def sweep_collectives(comm: Comm, device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """Time every (collective, size) once per round, each call after a barrier.
+def sweep_all(comm: Comm, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+    """Sweep the whole group, and each way of cutting it into equal smaller groups.
+
+    The small groups communicate all at once, as those of a process grid do: links and cores that
+    they share make them slower than the same group alone.
+    """
+    world = comm.world_size
+    entries: list[dict[str, Any]] = []
+    for size in range(world, 1, -1):
+        if world % size:
+            continue
+        firsts = range(0, world, size)
+        group = comm if size == world else comm.split([range(f, f + size) for f in firsts])
+        found = sweep_collectives(group, device, rounds, everyone=comm)
+        entries += [{"ranks": size, "group": comm.rank // size, **entry} for entry in found]
+    return entries
+
+
+def sweep_collectives(
+    comm: Comm, device: torch.device, rounds: int, *, everyone: Comm
+) -> list[dict[str, Any]]:
+    """Time every (collective, size) of a group once per round, each call after a barrier.
 
     Rounds are outermost, so that a slow spell of the machine touches all sizes a little and none
     altogether. Returns {"op", "bytes" (most that a rank sends; broadcast: the buffer), "seconds"}.
+
+    Args:
+        everyone: the ranks that wait for one another before each call.
     """
     source = torch.zeros(2 * MOST_BYTES // 4, device=device)
     target = torch.zeros_like(source)
@@ -39,7 +62,7 @@ def sweep_collectives(comm: Comm, device: torch.device, rounds: int) -> list[dic
     ]
     for number in range(rounds + 1):
         for sweep in sweeps:
-            comm.sync()
+            everyone.sync()
             begin = perf_counter()
             sweep.call()
             if device.type == "cuda":
@@ -56,7 +79,15 @@ def _sweeps(comm: Comm, count: int, source: torch.Tensor, target: torch.Tensor) 
     whole, out = source[:count], target[:count]
     shares, received = source[: block * world], target[: block * world]
     own = source[:block]
-    return [
+
+    def to_the_next() -> None:
+        """One message, from an even rank to the odd one after it: timed where it arrives."""
+        if comm.rank % 2:
+            comm.recv(out, comm.rank - 1, name, phase)
+        else:
+            comm.send(whole, comm.rank + 1, name, phase)
+
+    sweeps = [
         _Sweep(
             "all_reduce",
             2 * (world - 1) * 4 * count // world,
@@ -73,4 +104,12 @@ def _sweeps(comm: Comm, count: int, source: torch.Tensor, target: torch.Tensor) 
             4 * block * (world - 1),
             lambda: comm.all_gather(received, own, name, phase),
         ),
+        _Sweep(
+            "reduce_scatter",
+            4 * block * (world - 1),
+            lambda: comm.reduce_scatter(own, received, name, phase),
+        ),
     ]
+    if world == 2:
+        sweeps.append(_Sweep("send", 4 * count, to_the_next))
+    return sweeps

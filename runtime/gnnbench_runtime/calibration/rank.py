@@ -27,7 +27,7 @@ from gnnbench.plan import COMMUNICATION, Phase, Plan, Step
 from gnnbench.results import write_json
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
-from gnnbench_runtime.calibration.collectives import sweep_collectives
+from gnnbench_runtime.calibration.collectives import sweep_all
 from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload, workloads
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.memory import MemoryMeter
@@ -37,6 +37,7 @@ from gnnbench_runtime.recorder import Recorder
 from gnnbench_runtime.rehearsal import rehearse
 
 PROBE_ROUNDS = 3
+PROBE_EPOCHS = 3  # from one speed probe to the next; the first is not kept
 FACTS = ("rows", "nonzeros", "width", "inner", "source_rows", "bytes", "flops")
 
 
@@ -54,7 +55,7 @@ class _Kept:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure as this rank."""
+    """Measure as this rank. A request for no probes (count 0) is one for sweeps alone."""
     folder, rank, world_size = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     torch.set_num_threads(request["threads"])
@@ -90,7 +91,7 @@ def main(arguments: list[str]) -> int:
         measure(workload, context, kept, comm, content)
         _say(folder, rank, number + 1, len(todo))
     if world_size > 1:
-        content["collectives"] = sweep_collectives(comm, device, request["sweeps"])
+        content["collectives"] = sweep_all(comm, device, request["sweeps"])
     write_json(folder / f"samples-rank{rank}.json", content)
     return 0
 
@@ -126,8 +127,9 @@ def measure(
 ) -> None:
     """Train one probe; keep one sample per step of its plan, the median over timed epochs.
 
-    The speed probe runs before every epoch, so that what a drifting machine did to the epoch can be
-    taken out of it.
+    The speed probe runs before every few epochs, so that what a drifting machine did to them can be
+    taken out of them. The epoch right after it is not kept: the probe took the caches and the
+    allocator's pages, which in training belong to the epoch before.
     """
     run = workload.run
     approach = registry.approach(run.approach)
@@ -141,8 +143,10 @@ def measure(
     epoch_s, probes = [], []
     for epoch in range(run.training.epochs):
         peers.sync()
-        probes.append(speed_probe(context.device, PROBE_ROUNDS))
-        peers.sync()
+        if epoch == 0 or _is_settling(epoch):
+            content["probes"].append(speed_probe(context.device, PROBE_ROUNDS))
+            peers.sync()
+        probes.append(content["probes"][-1])
         context.recorder.epoch_begin(epoch)
         begin = perf_counter()
         trainer.train_epoch(epoch)
@@ -150,11 +154,15 @@ def measure(
             torch.cuda.synchronize(context.device)
         epoch_s.append(perf_counter() - begin)
         context.recorder.epoch_end()
-    content["probes"] += probes
-    keep_samples(plan, context.rank, kept.rows, epoch_s, probes, content)
+    keep_samples(plan, context.rank, kept.rows, epoch_s, probes, content, workload.only)
     trainer.close()
     del trainer, graph, structure
     gc.collect()
+
+
+def _is_settling(epoch: int) -> bool:
+    """Whether the epoch follows a speed probe, after the first ones, which are not kept either."""
+    return epoch >= WARMUP_EPOCHS and (epoch - WARMUP_EPOCHS) % PROBE_EPOCHS == 0
 
 
 def keep_samples(
@@ -164,6 +172,7 @@ def keep_samples(
     epoch_s: list[float],
     probes: list[float],
     content: dict[str, Any],
+    only: frozenset[str] = frozenset(),
 ) -> None:
     """Keep one sample per step name: its mean facts and its median time over timed iterations.
 
@@ -178,7 +187,7 @@ def keep_samples(
     per_epoch = plan.iterations_per_epoch
     planned = [{step.name: step for step in iteration[rank]} for iteration in plan.iterations]
     for row in rows:
-        if row.epoch < WARMUP_EPOCHS or row.phase == Phase.EVALUATE:
+        if row.epoch < WARMUP_EPOCHS or _is_settling(row.epoch) or row.phase == Phase.EVALUATE:
             continue
         busy[row.epoch] += row.duration_s
         count[row.epoch] += 1
@@ -187,16 +196,20 @@ def keep_samples(
         if step is not None and step.kind not in COMMUNICATION:
             times[row.name].append(row.duration_s / probes[row.epoch])
             facts[row.name].append(step)
-    for epoch in busy:
+    for epoch in () if only else busy:
         gap = (epoch_s[epoch] - busy[epoch]) / count[epoch]
         content["gaps"].append(max(gap, 1e-8) / probes[epoch])
+    content["workloads"] = content.get("workloads", 0) + 1
     for name, steps in facts.items():
+        if only and steps[0].op not in only:
+            continue
         mean = {fact: statistics.fmean(getattr(s, fact) for s in steps) for fact in FACTS}
         content["steps"].append(
             {
                 "op": steps[0].op,
                 "kind": steps[0].kind.value,
                 "probes": statistics.median(times[name]),
+                "workload": content["workloads"],
                 **{fact: round(value) for fact, value in mean.items()},
             }
         )

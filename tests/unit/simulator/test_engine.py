@@ -190,6 +190,21 @@ def test_oversubscribed_cores_are_shared(kit: Any) -> None:
     assert simulate(program).end_s.tolist() == pytest.approx([6.0, 4.0])
 
 
+@pytest.mark.parametrize(("cores", "end_s"), [(4, 8.0), (2, 12.0)])
+def test_a_transfer_in_the_background_takes_cores_from_what_else_runs(
+    kit: Any, cores: int, end_s: float
+) -> None:
+    """Two ranks compute 8 s while 4 s of an exchange run: hidden only where cores are free.
+
+    On two cores four threads share: 4 s of transfer take 8 s, in which 4 s of work are done.
+    """
+    host = dataclasses.replace(kit.cluster().host, cores=cores)
+    exchange = kit.meet("x", (0, 1), 30, kind=Kind.ALL_TO_ALL, lane=Lane.BACKGROUND)
+    plan = kit.plan(*[(exchange, kit.work("a", 8))] * 2)
+    program = compile_plan(plan, kit.cluster(host=host))
+    assert simulate(program).end_s.tolist() == pytest.approx([end_s] * 2)
+
+
 def test_ranks_of_a_host_share_its_disk(kit: Any) -> None:
     read = Step(name="r", kind=Kind.READ, op="read", lane=Lane.DISK, phase=Phase.LOAD, bytes=6)
     one, two = (_epochs(kit.plan(*[(read,)] * n), kit.cluster()) for n in (1, 2))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gnnbench.cluster import load_cluster
+from gnnbench.cluster import CollectiveModel, load_cluster
 from gnnbench.plan import Kind, all_reduce_bytes
 from gnnbench_simulator.nccl import Shape, tuner_s
 from gnnbench_simulator.network import Network
@@ -120,3 +120,28 @@ def test_corrected_nccl_reaches_the_published_bus_bandwidth() -> None:
         expected = tuner_s("all_reduce", 67e6, shape)[0]
         seconds = cluster.nccl.host_s.value + cluster.nccl.factor.value * expected
         assert 67e6 * 14 / 8 / seconds == pytest.approx(measured, rel=0.1)
+
+
+def _model(op: str, ranks: int, co_located: int, latency_s: float) -> CollectiveModel:
+    return CollectiveModel(
+        op=op, ranks=ranks, layout="intra", co_located=co_located, latency_s=latency_s,
+        bytes_per_s=10.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("on_host", "latency_s"), [(2, 1.0), (4, 5.0), (8, 5.0)])
+def test_a_group_among_others_takes_what_was_measured_in_such_company(
+    kit: Any, on_host: int, latency_s: float
+) -> None:
+    """A row of a process grid shares its host's cores and links with the other rows."""
+    models = (_model("all_reduce", 2, 2, 1.0), _model("all_reduce", 2, 4, 5.0))
+    network = Network(kit.cluster(collectives=models), on_host)
+    seconds, _ = network.collective(_all_reduce(kit, 2, 100), (0, 1))
+    assert seconds == pytest.approx(latency_s + 100 / 10.0)
+
+
+def test_messages_go_at_the_measured_pace_or_else_that_of_the_link(kit: Any) -> None:
+    measured = kit.cluster(collectives=(_model("send", 2, 2, 0.25),))
+    assert Network(measured, 2).point_to_point(0, 1)[:2] == (0.25, 10.0)
+    assert Network(measured, 2).capacity(("out", 0)) == 10.0
+    assert Network(kit.cluster(), 2).point_to_point(0, 1)[:2] == (0.0, 1.0)

@@ -1,0 +1,50 @@
+"""Calibration for real, on a handful of probes: what it measures, and in which company."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from gnnbench_runtime.calibration import calibrate as calibration
+
+pytestmark = pytest.mark.distributed
+
+
+def _measure(world: int, count: int) -> list[dict[str, Any]]:
+    request = {"count": count, "epochs": 6, "sweeps": 1, "threads": 1, "device": "cpu"}
+    return calibration._measure(request, world, lambda word, share: None)
+
+
+@pytest.fixture(scope="module")
+def four() -> list[dict[str, Any]]:
+    return _measure(4, 0)
+
+
+def test_small_groups_are_swept_among_their_peers(four: list[dict[str, Any]]) -> None:
+    models = calibration._fit_sweeps(four, 4)
+    found = {(m.op, m.ranks) for m in models}
+    whole = {"all_reduce", "all_to_all", "all_gather", "reduce_scatter", "broadcast"}
+    assert found == {(op, n) for op in whole for n in (2, 4)} | {("send", 2)}
+    assert {m.co_located for m in models} == {4}
+    assert all(m.latency_s > 0 and m.bytes_per_s > 0 for m in models)
+
+
+def test_both_small_groups_give_points_and_the_whole_group_one_of_each(
+    four: list[dict[str, Any]],
+) -> None:
+    points = {(m.op, m.ranks): m.points for m in calibration._fit_sweeps(four, 4)}
+    assert points["all_reduce", 2] == 2 * points["all_reduce", 4]
+
+
+def test_ranks_asked_for_no_probes_measure_collectives_alone(four: list[dict[str, Any]]) -> None:
+    assert all(not content["steps"] and not content["probes"] for content in four)
+
+
+def test_samples_know_their_workload_and_probes_are_fewer_than_epochs() -> None:
+    (content,) = _measure(1, 2)
+    assert {entry["workload"] for entry in content["steps"]} == {1, 2}
+    assert len(content["probes"]) == 2 * 2  # of six epochs, the first and the fourth follow one
+    ops = Counter(entry["op"] for entry in content["steps"])
+    assert ops["spmm"] and ops["adam"]
