@@ -184,8 +184,8 @@ class _Clock:
             for cls in iteration.classes:
                 lanes: dict[Lane, list[_Work]] = {}
                 for block in cls.blocks:
-                    shares = block.mode is Mode.LOCAL and block.pool in self.contended
-                    flows = block.mode is Mode.FLOW or shares
+                    local = block.mode is Mode.LOCAL
+                    flows = block.mode is Mode.FLOW or (local and block.pool in self.contended)
                     work = _Work(block, block.total.tolist(), flows)
                     lanes.setdefault(block.lane, []).append(work)
                 works[-1].append(lanes)
@@ -232,7 +232,8 @@ class _Clock:
             seconds = work.seconds[track.columns[index]]
             if work.block.mode is not Mode.COLLECTIVE:
                 self._finish(track, work.block, ready, ready + seconds)
-            elif not self._meet(track, work.block, ready, seconds, index):
+            else:
+                self._meet(track, work.block, ready, seconds, index)
                 return
 
     def _ready(self, track: _Track, block: Block, number: int) -> float | None:
@@ -264,8 +265,8 @@ class _Clock:
         if track.rank in self.recorded:
             self.recorded[track.rank].append(Span(track.number, block, ready, end))
 
-    def _meet(self, track: _Track, block: Block, ready: float, seconds: float, index: int) -> bool:
-        """Join a collective; whether it is complete."""
+    def _meet(self, track: _Track, block: Block, ready: float, seconds: float, index: int) -> None:
+        """Join a collective; the lane goes on when it is over."""
         assert block.groups is not None
         group = int(block.groups[track.columns[index]])
         key = track.number, group, block.sequence
@@ -277,36 +278,36 @@ class _Clock:
         meeting.latest_s = max(meeting.latest_s, ready)
         if meeting.missing:
             meeting.there.append((track, ready))
-            return False
+            return
         del self.meetings[key]
+        meeting.there.append((track, ready))
         if block.pool in self.contended:
-            there = [*meeting.there, (track, ready)]
-            self._at(meeting.latest_s, lambda: self._together(there, seconds, index))
-            return False
-        end = meeting.latest_s + seconds
-        for other, since in meeting.there:
-            at = other.programs[index][other.place].block
-            self._finish(other, at, since, end)
-            self.ready.append(other)
-        self._finish(track, block, ready, end)
-        return True
+            members = self.program.iterations[index].groups[group]
+            self._at(meeting.latest_s, lambda: self._together(meeting, members, seconds, index))
+        else:
+            self._part(meeting, meeting.latest_s + seconds, index)
 
-    def _together(self, there: list[tuple[_Track, float]], seconds: float, index: int) -> None:
-        """Begin a collective that takes cores: it ends with the last of its ranks."""
-        missing, share = len(there), self.program.core_share()
+    def _part(self, meeting: _Meeting, end: float, index: int) -> None:
+        """A collective is over: its lanes go on."""
+        for track, since in meeting.there:
+            self._finish(track, track.programs[index][track.place].block, since, end)
+            self.ready.append(track)
+
+    def _together(
+        self, meeting: _Meeting, members: tuple[int, ...], seconds: float, index: int
+    ) -> None:
+        """Begin a collective that keeps the cores of its ranks busy; over when all are done."""
+        program, left = self.program, [len(members)]
+        share = program.core_share()
 
         def done(end: float) -> None:
-            nonlocal missing
-            missing -= 1
-            if missing == 0:
-                for track, since in there:
-                    block = track.programs[index][track.place].block
-                    self._finish(track, block, since, end)
-                    self.ready.append(track)
+            left[0] -= 1
+            if not left[0]:
+                self._part(meeting, end, index)
 
-        for track, _ in there:
-            pipe = self._pipe(("cores", self.program.host_of(track.rank)))
-            self.sharing.start(self.now, (pipe,), seconds * share, share, done)
+        for rank in members:
+            pool = self._pipe(("cores", program.host_of(rank)))
+            self.sharing.start(self.now, (pool,), seconds * share, share, done)
 
     # -- flows -----------------------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ def _ranks(draw: Any, kit: Any, world: int) -> tuple[Any, ...]:
             ranks[a].append(send)
             ranks[b].append(_message(kit, f"r{number}", Kind.RECV, b, a, size))
         elif what == "meet" and world > 1:
-            lane = draw(st.sampled_from((Lane.COMM, Lane.BACKGROUND)))
+            # In the background a transfer takes cores from other work.
+            lane = Lane.BACKGROUND if number % 2 else Lane.COMM
             for rank in range(world):
                 ranks[rank].append(kit.meet(f"m{number}", tuple(range(world)), 5, lane=lane))
         else:
