@@ -154,7 +154,8 @@ class TestFiles:
 
 class TestPublished:
     def test_all_that_come_with_gnnbench_load(self):
-        assert list_profiles() == ["ogbn-arxiv", "ogbn-products", "pubmed", "reddit"]
+        known = ["ogbn-arxiv", "ogbn-products", "papers100m-2hop", "pubmed", "reddit"]
+        assert list_profiles() == known
         for name in list_profiles():
             found = load_profile(name)
             assert found.name == name and found.status == "published" and found.source
