@@ -18,6 +18,9 @@ COLUMNS = (
     "error", "bytes", "memory",
 )  # fmt: skip
 
+# A finding with more lines would bury the verdict.
+MOST_LINES = 40
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_results_dir(parser)
@@ -46,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
         table([_cells(row) for row in study.rows], COLUMNS)
         print()
     for one in found.values():
+        if len(one.cells) > MOST_LINES:
+            print(f"{one.title}: {len(one.cells)} lines; --json and `gnnbench report` show them\n")
+            continue
         print(f"{one.title}:")
         heads = [column.heading for column in one.columns]
         table([dict(zip(heads, line, strict=True)) for line in one.cells], heads)

@@ -34,7 +34,8 @@ class AccuracyRow:
     difference   mean over the seeds that `single` was trained with too, of this minus `single`
     error        standard error of that mean; None with fewer than two seeds
     tolerance    what the difference may be at most; approximate approaches: how far below
-    within       whether it is; None without `single` beside it
+    within       whether it is; None without `single` beside it, and for an approximate approach
+                 with a single seed
     """
 
     graph: str
@@ -93,13 +94,14 @@ def judge(values: Sequence[float], references: Sequence[float], exact: bool) -> 
     """Judge accuracies against those of `single` with the same seeds, in the same order."""
     differences = [value - other for value, other in zip(values, references, strict=True)]
     mean = statistics.fmean(differences)
+    table: dict[str, Any] = {"reference": statistics.fmean(references), "difference": mean}
+    if len(differences) < 2 and not exact:
+        return table  # one seed tells nothing of what an approximation does on the whole
     error = None
     if len(differences) > 1:
         error = statistics.stdev(differences) / len(differences) ** 0.5
     tolerance = EXACT_TOLERANCE if exact else max(APPROXIMATE_TOLERANCE, 2 * (error or 0.0))
-    return {
-        "reference": statistics.fmean(references),
-        "difference": mean,
+    return table | {
         "error": error,
         "tolerance": tolerance,
         # Shares of small test sets land on the tolerance itself. An approximate approach that ends
@@ -175,7 +177,8 @@ def finding(study: Study) -> Finding | None:
             "another order flip; approximate ones may fall short by 1 point or two standard "
             "errors, whichever is more (the papers of BNS-GCN and PipeGCN report about half a "
             "point either way, on test sets much larger than some here). Where an approach takes "
-            "more optimiser steps per epoch, as sampling does, it may well end above single."
+            "more optimiser steps per epoch, as sampling does, it may well end above single. "
+            "With one seed, approximate approaches are shown but not judged."
         ),
         columns=columns,
         rows=tuple(rows),

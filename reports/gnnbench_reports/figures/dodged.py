@@ -145,13 +145,13 @@ def _mark(
             ends = [row[interval[0]], row[interval[1]]]
             panel.plot([x, x], ends, color=look.colour, lw=0.9, alpha=0.55, zorder=2)
         panel.plot(
-            [x], [row[predicted]], look.marker, color=look.colour, mfc="white", mew=0.9, ms=5,
+            [x], [row[predicted]], look.marker, color=look.colour, mfc="white", mew=0.9, ms=5.4,
             zorder=3,
         )  # fmt: skip
     if row[measured] == row[measured]:
         relative = row[spread] if spread and row[spread] == row[spread] else 0.0
         panel.errorbar(
             [x], [row[measured]], yerr=[relative * row[measured]], fmt=look.marker,
-            color=look.colour, mec="white", mew=0.3, ms=3.6 if paired else 5, elinewidth=0.8,
+            color=look.colour, mec="white", mew=0.3, ms=4.2 if paired else 5, elinewidth=0.8,
             zorder=4,
         )  # fmt: skip

@@ -76,6 +76,13 @@ def test_only_an_exact_approach_must_not_be_better_than_single() -> None:
     assert judge([0.85, 0.85], [0.80, 0.80], exact=True)["within"] is False
 
 
+def test_one_seed_does_not_judge_an_approximate_approach() -> None:
+    alone = judge([0.70], [0.80], exact=False)
+    assert alone["difference"] == pytest.approx(-0.1)
+    assert "within" not in alone
+    assert judge([0.70], [0.80], exact=True)["within"] is False
+
+
 def test_accuracy_after_fewer_epochs_is_not_compared(fabricator: Any) -> None:
     trained(fabricator, "single", (0.8,), ranks=1)
     trained(fabricator, "partition", (0.8,), epochs=3)
