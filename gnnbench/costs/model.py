@@ -22,12 +22,17 @@ REACH = 1.5
 
 
 def op_seconds(model: OpModel, facts: Facts) -> Floats:
-    """Seconds of each step by a calibrated operation."""
+    """Seconds of each step by a calibrated operation.
+
+    Residuals over other features than the form's, as files of older versions hold, are left aside.
+    """
     physics = form(model.form).seconds(facts, model.params)
     if not model.residuals:
         return physics
     points = np.array(model.residuals, dtype=np.float64)
     features = form(model.form).features(facts)
+    if points.shape[1] != features.shape[1] + 1:
+        return physics
     correction = nearest_residual(features, points[:, :-1], points[:, -1])
     corrected: Floats = physics * np.exp(correction)
     return corrected

@@ -122,3 +122,11 @@ def test_too_few_samples_or_a_time_of_zero_are_refused() -> None:
         fit_op([(s, 0.0) for s in GEMMS])
     with pytest.raises(SpecError, match="did you mean 'spmm'"):
         form("spm")
+
+
+def test_residuals_of_an_older_form_are_left_aside() -> None:
+    """A cluster file may be older than a form's features."""
+    step = GEMMS[0]
+    known = OpModel(op="g", kind="gemm", form="gemm", params={"t0_s": 1.0})
+    older = dataclasses.replace(known, residuals=((1.0, 2.0, 0.3),))
+    assert op_seconds(older, Facts.of([step])) == op_seconds(known, Facts.of([step]))
