@@ -229,17 +229,32 @@ class Plan:
         """Highest sum of living named buffers of a rank, in program order."""
         live = dict(self.resident[rank]) if self.resident else {}
         total = peak = sum(live.values())
-        epochs = self.num_epochs if epochs is None else epochs
-        for index in self.schedule[: epochs * self.iterations_per_epoch]:
-            for step in self.iterations[index][rank]:
-                for name, size in step.allocates:
-                    grown = max(size - live.get(name, 0), 0)
-                    live[name] = max(size, live.get(name, 0))
-                    total += grown
-                peak = max(peak, total)
-                for name in step.frees:
-                    total -= live.pop(name, 0)
+        for step in self.allocations(rank, epochs=epochs):
+            for name, size in step.allocates:
+                grown = max(size - live.get(name, 0), 0)
+                live[name] = max(size, live.get(name, 0))
+                total += grown
+            peak = max(peak, total)
+            for name in step.frees:
+                total -= live.pop(name, 0)
         return peak
+
+    def allocations(self, rank: int, *, epochs: int | None = None) -> Iterator[Step]:
+        """Yield a rank's steps that allocate or free, in program order.
+
+        Repeats of an iteration that frees nothing are left out: all it allocates is there already.
+        """
+        epochs = self.num_epochs if epochs is None else epochs
+        known: dict[int, tuple[list[Step], bool]] = {}
+        before = -1
+        for index in self.schedule[: epochs * self.iterations_per_epoch]:
+            if index not in known:
+                steps = [s for s in self.iterations[index][rank] if s.allocates or s.frees]
+                known[index] = steps, any(step.frees for step in steps)
+            steps, frees = known[index]
+            if index != before or frees:
+                yield from steps
+            before = index
 
 
 def _iteration_problems(where: str, iteration: Iteration, plan: Plan) -> list[str]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from gnnbench.approaches.steps import attention, convolution
 from gnnbench.models.base import Model, Order, layer_order
 from gnnbench.plan import After, Kind, Lane, Phase, RankSteps, Step, all_reduce_bytes
@@ -177,6 +179,7 @@ class StackSteps:
         self, shape: StackShape, sizes: Sequence[LayerSizes], halo: Halo | None, chain: Chain
     ) -> None:
         self.shape, self.sizes, self.halo, self.chain = shape, sizes, halo, chain
+        self._sent: dict[tuple[bool, int], tuple[int, ...]] = {}
 
     # -- one step each ---------------------------------------------------------------------------
 
@@ -299,9 +302,17 @@ class StackSteps:
             name=f"{phase}/{layer}/exchange", kind=Kind.ALL_TO_ALL, op="all_to_all",
             lane=Lane.BACKGROUND if self.halo.overlap else Lane.COMM,
             phase=phase, layer=layer, rows=sum(send) * width, width=width,
-            bytes=sum(send) * unit, send_bytes=tuple(r * unit for r in send),
+            bytes=sum(send) * unit, send_bytes=self._bytes_to_peers(phase, unit),
             buffer_bytes=max(sum(send), sum(recv)) * unit, group=self.halo.group,
         )  # fmt: skip
+
+    def _bytes_to_peers(self, phase: Phase, unit: int) -> tuple[int, ...]:
+        """Bytes to each rank at `unit` bytes per row: layers of one width share the tuple."""
+        key = phase is Phase.FORWARD, unit
+        if key not in self._sent:
+            send, _ = self._directions(phase)
+            self._sent[key] = tuple((np.asarray(send, dtype=np.int64) * unit).tolist())
+        return self._sent[key]
 
     def _pack(self, phase: Phase, layer: int, width: int) -> None:
         assert self.halo is not None

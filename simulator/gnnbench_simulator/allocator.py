@@ -132,10 +132,9 @@ def replay_allocator(plan: Plan, rank: int, *, epochs: int = 1) -> CachingAlloca
     if plan.resident:
         for name, size in plan.resident[rank].items():
             allocator.allocate(name, size)
-    for index in plan.schedule[: epochs * plan.iterations_per_epoch]:
-        for step in plan.iterations[index][rank]:
-            for name, size in step.allocates:
-                allocator.allocate(name, size)
-            for name in step.frees:
-                allocator.free(name)
+    for step in plan.allocations(rank, epochs=epochs):
+        for name, size in step.allocates:
+            allocator.allocate(name, size)
+        for name in step.frees:
+            allocator.free(name)
     return allocator

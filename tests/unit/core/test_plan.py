@@ -156,6 +156,15 @@ def test_a_repeated_iteration_counts_as_often_as_the_epoch_has_it() -> None:
     ]
 
 
+def test_repeats_that_free_nothing_allocate_once_and_others_each_time() -> None:
+    grows, frees = work("g", allocates=(("a", 5),)), work("f", frees=("a",))
+    keeps = plan_of(((grows, work("w")),), schedule=(0, 0, 0), iterations_per_epoch=3)
+    gives = plan_of(((grows, frees),), schedule=(0, 0), iterations_per_epoch=2)
+    assert list(keeps.allocations(0)) == [grows]
+    assert list(gives.allocations(0)) == [grows, frees, grows, frees]
+    assert [plan.memory_peak_bytes(0) for plan in (keeps, gives)] == [5, 5]
+
+
 def test_local_work_sends_nothing() -> None:
     kinds = [kind for kind in Kind if kind not in COMMUNICATION]
     steps = tuple(work(kind.value, kind=kind, bytes=7) for kind in kinds)
