@@ -39,6 +39,9 @@ STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed",
 GRADES = ("measured", "probed", "datasheet")
 TRANSPORTS = ("gloo", "nccl", "gloo_staged")
 LAYOUTS = ("intra", "inter")
+TRANSFER = "_transfer"
+"""Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
+one another: to judge bandwidth by, not to predict with."""
 ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "hopper", "blackwell")
 
 

@@ -1,8 +1,7 @@
 """Do communication steps waste bandwidth? Their rate against what calibration measured.
 
-Calibration times each collective by message size from the last rank's arrival to its end; here it
-is the rank of a run that was held up least whose time counts, so neither side holds waiting for a
-slower rank.
+On both sides it is the rank held up least whose time counts, so neither holds waiting for a slower
+rank. (Clusters of older versions have only one time of a collective, from a barrier to its end.)
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.cluster import TRANSFER
 from gnnbench_reports import numbers
 from gnnbench_reports.compare import warmup_epochs
 from gnnbench_reports.finding import Finding
@@ -119,10 +119,11 @@ def calibrated(machine: Cluster, kind: str, ranks: int, layout: str) -> Collecti
 
     An extrapolation judges nobody.
     """
-    for model in machine.collectives:
-        alone = (model.co_located or model.ranks) == model.ranks
-        if alone and (model.op, model.ranks, model.layout) == (kind, ranks, layout):
-            return model if model.status == "measured" else None
+    for op in (kind + TRANSFER, kind):
+        for model in machine.collectives:
+            alone = (model.co_located or model.ranks) == model.ranks
+            if alone and (model.op, model.ranks, model.layout) == (op, ranks, layout):
+                return model if model.status == "measured" else None
     return None
 
 

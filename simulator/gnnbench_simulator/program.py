@@ -184,7 +184,9 @@ def compile_plan(
         matched.append((ranks_steps, catalogue, catalogue.classes()))
     # Steps of a class have the same names, lanes and waits: its first rank tells them.
     programs = [ranks[members.ranks[0]] for ranks, _, classes in matched for members in classes]
-    rules = _Rules(cluster, _published(programs), _shared_links(cluster, per_host), fuse)
+    rules = _Rules(
+        cluster, _published(programs), _shared_links(cluster, per_host), _overlaps(programs), fuse
+    )
     iterations = [
         _compile(ranks_steps, catalogue, classes, durations, network, rules)
         for ranks_steps, catalogue, classes in matched
@@ -206,12 +208,23 @@ class _Rules:
 
     published   names of steps that a step on another lane waits for
     shared      kinds whose transfers share links with other ranks
+    overlaps    whether ranks compute while they communicate
     """
 
     cluster: Cluster
     published: set[str]
     shared: frozenset[Kind]
+    overlaps: bool
     fuse: bool
+
+
+def _overlaps(programs: Sequence[RankSteps]) -> bool:
+    """Whether any transfer runs in the background."""
+    return any(
+        step.lane is Lane.BACKGROUND and step.kind in COLLECTIVES
+        for steps in programs
+        for step in steps
+    )
 
 
 def _published(programs: Sequence[RankSteps]) -> set[str]:
@@ -305,7 +318,7 @@ def _blocks(
             (a.step, a.lag) for a in step.after if a.lag or lanes.get(a.step) is not step.lane
         )
         mode = _mode(step, rules.shared)
-        pool = _pool(step, mode, rules.cluster)
+        pool = _pool(step, mode, rules)
         number = open_block.get(step.lane, -1)
         joins = (
             rules.fuse
@@ -341,15 +354,15 @@ def _mode(step: Step, shared: frozenset[Kind]) -> Mode:
     return Mode.FLOW if step.kind in shared else Mode.LOCAL
 
 
-def _pool(step: Step, mode: Mode, cluster: Cluster) -> str:
+def _pool(step: Step, mode: Mode, rules: _Rules) -> str:
     """What a step keeps busy. Without a network card of its own, so does a transfer.
 
-    Sockets are read and written by the CPU: a transfer in the background takes its cores from
-    whatever else runs there. In the foreground its rank has nothing else to do with them.
+    Sockets are read and written by the CPU: transfers beside computation take their cores from it.
+    Where every rank waits for its transfers, it has nothing else to do with the cores.
     """
+    cluster = rules.cluster
     if mode is Mode.COLLECTIVE:
-        on_cores = cluster.device.kind == "cpu" and step.lane is Lane.BACKGROUND
-        return "cores" if on_cores else ""
+        return "cores" if cluster.device.kind == "cpu" and rules.overlaps else ""
     if mode is Mode.FLOW or step.kind in _LINKS:
         return ""
     return "cores" if cluster.device.kind == "cpu" or step.lane is Lane.HOST else "device"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gnnbench.cluster import TRANSFER
 from gnnbench_runtime.calibration import calibrate as calibration
 
 pytestmark = pytest.mark.distributed
@@ -24,9 +25,10 @@ def four() -> list[dict[str, Any]]:
 
 def test_small_groups_are_swept_among_their_peers(four: list[dict[str, Any]]) -> None:
     models = calibration._fit_sweeps(four, 4)
-    found = {(m.op, m.ranks) for m in models}
+    found = {(m.op, m.ranks) for m in models if not m.op.endswith(TRANSFER)}
     whole = {"all_reduce", "all_to_all", "all_gather", "reduce_scatter", "broadcast"}
     assert found == {(op, n) for op in whole for n in (2, 4)} | {("send", 2)}
+    assert {(m.op, m.ranks) for m in models} == found | {(op + TRANSFER, n) for op, n in found}
     assert {m.co_located for m in models} == {4}
     assert all(m.latency_s > 0 and m.bytes_per_s > 0 for m in models)
 
@@ -36,6 +38,27 @@ def test_both_small_groups_give_points_and_the_whole_group_one_of_each(
 ) -> None:
     points = {(m.op, m.ranks): m.points for m in calibration._fit_sweeps(four, 4)}
     assert points["all_reduce", 2] == 2 * points["all_reduce", 4]
+
+
+def _entry(work_s: list[float], seconds: list[float], one_way: bool = False) -> dict[str, Any]:
+    return {"work_s": work_s, "seconds": seconds, "one_way": one_way}
+
+
+def test_a_collective_takes_what_it_adds_to_the_computing_before_it() -> None:
+    """Two ranks: one computes 1 s and waits 3 s, the other 3 s and is held up 1 s; then alike."""
+    members = [_entry([1.0, 2.0], [3.0, 1.0]), _entry([3.0, 2.0], [1.0, 1.0])]
+    assert calibration._added_s(members, turns=1.0) == pytest.approx(3.5 - 2.0)
+
+
+def test_where_ranks_take_turns_their_computing_lasts_as_many_turns() -> None:
+    """Four ranks on two cores: 1 s of work alone is 2 s of each round."""
+    members = [_entry([1.0] * 3, [4.0] * 3)] * 4
+    assert calibration._added_s(members, turns=2.0) == pytest.approx(3.0)
+
+
+def test_of_a_call_one_way_the_end_counts() -> None:
+    members = [_entry([1.0], [0.5], True), _entry([1.0], [2.5], True)]
+    assert calibration._added_s(members, turns=1.0) == pytest.approx(2.5)
 
 
 def test_ranks_asked_for_no_probes_measure_collectives_alone(four: list[dict[str, Any]]) -> None:

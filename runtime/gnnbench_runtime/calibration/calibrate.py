@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gnnbench.cluster import (
+    TRANSFER,
     Cluster,
     CollectiveModel,
     Constant,
@@ -162,7 +164,7 @@ def _cluster(
         model
         for world, ranks in measured.items()
         if world > 1
-        for model in _fit_sweeps(ranks, world)
+        for model in _fit_sweeps(ranks, world, _turns(world, request, cores, kind))
     ]
     torch_device = torch.device(kind)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -201,6 +203,10 @@ def _cluster(
         ops=tuple(ops),
         collectives=tuple(collectives),
     )
+
+
+def _turns(world: int, request: dict[str, Any], cores: int, kind: str) -> float:
+    return world * request["threads"] / cores if kind == "cpu" else 1.0
 
 
 def _usual(probes: list[float]) -> float:
@@ -256,19 +262,44 @@ def _step(entry: dict[str, Any]) -> Step:
     )  # fmt: skip
 
 
-def _fit_sweeps(ranks: list[dict[str, Any]], world: int) -> list[CollectiveModel]:
+def _fit_sweeps(
+    ranks: list[dict[str, Any]], world: int, turns: float = 1.0
+) -> list[CollectiveModel]:
+    """Two models per collective and size of group: what it takes, and what of that is transfer.
+
+    Args:
+        turns: how many ranks share a core while all compute, at least 1.
+    """
     points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for entries in zip(*(content["collectives"] for content in ranks), strict=True):
         op, size = entries[0]["op"], entries[0]["ranks"]
         for group in range(world // size):
             members = [entry for entry in entries if entry["group"] == group]
-            # The end of the slowest rank is the end of the collective.
-            slowest = [max(times) for times in zip(*(e["seconds"] for e in members), strict=True)]
-            points[op, size].append((members[0]["bytes"], statistics.median(slowest)))
+            volume = members[0]["bytes"]
+            points[op, size].append((volume, _added_s(members, turns)))
+            # The rank held up least had no one to wait for.
+            least = np.min([entry["seconds"] for entry in members], axis=0)
+            points[op + TRANSFER, size].append((volume, float(np.median(least))))
     return [
         fit_collective(p, op=op, ranks=size, co_located=world)
         for (op, size), p in sorted(points.items())
     ]
+
+
+def _added_s(members: list[dict[str, Any]], turns: float) -> float:
+    """What a call adds to a round of computing and communicating, on average over rounds.
+
+    An average, not a median: one call in ten that the scheduler delays by a tick is part of every
+    epoch with ten calls. Where ranks take turns on the cores, computing lasts so many times what it
+    would alone; the rest of a round is the call's.
+    """
+    rounds = [np.add(entry["work_s"], entry["seconds"]) for entry in members]
+    # Of a call one way the last rank's end counts: the sender did not wait for it.
+    whole = np.max(rounds, axis=0) if members[0]["one_way"] else np.mean(rounds, axis=0)
+    work = np.quantile([entry["work_s"] for entry in members], 0.5 if turns <= 1 else 0.1)
+    calls = np.mean([entry["seconds"] for entry in members], axis=0)
+    added = float(np.mean(whole)) - max(turns, 1.0) * float(work)
+    return max(added, 0.1 * float(np.min(calls)))
 
 
 def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:

@@ -1,4 +1,10 @@
-"""Sweep the collectives of groups of ranks over message sizes."""
+"""Sweep the collectives of groups of ranks over message sizes.
+
+A collective is measured where training has it: after a millisecond or so of computing. Ranks that
+meet straight after a barrier are awake and in step; ranks that come from their work are neither,
+and on two cores a small exchange takes three times as long for it. What a call is said to take is
+what it adds to a loop of computing and communicating, waiting for one another included.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +20,22 @@ from gnnbench_runtime.calibration.workloads import spread_sizes
 from gnnbench_runtime.comm import Comm
 
 LEAST_BYTES, MOST_BYTES, SIZES = 256, 8 << 20, 10
+WORK_WIDTH, WORK_PRODUCTS = 256, 3  # 0.1 GFLOP, about 1.5 ms of a core of 2024
 
 
 @dataclass(slots=True)
 class _Sweep:
+    """One collective at one size.
+
+    `call` is given the round. `one_way`: the sender leaves before the receiver, and nothing makes
+    up for it, so that each call needs a barrier before it.
+    """
+
     op: str
     sent_bytes: int
-    call: Callable[[], None]
+    call: Callable[[int], None]
+    one_way: bool = False
+    work_s: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -45,14 +60,19 @@ def sweep_all(comm: Comm, device: torch.device, rounds: int) -> list[dict[str, A
 def sweep_collectives(
     comm: Comm, device: torch.device, rounds: int, *, everyone: Comm
 ) -> list[dict[str, Any]]:
-    """Time every (collective, size) of a group once per round, each call after a barrier.
+    """Time every (collective, size) of a group once per round, each call after some computing.
 
     Rounds are outermost, so that a slow spell of the machine touches all sizes a little and none
-    altogether. Returns {"op", "bytes" (most that a rank sends; broadcast: the buffer), "seconds"}.
+    altogether. Returns {"op", "bytes" (most that a rank sends; broadcast: the buffer), "one_way",
+    "work_s" (of the computing before each call), "seconds" (of each call)}. On GPUs, whose streams
+    do not fall asleep, each call follows a barrier and the work is none.
 
     Args:
-        everyone: the ranks that wait for one another before each call.
+        everyone: the ranks that wait for one another before each round, and before calls one way.
     """
+    on_cpu = device.type == "cpu"
+    factor = torch.full((WORK_WIDTH, WORK_WIDTH), 0.5, device=device)
+    product = torch.empty_like(factor)
     source = torch.zeros(2 * MOST_BYTES // 4, device=device)
     target = torch.zeros_like(source)
     sweeps = [
@@ -61,15 +81,30 @@ def sweep_collectives(
         for sweep in _sweeps(comm, size // 4, source, target)
     ]
     for number in range(rounds + 1):
+        everyone.sync()
         for sweep in sweeps:
-            everyone.sync()
+            if sweep.one_way or not on_cpu:
+                everyone.sync()
+            start = perf_counter()
+            for _ in range(WORK_PRODUCTS if on_cpu else 0):
+                torch.mm(factor, factor, out=product)
             begin = perf_counter()
-            sweep.call()
-            if device.type == "cuda":
+            sweep.call(number)
+            if not on_cpu:
                 torch.cuda.synchronize(device)
             if number:  # the first round opens connections
+                sweep.work_s.append(begin - start)
                 sweep.seconds.append(perf_counter() - begin)
-    return [{"op": s.op, "bytes": s.sent_bytes, "seconds": s.seconds} for s in sweeps]
+    return [
+        {
+            "op": s.op,
+            "bytes": s.sent_bytes,
+            "one_way": s.one_way,
+            "work_s": s.work_s,
+            "seconds": s.seconds,
+        }
+        for s in sweeps
+    ]
 
 
 def _sweeps(comm: Comm, count: int, source: torch.Tensor, target: torch.Tensor) -> list[_Sweep]:
@@ -80,7 +115,7 @@ def _sweeps(comm: Comm, count: int, source: torch.Tensor, target: torch.Tensor) 
     shares, received = source[: block * world], target[: block * world]
     own = source[:block]
 
-    def to_the_next() -> None:
+    def to_the_next(_: int) -> None:
         """One message, from an even rank to the odd one after it: timed where it arrives."""
         if comm.rank % 2:
             comm.recv(out, comm.rank - 1, name, phase)
@@ -91,25 +126,30 @@ def _sweeps(comm: Comm, count: int, source: torch.Tensor, target: torch.Tensor) 
         _Sweep(
             "all_reduce",
             2 * (world - 1) * 4 * count // world,
-            lambda: comm.all_reduce(whole, name, phase),
+            lambda _: comm.all_reduce(whole, name, phase),
         ),
         _Sweep(
             "all_to_all",
             4 * block * (world - 1),
-            lambda: comm.all_to_all(received, shares, None, None, name, phase),
+            lambda _: comm.all_to_all(received, shares, None, None, name, phase),
         ),
-        _Sweep("broadcast", 4 * count, lambda: comm.broadcast(out, 0, name, phase)),
+        # A root is soon ahead of the others; in turn, as in training, they make up for it.
+        _Sweep(
+            "broadcast",
+            4 * count,
+            lambda number: comm.broadcast(out, number % world, name, phase),
+        ),
         _Sweep(
             "all_gather",
             4 * block * (world - 1),
-            lambda: comm.all_gather(received, own, name, phase),
+            lambda _: comm.all_gather(received, own, name, phase),
         ),
         _Sweep(
             "reduce_scatter",
             4 * block * (world - 1),
-            lambda: comm.reduce_scatter(own, received, name, phase),
+            lambda _: comm.reduce_scatter(own, received, name, phase),
         ),
     ]
     if world == 2:
-        sweeps.append(_Sweep("send", 4 * count, to_the_next))
+        sweeps.append(_Sweep("send", 4 * count, to_the_next, one_way=True))
     return sweeps

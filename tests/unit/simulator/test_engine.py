@@ -207,6 +207,21 @@ def test_a_transfer_in_the_background_takes_cores_from_what_else_runs(
         assert run(program).end_s.tolist() == pytest.approx([end_s] * 2)
 
 
+def test_where_ranks_overlap_every_transfer_takes_cores(kit: Any) -> None:
+    """Two ranks on one core: 8 s of work beside 4 s on the main lane; alone they would hide."""
+    host = dataclasses.replace(kit.cluster().host, cores=1)
+    first = kit.meet("x", (0, 1), 30)
+    behind = kit.meet("y", (0, 1), lane=Lane.BACKGROUND)
+    ends = []
+    for transfers in ((first,), (first, behind)):
+        plan = kit.plan(*[(*transfers, kit.work("a", 8))] * 2)
+        program = compile_plan(plan, kit.cluster(host=host))
+        ends.append(simulate(program).end_s.max())
+        assert simulate_events(program).end_s.max() == pytest.approx(ends[-1])
+    # All that needs the core: twice 8 s of work, then also 4 s and 1 s of transfers.
+    assert ends == [pytest.approx(16.0), pytest.approx(16.0 + 4.0 + 1.0)]
+
+
 def test_ranks_of_a_host_share_its_disk(kit: Any) -> None:
     read = Step(name="r", kind=Kind.READ, op="read", lane=Lane.DISK, phase=Phase.LOAD, bytes=6)
     one, two = (_epochs(kit.plan(*[(read,)] * n), kit.cluster()) for n in (1, 2))
