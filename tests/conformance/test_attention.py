@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases  # noqa: E402
-from pool import close_all, pool  # noqa: E402
+from pool import pool  # noqa: E402
 from test_exactness import assignments, check_equal, random_graph  # noqa: E402
 from test_worlds import performed, planned  # noqa: E402
 
@@ -30,17 +28,6 @@ MODELS = [
     {"kind": "gat", "hidden": 6, "layers": 2, "heads": 3},
     {"kind": "gat", "hidden": 8, "layers": 3, "heads": 2, "dropout": 0.5, "input_dropout": 0.3},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 def dense_attention(graph: Graph, run: RunSpec) -> tuple[float, np.ndarray, np.ndarray]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="kernels need torch")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from test_kernels import close, kernels, matrix, rand, small_ranges  # noqa: E402, F401
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
 from math import floor
 from pathlib import Path
@@ -12,11 +11,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
 import stale_cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import ORDERS, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -34,17 +32,6 @@ MODELS = [
     {"kind": "gcn", "hidden": 8, "layers": 2},
     {"kind": "sage", "hidden": 8, "layers": 3, "dropout": 0.5, "input_dropout": 0.3},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])

@@ -5,14 +5,12 @@ Grids of CAGNET 1.5D and 2D on 8 and 9 ranks are in `test_cagnet`; the mixture's
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
 from pool import close_all, pool

@@ -5,17 +5,15 @@ FG-1..9, FG-11, FG-12.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -36,17 +34,6 @@ MODELS = [
     {"kind": "sage", "hidden": 5, "layers": 3, "dropout": 0.5, "input_dropout": 0.3},
 ]
 SPLITS = [(2, 1), (3, 1), (3, 2), (4, 2), (4, 3)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 @pytest.mark.parametrize(("world_size", "sparse"), SPLITS)

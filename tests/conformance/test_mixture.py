@@ -5,18 +5,16 @@ FG-1..7, FG-9, FG-11, FG-12, FG-17, FG-18, FG-19, FG-22, FG-23.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
 import mixture_cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import ORDERS, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -42,17 +40,6 @@ CASES = [
     for precompute in (False, True)
     if not (precompute and model.get("input_dropout"))
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 def on_ranks(folder: Path, world_size: int, function: str, *args: object) -> list:

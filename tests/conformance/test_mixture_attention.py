@@ -5,17 +5,15 @@ FG-1..7, FG-9, FG-11, FG-12, FG-18, FG-19, FG-21, FG-22, FG-23.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import check_equal, random_graph
 from test_mixture import moved, on_ranks, splits
 from test_worlds import performed, planned
@@ -38,17 +36,6 @@ MODELS = [
     {"kind": "gat", "hidden": 3, "layers": 3, "heads": 3},
     {"kind": "gat", "hidden": 5, "layers": 1},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 def single(graph, model: dict, epochs: int = 5) -> dict:

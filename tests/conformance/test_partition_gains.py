@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import ORDERS, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -37,17 +35,6 @@ KNOBS = [
     {"precompute": True, "overlap": True},
     {"transport": "host_staged"},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 def plan_of(graph: Graph, run: RunSpec, assignment: np.ndarray) -> tuple[Plan, PartitionStructure]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
 import stale_cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import ORDERS, assemble, assignments, random_graph
 from test_worlds import performed, planned
 
@@ -29,17 +27,6 @@ MODELS = [
     {"kind": "gcn", "hidden": 8, "layers": 2},
     {"kind": "sage", "hidden": 5, "layers": 3},
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

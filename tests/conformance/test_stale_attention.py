@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
 from math import floor
 from pathlib import Path
@@ -13,12 +12,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
 import stale_attention_cases as dense
 import stale_cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import assemble, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -39,17 +37,6 @@ PLAIN = {"kind": "gat", "hidden": 6, "layers": 2, "heads": 3}
 DEEP = {"kind": "gat", "hidden": 8, "layers": 3, "heads": 2}
 DROPPED = {**DEEP, "dropout": 0.5, "input_dropout": 0.3}
 SMOOTHINGS = ["none", "features", "gradients", "both"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 def plan_of(graph: Graph, run: RunSpec, assignment: Any) -> tuple[Plan, PartitionStructure]:

@@ -5,17 +5,15 @@ FG-9, FG-11, FG-14; SA-P5, SA-P7, SA-D3.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
-sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
-from pool import close_all, pool
+from pool import pool
 from test_exactness import MODELS, ORDERS, assignments, random_graph
 
 from gnnbench import registry
@@ -25,17 +23,6 @@ from gnnbench.approaches.partition import PartitionStructure
 from gnnbench.plan import Kind, Phase, Plan
 
 pytestmark = pytest.mark.distributed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _pools():
-    yield
-    close_all()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pools")
 
 
 def performed(rows: list, epoch: int, iteration: int) -> list[tuple]:
