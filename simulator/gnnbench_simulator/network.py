@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.cluster import Cluster, CollectiveModel, Link, grade, weakest
+from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, grade, weakest
 from gnnbench.costs.model import collective_seconds
 from gnnbench.plan import Kind, Step
 from gnnbench_simulator.compute import CostClass
@@ -123,6 +123,21 @@ class Network:
             found, key=lambda m: (abs(math.log(m.ranks / ranks)), self._crowd(m)), default=None
         )
 
+    def _meeting_s(self, model: CollectiveModel | None) -> float:
+        """What ranks that come from their work wait for one another: once, not with each message.
+
+        The rest of a measured latency is that of the transfer alone, which grows with messages.
+        """
+        if model is None:
+            return 0.0
+        alone = [
+            m.latency_s
+            for m in self.cluster.collectives
+            if m.op == model.op + TRANSFER
+            and (m.ranks, m.layout, m.co_located) == (model.ranks, model.layout, model.co_located)
+        ]
+        return max(model.latency_s - alone[0], 0.0) if alone else 0.0
+
     def _link(self, kind: Kind, layout: str, ranks: int) -> tuple[float, float, str, float]:
         """Latency per message, bytes per second, grade and radius of one layout."""
         model = self._nearest(kind, layout, ranks)
@@ -132,7 +147,8 @@ class Network:
             steps = max(latency_steps(kind, model.ranks), 1)
             how = "probed" if grade(model.status) == "measured" else "datasheet"
             radius = max(model.radius, _EXTRAPOLATED_RADIUS)
-            return model.latency_s / steps, model.bytes_per_s, how, radius
+            latency_s = model.latency_s - self._meeting_s(model)
+            return latency_s / steps, model.bytes_per_s, how, radius
         link = self.cluster.links.intra if layout == "intra" else self.cluster.links.inter
         how = weakest([grade(link.latency_s.status), grade(link.bytes_per_s.status)])
         return link.latency_s.value, link.bytes_per_s.value, how, _CLOSED_FORM_RADIUS
@@ -158,6 +174,7 @@ class Network:
             _, _, far, far_radius = self._link(kind, "inter", ranks)
             how, radius = weakest([how, far]), max(radius, far_radius)
         seconds += self._staging(kind, steps)
+        seconds += self._meeting_s(self._nearest(kind, "intra", on_host))
         return seconds, self._label(kind, how, radius)
 
     def _all_to_all(

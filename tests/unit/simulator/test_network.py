@@ -145,3 +145,12 @@ def test_messages_go_at_the_measured_pace_or_else_that_of_the_link(kit: Any) -> 
     assert Network(measured, 2).point_to_point(0, 1)[:2] == (0.25, 10.0)
     assert Network(measured, 2).capacity(("out", 0)) == 10.0
     assert Network(kit.cluster(), 2).point_to_point(0, 1)[:2] == (0.0, 1.0)
+
+
+def test_waiting_for_one_another_does_not_grow_with_messages(kit: Any) -> None:
+    """Two ranks take 5 s, of which 2 s are two messages; eight ranks send fourteen and wait 3 s."""
+    models = (_model("all_reduce", 2, 2, 5.0), _model("all_reduce_transfer", 2, 2, 2.0))
+    network = Network(kit.cluster(collectives=models), 2)
+    seconds, _ = network.collective(_all_reduce(kit, 8, 80), range(8))
+    link = kit.cluster().links.inter.bytes_per_s.value
+    assert seconds == pytest.approx(14 * 1.0 + 3.0 + all_reduce_bytes(80, 8) / link)
