@@ -154,3 +154,17 @@ def test_waiting_for_one_another_does_not_grow_with_messages(kit: Any) -> None:
     seconds, _ = network.collective(_all_reduce(kit, 8, 80), range(8))
     link = kit.cluster().links.inter.bytes_per_s.value
     assert seconds == pytest.approx(14 * 1.0 + 3.0 + all_reduce_bytes(80, 8) / link)
+
+
+@pytest.mark.parametrize(
+    ("sends", "volume"),
+    [([[0, 60], [60, 0]], 60), ([[0, 60], [0, 0]], 30), ([[0, 60], [20, 0]], 40)],
+    ids=["both ways", "one way", "uneven"],
+)
+def test_a_measured_exchange_on_one_host_counts_both_ways(
+    kit: Any, sends: list[list[int]], volume: int
+) -> None:
+    """A process's one thread reads and writes; calibration measured even exchanges."""
+    network = Network(kit.cluster(), 2)
+    seconds, _ = network.collective(_halo(kit, sends), range(2))
+    assert seconds == pytest.approx(1.0 + volume / 10.0)
