@@ -5,6 +5,7 @@ Legend: n rows of the own block, m rows of a stage's block, F width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,7 +164,62 @@ def block_rows(
     return held
 
 
-class RowGridTrainer:
+class BlockTrainer(ABC):
+    """What a rank that owns a block of rows does, whatever grid the block is of.
+
+    Subclasses set context, parameters, dtype and optimizer_steps, and fill and sum gradients.
+    """
+
+    context: RankContext
+    parameters: Parameters
+    dtype: torch.dtype
+    optimizer_steps: int
+
+    @abstractmethod
+    def gradients(self, counters: tuple[int, ...]) -> Tensor:
+        """Fill this rank's part of loss and gradient; return the logits of its rows."""
+
+    @abstractmethod
+    def all_reduce(self) -> None:
+        """Sum gradients and loss over the ranks that share them out."""
+
+    def train_epoch(self, epoch: int) -> float:
+        """One forward, backward, all-reduce and Adam step over the whole graph."""
+        self.gradients((self.context.run.training.seed, epoch))
+        self.all_reduce()
+        self.update()
+        return float(self.parameters.loss.item())
+
+    def update(self) -> None:
+        """One Adam step."""
+        adam_step(self.context, self.parameters, self.optimizer_steps + 1)
+        self.optimizer_steps += 1
+
+    def close(self) -> None:
+        """Nothing runs beside this trainer."""
+
+    def _tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device, dtype)
+
+    def _load_block(self, graph: Graph, own: slice, columns: slice) -> None:
+        """Hold columns of the features of the rows `own`, and all else that is theirs."""
+        assert graph.features is not None and graph.labels is not None
+        device = self.context.device
+        self.x = block_rows(graph.features, own, columns, self.dtype, device)
+        labels = np.asarray(graph.labels[own])
+        self.labels = self._tensor(labels, self.dtype if labels.dtype.kind == "f" else torch.int64)
+        self.row_ids = torch.arange(own.start, own.stop, device=device)
+        masks = {"train": graph.train_mask, "val": graph.val_mask, "test": graph.test_mask}
+        self.masks = {
+            name: self._tensor(np.asarray(mask[own]))
+            for name, mask in masks.items()
+            if mask is not None
+        }
+        self.train_rows = self.masks["train"].nonzero().squeeze(1)
+        self.loss_scale = 1.0 / max(graph.num_train, 1)
+
+
+class RowGridTrainer(BlockTrainer):
     """One rank of CAGNET 1D or 1.5D: one optimizer step per epoch."""
 
     def __init__(self, context: RankContext, graph: Graph, structure: RowGrid) -> None:
@@ -179,7 +235,8 @@ class RowGridTrainer:
         self.row, self.grid_column = structure.place(context.rank)
         graph = reopened_graph(graph)
         self.aggregation = self._aggregation(graph)
-        self._load_rows(graph)
+        own = slice(self.grid.edges[self.row], self.grid.edges[self.row + 1])
+        self._load_block(graph, own, slice(0, graph.num_features))
         if structure.replication == 1:
             self.column, replicas = context.comm, Comm(context.recorder, device=context.device)
         else:
@@ -194,9 +251,6 @@ class RowGridTrainer:
         self.optimizer_steps = 0
 
     # -- data ------------------------------------------------------------------------------------
-
-    def _tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device, dtype)
 
     def _aggregation(self, graph: Graph) -> StagedAggregation:
         grid, row = self.grid, self.row
@@ -228,32 +282,7 @@ class RowGridTrainer:
             self_scale=None if from_ is None else self._tensor(to[own] * from_[own], self.dtype),
         )
 
-    def _load_rows(self, graph: Graph) -> None:
-        assert graph.features is not None and graph.labels is not None
-        own = slice(self.grid.edges[self.row], self.grid.edges[self.row + 1])
-        device = self.context.device
-        every = slice(0, graph.num_features)
-        self.x = block_rows(graph.features, own, every, self.dtype, device)
-        labels = np.asarray(graph.labels[own])
-        self.labels = self._tensor(labels, self.dtype if labels.dtype.kind == "f" else torch.int64)
-        self.row_ids = torch.arange(own.start, own.stop, device=device)
-        masks = {"train": graph.train_mask, "val": graph.val_mask, "test": graph.test_mask}
-        self.masks = {
-            name: self._tensor(np.asarray(mask[own]))
-            for name, mask in masks.items()
-            if mask is not None
-        }
-        self.train_rows = self.masks["train"].nonzero().squeeze(1)
-        self.loss_scale = 1.0 / max(graph.num_train, 1)
-
     # -- training --------------------------------------------------------------------------------
-
-    def train_epoch(self, epoch: int) -> float:
-        """One forward, backward, all-reduce and Adam step over the whole graph."""
-        self.gradients((self.context.run.training.seed, epoch))
-        self.all_reduce()
-        self.update()
-        return float(self.parameters.loss.item())
 
     def _forward(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor:
         layers = self.shape.num_layers
@@ -273,20 +302,12 @@ class RowGridTrainer:
         """Sum gradients and loss over the blocks: a grid column holds each of them once."""
         self.column.all_reduce(self.parameters.flat_grad, "sync/gradients", Phase.SYNC)
 
-    def update(self) -> None:
-        """One Adam step."""
-        adam_step(self.context, self.parameters, self.optimizer_steps + 1)
-        self.optimizer_steps += 1
-
     # -- evaluation ------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy on every split, over all blocks."""
         logits = self._forward(None, Phase.EVALUATE)
         return split_accuracy(logits, self.labels, self.masks, self.column)
-
-    def close(self) -> None:
-        """Nothing runs beside this trainer."""
 
 
 def split_accuracy(

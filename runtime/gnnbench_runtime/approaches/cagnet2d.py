@@ -19,8 +19,7 @@ from gnnbench.approaches.fullgraph import stack_shape
 from gnnbench.graph.graph import Graph
 from gnnbench.graph.keys import fold
 from gnnbench.plan import Kind, Phase
-from gnnbench_runtime.approaches.cagnet import block_rows, patterns, split_accuracy
-from gnnbench_runtime.approaches.partition import adam_step
+from gnnbench_runtime.approaches.cagnet import BlockTrainer, patterns, split_accuracy
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
@@ -302,7 +301,7 @@ class SquareStack(Stack):
                 self.kernels.relu_dropout_backward(below, h_nF, shape.dropout, below)
 
 
-class SquareGridTrainer:
+class SquareGridTrainer(BlockTrainer):
     """One rank of CAGNET 2D: one optimizer step per epoch."""
 
     def __init__(self, context: RankContext, graph: Graph, structure: SquareGrid) -> None:
@@ -320,13 +319,13 @@ class SquareGridTrainer:
         self.stack = SquareStack(
             context, self.shape, self.parameters, self.workspace, structure, block
         )
-        self._load_rows(graph, structure)
+        i, j = structure.place(context.rank)
+        own = slice(structure.edges[i], structure.edges[i + 1])
+        columns = slice(self.stack.edges[0][j], self.stack.edges[0][j + 1])
+        self._load_block(graph, own, columns)
         self.optimizer_steps = 0
 
     # -- data ------------------------------------------------------------------------------------
-
-    def _tensor(self, array: Any, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.as_tensor(array).to(self.context.device, dtype)
 
     def _block(self, graph: Graph, grid: SquareGrid) -> GridBlock:
         i, j = grid.place(self.context.rank)
@@ -344,30 +343,7 @@ class SquareGridTrainer:
             ),
         )
 
-    def _load_rows(self, graph: Graph, grid: SquareGrid) -> None:
-        assert graph.features is not None and graph.labels is not None
-        i, j = grid.place(self.context.rank)
-        own, device = slice(grid.edges[i], grid.edges[i + 1]), self.context.device
-        columns = slice(self.stack.edges[0][j], self.stack.edges[0][j + 1])
-        self.x = block_rows(graph.features, own, columns, self.dtype, device)
-        labels = graph.labels[own].copy()
-        self.labels = self._tensor(labels, self.dtype if labels.dtype.kind == "f" else torch.int64)
-        self.row_ids = torch.arange(own.start, own.stop, device=device)
-        masks = {"train": graph.train_mask, "val": graph.val_mask, "test": graph.test_mask}
-        self.masks = {
-            name: self._tensor(mask[own].copy()) for name, mask in masks.items() if mask is not None
-        }
-        self.train_rows = self.masks["train"].nonzero().squeeze(1)
-        self.loss_scale = 1.0 / max(graph.num_train, 1)
-
     # -- training --------------------------------------------------------------------------------
-
-    def train_epoch(self, epoch: int) -> float:
-        """One forward, backward, all-reduce and Adam step over the whole graph."""
-        self.gradients((self.context.run.training.seed, epoch))
-        self.all_reduce()
-        self.update()
-        return float(self.parameters.loss.item())
 
     def _logits(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor:
         own = self.stack.forward(self.x, [], row_ids=[self.row_ids], counters=counters, phase=phase)
@@ -384,17 +360,9 @@ class SquareGridTrainer:
         """Sum gradients and loss over the grid."""
         self.context.comm.all_reduce(self.parameters.flat_grad, "sync/gradients", Phase.SYNC)
 
-    def update(self) -> None:
-        """One Adam step."""
-        adam_step(self.context, self.parameters, self.optimizer_steps + 1)
-        self.optimizer_steps += 1
-
     # -- evaluation ------------------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy on every split: a grid column holds every row once."""
         logits = self._logits(None, Phase.EVALUATE)
         return split_accuracy(logits, self.labels, self.masks, self.stack.column)
-
-    def close(self) -> None:
-        """Nothing runs beside this trainer."""
