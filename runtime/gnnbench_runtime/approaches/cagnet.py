@@ -195,7 +195,7 @@ class BlockTrainer(ABC):
         adam_step(self.context, self.parameters, self.optimizer_steps + 1)
         self.optimizer_steps += 1
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing to stop
         """Nothing runs beside this trainer."""
 
     def _tensor(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
