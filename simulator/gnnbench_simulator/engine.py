@@ -9,7 +9,7 @@ same times (a property test holds that).
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from gnnbench_simulator.links import Fluid, Resource
 from gnnbench_simulator.network import Network
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Mode, Program
+from gnnbench_simulator.tree import Descent, tree_of
 
 Process = Generator[simpy.Event, Any, None]
 Key = tuple[int, str]
@@ -37,10 +38,15 @@ class Failure:
 
 @dataclass(slots=True)
 class _Meeting:
-    """A collective under way: how many ranks are still to come, and the event of its end."""
+    """A collective under way: how many ranks are still to come, and the event of its end.
+
+    `descent` tells who leaves when, where not all leave together; each rank then has its own event.
+    """
 
     missing: int
     end: simpy.Event
+    descent: Descent | None = None
+    own: dict[int, simpy.Event] = field(default_factory=dict)
 
     def finish(self, _: simpy.Event) -> None:
         self.end.succeed()
@@ -208,12 +214,29 @@ class _Engine:
         if meeting is None:
             size = len(self.program.iterations[index].groups[group])
             meeting = self.meetings[key] = _Meeting(size, self.env.event())
+        member = self.program.member(block, column, self.contended)
+        if member >= 0:
+            leaves = self._descend(meeting, member, float(block.total[column]))
+            if meeting.descent is not None and meeting.descent.over:
+                del self.meetings[key]
+            return leaves
         meeting.missing -= 1
         if meeting.missing == 0:
             del self.meetings[key]
             over = self._together(block, column, self.program.iterations[index].groups[group])
             over.callbacks.append(meeting.finish)
         return meeting.end
+
+    def _descend(self, meeting: _Meeting, member: int, seconds: float) -> simpy.Event:
+        """The event at which a rank leaves a broadcast down a tree that it joins now."""
+        if meeting.descent is None:
+            tree = tree_of(meeting.missing)
+            meeting.descent = Descent(tree, seconds / tree.depth)
+        leaves = meeting.own[member] = self.env.event()
+        for one, end in meeting.descent.arrive(member, self.env.now):
+            wait = self.env.timeout(max(end - self.env.now, 0.0))
+            wait.callbacks.append(lambda _, own=meeting.own[one]: own.succeed())
+        return leaves
 
     def _together(self, block: Block, column: int, group: tuple[int, ...]) -> simpy.Event:
         """The end of a collective that begins now."""

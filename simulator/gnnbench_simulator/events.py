@@ -22,6 +22,7 @@ from gnnbench_simulator.network import Network
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Mode, Program
 from gnnbench_simulator.sharing import Pipe, Sharing, Watched
+from gnnbench_simulator.tree import Descent, tree_of
 
 Key = tuple[int, int, str]
 _DONE = -1
@@ -113,11 +114,16 @@ class _Track:
 
 @dataclass(slots=True, eq=False)
 class _Meeting:
-    """A collective under way: how many ranks are still to come, and who is there since when."""
+    """A collective under way: how many ranks are still to come, and who is there since when.
+
+    `descent` tells who leaves when, where not all leave together; ranks are then in `by_member`.
+    """
 
     missing: int
     latest_s: float = 0.0
     there: list[tuple[_Track, float]] = field(default_factory=list)
+    descent: Descent | None = None
+    by_member: dict[int, tuple[_Track, float]] = field(default_factory=dict)
 
 
 class _Clock:
@@ -274,6 +280,12 @@ class _Clock:
         if meeting is None:
             size = len(self.program.iterations[index].groups[group])
             meeting = self.meetings[key] = _Meeting(size)
+        member = self.program.member(block, track.columns[index], self.contended)
+        if member >= 0:
+            self._descend(meeting, member, track, ready, seconds)
+            if meeting.descent is not None and meeting.descent.over:
+                del self.meetings[key]
+            return
         meeting.missing -= 1
         meeting.latest_s = max(meeting.latest_s, ready)
         if meeting.missing:
@@ -286,6 +298,20 @@ class _Clock:
             self._at(meeting.latest_s, lambda: self._together(meeting, members, seconds, index))
         else:
             self._part(meeting, meeting.latest_s + seconds, index)
+
+    def _descend(
+        self, meeting: _Meeting, member: int, track: _Track, ready: float, seconds: float
+    ) -> None:
+        """Join a broadcast down a tree; lanes go on as far as that is now known."""
+        if meeting.descent is None:
+            tree = tree_of(meeting.missing)
+            meeting.descent = Descent(tree, seconds / tree.depth)
+        meeting.by_member[member] = track, ready
+        for one, end in meeting.descent.arrive(member, ready):
+            other, since = meeting.by_member.pop(one)
+            block = other.programs[self.schedule[other.number]][other.place].block
+            self._finish(other, block, since, end)
+            self.ready.append(other)
 
     def _part(self, meeting: _Meeting, end: float, index: int) -> None:
         """A collective is over: its lanes go on."""

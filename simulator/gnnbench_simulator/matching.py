@@ -39,6 +39,7 @@ class Catalogue:
         self.rows = [rows[id(steps)] for steps in ranks_steps]
         self.groups: list[tuple[int, ...]] = []
         self.group_of = self._group_numbers()
+        self._known_places: dict[int, dict[int, int]] = {}
 
     def _group_numbers(self) -> Ints:
         by_object: dict[int, int] = {}
@@ -54,6 +55,23 @@ class Catalogue:
             numbers[i] = number
         self.groups = list(by_ranks)
         return numbers
+
+    @property
+    def sizes(self) -> Ints:
+        """Ranks of each group."""
+        return np.fromiter(map(len, self.groups), np.intp, len(self.groups))
+
+    def places(self, groups: Ints, ranks: Sequence[int]) -> Ints:
+        """Where in its group each rank stands."""
+        known = {number: self._place_of(number) for number in np.unique(groups).tolist()}
+        pairs = zip(groups.tolist(), ranks, strict=True)
+        return np.array([known[group][rank] for group, rank in pairs], np.intp)
+
+    def _place_of(self, group: int) -> dict[int, int]:
+        if group not in self._known_places:
+            ranks = self.groups[group]
+            self._known_places[group] = dict(zip(ranks, range(len(ranks)), strict=True))
+        return self._known_places[group]
 
     def classes(self) -> list[Members]:
         """Ranks whose programs are alike, in order of each class's first rank."""
@@ -126,7 +144,7 @@ class Collectives:
                 counts = np.broadcast_to(members.sequence + 1, used.shape)
                 np.maximum.at(most, used.ravel(), counts.ravel())
         self._first = np.concatenate([[0], np.cumsum(most)]).astype(np.intp)
-        self._seconds = self._time(classes)
+        self._seconds, self._roots = self._time(classes)
 
     def groups(self, members: Members) -> Ints:
         """The group of each rank's collectives, (ranks, collectives)."""
@@ -138,14 +156,20 @@ class Collectives:
         found: Floats = self._seconds[self._numbers(members)]
         return found
 
+    def roots(self, members: Members) -> Ints:
+        """Place of the root in its group, of broadcasts down a tree; else -1. As `seconds`."""
+        found: Ints = self._roots[self._numbers(members)]
+        return found
+
     def _numbers(self, members: Members) -> Ints:
         numbers: Ints = self._first[self.groups(members)] + members.sequence
         return numbers
 
-    def _time(self, classes: Sequence[Members]) -> Floats:
+    def _time(self, classes: Sequence[Members]) -> tuple[Floats, Ints]:
         seconds = np.zeros(int(self._first[-1]))
+        roots = np.full(len(seconds), -1, np.intp)
         if not len(seconds):
-            return seconds
+            return seconds, roots
         tables = [(members, self._numbers(members)) for members in classes]
         numbers = np.concatenate([table.ravel() for _, table in tables])
         steps = np.concatenate([m.steps[:, m.places].ravel() for m, _ in tables])
@@ -156,7 +180,7 @@ class Collectives:
         width = np.dtype(np.intp).itemsize
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         layouts = [self._layout(group) for group in self.catalogue.groups]
-        known: dict[tuple[object, ...], float] = {}
+        known: dict[tuple[object, ...], tuple[float, int]] = {}
         group_of = self.catalogue.group_of[steps[starts]].tolist()
         ends = [*starts[1:].tolist(), len(numbers)]
         for number, group, start, end in zip(
@@ -165,14 +189,14 @@ class Collectives:
             key = layouts[group], facts[start * width : end * width]
             if key not in known:
                 known[key] = self._one(group, ranks[order[start:end]], steps[start:end])
-            seconds[number] = known[key]
-        return seconds
+            seconds[number], roots[number] = known[key]
+        return seconds, roots
 
-    def _one(self, group: int, ranks: Ints, steps: Ints) -> float:
+    def _one(self, group: int, ranks: Ints, steps: Ints) -> tuple[float, int]:
         members = self.catalogue.groups[group]
         by_rank = dict(zip(ranks.tolist(), steps.tolist(), strict=True))
         there = [self.catalogue.steps[by_rank[rank]] for rank in members if rank in by_rank]
-        return self.network.collective(there, members)[0]
+        return self.network.collective(there, members)[0], self.network.descends(there)
 
     def _layout(self, group: tuple[int, ...]) -> tuple[object, ...]:
         """What of a group's ranks its collectives' time can rest on: which of them share hosts."""

@@ -21,6 +21,7 @@ from gnnbench.costs.model import collective_seconds
 from gnnbench.plan import Kind, Step
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
+from gnnbench_simulator.tree import LEAST_MEMBERS
 
 _CLOSED_FORM_RADIUS = 0.6
 _TUNER_RADIUS = 0.45
@@ -68,6 +69,16 @@ class Network:
         if self.cluster.transport == "nccl":
             return self._nccl(kind, steps, group, hosts)
         return self._closed_form(kind, steps, group, layout)
+
+    def descends(self, steps: Sequence[Step]) -> int:
+        """Place in its group of the root of a broadcast down gloo's tree; -1: all leave together.
+
+        The root is the one that sends. NCCL's pipelined ring holds all ranks to the end.
+        """
+        if steps[0].kind is not Kind.BROADCAST or len(steps) < LEAST_MEMBERS:
+            return -1
+        roots = [place for place, step in enumerate(steps) if step.bytes]
+        return roots[0] if len(roots) == 1 and self.cluster.transport != "nccl" else -1
 
     def point_to_point(
         self, sender: int, receiver: int
@@ -150,7 +161,9 @@ class Network:
             how = "probed" if grade(model.status) == "measured" else "datasheet"
             radius = max(model.radius, _EXTRAPOLATED_RADIUS)
             latency_s = model.latency_s - self._meeting_s(model)
-            return latency_s / steps, model.bytes_per_s, how, radius
+            # A tree sends the whole buffer in each of its rounds, which the fitted rate holds.
+            rounds = steps if kind is Kind.BROADCAST else 1
+            return latency_s / steps, rounds * model.bytes_per_s, how, radius
         link = self.cluster.links.intra if layout == "intra" else self.cluster.links.inter
         how = weakest([grade(link.latency_s.status), grade(link.bytes_per_s.status)])
         return link.latency_s.value, link.bytes_per_s.value, how, _CLOSED_FORM_RADIUS
@@ -164,6 +177,8 @@ class Network:
         alpha, rate, how, radius = self._link(kind, "intra", on_host)
         if kind is Kind.ALL_TO_ALL:
             seconds = self._all_to_all(steps, group, layout, alpha, rate)
+        elif kind is Kind.BROADCAST:
+            seconds = self._broadcast(_volume(kind, steps), group, alpha, rate)
         else:
             # Neighbours in a ring are on the same host but for one pair per host, so a shared NIC
             # carries one flow each way and needs no division.
@@ -172,12 +187,34 @@ class Network:
                 alpha, rate = max(alpha, far_alpha), min(rate, far_rate)
                 how, radius = weakest([how, far]), max(radius, far_radius)
             seconds = latency_steps(kind, ranks) * alpha + _volume(kind, steps) / rate
-        if kind is Kind.ALL_TO_ALL and layout == "inter":
+        if kind in (Kind.ALL_TO_ALL, Kind.BROADCAST) and layout == "inter":
             _, _, far, far_radius = self._link(kind, "inter", ranks)
             how, radius = weakest([how, far]), max(radius, far_radius)
         seconds += self._staging(kind, steps)
         seconds += self._meeting_s(self._nearest(kind, "intra", on_host))
         return seconds, self._label(kind, how, radius)
+
+    def _broadcast(self, size: float, group: Sequence[int], alpha: float, rate: float) -> float:
+        """The rounds of gloo's tree, one after the other, each sending the whole buffer.
+
+        In a round that crosses hosts all senders of a host share its card, if it has just one.
+        """
+        link = self.cluster.links.inter
+        far_alpha, far_rate, _, _ = self._link(Kind.BROADCAST, "inter", len(group))
+        hosts = np.array([self.host_of(rank) for rank in group])
+        seconds = 0.0
+        for step in (1 << at for at in range((len(group) - 1).bit_length())):
+            senders = np.arange(min(step, len(group) - step))
+            out, into = hosts[senders], hosts[senders + step]
+            away = out != into
+            if not np.any(away):
+                seconds += alpha + size / rate
+                continue
+            flows = 1
+            if link.shared:
+                flows = max(np.unique(h[away], return_counts=True)[1].max() for h in (out, into))
+            seconds += max(alpha, far_alpha) + size * flows / min(rate * flows, far_rate)
+        return seconds
 
     def _all_to_all(
         self, steps: Sequence[Step], group: Sequence[int], layout: str, alpha: float, rate: float
@@ -253,9 +290,13 @@ def _transfer(link: Link, size: float) -> float:
 
 
 def _volume(kind: Kind, steps: Sequence[Step]) -> float:
-    """Bytes that decide a collective's time: the most any rank sends or, ragged, receives."""
+    """Bytes that decide a collective's time: the most any rank sends or, ragged, receives.
+
+    Of a broadcast, calibrated by its buffer, the buffer: the root sends it to every other rank, so
+    its `bytes` are P - 1 of them.
+    """
     if kind is Kind.BROADCAST:
-        return float(max(max(step.buffer_bytes, step.bytes) for step in steps))
+        return float(max(step.buffer_bytes for step in steps))
     if kind is Kind.ALL_TO_ALL:
         return _busiest(_pair_bytes(steps))
     return float(max(step.bytes for step in steps))

@@ -8,7 +8,7 @@ in between are one block: removing events, not a faster engine, is what makes si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -21,6 +21,7 @@ from gnnbench_simulator.compute import CostClass, Durations
 from gnnbench_simulator.matching import Catalogue, Collectives, Ints, Members
 from gnnbench_simulator.network import Network
 
+_NONE: Ints = np.zeros(0, np.intp)
 _LINKS = frozenset({Kind.COPY, Kind.READ, Kind.WRITE})
 
 
@@ -39,6 +40,8 @@ class Block:
     seconds    per step and rank (steps, ranks); of a collective, the transfer without waiting
     groups     of a collective: which entry of `Iteration.groups` each rank of the class is in
     sequence   of a collective: its place among the group's collectives of the iteration
+    members    of broadcasts down a tree (see `tree`): each rank's place in it, counted from the
+               root; -1, or all empty: the ranks of the group leave together
     gap_s      time after the steps that belongs to none of them, calibrated like an operation
     total      per rank, all steps and their gaps
     pool       what the work occupies: "cores" of the host, its "device"s, or "" (neither)
@@ -55,6 +58,7 @@ class Block:
     puts: str = ""
     groups: Ints | None = None
     sequence: int = 0
+    members: Ints = field(default_factory=lambda: _NONE)
     pool: str = ""
     gap_s: float = 0.0
     total: Floats = field(default_factory=lambda: np.zeros(0))
@@ -115,6 +119,16 @@ class Program:
         if resource[0] in ("host_link", "disk"):
             return 1.0
         return network.capacity(resource)
+
+    @staticmethod
+    def member(block: Block, column: int, contended: Collection[str]) -> int:
+        """Place of a rank in the tree its broadcast goes down; -1 where all leave together.
+
+        They do where transfers take cores: a flow of each rank begins when the last is there.
+        """
+        if not len(block.members) or block.pool in contended:
+            return -1
+        return int(block.members[column])
 
     def core_share(self) -> float:
         """Cores that a rank's transfer keeps busy: its share of what all ranks of a host have.
@@ -269,7 +283,7 @@ def _compile(
         meetings = dict(
             zip(
                 class_.places.tolist(),
-                zip(collectives.groups(class_).T, class_.sequence.tolist(), strict=True),
+                _meetings(class_, collectives, catalogue),
                 strict=True,
             )
         )
@@ -292,10 +306,33 @@ def _compile(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Meeting:
+    """What a block of a collective says of whom it meets; see `Block`."""
+
+    groups: Ints
+    sequence: int
+    members: Ints
+
+
+def _meetings(
+    class_: Members, collectives: Collectives, catalogue: Catalogue
+) -> Iterator[_Meeting]:
+    """The collectives of a class, in the order of its program."""
+    columns = zip(collectives.groups(class_).T, collectives.roots(class_).T, strict=True)
+    for sequence, (groups, roots) in zip(class_.sequence.tolist(), columns, strict=True):
+        members = _NONE
+        if np.any(roots >= 0):
+            sizes = catalogue.sizes[groups]
+            places = catalogue.places(groups, class_.ranks)
+            members = np.where(roots >= 0, (places - roots) % sizes, -1)
+        yield _Meeting(groups, sequence, members)
+
+
 def _blocks(
     template: RankSteps,
     table: Floats,
-    meetings: dict[int, tuple[Ints, int]],
+    meetings: dict[int, _Meeting],
     rules: _Rules,
     gap_s: float,
 ) -> list[Block]:
@@ -304,7 +341,7 @@ def _blocks(
     Args:
         template: the steps of one of its ranks.
         table: seconds, (steps, ranks).
-        meetings: of each collective, by its place: each rank's group, and the sequence number.
+        meetings: of each collective, by its place: whom it meets.
         rules: what may be fused, and what must be seen by others.
         gap_s: seconds between a step and the next.
     """
@@ -340,7 +377,9 @@ def _blocks(
         if step.name in rules.published:
             blocks[number].publishes = step.name
         if mode is Mode.COLLECTIVE:
-            blocks[number].groups, blocks[number].sequence = meetings[place]
+            meeting, block = meetings[place], blocks[number]
+            block.groups, block.sequence = meeting.groups, meeting.sequence
+            block.members = meeting.members
     for block, steps in zip(blocks, places, strict=True):
         block.steps, block.seconds = tuple(steps), table[steps]
         block.gap_s = gap_s * len(steps)

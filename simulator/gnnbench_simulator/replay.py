@@ -22,6 +22,7 @@ from gnnbench_simulator.matching import Ints
 from gnnbench_simulator.order import evaluation_order
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Iteration, Mode, Program, RankClass
+from gnnbench_simulator.tree import Descents
 
 Select = slice | Ints
 Tables = list[dict[str, Floats]]
@@ -50,11 +51,15 @@ class _Part:
 
 @dataclass(slots=True)
 class _Operation:
-    """One local block, or one place at which collectives of one or more groups complete."""
+    """One local block, or one place at which collectives of one or more groups complete.
+
+    `descents` are its broadcasts down trees, whose ranks do not leave together.
+    """
 
     parts: list[_Part]
     num_groups: int = 0
     transfer: Floats | None = None
+    descents: Descents | None = None
 
 
 @dataclass(slots=True)
@@ -307,9 +312,14 @@ class _Replay:
             last = np.maximum.reduceat(sorted_arrival, part.starts, axis=0)
             latest[part.present] = np.maximum(latest[part.present], last)
         ends = latest + operation.transfer
-        for part, arrival in zip(operation.parts, arrivals, strict=True):
-            end = ends[part.groups] if operation.num_groups > 1 else ends[0]
-            self._finish(part, arrival, np.broadcast_to(end, arrival.shape), number)
+        together = [
+            np.broadcast_to(ends[part.groups] if operation.num_groups > 1 else ends[0], a.shape)
+            for part, a in zip(operation.parts, arrivals, strict=True)
+        ]
+        if operation.descents is not None:
+            together = operation.descents.ends(arrivals, operation.transfer, together)
+        for part, arrival, end in zip(operation.parts, arrivals, together, strict=True):
+            self._finish(part, arrival, end, number)
 
     # -- preparation -----------------------------------------------------------------------------
 
@@ -362,7 +372,17 @@ class _Replay:
             part.order = None if in_order else order
             part.starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
             part.present = groups[order][part.starts]
-        return _Operation(parts, len(numbers), transfer)
+        return _Operation(parts, len(numbers), transfer, self._descents(parts))
+
+    def _descents(self, parts: list[_Part]) -> Descents | None:
+        """The broadcasts down trees among a place's collectives, if there are any."""
+        none = np.full(0, -1, np.intp)
+        told = [
+            (part.groups, part.block.members if len(part.block.members) else none)
+            for part in parts
+            if part.groups is not None
+        ]
+        return Descents.of(told) if any(np.any(members >= 0) for _, members in told) else None
 
     def _duration(self, cls: RankClass, block: Block) -> Floats:
         """Seconds of a block on each rank in each draw."""

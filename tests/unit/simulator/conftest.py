@@ -90,6 +90,12 @@ def meet(
     )  # fmt: skip
 
 
+def cast(name: str, group: tuple[int, ...], size: int, rank: int, root: int, **facts: Any) -> Step:
+    """A rank's step of a broadcast, which takes 1 + size / 10 seconds on the unit cluster."""
+    step = meet(name, group, size, kind=Kind.BROADCAST, **facts)
+    return dataclasses.replace(step, bytes=size * (len(group) - 1) if rank == root else 0)
+
+
 def plan_of(*ranks: RankSteps, epochs: int = 1, per_epoch: int = 1, **facts: Any) -> Plan:
     """A plan of one distinct iteration."""
     plan = Plan(
@@ -111,6 +117,7 @@ class Kit:
     cluster = staticmethod(unit_cluster)
     work = staticmethod(work)
     meet = staticmethod(meet)
+    cast = staticmethod(cast)
     plan = staticmethod(plan_of)
 
 

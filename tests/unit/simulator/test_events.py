@@ -42,7 +42,8 @@ def _ranks(draw: Any, kit: Any, world: int) -> tuple[Any, ...]:
         return (After(draw(st.sampled_from(ranks[rank])).name, draw(st.integers(0, 2))),)
 
     for number in range(draw(st.integers(2, 8))):
-        what = draw(st.sampled_from(("work", "message", "message", "read", "meet")))
+        kinds = ("work", "message", "message", "read", "meet", "cast")
+        what = draw(st.sampled_from(kinds))
         if what == "message" and world > 1:
             a, b = draw(st.permutations(range(world)))[:2]
             size = draw(st.integers(0, 9))
@@ -54,6 +55,11 @@ def _ranks(draw: Any, kit: Any, world: int) -> tuple[Any, ...]:
             lane = Lane.BACKGROUND if number % 2 else Lane.COMM
             for rank in range(world):
                 ranks[rank].append(kit.meet(f"m{number}", tuple(range(world)), 5, lane=lane))
+        elif what == "cast" and world > 1:
+            root, lane = draw(st.integers(0, world - 1)), LANES[number % 3]
+            for rank in range(world):
+                group, name = tuple(range(world)), f"c{number}"
+                ranks[rank].append(kit.cast(name, group, 5, rank, root, lane=lane))
         else:
             for rank in range(world):
                 seconds, lane = draw(st.integers(0, 9)), draw(st.sampled_from(LANES))

@@ -168,3 +168,26 @@ def test_a_measured_exchange_on_one_host_counts_both_ways(
     network = Network(kit.cluster(), 2)
     seconds, _ = network.collective(_halo(kit, sends), range(2))
     assert seconds == pytest.approx(1.0 + volume / 10.0)
+
+
+def test_a_broadcast_takes_what_its_buffer_takes(kit: Any) -> None:
+    """Calibration counts the buffer; the root's own bytes are three of them."""
+    network = Network(kit.cluster(), 4)
+    group = (0, 1, 2, 3)
+    steps = [kit.cast("b", group, 100, rank, 0) for rank in group]
+    assert network.collective(steps, group)[0] == pytest.approx(1.0 + 100 / 10.0)
+
+
+@pytest.mark.parametrize(("shared", "last_s"), [(False, 20.0), (True, 40.0)])
+def test_rounds_of_a_broadcast_between_hosts_share_the_card(
+    kit: Any, shared: bool, last_s: float
+) -> None:
+    """Two ranks on each of four hosts, 20 B: one round on a host, then two and four senders."""
+    base = dataclasses.replace(kit.cluster(), collectives=())
+    inter = dataclasses.replace(base.links.inter, shared=shared)
+    network = Network(
+        dataclasses.replace(base, links=dataclasses.replace(base.links, inter=inter)), 2
+    )
+    group = tuple(range(8))
+    steps = [kit.cast("b", group, 20, rank, 0) for rank in group]
+    assert network.collective(steps, group)[0] == pytest.approx(20.0 + 2 * last_s)

@@ -28,11 +28,16 @@ def _iteration(draw: Any, kit: Any, world: int, tag: str) -> tuple[Any, ...]:
         if world > 1 and draw(st.booleans()):
             split = world > 3 and draw(st.booleans())
             size, lane = draw(st.integers(0, 20)), draw(st.sampled_from(LANES))
+            casts, root = draw(st.booleans()), draw(st.integers(0, 5))
             for rank in range(world):
                 group = halves[rank >= world // 2] if split else everyone
-                after = _waits(draw, ranks[rank])
-                step = kit.meet(f"{tag}m{number}", group, size, lane=lane, after=after)
-                ranks[rank].append(step)
+                where = {"lane": lane, "after": _waits(draw, ranks[rank])}
+                name, sender = f"{tag}m{number}", group[root % len(group)]
+                ranks[rank].append(
+                    kit.cast(name, group, size, rank, sender, **where)
+                    if casts
+                    else kit.meet(name, group, size, **where)
+                )
         else:
             for rank in range(world):
                 if draw(st.integers(0, 4)) == 0:
