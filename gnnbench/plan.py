@@ -20,6 +20,7 @@ Execution semantics, which engine and replay obey:
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,6 +225,28 @@ class Plan:
         """How often an epoch has each distinct iteration, in order of first use."""
         start = epoch * self.iterations_per_epoch
         return dict(Counter(self.schedule[start : start + self.iterations_per_epoch]))
+
+    def program_key(self, *, most_steps: int = 20_000) -> str:
+        """A key that plans share whose ranks do the same steps in an epoch, whatever their names.
+
+        On one rank many approaches are one program, and its times have no order to foretell. Plans
+        of more steps have no key: "".
+        """
+        if self.num_steps() > most_steps:
+            return ""
+        told = [
+            [
+                [
+                    (s.kind.value, s.op, s.lane.value, s.phase.value, s.bytes, s.flops, s.rows,
+                     s.nonzeros, s.width, s.inner, s.source_rows, s.group, s.send_bytes,
+                     s.buffer_bytes, tuple(a.lag for a in s.after))
+                    for s in steps
+                ]
+                for steps in self.iterations[index]
+            ]
+            for index in self.schedule[: self.iterations_per_epoch]
+        ]  # fmt: skip
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     def memory_peak_bytes(self, rank: int, *, epochs: int | None = None) -> int:
         """Highest sum of living named buffers of a rank, in program order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gnnbench.commands import options
@@ -20,6 +21,7 @@ COLUMNS = (
 
 # A finding with more lines would bury the verdict.
 MOST_LINES = 40
+MOST_NAMES = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,15 +58,29 @@ def run(args: argparse.Namespace) -> int:
         heads = [column.heading for column in one.columns]
         table([dict(zip(heads, line, strict=True)) for line in one.cells], heads)
         print()
+    for line in _reasons(study.rows):
+        print(line)
+    # Last, where a terminal's reader is.
     for sentence in sentences(study.summary, study.rows):
         print(sentence)
     for one in found.values():
         for sentence in one.verdict:
             print(sentence)
-    for row in study.rows:
-        if row.reason:
-            print(f"  {row.status}: {row.config_id}: {row.reason}")
     return 0
+
+
+def _reasons(rows: Sequence[Comparison]) -> list[str]:
+    """Each reason once, with the configurations that have it."""
+    having: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.reason:
+            having.setdefault((row.status, row.reason), []).append(row.config_id)
+    lines = []
+    for (status, reason), names in having.items():
+        more = len(names) - MOST_NAMES
+        told = ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"{status}: {reason}: {told}")
+    return [*lines, ""] if lines else []
 
 
 def _cells(row: Comparison) -> dict[str, object]:

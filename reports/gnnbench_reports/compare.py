@@ -34,6 +34,7 @@ class Comparison:
     repeat_spread         half the range of the repeats' medians over their median
     epoch_spread          half the interquartile range of a repeat's epochs over their median
     beyond                why the prediction goes beyond the cluster as described, if it does
+    program               equal for configurations whose ranks do the same steps; "" if not known
     ratio, error          predicted / measured, and that minus one
     inside_interval       the measured median lies in the predicted 90 % interval
     volumes, bytes_equal  bytes sent by kind and phase; whether each of them is the same integer
@@ -72,6 +73,7 @@ class Comparison:
     beyond: str = ""
     exact: bool | None = None
     basis: str = ""
+    program: str = ""
     ratio: float | None = None
     error: float | None = None
     inside_interval: bool | None = None
@@ -293,6 +295,7 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
         "beyond": str(record.notes.get("beyond", "")),
         "exact": record.exact,
         "basis": record.basis,
+        "program": str(record.notes.get("program", "")),
     }
     if record.status == "ok" and record.epoch_s > 0:
         row["predicted_epoch_s"] = record.epoch_s

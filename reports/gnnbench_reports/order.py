@@ -1,11 +1,13 @@
 """Does the prediction rank approaches as measurement does? Kendall's tau per graph.
 
-Pairs are two approaches on one graph, model and rank count. A pair that measurement itself cannot
-tell apart has no order to predict, so it is left out; a pair that prediction calls equal counts 0.
+Pairs are two approaches on one graph, model and rank count. Approaches that are one program there,
+as most are on one rank, have no order, and a pair that measurement itself cannot tell apart has
+none to predict, so both are left out; a pair that prediction calls equal counts 0.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
 LEAST_NOISE = 0.025
-"""Relative noise assumed of any time: two repeats that happen to agree prove nothing less."""
+"""Relative noise assumed of any time, whatever its repeats say."""
 TARGET = 0.8
 
 
@@ -30,7 +32,7 @@ TARGET = 0.8
 class OrderRow:
     """How well one graph's approaches are ordered, over its models and rank counts.
 
-    pairs, told_apart   pairs, and those further apart than their noise together
+    pairs, told_apart   pairs of different programs, and those further apart than their noise
     tau                 (right - wrong) / told_apart; tau_all over all pairs, ties counting as 0
     regret              t(fastest by prediction) / t(fastest measured) - 1, the worst
     """
@@ -47,14 +49,22 @@ class OrderRow:
 def orders(rows: Iterable[Comparison]) -> list[OrderRow]:
     """Return a row per graph on which at least two approaches were measured and predicted."""
     by_graph: dict[str, list[list[Comparison]]] = defaultdict(list)
+    rows = list(rows)
     for (graph, _, _), group in contests(rows).items():
         by_graph[graph].append(group)
-    return [_order(graph, groups) for graph, groups in sorted(by_graph.items())]
+    usual = usual_noise(rows)
+    found = [_order(graph, groups, usual) for graph, groups in sorted(by_graph.items())]
+    return [row for row in found if row.pairs]
 
 
-def _order(graph: str, groups: Sequence[Sequence[Comparison]]) -> OrderRow:
-    pairs = [pair for group in groups for pair in combinations(group, 2)]
-    apart = [agreement(*pair) for pair in pairs if told_apart(*pair)]
+def _order(graph: str, groups: Sequence[Sequence[Comparison]], usual: float) -> OrderRow:
+    pairs = [
+        (a, b)
+        for group in groups
+        for a, b in combinations(group, 2)
+        if not a.program or a.program != b.program
+    ]
+    apart = [agreement(*pair) for pair in pairs if told_apart(*pair, usual)]
     regrets = []
     for group in groups:
         chosen = min(group, key=lambda row: row.predicted_epoch_s or 0.0)
@@ -66,20 +76,33 @@ def _order(graph: str, groups: Sequence[Sequence[Comparison]]) -> OrderRow:
         pairs=len(pairs),
         told_apart=len(apart),
         tau=sum(apart) / len(apart) if apart else None,
-        tau_all=sum(agreement(*pair) for pair in pairs) / len(pairs),
+        tau_all=sum(agreement(*pair) for pair in pairs) / max(len(pairs), 1),
         regret=max(regrets),
     )
 
 
-def told_apart(a: Comparison, b: Comparison) -> bool:
+def told_apart(a: Comparison, b: Comparison, usual: float = LEAST_NOISE) -> bool:
     """Tell whether two measured times differ by more than their noise together."""
     first, second = a.measured_epoch_s or 0.0, b.measured_epoch_s or 0.0
-    return abs(first - second) > noise(a) * first + noise(b) * second
+    return abs(first - second) > noise(a, usual) * first + noise(b, usual) * second
 
 
-def noise(row: Comparison) -> float:
-    """Relative noise of a measured time: what its repeats, or else its epochs, spread by."""
-    return max(row.uncertainty or 0.0, LEAST_NOISE)
+def noise(row: Comparison, usual: float = LEAST_NOISE) -> float:
+    """Relative noise of a measured time: what its repeats, or else its epochs, spread by.
+
+    At least the usual noise: two or three repeats that happen to agree prove nothing less.
+    """
+    return max(row.uncertainty or 0.0, usual)
+
+
+def usual_noise(rows: Iterable[Comparison]) -> float:
+    """What repeats of one configuration spread by in the median, or `LEAST_NOISE` if that is more.
+
+    Epochs of one process do not tell: where its pages lie, and who else is on the machine, is the
+    same for all of them.
+    """
+    spreads = [row.repeat_spread for row in rows if row.repeat_spread is not None]
+    return max(LEAST_NOISE, statistics.median(spreads)) if spreads else LEAST_NOISE
 
 
 def finding(study: Study) -> Finding | None:
@@ -113,11 +136,13 @@ def finding(study: Study) -> Finding | None:
         meaning=(
             "Kendall's tau between measured and predicted epoch times: pairs in the right order "
             "less pairs in the wrong one, over pairs (1: the same order, 0: unrelated). A pair is "
-            "two approaches on one graph, model and rank count. Pairs closer than their noise "
-            "together (the spread of repeats, or of epochs where nothing was repeated, and at "
-            f"least {100 * LEAST_NOISE:.1f} % each) are ties of the measurement and left out; “all "
-            "pairs” keeps them. Regret is how much longer an epoch takes with the approach that "
-            "prediction favours than with the fastest one measured."
+            "two approaches on one graph, model and rank count; approaches that do the same steps "
+            "there, as most do on one rank, make none. Pairs closer than their noise together (the "
+            "spread of repeats, or of epochs where nothing was repeated, and at least "
+            f"{numbers.percent(usual_noise(study.rows), 0.001)} each, the median over all repeats) "
+            "are ties of the measurement and left out; “all pairs” keeps them. Regret is how much "
+            "longer an epoch takes with the approach that prediction favours than with the fastest "
+            "one measured."
         ),
         columns=columns,
         rows=tuple(rows),

@@ -130,7 +130,7 @@ def _losses(rows: Sequence[Comparison]) -> list[str]:
     for status, verb in (("failed", "failed"), ("skipped", "skipped"), ("running", "unfinished")):
         number = sum(row.status == status for row in rows)
         if number:
-            said.append(f"{_count(number, 'configuration')} {verb}; the reasons are listed below.")
+            said.append(f"{_count(number, 'configuration')} {verb}; the reasons are listed.")
     return said
 
 

@@ -21,6 +21,8 @@ from gnnbench.plan import COMMUNICATION, Kind, Lane, Phase, Step
 
 GAP_OP = "gap"
 """The calibrated time between one step and the next, which no step's duration holds."""
+PROBE_OP = "speed_probe"
+"""What a fixed kernel took, again and again, while the machine was calibrated."""
 BORROWED_RADIUS = 0.5
 """A constant taken from another operation of the same kind: within a factor of 1.65."""
 

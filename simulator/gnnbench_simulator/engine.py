@@ -243,12 +243,15 @@ class _Engine:
         seconds = float(block.total[column])
         if block.pool not in self.contended:
             return self.env.timeout(seconds)
+        return self.env.process(self._with_cores(seconds, float(block.idle[column]), group))
+
+    def _with_cores(self, seconds: float, idle_s: float, group: tuple[int, ...]) -> Process:
+        """Wait for one another, then keep a core of each rank busy for the rest of the time."""
+        yield self.env.timeout(idle_s)
         share, host_of = self.program.core_share(), self.program.host_of
-        flows = [
-            self.fluid.start([("cores", host_of(rank))], seconds * share, cap=share)
-            for rank in group
-        ]
-        return self.env.all_of(flows)
+        work = (seconds - idle_s) * share
+        flows = [self.fluid.start([("cores", host_of(rank))], work, cap=share) for rank in group]
+        yield self.env.all_of(flows)
 
     def _transfer(self, block: Block, rank: int, index: int, seconds: float) -> Process:
         step = self.program.plan.iterations[index][rank][block.steps[0]]

@@ -295,7 +295,11 @@ class _Clock:
         meeting.there.append((track, ready))
         if block.pool in self.contended:
             members = self.program.iterations[index].groups[group]
-            self._at(meeting.latest_s, lambda: self._together(meeting, members, seconds, index))
+            idle_s = float(block.idle[track.columns[index]])
+            self._at(
+                meeting.latest_s + idle_s,
+                lambda: self._together(meeting, members, seconds - idle_s, index),
+            )
         else:
             self._part(meeting, meeting.latest_s + seconds, index)
 

@@ -144,7 +144,7 @@ class Collectives:
                 counts = np.broadcast_to(members.sequence + 1, used.shape)
                 np.maximum.at(most, used.ravel(), counts.ravel())
         self._first = np.concatenate([[0], np.cumsum(most)]).astype(np.intp)
-        self._seconds, self._roots = self._time(classes)
+        self._seconds, self._idle, self._roots = self._time(classes)
 
     def groups(self, members: Members) -> Ints:
         """The group of each rank's collectives, (ranks, collectives)."""
@@ -156,6 +156,11 @@ class Collectives:
         found: Floats = self._seconds[self._numbers(members)]
         return found
 
+    def idle(self, members: Members) -> Floats:
+        """What of `seconds` ranks spend waiting for one another, without a core."""
+        found: Floats = self._idle[self._numbers(members)]
+        return found
+
     def roots(self, members: Members) -> Ints:
         """Place of the root in its group, of broadcasts down a tree; else -1. As `seconds`."""
         found: Ints = self._roots[self._numbers(members)]
@@ -165,11 +170,11 @@ class Collectives:
         numbers: Ints = self._first[self.groups(members)] + members.sequence
         return numbers
 
-    def _time(self, classes: Sequence[Members]) -> tuple[Floats, Ints]:
-        seconds = np.zeros(int(self._first[-1]))
+    def _time(self, classes: Sequence[Members]) -> tuple[Floats, Floats, Ints]:
+        seconds, idle = np.zeros(int(self._first[-1])), np.zeros(int(self._first[-1]))
         roots = np.full(len(seconds), -1, np.intp)
         if not len(seconds):
-            return seconds, roots
+            return seconds, idle, roots
         tables = [(members, self._numbers(members)) for members in classes]
         numbers = np.concatenate([table.ravel() for _, table in tables])
         steps = np.concatenate([m.steps[:, m.places].ravel() for m, _ in tables])
@@ -180,7 +185,7 @@ class Collectives:
         width = np.dtype(np.intp).itemsize
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         layouts = [self._layout(group) for group in self.catalogue.groups]
-        known: dict[tuple[object, ...], tuple[float, int]] = {}
+        known: dict[tuple[object, ...], tuple[float, float, int]] = {}
         group_of = self.catalogue.group_of[steps[starts]].tolist()
         ends = [*starts[1:].tolist(), len(numbers)]
         for number, group, start, end in zip(
@@ -189,14 +194,17 @@ class Collectives:
             key = layouts[group], facts[start * width : end * width]
             if key not in known:
                 known[key] = self._one(group, ranks[order[start:end]], steps[start:end])
-            seconds[number], roots[number] = known[key]
-        return seconds, roots
+            seconds[number], idle[number], roots[number] = known[key]
+        return seconds, idle, roots
 
-    def _one(self, group: int, ranks: Ints, steps: Ints) -> tuple[float, int]:
+    def _one(self, group: int, ranks: Ints, steps: Ints) -> tuple[float, float, int]:
+        """Seconds of a collective, those of them without a core, and the place of its root."""
         members = self.catalogue.groups[group]
         by_rank = dict(zip(ranks.tolist(), steps.tolist(), strict=True))
         there = [self.catalogue.steps[by_rank[rank]] for rank in members if rank in by_rank]
-        return self.network.collective(there, members)[0], self.network.descends(there)
+        seconds = self.network.collective(there, members)[0]
+        idle_s = min(self.network.meeting_s(there[0].kind, members), seconds)
+        return seconds, idle_s, self.network.descends(there)
 
     def _layout(self, group: tuple[int, ...]) -> tuple[object, ...]:
         """What of a group's ranks its collectives' time can rest on: which of them share hosts."""

@@ -70,6 +70,14 @@ class Network:
             return self._nccl(kind, steps, group, hosts)
         return self._closed_form(kind, steps, group, layout)
 
+    def meeting_s(self, kind: Kind, group: Sequence[int]) -> float:
+        """Seconds of a collective in which ranks wait for one another and need no core for it."""
+        hosts = {self.host_of(rank) for rank in group}
+        model = self._measured(kind, len(group), "intra") if len(hosts) == 1 else None
+        if model is None and self.cluster.transport != "nccl":
+            model = self._nearest(kind, "intra", min(self.ranks_per_host, len(group)))
+        return self._meeting_s(model)
+
     def descends(self, steps: Sequence[Step]) -> int:
         """Place in its group of the root of a broadcast down gloo's tree; -1: all leave together.
 

@@ -16,6 +16,7 @@ from gnnbench.ledger import Row
 from gnnbench.plan import COLLECTIVES, Plan
 from gnnbench.results import PredictionRecord
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.compute import PROBE_OP
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.memory import predict_memory
 from gnnbench_simulator.outcome import SimResult, ledger
@@ -149,14 +150,14 @@ def predict_plan(
         exact=plan.exact,
         basis=plan.basis,
         probe_s=_probe_s(cluster, program.ranks_per_host),
-        notes=_notes(program),
+        notes=_notes(program) | {"program": plan.program_key()},
     )
 
 
 def _probe_s(cluster: Cluster, co_located: int) -> float:
     """What the speed probe took when as many ranks ran it at once, else when one did."""
     for model in cluster.ops:
-        if model.op == "speed_probe" and model.co_located == co_located:
+        if model.op == PROBE_OP and model.co_located == co_located:
             return model.params.get("t0_s", 0.0)
     return cluster.speed_probe_s
 

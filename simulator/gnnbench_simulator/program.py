@@ -40,6 +40,7 @@ class Block:
     seconds    per step and rank (steps, ranks); of a collective, the transfer without waiting
     groups     of a collective: which entry of `Iteration.groups` each rank of the class is in
     sequence   of a collective: its place among the group's collectives of the iteration
+    idle       of a collective: what of its seconds its ranks only wait, and keep no core busy
     members    of broadcasts down a tree (see `tree`): each rank's place in it, counted from the
                root; -1, or all empty: the ranks of the group leave together
     gap_s      time after the steps that belongs to none of them, calibrated like an operation
@@ -58,6 +59,7 @@ class Block:
     puts: str = ""
     groups: Ints | None = None
     sequence: int = 0
+    idle: Floats = field(default_factory=lambda: np.zeros(0))
     members: Ints = field(default_factory=lambda: _NONE)
     pool: str = ""
     gap_s: float = 0.0
@@ -312,6 +314,7 @@ class _Meeting:
 
     groups: Ints
     sequence: int
+    idle: Floats
     members: Ints
 
 
@@ -319,14 +322,20 @@ def _meetings(
     class_: Members, collectives: Collectives, catalogue: Catalogue
 ) -> Iterator[_Meeting]:
     """The collectives of a class, in the order of its program."""
-    columns = zip(collectives.groups(class_).T, collectives.roots(class_).T, strict=True)
-    for sequence, (groups, roots) in zip(class_.sequence.tolist(), columns, strict=True):
+    columns = zip(
+        class_.sequence.tolist(),
+        collectives.groups(class_).T,
+        collectives.idle(class_).T,
+        collectives.roots(class_).T,
+        strict=True,
+    )
+    for sequence, groups, idle, roots in columns:
         members = _NONE
         if np.any(roots >= 0):
             sizes = catalogue.sizes[groups]
             places = catalogue.places(groups, class_.ranks)
             members = np.where(roots >= 0, (places - roots) % sizes, -1)
-        yield _Meeting(groups, sequence, members)
+        yield _Meeting(groups, sequence, idle, members)
 
 
 def _blocks(
@@ -379,7 +388,7 @@ def _blocks(
         if mode is Mode.COLLECTIVE:
             meeting, block = meetings[place], blocks[number]
             block.groups, block.sequence = meeting.groups, meeting.sequence
-            block.members = meeting.members
+            block.idle, block.members = meeting.idle, meeting.members
     for block, steps in zip(blocks, places, strict=True):
         block.steps, block.seconds = tuple(steps), table[steps]
         block.gap_s = gap_s * len(steps)

@@ -15,7 +15,8 @@ import numpy as np
 from gnnbench.cluster import weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
-from gnnbench_simulator.compute import GAP_OP
+from gnnbench.plan import COLLECTIVES
+from gnnbench_simulator.compute import GAP_OP, PROBE_OP
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
@@ -26,8 +27,12 @@ SHARED = 0.3
 """Share of the variance of a class's errors that all its steps have in common; the rest is each
 shape's own and averages out over the different steps of an iteration. Assumed."""
 DRIFT = 0.06
-"""Spread (log) of a machine's speed between a calibration and a run, where all errors are shared.
-Repeats of one kernel on a shared machine have spread by 12 % within a minute."""
+"""Least spread (log) of a machine's speed between a calibration and a run, where all errors are
+shared. Repeats of one kernel on a shared machine have spread by 12 % within a minute; a machine
+whose own speed probe spread by more in calibration drifts by that."""
+_TOGETHER = frozenset(kind.value for kind in COLLECTIVES)
+"""Classes whose errors all steps have in common: a collective was measured between ranks that had
+computed alike, and what is different where it is used is so for all its calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,8 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     factors: dict[str, Floats] = {}
     counts = _steps_by_class(program)
     for name, cost in sorted(program.cost_classes.items()):
-        spread = SHARED + (1.0 - SHARED) / max(counts.get(name, 1.0), 1.0)
+        shared = 1.0 if name in _TOGETHER else SHARED
+        spread = shared + (1.0 - shared) / max(counts.get(name, 1.0), 1.0)
         factors[name] = np.exp(cost.radius / _Z90 * spread**0.5 * _normal(rng, draws))
     if not factors:
         return Interval(low=1.0, high=1.0)
@@ -63,9 +69,16 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
         base, drawn = _sums(program, factors)
     if base <= 0:
         return Interval(low=1.0, high=1.0)
-    drift = np.exp(DRIFT * _normal(rng, draws))
+    drift = np.exp(_drift(program) * _normal(rng, draws))
     low, high = np.quantile(drawn * drift / base, [0.05, 0.95])
     return Interval(low=min(float(low), 1.0), high=max(float(high), 1.0))
+
+
+def _drift(program: Program) -> float:
+    """Spread (log) of the machine's speed, by its speed probe where it was calibrated."""
+    probes = [m for m in program.cluster.ops if m.op == PROBE_OP]
+    nearest = min(probes, key=lambda m: abs(m.co_located - program.ranks_per_host), default=None)
+    return max(DRIFT, nearest.radius / _Z90) if nearest is not None else DRIFT
 
 
 def _steps_by_class(program: Program) -> dict[str, float]:

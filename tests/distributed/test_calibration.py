@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gnnbench.cluster import TRANSFER
 from gnnbench_runtime.calibration import calibrate as calibration
+from gnnbench_runtime.calibration.workloads import LARGE, USUAL, workloads
 
 pytestmark = pytest.mark.distributed
 
@@ -61,6 +63,14 @@ def test_of_a_call_one_way_the_end_counts() -> None:
     assert calibration._added_s(members, turns=1.0) == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize(("late", "counts"), [(4, 1.0), (40, 2.0)], ids=["few", "many"])
+def test_delays_count_as_far_as_the_median_epoch_has_them(late: int, counts: float) -> None:
+    """400 calls of 1 s of which some take 11 s: none in the median epoch of ten calls, or one."""
+    calls = np.ones(400)
+    calls[:late] = 11.0
+    assert calibration._of_median_epoch(calls) == pytest.approx(counts)
+
+
 def test_ranks_asked_for_no_probes_measure_collectives_alone(four: list[dict[str, Any]]) -> None:
     assert all(not content["steps"] and not content["probes"] for content in four)
 
@@ -71,3 +81,17 @@ def test_samples_know_their_workload_and_probes_are_fewer_than_epochs() -> None:
     assert len(content["probes"]) == 2 * 2  # of six epochs, the first and the fourth follow one
     ops = Counter(entry["op"] for entry in content["steps"])
     assert ops["spmm"] and ops["adam"]
+
+
+def test_a_few_full_graph_probes_outgrow_caches_and_none_its_scale() -> None:
+    probes = workloads(80, threads=1, epochs=6)
+    large = [w for w in probes if w.options["num_nodes"] > USUAL.nodes[1]]
+    assert len(large) == 5 and all(w.run.approach != "sampled" for w in large)
+    assert {w.run.model.kind for w in large} == {"gat", "sage"}
+    for w in probes:
+        scale = LARGE if w in large else USUAL
+        nodes, degree = w.options["num_nodes"], w.options["mean_degree"]
+        assert nodes <= scale.nodes[1] and nodes * degree <= scale.edges
+        assert nodes * w.options["num_features"] <= scale.feature_elements
+        if w.run.model.kind == "gat" and w.run.model.hidden > 8:
+            assert nodes * degree * w.run.model.hidden <= scale.edge_values

@@ -39,8 +39,10 @@ from gnnbench_runtime.launch import cuda_devices, rank_environment
 Progress = Callable[[str, float], None]
 
 SWEPT_RANKS = 4
-FULL = {"count": 80, "epochs": 12, "sweeps": 15}
-QUICK = {"count": 36, "epochs": 6, "sweeps": 7}
+FULL = {"count": 80, "epochs": 12, "sweeps": 40}
+QUICK = {"count": 36, "epochs": 6, "sweeps": 10}
+CALLS = 10  # of a collective in an epoch: over how many calls what delays some averages out
+DRAWS = 400
 TIMEOUT_S = 900.0
 GAP_OP = "gap"  # what passes between two steps, apart from the steps
 PROBE_OP = "speed_probe"
@@ -289,8 +291,9 @@ def _fit_sweeps(
 def _added_s(members: list[dict[str, Any]], turns: float) -> float:
     """What a call adds to a round of computing and communicating, on average over rounds.
 
-    An average, not a median: one call in ten that the scheduler delays by a tick is part of every
-    epoch with ten calls. Where ranks take turns on the cores, computing lasts so many times what it
+    Neither a median nor a mean over all: one call in ten that the scheduler delays by a tick is
+    part of every epoch with ten calls, and one in a hundred of few; the median epoch counts. Where
+    ranks take turns on the cores, computing lasts so many times what it
     would alone; the rest of a round is the call's.
     """
     rounds = [np.add(entry["work_s"], entry["seconds"]) for entry in members]
@@ -298,8 +301,14 @@ def _added_s(members: list[dict[str, Any]], turns: float) -> float:
     whole = np.max(rounds, axis=0) if members[0]["one_way"] else np.mean(rounds, axis=0)
     work = np.quantile([entry["work_s"] for entry in members], 0.5 if turns <= 1 else 0.1)
     calls = np.mean([entry["seconds"] for entry in members], axis=0)
-    added = float(np.mean(whole)) - max(turns, 1.0) * float(work)
+    added = _of_median_epoch(whole) - max(turns, 1.0) * float(work)
     return max(added, 0.1 * float(np.min(calls)))
+
+
+def _of_median_epoch(rounds: np.ndarray) -> float:
+    """Mean over the calls of an epoch, of the median of epochs drawn from these rounds."""
+    drawn = np.random.default_rng(0).choice(rounds, (DRAWS, min(CALLS, len(rounds))))
+    return float(np.median(drawn.mean(axis=1)))
 
 
 def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:

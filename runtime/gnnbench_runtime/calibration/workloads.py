@@ -27,10 +27,35 @@ BATCH = (128, 2048)
 # The first epochs of a process run on fresh pages and cold predictors; runs leave them out too.
 WARMUP_EPOCHS = 3
 
-MAX_EDGES = 1_500_000
-MAX_FEATURE_ELEMENTS = 8_000_000
-MAX_EDGE_VALUES = 1.5e7  # of one attention layer: edges times width, each touched six times
-MAX_FLOPS = 1.5e9  # of one epoch: about a tenth of a second on one core
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How large probes may be.
+
+    edge_values   of one attention layer: edges times width, each touched six times
+    flops         of the products of one epoch: 1.5e9 are a tenth of a second on one core
+    """
+
+    nodes: tuple[int, int]
+    edges: int
+    feature_elements: int
+    edge_values: float
+    flops: float
+
+
+USUAL = Scale(
+    nodes=NODES, edges=1_500_000, feature_elements=8_000_000, edge_values=1.5e7, flops=1.5e9
+)
+# Real graphs are larger than what many probes can afford. A few go beyond every cache, so that
+# what a miss costs is seen and not extrapolated.
+LARGE = Scale(
+    nodes=(50_000, 250_000),
+    edges=4_000_000,
+    feature_elements=16_000_000,
+    edge_values=8e7,
+    flops=6e9,
+)
+LARGE_EVERY = 8  # of the full-graph probes
 
 # Generalised golden ratios: additive recurrences fill a six-dimensional box evenly.
 _RATIO = 1.1127756842787055
@@ -65,26 +90,26 @@ def workloads(
 
 def _workload(index: int, threads: int, epochs: int, ranks: int, seed: int) -> Workload:
     at = [(0.5 + (index + seed) * step) % 1.0 for step in _STEPS]
+    sampled, other = index % 2 == 1, index // 2
+    scale = LARGE if not sampled and other % LARGE_EVERY == 5 else USUAL
 
     def spread(bounds: tuple[float, float], position: float) -> int:
         low, high = bounds
         return round(low * (high / low) ** position)
 
-    nodes, degree = spread(NODES, at[0]), spread(DEGREE, at[1])
+    nodes, degree = spread(scale.nodes, at[0]), spread(DEGREE, at[1])
     features, hidden = spread(FEATURES, at[2]), spread(HIDDEN, at[3])
     classes, batch = spread(CLASSES, at[4]), spread(BATCH, at[5])
-    degree = max(2, min(degree, nodes // 20, MAX_EDGES // nodes))
+    degree = max(2, min(degree, nodes // 20, scale.edges // nodes))
     # A class must have room for its share of the edges.
     classes = max(2, min(classes, nodes // (10 * degree)))
-    features = max(4, min(features, MAX_FEATURE_ELEMENTS // nodes))
-    hidden = max(8, min(hidden, round(MAX_FLOPS / (6 * nodes * features + 1))))
+    features = max(4, min(features, scale.feature_elements // nodes))
+    hidden = max(8, min(hidden, round(scale.flops / (6 * nodes * features + 1))))
     # People choose hidden widths that fill vector registers; widths of data are what they are.
     hidden = max(width for width in HIDDEN_CHOICES if width <= hidden)
-    sampled = index % 2 == 1
-    other = index // 2
     attention = other % 5 in (1, 4)
     if attention:
-        hidden = max(8, min(hidden, round(MAX_EDGE_VALUES / (nodes * degree)) // 8 * 8))
+        hidden = max(8, min(hidden, round(scale.edge_values / (nodes * degree)) // 8 * 8))
     model = ModelSpec(
         name="probe",
         kind="gat" if attention else ("gcn", "sage")[other % 2],

@@ -247,3 +247,22 @@ def test_the_peak_lies_between_the_largest_buffer_and_their_sum(
     )
     most = {name: max((s for n, s, _ in events if n == name), default=0) for name in "xyz"}
     assert max(most.values()) <= peak(*steps) <= sum(most.values())
+
+
+# One program under several names
+
+
+def test_plans_of_the_same_steps_are_one_program_whatever_names_they_have() -> None:
+    plan = plan_of(((work("a", rows=3), work("b", rows=4)),))
+    named = plan_of(((work("x", rows=3), work("y", rows=4)),), approach="other")
+    assert plan.program_key() == named.program_key() != ""
+
+
+@pytest.mark.parametrize("change", [{"rows": 5}, {"lane": Lane.HOST}, {"op": "gemm_tn"}])
+def test_plans_of_other_steps_are_other_programs(change: dict[str, Any]) -> None:
+    plan, other = plan_of(((work("a", rows=3),),)), plan_of(((work("a", **{"rows": 3} | change),),))
+    assert plan.program_key() != other.program_key()
+
+
+def test_plans_of_very_many_steps_have_no_key() -> None:
+    assert plan_of(((work("a"), work("b")),)).program_key(most_steps=1) == ""

@@ -28,6 +28,17 @@ def test_compare_prints_one_line_per_configuration_and_the_verdict(
     assert any("single uses 1 rank, not 2" in line for line in lines)
 
 
+def test_compare_tells_each_reason_once_and_the_verdict_last(
+    fabricator: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fabricator.whole_suite(graphs=("a", "b", "c", "d"), models=("gcn",), predicted=(1, 2))
+    assert main(["compare", str(fabricator.results.folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = (n for n, line in enumerate(lines) if "single uses 1 rank, not 2" in line)
+    assert lines[told].startswith("skipped: ") and lines[told].endswith(" and 1 more")
+    assert told < min(n for n, line in enumerate(lines) if line.startswith("Over "))
+
+
 def test_compare_json_has_a_row_per_configuration_with_both_worlds(
     fabricator: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

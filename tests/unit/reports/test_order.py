@@ -42,6 +42,26 @@ def test_pairs_within_their_noise_have_no_order_to_predict() -> None:
     assert row.tau_all == pytest.approx(1 / 3)
 
 
+def test_repeats_that_happen_to_agree_are_as_noisy_as_others() -> None:
+    """Two times of 1 % spread, 10 % apart, in a study whose repeats spread by 8 % in the median."""
+    calm = [made("a", 1.0, 1.0), made("b", 1.1, 1.2)]
+    others = [made("c", 9.0, 9.0, repeat_spread=0.08, ranks=n) for n in (1, 4, 8)]
+    assert [(row.pairs, row.told_apart) for row in orders(calm)] == [(1, 1)]
+    assert [(row.pairs, row.told_apart) for row in orders(calm + others)] == [(1, 0)]
+
+
+def test_one_program_under_two_names_has_no_order() -> None:
+    rows = [
+        made("a", 1.0, 1.0, program="x"),
+        made("b", 2.0, 1.0, program="x"),
+        made("c", 3.0, 3.0, program="y"),
+        made("d", 4.0, 4.0),
+    ]
+    (row,) = orders(rows)
+    assert (row.pairs, row.told_apart, row.tau) == (5, 5, 1.0)
+    assert orders(rows[:2]) == []
+
+
 def test_a_time_measured_once_is_noisier_than_its_epochs_say() -> None:
     once = {"repeat_spread": None, "epoch_spread": 0.001}
     (row,) = orders([made("a", 1.0, 1.0, **once), made("b", 1.04, 1.1, **once)])

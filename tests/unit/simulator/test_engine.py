@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gnnbench.cluster import CollectiveModel
 from gnnbench.errors import RunFailed
 from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step
 from gnnbench_simulator.engine import Failure, simulate
@@ -271,3 +272,23 @@ def test_ranks_that_wait_in_a_circle_are_told(kit: Any) -> None:
     program = compile_plan(kit.plan(first, other, third), kit.cluster())
     with pytest.raises(RunFailed, match="circle"):
         simulate(program)
+
+
+@pytest.mark.parametrize("execute", [simulate, simulate_events])
+def test_ranks_that_wait_for_one_another_leave_the_cores_to_others(kit: Any, execute: Any) -> None:
+    """A transfer of 5 s, 3 s of them waiting, beside 10 s of work; two cores for two ranks.
+
+    From 3 s on two transfers and two works share them: transfers end at 7 s, and work at 12 s.
+    """
+    both = CollectiveModel(
+        op="all_reduce", ranks=2, layout="intra", latency_s=5.0, bytes_per_s=1e9, co_located=2
+    )
+    alone = dataclasses.replace(both, op="all_reduce_transfer", latency_s=2.0)
+    host = dataclasses.replace(kit.cluster().host, cores=2)
+    steps = kit.work("w", 10), kit.meet("m", (0, 1), lane=Lane.BACKGROUND)
+    program = compile_plan(
+        kit.plan(steps, steps), kit.cluster(host=host, collectives=(both, alone))
+    )
+    result = execute(program, record=(0,))
+    ends = {row.name: row.start_s + row.duration_s for row in ledger(program, result, 0)}
+    assert ends == {"m": pytest.approx(7.0), "w": pytest.approx(12.0)}

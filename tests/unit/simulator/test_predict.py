@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -84,6 +85,27 @@ def test_one_class_alone_has_its_radius_as_interval(kit: Any) -> None:
     spread = interval(compile_plan(kit.plan((kit.work("a", 9),)), kit.cluster(ops=(op,))))
     assert spread.high == pytest.approx(1.65, rel=0.05)
     assert spread.low == pytest.approx(1 / 1.65, rel=0.05)
+
+
+def test_a_machine_whose_probe_spread_in_calibration_drifts_by_as_much(kit: Any) -> None:
+    work = OpModel(
+        op="work", kind="elementwise", form="linear", params={"s_per_byte": 1.0}, radius=0.01
+    )
+    probe = dataclasses.replace(work, op="speed_probe", radius=0.5)
+    plan = kit.plan((kit.work("a", 9),))
+    calm = interval(compile_plan(plan, kit.cluster(ops=(work,))))
+    restless = interval(compile_plan(plan, kit.cluster(ops=(work, probe))))
+    assert calm.high == pytest.approx(math.exp(1.645 * 0.06), rel=0.03)
+    assert restless.high == pytest.approx(math.exp(0.5), rel=0.05)
+
+
+def test_errors_of_like_collectives_do_not_cancel(kit: Any) -> None:
+    def high(steps: int) -> float:
+        names = [f"m{n}" for n in range(steps)]
+        ranks = [tuple(kit.meet(name, (0, 1), n) for n, name in enumerate(names))] * 2
+        return interval(compile_plan(kit.plan(*ranks), kit.cluster())).high
+
+    assert high(8) == pytest.approx(high(1), rel=0.02)
 
 
 def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> None:
