@@ -161,6 +161,11 @@ def _sample(f: Facts, p: Shapes) -> Floats:
     return _columns(1.0, f.rows, f.nonzeros, missed, f.source_rows, steps=len(f))
 
 
+def _gap(f: Facts, p: Shapes) -> Floats:
+    """What an interpreter needs between steps, and more where the step before took its caches."""
+    return _columns(1.0, miss_rate(f.bytes, p.get("cache_bytes", math.inf)), steps=len(f))
+
+
 _NEAR = (256 * KB, 1 * MB)
 _FAR = (4 * MB, 16 * MB, 48 * MB)
 
@@ -242,6 +247,13 @@ _FORMS = (
         terms=_gather,
         features=lambda f: _logs(f.rows, f.width, f.source_rows),
         shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
+    ),
+    Form(
+        name="gap",
+        coefficients=("t0_s", "cold_s"),
+        terms=_gap,
+        features=lambda f: _logs(f.bytes + 1.0),
+        shapes={"cache_bytes": (*_NEAR, 4 * MB)},
     ),
     Form(
         name="sample",

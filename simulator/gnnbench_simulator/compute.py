@@ -74,7 +74,9 @@ class Durations:
         self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
         self.classes: dict[str, CostClass] = {}
         self._models = _choose(cluster, co_located)
-        self.gap_s = self._gap()
+        self._gap = self._models.get(GAP_OP)
+        if self._gap is not None:
+            self.classes[GAP_OP] = CostClass(GAP_OP, grade(self._gap.status), self._gap.radius)
 
     def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
         """Seconds and cost class of each step. Communication between ranks counts as zero here."""
@@ -92,16 +94,21 @@ class Durations:
                 labels[i] = cost.name
         return out, labels
 
-    def _gap(self) -> float:
-        """Seconds that a framework spends between two steps, calibrated apart from the steps."""
-        model = self._models.get(GAP_OP)
+    def gaps(self, steps: Sequence[Step]) -> Floats:
+        """Seconds that a framework spends after each step, calibrated apart from the steps."""
+        model = self._gap
         if model is None:
-            return 0.0
-        self.classes[GAP_OP] = CostClass(GAP_OP, grade(model.status), model.radius)
-        once = Step(
-            name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.HOST, phase=Phase.LOAD, rows=1
-        )
-        return float(op_seconds(model, Facts.of([once]))[0])
+            return np.zeros(len(steps))
+        # Of files that know one gap for all steps, the form counts rows and no bytes.
+        told = model.form == GAP_OP
+        after = [
+            Step(
+                name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.HOST, phase=Phase.LOAD, rows=1,
+                bytes=step.bytes if told else 0,
+            )
+            for step in steps
+        ]  # fmt: skip
+        return op_seconds(model, Facts.of(after))
 
     def _op(self, op: str, kind: Kind, hosted: bool, steps: list[Step]) -> tuple[CostClass, Floats]:
         on_cpu = hosted or self.cluster.device.kind == "cpu"

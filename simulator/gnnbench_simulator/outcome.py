@@ -56,7 +56,7 @@ def _rows(program: Program, span: Span, rank: int) -> Iterable[Row]:
     alone, elapsed = float(block.total[column]), span.end_s - span.ready_s
     # Contention stretches the steps of a block alike; a collective or transfer waits as well.
     stretch = elapsed / alone if alone > 0 and block.mode is Mode.LOCAL else 1.0
-    gap = block.gap_s / len(block.steps) * stretch
+    gap = float(block.gap_s[column]) / len(block.steps) * stretch
     start = span.ready_s
     for place, step in enumerate(block.steps):
         local = block.mode is Mode.LOCAL

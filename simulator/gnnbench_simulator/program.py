@@ -43,7 +43,7 @@ class Block:
     idle       of a collective: what of its seconds its ranks only wait, and keep no core busy
     members    of broadcasts down a tree (see `tree`): each rank's place in it, counted from the
                root; -1, or all empty: the ranks of the group leave together
-    gap_s      time after the steps that belongs to none of them, calibrated like an operation
+    gap_s      per rank, time after the steps that belongs to none of them, calibrated like one
     total      per rank, all steps and their gaps
     pool       what the work occupies: "cores" of the host, its "device"s, or "" (neither)
     """
@@ -62,7 +62,7 @@ class Block:
     idle: Floats = field(default_factory=lambda: np.zeros(0))
     members: Ints = field(default_factory=lambda: _NONE)
     pool: str = ""
-    gap_s: float = 0.0
+    gap_s: Floats = field(default_factory=lambda: np.zeros(0))
     total: Floats = field(default_factory=lambda: np.zeros(0))
 
 
@@ -277,6 +277,7 @@ def _compile(
 ) -> Iteration:
     collectives = Collectives(catalogue, members, network)
     seconds, labels = durations.seconds(catalogue.steps)
+    gaps = durations.gaps(catalogue.steps)
     classes = []
     for class_ in members:
         template = ranks_steps[class_.ranks[0]]
@@ -294,7 +295,7 @@ def _compile(
             RankClass(
                 ranks=np.array(class_.ranks),
                 columns={rank: column for column, rank in enumerate(class_.ranks)},
-                blocks=_blocks(template, table, meetings, rules, durations.gap_s),
+                blocks=_blocks(template, table, meetings, rules, gaps[class_.steps].T),
                 labels=[
                     label or step.kind.value for label, step in zip(own, template, strict=True)
                 ],
@@ -343,7 +344,7 @@ def _blocks(
     table: Floats,
     meetings: dict[int, _Meeting],
     rules: _Rules,
-    gap_s: float,
+    gaps: Floats,
 ) -> list[Block]:
     """Cut a class's program into blocks.
 
@@ -352,7 +353,7 @@ def _blocks(
         table: seconds, (steps, ranks).
         meetings: of each collective, by its place: whom it meets.
         rules: what may be fused, and what must be seen by others.
-        gap_s: seconds between a step and the next.
+        gaps: seconds between a step and the next, (steps, ranks).
     """
     lanes = {step.name: step.lane for step in template}
     open_block: dict[Lane, int] = {}
@@ -391,7 +392,7 @@ def _blocks(
             block.idle, block.members = meeting.idle, meeting.members
     for block, steps in zip(blocks, places, strict=True):
         block.steps, block.seconds = tuple(steps), table[steps]
-        block.gap_s = gap_s * len(steps)
+        block.gap_s = gaps[steps].sum(axis=0)
         block.total = block.seconds.sum(axis=0) + block.gap_s
     return blocks
 

@@ -393,7 +393,7 @@ class _Replay:
         duration: Floats = block.seconds[0][:, None] * scale[0]
         for seconds, factor in zip(block.seconds[1:], scale[1:], strict=True):
             duration += seconds[:, None] * factor
-        return duration + block.gap_s * self.factors.get(GAP_OP, ones)
+        return duration + block.gap_s[:, None] * self.factors.get(GAP_OP, ones)
 
 
 def _select(ranks: Ints, world_size: int) -> Select:

@@ -118,7 +118,7 @@ def work_by_class(program: Program) -> dict[str, Floats]:
     for iteration, count in zip(program.iterations, counts.tolist(), strict=True):
         for cls in iteration.classes:
             for block in cls.blocks:
-                if block.gap_s > 0:
+                if np.any(block.gap_s > 0):
                     totals.setdefault(GAP_OP, np.zeros(program.world_size))
                     totals[GAP_OP][cls.ranks] += count * block.gap_s
                 for row, step in zip(block.seconds, block.steps, strict=True):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from gnnbench.cluster import TRANSFER
+from gnnbench.ledger import Row
 from gnnbench_runtime.calibration import calibrate as calibration
+from gnnbench_runtime.calibration import rank
 from gnnbench_runtime.calibration.workloads import LARGE, USUAL, workloads
 
 pytestmark = pytest.mark.distributed
@@ -95,3 +97,17 @@ def test_a_few_full_graph_probes_outgrow_caches_and_none_its_scale() -> None:
         assert nodes * w.options["num_features"] <= scale.feature_elements
         if w.run.model.kind == "gat" and w.run.model.hidden > 8:
             assert nodes * degree * w.run.model.hidden <= scale.edge_values
+
+
+def _row(epoch: int, start_s: float, duration_s: float) -> Row:
+    return Row(
+        epoch=epoch, iteration=0, name="a", kind="gemm", op="gemm_nn", lane="compute",
+        phase="forward", layer=1, group_size=1, bytes=0, flops=0, start_s=start_s,
+        duration_s=duration_s,
+    )  # fmt: skip
+
+
+def test_gaps_are_between_steps_and_what_lies_before_and_after_is_shared() -> None:
+    """An epoch of 10 s from 100 s on: 1 s before, steps of 2 and 3 s, 1 s between, 3 s after."""
+    rows = [_row(0, 101.0, 2.0), _row(0, 104.0, 3.0), _row(1, 111.0, 5.0)]
+    assert rank._gaps(rows, [10.0, 5.0]) == pytest.approx([1.0 + 2.0, 2.0, 0.0])

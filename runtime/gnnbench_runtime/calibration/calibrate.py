@@ -241,19 +241,24 @@ def _fit_ops(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[Op
         for entry in content["steps"]:
             samples[entry["op"]].append((_step(entry), entry["probes"] * usual_s))
             origins[entry["op"]].append(entry["workload"])
-        samples[GAP_OP] += [(_once(GAP_OP), gap * usual_s) for gap in content["gaps"]]
+        for gap in content["gaps"]:
+            samples[GAP_OP].append((_once(GAP_OP, gap["bytes"]), gap["probes"] * usual_s))
+            origins[GAP_OP].append(gap["workload"])
         samples[PROBE_OP] += [(_once(PROBE_OP), probe_s) for probe_s in content["probes"]]
     models = []
     for op, points in sorted(samples.items()):
         try:
-            models.append(fit_op(points, op=op, co_located=world, origins=origins.get(op)))
+            form = GAP_OP if op == GAP_OP else ""
+            models.append(
+                fit_op(points, op=op, form=form, co_located=world, origins=origins.get(op))
+            )
         except SpecError:
             continue  # too few samples of this operation: the simulator falls back by kind
     return models
 
 
-def _once(op: str) -> Step:
-    return Step(name=op, kind=Kind.HOST, op=op, lane=Lane.COMPUTE, phase=Phase.FORWARD)
+def _once(op: str, size: int = 0) -> Step:
+    return Step(name=op, kind=Kind.HOST, op=op, lane=Lane.COMPUTE, phase=Phase.FORWARD, bytes=size)
 
 
 def _step(entry: dict[str, Any]) -> Step:
@@ -312,7 +317,8 @@ def _of_median_epoch(rounds: np.ndarray) -> float:
 
 
 def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:
-    return usual_s * statistics.median(gap for content in ranks for gap in content["gaps"])
+    gaps = [gap["probes"] for content in ranks for gap in content["gaps"]]
+    return usual_s * statistics.median(gaps)
 
 
 def _context(measured: dict[int, list[dict[str, Any]]]) -> float:

@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections import defaultdict
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -180,29 +181,33 @@ def keep_samples(
     what the probe usually takes. Batches of one probe are alike, so many noisy times of nearly one
     shape become one steady time of their mean shape.
     """
+    gaps = _gaps(rows, epoch_s)
     times: dict[str, list[float]] = defaultdict(list)
+    after: dict[str, list[float]] = defaultdict(list)
     facts: dict[str, list[Step]] = defaultdict(list)
-    busy: dict[int, float] = defaultdict(float)
-    count: dict[int, int] = defaultdict(int)
     per_epoch = plan.iterations_per_epoch
     planned = [{step.name: step for step in iteration[rank]} for iteration in plan.iterations]
-    for row in rows:
+    for row, gap_s in zip(rows, gaps, strict=True):
         if row.epoch < WARMUP_EPOCHS or _is_settling(row.epoch) or row.phase == Phase.EVALUATE:
             continue
-        busy[row.epoch] += row.duration_s
-        count[row.epoch] += 1
         index = 0 if len(planned) == 1 else row.epoch * per_epoch + row.iteration
         step = planned[index].get(row.name) if index < len(planned) else None
         if step is not None and step.kind not in COMMUNICATION:
             times[row.name].append(row.duration_s / probes[row.epoch])
             facts[row.name].append(step)
-    for epoch in () if only else busy:
-        gap = (epoch_s[epoch] - busy[epoch]) / count[epoch]
-        content["gaps"].append(max(gap, 1e-8) / probes[epoch])
+            after[row.name].append(max(gap_s, 1e-8) / probes[row.epoch])
     content["workloads"] = content.get("workloads", 0) + 1
     for name, steps in facts.items():
         if only and steps[0].op not in only:
             continue
+        if not only:
+            content["gaps"].append(
+                {
+                    "bytes": round(statistics.fmean(step.bytes for step in steps)),
+                    "probes": statistics.median(after[name]),
+                    "workload": content["workloads"],
+                }
+            )
         mean = {fact: statistics.fmean(getattr(s, fact) for s in steps) for fact in FACTS}
         content["steps"].append(
             {
@@ -213,6 +218,26 @@ def keep_samples(
                 **{fact: round(value) for fact, value in mean.items()},
             }
         )
+
+
+def _gaps(rows: list[Row], epoch_s: list[float]) -> list[float]:
+    """Seconds from the end of each step to the next one's start.
+
+    Before the first and after the last step of an epoch, too, time passes: all steps share it.
+    """
+    gaps = [0.0] * len(rows)
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        places[row.epoch].append(place)
+    for epoch, own in places.items():
+        own.sort(key=lambda place: rows[place].start_s)
+        for place, following in pairwise(own):
+            end = rows[place].start_s + rows[place].duration_s
+            gaps[place] = max(rows[following].start_s - end, 0.0)
+        busy = sum(rows[place].duration_s + gaps[place] for place in own)
+        for place in own:
+            gaps[place] += max(epoch_s[epoch] - busy, 0.0) / len(own)
+    return gaps
 
 
 def _say(folder: Path, rank: int, done: int, total: int) -> None:

@@ -180,3 +180,14 @@ def test_the_time_between_steps_counts_for_the_epoch_and_for_no_step(kit: Any) -
     spans = [(row.start_s, row.duration_s) for row in p.ledgers[0]]
     assert sum(spans, ()) == pytest.approx((0.0, 2.0, 2.5, 3.0, 6.0, 2.0, 8.5, 3.0))
     assert p.work == {"work": pytest.approx(5.0), "gap": pytest.approx(1.0)}
+
+
+def test_the_time_after_a_step_that_took_the_caches_is_longer(kit: Any) -> None:
+    """Half a cold gap where a step's bytes equal the cache."""
+    gap = OpModel(
+        op="gap", kind="host", form="gap",
+        params={"t0_s": 0.25, "cold_s": 0.5, "cache_bytes": 1000.0},
+    )  # fmt: skip
+    cluster = kit.cluster(ops=(*kit.cluster().ops, gap))
+    p = predict_plan(kit.plan((kit.work("a", 0), kit.work("b", 1000))), cluster)
+    assert p.work["gap"] == pytest.approx(0.25 + 0.25 + 0.5 * 0.5, rel=1e-3)
