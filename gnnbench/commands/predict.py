@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         emit_json([summary(record) for record in records])
     else:
         table([_row(record) for record in records], list(_COLUMNS))
-        for line in predicted_lines(records):
+        for line in (*left_out(suite, args.ranks), *predicted_lines(records)):
             print(line)
         print(f"cluster {cluster.name}: {cluster.description}")
     return int(any(record.status == "failed" for record in records))
@@ -106,6 +106,21 @@ def with_ranks(suite: Suite, ranks: Sequence[int] | None) -> list[RunSpec]:
             if count == run.ranks or registry.approach(run.approach).cannot_run(moved) is None:
                 found.setdefault(moved.config_id, moved)
     return list(found.values())
+
+
+def left_out(suite: Suite, ranks: Sequence[int] | None) -> list[str]:
+    """A line for each reason why `with_ranks` left approaches out."""
+    from gnnbench import registry
+
+    reasons: dict[str, list[str]] = {}
+    for run in suite.configurations():
+        for count in ranks or ():
+            reason = registry.approach(run.approach).cannot_run(
+                dataclasses.replace(run, ranks=count)
+            )
+            if reason and count != run.ranks and run.approach not in reasons.get(reason, ()):
+                reasons.setdefault(reason, []).append(run.approach)
+    return [f"left out: {', '.join(who)}: {reason}" for reason, who in reasons.items()]
 
 
 def predict_runs(

@@ -155,8 +155,10 @@ def _cluster(
 ) -> Cluster:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     probed = {world: ranks for world, ranks in measured.items() if ranks[0]["probes"]}
+    # Samples are in units of the speed probe beside them, so this alone says how fast the machine
+    # is taken to be: as it usually was, in its usual company. `compare` tells how fast it is later.
     usual = {
-        world: _usual(sorted(p for content in ranks for p in content["probes"]))
+        world: statistics.median(probe for content in ranks for probe in content["probes"])
         for world, ranks in probed.items()
     }
     ops = [
@@ -209,11 +211,6 @@ def _cluster(
 
 def _turns(world: int, request: dict[str, Any], cores: int, kind: str) -> float:
     return world * request["threads"] / cores if kind == "cpu" else 1.0
-
-
-def _usual(probes: list[float]) -> float:
-    """The speed probe of an undisturbed machine: what disturbs it only makes it slower."""
-    return statistics.median(probes[: max(1, len(probes) // 2)])
 
 
 def _links(collectives: list[CollectiveModel], most: int, known: Callable[..., Constant]) -> Links:

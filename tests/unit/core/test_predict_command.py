@@ -249,3 +249,13 @@ def test_the_demo_is_predicted_without_torch_and_imports_none_of_it() -> None:
     found = json.loads(done.stdout)
     assert {row["status"] for row in found} == {"ok"}
     assert len(found) == 10
+
+
+def test_approaches_left_out_at_a_rank_count_are_told_with_their_reason(
+    suite: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SMALL.replace('"single", "partition", "sampled"', '"partition", "cagnet-2d"')
+    text = text.replace("[1, 2]", "1").replace("batch_size = 60, fanouts_from_seeds = [3, 2], ", "")
+    assert main(["predict", suite(text), "--ranks", "3,4"]) == 0
+    (told,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("left out")]
+    assert told.startswith("left out: cagnet-2d: ") and "3" in told
