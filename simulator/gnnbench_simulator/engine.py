@@ -234,9 +234,13 @@ class _Engine:
             meeting.descent = Descent(tree, seconds / tree.depth)
         leaves = meeting.own[member] = self.env.event()
         for one, end in meeting.descent.arrive(member, self.env.now):
-            wait = self.env.timeout(max(end - self.env.now, 0.0))
-            wait.callbacks.append(lambda _, own=meeting.own[one]: own.succeed())
+            self.env.process(self._leave(meeting.own[one], max(end - self.env.now, 0.0)))
         return leaves
+
+    def _leave(self, own: simpy.Event, wait_s: float) -> Process:
+        """Let a rank leave after a while."""
+        yield self.env.timeout(wait_s)
+        own.succeed()
 
     def _together(self, block: Block, column: int, group: tuple[int, ...]) -> simpy.Event:
         """The end of a collective that begins now."""

@@ -12,7 +12,7 @@ from gnnbench.cluster import TRANSFER
 from gnnbench.ledger import Row
 from gnnbench_runtime.calibration import calibrate as calibration
 from gnnbench_runtime.calibration import rank
-from gnnbench_runtime.calibration.workloads import LARGE, USUAL, workloads
+from gnnbench_runtime.calibration.workloads import LARGE, USUAL, of_turn, workloads
 
 pytestmark = pytest.mark.distributed
 
@@ -111,3 +111,28 @@ def test_gaps_are_between_steps_and_what_lies_before_and_after_is_shared() -> No
     """An epoch of 10 s from 100 s on: 1 s before, steps of 2 and 3 s, 1 s between, 3 s after."""
     rows = [_row(0, 101.0, 2.0), _row(0, 104.0, 3.0), _row(1, 111.0, 5.0)]
     assert rank._gaps(rows, [10.0, 5.0]) == pytest.approx([1.0 + 2.0, 2.0, 0.0])
+
+
+def test_turns_share_the_probes_out_and_each_has_large_ones() -> None:
+    probes = workloads(80, threads=1, epochs=6)
+    turns = [of_turn(probes, turn, 2) for turn in (0, 1)]
+    assert sorted(id(w) for turn in turns for w in turn) == sorted(map(id, probes))
+    for turn in turns:
+        assert sum(w.options["num_nodes"] > USUAL.nodes[1] for w in turn) >= 2
+
+
+def test_what_turns_measured_is_joined_rank_by_rank() -> None:
+    def content(probe_s: float, workloads: int) -> dict[str, Any]:
+        entries = [{"workload": n + 1, "probes": probe_s} for n in range(workloads)]
+        return {
+            "steps": entries, "gaps": entries[:1], "probes": [probe_s], "collectives": [probe_s],
+            "workloads": workloads, "baseline_bytes": 5,
+        }  # fmt: skip
+
+    first, second = calibration._joined(
+        [[content(1.0, 2), content(2.0, 2)], [content(3.0, 1), content(4.0, 1)]]
+    )
+    assert [entry["workload"] for entry in first["steps"]] == [1, 2, 3]
+    assert [entry["workload"] for entry in first["gaps"]] == [1, 3]
+    assert (first["probes"], second["collectives"]) == ([1.0, 3.0], [2.0, 4.0])
+    assert first["baseline_bytes"] == 5 and first["workloads"] == 3

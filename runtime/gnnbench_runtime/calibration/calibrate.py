@@ -39,8 +39,9 @@ from gnnbench_runtime.launch import cuda_devices, rank_environment
 Progress = Callable[[str, float], None]
 
 SWEPT_RANKS = 4
-FULL = {"count": 80, "epochs": 12, "sweeps": 40}
-QUICK = {"count": 36, "epochs": 6, "sweeps": 10}
+# In two turns, so that a slow minute of the machine touches one rank and several alike.
+FULL = {"count": 80, "epochs": 12, "sweeps": 20, "turns": 2}
+QUICK = {"count": 36, "epochs": 6, "sweeps": 10, "turns": 1}
 CALLS = 10  # of a collective in an epoch: over how many calls what delays some averages out
 DRAWS = 400
 TIMEOUT_S = 900.0
@@ -73,16 +74,39 @@ def calibrate(
     places = max(1, cores // threads) if kind == "cpu" else cuda_devices()
     most = co_located or min(SWEPT_RANKS, places)
     swept = max(most, 0 if quick or kind == "cuda" or co_located else SWEPT_RANKS)
-    request = {**(QUICK if quick else FULL), "threads": threads, "device": kind}
-    measured: dict[int, list[dict[str, Any]]] = {}
-    for world in range(1, swept + 1):
-        report = _part(progress, f"{world} co-located", (world - 1) / swept, 1 / swept)
+    request: dict[str, Any] = {**(QUICK if quick else FULL), "threads": threads, "device": kind}
+    measured: dict[int, list[list[dict[str, Any]]]] = defaultdict(list)
+    parts = [(turn, world) for turn in range(request["turns"]) for world in range(1, swept + 1)]
+    for number, (turn, world) in enumerate(parts):
+        report = _part(progress, f"{world} co-located", number / len(parts), 1 / len(parts))
         # Ranks beyond the cores take turns on them, which the simulator says of operations; what
         # turns do to collectives, only a measurement says.
         alone = kind == "cpu" and world > places
-        asked = {**request, "count": 0} if alone else request
-        measured[world] = _measure(asked, world, report)
-    return _cluster(name, request, measured, cores, kind)
+        asked = {**request, "turn": turn, **({"count": 0} if alone else {})}
+        measured[world].append(_measure(asked, world, report))
+    return _cluster(
+        name, request, {w: _joined(turns) for w, turns in measured.items()}, cores, kind
+    )
+
+
+def _joined(turns: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What each rank measured in all turns; workloads keep numbers of their own."""
+    joined: list[dict[str, Any]] = []
+    for contents in zip(*turns, strict=True):
+        whole: dict[str, Any] = {**contents[0], "workloads": 0}
+        for key in ("steps", "gaps", "probes", "collectives"):
+            whole[key] = []
+        for content in contents:
+            for key in ("steps", "gaps"):
+                whole[key] += [
+                    {**entry, "workload": entry["workload"] + whole["workloads"]}
+                    for entry in content[key]
+                ]
+            whole["probes"] += content["probes"]
+            whole["collectives"] += content["collectives"]
+            whole["workloads"] += content.get("workloads", 0)
+        joined.append(whole)
+    return joined
 
 
 def _part(progress: Progress | None, word: str, start: float, share: float) -> Progress:
@@ -295,8 +319,8 @@ def _added_s(members: list[dict[str, Any]], turns: float) -> float:
 
     Neither a median nor a mean over all: one call in ten that the scheduler delays by a tick is
     part of every epoch with ten calls, and one in a hundred of few; the median epoch counts. Where
-    ranks take turns on the cores, computing lasts so many times what it
-    would alone; the rest of a round is the call's.
+    ranks take turns on the cores, computing lasts so many times what it would alone; the rest of a
+    round is the call's.
     """
     rounds = [np.add(entry["work_s"], entry["seconds"]) for entry in members]
     # Of a call one way the last rank's end counts: the sender did not wait for it.

@@ -29,7 +29,12 @@ from gnnbench.results import write_json
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
 from gnnbench_runtime.calibration.collectives import sweep_all
-from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload, workloads
+from gnnbench_runtime.calibration.workloads import (
+    WARMUP_EPOCHS,
+    Workload,
+    of_turn,
+    workloads,
+)
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.memory import MemoryMeter
 from gnnbench_runtime.probe import speed_probe
@@ -76,8 +81,12 @@ def main(arguments: list[str]) -> int:
         "probes": [],
         "collectives": [],
     }
-    todo = workloads(
-        request["count"], threads=request["threads"], epochs=request["epochs"], ranks=world_size
+    todo = of_turn(
+        workloads(
+            request["count"], threads=request["threads"], epochs=request["epochs"], ranks=world_size
+        ),
+        request.get("turn", 0),
+        request.get("turns", 1),
     )
     kinds = {(w.run.approach == "sampled", w.run.model.kind == "gat"): w for w in reversed(todo)}
     for workload in kinds.values():  # one of each: load and compile what runs will use

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,11 @@ def workloads(
     unpacking of halo rows is calibrated too; all other probes are trained by each rank alone.
     """
     return [_workload(i, threads, epochs, ranks, seed) for i in range(count)]
+
+
+def of_turn(probes: Sequence[Workload], turn: int, turns: int) -> list[Workload]:
+    """The probes of one of several turns. Blocks alternate, each with all that a block can hold."""
+    return [probe for n, probe in enumerate(probes) if n // (2 * LARGE_EVERY) % turns == turn]
 
 
 def _workload(index: int, threads: int, epochs: int, ranks: int, seed: int) -> Workload:
