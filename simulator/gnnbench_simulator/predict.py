@@ -155,11 +155,16 @@ def predict_plan(
 
 
 def _probe_s(cluster: Cluster, co_located: int) -> float:
-    """What the speed probe took when as many ranks ran it at once, else when one did."""
-    for model in cluster.ops:
-        if model.op == PROBE_OP and model.co_located == co_located:
-            return model.params.get("t0_s", 0.0)
-    return cluster.speed_probe_s
+    """What the speed probe takes when so many ranks run it at once, as those of a run do.
+
+    More of them than were calibrated and than there are cores take turns.
+    """
+    known = {m.co_located: m.params.get("t0_s", 0.0) for m in cluster.ops if m.op == PROBE_OP}
+    nearest = max((n for n in known if n <= co_located), default=1)
+    turns = [
+        max(1.0, n * cluster.device.threads / cluster.host.cores) for n in (co_located, nearest)
+    ]
+    return known.get(nearest, cluster.speed_probe_s) * turns[0] / turns[1]
 
 
 def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[int]) -> SimResult:

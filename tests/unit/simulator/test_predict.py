@@ -99,6 +99,20 @@ def test_a_machine_whose_probe_spread_in_calibration_drifts_by_as_much(kit: Any)
     assert restless.high == pytest.approx(math.exp(0.5), rel=0.05)
 
 
+def test_ranks_that_take_turns_on_cores_also_do_so_in_the_speed_probe(kit: Any) -> None:
+    probes = tuple(
+        OpModel(op="speed_probe", kind="host", form="linear", params={"t0_s": t}, co_located=n)
+        for n, t in ((1, 2.0), (2, 3.0))
+    )
+    host = dataclasses.replace(kit.cluster().host, cores=2)
+    cluster = kit.cluster(host=host, ops=(*kit.cluster().ops, *probes))
+    told = [
+        predict_plan(kit.plan(*[(kit.work("a", 1),)] * ranks), cluster).probe_s
+        for ranks in (1, 2, 4)
+    ]
+    assert told == [2.0, 3.0, 6.0]
+
+
 def test_errors_of_like_collectives_do_not_cancel(kit: Any) -> None:
     def high(steps: int) -> float:
         names = [f"m{n}" for n in range(steps)]
