@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gnnbench.commands.options import add_out, positive_int
 
     add_out(parser, "cluster TOML file to write")
-    parser.add_argument("--quick", action="store_true", help="half the probes: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="half the probes: about two minutes")
     parser.add_argument(
         "--co-located",
         type=positive_int,
