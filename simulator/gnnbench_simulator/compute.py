@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,16 +99,15 @@ class Durations:
         model = self._gap
         if model is None:
             return np.zeros(len(steps))
-        # Of files that know one gap for all steps, the form counts rows and no bytes.
-        told = model.form == GAP_OP
-        after = [
-            Step(
-                name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.HOST, phase=Phase.LOAD, rows=1,
-                bytes=step.bytes if told else 0,
+        if model.form != GAP_OP:  # files of older versions know one gap for all steps
+            once = Step(
+                name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.HOST, phase=Phase.LOAD, rows=1
             )
-            for step in steps
-        ]  # fmt: skip
-        return op_seconds(model, Facts.of(after))
+            return np.full(len(steps), op_seconds(model, Facts.of([once]))[0])
+        # Calibrated after local steps. Ranks of a collective send unlike bytes and leave together.
+        local = [step.kind not in COMMUNICATION for step in steps]
+        facts = Facts.of(steps)
+        return op_seconds(model, replace(facts, bytes=np.where(local, facts.bytes, 0.0)))
 
     def _op(self, op: str, kind: Kind, hosted: bool, steps: list[Step]) -> tuple[CostClass, Floats]:
         on_cpu = hosted or self.cluster.device.kind == "cpu"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gnnbench.cluster import OpModel
 from gnnbench.errors import Unsupported
 from gnnbench.plan import After, Kind, Lane, Plan
 from gnnbench_simulator.engine import simulate
@@ -71,7 +72,12 @@ def test_random_plans_take_the_same_time(kit: Any, data: st.DataObject) -> None:
         schedule=schedule,
         iterations_per_epoch=2,
     )
-    program = compile_plan(plan, kit.cluster())
+    gap = OpModel(
+        op="gap", kind="host", form="gap",
+        params={"t0_s": 0.25, "cold_s": 0.5, "cache_bytes": 4.0},
+    )  # fmt: skip
+    gaps = (gap,) if data.draw(st.booleans()) else ()
+    program = compile_plan(plan, kit.cluster(ops=(*kit.cluster().ops, *gaps)))
     slow, fast = simulate(program, record=range(world)), None
     try:
         fast = replay(program, record=range(world))
