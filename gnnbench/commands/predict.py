@@ -94,33 +94,28 @@ def with_ranks(suite: Suite, ranks: Sequence[int] | None) -> list[RunSpec]:
 
     An approach that cannot run at a rank count is left out there, unless the suite asks for it.
     """
-    from gnnbench import registry
-
-    configurations = list(suite.configurations())
-    if ranks is None:
-        return configurations
-    found: dict[str, RunSpec] = {}
-    for run in configurations:
-        for count in ranks:
-            moved = dataclasses.replace(run, ranks=count)
-            if count == run.ranks or registry.approach(run.approach).cannot_run(moved) is None:
-                found.setdefault(moved.config_id, moved)
-    return list(found.values())
+    moved = _moved(suite, ranks)
+    return list({run.config_id: run for run, reason in moved if reason is None}.values())
 
 
 def left_out(suite: Suite, ranks: Sequence[int] | None) -> list[str]:
     """A line for each reason why `with_ranks` left approaches out."""
+    reasons: dict[str, dict[str, None]] = {}
+    for run, reason in _moved(suite, ranks):
+        if reason is not None:
+            reasons.setdefault(reason, {})[run.approach] = None
+    return [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+
+
+def _moved(suite: Suite, ranks: Sequence[int] | None) -> Iterator[tuple[RunSpec, str | None]]:
+    """Each configuration at each rank count, with the reason why it is left out there."""
     from gnnbench import registry
 
-    reasons: dict[str, list[str]] = {}
     for run in suite.configurations():
-        for count in ranks or ():
-            reason = registry.approach(run.approach).cannot_run(
-                dataclasses.replace(run, ranks=count)
-            )
-            if reason and count != run.ranks and run.approach not in reasons.get(reason, ()):
-                reasons.setdefault(reason, []).append(run.approach)
-    return [f"left out: {', '.join(who)}: {reason}" for reason, who in reasons.items()]
+        for count in (run.ranks,) if ranks is None else ranks:
+            moved = dataclasses.replace(run, ranks=count)
+            asked = count == run.ranks
+            yield moved, None if asked else registry.approach(run.approach).cannot_run(moved)
 
 
 def predict_runs(

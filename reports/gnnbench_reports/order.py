@@ -7,17 +7,15 @@ none to predict, so both are left out; a pair that prediction calls equal counts
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 from gnnbench_reports import numbers
 from gnnbench_reports.finding import Finding
 from gnnbench_reports.markup import Column
-from gnnbench_reports.summary import agreement, contests
+from gnnbench_reports.summary import agreement, contests, pairs, regret, repeat_spread
 
 if TYPE_CHECKING:
     from gnnbench_reports.compare import Comparison
@@ -48,36 +46,25 @@ class OrderRow:
 
 def orders(rows: Iterable[Comparison]) -> list[OrderRow]:
     """Return a row per graph on which at least two approaches were measured and predicted."""
-    by_graph: dict[str, list[list[Comparison]]] = defaultdict(list)
     rows = list(rows)
+    by_graph: dict[str, list[list[Comparison]]] = defaultdict(list)
     for (graph, _, _), group in contests(rows).items():
         by_graph[graph].append(group)
     usual = usual_noise(rows)
-    found = [_order(graph, groups, usual) for graph, groups in sorted(by_graph.items())]
-    return [row for row in found if row.pairs]
+    return [_order(graph, groups, usual) for graph, groups in sorted(by_graph.items())]
 
 
 def _order(graph: str, groups: Sequence[Sequence[Comparison]], usual: float) -> OrderRow:
-    pairs = [
-        (a, b)
-        for group in groups
-        for a, b in combinations(group, 2)
-        if not a.program or a.program != b.program
-    ]
-    apart = [agreement(*pair) for pair in pairs if told_apart(*pair, usual)]
-    regrets = []
-    for group in groups:
-        chosen = min(group, key=lambda row: row.predicted_epoch_s or 0.0)
-        fastest = min(row.measured_epoch_s or 0.0 for row in group)
-        regrets.append((chosen.measured_epoch_s or 0.0) / fastest - 1)
+    every = [pair for group in groups for pair in pairs(group)]
+    apart = [agreement(*pair) for pair in every if told_apart(*pair, usual)]
     return OrderRow(
         graph=graph,
         contests=len(groups),
-        pairs=len(pairs),
+        pairs=len(every),
         told_apart=len(apart),
         tau=sum(apart) / len(apart) if apart else None,
-        tau_all=sum(agreement(*pair) for pair in pairs) / max(len(pairs), 1),
-        regret=max(regrets),
+        tau_all=sum(agreement(*pair) for pair in every) / len(every),
+        regret=max(map(regret, groups)),
     )
 
 
@@ -101,8 +88,7 @@ def usual_noise(rows: Iterable[Comparison]) -> float:
     Epochs of one process do not tell: where its pages lie, and who else is on the machine, is the
     same for all of them.
     """
-    spreads = [row.repeat_spread for row in rows if row.repeat_spread is not None]
-    return max(LEAST_NOISE, statistics.median(spreads)) if spreads else LEAST_NOISE
+    return max(LEAST_NOISE, repeat_spread(rows) or 0.0)
 
 
 def finding(study: Study) -> Finding | None:

@@ -10,7 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 from gnnbench_reports.compare import Comparison
 
@@ -29,7 +29,8 @@ class Summary:
     memory_error              median |predicted / measured - 1| of peak memory; workload_error of
                               the part above the baseline
     order_right, order_pairs  pairs of approaches on one graph, model and rank count whose measured
-                              medians differ by more than 15 %, and those predicted in that order
+                              medians differ by more than 15 %, and those predicted in that order;
+                              approaches that are one program there make no pair
     kendall_tau               over all such pairs, close ones included
     regret_*                  t(fastest by prediction) / t(fastest measured) - 1, over groups
     scaling_points            median |efficiency predicted - measured| in percentage points,
@@ -130,7 +131,7 @@ def summarise(rows: Sequence[Comparison]) -> Summary:
         num_scaling=len(points),
         bytes_equal=sum(judged),
         bytes_compared=len(judged),
-        repeat_spread=_median(row.repeat_spread for row in rows if row.repeat_spread is not None),
+        repeat_spread=repeat_spread(rows),
     )
 
 
@@ -165,7 +166,7 @@ def _error_row(by: str, group: str, rows: Sequence[Comparison]) -> ErrorRow:
         inside_interval=sum(inside),
         intervals=len(inside),
         memory_error=_median(_errors(rows, lambda row: row.memory.peak_ratio)),
-        repeat_spread=_median(row.repeat_spread for row in rows if row.repeat_spread is not None),
+        repeat_spread=repeat_spread(rows),
     )
 
 
@@ -173,9 +174,8 @@ def choices(rows: Iterable[Comparison]) -> list[Choice]:
     """The order of approaches wherever at least two were measured and predicted alike."""
     found = []
     for (graph, model, ranks), group in contests(rows).items():
-        fastest = min(_measured(row) for row in group)
         by_prediction = sorted(group, key=_predicted)
-        decisive = [pair for pair in combinations(group, 2) if _differ(*pair)]
+        decisive = [pair for pair in pairs(group) if _differ(*pair)]
         found.append(
             Choice(
                 graph=graph,
@@ -183,7 +183,7 @@ def choices(rows: Iterable[Comparison]) -> list[Choice]:
                 ranks=ranks,
                 measured_order=tuple(row.label for row in sorted(group, key=_measured)),
                 predicted_order=tuple(row.label for row in by_prediction),
-                regret=_measured(by_prediction[0]) / fastest - 1,
+                regret=regret(group),
                 decisive_pairs=len(decisive),
                 right_pairs=sum(agreement(*pair) > 0 for pair in decisive),
             )
@@ -192,26 +192,57 @@ def choices(rows: Iterable[Comparison]) -> list[Choice]:
 
 
 def contests(rows: Iterable[Comparison]) -> dict[tuple[str, str, int], list[Comparison]]:
-    """Rows that both worlds timed, where several approaches share graph, model and rank count."""
+    """Rows that both worlds timed, where several programs share graph, model and rank count."""
     groups: dict[tuple[str, str, int], list[Comparison]] = defaultdict(list)
     for row in rows:
         if row.ratio is not None:
             groups[row.graph, row.model, row.ranks].append(row)
-    return {key: group for key, group in groups.items() if len(group) > 1}
+    return {key: group for key, group in groups.items() if len(_programs(group)) > 1}
+
+
+def _programs(group: Iterable[Comparison]) -> list[list[Comparison]]:
+    """The rows of each program: approaches that do the same steps, as most do on one rank."""
+    found: dict[str, list[Comparison]] = defaultdict(list)
+    for row in group:
+        found[row.program or row.config_id].append(row)
+    return list(found.values())
+
+
+def pairs(group: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
+    """Pairs of a contest that have an order to predict: those of two programs."""
+    return [
+        (a, b) for one, other in combinations(_programs(group), 2) for a, b in product(one, other)
+    ]
+
+
+def regret(group: Sequence[Comparison]) -> float:
+    """How much longer than the fastest program the one that prediction favours takes.
+
+    A program measured under several names takes the median of their times.
+    """
+    timed = [
+        (min(map(_predicted, rows)), statistics.median(map(_measured, rows)))
+        for rows in _programs(group)
+    ]
+    chosen = min(timed, key=lambda pair: pair[0])
+    return chosen[1] / min(measured for _, measured in timed) - 1
+
+
+def repeat_spread(rows: Iterable[Comparison]) -> float | None:
+    """What repeats of one configuration spread by, in the median; None without repeats."""
+    return _median(row.repeat_spread for row in rows if row.repeat_spread is not None)
 
 
 def _kendall_tau(rows: Iterable[Comparison]) -> float | None:
     """(right - wrong) / pairs over all pairs of one graph, model and rank count."""
-    signs = [
-        agreement(*pair) for group in contests(rows).values() for pair in combinations(group, 2)
-    ]
+    signs = [agreement(*pair) for group in contests(rows).values() for pair in pairs(group)]
     return sum(signs) / len(signs) if signs else None
 
 
 def agreement(a: Comparison, b: Comparison) -> int:
     """1 if prediction orders the two as measurement does, -1 if the other way, 0 on a tie."""
-    product = (_measured(a) - _measured(b)) * (_predicted(a) - _predicted(b))
-    return (product > 0) - (product < 0)
+    both = (_measured(a) - _measured(b)) * (_predicted(a) - _predicted(b))
+    return (both > 0) - (both < 0)
 
 
 def _differ(a: Comparison, b: Comparison) -> bool:

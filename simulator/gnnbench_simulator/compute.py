@@ -147,23 +147,24 @@ class Durations:
         return disk.latency_s.value + busy
 
 
+def calibrated(cluster: Cluster, op: str, co_located: int) -> OpModel | None:
+    """An operation's model for as many co-located ranks, else for the most below, else above."""
+    models = [m for m in cluster.ops if m.op == op]
+    below = [m for m in models if m.co_located <= co_located]
+    if below:
+        return max(below, key=lambda m: m.co_located)
+    return min(models, key=lambda m: m.co_located, default=None)
+
+
 def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
-    """One model per operation: for as many co-located ranks, else for the most below, else above.
+    """One model per operation, see `calibrated`.
 
     Also one model per kind, under "kind:K", for operations nobody calibrated: the kind's model with
     the most points.
     """
-    chosen: dict[str, OpModel] = {}
-    by_op: dict[str, list[OpModel]] = defaultdict(list)
-    for model in cluster.ops:
-        by_op[model.op].append(model)
-    for op, models in by_op.items():
-        below = [m for m in models if m.co_located <= co_located]
-        chosen[op] = (
-            max(below, key=lambda m: m.co_located)
-            if below
-            else min(models, key=lambda m: m.co_located)
-        )
+    names = dict.fromkeys(model.op for model in cluster.ops)
+    found = {op: calibrated(cluster, op, co_located) for op in names}
+    chosen = {op: model for op, model in found.items() if model is not None}
     for model in list(chosen.values()):
         if model.op == GAP_OP:
             continue

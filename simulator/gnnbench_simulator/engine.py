@@ -18,7 +18,7 @@ import simpy
 from gnnbench.errors import RunFailed
 from gnnbench.plan import Kind, Lane, Step
 from gnnbench_simulator.links import Fluid, Resource
-from gnnbench_simulator.network import Network
+from gnnbench_simulator.network import NO_ROOT, Network
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Mode, Program
 from gnnbench_simulator.tree import Descent, tree_of
@@ -207,15 +207,15 @@ class _Engine:
     # -- what takes time -------------------------------------------------------------------------
 
     def _meet(self, block: Block, column: int, number: int, index: int) -> simpy.Event:
-        assert block.groups is not None
-        group = int(block.groups[column])
-        key = (number, group, block.sequence)
+        assert block.meeting is not None
+        group = int(block.meeting.groups[column])
+        key = (number, group, block.meeting.sequence)
         meeting = self.meetings.get(key)
         if meeting is None:
             size = len(self.program.iterations[index].groups[group])
             meeting = self.meetings[key] = _Meeting(size, self.env.event())
-        member = self.program.member(block, column, self.contended)
-        if member >= 0:
+        member = int(block.meeting.members[column])
+        if member != NO_ROOT and block.pool not in self.contended:
             leaves = self._descend(meeting, member, float(block.total[column]))
             if meeting.descent is not None and meeting.descent.over:
                 del self.meetings[key]
@@ -247,7 +247,9 @@ class _Engine:
         seconds = float(block.total[column])
         if block.pool not in self.contended:
             return self.env.timeout(seconds)
-        return self.env.process(self._with_cores(seconds, float(block.idle[column]), group))
+        assert block.meeting is not None
+        idle_s = float(block.meeting.idle[column])
+        return self.env.process(self._with_cores(seconds, idle_s, group))
 
     def _with_cores(self, seconds: float, idle_s: float, group: tuple[int, ...]) -> Process:
         """Wait for one another, then keep a core of each rank busy for the rest of the time."""

@@ -18,7 +18,7 @@ import numpy as np
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
 from gnnbench.plan import Kind, Lane, Step
-from gnnbench_simulator.network import Network
+from gnnbench_simulator.network import NO_ROOT, Network
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Mode, Program
 from gnnbench_simulator.sharing import Pipe, Sharing, Watched
@@ -273,15 +273,16 @@ class _Clock:
 
     def _meet(self, track: _Track, block: Block, ready: float, seconds: float, index: int) -> None:
         """Join a collective; the lane goes on when it is over."""
-        assert block.groups is not None
-        group = int(block.groups[track.columns[index]])
-        key = track.number, group, block.sequence
+        assert block.meeting is not None
+        column = track.columns[index]
+        group = int(block.meeting.groups[column])
+        key = track.number, group, block.meeting.sequence
         meeting = self.meetings.get(key)
         if meeting is None:
             size = len(self.program.iterations[index].groups[group])
             meeting = self.meetings[key] = _Meeting(size)
-        member = self.program.member(block, track.columns[index], self.contended)
-        if member >= 0:
+        member = int(block.meeting.members[column])
+        if member != NO_ROOT and block.pool not in self.contended:
             self._descend(meeting, member, track, ready, seconds)
             if meeting.descent is not None and meeting.descent.over:
                 del self.meetings[key]
@@ -295,7 +296,7 @@ class _Clock:
         meeting.there.append((track, ready))
         if block.pool in self.contended:
             members = self.program.iterations[index].groups[group]
-            idle_s = float(block.idle[track.columns[index]])
+            idle_s = float(block.meeting.idle[column])
             self._at(
                 meeting.latest_s + idle_s,
                 lambda: self._together(meeting, members, seconds - idle_s, index),

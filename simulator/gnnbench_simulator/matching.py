@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gnnbench.costs.facts import Floats
 from gnnbench.plan import COLLECTIVES, RankSteps
-from gnnbench_simulator.network import Network
+from gnnbench_simulator.network import NO_ROOT, Network, Timing
 
 Ints = npt.NDArray[np.intp]
 LOCAL = -1
@@ -39,7 +39,6 @@ class Catalogue:
         self.rows = [rows[id(steps)] for steps in ranks_steps]
         self.groups: list[tuple[int, ...]] = []
         self.group_of = self._group_numbers()
-        self._known_places: dict[int, dict[int, int]] = {}
 
     def _group_numbers(self) -> Ints:
         by_object: dict[int, int] = {}
@@ -55,23 +54,6 @@ class Catalogue:
             numbers[i] = number
         self.groups = list(by_ranks)
         return numbers
-
-    @property
-    def sizes(self) -> Ints:
-        """Ranks of each group."""
-        return np.fromiter(map(len, self.groups), np.intp, len(self.groups))
-
-    def places(self, groups: Ints, ranks: Sequence[int]) -> Ints:
-        """Where in its group each rank stands."""
-        known = {number: self._place_of(number) for number in np.unique(groups).tolist()}
-        pairs = zip(groups.tolist(), ranks, strict=True)
-        return np.array([known[group][rank] for group, rank in pairs], np.intp)
-
-    def _place_of(self, group: int) -> dict[int, int]:
-        if group not in self._known_places:
-            ranks = self.groups[group]
-            self._known_places[group] = dict(zip(ranks, range(len(ranks)), strict=True))
-        return self._known_places[group]
 
     def classes(self) -> list[Members]:
         """Ranks whose programs are alike, in order of each class's first rank."""
@@ -103,6 +85,25 @@ class Catalogue:
             key = (s.name, s.kind, s.lane, s.op, s.after, s.release_s, s.puts, s.takes)
             marks[i] = known.setdefault(key, len(known))
         return marks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meeting:
+    """A collective as the ranks of a class take part in it; arrays are over the ranks.
+
+    groups     which entry of `Iteration.groups` each is in
+    sequence   its place among the collectives of the group
+    seconds    the transfer, from the last arrival to the end
+    idle       what of the seconds ranks only wait for one another, and keep no core busy
+    members    of broadcasts down a tree (see `tree`): each rank's place in it, counted from the
+               root; NO_ROOT: the ranks of its group leave together
+    """
+
+    groups: Ints
+    sequence: int
+    seconds: Floats
+    idle: Floats
+    members: Ints
 
 
 @dataclass(slots=True)
@@ -146,34 +147,42 @@ class Collectives:
         self._first = np.concatenate([[0], np.cumsum(most)]).astype(np.intp)
         self._seconds, self._idle, self._roots = self._time(classes)
 
-    def groups(self, members: Members) -> Ints:
-        """The group of each rank's collectives, (ranks, collectives)."""
+    def meetings(self, members: Members) -> list[Meeting]:
+        """The collectives of a class, in the order of its program."""
+        groups, numbers = self._groups(members), self._numbers(members)
+        places = self._places(members, groups, self._roots[numbers])
+        columns = self._seconds[numbers].T, self._idle[numbers].T, places.T
+        return [
+            Meeting(groups=group, sequence=sequence, seconds=seconds, idle=idle, members=placed)
+            for group, sequence, seconds, idle, placed in zip(
+                groups.T, members.sequence.tolist(), *columns, strict=True
+            )
+        ]
+
+    def _groups(self, members: Members) -> Ints:
         found: Ints = self.catalogue.group_of[members.steps[:, members.places]]
         return found
 
-    def seconds(self, members: Members) -> Floats:
-        """Seconds of each rank's collectives without waiting, (ranks, collectives)."""
-        found: Floats = self._seconds[self._numbers(members)]
-        return found
-
-    def idle(self, members: Members) -> Floats:
-        """What of `seconds` ranks spend waiting for one another, without a core."""
-        found: Floats = self._idle[self._numbers(members)]
-        return found
-
-    def roots(self, members: Members) -> Ints:
-        """Place of the root in its group, of broadcasts down a tree; else -1. As `seconds`."""
-        found: Ints = self._roots[self._numbers(members)]
-        return found
-
     def _numbers(self, members: Members) -> Ints:
-        numbers: Ints = self._first[self.groups(members)] + members.sequence
+        """Where each rank's collectives stand among all, (ranks, collectives)."""
+        numbers: Ints = self._first[self._groups(members)] + members.sequence
         return numbers
 
+    def _places(self, members: Members, groups: Ints, roots: Ints) -> Ints:
+        """Each rank's place from the root of its broadcast, NO_ROOT in other collectives."""
+        places = np.full(groups.shape, NO_ROOT, np.intp)
+        for row, rank in enumerate(members.ranks):
+            for group in np.unique(groups[row][roots[row] != NO_ROOT]).tolist():
+                ranks = self.catalogue.groups[group]
+                own = (groups[row] == group) & (roots[row] != NO_ROOT)
+                places[row, own] = (ranks.index(rank) - roots[row, own]) % len(ranks)
+        return places
+
     def _time(self, classes: Sequence[Members]) -> tuple[Floats, Floats, Ints]:
-        seconds, idle = np.zeros(int(self._first[-1])), np.zeros(int(self._first[-1]))
-        roots = np.full(len(seconds), -1, np.intp)
-        if not len(seconds):
+        """Of each collective: its seconds, those of them without a core, the place of its root."""
+        count = int(self._first[-1])
+        seconds, idle, roots = np.zeros(count), np.zeros(count), np.full(count, NO_ROOT, np.intp)
+        if not count:
             return seconds, idle, roots
         tables = [(members, self._numbers(members)) for members in classes]
         numbers = np.concatenate([table.ravel() for _, table in tables])
@@ -185,7 +194,7 @@ class Collectives:
         width = np.dtype(np.intp).itemsize
         starts = np.flatnonzero(np.diff(numbers, prepend=-1))
         layouts = [self._layout(group) for group in self.catalogue.groups]
-        known: dict[tuple[object, ...], tuple[float, float, int]] = {}
+        known: dict[tuple[object, ...], Timing] = {}
         group_of = self.catalogue.group_of[steps[starts]].tolist()
         ends = [*starts[1:].tolist(), len(numbers)]
         for number, group, start, end in zip(
@@ -194,17 +203,16 @@ class Collectives:
             key = layouts[group], facts[start * width : end * width]
             if key not in known:
                 known[key] = self._one(group, ranks[order[start:end]], steps[start:end])
-            seconds[number], idle[number], roots[number] = known[key]
+            timing = known[key]
+            seconds[number], idle[number] = timing.seconds, timing.idle_s
+            roots[number] = timing.root
         return seconds, idle, roots
 
-    def _one(self, group: int, ranks: Ints, steps: Ints) -> tuple[float, float, int]:
-        """Seconds of a collective, those of them without a core, and the place of its root."""
+    def _one(self, group: int, ranks: Ints, steps: Ints) -> Timing:
         members = self.catalogue.groups[group]
         by_rank = dict(zip(ranks.tolist(), steps.tolist(), strict=True))
         there = [self.catalogue.steps[by_rank[rank]] for rank in members if rank in by_rank]
-        seconds = self.network.collective(there, members)[0]
-        idle_s = min(self.network.meeting_s(there[0].kind, members), seconds)
-        return seconds, idle_s, self.network.descends(there)
+        return self.network.collective(there, members)
 
     def _layout(self, group: tuple[int, ...]) -> tuple[object, ...]:
         """What of a group's ranks its collectives' time can rest on: which of them share hosts."""

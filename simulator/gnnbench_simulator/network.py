@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +22,31 @@ from gnnbench.costs.model import collective_seconds
 from gnnbench.plan import Kind, Step
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
-from gnnbench_simulator.tree import LEAST_MEMBERS
+from gnnbench_simulator.tree import tree_of
 
 _CLOSED_FORM_RADIUS = 0.6
 _TUNER_RADIUS = 0.45
 _EXTRAPOLATED_RADIUS = 0.5
+
+
+NO_ROOT = -1
+"""Root of a collective whose ranks all leave together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a collective takes.
+
+    seconds   from the last arrival to the end
+    label     of the cost class
+    idle_s    what of the seconds ranks wait for one another, without a core
+    root      place in its group of the root of a broadcast down a tree (see `tree`), or NO_ROOT
+    """
+
+    seconds: float
+    label: str
+    idle_s: float = 0.0
+    root: int = NO_ROOT
 
 
 def latency_steps(kind: Kind, ranks: int) -> int:
@@ -47,8 +68,8 @@ class Network:
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
 
-    def collective(self, steps: Sequence[Step], group: Sequence[int]) -> tuple[float, str]:
-        """Seconds from the last arrival to the end, and the cost class.
+    def collective(self, steps: Sequence[Step], group: Sequence[int]) -> Timing:
+        """Time a collective.
 
         Args:
             steps: the step of every rank of the group, in the order of the group.
@@ -56,37 +77,33 @@ class Network:
         """
         kind, ranks = steps[0].kind, len(group)
         if ranks == 1:
-            return 0.0, self._label(kind, "measured", 0.01)
+            return Timing(0.0, self._label(kind, "measured", 0.01))
         hosts = len({self.host_of(rank) for rank in group})
         layout = "intra" if hosts == 1 else "inter"
         model = self._measured(kind, ranks, layout)
+        if model is None and self.cluster.transport == "nccl":
+            return self._nccl(kind, steps, group, hosts)
         if model is not None:
             volume = _volume(kind, steps)
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
                 volume = _through_one_loop(_pair_bytes(steps))
             seconds = float(collective_seconds(model, np.array([volume]))[0])
-            return seconds, self._label(kind, grade(model.status), model.radius)
-        if self.cluster.transport == "nccl":
-            return self._nccl(kind, steps, group, hosts)
-        return self._closed_form(kind, steps, group, layout)
+            label = self._label(kind, grade(model.status), model.radius)
+        else:
+            model = self._nearest(kind, "intra", min(self.ranks_per_host, ranks))
+            seconds, label = self._closed_form(kind, steps, group, layout)
+        idle_s = min(self._meeting_s(model), seconds)
+        return Timing(seconds, label, idle_s, self._root(steps))
 
-    def meeting_s(self, kind: Kind, group: Sequence[int]) -> float:
-        """Seconds of a collective in which ranks wait for one another and need no core for it."""
-        hosts = {self.host_of(rank) for rank in group}
-        model = self._measured(kind, len(group), "intra") if len(hosts) == 1 else None
-        if model is None and self.cluster.transport != "nccl":
-            model = self._nearest(kind, "intra", min(self.ranks_per_host, len(group)))
-        return self._meeting_s(model)
+    def _root(self, steps: Sequence[Step]) -> int:
+        """The rank that sends in a broadcast down gloo's tree.
 
-    def descends(self, steps: Sequence[Step]) -> int:
-        """Place in its group of the root of a broadcast down gloo's tree; -1: all leave together.
-
-        The root is the one that sends. NCCL's pipelined ring holds all ranks to the end.
+        NCCL's pipelined ring holds all ranks to the end. In a plan that tells stages as repeats of
+        one, every rank sends.
         """
-        if steps[0].kind is not Kind.BROADCAST or len(steps) < LEAST_MEMBERS:
-            return -1
         roots = [place for place, step in enumerate(steps) if step.bytes]
-        return roots[0] if len(roots) == 1 and self.cluster.transport != "nccl" else -1
+        down = steps[0].kind is Kind.BROADCAST and self.cluster.transport != "nccl"
+        return roots[0] if down and len(roots) == 1 else NO_ROOT
 
     def point_to_point(
         self, sender: int, receiver: int
@@ -183,56 +200,52 @@ class Network:
         ranks = len(group)
         on_host = min(self.ranks_per_host, ranks)
         alpha, rate, how, radius = self._link(kind, "intra", on_host)
+        far_alpha, far_rate = alpha, rate
+        if layout == "inter":
+            far_alpha, far_rate, far, far_radius = self._link(kind, "inter", ranks)
+            far_alpha = max(alpha, far_alpha)
+            how, radius = weakest([how, far]), max(radius, far_radius)
         if kind is Kind.ALL_TO_ALL:
-            seconds = self._all_to_all(steps, group, layout, alpha, rate)
+            # Latency of each rank's peers in turn, and the busiest link.
+            busiest = self.link_bounds(_pair_bytes(steps), group, rate)
+            seconds = latency_steps(kind, ranks) * far_alpha + busiest
         elif kind is Kind.BROADCAST:
-            seconds = self._broadcast(_volume(kind, steps), group, alpha, rate)
+            size = _volume(kind, steps)
+            seconds = self._broadcast(size, group, (alpha, rate), (far_alpha, far_rate))
         else:
             # Neighbours in a ring are on the same host but for one pair per host, so a shared NIC
             # carries one flow each way and needs no division.
-            if layout == "inter":
-                far_alpha, far_rate, far, far_radius = self._link(kind, "inter", ranks)
-                alpha, rate = max(alpha, far_alpha), min(rate, far_rate)
-                how, radius = weakest([how, far]), max(radius, far_radius)
-            seconds = latency_steps(kind, ranks) * alpha + _volume(kind, steps) / rate
-        if kind in (Kind.ALL_TO_ALL, Kind.BROADCAST) and layout == "inter":
-            _, _, far, far_radius = self._link(kind, "inter", ranks)
-            how, radius = weakest([how, far]), max(radius, far_radius)
+            slowest = min(rate, far_rate)
+            seconds = latency_steps(kind, ranks) * far_alpha + _volume(kind, steps) / slowest
         seconds += self._staging(kind, steps)
         seconds += self._meeting_s(self._nearest(kind, "intra", on_host))
         return seconds, self._label(kind, how, radius)
 
-    def _broadcast(self, size: float, group: Sequence[int], alpha: float, rate: float) -> float:
+    def _broadcast(
+        self, size: float, group: Sequence[int], near: tuple[float, float], far: tuple[float, float]
+    ) -> float:
         """The rounds of gloo's tree, one after the other, each sending the whole buffer.
 
         In a round that crosses hosts all senders of a host share its card, if it has just one.
+
+        Args:
+            size: of the buffer, in bytes.
+            group: the ranks.
+            near, far: latency and bytes per second on a host and between hosts.
         """
-        link = self.cluster.links.inter
-        far_alpha, far_rate, _, _ = self._link(Kind.BROADCAST, "inter", len(group))
         hosts = np.array([self.host_of(rank) for rank in group])
         seconds = 0.0
-        for step in (1 << at for at in range((len(group) - 1).bit_length())):
-            senders = np.arange(min(step, len(group) - step))
-            out, into = hosts[senders], hosts[senders + step]
+        for step in (1 << at for at in range(tree_of(len(group)).depth)):
+            out, into = hosts[: len(group) - step][:step], hosts[step : 2 * step]
             away = out != into
             if not np.any(away):
-                seconds += alpha + size / rate
+                seconds += near[0] + size / near[1]
                 continue
             flows = 1
-            if link.shared:
+            if self.cluster.links.inter.shared:
                 flows = max(np.unique(h[away], return_counts=True)[1].max() for h in (out, into))
-            seconds += max(alpha, far_alpha) + size * flows / min(rate * flows, far_rate)
+            seconds += far[0] + size / min(near[1], far[1] / flows)
         return seconds
-
-    def _all_to_all(
-        self, steps: Sequence[Step], group: Sequence[int], layout: str, alpha: float, rate: float
-    ) -> float:
-        """Latency of each rank's peers in turn, and the busiest link (simulation 4.6)."""
-        matrix = _pair_bytes(steps)
-        busiest = self.link_bounds(matrix, group, rate)
-        if layout == "inter":
-            alpha = max(alpha, self._link(Kind.ALL_TO_ALL, "inter", len(group))[0])
-        return latency_steps(Kind.ALL_TO_ALL, len(group)) * alpha + busiest
 
     def link_bounds(
         self, matrix: npt.NDArray[np.float64], group: Sequence[int], intra_rate: float
@@ -268,9 +281,7 @@ class Network:
         buffer = max(max(step.buffer_bytes, step.bytes) for step in steps)
         return 2 * _transfer(link, buffer)
 
-    def _nccl(
-        self, kind: Kind, steps: Sequence[Step], group: Sequence[int], hosts: int
-    ) -> tuple[float, str]:
+    def _nccl(self, kind: Kind, steps: Sequence[Step], group: Sequence[int], hosts: int) -> Timing:
         nccl = self.cluster.nccl
         assert nccl is not None
         links = self.cluster.links
@@ -282,7 +293,7 @@ class Network:
             link = links.intra if hosts == 1 else links.inter
             # Point-to-point operations of one call share a launch; eight share a work batch.
             seconds = nccl.host_s.value + math.ceil(messages / 8) * link.latency_s.value + busiest
-            return seconds, self._label(kind, "datasheet", _CLOSED_FORM_RADIUS)
+            return Timing(seconds, self._label(kind, "datasheet", _CLOSED_FORM_RADIUS))
         shape = Shape.of(nccl, self.cluster.device.arch, len(group), hosts)
         if kind is Kind.BARRIER:
             op, size = "all_reduce", 4.0
@@ -290,7 +301,7 @@ class Network:
             op, size = kind.value, max(float(step.buffer_bytes) for step in steps)
         expected, _ = tuner_s(op, size, shape)
         seconds = nccl.host_s.value + nccl.factor.value * expected
-        return seconds, self._label(kind, "datasheet", _TUNER_RADIUS)
+        return Timing(seconds, self._label(kind, "datasheet", _TUNER_RADIUS))
 
 
 def _transfer(link: Link, size: float) -> float:

@@ -100,10 +100,10 @@ def _connected(
     sets: list[tuple[list[_Waiting], dict[tuple[int, int], int]]] = []
     for entry in waiting:
         block = entry[2]
-        assert block.groups is not None
+        assert block.meeting is not None
         members, counts = [entry], dict[tuple[int, int], int]()
-        for group in block.groups.tolist():
-            key = (group, block.sequence)
+        for group in block.meeting.groups.tolist():
+            key = (group, block.meeting.sequence)
             counts[key] = counts.get(key, 0) + 1
         apart = []
         for other in sets:

@@ -16,7 +16,7 @@ from gnnbench.ledger import Row
 from gnnbench.plan import COLLECTIVES, Plan
 from gnnbench.results import PredictionRecord
 from gnnbench.spec import RunSpec
-from gnnbench_simulator.compute import PROBE_OP
+from gnnbench_simulator.compute import PROBE_OP, calibrated
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.memory import predict_memory
 from gnnbench_simulator.outcome import SimResult, ledger
@@ -159,12 +159,14 @@ def _probe_s(cluster: Cluster, co_located: int) -> float:
 
     More of them than were calibrated and than there are cores take turns.
     """
-    known = {m.co_located: m.params.get("t0_s", 0.0) for m in cluster.ops if m.op == PROBE_OP}
-    nearest = max((n for n in known if n <= co_located), default=1)
-    turns = [
-        max(1.0, n * cluster.device.threads / cluster.host.cores) for n in (co_located, nearest)
-    ]
-    return known.get(nearest, cluster.speed_probe_s) * turns[0] / turns[1]
+    probe = calibrated(cluster, PROBE_OP, co_located)
+    if probe is None:
+        return cluster.speed_probe_s
+
+    def turns(ranks: int) -> float:
+        return max(1.0, ranks * cluster.device.threads / cluster.host.cores)
+
+    return probe.params.get("t0_s", 0.0) * turns(co_located) / turns(probe.co_located)
 
 
 def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[int]) -> SimResult:

@@ -8,7 +8,7 @@ in between are one block: removing events, not a faster engine, is what makes si
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -18,10 +18,9 @@ from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
 from gnnbench.plan import COLLECTIVES, Kind, Lane, Plan, RankSteps, Step
 from gnnbench_simulator.compute import CostClass, Durations
-from gnnbench_simulator.matching import Catalogue, Collectives, Ints, Members
+from gnnbench_simulator.matching import Catalogue, Collectives, Ints, Meeting, Members
 from gnnbench_simulator.network import Network
 
-_NONE: Ints = np.zeros(0, np.intp)
 _LINKS = frozenset({Kind.COPY, Kind.READ, Kind.WRITE})
 
 
@@ -38,11 +37,7 @@ class Block:
     """Steps of one lane that run back to back, for all ranks of a class.
 
     seconds    per step and rank (steps, ranks); of a collective, the transfer without waiting
-    groups     of a collective: which entry of `Iteration.groups` each rank of the class is in
-    sequence   of a collective: its place among the group's collectives of the iteration
-    idle       of a collective: what of its seconds its ranks only wait, and keep no core busy
-    members    of broadcasts down a tree (see `tree`): each rank's place in it, counted from the
-               root; -1, or all empty: the ranks of the group leave together
+    meeting    of a collective: whom each rank of the class meets
     gap_s      per rank, time after the steps that belongs to none of them, calibrated like one
     total      per rank, all steps and their gaps
     pool       what the work occupies: "cores" of the host, its "device"s, or "" (neither)
@@ -57,10 +52,7 @@ class Block:
     release_s: float = 0.0
     takes: str = ""
     puts: str = ""
-    groups: Ints | None = None
-    sequence: int = 0
-    idle: Floats = field(default_factory=lambda: np.zeros(0))
-    members: Ints = field(default_factory=lambda: _NONE)
+    meeting: Meeting | None = None
     pool: str = ""
     gap_s: Floats = field(default_factory=lambda: np.zeros(0))
     total: Floats = field(default_factory=lambda: np.zeros(0))
@@ -121,16 +113,6 @@ class Program:
         if resource[0] in ("host_link", "disk"):
             return 1.0
         return network.capacity(resource)
-
-    @staticmethod
-    def member(block: Block, column: int, contended: Collection[str]) -> int:
-        """Place of a rank in the tree its broadcast goes down; -1 where all leave together.
-
-        They do where transfers take cores: a flow of each rank begins when the last is there.
-        """
-        if not len(block.members) or block.pool in contended:
-            return -1
-        return int(block.members[column])
 
     def core_share(self) -> float:
         """Cores that a rank's transfer keeps busy: its share of what all ranks of a host have.
@@ -282,14 +264,9 @@ def _compile(
     for class_ in members:
         template = ranks_steps[class_.ranks[0]]
         table = seconds[class_.steps].T.copy()
-        table[class_.places] = collectives.seconds(class_).T
-        meetings = dict(
-            zip(
-                class_.places.tolist(),
-                _meetings(class_, collectives, catalogue),
-                strict=True,
-            )
-        )
+        meetings = dict(zip(class_.places.tolist(), collectives.meetings(class_), strict=True))
+        for place, meeting in meetings.items():
+            table[place] = meeting.seconds
         own = [labels[i] for i in class_.steps[0].tolist()]
         classes.append(
             RankClass(
@@ -309,40 +286,10 @@ def _compile(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Meeting:
-    """What a block of a collective says of whom it meets; see `Block`."""
-
-    groups: Ints
-    sequence: int
-    idle: Floats
-    members: Ints
-
-
-def _meetings(
-    class_: Members, collectives: Collectives, catalogue: Catalogue
-) -> Iterator[_Meeting]:
-    """The collectives of a class, in the order of its program."""
-    columns = zip(
-        class_.sequence.tolist(),
-        collectives.groups(class_).T,
-        collectives.idle(class_).T,
-        collectives.roots(class_).T,
-        strict=True,
-    )
-    for sequence, groups, idle, roots in columns:
-        members = _NONE
-        if np.any(roots >= 0):
-            sizes = catalogue.sizes[groups]
-            places = catalogue.places(groups, class_.ranks)
-            members = np.where(roots >= 0, (places - roots) % sizes, -1)
-        yield _Meeting(groups, sequence, idle, members)
-
-
 def _blocks(
     template: RankSteps,
     table: Floats,
-    meetings: dict[int, _Meeting],
+    meetings: dict[int, Meeting],
     rules: _Rules,
     gaps: Floats,
 ) -> list[Block]:
@@ -387,9 +334,7 @@ def _blocks(
         if step.name in rules.published:
             blocks[number].publishes = step.name
         if mode is Mode.COLLECTIVE:
-            meeting, block = meetings[place], blocks[number]
-            block.groups, block.sequence = meeting.groups, meeting.sequence
-            block.idle, block.members = meeting.idle, meeting.members
+            blocks[number].meeting = meetings[place]
     for block, steps in zip(blocks, places, strict=True):
         block.steps, block.seconds = tuple(steps), table[steps]
         block.gap_s = gaps[steps].sum(axis=0)

@@ -19,6 +19,7 @@ from gnnbench.errors import Unsupported
 from gnnbench.plan import Lane
 from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.matching import Ints
+from gnnbench_simulator.network import NO_ROOT
 from gnnbench_simulator.order import evaluation_order
 from gnnbench_simulator.outcome import SimResult, Span
 from gnnbench_simulator.program import Block, Iteration, Mode, Program, RankClass
@@ -361,28 +362,22 @@ class _Replay:
         )
 
     def _rendezvous(self, parts: list[_Part]) -> _Operation:
-        numbers = np.unique(np.concatenate([part.block.groups for part in parts]))
+        met = [part.block.meeting for part in parts]
+        meetings = [meeting for meeting in met if meeting is not None]
+        numbers = np.unique(np.concatenate([meeting.groups for meeting in meetings]))
         transfer = np.zeros((len(numbers), self.draws))
-        for part in parts:
-            assert part.block.groups is not None
-            groups = part.groups = np.searchsorted(numbers, part.block.groups)
+        told = []
+        for part, meeting in zip(parts, meetings, strict=True):
+            groups = part.groups = np.searchsorted(numbers, meeting.groups)
             transfer[groups] = part.duration
             order = np.argsort(groups, kind="stable")
             in_order = bool(np.all(groups[1:] >= groups[:-1]))
             part.order = None if in_order else order
             part.starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
             part.present = groups[order][part.starts]
-        return _Operation(parts, len(numbers), transfer, self._descents(parts))
-
-    def _descents(self, parts: list[_Part]) -> Descents | None:
-        """The broadcasts down trees among a place's collectives, if there are any."""
-        none = np.full(0, -1, np.intp)
-        told = [
-            (part.groups, part.block.members if len(part.block.members) else none)
-            for part in parts
-            if part.groups is not None
-        ]
-        return Descents.of(told) if any(np.any(members >= 0) for _, members in told) else None
+            told.append((groups, meeting.members))
+        descends = any(np.any(members != NO_ROOT) for _, members in told)
+        return _Operation(parts, len(numbers), transfer, Descents.of(told) if descends else None)
 
     def _duration(self, cls: RankClass, block: Block) -> Floats:
         """Seconds of a block on each rank in each draw."""

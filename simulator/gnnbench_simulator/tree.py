@@ -21,9 +21,6 @@ from gnnbench.costs.facts import Floats
 
 Ints = npt.NDArray[np.intp]
 
-LEAST_MEMBERS = 3
-"""Of fewer members all leave together, as from any other collective."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tree:

@@ -16,7 +16,7 @@ from gnnbench.cluster import weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
 from gnnbench.plan import COLLECTIVES
-from gnnbench_simulator.compute import GAP_OP, PROBE_OP
+from gnnbench_simulator.compute import GAP_OP, PROBE_OP, calibrated
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
@@ -76,9 +76,8 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
 
 def _drift(program: Program) -> float:
     """Spread (log) of the machine's speed, by its speed probe where it was calibrated."""
-    probes = [m for m in program.cluster.ops if m.op == PROBE_OP]
-    nearest = min(probes, key=lambda m: abs(m.co_located - program.ranks_per_host), default=None)
-    return max(DRIFT, nearest.radius / _Z90) if nearest is not None else DRIFT
+    probe = calibrated(program.cluster, PROBE_OP, program.ranks_per_host)
+    return DRIFT if probe is None else max(DRIFT, probe.radius / _Z90)
 
 
 def _steps_by_class(program: Program) -> dict[str, float]:

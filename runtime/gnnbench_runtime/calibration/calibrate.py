@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -91,22 +91,19 @@ def calibrate(
 
 def _joined(turns: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What each rank measured in all turns; workloads keep numbers of their own."""
-    joined: list[dict[str, Any]] = []
-    for contents in zip(*turns, strict=True):
-        whole: dict[str, Any] = {**contents[0], "workloads": 0}
-        for key in ("steps", "gaps", "probes", "collectives"):
-            whole[key] = []
-        for content in contents:
-            for key in ("steps", "gaps"):
-                whole[key] += [
-                    {**entry, "workload": entry["workload"] + whole["workloads"]}
-                    for entry in content[key]
-                ]
-            whole["probes"] += content["probes"]
-            whole["collectives"] += content["collectives"]
-            whole["workloads"] += content.get("workloads", 0)
-        joined.append(whole)
-    return joined
+    return [_one_after_another(contents) for contents in zip(*turns, strict=True)]
+
+
+def _one_after_another(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    whole: dict[str, Any] = {**contents[0], "steps": [], "probes": [], "collectives": []}
+    before = 0
+    for content in contents:
+        steps = content["steps"]
+        whole["steps"] += [{**step, "workload": step["workload"] + before} for step in steps]
+        whole["probes"] += content["probes"]
+        whole["collectives"] += content["collectives"]
+        before += content.get("workloads", 0)
+    return whole
 
 
 def _part(progress: Progress | None, word: str, start: float, share: float) -> Progress:
@@ -262,9 +259,10 @@ def _fit_ops(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[Op
         for entry in content["steps"]:
             samples[entry["op"]].append((_step(entry), entry["probes"] * usual_s))
             origins[entry["op"]].append(entry["workload"])
-        for gap in content["gaps"]:
-            samples[GAP_OP].append((_once(GAP_OP, gap["bytes"]), gap["probes"] * usual_s))
-            origins[GAP_OP].append(gap["workload"])
+            if entry["gap_probes"]:
+                after = _once(GAP_OP, entry["bytes"])
+                samples[GAP_OP].append((after, entry["gap_probes"] * usual_s))
+                origins[GAP_OP].append(entry["workload"])
         samples[PROBE_OP] += [(_once(PROBE_OP), probe_s) for probe_s in content["probes"]]
     models = []
     for op, points in sorted(samples.items()):
@@ -283,7 +281,8 @@ def _once(op: str, size: int = 0) -> Step:
 
 
 def _step(entry: dict[str, Any]) -> Step:
-    facts = {k: v for k, v in entry.items() if k not in ("op", "kind", "probes", "workload")}
+    measured = ("op", "kind", "probes", "gap_probes", "workload")
+    facts = {k: v for k, v in entry.items() if k not in measured}
     return Step(
         name=entry["op"], kind=Kind(entry["kind"]), op=entry["op"], lane=Lane.COMPUTE,
         phase=Phase.FORWARD, **facts,
@@ -338,8 +337,8 @@ def _of_median_epoch(rounds: np.ndarray) -> float:
 
 
 def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:
-    gaps = [gap["probes"] for content in ranks for gap in content["gaps"]]
-    return usual_s * statistics.median(gaps)
+    gaps = [entry["gap_probes"] for content in ranks for entry in content["steps"]]
+    return usual_s * statistics.median(gap for gap in gaps if gap)
 
 
 def _context(measured: dict[int, list[dict[str, Any]]]) -> float:

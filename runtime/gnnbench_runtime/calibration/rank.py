@@ -77,7 +77,6 @@ def main(arguments: list[str]) -> int:
     speed_probe(device)
     content: dict[str, Any] = {
         "steps": [],
-        "gaps": [],
         "probes": [],
         "collectives": [],
     }
@@ -209,20 +208,13 @@ def keep_samples(
     for name, steps in facts.items():
         if only and steps[0].op not in only:
             continue
-        if not only:
-            content["gaps"].append(
-                {
-                    "bytes": round(statistics.fmean(step.bytes for step in steps)),
-                    "probes": statistics.median(after[name]),
-                    "workload": content["workloads"],
-                }
-            )
         mean = {fact: statistics.fmean(getattr(s, fact) for s in steps) for fact in FACTS}
         content["steps"].append(
             {
                 "op": steps[0].op,
                 "kind": steps[0].kind.value,
                 "probes": statistics.median(times[name]),
+                "gap_probes": 0.0 if only else statistics.median(after[name]),
                 "workload": content["workloads"],
                 **{fact: round(value) for fact, value in mean.items()},
             }

@@ -96,3 +96,19 @@ def test_a_single_byte_is_a_sentence_of_the_verdict() -> None:
 def test_an_empty_folder_has_a_verdict_too() -> None:
     assert sentences(summarise([]), []) == [NOTHING]
     assert error_table([]) == []
+
+
+def test_one_program_under_two_names_is_neither_a_pair_nor_a_choice() -> None:
+    """Both take 1.0 by prediction; what measurement says of them is noise."""
+    same = [made("a", 1.0, 1.0, program="x"), made("b", 1.3, 1.0, program="x")]
+    assert choices(same) == []
+    (pick,) = choices([*same, made("c", 2.0, 3.0, program="y")])
+    assert (pick.decisive_pairs, pick.right_pairs) == (2, 2)
+    assert pick.regret == 0.0
+
+
+def test_regret_is_of_the_program_whichever_name_it_was_measured_under() -> None:
+    """Prediction favours x, which took 2.0 and 4.0; y took 1.5."""
+    rows = [made("a", 2.0, 1.0, program="x"), made("b", 4.0, 1.0, program="x")]
+    (pick,) = choices([*rows, made("c", 1.5, 2.0, program="y")])
+    assert pick.regret == pytest.approx(3.0 / 1.5 - 1)

@@ -89,7 +89,5 @@ def test_ranks_differ_in_class_by_the_place_of_a_collective_in_its_group(kit: An
     classes = catalogue.classes()
     assert [members.ranks for members in classes] == [[0, 1], [2]]
     found = Collectives(catalogue, classes, Network(kit.cluster(), 3))
-    assert [found.seconds(members).tolist() for members in classes] == [
-        [[1.0, 0.0], [1.0, 0.0]],
-        [[0.0, 0.0]],
-    ]
+    seconds = [[met.seconds.tolist() for met in found.meetings(members)] for members in classes]
+    assert seconds == [[[1.0, 1.0], [0.0, 0.0]], [[0.0], [0.0]]]

@@ -34,24 +34,24 @@ def _all_reduce(kit: Any, ranks: int, size: int) -> list[Any]:
 
 def test_ring_all_reduce_has_its_closed_form(kit: Any) -> None:
     """2 (n-1) (alpha + S / (n B)), simulation 4.5."""
-    seconds, _ = Network(_bare(kit), 4).collective(_all_reduce(kit, 4, 400), range(4))
+    seconds = Network(_bare(kit), 4).collective(_all_reduce(kit, 4, 400), range(4)).seconds
     assert seconds == pytest.approx(6 * (2.0 + 400 / (4 * 10.0)))
 
 
 def test_a_ring_over_hosts_goes_at_the_pace_of_the_network(kit: Any) -> None:
-    seconds, _ = Network(_bare(kit), 2).collective(_all_reduce(kit, 4, 400), range(4))
+    seconds = Network(_bare(kit), 2).collective(_all_reduce(kit, 4, 400), range(4)).seconds
     assert seconds == pytest.approx(6 * (3.0 + 400 / (4 * 5.0)))
 
 
 def test_one_rank_communicates_for_nothing(kit: Any) -> None:
-    assert Network(_bare(kit), 1).collective(_all_reduce(kit, 1, 400), [0])[0] == 0.0
+    assert Network(_bare(kit), 1).collective(_all_reduce(kit, 1, 400), [0]).seconds == 0.0
 
 
 def test_a_measured_collective_is_used_as_measured(kit: Any) -> None:
     network = Network(kit.cluster(), 4)
-    seconds, label = network.collective(_all_reduce(kit, 4, 400), range(4))
-    assert seconds == pytest.approx(1.0 + 600 / 10.0)
-    assert network.classes[label].grade == "measured"
+    found = network.collective(_all_reduce(kit, 4, 400), range(4))
+    assert found.seconds == pytest.approx(1.0 + 600 / 10.0)
+    assert network.classes[found.label].grade == "measured"
 
 
 def _halo(kit: Any, sends: list[list[int]]) -> list[Any]:
@@ -63,13 +63,13 @@ def _halo(kit: Any, sends: list[list[int]]) -> list[Any]:
 
 def test_a_ragged_exchange_takes_what_its_busiest_rank_sends_or_receives(kit: Any) -> None:
     receives_most = _halo(kit, [[0, 10, 70], [0, 0, 80], [0, 0, 0]])
-    seconds, _ = Network(_bare(kit), 3).collective(receives_most, range(3))
+    seconds = Network(_bare(kit), 3).collective(receives_most, range(3)).seconds
     assert seconds == pytest.approx(2 * 2.0 + 150 / 10.0)
 
 
 def test_a_shared_nic_carries_the_bytes_of_all_ranks_of_its_host(kit: Any) -> None:
     sends = [[0, 0, 50, 0], [0, 0, 0, 50], [0, 0, 0, 0], [0, 0, 0, 0]]
-    seconds, _ = Network(_bare(kit), 2).collective(_halo(kit, sends), range(4))
+    seconds = Network(_bare(kit), 2).collective(_halo(kit, sends), range(4)).seconds
     assert seconds == pytest.approx(3 * 3.0 + 100 / 5.0)
 
 
@@ -80,17 +80,17 @@ def test_host_staging_adds_a_copy_on_each_side(kit: Any) -> None:
         bare, transport="gloo_staged", links=dataclasses.replace(bare.links, host=link)
     )
     steps = _all_reduce(kit, 2, 400)
-    plain = Network(bare, 2).collective(steps, range(2))[0]
-    both = Network(staged, 2).collective(steps, range(2))[0]
+    plain = Network(bare, 2).collective(steps, range(2)).seconds
+    both = Network(staged, 2).collective(steps, range(2)).seconds
     assert both - plain == pytest.approx(2 * (0.5 + 400 / 10.0))
 
 
 def test_other_rank_counts_grow_from_the_nearest_measured_by_physics(kit: Any) -> None:
     """Measured on 8 ranks: latency 1 s in 14 messages; 16 ranks make 30 of them."""
     network = Network(kit.cluster(), 16)
-    seconds, label = network.collective(_all_reduce(kit, 16, 160), range(16))
-    assert seconds == pytest.approx(30 / 14 + 300 / 10.0)
-    assert network.classes[label].radius >= 0.5
+    found = network.collective(_all_reduce(kit, 16, 160), range(16))
+    assert found.seconds == pytest.approx(30 / 14 + 300 / 10.0)
+    assert network.classes[found.label].radius >= 0.5
 
 
 @pytest.mark.parametrize(("ranks", "hosts"), [(2, 1), (8, 1), (16, 2), (64, 8)])
@@ -136,7 +136,7 @@ def test_a_group_among_others_takes_what_was_measured_in_such_company(
     """A row of a process grid shares its host's cores and links with the other rows."""
     models = (_model("all_reduce", 2, 2, 1.0), _model("all_reduce", 2, 4, 5.0))
     network = Network(kit.cluster(collectives=models), on_host)
-    seconds, _ = network.collective(_all_reduce(kit, 2, 100), (0, 1))
+    seconds = network.collective(_all_reduce(kit, 2, 100), (0, 1)).seconds
     assert seconds == pytest.approx(latency_s + 100 / 10.0)
 
 
@@ -151,7 +151,7 @@ def test_waiting_for_one_another_does_not_grow_with_messages(kit: Any) -> None:
     """Two ranks take 5 s, of which 2 s are two messages; eight ranks send fourteen and wait 3 s."""
     models = (_model("all_reduce", 2, 2, 5.0), _model("all_reduce_transfer", 2, 2, 2.0))
     network = Network(kit.cluster(collectives=models), 2)
-    seconds, _ = network.collective(_all_reduce(kit, 8, 80), range(8))
+    seconds = network.collective(_all_reduce(kit, 8, 80), range(8)).seconds
     link = kit.cluster().links.inter.bytes_per_s.value
     assert seconds == pytest.approx(14 * 1.0 + 3.0 + all_reduce_bytes(80, 8) / link)
 
@@ -166,7 +166,7 @@ def test_a_measured_exchange_on_one_host_counts_both_ways(
 ) -> None:
     """A process's one thread reads and writes; calibration measured even exchanges."""
     network = Network(kit.cluster(), 2)
-    seconds, _ = network.collective(_halo(kit, sends), range(2))
+    seconds = network.collective(_halo(kit, sends), range(2)).seconds
     assert seconds == pytest.approx(1.0 + volume / 10.0)
 
 
@@ -175,7 +175,7 @@ def test_a_broadcast_takes_what_its_buffer_takes(kit: Any) -> None:
     network = Network(kit.cluster(), 4)
     group = (0, 1, 2, 3)
     steps = [kit.cast("b", group, 100, rank, 0) for rank in group]
-    assert network.collective(steps, group)[0] == pytest.approx(1.0 + 100 / 10.0)
+    assert network.collective(steps, group).seconds == pytest.approx(1.0 + 100 / 10.0)
 
 
 @pytest.mark.parametrize(("shared", "last_s"), [(False, 20.0), (True, 40.0)])
@@ -190,4 +190,4 @@ def test_rounds_of_a_broadcast_between_hosts_share_the_card(
     )
     group = tuple(range(8))
     steps = [kit.cast("b", group, 20, rank, 0) for rank in group]
-    assert network.collective(steps, group)[0] == pytest.approx(20.0 + 2 * last_s)
+    assert network.collective(steps, group).seconds == pytest.approx(20.0 + 2 * last_s)
