@@ -344,8 +344,8 @@ def predicted_time(row: Comparison) -> str:
 
 def _place_columns() -> tuple[Column, ...]:
     return (
-        Column(heading="graph"),
-        Column(heading="model"),
+        Column(heading="graph", word=True),
+        Column(heading="model", word=True),
         Column(heading="approach"),
         Column(heading="ranks", number=True),
     )

@@ -98,7 +98,7 @@ def draw(frame: Any) -> Figure:
 
 
 def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict[int, Any]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     for (label, ranks), series in group.groupby(["approach", "ranks"], sort=False):
         look = looks[label]
@@ -119,7 +119,7 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict
         )
     drawing.linear_axis(panel, "s", float(group["trained_s"].max()))
     panel.yaxis.set_major_locator(MaxNLocator(5))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def _repeat(spec: Any) -> tuple[int, int]:

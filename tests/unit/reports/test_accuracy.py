@@ -100,3 +100,15 @@ def test_the_verdict_counts_exact_and_approximate_apart(fabricator: Any) -> None
     assert "1 of 2 exact" in exact
     assert "furthest mixture on cora, gcn, +2.00" in exact
     assert "1 of 1 approximate" in approximate
+
+
+def test_ticks_of_accuracies_that_lie_close_are_told_apart(fabricator: Any) -> None:
+    from gnnbench_reports.figures import accuracy
+
+    for at, approach in enumerate(("single", "partition", "bns")):
+        trained(fabricator, approach, (0.9148 + 0.0002 * at,))
+    figure = accuracy.draw(accuracy.data(read_study(fabricator.results)))
+    figure.canvas.draw()
+    (panel,) = figure.axes
+    labels = [label.get_text() for label in panel.get_yticklabels()]
+    assert len(labels) == len(set(labels)) > 2
