@@ -77,7 +77,7 @@ def draw(frame: Any) -> Figure:
     for key, panel in axes.items():
         _panel(panel, groups[key], looks, dashes)
     for panel in drawing.leftmost(axes):
-        panel.set_ylabel("accuracy")
+        panel.set_ylabel("accuracy, %")
     for panel in drawing.lowest(axes):
         panel.set_xlabel("training time")
     handles = [
@@ -98,19 +98,23 @@ def draw(frame: Any) -> Figure:
 
 
 def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict[int, Any]) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator
 
     for (label, ranks), series in group.groupby(["approach", "ranks"], sort=False):
         look = looks[label]
         curve = series[series["split"] == "val"]
         if len(curve) > 1:
             panel.plot(
-                curve["trained_s"], curve["accuracy"], color=look.colour, ls=dashes[ranks], lw=1
+                curve["trained_s"],
+                100 * curve["accuracy"],
+                color=look.colour,
+                ls=dashes[ranks],
+                lw=1,
             )
         final = series[series["split"] == "test"]
         panel.plot(
             final["trained_s"],
-            final["accuracy"],
+            100 * final["accuracy"],
             look.marker,
             color=look.colour,
             mec="white",
@@ -119,7 +123,7 @@ def _panel(panel: Axes, group: Any, looks: dict[str, drawing.Look], dashes: dict
         )
     drawing.linear_axis(panel, "s", float(group["trained_s"].max()))
     panel.yaxis.set_major_locator(MaxNLocator(5))
-    panel.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    panel.ticklabel_format(axis="y", style="plain", useOffset=False)
 
 
 def _repeat(spec: Any) -> tuple[int, int]:

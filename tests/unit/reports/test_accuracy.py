@@ -107,7 +107,8 @@ def test_ticks_of_accuracies_that_lie_close_are_told_apart(fabricator: Any) -> N
 
     for at, approach in enumerate(("single", "partition", "bns")):
         trained(fabricator, approach, (0.9148 + 0.0002 * at,))
-    figure = accuracy.draw(accuracy.data(read_study(fabricator.results)))
+    points = accuracy.data(read_study(fabricator.results))
+    figure = accuracy.draw(points[points["split"] == "test"])
     figure.canvas.draw()
     (panel,) = figure.axes
     labels = [label.get_text() for label in panel.get_yticklabels()]
