@@ -68,13 +68,13 @@ def _order(graph: str, groups: Sequence[Sequence[Comparison]], usual: float) -> 
     )
 
 
-def told_apart(a: Comparison, b: Comparison, usual: float = LEAST_NOISE) -> bool:
+def told_apart(a: Comparison, b: Comparison, usual: float) -> bool:
     """Tell whether two measured times differ by more than their noise together."""
     first, second = a.measured_epoch_s or 0.0, b.measured_epoch_s or 0.0
     return abs(first - second) > noise(a, usual) * first + noise(b, usual) * second
 
 
-def noise(row: Comparison, usual: float = LEAST_NOISE) -> float:
+def noise(row: Comparison, usual: float) -> float:
     """Relative noise of a measured time: what its repeats, or else its epochs, spread by.
 
     At least the usual noise: two or three repeats that happen to agree prove nothing less.
@@ -125,10 +125,10 @@ def finding(study: Study) -> Finding | None:
             "two approaches on one graph, model and rank count; approaches that do the same steps "
             "there, as most do on one rank, make none. Pairs closer than their noise together (the "
             "spread of repeats, or of epochs where nothing was repeated, and at least "
-            f"{numbers.percent(usual_noise(study.rows), 0.001)} each, the median over all repeats) "
-            "are ties of the measurement and left out; “all pairs” keeps them. Regret is how much "
-            "longer an epoch takes with the approach that prediction favours than with the fastest "
-            "one measured."
+            f"{numbers.percent(usual_noise(study.rows), 0.001)} each: what repeats usually spread by, "
+            f"{numbers.percent(LEAST_NOISE, 0.001)} or more) are ties of the measurement and left out; "
+            "“all pairs” keeps them. Regret is how much longer an epoch takes with the approach that "
+            "prediction favours than with the fastest one measured."
         ),
         columns=columns,
         rows=tuple(rows),

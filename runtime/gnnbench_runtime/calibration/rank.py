@@ -183,7 +183,7 @@ def keep_samples(
     content: dict[str, Any],
     only: frozenset[str] = frozenset(),
 ) -> None:
-    """Keep one sample per step name: its mean facts and its median time over timed iterations.
+    """Keep one sample per step name: mean facts, and median time and gap over timed iterations.
 
     Times are in units of the speed probe of their epoch: dimensionless until the fit, which knows
     what the probe usually takes. Batches of one probe are alike, so many noisy times of nearly one

@@ -92,7 +92,7 @@ def test_the_shipped_rows_are_small_and_say_where_they_are_from() -> None:
 def test_the_collection_they_come_from_is_read_whole() -> None:
     path = REPO / ".." / "shared" / "published" / "fullgraph.csv"
     if not path.is_file():
-        pytest.skip("the published collection is not beside this checkout")
+        pytest.skip("no published rows beside this checkout (../shared/published)")
     rows = read_rows(path)
     assert len(rows) == len({row.row_id for row in rows}) > 700
 

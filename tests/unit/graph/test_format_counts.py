@@ -11,7 +11,9 @@ from gnnbench.graph import formats
 from gnnbench.graph.splits import edge_homophily
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="no reference data beside this checkout (../shared/data)"
+)
 
 # path, format, nodes, undirected edges, features, classes, homophily, max degree, self loops
 TABLE = [

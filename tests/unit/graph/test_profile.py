@@ -208,7 +208,9 @@ def test_log_normal_degrees_keep_mean_and_spread():
     assert np.sqrt(((logs - mean) ** 2 * counts).sum() / 10_000) == pytest.approx(1.2, rel=0.03)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="no reference data beside this checkout (../shared/data)"
+)
 def test_degree_quantiles_match_the_readme():
     found = profile(formats.read("npz_dense", DATA / "tolokers"), parts=(), fanouts=((10, 5),))
     assert found.degree_mean == pytest.approx(88.28, abs=0.005)

@@ -10,7 +10,7 @@ import pytest
 from gnnbench.cluster import CollectiveModel, load_cluster
 from gnnbench.plan import Kind, all_reduce_bytes
 from gnnbench_simulator.nccl import Shape, tuner_s
-from gnnbench_simulator.network import Network
+from gnnbench_simulator.network import NO_ROOT, Network
 
 
 def _bare(kit: Any, **changes: Any) -> Any:
@@ -191,3 +191,11 @@ def test_rounds_of_a_broadcast_between_hosts_share_the_card(
     group = tuple(range(8))
     steps = [kit.cast("b", group, 20, rank, 0) for rank in group]
     assert network.collective(steps, group).seconds == pytest.approx(20.0 + 2 * last_s)
+
+
+def test_broadcasts_have_a_root_to_go_down_from_over_gloo_alone(kit: Any) -> None:
+    group = (0, 1, 2, 3)
+    steps = [kit.cast("b", group, 100, rank, 2) for rank in group]
+    assert Network(kit.cluster(), 4).collective(steps, group).root == 2
+    assert Network(load_cluster("dgx-a100"), 4).collective(steps, group).root == NO_ROOT
+    assert Network(kit.cluster(), 4).collective(_all_reduce(kit, 4, 8), group).root == NO_ROOT
