@@ -125,10 +125,10 @@ def finding(study: Study) -> Finding | None:
             "two approaches on one graph, model and rank count; approaches that do the same steps "
             "there, as most do on one rank, make none. Pairs closer than their noise together (the "
             "spread of repeats, or of epochs where nothing was repeated, and at least "
-            f"{numbers.percent(usual_noise(study.rows), 0.001)} each: what repeats usually spread by, "
-            f"{numbers.percent(LEAST_NOISE, 0.001)} or more) are ties of the measurement and left out; "
-            "“all pairs” keeps them. Regret is how much longer an epoch takes with the approach that "
-            "prediction favours than with the fastest one measured."
+            f"{numbers.percent(usual_noise(study.rows), 0.001)} each: what repeats usually spread "
+            f"by, {numbers.percent(LEAST_NOISE, 0.001)} or more) are ties of the measurement and left "
+            "out; “all pairs” keeps them. Regret is how much longer an epoch takes with the approach "
+            "that prediction favours than with the fastest one measured."
         ),
         columns=columns,
         rows=tuple(rows),
