@@ -117,6 +117,7 @@ def finding(study: Study) -> Finding | None:
         )
         for row in rows
     )
+    least, usual = (numbers.percent(n, 0.001) for n in (LEAST_NOISE, usual_noise(study.rows)))
     return Finding(
         title="Order of approaches",
         meaning=(
@@ -125,10 +126,9 @@ def finding(study: Study) -> Finding | None:
             "two approaches on one graph, model and rank count; approaches that do the same steps "
             "there, as most do on one rank, make none. Pairs closer than their noise together (the "
             "spread of repeats, or of epochs where nothing was repeated, and at least "
-            f"{numbers.percent(usual_noise(study.rows), 0.001)} each: what repeats usually spread "
-            f"by, {numbers.percent(LEAST_NOISE, 0.001)} or more) are ties of the measurement and left "
-            "out; “all pairs” keeps them. Regret is how much longer an epoch takes with the approach "
-            "that prediction favours than with the fastest one measured."
+            f"{usual} each: what repeats usually spread by, {least} or more) are ties of the "
+            "measurement and left out; “all pairs” keeps them. Regret is how much longer an epoch "
+            "takes with the approach that prediction favours than with the fastest one measured."
         ),
         columns=columns,
         rows=tuple(rows),
