@@ -35,8 +35,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from gnnbench.graph.graph import from_edges  # noqa: E402
-from gnnbench.graph.sampling import (  # noqa: E402
+from gnnbench.data.graph import from_edges  # noqa: E402
+from gnnbench.data.sampling import (  # noqa: E402
     Batch,
     Block,
     NeighbourSampler,

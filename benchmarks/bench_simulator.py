@@ -11,7 +11,7 @@ import time
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.cluster import load_cluster
-from gnnbench.graph.profile import load_profile
+from gnnbench.data.profile import load_profile
 from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step, all_reduce_bytes
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_simulator.engine import simulate

@@ -70,7 +70,7 @@ def draw_graph(path: Path) -> Path:
     sys.path[:0] = [str(root), str(root / "runtime")]
     import numpy as np
 
-    from gnnbench.graph.generators import planted_partition
+    from gnnbench.data.generators import planted_partition
 
     graph = planted_partition(
         200_000, 15.0, 40, 128, homophily=0.6, feature_noise=3.0, train_fraction=0.2, seed=0

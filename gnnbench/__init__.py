@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         run,
     )
     from gnnbench.cluster import Cluster
+    from gnnbench.data.graph import Graph
     from gnnbench.errors import GnnbenchError
-    from gnnbench.graph.graph import Graph
     from gnnbench.spec import Suite
 
 __version__ = "0.1.0"
@@ -47,7 +47,7 @@ __all__ = [
 _HOMES = {
     "Cluster": "gnnbench.cluster",
     "GnnbenchError": "gnnbench.errors",
-    "Graph": "gnnbench.graph.graph",
+    "Graph": "gnnbench.data.graph",
     "Suite": "gnnbench.spec",
 }
 

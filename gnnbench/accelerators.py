@@ -135,7 +135,7 @@ class Accelerator:
 
 def list_accelerators() -> list[str]:
     """Names of the built-in accelerators."""
-    folder = resources.files("gnnbench") / "data" / "accelerators"
+    folder = resources.files("gnnbench") / "catalogue" / "accelerators"
     return sorted(
         p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
     )
@@ -154,7 +154,7 @@ def load_accelerator(name_or_path: str | Path) -> Accelerator:
     name = text.lower()
     if name not in list_accelerators():
         raise UnknownName("accelerator", text, list_accelerators())
-    folder = resources.files("gnnbench") / "data" / "accelerators"
+    folder = resources.files("gnnbench") / "catalogue" / "accelerators"
     with resources.as_file(folder / f"{name}.toml") as path:
         return _parse(read_toml(path), name)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gnnbench.cluster import Cluster
-    from gnnbench.graph.graph import Graph
-    from gnnbench.graph.profile import GraphProfile
+    from gnnbench.data.graph import Graph
+    from gnnbench.data.profile import GraphProfile
     from gnnbench.results import PredictionRecord, RunRecord
     from gnnbench.spec import Suite
     from gnnbench_reports.compare import Comparison
@@ -28,7 +28,7 @@ def load_graph(path: str | Path, format: str = "auto", **options: Any) -> Graph:
         DataError: the file is absent, malformed or of no known format.
         UnknownName: no such format or option.
     """
-    from gnnbench.graph import formats
+    from gnnbench.data import formats
 
     return formats.read(format, path, **options)
 
@@ -49,17 +49,17 @@ def load_suite(suite: str | Path | Suite) -> Suite:
 def profile(source: str | Path | Graph, **measures: Any) -> GraphProfile:
     """Profile a graph: an object, a file or folder, or the name of a stored profile.
 
-    `measures` (parts, methods, fanouts, batch, seed) are those of `gnnbench.graph.profile.profile`.
+    `measures` (parts, methods, fanouts, batch, seed) are those of `gnnbench.data.profile.profile`.
 
     Raises:
         UnknownName, DataError: there is no such graph.
         SpecError: measures were asked of a stored profile.
     """
     from gnnbench.commands.graph import open_source
+    from gnnbench.data.graph import Graph
+    from gnnbench.data.profile import list_profiles, load_profile
+    from gnnbench.data.profile import profile as measure
     from gnnbench.errors import SpecError
-    from gnnbench.graph.graph import Graph
-    from gnnbench.graph.profile import list_profiles, load_profile
-    from gnnbench.graph.profile import profile as measure
 
     if not isinstance(source, Graph):
         if str(source) in list_profiles() or str(source).endswith(".toml"):
@@ -89,7 +89,7 @@ def run(
         SpecError: the suite is wrong, or `only` matches no run.
     """
     from gnnbench.commands.run import chosen
-    from gnnbench.graph.source import data_roots
+    from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench_runtime.session import run_all
 

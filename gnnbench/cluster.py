@@ -272,7 +272,7 @@ class Cluster:
 
 def list_clusters() -> list[str]:
     """Names of the built-in clusters."""
-    folder = resources.files("gnnbench") / "data" / "clusters"
+    folder = resources.files("gnnbench") / "catalogue" / "clusters"
     return sorted(
         p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
     )
@@ -290,7 +290,9 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
         return parse_cluster(read_toml(Path(name_or_path)), text)
     if text not in list_clusters():
         raise UnknownName("cluster", text, list_clusters())
-    with resources.as_file(resources.files("gnnbench") / "data/clusters" / f"{text}.toml") as path:
+    with resources.as_file(
+        resources.files("gnnbench") / "catalogue/clusters" / f"{text}.toml"
+    ) as path:
         return parse_cluster(read_toml(path), text)
 
 

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from gnnbench.models.base import Model
 
 APPROACHES = {
-    "single": "gnnbench.approaches.single:APPROACH",
-    "mixed-accelerators": "gnnbench.approaches.mixed_accelerators:APPROACH",
-    "partition": "gnnbench.approaches.partition:APPROACH",
-    "mixture": "gnnbench.approaches.mixture:APPROACH",
-    "sampled": "gnnbench.approaches.sampled:APPROACH",
-    "bns": "gnnbench.approaches.bns:APPROACH",
-    "pipegcn": "gnnbench.approaches.pipegcn:APPROACH",
-    "cagnet-1d": "gnnbench.approaches.cagnet:ONE_D",
-    "cagnet-1.5d": "gnnbench.approaches.cagnet:ONE_AND_A_HALF_D",
-    "cagnet-2d": "gnnbench.approaches.cagnet2d:APPROACH",
+    "single": "gnnbench.approaches.whole_graph.single:APPROACH",
+    "mixed-accelerators": "gnnbench.approaches.whole_graph.mixed_accelerators:APPROACH",
+    "partition": "gnnbench.approaches.whole_graph.partition:APPROACH",
+    "mixture": "gnnbench.approaches.whole_graph.mixture:APPROACH",
+    "sampled": "gnnbench.approaches.mini_batch.sampled:APPROACH",
+    "bns": "gnnbench.approaches.whole_graph.bns:APPROACH",
+    "pipegcn": "gnnbench.approaches.whole_graph.pipegcn:APPROACH",
+    "cagnet-1d": "gnnbench.approaches.whole_graph.cagnet:ONE_D",
+    "cagnet-1.5d": "gnnbench.approaches.whole_graph.cagnet:ONE_AND_A_HALF_D",
+    "cagnet-2d": "gnnbench.approaches.whole_graph.cagnet2d:APPROACH",
 }
 MODELS = {
     "gat": "gnnbench.models.gat:MODEL",

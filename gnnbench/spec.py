@@ -287,7 +287,7 @@ def _salvaged(entry: object) -> _RunsTable | None:
 
 
 def _reference_problems(graphs: Mapping[str, GraphRef | None], where: str) -> list[str]:
-    from gnnbench.graph.source import reference_problems
+    from gnnbench.data.source import reference_problems
 
     return [
         f"{where}.{name}.{line}"

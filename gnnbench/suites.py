@@ -7,7 +7,7 @@ from pathlib import Path
 from gnnbench.errors import SpecError, UnknownName
 from gnnbench.spec import Suite, load_suite
 
-_FOLDER = Path(__file__).parent / "data" / "suites"
+_FOLDER = Path(__file__).parent / "catalogue" / "suites"
 
 
 def suite_files() -> dict[str, Path]:

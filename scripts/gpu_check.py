@@ -162,7 +162,7 @@ def kernels(device: str) -> dict[str, Any]:
     """Compare the device's kernels with the CPU's, and time them with events."""
     import torch
 
-    from gnnbench.graph.generators import generate
+    from gnnbench.data.generators import generate
 
     small = device == "cpu"
     nodes, degree = (2_000, 8) if small else (200_000, 25)

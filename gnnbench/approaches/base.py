@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import suggest
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import GraphProfile
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import build

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from gnnbench import registry
 from gnnbench.approaches.base import GraphLike
-from gnnbench.approaches.layers import StackShape
-from gnnbench.approaches.mixture import precomputed
-from gnnbench.approaches.relayout import Relayouts, even_split
+from gnnbench.approaches.whole_graph.mixture import precomputed
+from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
+from gnnbench.approaches.writing.stack import StackShape
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import SpecError, Unsupported
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import GraphProfile
 from gnnbench.plan import all_reduce_bytes
 from gnnbench.spec import ModelSpec
 
@@ -155,8 +155,8 @@ def _halos(
 
 
 def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
-    from gnnbench.graph.halo import halo_counts
-    from gnnbench.graph.partition import partition
+    from gnnbench.data.halo import halo_counts
+    from gnnbench.data.partition import partition
 
     if parts > graph.num_nodes:
         raise Unsupported(

@@ -10,7 +10,7 @@ from gnnbench.commands.options import positive_int
 
 if TYPE_CHECKING:
     from gnnbench.approaches.base import GraphLike
-    from gnnbench.approaches.layers import StackShape
+    from gnnbench.approaches.writing.stack import StackShape
     from gnnbench_simulator.accelerators import Acceleration
 
 NAME = "accelerate"
@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
 def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike:
     """The stored profile of this name or file, else the graph."""
     from gnnbench.commands.graph import open_source
+    from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
-    from gnnbench.graph.profile import list_profiles, load_profile
 
     wrong = [word for word in options if "=" not in word]
     if wrong:
@@ -134,7 +134,7 @@ def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike
 def stack_shape(graph: GraphLike, args: argparse.Namespace) -> StackShape:
     """The model of the arguments at the graph's widths."""
     from gnnbench import registry
-    from gnnbench.approaches.layers import StackShape
+    from gnnbench.approaches.writing.stack import StackShape
     from gnnbench.spec import ModelSpec
 
     model = registry.model(args.model_kind)

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench import registry
     from gnnbench.commands.output import emit_json, table
     from gnnbench.commands.volumes import volume_lines
-    from gnnbench.graph.source import data_roots
+    from gnnbench.data.source import data_roots
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _open_graphs(args: argparse.Namespace) -> list[dict[str, object]]:
+    from gnnbench.data.source import data_roots, open_graph
     from gnnbench.errors import GnnbenchError
-    from gnnbench.graph.source import data_roots, open_graph
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)

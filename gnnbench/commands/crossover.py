@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
 def open_graph_or_profile(args: argparse.Namespace) -> GraphLike:
     """Return what is named: a stored profile, else a generator, file or folder."""
     from gnnbench.commands.graph import open_source
+    from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
-    from gnnbench.graph.profile import list_profiles, load_profile
 
     if args.graph in list_profiles() or args.graph.endswith(".toml"):
         given = [f"--{name}" for name in ("format", "option") if getattr(args, name) is not None]

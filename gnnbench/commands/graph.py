@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from gnnbench.commands.options import positive_int
 
 if TYPE_CHECKING:
-    from gnnbench.graph.graph import Graph
-    from gnnbench.graph.profile import GraphProfile
+    from gnnbench.data.graph import Graph
+    from gnnbench.data.profile import GraphProfile
 
 NAME = "graph"
 HELP = "profile a graph: degrees, halos of partitions, sampled batches; save or convert it"
@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
-    from gnnbench.graph.formats import native
-    from gnnbench.graph.profile import save_profile
+    from gnnbench.data.formats import native
+    from gnnbench.data.profile import save_profile
 
     stored = _stored(args)
     if stored is None:
@@ -97,9 +97,9 @@ def open_source(
 
     Raises: UnknownName, DataError, SpecError as the reader or generator does.
     """
+    from gnnbench.data import formats, generators
+    from gnnbench.data.profile import list_profiles
     from gnnbench.errors import DataError, SpecError, UnknownName
-    from gnnbench.graph import formats, generators
-    from gnnbench.graph.profile import list_profiles
 
     given = dict(options or {})
     if source in generators.GENERATORS:
@@ -119,7 +119,7 @@ def open_source(
 def measure(graph: Graph, args: argparse.Namespace) -> GraphProfile:
     """Profile a graph as asked for; METIS takes minutes beyond some ten million edges."""
     from gnnbench.commands.output import progress
-    from gnnbench.graph.profile import profile
+    from gnnbench.data.profile import profile
 
     parts = DEFAULT_PARTS if args.parts is None else args.parts
     with progress(f"profile {graph.name}", 1) as advance:
@@ -217,8 +217,8 @@ def show(found: GraphProfile) -> None:
 
 
 def _stored(args: argparse.Namespace) -> GraphProfile | None:
+    from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
-    from gnnbench.graph.profile import list_profiles, load_profile
 
     if args.source not in list_profiles() and not args.source.endswith(".toml"):
         return None

@@ -33,8 +33,8 @@ def describe(name: str) -> dict[str, Any]:
     from gnnbench import registry
     from gnnbench.accelerators import list_accelerators, load_accelerator
     from gnnbench.cluster import list_clusters, load_cluster
+    from gnnbench.data import formats, generators, profile
     from gnnbench.errors import UnknownName
-    from gnnbench.graph import formats, generators, profile
     from gnnbench.suites import find_suite, suite_files
 
     if name in registry.approach_names():

@@ -58,7 +58,7 @@ def models() -> Rows:
 
 def graphs() -> Rows:
     """Where graphs may come from: file formats, generators, and published profiles."""
-    from gnnbench.graph import formats, generators, profile
+    from gnnbench.data import formats, generators, profile
 
     rows: Rows = [{"name": n, "kind": "format", "use": f'format = "{n}"'} for n in formats.FORMATS]
     rows += [

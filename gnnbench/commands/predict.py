@@ -132,8 +132,8 @@ def predict_runs(
     What cannot be predicted is a skipped record with its reason; the others go on.
     """
     from gnnbench.cluster import save_cluster
+    from gnnbench.data.source import data_roots
     from gnnbench.errors import DataError, SpecError, Unsupported
-    from gnnbench.graph.source import data_roots
     from gnnbench.ledger import write_ledger
     from gnnbench.results import PredictionRecord
 
@@ -183,10 +183,10 @@ def measured_layout(run: RunSpec, results: Results | None) -> int | None:
 def open_any(ref: GraphRef, roots: Sequence[Path], cache: Path | None) -> GraphLike:
     """The graph itself, or its profile where the reference names one."""
     if ref.profile:
-        from gnnbench.graph.profile import load_profile
+        from gnnbench.data.profile import load_profile
 
         return load_profile(ref.profile)
-    from gnnbench.graph.source import open_graph
+    from gnnbench.data.source import open_graph
 
     return open_graph(ref, roots, cache)
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress, status_line
     from gnnbench.commands.volumes import volume_lines
-    from gnnbench.graph.source import data_roots
+    from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
     from gnnbench_runtime.join import joined

@@ -101,7 +101,7 @@ def predict_case(case: Case) -> Prediction | Reason:
     """Plan as the published software would do it, and simulate on its cluster."""
     from gnnbench import registry
     from gnnbench.approaches.base import Layout
-    from gnnbench.approaches.fullgraph import stack_shape
+    from gnnbench.approaches.whole_graph.rows import stack_shape
     from gnnbench.cluster import load_cluster
     from gnnbench.errors import GnnbenchError
     from gnnbench.published.places import Reason

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from gnnbench.graph.profile import GraphProfile, HaloPoint, list_profiles, load_profile
+from gnnbench.data.profile import GraphProfile, HaloPoint, list_profiles, load_profile
 from gnnbench.published.rows import PublishedRow
 
 LOGGED_CLUSTER = "m40x4-gloo-logged"

@@ -72,7 +72,7 @@ def whole_number(text: str) -> int | None:
 
 def shipped_rows() -> list[PublishedRow]:
     """Rows that come with gnnbench."""
-    folder = resources.files("gnnbench") / "data" / "published"
+    folder = resources.files("gnnbench") / "catalogue" / "published"
     with resources.as_file(folder) as path:
         return read_files(sorted(path.glob("*.csv")))
 

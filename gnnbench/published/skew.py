@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gnnbench.graph.profile import GraphProfile
+from gnnbench.data.profile import GraphProfile
 
 EXPONENT = 0.25
 """Entries of the largest part over the mean are about P to this power.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.cluster import Cluster, Constant
 from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step, all_reduce_bytes
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnnbench import registry
+from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import GnnbenchError
-from gnnbench.graph.profile import GraphProfile
 from gnnbench.published.metrics import COUNTS, unpredicted
 from gnnbench.published.places import Reason, cluster_of, objective_of, profile_of
 from gnnbench.published.rows import PublishedRow, whole_number

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench import registry
+from gnnbench.data import source
+from gnnbench.data.formats import native
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, SpecError, Unsupported
-from gnnbench.graph import source
-from gnnbench.graph.formats import native
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.job import Job

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from gnnbench.graph.graph import Graph
+from gnnbench.data.graph import Graph
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.recorder import Recorder

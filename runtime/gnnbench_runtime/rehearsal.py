@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach
-from gnnbench.graph.graph import Graph
+from gnnbench.data.graph import Graph
 from gnnbench_runtime.protocol import RankContext
 
 _NODES, _NODES_PER_RANK = 256, 16

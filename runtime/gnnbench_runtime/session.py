@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gnnbench import registry
+from gnnbench.data import source
+from gnnbench.data.formats import native
+from gnnbench.data.graph import Graph
 from gnnbench.errors import DataError, GnnbenchError, MissingExtra, Unsupported
-from gnnbench.graph import source
-from gnnbench.graph.formats import native
-from gnnbench.graph.graph import Graph
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import GraphRef, RunSpec
 from gnnbench_runtime.join import joined, run_joined

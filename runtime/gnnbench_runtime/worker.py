@@ -25,9 +25,9 @@ import torch
 import torch.distributed as dist
 
 from gnnbench import registry
+from gnnbench.data.formats import native
+from gnnbench.data.graph import Graph
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported
-from gnnbench.graph.formats import native
-from gnnbench.graph.graph import Graph
 from gnnbench.ledger import LedgerWriter
 from gnnbench.results import write_json
 from gnnbench_runtime import device as devices

@@ -18,7 +18,7 @@ import numpy as np
 
 from gnnbench.accelerators import Accelerator, dense_engine, sparse_engine
 from gnnbench.approaches.base import GraphLike
-from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.cluster import grade, weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import SpecError

@@ -14,8 +14,8 @@ import numpy as np
 
 from gnnbench.accelerators import Accelerator, DenseEngine, dense_engine, sparse_engine
 from gnnbench.costs.facts import Floats
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import GraphProfile
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
 
 RowOrder = Literal["natural", "rising", "falling"]
 

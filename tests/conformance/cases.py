@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from gnnbench import registry
-from gnnbench.approaches.partition import PartitionStructure
-from gnnbench.graph.graph import Graph
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.data.graph import Graph
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.kernels import backend

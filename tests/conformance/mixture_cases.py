@@ -10,9 +10,9 @@ import cases
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gnnbench.approaches.mixture import Mixture, MixtureStructure
-from gnnbench.approaches.relayout import Relayouts
-from gnnbench.graph.graph import Graph
+from gnnbench.approaches.whole_graph.mixture import Mixture, MixtureStructure
+from gnnbench.approaches.whole_graph.relayout import Relayouts
+from gnnbench.data.graph import Graph
 from gnnbench.plan import Phase
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.comm import Comm

@@ -14,9 +14,9 @@ from stale_cases import Late, trainer_of
 from torch import Tensor
 
 from gnnbench import registry
-from gnnbench.graph.boundary import Boundary
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.halo import halo_structure
+from gnnbench.data.boundary import Boundary
+from gnnbench.data.graph import Graph
+from gnnbench.data.halo import halo_structure
 from gnnbench.plan import RankSteps
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.models.parameters import Parameters

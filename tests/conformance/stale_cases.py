@@ -10,9 +10,9 @@ from cases import make_trainer
 from torch import Tensor
 
 from gnnbench import registry
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.partition import PartitionStructure
-from gnnbench.graph.graph import Graph
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.graph import Graph
 from gnnbench.plan import Phase
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.models.parameters import Parameters

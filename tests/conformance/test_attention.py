@@ -16,9 +16,9 @@ from test_worlds import performed, planned  # noqa: E402
 
 from gnnbench import registry  # noqa: E402
 from gnnbench.approaches.base import Layout  # noqa: E402
-from gnnbench.approaches.fullgraph import stack_shape  # noqa: E402
-from gnnbench.approaches.partition import PartitionStructure  # noqa: E402
-from gnnbench.graph.graph import Graph  # noqa: E402
+from gnnbench.approaches.whole_graph.partition import PartitionStructure  # noqa: E402
+from gnnbench.approaches.whole_graph.rows import stack_shape  # noqa: E402
+from gnnbench.data.graph import Graph  # noqa: E402
 from gnnbench.plan import Kind  # noqa: E402
 from gnnbench.spec import RunSpec  # noqa: E402
 

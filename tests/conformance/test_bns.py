@@ -20,12 +20,12 @@ from test_worlds import performed, planned
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.partition import PartitionStructure
-from gnnbench.graph.boundary import Boundary
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.halo import halo_structure
-from gnnbench.graph.partition import partition
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.boundary import Boundary
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.halo import halo_structure
+from gnnbench.data.partition import partition
 
 pytestmark = pytest.mark.distributed
 MODELS = [

@@ -20,8 +20,8 @@ from test_worlds import performed, planned
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.graph.graph import Graph, from_edges
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.graph import Graph, from_edges
 from gnnbench.plan import Kind, Plan
 
 pytestmark = pytest.mark.distributed
@@ -211,7 +211,7 @@ def send_large_ids(rank: int, world_size: int) -> tuple[list[int], list[int]]:
     """What a rank has after rank 0 broadcast a pattern with columns above 2^24."""
     import torch
 
-    from gnnbench_runtime.approaches.cagnet2d import broadcast_adjacency, pack
+    from gnnbench_runtime.approaches.whole_graph.cagnet2d import broadcast_adjacency, pack
     from gnnbench_runtime.comm import Comm
     from gnnbench_runtime.recorder import Recorder
 

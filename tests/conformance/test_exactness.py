@@ -12,8 +12,8 @@ pytest.importorskip("torch", reason="needs the runtime extra")
 import cases
 from pool import pool
 
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.partition import partition
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.partition import partition
 
 pytestmark = pytest.mark.distributed
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="kernels need torch")
 
-from gnnbench.graph import keys  # noqa: E402
+from gnnbench.data import keys  # noqa: E402
 from gnnbench_runtime.kernels import (  # noqa: E402
     CpuKernels,
     TorchKernels,

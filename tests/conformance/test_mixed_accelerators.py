@@ -19,9 +19,9 @@ from test_worlds import performed, planned
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.row_pipeline import exchanged_bytes
-from gnnbench.graph.graph import from_edges
+from gnnbench.approaches.whole_graph.row_pipeline import exchanged_bytes
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.graph import from_edges
 from gnnbench.plan import Kind
 
 pytestmark = pytest.mark.distributed

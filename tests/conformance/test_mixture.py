@@ -20,10 +20,10 @@ from test_worlds import performed, planned
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.mixture import MixtureStructure
-from gnnbench.approaches.relayout import even_split
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.partition import partition
+from gnnbench.approaches.whole_graph.mixture import MixtureStructure
+from gnnbench.approaches.whole_graph.relayout import even_split
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.partition import partition
 
 pytestmark = pytest.mark.distributed
 

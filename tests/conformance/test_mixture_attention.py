@@ -20,9 +20,9 @@ from test_worlds import performed, planned
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.mixture import MixtureStructure
-from gnnbench.graph.graph import from_edges
-from gnnbench.graph.partition import partition
+from gnnbench.approaches.whole_graph.mixture import MixtureStructure
+from gnnbench.data.graph import from_edges
+from gnnbench.data.partition import partition
 from gnnbench.spec import RunSpec
 
 pytestmark = pytest.mark.distributed

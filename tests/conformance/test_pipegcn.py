@@ -17,9 +17,9 @@ from test_worlds import performed, planned
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.partition import PartitionStructure
-from gnnbench.graph.partition import partition
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.partition import partition
 from gnnbench.plan import Kind
 
 pytestmark = pytest.mark.distributed

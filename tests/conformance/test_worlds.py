@@ -18,8 +18,8 @@ from test_exactness import MODELS, ORDERS, assignments, random_graph
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.partition import PartitionStructure
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.approaches.whole_graph.rows import stack_shape
 from gnnbench.plan import Kind, Phase, Plan
 
 pytestmark = pytest.mark.distributed

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gnnbench import registry
-from gnnbench.graph.generators import generate
+from gnnbench.data.generators import generate
 from gnnbench.results import Results
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 
@@ -63,7 +63,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def native_graph(tmp_path: Path) -> Path:
     """Return a folder with a small graph in native form."""
-    from gnnbench.graph.formats import native
+    from gnnbench.data.formats import native
 
     graph = generate(
         "planted_partition", num_nodes=60, mean_degree=4, num_classes=2, num_features=4

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gnnbench.graph.formats import native
-from gnnbench.graph.generators import generate
+from gnnbench.data.formats import native
+from gnnbench.data.generators import generate
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_runtime.launch import launch

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnnbench.graph.generators import generate
+from gnnbench.data.generators import generate
 from gnnbench.ledger import LedgerWriter, read_ledger
 from gnnbench.plan import Kind, Lane, Phase
 from gnnbench.results import RunRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gnnbench.graph.graph import from_edges
+from gnnbench.data.graph import from_edges
 from gnnbench_runtime.rehearsal import miniature
 
 

@@ -22,7 +22,7 @@ import torch
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.graph.generators import planted_partition
+from gnnbench.data.generators import planted_partition
 from gnnbench.ledger import Row
 from gnnbench.plan import COMMUNICATION, Phase, Plan, Step
 from gnnbench.results import write_json

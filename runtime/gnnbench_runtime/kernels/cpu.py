@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnbench.graph.threads import Team
+from gnnbench.data.threads import Team
 from gnnbench_runtime.kernels import attention_loops, loops
 from gnnbench_runtime.kernels.losses import softmax_cross_entropy
 from gnnbench_runtime.kernels.sparse_rows import spmm_rows

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gnnbench.graph import keys
+from gnnbench.data import keys
 
 _mix64: Callable[[Any], Any] = njit(inline="always")(keys.mix64)
 _GOLDEN = np.uint64(keys.GOLDEN)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gnnbench.graph import keys
+from gnnbench.data import keys
 from gnnbench_runtime.kernels.cpu import drop_threshold, survivor_scale
 from gnnbench_runtime.kernels.losses import softmax_cross_entropy
 

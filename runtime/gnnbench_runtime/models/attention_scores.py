@@ -2,7 +2,7 @@
 
 To columns, a rank sends each peer the scores of its rows for the heads that the peer has columns
 of; back come gradients, one from every rank that shares a head, which are added up. The plan's part
-is `gnnbench.approaches.steps.attention_columns`.
+is `gnnbench.approaches.writing.layers.attention_columns`.
 
 Legend: N vertices, n own rows, K heads, k those of own columns.
 """
@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-from gnnbench.approaches.relayout import HeadSlice
+from gnnbench.approaches.whole_graph.relayout import HeadSlice
 from gnnbench.plan import Kind, Lane, Phase
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench.graph.graph import Graph
+from gnnbench.data.graph import Graph
 
 
 def rows_as_tensor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.graph.graph import Graph
+from gnnbench.data.graph import Graph
 from gnnbench.models.base import Model
 
 FloatArray = NDArray[np.float64]

@@ -1,6 +1,6 @@
 """A stack of GNN layers with forward and backward written out, recorded step by step.
 
-The steps, their names and their order are those of `gnnbench.approaches.layers`. Buffers come from
+Buffers come from
 a workspace by the plan's names. What one layer does is its kind's business (`models.layers`), which
 rows are exchanged, if any, the exchange's.
 
@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gnnbench.approaches.layers import StackShape
-from gnnbench.graph.keys import fold
+from gnnbench.approaches.writing.stack import StackShape
+from gnnbench.data.keys import fold
 from gnnbench.plan import Kind, Lane, Phase
 from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.layers import attention, convolution

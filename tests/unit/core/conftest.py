@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gnnbench import registry
-from gnnbench.graph.graph import Graph, from_edges
+from gnnbench.data.graph import Graph, from_edges
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 
 

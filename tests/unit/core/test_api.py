@@ -13,8 +13,8 @@ import pytest
 import gnnbench as gb
 from gnnbench.cluster import load_cluster
 from gnnbench.commands import calibrate as calibrate_command
+from gnnbench.data.generators import uniform
 from gnnbench.errors import DataError, MissingExtra, SpecError, UnknownName
-from gnnbench.graph.generators import uniform
 from gnnbench.results import Results
 
 SUITE = """
@@ -85,7 +85,7 @@ def test_comparing_an_absent_folder_says_so(tmp_path: Path) -> None:
 
 
 def test_profile_takes_an_object_a_folder_or_a_name(tmp_path: Path) -> None:
-    from gnnbench.graph.formats import native
+    from gnnbench.data.formats import native
 
     graph = uniform(50, 4, name="u")
     native.save(graph, tmp_path / "u")
@@ -99,7 +99,7 @@ def test_profile_takes_an_object_a_folder_or_a_name(tmp_path: Path) -> None:
 
 
 def test_load_graph_reads_what_convert_wrote(tmp_path: Path) -> None:
-    from gnnbench.graph.formats import native
+    from gnnbench.data.formats import native
 
     native.save(uniform(50, 4), tmp_path / "u")
     assert gb.load_graph(tmp_path / "u").num_nodes == 50

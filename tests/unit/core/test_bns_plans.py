@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.bns import profile_cut
-from gnnbench.approaches.partition import PartitionStructure
-from gnnbench.graph.boundary import (
+from gnnbench.approaches.whole_graph.bns import profile_cut
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.data.boundary import (
     Boundary,
     SampledAttention,
     SampledGraph,
@@ -23,12 +23,12 @@ from gnnbench.graph.boundary import (
     drawn_rows,
     halo_edges,
 )
-from gnnbench.graph.generators import generate
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.halo import halo_structure, transpose, with_self_loops
-from gnnbench.graph.partition import partition
-from gnnbench.graph.profile import GraphProfile, HaloPoint, load_profile
-from gnnbench.graph.profile import profile as measure
+from gnnbench.data.generators import generate
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.halo import halo_structure, transpose, with_self_loops
+from gnnbench.data.partition import partition
+from gnnbench.data.profile import GraphProfile, HaloPoint, load_profile
+from gnnbench.data.profile import profile as measure
 from gnnbench.plan import Kind, Phase, Plan
 from gnnbench.spec import RunSpec
 

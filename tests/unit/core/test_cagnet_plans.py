@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnbench import registry
-from gnnbench.approaches import cagnet, cagnet2d
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.cagnet import block_nonzeros, even_bounds
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.profile import GraphProfile, load_profile
+from gnnbench.approaches.whole_graph import cagnet, cagnet2d
+from gnnbench.approaches.whole_graph.cagnet import block_nonzeros, even_bounds
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.profile import GraphProfile, load_profile
 from gnnbench.plan import Kind, Phase, Plan
 from gnnbench.spec import RunSpec
 

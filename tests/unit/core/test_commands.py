@@ -12,9 +12,9 @@ from gnnbench import registry
 from gnnbench.accelerators import list_accelerators
 from gnnbench.cli import main
 from gnnbench.cluster import list_clusters
-from gnnbench.graph.formats import FORMATS
-from gnnbench.graph.generators import GENERATORS
-from gnnbench.graph.profile import list_profiles
+from gnnbench.data.formats import FORMATS
+from gnnbench.data.generators import GENERATORS
+from gnnbench.data.profile import list_profiles
 from gnnbench.suites import suite_files
 
 Say = Callable[..., tuple[int, str, str]]

@@ -14,9 +14,9 @@ from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.crossover import Crossover, crossover
 from gnnbench.cli import main
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import load_profile
 from gnnbench.errors import SpecError, Unsupported
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import load_profile
 from gnnbench.spec import ModelSpec, RunSpec
 
 

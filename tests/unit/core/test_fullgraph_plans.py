@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import full_graph_plan, stack_shape
-from gnnbench.approaches.partition import PartitionStructure, profile_structure
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.halo import halo_structure
-from gnnbench.graph.profile import GraphProfile, HaloPoint, load_profile
+from gnnbench.approaches.whole_graph.partition import PartitionStructure, profile_structure
+from gnnbench.approaches.whole_graph.rows import full_graph_plan, stack_shape
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.halo import halo_structure
+from gnnbench.data.profile import GraphProfile, HaloPoint, load_profile
 from gnnbench.plan import Kind, Lane, Phase, Plan, Step, all_reduce_bytes
 from gnnbench.spec import RunSpec
 
@@ -367,8 +367,8 @@ def test_a_profiles_bytes_follow_the_published_halo_curve(make_run: MakeRun) -> 
 
 
 def test_a_graph_and_its_own_profile_predict_nearly_the_same_bytes(make_run: MakeRun) -> None:
-    from gnnbench.graph.generators import planted_partition
-    from gnnbench.graph.profile import profile as measure
+    from gnnbench.data.generators import planted_partition
+    from gnnbench.data.profile import profile as measure
 
     graph = planted_partition(600, 8, 4, 5, seed=3)
     run = make_run("partition", 4)

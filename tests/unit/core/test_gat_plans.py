@@ -10,11 +10,11 @@ import pytest
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.data.generators import uniform
+from gnnbench.data.halo import halo_entries, with_self_loops
+from gnnbench.data.profile import load_profile
 from gnnbench.errors import SpecError
-from gnnbench.graph.generators import uniform
-from gnnbench.graph.halo import halo_entries, with_self_loops
-from gnnbench.graph.profile import load_profile
 from gnnbench.plan import Kind, Lane
 from gnnbench.spec import ModelSpec, RunSpec, parse_suite
 

@@ -11,8 +11,8 @@ import pytest
 
 from gnnbench.cli import main
 from gnnbench.commands.graph import degree_median, open_source
-from gnnbench.graph import formats
-from gnnbench.graph.profile import GraphProfile, load_profile
+from gnnbench.data import formats
+from gnnbench.data.profile import GraphProfile, load_profile
 
 SMALL = [
     "planted_partition",

@@ -10,11 +10,11 @@ import pytest
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.mixed_accelerators import default_chunks
-from gnnbench.approaches.row_pipeline import exchanged_bytes
+from gnnbench.approaches.whole_graph.mixed_accelerators import default_chunks
+from gnnbench.approaches.whole_graph.row_pipeline import exchanged_bytes
+from gnnbench.approaches.whole_graph.rows import stack_shape
 from gnnbench.cluster import load_cluster
-from gnnbench.graph.profile import load_profile
+from gnnbench.data.profile import load_profile
 from gnnbench.plan import Kind, Lane, Plan, Step
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_simulator.engine import simulate

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.relayout import even_split, head_slices
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import GraphProfile, load_profile
+from gnnbench.approaches.whole_graph.relayout import even_split, head_slices
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile, load_profile
 from gnnbench.plan import Kind, Plan, Step
 from gnnbench.spec import RunSpec
 

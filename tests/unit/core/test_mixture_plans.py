@@ -9,10 +9,10 @@ import pytest
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.mixture import MixtureStructure
-from gnnbench.approaches.relayout import even_split
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import GraphProfile, load_profile
+from gnnbench.approaches.whole_graph.mixture import MixtureStructure
+from gnnbench.approaches.whole_graph.relayout import even_split
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile, load_profile
 from gnnbench.plan import Kind, Plan, Step
 from gnnbench.spec import RunSpec
 

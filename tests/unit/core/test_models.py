@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnbench import registry
-from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.models.base import layer_order
 from gnnbench.spec import ModelSpec
 

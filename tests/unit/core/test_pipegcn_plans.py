@@ -9,9 +9,9 @@ import pytest
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.partition import PartitionStructure
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import load_profile
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import load_profile
 from gnnbench.plan import After, Kind, Lane, Phase, Plan
 from gnnbench.spec import RunSpec
 

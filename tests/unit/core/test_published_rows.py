@@ -81,7 +81,7 @@ def test_a_file_that_is_absent_or_binary_is_told(tmp_path: Path) -> None:
 
 
 def test_the_shipped_rows_are_small_and_say_where_they_are_from() -> None:
-    folder = REPO / "gnnbench" / "data" / "published"
+    folder = REPO / "gnnbench" / "catalogue" / "published"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 200_000
     rows = shipped_rows()
     assert len(rows) > 400

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnbench.approaches.partition import PartitionStructure, profile_structure
-from gnnbench.graph.profile import load_profile
+from gnnbench.approaches.whole_graph.partition import PartitionStructure, profile_structure
+from gnnbench.data.profile import load_profile
 from gnnbench.published.skew import EXPONENT, nested, skewed
 
 PROFILE = load_profile("ogbn-arxiv")

@@ -15,8 +15,8 @@ from published_cases import row
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.fullgraph import stack_shape
-from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.cluster import load_cluster
 from gnnbench.plan import Kind, Phase, Plan
 from gnnbench.published.software import NATIVE, as_released, concurrent, direct

@@ -72,7 +72,7 @@ def test_an_unknown_model_is_answered() -> None:
 
 
 def test_an_entry_point_adds_an_approach(third_party: dict[str, str]) -> None:
-    third_party["mine"] = "gnnbench.approaches.single:APPROACH"
+    third_party["mine"] = "gnnbench.approaches.whole_graph.single:APPROACH"
     assert registry.approach_names() == sorted(["mine", *registry.APPROACHES])
     assert registry.approach("mine") is registry.approach("single")
 
@@ -83,7 +83,7 @@ def test_an_entry_point_adds_a_model(third_party: dict[str, str]) -> None:
 
 
 def test_nobody_can_replace_what_is_built_in(third_party: dict[str, str]) -> None:
-    third_party["single"] = "gnnbench.approaches.sampled:APPROACH"
+    third_party["single"] = "gnnbench.approaches.mini_batch.sampled:APPROACH"
     assert registry.approach("single").name == "single"
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnbench.approaches.layers import StackShape
-from gnnbench.approaches.relayout import Relayouts, even_split, relayout_elements
+from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split, relayout_elements
+from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.registry import model
 from gnnbench.spec import ModelSpec
 

@@ -10,11 +10,11 @@ import pytest
 
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.sampled import EXACT, Sampled, SampledStructure
-from gnnbench.graph.generators import planted_partition
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import GraphProfile, load_profile
-from gnnbench.graph.sampling import NeighbourSampler, epoch_seeds, split_seeds
+from gnnbench.approaches.mini_batch.sampled import EXACT, Sampled, SampledStructure
+from gnnbench.data.generators import planted_partition
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile, load_profile
+from gnnbench.data.sampling import NeighbourSampler, epoch_seeds, split_seeds
 from gnnbench.plan import After, Kind, Lane, Plan, Step, all_reduce_bytes
 from gnnbench.spec import RunSpec
 
@@ -287,7 +287,7 @@ def test_a_profiles_fetches_are_spread_evenly_over_owners(run: Callable[..., Run
 def test_a_profile_of_the_graph_predicts_nearly_its_batches(
     planted: Graph, run: Callable[..., RunSpec]
 ) -> None:
-    from gnnbench.graph.profile import profile
+    from gnnbench.data.profile import profile
 
     spec = run(batch_size=30)
     known = profile(planted, parts=(), fanouts=((3, 2),), batch=30)

@@ -9,7 +9,7 @@ import pytest
 from gnnbench.approaches.crossover import crossover
 from gnnbench.cli import main
 from gnnbench.commands import volumes
-from gnnbench.graph.source import open_graph
+from gnnbench.data.source import open_graph
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec, load_suite
 from gnnbench_reports import numbers

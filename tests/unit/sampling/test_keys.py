@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from gnnbench.graph import keys
-from gnnbench.graph.sampling import _mix64
+from gnnbench.data import keys
+from gnnbench.data.sampling import _mix64
 
 BITS = st.integers(0, 2**64 - 1)
 

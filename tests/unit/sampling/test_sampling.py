@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnbench.graph import keys
-from gnnbench.graph.graph import Graph, from_edges
-from gnnbench.graph.sampling import (
+from gnnbench.data import keys
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.sampling import (
     Batch,
     Block,
     NeighbourSampler,

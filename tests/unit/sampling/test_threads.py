@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnbench.graph.threads import Team
+from gnnbench.data.threads import Team
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -10,12 +10,12 @@ import pytest
 
 from gnnbench import registry
 from gnnbench.accelerators import Accelerator, list_accelerators, load_accelerator
-from gnnbench.approaches.layers import StackShape
+from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.cluster import Constant
+from gnnbench.data.generators import generate
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import load_profile, profile
 from gnnbench.errors import SpecError, UnknownName
-from gnnbench.graph.generators import generate
-from gnnbench.graph.graph import Graph
-from gnnbench.graph.profile import load_profile, profile
 from gnnbench.spec import ModelSpec
 from gnnbench_simulator.accelerators import Accelerate, Acceleration, Setup, operations
 from gnnbench_simulator.engine_costs import RowTable, systolic_cycles
@@ -140,7 +140,7 @@ def test_the_hit_rate_rises_with_the_buffer_and_reaches_one(graph: Graph) -> Non
 def test_uniform_degrees_hit_as_often_as_their_share_of_the_buffer() -> None:
     """Che's approximation has this closed form where every row is touched as often."""
     ring = np.arange(1000)
-    from gnnbench.graph.graph import from_edges
+    from gnnbench.data.graph import from_edges
 
     table = RowTable(from_edges("ring", ring, np.roll(ring, 1), 1000), loops=False)
     assert table.hit_rate(250) == pytest.approx(0.25, abs=1e-6)

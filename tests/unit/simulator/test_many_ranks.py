@@ -9,7 +9,7 @@ import pytest
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.cluster import load_cluster
-from gnnbench.graph.profile import load_profile
+from gnnbench.data.profile import load_profile
 from gnnbench.plan import Plan
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_simulator import replay as module

@@ -11,7 +11,7 @@ import pytest
 from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.cluster import CollectiveModel, OpModel
-from gnnbench.graph.profile import GraphProfile, HaloPoint
+from gnnbench.data.profile import GraphProfile, HaloPoint
 from gnnbench.plan import COMMUNICATION, Kind, Lane, Plan
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_simulator.predict import predict_plan

@@ -1,6 +1,6 @@
 """An attention layer: edge scores, a softmax over each row, a weighted sum (GAT).
 
-The steps are those of `gnnbench.approaches.steps.attention`; scores are LeakyReLU with slope 0.2.
+Scores are LeakyReLU with slope 0.2.
 
 Legend: n rows, u source rows, E entries (self loops included), K heads, F input width, H output
 width: K times a head's.
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench.graph.halo import transpose, with_self_loops
-from gnnbench.graph.keys import fold
+from gnnbench.data.halo import transpose, with_self_loops
+from gnnbench.data.keys import fold
 from gnnbench.plan import Kind, Phase
 from gnnbench_runtime.models.layers.pattern import Pattern
 

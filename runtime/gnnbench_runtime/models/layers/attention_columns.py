@@ -1,6 +1,6 @@
 """An attention layer on column slices, on two ranks at least.
 
-The steps are those of `gnnbench.approaches.steps.attention_columns`.
+The steps are those of `gnnbench.approaches.writing.layers.attention_columns`.
 
 Legend: N vertices, n own rows, E entries with the self loops, K heads, k those of own columns,
 F input width, H output width, f own columns of it.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gnnbench.approaches.relayout import HeadSlice
+from gnnbench.approaches.whole_graph.relayout import HeadSlice
 from gnnbench.plan import Kind, Phase
 from gnnbench_runtime.models.layers.attention import (
     Cut,
@@ -23,7 +23,7 @@ from gnnbench_runtime.models.layers.attention import (
 )
 
 if TYPE_CHECKING:
-    from gnnbench_runtime.approaches.mixture import MixtureStack
+    from gnnbench_runtime.approaches.whole_graph.mixture import MixtureStack
 
 ENDS = ("destination", "source")
 

@@ -1,6 +1,6 @@
 """A convolution layer: a fixed weighted sum over neighbours, and a dense product.
 
-The steps are those of `gnnbench.approaches.steps.convolution`.
+The steps are those of `gnnbench.approaches.writing.layers.convolution`.
 
 Legend: n rows, u source rows (own and halo, or a block's inputs), F input width, H output width.
 """

@@ -1,0 +1,353 @@
+"""The graph profile: the statistics that stand in for a graph which is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gnnbench.data.graph import Graph
+from gnnbench.errors import SpecError, UnknownName
+from gnnbench.strict import bounds, build, choices, raise_all, read_toml
+
+if TYPE_CHECKING:
+    from gnnbench.data.frontier import Sizes
+
+SCHEMA = 1
+FOLDER = Path(__file__).resolve().parent.parent / "catalogue" / "profiles"
+_DEFAULT_IMBALANCE = 1.3  # METIS halos are 1.3 to 1.6 max/mean (fullgraph section 5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaloPoint:
+    """A partition: `halo_per_node` is S/N, `halo_imbalance` the largest halo over the mean."""
+
+    parts: int = field(metadata=bounds(1))
+    method: str = field(metadata=choices("metis-vol", "metis-cut", "hash", "chunk"))
+    halo_per_node: float = field(metadata=bounds(0))
+    halo_imbalance: float | None = field(default=None, metadata=bounds(1))
+    cut_fraction: float | None = field(default=None, metadata=bounds(0, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """Mean batch sizes: vertices n_0 ... n_L and edges e_1 ... e_L, or n_0 alone."""
+
+    fanouts_from_seeds: tuple[int, ...]
+    batch: int = field(metadata=bounds(1))
+    vertices: tuple[float, ...]
+    edges: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        hops = len(self.fanouts_from_seeds)
+        if (len(self.vertices), len(self.edges)) not in ((hops + 1, hops), (1, 0)):
+            raise SpecError(
+                f"found {len(self.vertices)} vertices and {len(self.edges)} edges for {hops} hops, "
+                f"allowed {hops + 1} and {hops}, or n_0 alone"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphProfile:
+    """Statistics of a graph. `num_edges` counts stored edges without self loops, as Graph does.
+
+    Degrees are in-degrees. `degree_values` and `degree_counts` are the histogram (a value is the
+    mean of its bin). Where it is unknown, `degree_spread` makes a log-normal one: the standard
+    deviation of the logarithm of the degree, with the mean of the graph. 0 for num_val and
+    num_test means not known. `status`: measured on the graph, or published by `source`.
+    """
+
+    schema: int = field(default=SCHEMA, metadata=bounds(SCHEMA, SCHEMA))
+    name: str
+    source: str
+    status: str = field(metadata=choices("measured", "published"))
+    undirected: bool = True
+    num_nodes: int = field(metadata=bounds(0))
+    num_edges: int = field(metadata=bounds(0))
+    num_features: int = field(default=0, metadata=bounds(0))
+    num_classes: int = field(default=0, metadata=bounds(0))
+    num_train: int = field(default=0, metadata=bounds(0))
+    num_val: int = field(default=0, metadata=bounds(0))
+    num_test: int = field(default=0, metadata=bounds(0))
+    degree_p99: float | None = field(default=None, metadata=bounds(0))
+    degree_max: int | None = field(default=None, metadata=bounds(0))
+    degree_spread: float | None = field(default=None, metadata=bounds(0, 10))
+    degree_values: tuple[float, ...] = ()
+    degree_counts: tuple[int, ...] = ()
+    edge_homophily: float | None = field(default=None, metadata=bounds(0, 1))
+    halo: tuple[HaloPoint, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = []
+        if len(self.degree_values) != len(self.degree_counts):
+            problems.append("degree_values and degree_counts: lengths differ")
+        elif self.degree_counts and sum(self.degree_counts) != self.num_nodes:
+            found = sum(self.degree_counts)
+            problems.append(f"degree_counts: found a sum of {found}, allowed {self.num_nodes}")
+        if self.num_train + self.num_val + self.num_test > self.num_nodes:
+            problems.append("num_train, num_val, num_test: together more than num_nodes")
+        raise_all(problems)
+
+    @property
+    def degree_mean(self) -> float:
+        return self.num_edges / max(self.num_nodes, 1)
+
+    def histogram(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return degrees and how many nodes have each, measured or log-normal; one bin at worst."""
+        if self.degree_counts:
+            return self.degree_values, tuple(float(c) for c in self.degree_counts)
+        return log_normal_degrees(self.num_nodes, self.degree_mean, self.degree_spread or 0.0)
+
+    def expected_frontier(self, fanouts_from_seeds: Sequence[int], batch: int) -> Sizes:
+        """Return expected n_0 ... n_L and e_1 ... e_L: the curve's point, else from the degrees."""
+        # Late: the command line reads profiles, and the estimators' compiler is slow to import.
+        from gnnbench.data.frontier import occupancy_frontier
+
+        batch = min(batch, self.num_train)
+        for point in self.frontier:
+            same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
+            if same and batch == point.batch and point.edges:
+                return point.vertices, point.edges
+        values, counts = self.histogram()
+        return occupancy_frontier(
+            values,
+            counts,
+            self.num_train,
+            fanouts_from_seeds,
+            batch,
+            undirected=self.undirected,
+        )
+
+    def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:
+        """Return the halo of a partition in `parts` and what the number rests on.
+
+        Between two points of the curve S/N goes as a power of the parts; beyond the last with the
+        power of the last two, at most parts - 1. Where the curve of one METIS objective is missing
+        or ends, that of the other stands in, scaled to meet its last point. hash (and chunk
+        without points) follows from the degrees: a node of degree d has copies on
+        (P - 1)(1 - (1 - 1/P)^d) other parts on average.
+
+        Raises SpecError when the profile says nothing of METIS.
+        """
+        if parts == 1:
+            return HaloPoint(parts=1, method=method, halo_per_node=0.0, cut_fraction=0.0), "exact"
+        curve, basis, scale = self._curve(method), f"halo curve of {self.name}, {method}", 1.0
+        if method.startswith("metis"):
+            other = "metis-cut" if method == "metis-vol" else "metis-vol"
+            spare = self._curve(other)
+            if not curve and not spare:
+                problem = "no halo curve of METIS; allowed partitioner: hash"
+                raise SpecError(f"profile {self.name}: {problem}")
+            if not curve or (spare and curve[-1].parts < min(parts, spare[-1].parts)):
+                if curve:
+                    scale = curve[-1].halo_per_node / _power_between(spare, curve[-1].parts)
+                curve, basis = spare, f"halo curve of {self.name}, {other} times {scale:.3g}"
+        if not curve:
+            return self._random_halo(parts, method), f"degrees of {self.name}, random owners"
+        for point in curve:
+            if point.parts == parts and scale == 1.0 and point.method == method:
+                return point, basis
+        imbalances = [p for p in curve if p.halo_imbalance is not None]
+        near = min(imbalances, key=lambda p: abs(math.log(p.parts / parts)), default=None)
+        point = HaloPoint(
+            parts=parts,
+            method=method,
+            halo_per_node=min(scale * _power_between(curve, parts), parts - 1.0),
+            halo_imbalance=_DEFAULT_IMBALANCE if near is None else near.halo_imbalance,
+        )
+        return point, basis + ", interpolated"
+
+    def _curve(self, method: str) -> list[HaloPoint]:
+        return sorted((p for p in self.halo if p.method == method), key=lambda p: p.parts)
+
+    def _random_halo(self, parts: int, method: str) -> HaloPoint:
+        values, counts = (np.asarray(x, float) for x in self.histogram())
+        copies = (parts - 1) * -np.expm1(values * math.log1p(-1 / parts))
+        per_node = float((copies * counts).sum() / max(self.num_nodes, 1))
+        return HaloPoint(
+            parts=parts, method=method, halo_per_node=per_node, cut_fraction=1 - 1 / parts
+        )
+
+
+def log_normal_degrees(
+    num_nodes: int, mean: float, spread: float, bins: int = 48
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return a histogram of log-normal degrees of this mean, in bins that get finer in the tail."""
+    if spread == 0:
+        return (mean,), (float(num_nodes),)
+    above = np.concatenate([[1.0], np.geomspace(0.9, 1e-6, bins - 1), [0.0]])
+    shares = above[:-1] - above[1:]
+    normal = statistics.NormalDist()
+    middles = 1 - (above[:-1] + above[1:]) / 2
+    values = np.exp(spread * np.array([normal.inv_cdf(float(m)) for m in middles]))
+    values *= mean / (values * shares).sum()
+    return tuple(values.tolist()), tuple((shares * num_nodes).tolist())
+
+
+def profile(
+    graph: Graph,
+    parts: Sequence[int] = (2, 4, 8, 16),
+    methods: Sequence[str] = ("metis-vol",),
+    fanouts: Sequence[Sequence[int]] = ((10, 10),),
+    batch: int = 1024,
+    seed: int = 0,
+    *,
+    batches: int = 8,
+    source: str | None = None,
+) -> GraphProfile:
+    """Measure a graph: degrees, halos of partitions, mean sizes of `batches` sampled batches.
+
+    Without a training split the frontier curve stays empty. Cost: METIS dominates.
+    """
+    from gnnbench.data.splits import edge_homophily
+
+    degrees = graph.in_degrees()
+    values, counts = _bins(degrees)
+    masks = (graph.val_mask, graph.test_mask)
+    num_val, num_test = (0 if m is None else int(np.count_nonzero(m)) for m in masks)
+    some = len(degrees) > 0
+    return GraphProfile(
+        name=graph.name,
+        source=source or f"measured by gnnbench, seed {seed}, mean of {batches} batches",
+        status="measured",
+        undirected=graph.undirected,
+        num_nodes=graph.num_nodes,
+        num_edges=graph.num_edges,
+        num_features=graph.num_features,
+        num_classes=graph.num_classes,
+        num_train=graph.num_train,
+        num_val=num_val,
+        num_test=num_test,
+        degree_p99=float(np.percentile(degrees, 99)) if some else None,
+        degree_max=int(degrees.max()) if some else None,
+        degree_values=values,
+        degree_counts=counts,
+        edge_homophily=edge_homophily(graph),
+        halo=tuple(_halo_point(graph, p, method, seed) for method in methods for p in parts),
+        frontier=tuple(
+            _frontier_point(graph, tuple(f), batch, seed, batches)
+            for f in (fanouts if graph.num_train else ())
+        ),
+    )
+
+
+def save_profile(profile: GraphProfile, path: str | Path) -> Path:
+    """Write the profile as TOML; what is unknown is left out."""
+    path = Path(path)
+    plain = dataclasses.asdict(profile)
+    lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if _is_plain(key, value)]
+    for table in ("halo", "frontier"):
+        for row in plain[table]:
+            given = {key: value for key, value in row.items() if value is not None and value != ()}
+            lines += ["", f"[[{table}]]", *(f"{k} = {_toml(v)}" for k, v in given.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read_profile(path: str | Path) -> GraphProfile:
+    """Read a profile file. Raises SpecError with every problem of the file."""
+    path = Path(path)
+    problems: list[str] = []
+    found = build(GraphProfile, read_toml(path), str(path), problems)
+    raise_all(problems)
+    assert found is not None
+    return found
+
+
+def list_profiles() -> list[str]:
+    """Return the names of the profiles that come with gnnbench."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def load_profile(name: str | Path) -> GraphProfile:
+    """Return a profile by name or .toml path. Raises UnknownName, SpecError."""
+    if str(name).endswith(".toml"):
+        return read_profile(name)
+    if name not in list_profiles():
+        raise UnknownName("graph profile", str(name), list_profiles())
+    return read_profile(FOLDER / f"{name}.toml")
+
+
+def _power_between(curve: Sequence[HaloPoint], parts: int) -> float:
+    """Interpolate S/N over the parts on doubly logarithmic axes."""
+    if len(curve) == 1 or curve[0].halo_per_node == 0:
+        return curve[0].halo_per_node * parts / curve[0].parts
+    after = next((i for i, p in enumerate(curve) if p.parts > parts), len(curve) - 1)
+    low, high = curve[max(after, 1) - 1], curve[max(after, 1)]
+    if low.halo_per_node == 0 or high.halo_per_node == 0:
+        return low.halo_per_node
+    power = math.log(high.halo_per_node / low.halo_per_node) / math.log(high.parts / low.parts)
+    return float(low.halo_per_node * (parts / low.parts) ** power)
+
+
+def _bins(degrees: np.ndarray[Any, Any]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Keep degrees up to 16 apart and join larger ones in bins a seventh wide."""
+    values, counts = np.unique(degrees, return_counts=True)
+    key = np.where(
+        values <= 16, values, 16 + np.ceil(np.log(np.maximum(values, 16) / 16) / math.log(1.15))
+    )
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    if not len(starts):
+        return (), ()
+    joined = np.add.reduceat(counts, starts)
+    means = np.add.reduceat(values * counts, starts) / joined
+    return tuple(round(m, 4) for m in means.tolist()), tuple(joined.tolist())
+
+
+def _halo_point(graph: Graph, parts: int, method: str, seed: int) -> HaloPoint:
+    from gnnbench.data.partition import partition, report
+
+    name, _, objective = method.partition("-")
+    assignment = partition(graph, parts, name, objective=objective or "vol", seed=seed)
+    found = report(graph, assignment, parts)
+    return HaloPoint(
+        parts=parts,
+        method=method,
+        halo_per_node=round(found.halo_per_node, 6),
+        halo_imbalance=round(found.halo_balance, 4),
+        cut_fraction=round(found.cut_fraction, 6),
+    )
+
+
+def _frontier_point(
+    graph: Graph, fanouts: tuple[int, ...], batch: int, seed: int, batches: int
+) -> FrontierPoint:
+    """Sample: where the graph is at hand, clustering need not be guessed at."""
+    from gnnbench.data.sampling import NeighbourSampler
+
+    sampler = NeighbourSampler(
+        np.asarray(graph.indptr), np.asarray(graph.indices), fanouts, seed=seed
+    )
+    rng, train = np.random.default_rng(seed), graph.train_nodes()
+    batch = min(batch, len(train))
+    drawn = [
+        sampler.sizes(rng.choice(train, batch, replace=False), 0, step) for step in range(batches)
+    ]
+    vertices, edges = (np.mean([sizes[i] for sizes in drawn], axis=0) for i in range(2))
+    return FrontierPoint(
+        fanouts_from_seeds=fanouts,
+        batch=batch,
+        vertices=tuple(round(v, 2) for v in vertices.tolist()),
+        edges=tuple(round(e, 2) for e in edges.tolist()),
+    )
+
+
+def _is_plain(key: str, value: object) -> bool:
+    return key not in ("halo", "frontier") and value is not None and value != ()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    # A JSON string is a TOML basic string; repr keeps every digit of a number.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
