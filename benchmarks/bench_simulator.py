@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 import time
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import load_profile
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step, all_reduce_bytes
+from gnnbench.plan import Plan
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.steps import After, Kind, Lane, Phase, Step
+from gnnbench.work import all_reduce_bytes
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.predict import predict_plan
 from gnnbench_simulator.program import compile_plan
@@ -100,8 +102,8 @@ def approaches() -> None:
     """Plan and predict every approach that 1,024 ranks can run on a profile."""
     cluster, graph = load_cluster("dgx-a100"), load_profile("ogbn-products")
     layout = Layout(world_size=1024, ranks_per_host=8, device="cuda")
-    for name in registry.approach_names():
-        approach = registry.approach(name)
+    for name in APPROACHES.names():
+        approach = APPROACHES.get(name)
         knobs = {"fanouts_from_seeds": (15, 10, 5)} if name == "sampled" else {}
         run = RunSpec(
             suite="bench", graph=GraphRef(name="products", profile="ogbn-products"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gnnbench.data.graph import Graph
     from gnnbench.data.profile import GraphProfile
     from gnnbench.results import PredictionRecord, RunRecord
-    from gnnbench.spec import Suite
+    from gnnbench.suites import Suite
     from gnnbench_reports.compare import Comparison
 
 
@@ -40,8 +40,7 @@ def load_suite(suite: str | Path | Suite) -> Suite:
         UnknownName: no such built-in suite.
         SpecError: every problem of the file in one go.
     """
-    from gnnbench.spec import Suite
-    from gnnbench.suites import find_suite
+    from gnnbench.suites import Suite, find_suite
 
     return suite if isinstance(suite, Suite) else find_suite(str(suite))
 
@@ -55,7 +54,7 @@ def profile(source: str | Path | Graph, **measures: Any) -> GraphProfile:
         UnknownName, DataError: there is no such graph.
         SpecError: measures were asked of a stored profile.
     """
-    from gnnbench.commands.graph import open_source
+    from gnnbench.data.source import open_source
     from gnnbench.data.graph import Graph
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.data.profile import profile as measure
@@ -88,13 +87,12 @@ def run(
         MissingExtra: torch is not installed.
         SpecError: the suite is wrong, or `only` matches no run.
     """
-    from gnnbench.commands.run import chosen
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench_runtime.session import run_all
 
     suite = load_suite(suite)
-    runs = chosen(suite, only=only, repeats=repeats)
+    runs = suite.chosen(only=only, repeats=repeats)
     roots = data_roots(data, suite.folder)
     session = run_all(runs, Results(results), roots, device=device, retry_failed=retry_failed)
     return [record for record, _ in session]
@@ -118,20 +116,22 @@ def predict(
     Raises:
         UnknownName, SpecError: the suite or cluster does not exist or is wrong.
     """
-    from gnnbench.cluster import Cluster
-    from gnnbench.commands.predict import choose_cluster, predict_runs, with_ranks
+    from gnnbench.cluster import Cluster, choose_cluster
+    from gnnbench.data.source import data_roots
     from gnnbench.results import Results
+    from gnnbench_simulator.session import predict_runs
 
     suite = load_suite(suite)
     folder = None if results is None else Results(results)
     if not isinstance(cluster, Cluster):
-        cluster = choose_cluster(None if cluster is None else str(cluster), folder)
+        cluster = choose_cluster(
+            None if cluster is None else str(cluster), folder.folder if folder else None
+        )
     predictions = predict_runs(
-        suite,
-        with_ranks(suite, ranks),
+        suite.at_ranks(ranks),
         cluster,
+        data_roots(data, suite.folder),
         folder,
-        data=data,
         ranks_per_host=ranks_per_host,
     )
     return [record for record, _ in predictions]

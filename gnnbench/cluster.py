@@ -310,3 +310,16 @@ def save_cluster(cluster: Cluster, path: Path) -> None:
     from gnnbench.results import write_text
 
     write_text(path, format_toml(cluster.to_table()))
+
+
+DEFAULT = "cpu-2core"
+"""The cluster of predictions that name none: a generic two-core desktop."""
+
+
+def choose_cluster(name: str | None, folder: Path | None = None) -> Cluster:
+    """The cluster asked for, else the cluster.toml of a results folder, else a generic one."""
+    if name:
+        return load_cluster(name)
+    if folder is not None and (folder / "cluster.toml").is_file():
+        return load_cluster(folder / "cluster.toml")
+    return load_cluster(DEFAULT)

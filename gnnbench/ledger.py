@@ -1,6 +1,6 @@
 """The ledger: the table of executed steps, measured or predicted, in one schema.
 
-On disk a ledger is one CSV per rank, appended as epochs end. A crash can lose at most the last,
+On disk a ledger is one CSV per rank, appended as periods end. A crash can lose at most the last,
 half-written line; the reader drops it.
 """
 
@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from gnnbench.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Row(NamedTuple):
     """One executed step of one rank.
 
-    Units: start_s counts from the start of the run's first epoch on that rank; duration_s includes
+    Units: start_s counts from the start of the first period on that rank; duration_s includes
     waiting for peers in a collective; bytes, flops as in `plan.Step`.
     """
 
-    epoch: int
+    period: int
     iteration: int
     name: str
     kind: str
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
-_INTS = {"epoch", "iteration", "layer", "group_size", "bytes", "flops"}
+_INTS = {"period", "iteration", "layer", "group_size", "bytes", "flops"}
 _FLOATS = {"start_s", "duration_s"}
 
 
@@ -78,26 +78,33 @@ def write_ledger(path: Path, rows: Iterable[Row]) -> None:
 
 def read_ledger(path: Path) -> list[Row]:
     """Read a ledger; a torn last line is dropped, any other malformed line is a DataError."""
+    return list(iter_ledger(path))
+
+
+def iter_ledger(path: Path) -> Iterator[Row]:
+    """Yield the rows of a ledger, which may be larger than memory (see `read_ledger`)."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="") as file:
+            yield from _rows(file, path)
     except OSError as error:
         raise DataError(path, f"cannot read the ledger: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DataError(path, f"not a ledger: {error}") from None
-    lines = text.split("\n")
-    torn = lines.pop() if lines else ""
-    if not lines or lines[0] != ",".join(COLUMNS):
-        raise DataError(path, f"not a ledger of schema {SCHEMA}: its header is {lines[:1]}")
-    del torn  # complete lines end with a newline, so what follows the last one is torn or empty
-    rows = []
-    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+
+
+def _rows(file: TextIO, path: Path) -> Iterator[Row]:
+    header = file.readline()
+    if header != ",".join(COLUMNS) + "\n":
+        raise DataError(path, f"not a ledger of schema {SCHEMA}: its header is {header.strip()!r}")
+    # Complete lines end with a newline, so what follows the last one is torn or empty.
+    complete = (line for line in file if line.endswith("\n"))
+    for number, cells in enumerate(csv.reader(complete), start=2):
         if len(cells) != len(COLUMNS):
             raise DataError(path, f"line {number} has {len(cells)} cells, expected {len(COLUMNS)}")
         try:
-            rows.append(Row._make(_parse(c, v) for c, v in zip(COLUMNS, cells, strict=True)))
+            yield Row._make(_parse(c, v) for c, v in zip(COLUMNS, cells, strict=True))
         except ValueError as error:
             raise DataError(path, f"line {number}: {error}") from None
-    return rows
 
 
 def _parse(column: str, value: str) -> object:

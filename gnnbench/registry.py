@@ -1,79 +1,63 @@
-"""Names and what they stand for: approaches and models, built in or added by entry point.
+"""Names and what they stand for, built in or added by entry point.
 
-Third parties register with `[project.entry-points."gnnbench.approaches"] name = "module:CARD"`
-(and `gnnbench.models`). Nothing is imported before it is asked for.
+A table holds "name: module:ATTRIBUTE". Nothing is imported before it is asked for. Third parties
+add names by entry points; a name that is taken is an error, whoever comes second.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from functools import cache
+from collections.abc import Mapping
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, cast
+from typing import Generic, TypeVar, cast
 
-from gnnbench.errors import UnknownName
+from gnnbench.errors import SpecError, UnknownName
 
-if TYPE_CHECKING:
-    from gnnbench.approaches.base import Approach
-    from gnnbench.models.base import Model
-
-APPROACHES = {
-    "single": "gnnbench.approaches.whole_graph.single:APPROACH",
-    "mixed-accelerators": "gnnbench.approaches.whole_graph.mixed_accelerators:APPROACH",
-    "partition": "gnnbench.approaches.whole_graph.partition:APPROACH",
-    "mixture": "gnnbench.approaches.whole_graph.mixture:APPROACH",
-    "sampled": "gnnbench.approaches.mini_batch.sampled:APPROACH",
-    "bns": "gnnbench.approaches.whole_graph.bns:APPROACH",
-    "pipegcn": "gnnbench.approaches.whole_graph.pipegcn:APPROACH",
-    "cagnet-1d": "gnnbench.approaches.whole_graph.cagnet:ONE_D",
-    "cagnet-1.5d": "gnnbench.approaches.whole_graph.cagnet:ONE_AND_A_HALF_D",
-    "cagnet-2d": "gnnbench.approaches.whole_graph.cagnet2d:APPROACH",
-}
-MODELS = {
-    "gat": "gnnbench.models.gat:MODEL",
-    "gcn": "gnnbench.models.gcn:MODEL",
-    "sage": "gnnbench.models.sage:MODEL",
-}
+T = TypeVar("T")
 
 
-@cache
-def _known(group: str) -> dict[str, str]:
-    built_in = APPROACHES if group == "gnnbench.approaches" else MODELS
-    added = {point.name: point.value for point in entry_points(group=group)}
-    return {**added, **built_in}
+class Names(Generic[T]):
+    """The things of one kind that have names.
 
+    Args:
+        kind: what they are, for messages.
+        group: of the entry points by which third parties add theirs.
+        tables: built-in names, one table per family.
+    """
 
-def approach_names() -> list[str]:
-    """Return the names of all approaches, sorted."""
-    return sorted(_known("gnnbench.approaches"))
+    def __init__(self, kind: str, group: str, *tables: Mapping[str, str]) -> None:
+        self.kind, self.group, self._tables = kind, group, tables
+        self._loaded: dict[str, T] = {}
 
+    @cached_property
+    def known(self) -> dict[str, str]:
+        """Every name and where it is defined. Raises SpecError if a name is defined twice."""
+        places = [(name, place) for table in self._tables for name, place in table.items()]
+        places += [(point.name, point.value) for point in entry_points(group=self.group)]
+        found: dict[str, str] = {}
+        for name, place in places:
+            if found.setdefault(name, place) != place:
+                raise SpecError(
+                    f"{self.kind} {name!r} is defined twice, by {found[name]} and by {place}: "
+                    f"rename one of them (entry points of {self.group})"
+                )
+        return found
 
-def model_names() -> list[str]:
-    """Return the names of all models, sorted."""
-    return sorted(_known("gnnbench.models"))
+    def forget(self) -> None:
+        """Look for names anew, for tests that add some while the program runs."""
+        self.__dict__.pop("known", None)
+        self._loaded.clear()
 
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self.known)
 
-def knob_names() -> set[str]:
-    """Names of the knobs of all approaches."""
-    cards = [approach(name) for name in approach_names()]
-    return {field.name for card in cards for field in dataclasses.fields(card.knobs_type)}
-
-
-def approach(name: str) -> Approach:
-    """Return an approach's card, knobs and plan by name."""
-    return cast("Approach", _load("gnnbench.approaches", "approach", name))
-
-
-def model(name: str) -> Model:
-    """Return a model's card by name."""
-    return cast("Model", _load("gnnbench.models", "model", name))
-
-
-@cache
-def _load(group: str, kind: str, name: str) -> object:
-    known = _known(group)
-    if name not in known:
-        raise UnknownName(kind, name, known)
-    module, _, attribute = known[name].partition(":")
-    return getattr(import_module(module), attribute)
+    def get(self, name: str) -> T:
+        """What the name stands for. Raises UnknownName with a suggestion."""
+        if name not in self._loaded:
+            if name not in self.known:
+                raise UnknownName(self.kind, name, self.known)
+            module, _, attribute = self.known[name].partition(":")
+            self._loaded[name] = cast(T, getattr(import_module(module), attribute))
+        return self._loaded[name]

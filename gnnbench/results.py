@@ -3,10 +3,10 @@
     RESULTS/
       runs/<run_id>/run.json                 RunRecord
       runs/<run_id>/ledger-rank<r>.csv       measured ledger of each rank
-      predictions/<config_id>@<cluster>/prediction.json
-      predictions/<config_id>@<cluster>/ledger-rank<r>.csv   of chosen ranks
+      predictions/<config_id>@<cluster>-x<n>/prediction.json    n ranks on a host
+      predictions/<config_id>@<cluster>-x<n>/ledger-rank<r>.csv of chosen ranks
       predictions/<cluster>.cluster.toml     what they were made for
-      cache/                                 converted graphs and partitions, safe to delete
+      cache/                                 converted datasets and partitions, safe to delete
 
 Records are written to a temporary name and renamed, so a reader never sees half a record and a
 crash never destroys an earlier one. Every record carries the schema version.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from gnnbench.errors import DataError, GnnbenchError
 from gnnbench.ledger import Row, read_ledger
 from gnnbench.spec import RunSpec
 
-SCHEMA = 1
+SCHEMA = 2
 STATUSES = ("ok", "failed", "skipped", "running")
 
 R = TypeVar("R", "RunRecord", "PredictionRecord")
@@ -37,31 +38,39 @@ R = TypeVar("R", "RunRecord", "PredictionRecord")
 class RunRecord:
     """What happened in one run.
 
-    epochs     per epoch: {"epoch", "seconds" (slowest rank), "loss", "bytes" {"kind/phase": bytes
-               sent by all ranks}, optional "val_accuracy", "test_accuracy"}
-    memory     per rank: {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest
-               during training), "source" ("resident set" | "allocator"), optional
-               "device_used_bytes"}
-    accuracy   {"train", "val", "test"} by full-graph evaluation after the last epoch
-    probe      {"before_s", "after_s"}: a fixed small kernel timed around the run, see `speed probe`
-    device     {"kind", "name", "backend", "ranks_per_host", "threads_per_rank", "practice", "note"}
+    Attributes:
+        spec: the run, with the digest of its dataset; `non_defaults` is what it sets.
+        dataset: facts of the dataset: name, kind, source, digest, sizes.
+        periods: per period, {"period", "kind" ("epoch", ...), "iterations", "seconds" (slowest
+            rank), "loss", "metrics" {name: value}, "bytes" {"kind/phase": bytes moved by all
+            ranks}, "planned" {the same by the plan}}.
+        metrics: by name, such as "test_accuracy", of the last evaluation.
+        memory: per rank, {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest
+            during training), "source" ("resident set" | "allocator"), optional
+            "device_used_bytes"}.
+        held: how the run was held to its plan: {"steps", "iterations", "of_iterations"} compared.
+        probe: {"before_s", "after_s"}: a fixed small kernel timed around the run.
+        device: {"kind", "name", "backend", "ranks_per_host", "threads_per_rank", "practice",
+            "note"}.
     """
 
     run_id: str
     config_id: str
     spec: dict[str, Any]
+    non_defaults: dict[str, Any] = field(default_factory=dict)
     status: str = "running"
     reason: str = ""
     failed_rank: int | None = None
     failed_phase: str = ""
     started_at: str = ""
     wall_s: float = 0.0
-    graph: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    periods: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
     memory: list[dict[str, Any]] = field(default_factory=list)
-    accuracy: dict[str, float] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
     probe: dict[str, float] = field(default_factory=dict)
     energy: dict[str, Any] = field(default_factory=dict)
     setup_s: dict[str, float] = field(default_factory=dict)
@@ -71,25 +80,43 @@ class RunRecord:
     def run(self) -> RunSpec:
         return RunSpec.from_dict(self.spec)
 
+    @property
+    def period(self) -> str:
+        """What a period of this run is: "epoch", "increment" or "round"."""
+        return str(self.periods[0].get("kind", "epoch")) if self.periods else "epoch"
+
+    def steady_periods(self) -> list[dict[str, Any]]:
+        """The periods after the warm-up, or all of them if none would be left."""
+        return self.periods[self.run.training.warmup_epochs :] or self.periods
+
+    @property
+    def period_s(self) -> float | None:
+        """Median seconds of a period after the warm-up; None if no period ended."""
+        seconds = [float(period["seconds"]) for period in self.steady_periods()]
+        return statistics.median(seconds) if seconds else None
+
 
 @dataclass(slots=True, kw_only=True)
 class PredictionRecord:
-    """What is predicted for one configuration on one cluster.
+    """What is predicted for one configuration on one cluster, ranks laid out in one way.
 
-    epoch_s      median predicted seconds per epoch; interval [low_s, high_s] at 90 %
+    period       what a period is: "epoch", "increment" or "round"
+    period_s     median predicted seconds per period; interval [low_s, high_s] at 90 %
     grade        "measured" | "probed" | "datasheet": the weakest constant that matters
-    bytes        per epoch covered: [{"kind/phase": bytes sent by all ranks}, ...]
-    memory       per rank: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes"}
-    phases       seconds per epoch by phase, on the slowest rank, waiting included
-    exact        sizes were counted on the real structure; else `basis` says how estimated
+    bytes        per period covered: [{"kind/phase": bytes moved by all ranks}, ...]
+    memory       per rank: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes", ...}
+    phases       seconds per period by phase, on the slowest rank, waiting included
+    counted      whether sizes were counted on the real structure; `basis` says how otherwise
     """
 
     config_id: str
     spec: dict[str, Any]
     cluster: str
+    ranks_per_host: int = 0
     status: str = "ok"
     reason: str = ""
-    epoch_s: float = 0.0
+    period: str = "epoch"
+    period_s: float = 0.0
     low_s: float = 0.0
     high_s: float = 0.0
     grade: str = ""
@@ -98,7 +125,7 @@ class PredictionRecord:
     memory: list[dict[str, Any]] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     lanes: dict[str, float] = field(default_factory=dict)
-    exact: bool = True
+    counted: bool = True
     basis: str = ""
     probe_s: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
@@ -124,8 +151,9 @@ class Results:
     def run_folder(self, run_id: str) -> Path:
         return self.folder / "runs" / run_id
 
-    def prediction_folder(self, config_id: str, cluster: str) -> Path:
-        return self.folder / "predictions" / f"{config_id}@{cluster}"
+    def prediction_folder(self, record: PredictionRecord) -> Path:
+        name = f"{record.config_id}@{record.cluster}-x{record.ranks_per_host}"
+        return self.folder / "predictions" / name
 
     def cluster_file(self, cluster: str) -> Path:
         """Where the cluster of predictions is kept beside them."""
@@ -142,7 +170,7 @@ class Results:
         write_json(folder / "run.json", dataclasses.asdict(record))
 
     def save_prediction(self, record: PredictionRecord) -> Path:
-        folder = self.prediction_folder(record.config_id, record.cluster)
+        folder = self.prediction_folder(record)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "prediction.json", dataclasses.asdict(record))
         return folder
@@ -150,6 +178,15 @@ class Results:
     def load_run(self, run_id: str) -> RunRecord | None:
         path = self.run_folder(run_id) / "run.json"
         return _load(RunRecord, path) if path.exists() else None
+
+    def finished(self, run: RunSpec, *, retry_failed: bool = False) -> RunRecord | None:
+        """The earlier record that makes running again needless, or None."""
+        try:
+            record = self.load_run(run.run_id)
+        except DataError:
+            return None  # an unreadable record is no record
+        kept = {"ok"} if retry_failed else {"ok", "failed"}
+        return record if record is not None and record.status in kept else None
 
     def runs(self) -> Iterator[RunRecord]:
         for path in sorted(self.folder.glob("runs/*/run.json")):
@@ -162,8 +199,8 @@ class Results:
     def measured_ledger(self, run_id: str) -> dict[int, list[Row]]:
         return _ledgers(self.run_folder(run_id))
 
-    def predicted_ledger(self, config_id: str, cluster: str) -> dict[int, list[Row]]:
-        return _ledgers(self.prediction_folder(config_id, cluster))
+    def predicted_ledger(self, record: PredictionRecord) -> dict[int, list[Row]]:
+        return _ledgers(self.prediction_folder(record))
 
 
 def _ledgers(folder: Path) -> dict[int, list[Row]]:

@@ -1,13 +1,133 @@
-"""Suites by name: those that come with the package, and any TOML file."""
+"""Suites: TOML files that name many runs as products of lists.
+
+    schema = 2
+    name = "mine"
+
+    [datasets.demo]
+    generator = "planted_partition"
+    options = { num_nodes = 10000, mean_degree = 15 }
+
+    [models.gcn]
+    hidden = 64
+
+    [batch]
+    size = 1024
+    fanouts_from_seeds = [15, 10]
+
+    [training]
+    epochs = 10
+
+    [[runs]]
+    dataset = "demo"
+    model = "gcn"
+    approach = ["single", "partition", "sampled"]
+    ranks = [1, 2]
+    knobs = { partitioner = "metis", sampled = { prefetch = 2 } }
+
+Tables `batch`, `training` and `memory` may be overridden in an entry; `seeds = [0, 1]` runs it once
+per seed. A knob that stands alone goes to every approach of the entry that has it; a table under an
+approach's name holds knobs of that approach. Every problem of a file is reported at once, and an
+unknown key is a problem wherever it stands.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
-from gnnbench.errors import SpecError, UnknownName
-from gnnbench.spec import Suite, load_suite
+from gnnbench.approaches.base import shared_knobs
+from gnnbench.approaches.names import APPROACHES, knob_names
+from gnnbench.data.source import reference_problems
+from gnnbench.errors import SpecError, UnknownName, suggest
+from gnnbench.models.names import MODELS
+from gnnbench.spec import (
+    BatchSpec,
+    DatasetRef,
+    MemorySpec,
+    ModelSpec,
+    RunSpec,
+    TaskSpec,
+    TrainingSpec,
+)
+from gnnbench.strict import bounds, build, convert, raise_all, read_toml
+from gnnbench.units import size_bytes
 
+SCHEMA = 2
 _FOLDER = Path(__file__).parent / "catalogue" / "suites"
+_TOP = (
+    "schema", "name", "description", "datasets", "tasks", "models", "batch", "training", "memory",
+    "runs",
+)  # fmt: skip
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """A named list of runs. `runs` is in execution order: repeats are interleaved."""
+
+    name: str
+    description: str
+    runs: tuple[RunSpec, ...]
+    folder: Path | None = None
+
+    def configurations(self) -> tuple[RunSpec, ...]:
+        """The runs with repeat 0: one per configuration."""
+        return tuple(run for run in self.runs if run.repeat == 0)
+
+    def chosen(self, *, only: str | None = None, repeats: int | None = None) -> list[RunSpec]:
+        """The runs to do; repeats stay interleaved.
+
+        Args:
+            only: a pattern that run ids must match, such as "*-partition-*".
+            repeats: of each configuration, instead of the suite's own.
+
+        Raises:
+            SpecError: nothing matches.
+        """
+        from fnmatch import fnmatchcase
+
+        runs = list(self.runs)
+        if repeats is not None:
+            configurations = self.configurations()
+            runs = [
+                dataclasses.replace(r, repeat=n) for n in range(repeats) for r in configurations
+            ]
+        if only is not None:
+            matching = [r for r in runs if fnmatchcase(r.run_id, only)]
+            if not matching:
+                raise SpecError(
+                    f"--only {only!r} matches no run; a run id is like {runs[0].run_id!r}"
+                )
+            runs = matching
+        return runs
+
+    def at_ranks(self, ranks: Sequence[int] | None) -> list[RunSpec]:
+        """The configurations, at other rank counts if asked; each once.
+
+        An approach that cannot run at a rank count is left out there, unless the suite asks for it.
+        """
+        moved = self._moved(ranks)
+        return list({run.config_id: run for run, reason in moved if reason is None}.values())
+
+    def left_out(self, ranks: Sequence[int] | None) -> list[str]:
+        """A line for each reason why `at_ranks` left approaches out."""
+        reasons: dict[str, dict[str, None]] = {}
+        for run, reason in self._moved(ranks):
+            if reason is not None:
+                reasons.setdefault(reason, {})[run.approach] = None
+        return [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+
+    def _moved(self, ranks: Sequence[int] | None) -> Iterator[tuple[RunSpec, str | None]]:
+        """Each configuration at each rank count, with the reason why it is left out there."""
+        for run in self.configurations():
+            for count in (run.ranks,) if ranks is None else ranks:
+                moved = dataclasses.replace(run, ranks=count)
+                asked = count == run.ranks
+                yield moved, None if asked else APPROACHES.get(run.approach).cannot_run(moved)
 
 
 def suite_files() -> dict[str, Path]:
@@ -31,3 +151,250 @@ def find_suite(name: str) -> Suite:
             f"{name}: no such suite file; built-in suites: {', '.join(known) or 'none'}"
         )
     raise UnknownName("suite", name, known)
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite file; SpecError lists every problem of the file."""
+    return parse_suite(read_toml(path), str(path), folder=path.parent)
+
+
+def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = None) -> Suite:
+    """Turn a parsed TOML table into a suite. Knobs and names are checked."""
+    parser = _Parser(table, where)
+    runs = parser.runs()
+    raise_all(dict.fromkeys(parser.problems))  # several runs of an entry find the same problem
+    unique: dict[str, RunSpec] = {}
+    for run in runs:
+        unique.setdefault(run.run_id, run)
+    # Sorting is stable: within a repeat, entries keep their order.
+    return Suite(
+        name=str(table.get("name", "suite")),
+        description=str(table.get("description", "")),
+        runs=tuple(sorted(unique.values(), key=lambda run: run.repeat)),
+        folder=folder,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RunsTable:
+    dataset: str | tuple[str, ...]
+    model: str | tuple[str, ...]
+    approach: str | tuple[str, ...]
+    ranks: int | tuple[int, ...] = field(default=1, metadata=bounds(1, 1_000_000))
+    task: str | tuple[str, ...] = ""
+    repeats: int = field(default=1, metadata=bounds(1, 1000))
+    seeds: int | tuple[int, ...] = field(default=(), metadata=bounds(0, 2**31 - 1))
+    knobs: dict[str, Any] = field(default_factory=dict)
+    batch: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+class _Parser:
+    """Reads one suite table, gathering every problem."""
+
+    def __init__(self, table: Mapping[str, Any], where: str) -> None:
+        self.table, self.where = table, where
+        self.problems: list[str] = []
+        self._check_top()
+        self.datasets = self._named(DatasetRef, "datasets")
+        self._check_datasets()
+        self.models = self._named(ModelSpec, "models")
+        self._check_models()
+        self.tasks: dict[str, TaskSpec | None] = {"": TaskSpec(), **self._named(TaskSpec, "tasks")}
+        self.base = {key: self._table(key) for key in ("batch", "training", "memory")}
+
+    def _check_top(self) -> None:
+        for key in self.table:
+            if key not in _TOP:
+                self.problems.append(f"{self.where}: {key}: unknown key, {suggest(key, _TOP)}")
+        found = self.table.get("schema", SCHEMA)
+        if found != SCHEMA:
+            self.problems.append(f"{self.where}: schema: found {found!r}, allowed: {SCHEMA}")
+        for key in ("name", "description"):
+            value = self.table.get(key, "")
+            if not isinstance(value, str):
+                self.problems.append(f"{self.where}: {key}: found {value!r}, expected text")
+
+    def _named(self, cls: type[T], key: str) -> dict[str, T | None]:
+        """Tables [key.NAME] as objects that know their name."""
+        table, where = self.table.get(key, {}), f"{self.where}: {key}"
+        if not isinstance(table, Mapping):
+            self.problems.append(f"{where}: found {table!r}, expected tables [{key}.NAME]")
+            return {}
+        found: dict[str, T | None] = {}
+        for name, entry in table.items():
+            if isinstance(entry, Mapping):
+                for own in ("name", "digest"):
+                    if own in entry and own in {f.name for f in dataclasses.fields(cls)}:  # type: ignore[arg-type]
+                        self.problems.append(f"{where}.{name}.{own}: unknown key, it is filled in")
+                entry = {**entry, "name": name}
+            found[name] = build(cls, entry, f"{where}.{name}", self.problems)
+        return found
+
+    def _table(self, key: str) -> Mapping[str, Any]:
+        table = self.table.get(key, {})
+        if not isinstance(table, Mapping):
+            self.problems.append(f"{self.where}: {key}: found {table!r}, expected a table")
+            return {}
+        self._section(key, table, f"{self.where}: {key}", self.problems)
+        return table
+
+    def _check_datasets(self) -> None:
+        for name, ref in self.datasets.items():
+            if ref is not None:
+                place = f"{self.where}: datasets.{name}"
+                self.problems += [f"{place}.{line}" for line in reference_problems(ref)]
+
+    def _check_models(self) -> None:
+        for name, model in self.models.items():
+            raw = self.table["models"][name]
+            broken = raw.get("kind") if isinstance(raw, Mapping) else None
+            kind, place = (
+                model.kind if model is not None else broken,
+                f"{self.where}: models.{name}",
+            )
+            if isinstance(kind, str) and kind and kind not in MODELS.known:
+                line = suggest(kind, MODELS.names())
+                self.problems.append(f"{place}.kind: unknown model {kind!r}, {line}")
+            elif model is not None:
+                self.problems += [
+                    f"{place}.{line}" for line in MODELS.get(model.kind).problems(model)
+                ]
+
+    # -- entries ---------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunSpec]:
+        """The runs of all entries."""
+        entries = self.table.get("runs", [])
+        if not isinstance(entries, list) or not entries:
+            self.problems.append(f"{self.where}: runs: needs at least one [[runs]] entry")
+            return []
+        runs: list[RunSpec] = []
+        for number, entry in enumerate(entries):
+            place = f"{self.where}: runs[{number}]"
+            parsed = build(_RunsTable, entry, place, self.problems) or _salvaged(entry)
+            if parsed is not None:
+                runs += self._entry(parsed, place)
+        return runs
+
+    def _entry(self, parsed: _RunsTable, place: str) -> Iterator[RunSpec]:
+        axes = {
+            key: _listed(getattr(parsed, key))
+            for key in ("dataset", "model", "task", "approach", "ranks")
+        }
+        self._check_axes(axes, place)
+        cards = {
+            name: APPROACHES.get(name) for name in axes["approach"] if name in APPROACHES.known
+        }
+        dealt = (
+            shared_knobs(parsed.knobs, cards, knob_names(), f"{place}.knobs", self.problems)
+            if cards
+            else {}
+        )
+        knobs = {
+            name: card.parse_knobs(dealt[name], f"{place}.knobs", self.problems)
+            for name, card in cards.items()
+        }
+        batch = self._override("batch", parsed.batch, place)
+        training = self._override("training", parsed.training, place)
+        memory = self._override("memory", parsed.memory, place)
+        for seed in _listed(parsed.seeds) or [training.seed]:
+            seeded = dataclasses.replace(training, seed=seed)
+            for repeat, dataset, model, task, approach, ranks in itertools.product(
+                range(parsed.repeats), *axes.values()
+            ):
+                parts = self.datasets.get(dataset), self.models.get(model), self.tasks.get(task)
+                if None in parts or knobs.get(approach) is None:
+                    continue  # said above, or where the dataset, model or task is defined
+                ref, spec, learnt = parts
+                assert ref is not None and spec is not None and learnt is not None
+                run = RunSpec(
+                    suite=str(self.table.get("name", "suite")),
+                    dataset=ref,
+                    task=learnt,
+                    model=spec,
+                    # What an approach does not use must not tell its runs apart.
+                    batch=batch if cards[approach].accepts.batch else BatchSpec(),
+                    training=seeded,
+                    approach=approach,
+                    ranks=int(ranks),
+                    repeat=repeat,
+                    knobs=dict(knobs[approach] or {}),
+                    memory=memory,
+                )
+                found = [f"{place}.{line}" for line in cards[approach].problems(run)]
+                self.problems += found
+                if not found:
+                    yield run
+
+    def _check_axes(self, axes: Mapping[str, list[Any]], place: str) -> None:
+        self.problems += [
+            f"{place}.{key}: found an empty list, expected at least one"
+            for key, axis in axes.items()
+            if not axis
+        ]
+        known = {
+            "dataset": list(self.datasets),
+            "model": list(self.models),
+            "task": list(self.tasks),
+            "approach": APPROACHES.names(),
+        }
+        for kind, names in known.items():
+            self.problems += [
+                f"{place}.{kind}: unknown {kind} {one!r}, {suggest(str(one), names)}"
+                for one in axes[kind]
+                if one not in names
+            ]
+
+    def _override(self, key: str, own: Mapping[str, Any], place: str) -> Any:
+        """A section of the suite with the entry's own values; defaults where it is broken."""
+        made = self._section(key, {**self.base[key], **own}, "", [])
+        if made is None:
+            self._section(key, own, f"{place}.{key}", self.problems)
+            made = _SECTIONS[key]()
+        return made
+
+    def _section(self, key: str, table: Mapping[str, Any], where: str, problems: list[str]) -> Any:
+        if key == "memory":
+            table = {
+                name: _size(value, f"{where}.{name}", problems) for name, value in table.items()
+            }
+        return build(_SECTIONS[key], table, where, problems)
+
+
+_SECTIONS: dict[str, type[Any]] = {
+    "batch": BatchSpec,
+    "training": TrainingSpec,
+    "memory": MemorySpec,
+}
+
+
+def _size(value: object, where: str, problems: list[str]) -> object:
+    """Bytes of a number, or of a text such as "2 GB"."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return size_bytes(value)
+    except SpecError as error:
+        problems.append(f"{where}: {error}")
+        return 0
+
+
+def _salvaged(entry: object) -> _RunsTable | None:
+    """The sound keys of a broken entry, so that what is wrong with its names is said as well."""
+    if not isinstance(entry, Mapping):
+        return None
+    hints = get_type_hints(_RunsTable)
+    sound: dict[str, Any] = {}
+    for spec in dataclasses.fields(_RunsTable):
+        wrong: list[str] = []
+        if spec.name in entry:
+            value = convert(entry[spec.name], hints[spec.name], "", wrong, spec.metadata)
+            if not wrong:
+                sound[spec.name] = value
+    return build(_RunsTable, sound, "", [])
+
+
+def _listed(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.ledger import Row
-from gnnbench.plan import COMMUNICATION, Lane
 from gnnbench.results import write_text
+from gnnbench.steps import COMMUNICATION, Lane
 
 MAX_EVENTS = 200_000
 """About 40 MB of JSON; what comes later in time is left out."""

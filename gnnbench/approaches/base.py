@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import suggest
+from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
-from gnnbench.spec import RunSpec
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TaskSpec, TrainingSpec
 from gnnbench.strict import build
 
 GraphLike = Graph | GraphProfile
+"""A graph, or the profile of one that is not there: both know the sizes that plans need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks lie on hosts. `device`: "cuda" where what is exchanged starts on an accelerator."""
+    """How ranks lie on hosts. `device` is "cuda" where ranks compute on accelerators."""
 
     world_size: int
     ranks_per_host: int
@@ -35,72 +38,193 @@ class Layout:
 class Approach(ABC):
     """One way to train. Instances are stateless; the runtime part is named, not imported.
 
-    `runtime` is "module:Class" of the trainer. `knobs_type` is a frozen dataclass whose fields are
-    the knobs; their metadata give bounds and choices. `attention`: whether it can train models
-    whose sums have weights computed from the layer's input; `no_attention`: why it cannot.
+    Attributes:
+        name: as suites write it.
+        title: as figures and tables write it.
+        paper: authors, title, venue.
+        summary: one line.
+        promise: what it owes the reference (see `card.Promise`).
+        accepts: which datasets, tasks and models it can train.
+        look: its colour and marker in every figure.
+        knobs_type: a frozen dataclass whose fields are the knobs; metadata give bounds and choices.
+        runtime: "module:Class" of the trainer.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     summary: ClassVar[str]
-    exact: ClassVar[bool]
-    attention: ClassVar[bool] = False
-    no_attention: ClassVar[str] = "it sums up with fixed weights, attention's change in every layer"
-    runtime: ClassVar[str]
+    promise: ClassVar[Promise]
+    accepts: ClassVar[Accepts] = Accepts()
+    look: ClassVar[Look] = Look()
     knobs_type: ClassVar[type[Any]]
+    runtime: ClassVar[str]
+
+    @abstractmethod
+    def examples(self) -> list[RunSpec]:
+        """Tiny runs that conformance performs in both worlds; see `example`."""
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """Runs that calibrate the operations that only this approach performs."""
+        return []
+
+    @property
+    def family(self) -> str:
+        """The package that the card lives in, such as "whole_graph"."""
+        return type(self).__module__.rpartition(".")[0].rpartition(".")[2]
+
+    # -- knobs -----------------------------------------------------------------------------------
 
     def parse_knobs(
-        self, table: Mapping[str, Any], where: str, problems: list[str], *, shared: bool = False
-    ) -> Any:
-        """Return the knobs, adding every problem found.
-
-        With `shared`, the table serves several approaches of one [[runs]] entry: keys that another
-        approach knows are passed over, keys that none knows are problems.
-        """
-        from gnnbench import registry
-
-        own = {f.name for f in dataclasses.fields(self.knobs_type)}
-        if shared:
-            known = own | registry.knob_names()
-            for key in table:
-                if key not in known:
-                    problems.append(f"{where}.{key}: unknown knob, {suggest(key, known)}")
-            table = {key: value for key, value in table.items() if key in own}
-        return build(self.knobs_type, table, where, problems)
+        self, table: Mapping[str, Any], where: str, problems: list[str]
+    ) -> dict[str, Any] | None:
+        """Return the knobs that differ from their defaults, adding every problem found."""
+        knobs = build(self.knobs_type, table, where, problems)
+        return None if knobs is None else changed(knobs)
 
     def knobs(self, run: RunSpec) -> Any:
         """The typed knobs of a run whose spec was checked before."""
         return self.knobs_type(**{k: _frozen(v) for k, v in run.knobs.items()})
 
+    def knob_names(self) -> Collection[str]:
+        return [spec.name for spec in dataclasses.fields(self.knobs_type)]
+
+    # -- what it can run -------------------------------------------------------------------------
+
     def problems(self, run: RunSpec) -> list[str]:
-        """What is wrong with a run's knobs in view of its model; told when the suite is read."""
+        """What is wrong with a run's knobs in view of its model; said when the suite is read."""
         return []
 
-    def cannot_run(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """Why this run cannot be done, or None: its model, then the approach's `skip_reason`."""
-        from gnnbench import registry
+    def cannot_run(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+        """Why this run cannot be done, or None. Asked before the data is there, and after."""
+        return self.accepts.refusal(self.name, run, MODELS.get(run.model.kind)) or self.skip_reason(
+            run, data
+        )
 
-        if registry.model(run.model.kind).attention and not self.attention:
-            return f"{self.name} cannot train {run.model.kind}: {self.no_attention}"
-        return self.skip_reason(run, graph)
-
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """The approach's own part of `cannot_run`; asked before anything is loaded, and after."""
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+        """The approach's own part of `cannot_run`: its rank rule, and what its knobs need."""
         return None
 
+    # -- structure and plan ----------------------------------------------------------------------
+
     def prepare(  # noqa: B027 - most approaches have nothing to prepare
-        self, graph: Graph, run: RunSpec, cache: Path | None = None
+        self, data: Graph, run: RunSpec, cache: Path | None = None
     ) -> None:
-        """Do once, before ranks start, what is dear and shared (a partition); kept in `cache`."""
+        """Do once, before ranks start, what is expensive and shared (a partition); kept in `cache`."""
 
     @abstractmethod
-    def structure(self, graph: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
-        """Decide which nodes, edges and blocks are involved; a profile answers with sizes only."""
+    def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
+        """Decide which vertices, edges and blocks are involved; a profile answers with sizes only."""
 
     @abstractmethod
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         """Write down the steps of every rank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a calibration asks of an approach: a workload of certain sizes.
+
+    Args:
+        run: a workload; the approach replaces approach, knobs and, if it must, the model.
+        number: of the probe, so that settings can vary with it.
+        ranks: how many ranks probe together.
+    """
+
+    run: RunSpec
+    number: int = 0
+    ranks: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def changed(knobs: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    found = {}
+    for spec in dataclasses.fields(knobs):
+        value = getattr(knobs, spec.name)
+        if spec.default is dataclasses.MISSING or value != spec.default:
+            found[spec.name] = value
+    return found
+
+
+def shared_knobs(
+    table: Mapping[str, Any],
+    cards: Mapping[str, Approach],
+    known: Mapping[str, list[str]],
+    where: str,
+    problems: list[str],
+) -> dict[str, dict[str, Any]]:
+    """Deal the knobs of one [[runs]] entry out to its approaches.
+
+    A table under an approach's name holds knobs of that approach; a knob that stands alone goes to
+    every approach of the entry that has it.
+
+    Args:
+        table: the entry's `knobs`.
+        cards: the approaches of the entry.
+        known: every knob there is, with the approaches that have it.
+        where: of the table, for messages.
+        problems: gets a line for each knob that none of the approaches has.
+    """
+    dealt: dict[str, dict[str, Any]] = {name: {} for name in cards}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            if key in dealt:
+                dealt[key].update(value)
+            elif key not in known:
+                problems.append(f"{where}.{key}: unknown approach, {suggest(key, cards)}")
+            continue
+        owners = [name for name, card in cards.items() if key in card.knob_names()]
+        for name in owners:
+            dealt[name].setdefault(key, value)
+        if not owners and key in known:
+            problems.append(
+                f"{where}.{key}: a knob of {', '.join(known[key])}, and this entry runs "
+                f"{', '.join(cards)}"
+            )
+        elif not owners:
+            problems.append(f"{where}.{key}: unknown knob, {suggest(key, known)}")
+    return dealt
+
+
+def example(
+    approach: str,
+    ranks: int = 2,
+    *,
+    model: Mapping[str, Any] | None = None,
+    knobs: Mapping[str, Any] | None = None,
+    batch: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """A tiny run for conformance: 90 vertices in four classes, float64, three epochs.
+
+    Args:
+        approach: its name.
+        ranks: how many.
+        model, batch, training, task: fields that differ from the example's own.
+        knobs: of the approach.
+        options: of the generator.
+    """
+    return RunSpec(
+        suite="examples",
+        dataset=DatasetRef(
+            name="tiny",
+            generator="planted_partition",
+            options={"num_nodes": 90, "mean_degree": 6.0, "num_classes": 4, "num_features": 7}
+            | dict(options or {}),
+        ),
+        task=TaskSpec(**dict(task or {})),
+        model=ModelSpec(name="m", **{"hidden": 8, **dict(model or {})}),
+        batch=BatchSpec(**dict(batch or {})),
+        training=TrainingSpec(
+            **{"precision": "float64", "lr": 0.05, "epochs": 3, "seed": 7, **dict(training or {})}
+        ),
+        approach=approach,
+        ranks=ranks,
+        knobs=dict(knobs or {}),
+    )
 
 
 def _frozen(value: Any) -> Any:

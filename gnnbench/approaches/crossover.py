@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gnnbench import registry
 from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.whole_graph.mixture import precomputed
 from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
@@ -21,8 +20,9 @@ from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import SpecError, Unsupported
-from gnnbench.plan import all_reduce_bytes
+from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
+from gnnbench.work import all_reduce_bytes
 
 DEFAULT_RANKS = (2, 4, 8, 16, 32, 64)
 
@@ -122,7 +122,7 @@ def crossover(
     counts = sorted(set(ranks))
     if not counts or counts[0] < 2:
         raise SpecError(f"ranks: found {list(ranks)}; allowed: numbers of at least 2")
-    card = registry.model(model.kind)
+    card = MODELS.get(model.kind)
     problems = card.problems(model)
     if problems:
         raise SpecError(problems)

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike:
     """The stored profile of this name or file, else the graph."""
-    from gnnbench.commands.graph import open_source
+    from gnnbench.data.source import open_source
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
 
@@ -133,11 +133,11 @@ def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike
 
 def stack_shape(graph: GraphLike, args: argparse.Namespace) -> StackShape:
     """The model of the arguments at the graph's widths."""
-    from gnnbench import registry
     from gnnbench.approaches.writing.stack import StackShape
+    from gnnbench.models.names import MODELS
     from gnnbench.spec import ModelSpec
 
-    model = registry.model(args.model_kind)
+    model = MODELS.get(args.model_kind)
     spec = ModelSpec(kind=args.model_kind, hidden=args.hidden, layers=args.layers)
     features = args.features or graph.num_features
     dims = model.dims(spec, features, args.classes or graph.num_classes)

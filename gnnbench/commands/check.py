@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 NAME = "check"
-HELP = "check a suite and show its runs; with --graphs, open its graphs too"
+HELP = "check a suite and show its runs; with --datasets, open its datasets too"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,25 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_suite(parser)
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="folder in which graph paths are looked up"
+        "--data", type=Path, metavar="DIR", help="folder in which paths of datasets are looked up"
     )
     parser.add_argument(
-        "--graphs", action="store_true", help="open every graph and check its arrays"
+        "--datasets", action="store_true", help="open every dataset and check its arrays"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench import registry
+    from gnnbench.approaches.names import APPROACHES
     from gnnbench.commands.output import emit_json, table
-    from gnnbench.commands.volumes import volume_lines
-    from gnnbench.data.source import data_roots
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)
     rows: list[dict[str, object]] = []
     repeats = Counter(run.config_id for run in suite.runs)
     for spec in suite.configurations():
-        reason = registry.approach(spec.approach).cannot_run(spec)
+        reason = APPROACHES.get(spec.approach).cannot_run(spec)
         rows.append(
             {
                 "configuration": spec.config_id,
@@ -43,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
                 "reason": reason or "",
             }
         )
-    graphs = _open_graphs(args) if args.graphs else []
-    told = list(volume_lines(suite.runs, data_roots(args.data, suite.folder))) if graphs else []
+    graphs = _open_datasets(args) if args.datasets else []
     failed = any(entry["status"] == "failed" for entry in graphs)
     if args.json:
         emit_json(
@@ -52,38 +49,36 @@ def run(args: argparse.Namespace) -> int:
                 "suite": suite.name,
                 "runs": len(suite.runs),
                 "configurations": rows,
-                "graphs": graphs,
-                "volumes": told,
+                "datasets": graphs,
             }
         )
         return int(failed)
     table(rows, ["configuration", "repeats", "status", "reason"])
     if graphs:
-        table(graphs, ["graph", "status", "detail"])
-    for line in told:
-        print(line)
+        table(graphs, ["dataset", "status", "detail"])
     print(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
     return int(failed)
 
 
-def _open_graphs(args: argparse.Namespace) -> list[dict[str, object]]:
-    from gnnbench.data.source import data_roots, open_graph
+def _open_datasets(args: argparse.Namespace) -> list[dict[str, object]]:
+    from gnnbench.data.source import Library, data_roots
     from gnnbench.errors import GnnbenchError
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)
-    roots = data_roots(args.data, suite.folder)
+    datasets = Library(data_roots(args.data, suite.folder))
     rows: list[dict[str, object]] = []
-    for ref in {run.graph.name: run.graph for run in suite.runs}.values():
+    for ref in {run.dataset.name: run.dataset for run in suite.runs}.values():
         try:
             if ref.profile:
-                rows.append({"graph": ref.name, "status": "ok", "detail": f"profile {ref.profile}"})
-                continue
-            graph = open_graph(ref, roots)
-            graph.check()
-            size = f"{graph.num_nodes} nodes, {graph.num_edges} stored edges"
-            size += f", {graph.num_features} features"
-            rows.append({"graph": ref.name, "status": "ok", "detail": size})
+                datasets.open(ref)
+                detail = f"profile {ref.profile}"
+            else:
+                data = datasets.graph(ref)
+                data.check()
+                detail = f"{data.num_nodes} nodes, {data.num_edges} stored edges"
+                detail += f", {data.num_features} features"
+            rows.append({"dataset": ref.name, "status": "ok", "detail": detail})
         except GnnbenchError as error:
-            rows.append({"graph": ref.name, "status": "failed", "detail": str(error)})
+            rows.append({"dataset": ref.name, "status": "failed", "detail": str(error)})
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.graph import _option
+from gnnbench.commands.options import option
 from gnnbench.commands.options import positive_int, rank_counts
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
     parser.add_argument(
-        "--option", action="append", type=_option, metavar="K=V", help="of the reader; repeatable"
+        "--option", action="append", type=option, metavar="K=V", help="of the reader; repeatable"
     )
     parser.add_argument("--model-kind", default="gcn", metavar="KIND", help="default gcn")
     parser.add_argument("--hidden", type=positive_int, default=64, metavar="H", help="default 64")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_graph_or_profile(args: argparse.Namespace) -> GraphLike:
     """Return what is named: a stored profile, else a generator, file or folder."""
-    from gnnbench.commands.graph import open_source
+    from gnnbench.data.source import open_source
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
 

@@ -30,17 +30,18 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(name: str) -> dict[str, Any]:
     """Return the card of a name; UnknownName lists what there is."""
-    from gnnbench import registry
     from gnnbench.accelerators import list_accelerators, load_accelerator
+    from gnnbench.approaches.names import APPROACHES
     from gnnbench.cluster import list_clusters, load_cluster
     from gnnbench.data import formats, generators, profile
     from gnnbench.errors import UnknownName
+    from gnnbench.models.names import MODELS
     from gnnbench.suites import find_suite, suite_files
 
-    if name in registry.approach_names():
-        return {"kind": "approach", **_approach(registry.approach(name))}
-    if name in registry.model_names():
-        return {"kind": "model", **dataclasses.asdict(registry.model(name))}
+    if name in APPROACHES.names():
+        return {"kind": "approach", **_approach(APPROACHES.get(name))}
+    if name in MODELS.names():
+        return {"kind": "model", **dataclasses.asdict(MODELS.get(name))}
     if name in list_clusters():
         return {"kind": "cluster", **load_cluster(name).to_table()}
     if name in list_accelerators():
@@ -55,7 +56,7 @@ def describe(name: str) -> dict[str, Any]:
         suite = find_suite(name)
         runs = [run.run_id for run in suite.runs]
         return {"kind": "suite", "name": name, "description": suite.description, "runs": runs}
-    known = [*registry.approach_names(), *registry.model_names(), *list_clusters()]
+    known = [*APPROACHES.names(), *MODELS.names(), *list_clusters()]
     known += list_accelerators()
     known += [*profile.list_profiles(), *suite_files(), *generators.GENERATORS, *formats.FORMATS]
     raise UnknownName("name", name, known)
@@ -78,7 +79,9 @@ def _approach(card: Any) -> dict[str, Any]:
         "name": card.name,
         "title": card.title,
         "summary": card.summary,
-        "exact": card.exact,
+        "family": card.family,
+        "promise": card.promise.kind,
+        "promise in words": card.promise.text,
         "paper": card.paper,
         "knobs": knobs,
         "knob notes": " ".join((card.knobs_type.__doc__ or "").split()),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 NAME = "list"
-HELP = "list approaches, models, graphs, clusters, accelerators or suites"
+HELP = "list approaches, models, tasks, datasets, clusters, accelerators or suites"
 
 Rows = list[dict[str, object]]
 
@@ -31,13 +31,14 @@ def run(args: argparse.Namespace) -> int:
 
 def approaches() -> Rows:
     """Every approach with what it promises."""
-    from gnnbench import registry
+    from gnnbench.approaches.names import APPROACHES
 
-    cards = [registry.approach(name) for name in registry.approach_names()]
+    cards = [APPROACHES.get(name) for name in APPROACHES.names()]
     return [
         {
             "name": c.name,
-            "exact": "yes" if c.exact else "no",
+            "family": c.family,
+            "promise": c.promise.kind,
             "summary": c.summary,
             "paper": c.paper,
         }
@@ -47,17 +48,32 @@ def approaches() -> Rows:
 
 def models() -> Rows:
     """Every model kind."""
-    from gnnbench import registry
+    from gnnbench.models.names import MODELS
 
-    cards = [registry.model(name) for name in registry.model_names()]
+    cards = [MODELS.get(name) for name in MODELS.names()]
     return [
         {"name": c.name, "title": c.title, "normalisation": c.normalisation, "paper": c.paper}
         for c in cards
     ]
 
 
-def graphs() -> Rows:
-    """Where graphs may come from: file formats, generators, and published profiles."""
+def tasks() -> Rows:
+    """Every task: what it measures, and when."""
+    from gnnbench.metrics import TASKS
+
+    return [
+        {
+            "name": task.name,
+            "metrics": ", ".join(task.metrics),
+            "compared by": task.primary,
+            "evaluated": f"{task.evaluates} learning",
+        }
+        for task in TASKS.values()
+    ]
+
+
+def datasets() -> Rows:
+    """Where datasets may come from: file formats, generators, and published profiles."""
     from gnnbench.data import formats, generators, profile
 
     rows: Rows = [{"name": n, "kind": "format", "use": f'format = "{n}"'} for n in formats.FORMATS]
@@ -125,7 +141,8 @@ _LISTS: dict[str, Callable[[], Rows]] = {
     "accelerators": accelerators,
     "approaches": approaches,
     "models": models,
-    "graphs": graphs,
+    "datasets": datasets,
+    "tasks": tasks,
     "clusters": clusters,
     "suites": suites,
 }

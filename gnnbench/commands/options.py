@@ -79,3 +79,11 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 def add_out(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the required --out FILE."""
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help=what)
+
+
+def option(text: str) -> tuple[str, str]:
+    """Key and value of an option of a reader or generator, written key=value."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    return key.strip(), value.strip()

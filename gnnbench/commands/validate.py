@@ -1,37 +1,39 @@
-"""`gnnbench validate`: predict what others have published and print every error, none hidden."""
+"""`gnnbench validate`: predict what others have published and print the error of every row."""
 
 from __future__ import annotations
 
 import argparse
-import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gnnbench.published.places import Reason
-    from gnnbench.published.rows import PublishedRow
-    from gnnbench.published.score import Comparison, Score
-    from gnnbench.published.systems import Case
-    from gnnbench_simulator.predict import Prediction
+    from gnnbench.published.score import Comparison, Group, Ranking, Score
 
 NAME = "validate"
 HELP = "predict published measurements and print every error; needs no torch"
+TABLE, DOCUMENT, PICTURE = "validation.csv", "validation.json", "parity.svg"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the rows, and what to do with the outcome."""
     parser.add_argument(
-        "rows", nargs="*", type=Path, metavar="ROWS.csv", help="default: rows that gnnbench has"
+        "rows",
+        nargs="*",
+        type=Path,
+        metavar="ROWS.csv",
+        help="published rows; by default those that come with gnnbench",
     )
     parser.add_argument(
-        "--only", metavar="GLOB", help="rows whose id, system, dataset, source or metric matches"
+        "--only",
+        metavar="GLOB",
+        help="only rows whose id, system, dataset, source or metric matches",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="write validation.csv, validation.json and a picture there",
+        help=f"write {TABLE}, {DOCUMENT} and {PICTURE} there",
     )
 
 
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress
     from gnnbench.published.rows import read_files, shipped_rows
     from gnnbench.published.score import score
+    from gnnbench_simulator.validation import chosen, compare_rows
 
     rows = read_files(args.rows) if args.rows else shipped_rows()
     if args.only:
@@ -56,155 +59,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def chosen(rows: Sequence[PublishedRow], pattern: str) -> list[PublishedRow]:
-    """Rows one of whose names matches, whatever the case. Raises SpecError if none does."""
-    from gnnbench.errors import SpecError
+# -- what is written -----------------------------------------------------------------------------
 
-    found = [
-        row
-        for row in rows
-        if any(
-            fnmatch.fnmatchcase(name.lower(), pattern.lower())
-            for name in (row.row_id, row.system, row.dataset, row.source, row.metric)
-        )
-    ]
-    if not found:
-        raise SpecError(f"--only {pattern}: matches none of {len(rows)} rows")
-    return found
-
-
-def compare_rows(
-    rows: Sequence[PublishedRow], advance: Any = lambda note: None
-) -> list[Comparison]:
-    """Predict each configuration once and lay it beside its rows, in their order."""
-    from gnnbench.published.places import Reason
-    from gnnbench.published.score import Comparison
-    from gnnbench.published.systems import case_of
-
-    known: dict[tuple[object, ...], Prediction | Reason] = {}
-    out = []
-    for row in rows:
-        case = case_of(row)
-        if isinstance(case, Reason):
-            out.append(Comparison(row=row, reason=case))
-        elif case.method:
-            out.append(_counted(row, case))
-        else:
-            if case.key not in known:
-                known[case.key] = predict_case(case)
-            out.append(_compared(row, case, known[case.key]))
-        advance(row.row_id)
-    return out
-
-
-def predict_case(case: Case) -> Prediction | Reason:
-    """Plan as the published software would do it, and simulate on its cluster."""
-    from gnnbench import registry
-    from gnnbench.approaches.base import Layout
-    from gnnbench.approaches.whole_graph.rows import stack_shape
-    from gnnbench.cluster import load_cluster
-    from gnnbench.errors import GnnbenchError
-    from gnnbench.published.places import Reason
-    from gnnbench.published.skew import nested, skewed
-    from gnnbench.published.software import as_released, concurrent, direct
-    from gnnbench.published.wire import wire_bound_s
-    from gnnbench_simulator.predict import predict_plan
-
-    cluster, run, graph = load_cluster(case.cluster), case.run, case.profile
-    per_host = case.ranks_per_host or cluster.ranks_per_host(run.ranks)
-    per_host = min(per_host, run.ranks)
-    hosts = -(-run.ranks // per_host)
-    if hosts > cluster.host.hosts_max:
-        return Reason("cannot be predicted", f"{cluster.name} has no {hosts} hosts")
-    approach = registry.approach(run.approach)
-    try:
-        structure = approach.structure(graph, run)
-        if case.software.released:
-            method = f"metis-{run.knobs['objective']}"
-            structure = skewed(nested(structure, graph, method, per_host))
-        layout = Layout(world_size=run.ranks, ranks_per_host=per_host, device="cuda")
-        plan = approach.plan(graph, run, structure, layout)
-        shape = stack_shape(graph, run, run.knobs.get("order", "min_width"))
-        plan = as_released(plan, shape, case.software)
-        if case.software.batched:
-            cluster = direct(cluster)
-        if case.software.released and run.approach == "pipegcn":
-            cluster = concurrent(cluster, plan, per_host)
-        found = predict_plan(plan, cluster, ranks_per_host=per_host)
-        found.notes["wire_bound_s"] = wire_bound_s(plan, cluster, per_host)
-        return found
-    except GnnbenchError as error:
-        return Reason("cannot be predicted", str(error))
-
-
-def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comparison:
-    from gnnbench.published.metrics import MEMORY, si_value, time_of
-    from gnnbench.published.places import Reason
-    from gnnbench.published.score import Comparison
-    from gnnbench.published.split import used, widened
-
-    if isinstance(found, Reason):
-        return Comparison(row=row, reason=found)
-    common: dict[str, Any] = {
-        "row": row, "published": si_value(row), "used": used(row, case), "cluster": case.cluster,
-        "grade": found.grade, "note": _note(row, found),
-    }  # fmt: skip
-    if row.metric == MEMORY:
-        return Comparison(
-            **common, predicted=max(float(entry["peak_bytes"]) for entry in found.memory)
-        )
-    hidden = case.run.approach == "pipegcn" and case.run.ranks > 1
-    value = time_of(row.metric, found.epoch_s, found.ledgers, hidden_exchange=hidden)
-    if value <= 0:
-        return Comparison(row=row, reason=Reason("predicted to be hidden or absent", row.metric))
-    scale = value / found.epoch_s
-    low, high = widened(value, scale * found.low_s, scale * found.high_s)
-    return Comparison(**common, predicted=value, low=low, high=high)
-
-
-def _note(row: PublishedRow, found: Prediction) -> str:
-    """What one should know of a prediction, the weightiest first."""
-    from gnnbench.published.metrics import si_value
-
-    notes = []
-    bound = found.notes["wire_bound_s"]
-    if row.metric == "epoch_time" and si_value(row) < bound:
-        notes.append(f"published time is below the {bound:.3g} s that the stated link needs")
-    if not all(entry.get("fits", True) for entry in found.memory):
-        notes.append("predicted not to fit the device's memory")
-    if "-like" in row.hardware:
-        notes.append(f"taken for {found.cluster} by the row's words, its hardware is not stated")
-    return "; ".join([*notes, found.basis])
-
-
-def _counted(row: PublishedRow, case: Case) -> Comparison:
-    """Vertices of a partition by the profile's halo curve; no time, so no interval."""
-    from gnnbench.published.metrics import METIS_BALANCE, si_value
-    from gnnbench.published.score import Comparison
-    from gnnbench.published.split import used
-
-    point, basis = case.profile.expected_halo(case.run.ranks, case.method)
-    if row.metric.startswith("inner"):
-        predicted = METIS_BALANCE * case.profile.num_nodes / point.parts
-        basis = "an even share, filled up to the tolerance of METIS"
-    else:
-        predicted = point.halo_per_node * case.profile.num_nodes
-        if not row.metric.endswith("_total"):
-            predicted *= (point.halo_imbalance or 1.0) / point.parts
-    return Comparison(
-        row=row, published=si_value(row), predicted=predicted, used=used(row, case),
-        grade="published", note=basis,
-    )  # fmt: skip
-
-
-_FIELDS = ("row_id", "source", "location", "system", "dataset", "model", "layers", "hidden")
+_OF_ROW = (
+    "row_id",
+    "source",
+    "location",
+    "system",
+    "dataset",
+    "model",
+    "layers",
+    "hidden",
+    "gpus",
+    "metric",
+)
 
 
 def row_document(c: Comparison) -> dict[str, Any]:
-    """The JSON row."""
-    told = {name: getattr(c.row, name) for name in (*_FIELDS, "gpus", "metric")}
+    """The JSON row: numbers in seconds, bytes or vertices, errors relative."""
     return {
-        **told,
+        **{name: getattr(c.row, name) for name in _OF_ROW},
         "published": c.published if c.reason is None else None,
         "predicted": c.predicted,
         "low": c.low,
@@ -220,12 +94,13 @@ def row_document(c: Comparison) -> dict[str, Any]:
 
 
 def write(folder: Path, comparisons: Sequence[Comparison], document: dict[str, Any]) -> None:
-    """Write every row as CSV, and everything as JSON."""
+    """Write every row as CSV, everything as JSON, and a picture of the scored epoch times."""
     import csv
     import io
     import json
 
     from gnnbench.commands.output import plain
+    from gnnbench.published.metrics import EPOCH_TIME
     from gnnbench.results import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -234,22 +109,19 @@ def write(folder: Path, comparisons: Sequence[Comparison], document: dict[str, A
     writer = csv.DictWriter(out, list(rows[0]) if rows else ["row_id"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / "validation.csv", out.getvalue())
-    write_text(folder / "validation.json", json.dumps(plain(document), indent=1, allow_nan=False))
-    picture(folder / "parity.svg", [c for c in comparisons if c.scored and _is_epoch(c)])
+    write_text(folder / TABLE, out.getvalue())
+    write_text(folder / DOCUMENT, json.dumps(plain(document), indent=1, allow_nan=False))
+    epochs = [c for c in comparisons if c.scored and c.row.metric == EPOCH_TIME]
+    draw(folder / PICTURE, epochs)
 
 
-def _is_epoch(c: Comparison) -> bool:
-    return c.row.metric == "epoch_time"
-
-
-def picture(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """Draw published against predicted epoch times; nothing is drawn of none."""
+def draw(path: Path, comparisons: Sequence[Comparison]) -> None:
+    """Draw published against predicted epoch times; without any, remove an earlier picture."""
     import pandas as pd
 
     from gnnbench_reports.figures import drawing, parity
 
-    path.unlink(missing_ok=True)  # an earlier validation may have had something to draw here
+    path.unlink(missing_ok=True)
     if not comparisons:
         return
     frame = pd.DataFrame(
@@ -271,60 +143,117 @@ def picture(path: Path, comparisons: Sequence[Comparison]) -> None:
         path.write_bytes(drawing.save(parity.draw(frame), "svg"))
 
 
+# -- what is printed -----------------------------------------------------------------------------
+
+
 def show(comparisons: Sequence[Comparison], total: Score) -> None:
-    """Print rows, sums by source and system, rankings, and what has no prediction and why."""
+    """Print the score, every row, sums by source and system, rankings, and reasons."""
+    for line in _summary(total):
+        print(line)
+    _table("Published rows and their predictions", [_row(c) for c in comparisons if not c.reason])
+    below = [c.row.row_id for c in comparisons if c.note.startswith("published time is below")]
+    if below:
+        print(f"\nPublished times too short for their bytes on the stated link: {', '.join(below)}")
+    _table(
+        "Errors by source, system and metric (fitted rows and inputs of profiles are not scored)",
+        [_group(g) for g in total.groups],
+    )
+    _table(
+        "Order of epoch times within a table, predicted against published",
+        [_ranking(r) for r in total.rankings],
+    )
+    _table("Rows without a prediction, by reason", _by_reason(comparisons))
+
+
+def _table(title: str, rows: Sequence[dict[str, object]]) -> None:
+    """Print a table under its title; nothing if there are no rows."""
     from gnnbench.commands.output import table
+
+    if rows:
+        print(f"\n{title}")
+        table(rows, list(rows[0]))
+
+
+def _summary(total: Score) -> list[str]:
+    """What the validation found, in a line or two."""
     from gnnbench_reports import numbers
 
-    columns = [
-        "row", "system", "dataset", "model", "P", "metric", "published", "predicted",
-        "90 % interval", "error", "inside", "grade", "used",
-    ]  # fmt: skip
-    table([_cells(c) for c in comparisons if c.predicted is not None], columns)
-    told = [c.row.row_id for c in comparisons if c.note.startswith("published time is below")]
-    if told:
-        print(f"\nshorter than the stated link can carry their bytes: {', '.join(told)}")
-    print("\nrows that were fitted, or are inputs of a profile, are not scores")
-    table(
-        [
-            {
-                "source": _short(g.source),
-                "system": _short(g.system),
-                "metric": g.metric,
-                "used": g.used,
-                "rows": g.number,
-                "median |error|": numbers.percent(g.median_error),
-                "largest": numbers.percent(g.largest_error),
-                "bias": numbers.percent(g.bias, signed=True),
-                "inside": numbers.percent(g.inside),
-            }
-            for g in total.groups
-        ],
-        ["source", "system", "metric", "used", "rows", "median |error|", "largest", "bias",
-         "inside"],
-    )  # fmt: skip
-    if total.rankings:
-        print("\norder of epoch times within a table, prediction against publication")
-        table(
-            [
-                {"table": _short(r.table, 60, end=True), "of": r.of, "pairs": r.pairs,
-                 "right": r.concordant, "tied": r.tied, "tau": f"{r.tau:.2f}"}
-                for r in total.rankings
-            ],
-            ["table", "of", "pairs", "right", "tied", "tau"],
-        )  # fmt: skip
-    print("\nrows without a prediction")
-    table(_by_kind(comparisons), ["rows", "reason", "of which"])
-    print(f"\n{total.rows} rows = {total.modelled} modelled + {total.unmodelled} not modelled")
+    lines = []
     if total.median_error is not None:
-        print(
-            f"{total.scored} scored times and sizes: median |error| "
-            f"{numbers.percent(total.median_error)}, {numbers.percent(total.inside)} of them in "
-            "the 90 % interval"
+        lines.append(
+            f"median |error| {numbers.percent(total.median_error)} over {total.scored} scored "
+            f"times and sizes, {numbers.percent(total.inside)} of them inside the 90 % interval"
         )
+    lines.append(
+        f"published rows: {total.rows}; predicted: {total.modelled}; "
+        f"not predicted: {total.unmodelled}"
+    )
+    return lines
 
 
-def _by_kind(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+def _row(c: Comparison) -> dict[str, object]:
+    from gnnbench_reports import numbers
+
+    row = c.row
+    return {
+        "row": row.row_id,
+        "system": _short(row.system, 24),
+        "dataset": row.dataset,
+        "model": f"{row.model} {row.num_layers}x{row.hidden_width}" if row.model else "",
+        "ranks": row.ranks,
+        "metric": row.metric,
+        "published": _number(row.metric, c.published),
+        "predicted": _number(row.metric, c.predicted),
+        "90 % interval": numbers.interval(c.low, c.high) if c.low is not None else "",
+        "error": numbers.percent(c.error, signed=True),
+        "inside": _YES_OR_NO[c.inside],
+        "grade": c.grade,
+        "used as": c.used,
+    }
+
+
+_YES_OR_NO = {True: "yes", False: "no", None: ""}
+
+
+def _number(metric: str, value: float | None) -> str:
+    """A number of a metric with its unit; vertices are whole."""
+    from gnnbench.published.counts import COUNTS
+    from gnnbench.published.metrics import MEMORY
+    from gnnbench_reports import numbers
+
+    if metric in COUNTS:
+        return numbers.whole(round(value or 0))
+    return numbers.size(value) if metric == MEMORY else numbers.seconds(value)
+
+
+def _group(g: Group) -> dict[str, object]:
+    from gnnbench_reports import numbers
+
+    return {
+        "source": _short(g.source),
+        "system": _short(g.system),
+        "metric": g.metric,
+        "used as": g.used,
+        "rows": g.number,
+        "median |error|": numbers.percent(g.median_error),
+        "largest |error|": numbers.percent(g.largest_error),
+        "median error": numbers.percent(g.bias, signed=True),
+        "inside": numbers.percent(g.inside),
+    }
+
+
+def _ranking(r: Ranking) -> dict[str, object]:
+    return {
+        "table": _short(r.table, 60, end=True),
+        "order of": r.of,
+        "pairs": r.pairs,
+        "as published": r.concordant,
+        "predicted equal": r.tied,
+        "Kendall's tau": f"{r.tau:.2f}",
+    }
+
+
+def _by_reason(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
     """Reasons by kind, with as many of their details as a line holds; `--json` has them all."""
     from collections import Counter
 
@@ -334,34 +263,13 @@ def _by_kind(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
         details = Counter(
             c.reason.detail for c in comparisons if c.reason and c.reason.kind == kind
         )
-        told = ", ".join(f"{detail} ({n})" for detail, n in details.most_common() if detail)
-        rows.append({"rows": count, "reason": kind, "of which": _short(told, 90)})
+        listed = ", ".join(f"{detail} ({n})" for detail, n in details.most_common() if detail)
+        rows.append({"rows": count, "reason": kind, "of which": _short(listed, 90)})
     return rows
 
 
-def _cells(c: Comparison) -> dict[str, object]:
-    from gnnbench.published.metrics import COUNTS, MEMORY
-    from gnnbench_reports import numbers
-
-    row = c.row
-    if row.metric in COUNTS:
-        form: Any = numbers.whole
-    else:
-        form = numbers.size if row.metric == MEMORY else numbers.seconds
-    model = f"{row.model} {row.num_layers}x{row.hidden_width}" if row.model else ""
-    predicted = round(c.predicted or 0) if row.metric in COUNTS else c.predicted
-    return {
-        "row": row.row_id, "system": _short(row.system, 24), "dataset": row.dataset,
-        "model": model, "P": row.ranks, "metric": row.metric, "published": form(c.published),
-        "predicted": form(predicted),
-        "90 % interval": numbers.interval(c.low, c.high) if c.low is not None else "",
-        "error": numbers.percent(c.error, signed=True),
-        "inside": {True: "yes", False: "no", None: ""}[c.inside],
-        "grade": c.grade, "used": c.used,
-    }  # fmt: skip
-
-
 def _short(text: str, width: int = 34, *, end: bool = False) -> str:
+    """The start, or the end, of a text that is wider than a column."""
     if len(text) <= width:
         return text
     return f"…{text[-width + 1 :]}" if end else f"{text[: width - 1]}…"

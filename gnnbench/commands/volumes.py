@@ -69,10 +69,10 @@ def predicted_lines(records: Iterable[PredictionRecord]) -> Iterator[str]:
 
 def planned_bytes(run: RunSpec, graph: GraphLike, cache: Path | None = None) -> int:
     """Bytes that all ranks send in the first epoch, by the run's plan."""
-    from gnnbench import registry
     from gnnbench.approaches.base import Layout
+    from gnnbench.approaches.names import APPROACHES
 
-    card = registry.approach(run.approach)
+    card = APPROACHES.get(run.approach)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
     plan = card.plan(graph, run, card.structure(graph, run, cache), layout)
     return sum(plan.sent_bytes(0).values())
@@ -80,13 +80,13 @@ def planned_bytes(run: RunSpec, graph: GraphLike, cache: Path | None = None) -> 
 
 def _pairs(runs: Iterable[RunSpec]) -> dict[Place, tuple[RunSpec, RunSpec]]:
     """The first run of each side where both sides can run."""
-    from gnnbench import registry
+    from gnnbench.approaches.names import APPROACHES
 
     found: dict[Place, dict[str, RunSpec]] = {}
     for run in runs:
         if run.approach not in SIDES or run.ranks < 2:
             continue
-        if registry.approach(run.approach).cannot_run(run) is None:
+        if APPROACHES.get(run.approach).cannot_run(run) is None:
             place = run.graph.name, run.model.name, run.ranks
             found.setdefault(place, {}).setdefault(run.approach, run)
     return {

@@ -1,4 +1,4 @@
-"""The shape facts of many steps as arrays, one entry per step."""
+"""The shape facts of many pieces of work as arrays, one entry per rank that does them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.plan import Step
+from gnnbench.steps import Step, Work
 
 Floats = npt.NDArray[np.float64]
 
 FIELDS = ("flops", "bytes", "rows", "nonzeros", "width", "inner", "source_rows")
+PER_CALL = ("flops", "bytes", "rows", "nonzeros")
+"""Facts that are totals over the calls of a piece of work; the others are those of each call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Facts as in `plan.Step`; counts of elements, bytes and flops. `element_bytes` is s."""
+    """Facts as in `steps.Work`; counts of elements, bytes and flops. `element_bytes` is s."""
 
     flops: Floats
     bytes: Floats
@@ -29,17 +31,33 @@ class Facts:
     element_bytes: float = 4.0
 
     @classmethod
-    def of(cls, steps: Sequence[Step], *, element_bytes: float = 4.0) -> Facts:
-        """Collect the facts of steps, in their order."""
-        table = np.array(
-            [
-                (s.flops, s.bytes, s.rows, s.nonzeros, s.width, s.inner, s.source_rows)
-                for s in steps
-            ],
-            dtype=np.float64,
-        ).reshape(len(steps), len(FIELDS))
-        columns = {name: table[:, i] for i, name in enumerate(FIELDS)}
+    def of(
+        cls,
+        works: Sequence[Work],
+        counts: Sequence[int] | None = None,
+        *,
+        element_bytes: float = 4.0,
+    ) -> Facts:
+        """Collect facts in order. `counts` are the ranks that do each piece; 1 by default.
+
+        Work of several calls is given by the facts of one call: its time is that of one call, as
+        many times.
+        """
+        total = len(works) if counts is None else sum(counts)
+        columns = {}
+        for name in FIELDS:
+            values = [getattr(work, name) for work in works]
+            columns[name] = column(values, counts, total)
+        if any(not isinstance(work.calls, int) or work.calls != 1 for work in works):
+            calls = column([work.calls for work in works], counts, total)
+            for name in PER_CALL:
+                columns[name] = columns[name] / np.maximum(calls, 1.0)
         return cls(**columns, element_bytes=element_bytes)
+
+    @classmethod
+    def of_steps(cls, steps: Sequence[Step], *, element_bytes: float = 4.0) -> Facts:
+        """Facts of single ranks' steps."""
+        return cls.of([step.work for step in steps], element_bytes=element_bytes)
 
     def take(self, index: npt.NDArray[np.intp]) -> Facts:
         """Facts of some of the steps."""
@@ -58,3 +76,15 @@ class Facts:
         """Bytes that reading one row moves, in whole cache lines (simulation 5.3)."""
         lines: Floats = np.ceil(self.width * self.element_bytes / line)
         return lines * line
+
+
+def column(values: Sequence[object], counts: Sequence[int] | None, total: int) -> Floats:
+    """Sizes of several pieces of work behind one another, each for as many ranks as it has."""
+    if counts is None:
+        return np.array(values, dtype=np.float64)
+    out = np.empty(total)
+    start = 0
+    for value, count in zip(values, counts, strict=True):
+        out[start : start + count] = value  # type: ignore[call-overload]
+        start += count
+    return out

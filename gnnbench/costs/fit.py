@@ -21,7 +21,7 @@ from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, Form, Shapes
 from gnnbench.costs.forms import form as form_named
 from gnnbench.costs.model import BOUND, nearest_residual
 from gnnbench.errors import SpecError
-from gnnbench.plan import Step
+from gnnbench.steps import Step
 
 MAX_POINTS = 128
 COVERAGE = 0.9

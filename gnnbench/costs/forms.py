@@ -17,7 +17,7 @@ import numpy as np
 
 from gnnbench.costs.facts import Facts, Floats
 from gnnbench.errors import SpecError, suggest
-from gnnbench.plan import Kind
+from gnnbench.steps import Kind
 
 Shapes = Mapping[str, float]
 KB, MB = 2.0**10, 2.0**20

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,14 @@ class Graph:
     Shapes: N nodes, E stored edges. `indptr` int64 [N+1]; `indices` int32 [E], the in-neighbours
     (sources) of each node, sorted and distinct per node, no self loops (models add their own);
     `features` float32 [N, D]; `labels` int64 [N], -1 where unlabelled, or float32 [N, C] for
-    multi-label tasks; masks bool [N]; `edge_times` float64 [E] in the order of `indices`.
-    Arrays may be memory-mapped and must not be written to.
+    multi-label tasks; masks bool [N]. Arrays may be memory-mapped and must not be written to.
+    `digest` identifies the content once it is saved in native form.
     """
+
+    kind: ClassVar[str] = "graph"
+    ARRAYS: ClassVar[tuple[str, ...]] = (
+        "indptr", "indices", "features", "labels", "train_mask", "val_mask", "test_mask",
+    )  # fmt: skip
 
     name: str
     indptr: NDArray[np.int64]
@@ -33,9 +39,9 @@ class Graph:
     train_mask: NDArray[np.bool_] | None = None
     val_mask: NDArray[np.bool_] | None = None
     test_mask: NDArray[np.bool_] | None = None
-    edge_times: NDArray[np.float64] | None = None
     undirected: bool = True
     notes: dict[str, object] = field(default_factory=dict)
+    digest: str = ""
 
     @property
     def num_nodes(self) -> int:
@@ -67,6 +73,48 @@ class Graph:
             raise DataError(self.name, "the graph has no training split")
         return np.flatnonzero(self.train_mask).astype(np.int64)
 
+    def arrays(self) -> dict[str, Any]:
+        """The arrays by name; absent ones are left out."""
+        held = {name: getattr(self, name) for name in self.ARRAYS}
+        return {name: array for name, array in held.items() if array is not None}
+
+    def facts(self) -> dict[str, Any]:
+        """The sizes that plans and records keep."""
+        return {
+            "num_nodes": self.num_nodes,
+            "num_edges": self.num_edges,
+            "num_features": self.num_features,
+            "num_classes": self.num_classes,
+            "num_train": self.num_train,
+            "undirected": self.undirected,
+        }
+
+    def miniature(self, num_nodes: int) -> Graph:
+        """The graph of the first nodes, of the same widths and types, with a split of its own.
+
+        Its arrays are read-only, as mapped ones are: to numba that is another type.
+        """
+        n = min(num_nodes, self.num_nodes)
+        indptr = np.asarray(self.indptr[: n + 1])
+        sources = np.asarray(self.indices[: indptr[-1]])
+        inside = sources < n
+        kept = np.zeros(len(sources) + 1, np.int64)
+        np.cumsum(inside, out=kept[1:])
+        third = np.arange(n) % 3
+        arrays: dict[str, Any] = {
+            "indptr": kept[indptr],
+            "indices": sources[inside],
+            "features": None if self.features is None else np.array(self.features[:n]),
+            "labels": None if self.labels is None else _known(np.array(self.labels[:n])),
+            "train_mask": third == 0,
+            "val_mask": third == 1,
+            "test_mask": third == 2,
+        }
+        for array in arrays.values():
+            if array is not None:
+                array.flags.writeable = False
+        return dataclasses.replace(self, digest="", **arrays)
+
     def check(self) -> None:
         """Raise DataError on the first broken invariant of the arrays.
 
@@ -81,6 +129,11 @@ class Graph:
             array = getattr(self, name)
             if array is not None and len(array) != n:
                 raise DataError(self.name, f"{name} has {len(array)} rows for {n} nodes")
+
+
+def _known(labels: NDArray[Any]) -> NDArray[Any]:
+    """Class labels with those of unlabelled nodes (-1) made up: in a miniature every node trains."""
+    return labels if labels.ndim > 1 or labels.dtype.kind == "f" else np.maximum(labels, 0)
 
 
 def from_edges(

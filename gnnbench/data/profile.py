@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gnnbench.data.graph import Graph
-from gnnbench.errors import SpecError, UnknownName
+from gnnbench.errors import SpecError, UnknownName, suggest
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
@@ -95,6 +96,12 @@ class GraphProfile:
         if self.num_train + self.num_val + self.num_test > self.num_nodes:
             problems.append("num_train, num_val, num_test: together more than num_nodes")
         raise_all(problems)
+
+    @property
+    def digest(self) -> str:
+        """Identifies the statistics."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def degree_mean(self) -> float:
@@ -260,6 +267,23 @@ def read_profile(path: str | Path) -> GraphProfile:
     raise_all(problems)
     assert found is not None
     return found
+
+
+def overridden(profile: GraphProfile, override: Mapping[str, Any]) -> GraphProfile:
+    """The profile with some of its facts replaced. Raises SpecError for one that is unknown."""
+    changeable = {"num_features": int, "num_classes": int, "num_train": int}
+    problems = [
+        f"override.{key}: unknown fact, {suggest(key, changeable)}"
+        for key in override
+        if key not in changeable
+    ]
+    for key, value in override.items():
+        if key in changeable and (not isinstance(value, int) or isinstance(value, bool)):
+            problems.append(f"override.{key}: found {value!r}, expected a whole number")
+    raise_all(problems)
+    told = ", ".join(f"{key} = {value}" for key, value in sorted(override.items()))
+    source = f"{profile.source}; replaced: {told}" if override else profile.source
+    return dataclasses.replace(profile, source=source, **override)
 
 
 def list_profiles() -> list[str]:

@@ -12,11 +12,19 @@ from gnnbench.data.graph import Graph
 from gnnbench.errors import SpecError
 
 
-def random_split(graph: Graph, train: float = 0.6, val: float = 0.2, seed: int = 0) -> Graph:
+def random_split(
+    graph: Graph, train: float = 0.6, val: float = 0.2, seed: int = 0, *, replace: bool = False
+) -> Graph:
     """Return the graph with random masks; what `train` and `val` leave over is the test set.
 
-    Only labelled nodes are drawn (all nodes when the graph has no labels). Shares are of them.
+    Only labelled nodes are drawn (all nodes when the graph has no labels). Shares are of them. A
+    split that the graph brings is kept unless `replace` is true: asking for another is an error.
     """
+    if graph.train_mask is not None and not replace:
+        raise SpecError(
+            f"split: {graph.name} brings a split of its own; leave `split` out, or set "
+            "split = { replace = true, ... }"
+        )
     if not (train >= 0 and val >= 0 and train + val <= 1):
         raise SpecError(f"split: found train {train}, val {val}; allowed shares >= 0 with sum <= 1")
     order = np.random.default_rng(seed).permutation(np.flatnonzero(_labelled(graph)))

@@ -60,11 +60,12 @@ class Model:
         return (num_features, *([spec.hidden] * (spec.layers - 1)), num_classes)
 
     def parameters(
-        self, dims: tuple[int, ...], heads: tuple[int, ...] = ()
+        self, dims: tuple[int, ...], heads: tuple[int, ...] = (), *, norm: bool = False
     ) -> list[tuple[str, tuple[int, ...]]]:
         """Name and shape of each parameter in the order of the flat parameter vector.
 
-        `heads` per layer matter to attention only; absent, they are ones.
+        `heads` per layer matter to attention only; absent, they are ones. With `norm`, hidden
+        layers have a scale and a shift (LayerNorm).
         """
         shapes: list[tuple[str, tuple[int, ...]]] = []
         for layer, (fan_in, fan_out) in enumerate(pairwise(dims), start=1):
@@ -76,10 +77,14 @@ class Model:
                 for end in ("destination", "source"):
                     shapes.append((f"attention_{end}_{layer}", (count, fan_out // count)))
             shapes.append((f"bias_{layer}", (fan_out,)))
+            if norm and layer < len(dims) - 1:
+                shapes += [(f"norm_scale_{layer}", (fan_out,)), (f"norm_shift_{layer}", (fan_out,))]
         return shapes
 
-    def num_parameters(self, dims: tuple[int, ...], heads: tuple[int, ...] = ()) -> int:
-        return sum(math.prod(shape) for _, shape in self.parameters(dims, heads))
+    def num_parameters(
+        self, dims: tuple[int, ...], heads: tuple[int, ...] = (), *, norm: bool = False
+    ) -> int:
+        return sum(math.prod(shape) for _, shape in self.parameters(dims, heads, norm=norm))
 
 
 def layer_order(fan_in: int, fan_out: int, policy: str) -> Order:

@@ -1,1 +1,1 @@
-"""Published measurements: read them, tell which software made them, score predictions of them."""
+"""Published measurements: read them, find the run that each describes, score its prediction."""

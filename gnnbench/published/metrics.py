@@ -1,4 +1,4 @@
-"""What rows measure: which of it can be predicted, and how it is read from ledgers.
+"""Metrics of published rows: which of them can be predicted, and how ledgers give them.
 
 Times of a phase include waiting for slower ranks, as timers of released code do (fullgraph 16.3).
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gnnbench.ledger import Row
-from gnnbench.published.places import Reason
+from gnnbench.published.counts import COUNTS
+from gnnbench.published.reason import NotModelled
 from gnnbench.published.rows import PublishedRow
 
+EPOCH_TIME = "epoch_time"
 TIMES = (
-    "epoch_time", "comm_time", "comm_time_max_rank", "comm_time_min_rank", "compute_time_max_rank",
-    "compute_time_min_rank", "grad_allreduce_time",
-)  # fmt: skip
-COUNTS = (
-    "boundary_copies_total", "boundary_copies_max_partition", "halo_nodes_total",
-    "halo_nodes_max_rank", "inner_nodes_max_rank",
-)  # fmt: skip
+    EPOCH_TIME,
+    "comm_time",
+    "comm_time_max_rank",
+    "comm_time_min_rank",
+    "compute_time_max_rank",
+    "compute_time_min_rank",
+    "grad_allreduce_time",
+)
 MEMORY = "peak_gpu_memory"
-METIS_BALANCE = 1.03
-"""Largest part over the mean part that METIS tolerates by default (ufactor 30)."""
 UNITS: Mapping[str, Mapping[str, float]] = {
     **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
     **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
@@ -32,20 +33,20 @@ _NEEDS_TRAINING = ("accuracy", "time_to", "epochs_to", "convergence")
 _EXCHANGES = ("all_to_all", "all_gather", "broadcast", "reduce_scatter")
 
 
-def unpredicted(row: PublishedRow) -> Reason | None:
-    """Why a row's metric cannot be predicted, or None."""
+def check_metric(row: PublishedRow) -> None:
+    """Raise NotModelled if a row's metric cannot be predicted."""
     if row.metric in UNITS:
         if row.unit not in UNITS[row.metric]:
             allowed = ", ".join(repr(u) for u in UNITS[row.metric])
-            return Reason("unit not known", f"{row.metric} in {row.unit!r}, allowed: {allowed}")
+            raise NotModelled("unit not known", f"{row.metric} in {row.unit!r}, allowed: {allowed}")
         if row.value <= 0:
-            return Reason("value is not positive", f"{row.value:g}")
-        return None
+            raise NotModelled("value is not positive", f"{row.value:g}")
+        return
     if any(word in row.metric for word in _NEEDS_TRAINING):
-        return Reason("needs training, not prediction", row.metric)
+        raise NotModelled("needs training, not prediction", row.metric)
     if row.unit in ("x", "%", "pp", "ratio"):
-        return Reason("a ratio or claim, not a measurement", row.metric)
-    return Reason("metric not modelled", row.metric)
+        raise NotModelled("a ratio or claim, not a measurement", row.metric)
+    raise NotModelled("metric not modelled", row.metric)
 
 
 def si_value(row: PublishedRow) -> float:
@@ -54,22 +55,26 @@ def si_value(row: PublishedRow) -> float:
 
 
 def time_of(
-    metric: str, epoch_s: float, ledgers: Mapping[int, Sequence[Row]], *, hidden_exchange: bool
+    metric: str, period_s: float, ledgers: Mapping[int, Sequence[Row]], *, hidden_exchange: bool
 ) -> float:
-    """Seconds of one epoch that a metric of `TIMES` means, from the ledgers of a few ranks.
+    """Seconds of one epoch that a metric of `TIMES` means.
 
-    With `hidden_exchange` the exchange runs behind computation, and what the code's timer sees of
-    it is what the epoch is longer than the rank's own work.
+    Args:
+        metric: of `TIMES`.
+        period_s: seconds of the epoch.
+        ledgers: of a few ranks, by rank; the last period of each counts.
+        hidden_exchange: whether the exchange runs behind computation. The code's timer then sees
+            of it what makes the epoch longer than the rank's own work.
     """
-    if metric == "epoch_time":
-        return epoch_s
-    per_rank = [_of_rank(metric, epoch_s, rows, hidden_exchange) for rows in ledgers.values()]
+    if metric == EPOCH_TIME:
+        return period_s
+    per_rank = [_of_rank(metric, period_s, rows, hidden_exchange) for rows in ledgers.values()]
     return min(per_rank) if metric.endswith("min_rank") else max(per_rank)
 
 
-def _of_rank(metric: str, epoch_s: float, rows: Sequence[Row], hidden: bool) -> float:
-    last = max((row.epoch for row in rows), default=0)
-    own = [row for row in rows if row.epoch == last]
+def _of_rank(metric: str, period_s: float, rows: Sequence[Row], hidden: bool) -> float:
+    last = max((row.period for row in rows), default=0)
+    own = [row for row in rows if row.period == last]
     reduce_s = sum(row.duration_s for row in own if row.kind == "all_reduce")
     exchange_s = sum(row.duration_s for row in own if row.kind in _EXCHANGES)
     if metric == "grad_allreduce_time":
@@ -79,14 +84,14 @@ def _of_rank(metric: str, epoch_s: float, rows: Sequence[Row], hidden: bool) -> 
     )
     if metric.startswith("compute_time"):
         return work_s
-    return max(epoch_s - work_s - reduce_s, 0.0) if hidden else exchange_s
+    return max(period_s - work_s - reduce_s, 0.0) if hidden else exchange_s
 
 
 def _unsynchronised(rows: Sequence[Row]) -> float:
-    """Seconds of work behind the last exchange.
+    """Seconds of backward work after the last exchange.
 
-    Kernels are issued and not waited for, so that the timer of the reduction, which needs their
-    gradients, sees them (fullgraph 16.2).
+    The code issues kernels without waiting for them. The timer of the reduction, which needs their
+    gradients, therefore includes them (fullgraph 16.2).
     """
     ends = [row.start_s + row.duration_s for row in rows if row.kind in _EXCHANGES]
     since = max(ends, default=0.0)

@@ -1,8 +1,7 @@
-"""Read published measurements: one number per row, with where it was printed and on what it ran.
+"""Read published measurements: one number per row, with its source and the hardware it ran on.
 
-Columns: source, location, system, dataset, model, layers, hidden, hardware, gpus, metric, unit,
-value, notes; and where the table has them fanout, batch, interconnect or storage. A cell may be
-empty or hold words ("2-3"): what cannot be a number is kept as text and read as not stated.
+Columns: `REQUIRED`, and where the table has them `OPTIONAL`. A cell may be empty or hold words such
+as "2-3": text that is no number is kept, and the number counts as not stated.
 """
 
 from __future__ import annotations
@@ -17,9 +16,20 @@ from pathlib import Path
 from gnnbench.errors import DataError, suggest
 
 REQUIRED = (
-    "source", "location", "system", "dataset", "model", "layers", "hidden", "hardware", "gpus",
-    "metric", "unit", "value", "notes",
-)  # fmt: skip
+    "source",
+    "location",
+    "system",
+    "dataset",
+    "model",
+    "layers",
+    "hidden",
+    "hardware",
+    "gpus",
+    "metric",
+    "unit",
+    "value",
+    "notes",
+)
 OPTIONAL = ("fanout", "batch", "interconnect", "storage")
 _MAX_BYTES = 64 * 2**20
 _MAX_CELL = 65_536
@@ -27,7 +37,7 @@ _MAX_CELL = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRow:
-    """A published number in `unit`. `row_id` is FILE:LINE, for people; nothing is keyed on it."""
+    """A published number in `unit`. `row_id` is FILE:LINE, for messages; nothing is keyed on it."""
 
     row_id: str
     source: str
@@ -86,7 +96,7 @@ def read_rows(path: Path) -> list[PublishedRow]:
     """Read one file.
 
     Raises:
-        DataError: the first thing that is wrong, with line, what was found and what is allowed.
+        DataError: the first problem, with its line, what was found and what is allowed.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -122,8 +132,8 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     twice = sorted({name for name in columns if columns.count(name) > 1})
     missing = [name for name in REQUIRED if name not in columns]
     if twice or missing:
-        told = f"column {twice[0]!r} twice" if twice else f"missing column {', '.join(missing)}"
-        raise DataError(path, f"{told}; allowed: each of {', '.join(REQUIRED)} once")
+        found = f"column {twice[0]!r} twice" if twice else f"missing column {', '.join(missing)}"
+        raise DataError(path, f"{found}; allowed: each of {', '.join(REQUIRED)} once")
     return columns
 
 

@@ -1,4 +1,4 @@
-"""How good predictions of published rows are: errors, intervals, and whether the order is right."""
+"""Scores of predictions of published rows: errors, coverage of intervals, order within tables."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gnnbench.published.metrics import COUNTS
-from gnnbench.published.places import Reason
+from gnnbench.published.counts import COUNTS
+from gnnbench.published.metrics import EPOCH_TIME
+from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.split import SCORED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A row and its prediction, or the reason why there is none. Seconds, bytes or vertices."""
+    """A row and its prediction, or the reason why it has none.
+
+    Args:
+        row: as published.
+        published, predicted, low, high: seconds, bytes or vertices; low and high are the ends of
+            the 90 % interval, None where a prediction has none.
+        grade: of the constants that the prediction rests on.
+        used: how the row may be used, see `split`.
+        cluster: on which it was predicted.
+        reason: why there is no prediction.
+        note: what a reader should know of the prediction.
+    """
 
     row: PublishedRow
     published: float = 0.0
@@ -30,7 +42,7 @@ class Comparison:
 
     @property
     def error(self) -> float | None:
-        """Relative: 0.1 is ten percent too much."""
+        """Relative error: 0.1 is predicted ten percent too high."""
         return None if self.predicted is None else self.predicted / self.published - 1
 
     @property
@@ -47,7 +59,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Scored rows that have source, system and metric in common."""
+    """Modelled rows of one source, system, metric and use.
+
+    Errors are relative; `bias` is their median with its sign, `inside` the share of rows within
+    their 90 % interval.
+    """
 
     source: str
     system: str
@@ -62,9 +78,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Whether prediction puts a table's rows in the published order: Kendall's tau-a over pairs.
+    """Whether predictions order a table's rows as published: Kendall's tau-a over pairs.
 
-    `tied` pairs are predicted alike: systems that are one to us. They count, and as neither.
+    Args:
+        table: source and location.
+        of: "systems" or "ranks": what the rows of a pair differ in.
+        pairs: how many.
+        concordant: of them, ordered as published.
+        tied: of them, predicted equal, as systems are that are one approach to us; they are
+            neither concordant nor discordant.
+        tau: (concordant - discordant) / pairs.
     """
 
     table: str
@@ -77,11 +100,19 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """All of a validation. `modelled` and `unmodelled` add up to the rows that were read.
+    """The score of a validation.
 
-    scored, median_error   of measured times and memory; counts of vertices stand in `groups` alone,
-                           for a partitioner is easier to foretell than a machine
-    reasons                rows without a prediction, by reason
+    Args:
+        rows: that were read: `modelled` and `unmodelled` ones.
+        modelled: rows with a prediction, fitted ones and inputs included.
+        unmodelled: rows without one.
+        scored: modelled rows of times and memory that were neither fitted nor inputs. Counts of
+            vertices appear in `groups` only: a partitioner is easier to predict than a machine.
+        median_error: median absolute relative error of the scored rows.
+        inside: share of them within their 90 % interval.
+        groups: scores by source, system and metric.
+        rankings: of epoch times within each table.
+        reasons: rows without a prediction, by reason.
     """
 
     rows: int
@@ -96,7 +127,7 @@ class Score:
 
 
 def score(comparisons: Sequence[Comparison]) -> Score:
-    """Sum up. Rows that were fitted or are inputs count as modelled and enter no median."""
+    """Score comparisons. Rows that were fitted, or are inputs, are modelled and enter no median."""
     judged = [c for c in comparisons if c.scored and c.row.metric not in COUNTS]
     errors = [abs(c.error) for c in judged if c.error is not None]
     within = [c.inside for c in judged if c.inside is not None]
@@ -143,12 +174,12 @@ def _table(c: Comparison) -> str:
 def _rankings(comparisons: Iterable[Comparison], *, by: str) -> Iterable[Ranking]:
     """Pairs of epoch times that differ in the system alone, or in the number of ranks alone.
 
-    On one rank the systems are one program, so that there is no order of systems to foretell.
+    On one rank the systems are one program, so that there is no order of systems to predict.
     """
     same = _but_system if by == "systems" else _but_ranks
     cells: dict[tuple[str, tuple[object, ...]], list[Comparison]] = defaultdict(list)
     for c in comparisons:
-        if c.scored and c.row.metric == "epoch_time" and (by == "ranks" or c.row.ranks != 1):
+        if c.scored and c.row.metric == EPOCH_TIME and (by == "ranks" or c.row.ranks != 1):
             cells[_table(c), same(c.row)].append(c)
     counted: dict[str, list[int]] = defaultdict(list)
     for (table, _), members in cells.items():
@@ -181,7 +212,7 @@ def _setting(row: PublishedRow) -> tuple[object, ...]:
 
 
 def _agree(a: Comparison, b: Comparison) -> int | None:
-    """1 or -1 for a pair in the right or wrong order, 0 for a predicted tie, None: not ordered."""
+    """Sign of a pair: 1 ordered as published, -1 otherwise, 0 a predicted tie; None: no pair."""
     if a.published == b.published or (a.row.system, a.row.ranks) == (b.row.system, b.row.ranks):
         return None
     assert a.predicted is not None and b.predicted is not None

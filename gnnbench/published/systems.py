@@ -1,23 +1,28 @@
-"""Which run of ours a published row is: approach, knobs, model, ranks, and the software's own ways.
+"""The run of ours that a published row describes: approach, knobs, model, batch, ranks, software.
 
-A `Case` is all that a prediction needs, so rows of one configuration share a prediction. A row that
-is no case has a `Reason`.
+`SYSTEMS` is the table of published systems and the approaches that stand for them. A `Case` is all
+that a prediction needs, so that rows of one configuration share a prediction. A row that describes
+no case has a `Reason`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import GnnbenchError
-from gnnbench.published.metrics import COUNTS, unpredicted
-from gnnbench.published.places import Reason, cluster_of, objective_of, profile_of
+from gnnbench.models.names import MODELS
+from gnnbench.published.counts import COUNTS, PartitionCount
+from gnnbench.published.metrics import check_metric
+from gnnbench.published.places import cluster_of, method_of, objective_of, profile_of
+from gnnbench.published.reason import NotModelled, Reason
 from gnnbench.published.rows import PublishedRow, whole_number
-from gnnbench.published.software import NATIVE, RELEASED, Software
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.published.software import NATIVE, Software
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
 EPOCHS = 3
 DROPOUT = 0.5
@@ -28,14 +33,23 @@ _MODELS = {"gcn": "gcn", "graphsage": "sage", "gat": "gat"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A configuration to predict. `method` is the partitioner of a row that only counts."""
+    """A configuration to predict.
+
+    Args:
+        run: what is trained, and by which approach.
+        profile: of the graph.
+        cluster: name of a built-in cluster.
+        software: what the system's code does besides.
+        method: of the partition, such as "metis-vol"; "" where the plan needs no such partition.
+        ranks_per_host: None for as many as a host has devices.
+    """
 
     run: RunSpec
     profile: GraphProfile
     cluster: str
     software: Software
-    ranks_per_host: int | None = None
     method: str = ""
+    ranks_per_host: int | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -45,48 +59,48 @@ class Case:
         return (*names, self.software, self.profile.name, halo)
 
 
-def case_of(row: PublishedRow) -> Case | Reason:
-    """Say what to predict for a row, or why it cannot be predicted."""
-    why = unpredicted(row)
-    if why is not None:
-        return why
-    if row.metric in COUNTS:
-        return _partition_case(row)
-    path = _path(row)
-    if isinstance(path, Reason):
-        return path
-    approach, knobs, software = path
-    kind = _MODELS.get(row.model.lower())
-    if kind is None:
-        return Reason("model not modelled", row.model or "empty")
-    if row.num_layers is None or row.hidden_width is None or row.ranks is None:
-        bad = [k for k in ("layers", "hidden", "gpus") if _number(row, k) is None]
-        found = ", ".join(f"{k} {getattr(row, k)!r}" for k in bad)
-        return Reason("configuration not stated", found)
-    for key, most in _MOST.items():
-        if (_number(row, key) or 0) > most:
-            return Reason(
-                "configuration out of range", f"{key} {getattr(row, key)}, at most {most}"
-            )
-    cluster = cluster_of(row)
-    if isinstance(cluster, Reason):
-        return cluster
-    if software == NATIVE and "gloo" in cluster:
-        return Reason("hardware without a preset", f"{row.hardware}, other than through gloo")
-    profile = profile_of(row)
-    if isinstance(profile, Reason):
-        return profile
-    heads = stated_heads(row) if kind == "gat" else 1
-    run = _run(row, profile, approach, knobs, kind, row.hidden_width * heads, heads)
-    return _checked(
-        Case(
-            run=run,
-            profile=profile,
-            cluster=cluster,
-            software=software,
-            ranks_per_host=_ranks_per_host(row),
-        )
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a system trains a row's model, in our words."""
+
+    software: Software = NATIVE
+    knobs: dict[str, Any] = field(default_factory=dict)
+    batch: BatchSpec = field(default_factory=BatchSpec)
+    norm: str = "none"
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A published system.
+
+    Args:
+        name: what its names match, in lower case.
+        approach: that does the same.
+        recipe: reads the rest of a row. Raises NotModelled.
+    """
+
+    name: str
+    approach: str
+    recipe: Callable[[PublishedRow], Recipe]
+
+
+def case_of(row: PublishedRow) -> Case | PartitionCount | Reason:
+    """What to predict for a row, or why it cannot be predicted."""
+    try:
+        check_metric(row)
+        return _count(row) if row.metric in COUNTS else _case(row)
+    except NotModelled as why:
+        return why.reason
+
+
+def system_of(row: PublishedRow) -> System:
+    """The first entry of `SYSTEMS` that a row's system matches. Raises NotModelled."""
+    name = row.system.lower()
+    for system in SYSTEMS:
+        if re.search(system.name, name):
+            return system
+    raise NotModelled("system not modelled", row.system)
 
 
 def stated_heads(row: PublishedRow) -> int:
@@ -95,147 +109,198 @@ def stated_heads(row: PublishedRow) -> int:
     return int(found[1]) if found and 0 < int(found[1]) <= 64 else 1
 
 
-def _number(row: PublishedRow, key: str) -> int | None:
-    return {"layers": row.num_layers, "hidden": row.hidden_width, "gpus": row.ranks}[key]
+# -- cases ---------------------------------------------------------------------------------------
 
 
-def _run(
-    row: PublishedRow,
-    profile: GraphProfile,
-    approach: str,
-    knobs: dict[str, Any],
-    kind: str,
-    hidden: int,
-    heads: int,
-) -> RunSpec:
-    layers, ranks = row.num_layers or 1, row.ranks or 1
-    return RunSpec(
+def _case(row: PublishedRow) -> Case:
+    """The case of a row that measures time or memory."""
+    system = system_of(row)
+    recipe = system.recipe(row)
+    model, ranks = _configuration(row)
+    cluster = cluster_of(row)
+    if recipe.software == NATIVE and "gloo" in cluster:
+        raise NotModelled("hardware without a preset", f"{row.hardware}, other than through gloo")
+    profile = profile_of(row)
+    run = RunSpec(
         suite="published",
-        graph=GraphRef(name=profile.name, profile=profile.name),
-        model=ModelSpec(
-            name=kind, kind=kind, hidden=hidden, layers=layers, heads=heads, dropout=DROPOUT
-        ),
+        dataset=DatasetRef(name=profile.name, profile=profile.name),
+        model=replace(model, norm=recipe.norm),
+        batch=recipe.batch,
         training=TrainingSpec(epochs=EPOCHS),
-        approach=approach,
+        approach=system.approach,
         ranks=ranks,
-        knobs=knobs,
+        knobs=_knobs(system, recipe),
+    )
+    _check(run, profile, recipe.method)
+    return Case(
+        run=run,
+        profile=profile,
+        cluster=cluster,
+        software=recipe.software,
+        method=recipe.method,
+        ranks_per_host=_ranks_per_host(row),
     )
 
 
-def _checked(case: Case) -> Case | Reason:
-    """The case, if the approach can run it."""
-    card = registry.approach(case.run.approach)
-    problems = [*card.problems(case.run), *registry.model(case.run.model.kind).problems(
-        case.run.model
-    )]  # fmt: skip
-    why = problems[0] if problems else card.cannot_run(case.run, case.profile)
+def _configuration(row: PublishedRow) -> tuple[ModelSpec, int]:
+    """Model and ranks of a row. Raises NotModelled if they are not stated."""
+    kind = _MODELS.get(row.model.lower())
+    if kind is None:
+        raise NotModelled("model not modelled", row.model or "empty")
+    layers, hidden, ranks = row.num_layers, row.hidden_width, row.ranks
+    numbers = {"layers": layers, "hidden": hidden, "gpus": ranks}
+    if layers is None or hidden is None or ranks is None:
+        missing = [key for key, number in numbers.items() if number is None]
+        found = ", ".join(f"{key} {getattr(row, key)!r}" for key in missing)
+        raise NotModelled("configuration not stated", found)
+    for key, most in _MOST.items():
+        if (numbers[key] or 0) > most:
+            found = f"{key} {getattr(row, key)}, at most {most}"
+            raise NotModelled("configuration out of range", found)
+    heads = stated_heads(row) if MODELS.get(kind).attention else 1
+    model = ModelSpec(
+        name=kind,
+        kind=kind,
+        hidden=hidden * heads,  # rows state the width of a head
+        layers=layers,
+        heads=heads,
+        dropout=DROPOUT,
+    )
+    return model, ranks
+
+
+def _knobs(system: System, recipe: Recipe) -> dict[str, Any]:
+    """The knobs that differ from their defaults, as run specs hold them."""
+    problems: list[str] = []
+    knobs = APPROACHES.get(system.approach).parse_knobs(recipe.knobs, system.approach, problems)
+    if knobs is None:
+        raise NotModelled("configuration out of range", "; ".join(problems))
+    return knobs
+
+
+def _check(run: RunSpec, profile: GraphProfile, method: str) -> None:
+    """Raise NotModelled if the approach cannot do a run."""
+    card, model = APPROACHES.get(run.approach), MODELS.get(run.model.kind)
+    problems = [*card.problems(run), *model.problems(run.model)]
+    why = problems[0] if problems else card.cannot_run(run, profile)
     if why:
-        return Reason(f"approach {card.name} cannot run it", why)
-    if case.run.approach != "sampled":
-        try:
-            if case.run.ranks > 1 and "objective" in case.run.knobs:
-                case.profile.expected_halo(case.run.ranks, "metis-vol")
-        except GnnbenchError as error:
-            return Reason("graph without a halo curve", str(error))
-    return case
+        raise NotModelled(f"approach {card.name} cannot run it", why)
+    if method and run.ranks > 1:
+        _check_halo(profile, run.ranks, method)
+
+
+def _check_halo(profile: GraphProfile, parts: int, method: str) -> None:
+    try:
+        profile.expected_halo(parts, method)
+    except GnnbenchError as error:
+        raise NotModelled("graph without a halo curve", str(error)) from None
 
 
 def _ranks_per_host(row: PublishedRow) -> int | None:
-    """Ranks on a host by "N host(s) x M GPUs" in the notes; else what the cluster holds."""
+    """Ranks on a host by "N host(s) x M GPUs" in the notes."""
     found = re.search(r"\b(\d+) host(?:\(s\)|s)? x (\d+) GPU", row.notes)
     return int(found[2]) if found and 0 < int(found[2]) <= 64 else None
 
 
-def _path(row: PublishedRow) -> tuple[str, dict[str, Any], Software] | Reason:
-    """Approach, knobs and software of a row's system."""
-    name = row.system.lower()
-    objective = objective_of(row)
-    if "vanilla" in name or name in ("full-graph", "pipegcn (sync)"):
-        return _released(row, "partition", {"objective": objective})
-    if name.startswith("pipegcn"):
-        return _released(row, "pipegcn", {"objective": objective})
-    if name.startswith("bns-gcn"):
-        rate = re.search(r"\bp\s*=\s*(0?\.\d+|0|1(?:\.0+)?)(?![.\d])", f"{row.system} {row.notes}")
-        if rate is None:
-            return Reason("configuration not stated", "sampling rate p of BNS-GCN")
-        return _released(row, "bns", {"objective": objective, "rate": float(rate[1])})
-    if re.match(r"(distdgl|dgl|quiver)\b", name):
-        return _mini_batch(row)
-    if re.match(r"cagnet[ -]?1d", name):
-        return "cagnet-1d", {}, NATIVE
-    if "naive tp" in name or re.match(r"mixgcn\b(?!.*accelerator)", name):
-        return "mixture", {}, NATIVE
-    return Reason("system not modelled", row.system)
+def _count(row: PublishedRow) -> PartitionCount:
+    """The partition of a row that counts vertices."""
+    if not row.system.lower().startswith("metis partition"):
+        raise NotModelled("system not modelled", row.system)
+    if "(" not in row.system:
+        raise NotModelled("configuration not stated", "objective of METIS")
+    if row.ranks is None:
+        raise NotModelled("configuration not stated", f"gpus {row.gpus!r}")
+    found = PartitionCount(profile=profile_of(row), parts=row.ranks, method=method_of(row))
+    _check_halo(found.profile, found.parts, found.method)
+    return found
 
 
-def _released(
-    row: PublishedRow, approach: str, knobs: dict[str, Any]
-) -> tuple[str, dict[str, Any], Software]:
-    """The released partition-parallel code: aggregate-first, gloo, `use_pp` as the row says.
+# -- recipes -------------------------------------------------------------------------------------
 
-    Where a row is silent: BNS-GCN refuses to run without it (fullgraph section 6); the other code
-    is as in the logs of the study that printed most rows, with it for GAT, without it otherwise.
+
+def _native(row: PublishedRow) -> Recipe:
+    """Code that does what our plan says."""
+    return Recipe()
+
+
+def _vanilla(row: PublishedRow) -> Recipe:
+    return _released(row, Software(released=True, precompute=_precomputes(row)))
+
+
+def _pipegcn(row: PublishedRow) -> Recipe:
+    return _released(row, Software(released=True, precompute=_precomputes(row), pipelined=True))
+
+
+def _bns(row: PublishedRow) -> Recipe:
+    """BNS-GCN: its code refuses to run without precomputation (fullgraph section 6)."""
+    words = f"{row.system} {row.notes}"
+    rate = re.search(r"\bp\s*=\s*(0?\.\d+|0|1(?:\.0+)?)(?![.\d])", words)
+    if rate is None:
+        raise NotModelled("configuration not stated", "sampling rate p of BNS-GCN")
+    precompute = _precomputes(row, unstated=True)
+    software = Software(released=True, precompute=precompute, rebuilds=True)
+    return _released(row, software, rate=float(rate[1]))
+
+
+def _released(row: PublishedRow, software: Software, **knobs: Any) -> Recipe:
+    """The released partition-parallel code: parts of METIS, aggregate-first, layers normalised."""
+    return Recipe(
+        software=software,
+        knobs={"objective": objective_of(row), "order": "aggregate_first", **knobs},
+        norm="none" if "norm none" in row.notes.lower() else "layer",
+        method=method_of(row),
+    )
+
+
+def _precomputes(row: PublishedRow, *, unstated: bool = False) -> bool:
+    """Whether the first aggregation is precomputed, by "use_pp" in the notes.
+
+    A silent row is as in the logs of the study that printed most rows: with it for GAT, else
+    without it, or what `unstated` says.
     """
     words = row.notes.lower()
     stated = re.search(r"use_pp\s*=\s*(true|false)", words)
     if stated is not None:
-        precompute = stated[1] == "true"
-    elif "use_pp" in words:
-        precompute = True
-    else:
-        precompute = approach == "bns" or row.model.lower() == "gat"
-    software = Software(
-        released=True,
-        precompute=precompute,
-        layer_norm="norm none" not in words,
-        rebuilds=approach == "bns",
-        eager=RELEASED.eager,
-    )
-    return approach, {**knobs, "order": "aggregate_first"}, software
+        return stated[1] == "true"
+    return "use_pp" in words or unstated or row.model.lower() == "gat"
 
 
-def _mini_batch(row: PublishedRow) -> tuple[str, dict[str, Any], Software] | Reason:
+def _mini_batch(row: PublishedRow) -> Recipe:
     """Neighbour sampling with all features on every device; DistDGL fetches them from servers.
 
     Fan-outs are listed input layer first by DGL and seeds first by Quiver (sampling section 2).
     """
     name = row.system.lower()
     if not row.fanout or not row.batch:
-        return Reason("configuration not stated", "fan-outs and batch of mini-batch training")
+        raise NotModelled("configuration not stated", "fan-outs and batch of mini-batch training")
     if name.startswith("distdgl"):
-        return Reason("software path not modelled", "features fetched from servers of DistDGL")
-    fanouts = [whole_number(word) for word in re.split(r"[-,; ]+", row.fanout)]
+        fetched = "features fetched from servers of DistDGL"
+        raise NotModelled("software path not modelled", fetched)
+    listed = [whole_number(word) for word in re.split(r"[-,; ]+", row.fanout)]
+    fanouts = [number for number in listed if number is not None]
     batch = re.fullmatch(r"(\d+)(?:\.0)?(/gpu)?", row.batch.lower())
     each = whole_number(batch[1]) if batch else None
-    if each is None or None in fanouts or len(fanouts) != row.num_layers:
-        return Reason("configuration not stated", f"fan-outs {row.fanout}, batch {row.batch}")
-    if not (batch and batch[2]) and row.ranks != 1:
-        return Reason("configuration not stated", f"whether batch {row.batch} is of one device")
+    if batch is None or each is None or not len(fanouts) == len(listed) == row.num_layers:
+        found = f"fan-outs {row.fanout}, batch {row.batch}"
+        raise NotModelled("configuration not stated", found)
+    if not batch[2] and row.ranks != 1:
+        found = f"whether batch {row.batch} is of one device"
+        raise NotModelled("configuration not stated", found)
     if name.startswith("dgl"):
         fanouts.reverse()
-    knobs = {
-        "batch_size": each * (row.ranks or 1),
-        "fanouts_from_seeds": fanouts,
-        "order": "aggregate_first",
-    }
-    return "sampled", knobs, Software(batched=True, eager=RELEASED.eager)
+    return Recipe(
+        software=Software(batched=True),
+        knobs={"order": "aggregate_first"},
+        batch=BatchSpec(size=each * (row.ranks or 1), fanouts_from_seeds=tuple(fanouts)),
+    )
 
 
-def _partition_case(row: PublishedRow) -> Case | Reason:
-    """A row that counts vertices of a METIS partition."""
-    if not row.system.lower().startswith("metis partition"):
-        return Reason("system not modelled", row.system)
-    if "(" not in row.system:
-        return Reason("configuration not stated", "objective of METIS")
-    if row.ranks is None:
-        return Reason("configuration not stated", f"gpus {row.gpus!r}")
-    profile = profile_of(row)
-    if isinstance(profile, Reason):
-        return profile
-    method = f"metis-{objective_of(row)}"
-    try:
-        profile.expected_halo(row.ranks, method)
-    except GnnbenchError as error:
-        return Reason("graph without a halo curve", str(error))
-    run = _run(row, profile, "partition", {"objective": objective_of(row)}, "gcn", 16, 1)
-    return Case(run=run, profile=profile, cluster="", software=NATIVE, method=method)
+SYSTEMS = (
+    System(name=r"vanilla|^full-graph$|^pipegcn \(sync\)$", approach="partition", recipe=_vanilla),
+    System(name=r"^pipegcn", approach="pipegcn", recipe=_pipegcn),
+    System(name=r"^bns-gcn", approach="bns", recipe=_bns),
+    System(name=r"^(distdgl|dgl|quiver)\b", approach="sampled", recipe=_mini_batch),
+    System(name=r"^cagnet[ -]?1d", approach="cagnet-1d", recipe=_native),
+    System(name=r"naive tp|^mixgcn\b(?!.*accelerator)", approach="mixture", recipe=_native),
+)
+"""Published systems and the approaches that stand for them; the first match is taken."""

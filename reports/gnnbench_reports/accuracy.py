@@ -140,11 +140,11 @@ def _place(study: Study, row: Comparison) -> str:
 
 def _is_exact(row: Comparison) -> bool:
     """Exact by its card, or approximate in name only: staleness 0, sampling rate 1."""
-    from gnnbench import registry
+    from gnnbench.approaches.names import APPROACHES
 
-    if row.approach not in registry.approach_names():
+    if row.approach not in APPROACHES.names():
         return False
-    return registry.approach(row.approach).exact or (row.ranks == 1 and row.approach in _SAME_ALONE)
+    return APPROACHES.get(row.approach).exact or (row.ranks == 1 and row.approach in _SAME_ALONE)
 
 
 # Without a boundary there is nothing to sample and nothing to be stale.

@@ -11,7 +11,7 @@ from typing import Any
 
 from gnnbench.errors import DataError
 from gnnbench.ledger import COLUMNS
-from gnnbench.plan import COLLECTIVES, Kind, Lane, Phase
+from gnnbench.steps import COLLECTIVES, Kind, Lane, Phase
 
 # A step on these lanes holds the rank up; the other lanes work beside them.
 FOREGROUND = (Lane.COMPUTE.value, Lane.COMM.value)

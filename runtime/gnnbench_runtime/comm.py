@@ -3,7 +3,7 @@
 Bytes are what this rank sends to other ranks of the group (P ranks, own block excluded), the same
 for NCCL and gloo whatever algorithm they choose:
 
-    all_reduce       floor(2 (P-1) S / P), S the buffer: the ring volume (plan.all_reduce_bytes)
+    all_reduce       floor(2 (P-1) S / P), S the buffer: the ring volume (work.all_reduce_bytes)
     all_to_all       the rows sent to others, times the bytes of a row
     all_gather       (P-1) S, S the own block
     reduce_scatter   (P-1) S, S the own block of the result
@@ -31,7 +31,8 @@ import torch
 import torch.distributed as dist
 
 from gnnbench.errors import RunFailed, Unsupported
-from gnnbench.plan import Kind, Lane, all_reduce_bytes
+from gnnbench.steps import Kind, Lane, Work
+from gnnbench.work import all_reduce_bytes
 from gnnbench_runtime.recorder import Recorder, Span
 
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
@@ -107,7 +108,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "all_reduce",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
         reduce: str = "sum",
     ) -> None:
         """Reduce the tensor over all ranks, in place."""
@@ -121,7 +122,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "all_reduce",
-        lane: str = Lane.BACKGROUND,
+        lane: Lane = Lane.BACKGROUND,
         reduce: str = "sum",
     ) -> Pending:
         """Begin to reduce in place; the tensor is not touched until `wait`."""
@@ -138,7 +139,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "all_to_all",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Send rows to each rank and receive rows from each; splits count rows, None is equal."""
         splits = (output_splits, input_splits)
@@ -155,7 +156,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "all_to_all",
-        lane: str = Lane.BACKGROUND,
+        lane: Lane = Lane.BACKGROUND,
     ) -> Pending:
         """Begin an all-to-all; neither tensor is touched until `wait`."""
         splits = (output_splits, input_splits)
@@ -170,7 +171,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "all_gather",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Put the ranks' blocks one after another into `output`. All blocks have one shape."""
         self._now(self._all_gather(output, input, name, phase, layer, op, lane))
@@ -184,7 +185,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "all_gather",
-        lane: str = Lane.BACKGROUND,
+        lane: Lane = Lane.BACKGROUND,
     ) -> Pending:
         """Begin an all-gather; neither tensor is touched until `wait`."""
         return self._later(self._all_gather(output, input, name, phase, layer, op, lane))
@@ -198,7 +199,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "reduce_scatter",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Sum the ranks' inputs and leave block `rank` of the sum in `output`."""
         if self.world_size == 1:
@@ -217,7 +218,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "broadcast",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Overwrite the tensor with that of `root` (counted within the group)."""
         source = self.ranks[root]
@@ -238,7 +239,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "send",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Send the tensor to one rank of the group, which receives it."""
 
@@ -257,7 +258,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "recv",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Receive into the tensor from one rank of the group."""
 
@@ -274,7 +275,7 @@ class Comm:
         *,
         layer: int = -1,
         op: str = "barrier",
-        lane: str = Lane.COMM,
+        lane: Lane = Lane.COMM,
     ) -> None:
         """Wait until every rank is here; on CUDA, the device waits."""
         self._now((Kind.BARRIER, lambda: self._meet(lane), name, phase, layer, op, lane, 0))
@@ -434,9 +435,14 @@ class Comm:
         dist.barrier(group=group, device_ids=ids)
 
     def _span(self, kind, name, phase, layer, op, lane, sent) -> Span:
-        size = self.world_size
         return self._recorder.step(
-            name, kind, op, lane, phase, layer, sent, 0, size, collective=True
+            name,
+            Work(kind=kind, op=op, bytes=sent),
+            phase=phase,
+            lane=lane,
+            layer=layer,
+            group_size=self.world_size,
+            collective=True,
         )
 
     def _now(self, task) -> None:

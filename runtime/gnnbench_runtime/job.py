@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,25 @@ class Job:
     """One run on `world_size` ranks.
 
     run_folder   where ledgers and error logs stay
-    graph        a graph in native form
+    data         a dataset in native form
     cache        folder shared by the ranks of a host, kept between runs
     scratch      folder of this run only (pulses, rendezvous, parts), removed at its end
     backend      "gloo", "gloo_staged" (CUDA tensors through host memory) or "nccl"
+    periods      iterations of each period of the plan
+    releases     earliest start of each scheduled iteration, in seconds; empty: nothing arrives late
     practice     several ranks share one GPU: right in everything but speed
     launcher     process id of the launcher; a rank does not outlive it
     """
 
     run: RunSpec
     run_folder: Path
-    graph: Path
+    data: Path
     cache: Path
     scratch: Path
     world_size: int
     ranks_per_host: int
+    periods: Sequence[int] = ()
+    releases: Sequence[float] = ()
     device: str = "cpu"
     backend: str = "gloo"
     practice: bool = False
@@ -70,6 +75,6 @@ class Job:
     def read(cls, path: Path) -> Job:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         table["run"] = RunSpec.from_dict(table["run"])
-        for name in ("run_folder", "graph", "cache", "scratch"):
+        for name in ("run_folder", "data", "cache", "scratch"):
             table[name] = Path(table[name])
         return cls(**table)

@@ -20,15 +20,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data import source
 from gnnbench.data.formats import native
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, SpecError, Unsupported
+from gnnbench.plan import Plan
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
+from gnnbench_runtime.held import plan_run
 from gnnbench_runtime.job import Job
-from gnnbench_runtime.launch import choose_device, clear, judged, new_record
-from gnnbench_runtime.merge import merge
+from gnnbench_runtime.launch import choose_device, clear, finished, judged, new_record
 from gnnbench_runtime.pulse import Pulse, PulseReader
 from gnnbench_runtime.watchdog import Verdict, hung
 
@@ -81,7 +82,9 @@ def run_joined(
 
     harness = _open(world, device, max([run.training.timeout_s for run in runs], default=120.0))
     try:
-        for run in runs:
+        datasets = source.Library(roots, results.folder / "cache")
+        for asked in runs:
+            run = harness.identified(datasets, asked)
             before = harness.first(lambda run=run: _kept(results, run, retry_failed))
             if before is not None:
                 yield RunRecord(**before), True
@@ -104,6 +107,19 @@ class _Harness:
         """Return on every rank what rank 0 finds; its error is raised on every rank."""
         said = self._try(decide) if self.world.rank == 0 else None
         return self._told(self.comm.exchange(said)[:1])
+
+    def identified(self, datasets: source.Library, run: RunSpec) -> RunSpec:
+        """The run with its dataset identified; as it is where the dataset cannot be opened."""
+
+        def identity() -> dict[str, str]:
+            found = datasets.identified(run).dataset
+            return {"kind": found.kind, "digest": found.digest}
+
+        try:
+            found = self.first(identity)
+        except _CannotRun:
+            return run  # the attempt to run it says why
+        return dataclasses.replace(run, dataset=dataclasses.replace(run.dataset, **found))
 
     def each(self, work: Any) -> Any:
         """Work on every rank; an error of any is raised on every rank. Returns rank 0's result."""
@@ -165,9 +181,7 @@ def _open(world: World, device: str, timeout_s: float) -> _Harness:
 
 
 def _kept(results: Results, run: RunSpec, retry_failed: bool) -> dict[str, Any] | None:
-    from gnnbench_runtime.session import is_finished
-
-    before = is_finished(results, run, retry_failed=retry_failed)
+    before = results.finished(run, retry_failed=retry_failed)
     return None if before is None else dataclasses.asdict(before)
 
 
@@ -177,22 +191,28 @@ def _together(
     world = harness.world
     record = new_record(run, {})
     begin = time.monotonic()
-    cache = results.folder / "cache"
+    cache, shared = results.folder / "cache", results.cache("shared").absolute()
+    kind, backend, practice = choose_device(device, world.local_size)
+    plans: list[Plan] = []
 
-    def prepare() -> str:
-        approach = registry.approach(run.approach)
-        folder = source.native_folder(run.graph, roots, cache)
-        graph = native.load(folder)
-        reason = approach.cannot_run(run) or approach.cannot_run(run, graph)
+    def prepare() -> dict[str, Any]:
+        approach = APPROACHES.get(run.approach)
+        data = native.load(source.native_folder(run.dataset, roots, cache))
+        reason = approach.cannot_run(run, data)
         if reason is not None:
             raise Unsupported(reason)
-        approach.prepare(graph, run, results.cache("shared").absolute())
-        record.graph = source.describe(graph, run.graph)
-        return str(folder.absolute())
+        approach.prepare(data, run, shared)
+        record.dataset = source.describe(data, run.dataset)
+        plan = plan_run(run, data, shared, device=kind, ranks_per_host=world.local_size)
+        plans.append(plan)
+        return {"periods": list(plan.periods), "releases": list(plan.releases)}
+
+    def locate() -> str:
+        return str(source.native_folder(run.dataset, roots, cache).absolute())
 
     try:
-        harness.first(prepare)  # the others find it done, where they see the same folder
-        folder = Path(harness.each(prepare))
+        schedule = harness.first(prepare)
+        folder = Path(harness.each(locate))  # the ranks find what the first has prepared
     except _CannotRun as error:
         record = judged(record, error.verdict)
         if world.rank == 0:
@@ -205,26 +225,30 @@ def _together(
     harness.comm.sync()
     run_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
-        kind, backend, practice = choose_device(device, world.local_size)
         job = Job(
             run=run,
             run_folder=run_folder.absolute(),
-            graph=folder,
-            cache=results.cache("shared").absolute(),
+            data=folder,
+            cache=shared,
             scratch=Path(scratch),
             world_size=world.size,
             ranks_per_host=world.local_size,
+            **schedule,
             device=kind,
             backend=backend,
             practice=practice,
             note=_NOTE,
         )
         part = _perform(job, world.rank, record, results)
-    record = merge(record, harness.comm.exchange(part))
-    record.wall_s = time.monotonic() - begin
-    if world.rank == 0:
-        results.save_run(record)
-    return record
+    parts = harness.comm.exchange(part)
+
+    def conclude() -> dict[str, Any]:
+        ended = finished(record, parts, plans[0], run_folder)
+        ended.wall_s = time.monotonic() - begin
+        results.save_run(ended)
+        return dataclasses.asdict(ended)
+
+    return RunRecord(**harness.first(conclude))
 
 
 def _perform(job: Job, rank: int, record: RunRecord, results: Results) -> dict[str, Any]:

@@ -16,16 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gnnbench
-from gnnbench.errors import MissingExtra, Unsupported
+from gnnbench import errors
+from gnnbench.data.dataset import Dataset
+from gnnbench.errors import MissingExtra, RunFailed, Unsupported
+from gnnbench.plan import Plan
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
+from gnnbench_runtime.held import hold, plan_run
 from gnnbench_runtime.job import DEVICES, Job
 from gnnbench_runtime.merge import merge
 from gnnbench_runtime.pulse import Beat, PulseReader
@@ -38,48 +41,76 @@ _GRACE_S = 2.0
 
 def launch(
     run: RunSpec,
-    graph: Path,
+    data: Dataset,
+    folder: Path,
     results: Results,
     *,
     device: str = "auto",
-    graph_notes: dict[str, Any] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> RunRecord:
     """Train one run on local ranks and return its record, saved in `results`.
 
-    `graph` is a graph in native form; `device` is "auto", "cpu" or "cuda".
+    Args:
+        run: what to train; its dataset has a digest.
+        data: the dataset.
+        folder: where it lies in native form.
+        results: where the record is saved.
+        device: "auto", "cpu" or "cuda".
+        facts: of the dataset, for the record.
     """
-    record = new_record(run, graph_notes or {})
+    record = new_record(run, facts or {})
     clear(results.run_folder(run.run_id))
     results.save_run(record)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
         try:
-            job = _job(run, graph, results, Path(scratch), device)
-            verdict = _watch(job)
+            job = _job(run, folder, results, Path(scratch), device)
+            plan = plan_run(
+                run, data, job.cache, device=job.device, ranks_per_host=job.ranks_per_host
+            )
+            job = dataclasses.replace(job, periods=plan.periods, releases=plan.releases)
+            record = _ended(job, plan, record, _watch(job))
         except KeyboardInterrupt:
             record.reason = "interrupted"
             record.wall_s = time.monotonic() - begin
             results.save_run(record)
             raise
         except (Unsupported, MissingExtra) as error:
-            verdict = Verdict("skipped", str(error))
-        if verdict is None:
-            record = merge(record, [_json(job.part(rank)) for rank in range(job.world_size)])
-        else:
-            record = judged(record, verdict)
+            record = judged(record, Verdict("skipped", str(error)))
     record.wall_s = time.monotonic() - begin
     results.save_run(record)
     return record
 
 
-def new_record(run: RunSpec, graph_notes: dict[str, Any]) -> RunRecord:
+def _ended(job: Job, plan: Plan, record: RunRecord, verdict: Verdict | None) -> RunRecord:
+    """The record of a run whose ranks have ended, held to its plan."""
+    if verdict is not None:
+        return judged(record, verdict)
+    parts = [_json(job.part(rank)) for rank in range(job.world_size)]
+    return finished(record, parts, plan, job.run_folder)
+
+
+def finished(
+    record: RunRecord, parts: Sequence[dict[str, Any]], plan: Plan, run_folder: Path
+) -> RunRecord:
+    """Merge the ranks' parts; a difference from the plan makes the run a failed one."""
+    merged = merge(record, parts, plan)
+    try:
+        merged.held = hold(plan, run_folder).as_record()
+    except RunFailed as error:
+        return judged(merged, Verdict("failed", error.reason, error.rank, "plan"))
+    return merged
+
+
+def new_record(run: RunSpec, facts: dict[str, Any]) -> RunRecord:
     """Return the record of a run that begins now."""
     return RunRecord(
         run_id=run.run_id,
         config_id=run.config_id,
         spec=run.to_dict(),
+        non_defaults=run.non_defaults(),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        graph=graph_notes,
+        dataset=facts,
     )
 
 
@@ -113,12 +144,12 @@ def choose_device(asked: str, ranks_per_host: int) -> tuple[str, str, bool]:
     return ("cuda", "nccl", ranks_per_host > devices) if devices else ("cpu", "gloo", False)
 
 
-def _job(run: RunSpec, graph: Path, results: Results, scratch: Path, device: str) -> Job:
+def _job(run: RunSpec, data: Path, results: Results, scratch: Path, device: str) -> Job:
     kind, backend, practice = choose_device(device, run.ranks)
     return Job(
         run=run,
         run_folder=results.run_folder(run.run_id).absolute(),
-        graph=graph.absolute(),
+        data=data.absolute(),
         cache=results.cache("shared").absolute(),
         scratch=scratch,
         world_size=run.ranks,
@@ -220,7 +251,7 @@ def _ranks(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
 def rank_environment(rank: int, world_size: int, threads: int) -> dict[str, str]:
     """Return the environment of a local rank: its place, its threads, where the packages lie."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    roots = [Path(gnnbench.__file__).parents[1], Path(__file__).parents[1]]
+    roots = [Path(errors.__file__).parents[1], Path(__file__).parents[1]]
     path = [*map(str, roots), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,

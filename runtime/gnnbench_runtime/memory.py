@@ -8,8 +8,9 @@ graph. The peak is the highest value during training epochs; evaluation is told 
 from __future__ import annotations
 
 import ctypes
+import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,22 @@ class MemoryMeter:
     def take_baseline(self) -> None:
         release_free_memory(self._cuda)
         self._baseline = self._gauge.now_bytes()
+
+    def limit(self, caps: Mapping[str, float]) -> None:
+        """Enforce the caps of a run: beyond them, allocating fails.
+
+        On CUDA the device's cap limits torch's allocator. The host's cap (on a CPU, the smaller of
+        both) limits anonymous memory of this process, by as much as its resident set may grow.
+        """
+        spaces = ("host",) if self._cuda else ("host", "device")
+        host = [caps[space] for space in spaces if space in caps]
+        if self._cuda and "device" in caps:
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(caps["device"] / total, 1.0))
+        if host:
+            room = max(int(min(host)) - resident_bytes(), 0)
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + room, hard))
 
     def take_start(self) -> None:
         """Note what is held when everything is set up and training is about to begin."""

@@ -7,23 +7,26 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gnnbench.plan import Plan
 from gnnbench.results import RunRecord
+from gnnbench_runtime.held import planned_bytes
 
 
-def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]]) -> RunRecord:
+def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]], plan: Plan) -> RunRecord:
     """Return the record of a run that ended well.
 
-    Epoch seconds, set-up seconds and the probe are those of the slowest rank, bytes the sum of what
-    all ranks sent; loss and accuracy are global already and taken from rank 0.
+    Seconds of periods, set-up seconds and the probe are those of the slowest rank, bytes the sum of
+    what all ranks moved; loss and metrics are global already and taken from rank 0. The planned
+    bytes of every period are kept beside the counted ones.
     """
     parts = sorted(parts, key=lambda part: part["rank"])
     first = parts[0]
     return dataclasses.replace(
         record,
         status="ok",
-        epochs=[_epoch(of_ranks) for of_ranks in zip(*(p["epochs"] for p in parts), strict=True)],
+        periods=_periods(parts, plan),
         memory=[part["memory"] for part in parts],
-        accuracy=first["accuracy"],
+        metrics=first["metrics"],
         probe=_slowest([part["probe"] for part in parts]),
         setup_s=_slowest([part["setup_s"] for part in parts]),
         energy=_energy([part["energy"] for part in parts]),
@@ -32,13 +35,25 @@ def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]]) -> RunRecord:
     )
 
 
-def _epoch(of_ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    sent: dict[str, int] = defaultdict(int)
-    for entry in of_ranks:
-        for key, size in entry["bytes"].items():
-            sent[key] += size
-    seconds = max(entry["seconds"] for entry in of_ranks)
-    return {**of_ranks[0], "seconds": seconds, "bytes": dict(sorted(sent.items()))}
+def _periods(parts: Sequence[Mapping[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    planned = planned_bytes(plan)
+    merged = []
+    for number, of_ranks in enumerate(zip(*(p["periods"] for p in parts), strict=True)):
+        moved: dict[str, int] = defaultdict(int)
+        for entry in of_ranks:
+            for key, size in entry["bytes"].items():
+                moved[key] += size
+        merged.append(
+            {
+                **of_ranks[0],
+                "kind": plan.period,
+                "iterations": plan.periods[number],
+                "seconds": max(entry["seconds"] for entry in of_ranks),
+                "bytes": dict(sorted(moved.items())),
+                "planned": planned[number],
+            }
+        )
+    return merged
 
 
 def _slowest(of_ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:

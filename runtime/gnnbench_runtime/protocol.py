@@ -1,7 +1,8 @@
 """What a trainer is and what it is given: the seam between the worker and the approaches.
 
 An approach names its trainer as "module:Class" (`Approach.runtime`). The worker builds one per rank
-and drives it: `warm_up` if it has one, `train_epoch` for each epoch, `evaluate`, `close`.
+and drives it: `warm_up`, `train_period` for each period, `evaluate`, `close`. Most trainers are
+composed of parts, see `training.StepTrainer`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from gnnbench.data.graph import Graph
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.recorder import Recorder
@@ -22,8 +23,15 @@ from gnnbench_runtime.recorder import Recorder
 class RankContext:
     """Everything a rank has before it sees data.
 
-    `kernels` is the backend for `device` (see `gnnbench_runtime.kernels`); `cache` is a folder that
-    the ranks of this machine share and that outlives the run (partitions and the like).
+    Args:
+        run: what is trained.
+        rank, world_size: this rank's number, and how many there are.
+        device: on which it computes.
+        comm: collectives among all ranks.
+        recorder: of steps.
+        kernels: the backend for `device` (see `gnnbench_runtime.kernels`).
+        cache: a folder that the ranks of this machine share and that outlives the run (partitions
+            and the like).
     """
 
     run: RunSpec
@@ -35,27 +43,63 @@ class RankContext:
     kernels: Any
     cache: Path
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the run."""
+        return torch.float64 if self.run.training.precision == "float64" else torch.float32
+
 
 class Trainer(Protocol):
-    """One rank's share of a training run.
+    """One rank's share of a training run."""
 
-    A trainer may also have `warm_up() -> None`, called once before the first epoch with recording
-    off: compile kernels there, change no state, and call the same collectives on every rank.
-    """
+    def __init__(self, context: RankContext, data: Any, structure: Any) -> None:
+        """Allocate, and move data to the device. Arrays of the data may be memory-mapped."""
 
-    def __init__(self, context: RankContext, graph: Graph, structure: object) -> None:
-        """Allocate, and move data to the device. The graph's arrays may be memory-mapped."""
+    def warm_up(self) -> None:
+        """Compile kernels, before the first period and unrecorded.
 
-    def train_epoch(self, epoch: int) -> float:
-        """Train one epoch and return its global loss; steps go through recorder and comm.
+        Changes no state, and calls the same collectives on every rank.
+        """
 
-        Many-iteration approaches call `context.recorder.at(iteration)` as each iteration begins.
+    def train_period(self, period: int) -> float:
+        """Train one period and return its global mean loss; steps go through recorder and comm.
+
+        Trainers of several iterations call `context.recorder.at(iteration)` as each one begins.
+        """
+        ...
+
+    def period_metrics(self) -> dict[str, float]:
+        """Return the metrics that training the last period itself yielded, equal on every rank.
+
+        Such are those of edges that were predicted before they were learnt from; else there are
+        none.
+        """
+        ...
+
+    def learnt(self) -> Tensor:
+        """Return all parameters as one vector, in the order of the model's `parameters`.
+
+        Where ranks hold shards, they are gathered: all ranks call it together.
+        """
+        ...
+
+    def outputs(self, period: int) -> tuple[Tensor, Tensor]:
+        """Return (vertex ids, model outputs) of this rank's batches of a period; train nothing.
+
+        Conformance uses it to test promises. All ranks call it together.
         """
         ...
 
     def evaluate(self) -> dict[str, float]:
-        """Return the accuracy by "train", "val", "test" on the full graph, equal on every rank."""
+        """Return metrics by name, such as "test_accuracy"; equal on every rank."""
         ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that the next period depends on: what a checkpoint must keep."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned, on the same number of ranks."""
 
     def close(self) -> None:
         """Stop threads and release memory."""

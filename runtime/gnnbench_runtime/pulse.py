@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-# beat (main thread), touch (any thread), steps begun, epoch, collective number, stage, phase, name
+# beat (main thread), touch (any thread), steps begun, period, collective number, stage, phase, name
 _LAYOUT = struct.Struct("<ddqqq16s16s96s")
 _TOUCH = struct.Struct("<d")
 _TOUCH_OFFSET = 8
@@ -31,7 +31,7 @@ class Beat:
 
     time_s: float = 0.0
     steps: int = 0
-    epoch: int = -1
+    period: int = -1
     collective: int = -1
     stage: str = "start"
     phase: str = ""
@@ -50,7 +50,7 @@ class Pulse:
         self._owner = threading.get_ident()
         self._steps = 0
         self._collectives = 0
-        self._epoch = -1
+        self._period = -1
         self._stage = b"start"
         self._encoded: dict[str, bytes] = {}
         self._phase, self._name = b"", b""
@@ -60,11 +60,11 @@ class Pulse:
     def where(self) -> Beat:
         """What was last said."""
         texts = (text.decode(errors="replace") for text in (self._stage, self._phase, self._name))
-        return Beat(perf_counter(), self._steps, self._epoch, -1, *texts)
+        return Beat(perf_counter(), self._steps, self._period, -1, *texts)
 
-    def stage(self, stage: str, epoch: int = -1) -> None:
+    def stage(self, stage: str, period: int = -1) -> None:
         """Enter a part of the worker's life; the last step's name no longer holds."""
-        self._stage, self._epoch = stage.encode(), epoch
+        self._stage, self._period = stage.encode(), period
         self._phase = self._name = b""
         self._write(-1)
 
@@ -90,7 +90,7 @@ class Pulse:
 
     def _write(self, collective: int) -> None:
         now = perf_counter()
-        where = (self._steps, self._epoch, collective, self._stage, self._phase, self._name)
+        where = (self._steps, self._period, collective, self._stage, self._phase, self._name)
         _LAYOUT.pack_into(self._map, 0, now, now, *where)
 
 
@@ -101,11 +101,11 @@ class PulseReader:
         self._map = _map(path, create=True)
 
     def read(self) -> Beat:
-        beat_s, touch_s, steps, epoch, collective, *texts = _LAYOUT.unpack_from(self._map)
+        beat_s, touch_s, steps, period, collective, *texts = _LAYOUT.unpack_from(self._map)
         if not touch_s:
             return Beat()
         stage, phase, name = (t.rstrip(b"\0").decode(errors="replace") for t in texts)
-        return Beat(max(beat_s, touch_s), steps, epoch, collective, stage, phase, name)
+        return Beat(max(beat_s, touch_s), steps, period, collective, stage, phase, name)
 
     def close(self) -> None:
         self._map.close()

@@ -1,34 +1,41 @@
-"""The recorder: times a rank's steps per lane and appends them to its ledger as epochs end.
+"""The recorder: times a rank's steps per lane and appends them to its ledger.
 
 On CPU a step costs two clock reads and a list append, about two microseconds. On CUDA each step is
-fenced by two events on the current stream, resolved at the end of the epoch: nothing waits for the
-device in between. Steps of the lanes `host` and `disk` are timed by the host's clock everywhere.
+fenced by two events on the current stream, resolved when the rows are written: nothing waits for
+the device in between. Steps of the lanes `host` and `disk` are always timed by the host's clock.
+
+Rows are written when a period ends, and within long periods whenever enough of them have gathered,
+so that a period of a million steps holds no more memory than a short one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter
+from itertools import accumulate
+from time import perf_counter, sleep
 from types import TracebackType
 from typing import Any
 
 import torch
 
 from gnnbench.ledger import LedgerWriter, Row
-from gnnbench.plan import COMMUNICATION, Phase
+from gnnbench.steps import COUNTED, Engine, Lane, Phase, Work
 from gnnbench_runtime.pulse import Pulse
 
-_HOST_LANES = frozenset({"host", "disk"})
-_COMMUNICATION = frozenset(str(kind) for kind in COMMUNICATION)
+_HOST_ENGINES = frozenset({Engine.HOST, Engine.DISK})
+_BEAT_S = 0.5
+"""Seconds between signs of life while a rank waits for its input."""
+_ROWS_HELD = 20_000
+"""Rows that gather before they are written within a period: about 60 ms of writing."""
 
 
 class Span:
     """One step being timed: `start` and `stop`, or a `with` block.
 
-    The span belongs to the epoch and iteration in which it was made, whichever thread runs it.
+    The span belongs to the period and iteration in which it was made, whichever thread runs it.
     """
 
     __slots__ = ("_collective", "_head", "_host", "_kept", "_pulse", "_recorder", "_started")
@@ -46,9 +53,14 @@ class Span:
         self._started = perf_counter() if self._host else self._recorder._mark()
         return self
 
-    def size(self, bytes: int, flops: int = 0) -> None:
-        """Say how much was moved, where only the step itself can tell."""
-        self._head = (*self._head[:-2], bytes, flops)
+    def did(self, work: Work) -> None:
+        """Say what the step did, where only the step itself can tell."""
+        head = self._head
+        self._head = (
+            *head[:3], work.kind, work.op, *head[5:9], work.bytes, work.flops
+        )  # fmt: skip
+        if self._kept:
+            self._recorder._count(work, head[6])
 
     def stop(self) -> Any:
         """End the step; returns the end mark (a time or a CUDA event)."""
@@ -74,7 +86,7 @@ class Span:
 
 
 class Recorder:
-    """Record steps between `epoch_begin` and `epoch_end`, and in `evaluating`; else only pulse.
+    """Record steps between `period_begin` and `period_end`, and in `evaluating`; else only pulse.
 
     Threads other than the main one may record; each says its iteration by `at`.
     """
@@ -88,73 +100,121 @@ class Recorder:
     ) -> None:
         self.pulse = pulse or Pulse(None)
         self.recording = False
-        self.epoch = -1
+        self.period = -1
         self._cuda = device.type == "cuda"
         self._device = device
         self._writer = writer
         # Deques, because other threads append while the main one takes.
         self._rows: deque[tuple] = deque()
-        self._sent: deque[tuple[str, int]] = deque()
+        self._moved: dict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
         self._spare: list[Any] = []
         self._local = threading.local()
+        self._main = threading.get_ident()
         self._evaluating = False
         self._origin_s: float | None = None
+        self._starts: Sequence[int] = ()
+        self._releases: Sequence[float] = ()
         self._base: tuple[float, Any] = (0.0, None)
 
     def step(
         self,
         name: str,
-        kind: str,
-        op: str,
-        lane: str,
-        phase: str,
-        layer: int = -1,
-        bytes: int = 0,
-        flops: int = 0,
-        group_size: int = 0,
+        work: Work,
         *,
+        phase: Phase,
+        lane: Lane = Lane.COMPUTE,
+        layer: int = -1,
+        group_size: int = 0,
         collective: bool = False,
     ) -> Span:
-        """Return the span of one step, to be used in a `with` block."""
+        """Return the span of one step, to be used in a `with` block.
+
+        Args:
+            name: as in the plan.
+            work: what it does, by the sizes of the tensors at hand (see `gnnbench.work`).
+            phase, lane, layer: as in the plan.
+            group_size: ranks that take part in communication.
+            collective: whether the step waits for other ranks.
+        """
         if self._evaluating:
             phase = Phase.EVALUATE
         iteration = getattr(self._local, "iteration", 0)
-        head = (self.epoch, iteration, name, kind, op, lane, phase, layer, group_size, bytes, flops)
-        if bytes and self.recording and kind in _COMMUNICATION:
-            # Counted now: a background transfer may end in a later epoch than it belongs to.
-            self._sent.append((f"{kind}/{phase}", bytes))
-        return Span(self, head, not self._cuda or lane in _HOST_LANES, collective)
+        head = (
+            self.period, iteration, name, work.kind, work.op, lane, phase, layer, group_size,
+            work.bytes, work.flops,
+        )  # fmt: skip
+        if work.bytes and self.recording:
+            # Counted now: a background transfer may end in a later period than it belongs to.
+            self._count(work, phase)
+        return Span(self, head, not self._cuda or lane.engine in _HOST_ENGINES, collective)
+
+    def _count(self, work: Work, phase: Phase) -> None:
+        if work.kind in COUNTED:
+            with self._lock:
+                self._moved[f"{work.kind}/{phase}"] += work.bytes
+
+    def arrive(self, periods: Sequence[int], releases: Sequence[float]) -> None:
+        """Let no scheduled iteration begin before its input has arrived.
+
+        Args:
+            periods: iterations of each period.
+            releases: earliest start of each scheduled iteration, in seconds since the origin.
+        """
+        self._starts, self._releases = [0, *accumulate(periods)], releases
 
     def at(self, iteration: int) -> None:
-        """Say that this thread's next steps belong to this iteration of the epoch."""
+        """Say that this thread's next steps belong to this iteration of the period.
+
+        Where input arrives late (see `arrive`), it first waits for the iteration's release.
+        """
         self._local.iteration = iteration
+        if self._releases and self.recording and not self._evaluating:
+            self._wait_for(self._releases[self._starts[self.period] + iteration])
+        if len(self._rows) > _ROWS_HELD and threading.get_ident() == self._main:
+            self._write(wait=False)
 
-    def epoch_begin(self, epoch: int) -> None:
+    def _wait_for(self, release_s: float) -> None:
+        assert self._origin_s is not None
+        while (left := self._origin_s + release_s - perf_counter()) > 0:
+            self.pulse.beat("arrival", Phase.LOAD, False)
+            sleep(min(left, _BEAT_S))
+
+    def period_begin(self, period: int) -> None:
         """Begin to record; the first call sets the origin of all times."""
-        self.epoch = epoch
-        self.at(0)
-        self.pulse.stage("train", epoch)
+        self.period = period
+        self.pulse.stage("train", period)
         self._open()
+        self.at(0)
 
-    def epoch_end(self) -> dict[str, int]:
-        """Append the epoch's rows to the ledger; return the bytes sent by "kind/phase"."""
+    def period_end(self) -> dict[str, int]:
+        """Write the period's rows; return the bytes sent, copied, read and written by kind/phase."""
         return self._flush()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Record the block's steps under the phase `evaluate`, whatever phase they name."""
-        self.pulse.stage("evaluate", self.epoch)
-        self.at(0)
+        """Record the block's steps under the phase `evaluate`, whatever phase they name.
+
+        Within a period (a stream that is evaluated before it is learnt from), the rest of the
+        period is recorded as before.
+        """
+        nested = self.recording
+        self.pulse.stage("evaluate", self.period)
+        if not nested:
+            self.at(0)
+            self._open()
         self._evaluating = True
-        self._open()
         try:
             yield
         finally:
             self._evaluating = False
-        self._flush()
+        if nested:
+            self.pulse.stage("train", self.period)
+        else:
+            self._flush()
 
     def close(self) -> None:
-        """Append what ended since the last epoch, and close the ledger."""
+        """Write what ended since the last period, and close the ledger."""
         self._flush()
         if self._writer is not None:
             self._writer.close()
@@ -174,13 +234,21 @@ class Recorder:
         self.recording = False
         if self._cuda:
             torch.cuda.synchronize(self._device)
-        timed = [self._resolve(row) for row in _taken(self._rows)]
+        self._write(wait=True)
+        with self._lock:
+            moved, self._moved = dict(self._moved), defaultdict(int)
+        return moved
+
+    def _write(self, *, wait: bool) -> None:
+        """Write the rows whose times are known; with `wait`, all of them."""
+        timed = []
+        while self._rows:
+            ended = self._rows[0][-1]
+            if not (wait or isinstance(ended, float) or ended.query()):
+                break
+            timed.append(self._resolve(self._rows.popleft()))
         if self._writer is not None:
             self._writer.append(timed)
-        sent: dict[str, int] = defaultdict(int)
-        for key, size in _taken(self._sent):
-            sent[key] += size
-        return dict(sent)
 
     def _resolve(self, row: tuple) -> Row:
         *head, started, ended = row
@@ -202,8 +270,3 @@ class Recorder:
         event = self._spare.pop() if self._spare else torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._device))
         return event
-
-
-def _taken(queue: deque) -> Iterator[Any]:
-    while queue:
-        yield queue.popleft()

@@ -7,13 +7,12 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from gnnbench import registry
-from gnnbench.data import source
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.formats import native
-from gnnbench.data.graph import Graph
-from gnnbench.errors import DataError, GnnbenchError, MissingExtra, Unsupported
+from gnnbench.data.source import Library, describe, native_folder
+from gnnbench.errors import GnnbenchError, MissingExtra, Unsupported
 from gnnbench.results import Results, RunRecord
-from gnnbench.spec import GraphRef, RunSpec
+from gnnbench.spec import RunSpec
 from gnnbench_runtime.join import joined, run_joined
 from gnnbench_runtime.launch import launch
 
@@ -30,10 +29,10 @@ def run_all(
 ) -> Iterator[tuple[RunRecord, bool]]:
     """Yield each run's record in order, and whether it was kept from before.
 
-    A run that ended well is kept; one that failed is kept unless `retry_failed`; one that was
-    skipped or interrupted is tried again. A failing run does not stop those after it, but a full
-    disk does. Within a launch of torchrun or srun, this process becomes one of its ranks (see
-    `join`). Raises MissingExtra without torch.
+    A run that ended well is kept as long as its dataset's content is the same; one that failed is
+    kept unless `retry_failed`; one that was skipped or interrupted is tried again. A failing run
+    does not stop those after it, but a full disk does. Within a launch of torchrun or srun, this
+    process becomes one of its ranks (see `join`). Raises MissingExtra without torch.
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "runtime", "training")
@@ -43,63 +42,50 @@ def run_all(
             list(runs), results, roots, world, device=device, retry_failed=retry_failed
         )
         return
-    graphs = _Graphs(results, roots)
+    datasets = Library(roots, results.folder / "cache")
     for run in runs:
-        before = is_finished(results, run, retry_failed=retry_failed)
-        if before is not None:
-            yield before, True
-        else:
-            yield run_one(run, results, graphs, device=device), False
+        yield _one(run, results, roots, datasets, device=device, retry_failed=retry_failed)
 
 
-def run_one(run: RunSpec, results: Results, graphs: _Graphs, *, device: str) -> RunRecord:
-    """Train one run and return its saved record; what makes it impossible becomes its reason."""
+def _one(
+    run: RunSpec,
+    results: Results,
+    roots: Sequence[Path],
+    datasets: Library,
+    *,
+    device: str,
+    retry_failed: bool,
+) -> tuple[RunRecord, bool]:
+    """Train one run unless it is finished; what makes it impossible becomes its reason."""
     try:
-        approach = registry.approach(run.approach)
+        approach = APPROACHES.get(run.approach)
         reason = approach.cannot_run(run)
-        if reason is None:
-            graph, folder = graphs.open(run.graph)
-            reason = approach.cannot_run(run, graph)
         if reason is not None:
-            return _ended(run, results, "skipped", reason)
-        approach.prepare(graph, run, results.cache("shared").absolute())
-        facts = source.describe(graph, run.graph)
-        return launch(run, folder, results, device=device, graph_notes=facts)
+            return _ended(run, results, "skipped", reason), False
+        run = datasets.identified(run)
+        before = results.finished(run, retry_failed=retry_failed)
+        if before is not None:
+            return before, True
+        data = datasets.graph(run.dataset)
+        reason = approach.cannot_run(run, data)
+        if reason is not None:
+            return _ended(run, results, "skipped", reason), False
+        cache = results.cache("shared").absolute()
+        approach.prepare(data, run, cache)
+        folder = native_folder(run.dataset, roots, results.folder / "cache")
+        facts = describe(data, run.dataset)
+        return launch(run, native.load(folder), folder, results, device=device, facts=facts), False
     except (Unsupported, MissingExtra) as error:
-        return _ended(run, results, "skipped", str(error))
+        return _ended(run, results, "skipped", str(error)), False
     except GnnbenchError as error:
-        return _ended(run, results, "failed", " ".join(str(error).split()))
+        return _ended(run, results, "failed", " ".join(str(error).split())), False
     except MemoryError as error:
-        return _ended(run, results, "failed", f"out of memory before ranks started: {error}")
+        reason = f"out of memory before ranks started: {error}"
+        return _ended(run, results, "failed", reason), False
     except OSError as error:
         if error.errno in _STORAGE_FULL:
             raise
-        return _ended(run, results, "failed", f"{type(error).__name__}: {error}")
-
-
-class _Graphs:
-    """The graphs of a suite, opened when first asked for; all of them are memory-mapped."""
-
-    def __init__(self, results: Results, roots: Sequence[Path]) -> None:
-        self._results, self._roots = results, roots
-        self._open: dict[str, tuple[Graph, Path]] = {}
-
-    def open(self, ref: GraphRef) -> tuple[Graph, Path]:
-        key = repr(ref)
-        if key not in self._open:
-            folder = source.native_folder(ref, self._roots, self._results.folder / "cache")
-            self._open[key] = native.load(folder), folder
-        return self._open[key]
-
-
-def is_finished(results: Results, run: RunSpec, *, retry_failed: bool) -> RunRecord | None:
-    """Return the earlier record that makes running again needless, or None."""
-    try:
-        record = results.load_run(run.run_id)
-    except DataError:
-        return None  # an unreadable record is no record
-    finished = {"ok"} if retry_failed else {"ok", "failed"}
-    return record if record is not None and record.status in finished else None
+        return _ended(run, results, "failed", f"{type(error).__name__}: {error}"), False
 
 
 def _ended(run: RunSpec, results: Results, status: str, reason: str) -> RunRecord:
@@ -107,6 +93,7 @@ def _ended(run: RunSpec, results: Results, status: str, reason: str) -> RunRecor
         run_id=run.run_id,
         config_id=run.config_id,
         spec=run.to_dict(),
+        non_defaults=run.non_defaults(),
         status=status,
         reason=reason,
     )

@@ -112,7 +112,7 @@ def cause(verdicts: Sequence[tuple[Verdict, str]]) -> Verdict:
 
 
 def _at(beat: Beat) -> str:
-    where = f"in {beat.stage}" if beat.epoch < 0 else f"in epoch {beat.epoch}"
+    where = f"in {beat.stage}" if beat.period < 0 else f"in period {beat.period}"
     return f"{where}, last step {beat.step!r}" if beat.step else where
 
 

@@ -1,8 +1,8 @@
 """The worker: one rank of one run, from an empty process to its part of the record.
 
 Started by the launcher as `python -m gnnbench_runtime.worker JOB RANK`. Order: process group,
-kernels, graph (mapped), rehearsal, speed probe, memory baseline, structure, trainer, epochs,
-evaluation. Only `train_epoch` is timed as an epoch; barrier, ledger and evaluation lie outside.
+kernels, dataset (mapped), rehearsal, speed probe, memory baseline, structure, trainer, periods,
+evaluation. Only `train_period` is timed as a period; barrier, ledger and evaluation lie outside.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.data.dataset import Dataset
 from gnnbench.data.formats import native
-from gnnbench.data.graph import Graph
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported
 from gnnbench.ledger import LedgerWriter
 from gnnbench.results import write_json
@@ -73,6 +73,51 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     Raises whatever went wrong; `failure` puts that into words.
     """
     clock = _Stopwatch()
+    context, memory = _open_rank(job, rank, pulse, group_is_open=group_is_open)
+    clock.lap("start")
+    run, device, comm = context.run, context.device, context.comm
+    data = native.load(job.data)
+    approach = APPROACHES.get(run.approach)
+    trainer_type = _trainer_type(approach.runtime)
+    rehearse(trainer_type, approach, scratch_context(context, job.scratch), data)
+    comm.sync()
+    clock.lap("rehearsal")
+    probe_before_s = speed_probe(device)
+    _settle(data)
+    memory.take_baseline()
+    memory.limit(run.memory.caps())
+    clock.lap("probe")
+    trainer = _make_trainer(trainer_type, context, approach, data, clock)
+    _settle(data)
+    memory.take_start()
+
+    meter = open_meter(device)
+    context.recorder.arrive(job.periods, job.releases)
+    periods, metrics = _train(trainer, context, memory, len(job.periods))
+    energy = meter.stop() if meter is not None else {}
+    trainer.close()
+    context.recorder.close()
+    comm.sync()
+    probe_after_s = speed_probe(device)
+    comm.close()
+    used = {"device_used_bytes": energy["device_used_bytes"]} if energy else {}
+    return {
+        "rank": rank,
+        "periods": periods,
+        "metrics": metrics,
+        "memory": {**memory.report(rank), **used},
+        "probe": {"before_s": probe_before_s, "after_s": probe_after_s},
+        "energy": energy,
+        "setup_s": clock.laps,
+        "device": devices.describe(job, device),
+        "versions": devices.versions(device),
+    }
+
+
+def _open_rank(
+    job: Job, rank: int, pulse: Pulse, *, group_is_open: bool
+) -> tuple[RankContext, MemoryMeter]:
+    """Join the process group; make everything that a rank has before it sees data."""
     run = job.run
     pulse.stage("setup")
     torch.set_num_threads(run.training.threads_per_rank)
@@ -87,7 +132,6 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
         device=device,
         staged=job.backend == "gloo_staged",
     )
-    memory = MemoryMeter(device)
     context = RankContext(
         run=run,
         rank=rank,
@@ -98,80 +142,62 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
         kernels=kernels.backend(device, run.training.threads_per_rank),
         cache=job.cache,
     )
+    memory = MemoryMeter(device)
     comm.sync()
-    clock.lap("start")
-    graph = native.load(job.graph)
-    approach = registry.approach(run.approach)
-    trainer_type = _trainer_type(approach.runtime)
-    rehearse(trainer_type, approach, scratch_context(context, job.scratch), graph)
-    comm.sync()
-    clock.lap("rehearsal")
-    probe_before_s = speed_probe(device)
-    _settle(graph)
-    memory.take_baseline()
-    clock.lap("probe")
+    return context, memory
 
-    structure = approach.structure(graph, run, job.cache)
+
+def _make_trainer(
+    trainer_type: Any, context: RankContext, approach: Any, data: Any, clock: _Stopwatch
+) -> Trainer:
+    structure = approach.structure(data, context.run, context.cache)
     clock.lap("structure")
-    trainer = trainer_type(context, graph, structure)
+    trainer: Trainer = trainer_type(context, data, structure)
     clock.lap("trainer")
-    warm_up = getattr(trainer, "warm_up", None)
-    if warm_up is not None:
-        warm_up()
+    trainer.warm_up()
     clock.lap("warm_up")
-    _settle(graph)
-    memory.take_start()
-
-    meter = open_meter(device)
-    epochs, accuracy = _train(trainer, context, memory)
-    energy = meter.stop() if meter is not None else {}
-    trainer.close()
-    recorder.close()
-    comm.sync()
-    probe_after_s = speed_probe(device)
-    comm.close()
-    used = {"device_used_bytes": energy["device_used_bytes"]} if energy else {}
-    return {
-        "rank": rank,
-        "epochs": epochs,
-        "accuracy": accuracy,
-        "memory": {**memory.report(rank), **used},
-        "probe": {"before_s": probe_before_s, "after_s": probe_after_s},
-        "energy": energy,
-        "setup_s": clock.laps,
-        "device": devices.describe(job, device),
-        "versions": devices.versions(device),
-    }
+    return trainer
 
 
 def _train(
-    trainer: Trainer, context: RankContext, memory: MemoryMeter
+    trainer: Trainer, context: RankContext, memory: MemoryMeter, num_periods: int
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Train all epochs; return what each was, and the accuracy after the last."""
+    """Train all periods; return what each was, and the metrics after the last."""
     run, recorder, comm = context.run, context.recorder, context.comm
-    epochs: list[dict[str, Any]] = []
-    accuracy: dict[str, float] = {}
-    every, last = run.training.evaluate_every, run.training.epochs - 1
-    for epoch in range(run.training.epochs):
-        recorder.pulse.stage("train", epoch)
-        faults.inject(context.rank, epoch, run.run_id)
+    periods: list[dict[str, Any]] = []
+    metrics: dict[str, float] = {}
+    every, last = run.training.evaluate_every, num_periods - 1
+    for period in range(num_periods):
+        recorder.pulse.stage("train", period)
+        faults.inject(context.rank, period, run.run_id)
         comm.sync()
         with memory.training():
-            recorder.epoch_begin(epoch)
+            recorder.period_begin(period)
             begin = perf_counter()
-            loss = trainer.train_epoch(epoch)
+            loss = trainer.train_period(period)
             if context.device.type == "cuda":
                 torch.cuda.synchronize(context.device)
             seconds = perf_counter() - begin
-        sent = recorder.epoch_end()
-        entry = {"epoch": epoch, "seconds": seconds, "loss": _finite(loss), "bytes": sent}
-        if epoch == last or (every and (epoch + 1) % every == 0):
+        moved = recorder.period_end()
+        metrics = _floats(trainer.period_metrics())
+        if period == last or (every and (period + 1) % every == 0):
             comm.sync()
             with memory.evaluation(), recorder.evaluating():
-                accuracy = {key: float(value) for key, value in trainer.evaluate().items()}
-            entry |= {f"{k}_accuracy": accuracy[k] for k in ("val", "test") if k in accuracy}
-        epochs.append(entry)
-    return epochs, accuracy
+                metrics |= _floats(trainer.evaluate())
+        periods.append(
+            {
+                "period": period,
+                "seconds": seconds,
+                "loss": _finite(loss),
+                "metrics": metrics,
+                "bytes": moved,
+            }
+        )
+    return periods, metrics
+
+
+def _floats(metrics: dict[str, Any]) -> dict[str, float]:
+    return {key: float(value) for key, value in metrics.items()}
 
 
 def failure(error: BaseException, pulse: Pulse) -> dict[str, Any]:
@@ -216,12 +242,11 @@ def _trainer_type(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def _settle(graph: Graph) -> None:
+def _settle(data: Dataset) -> None:
     """Leave nothing of the set-up behind that would disturb or inflate the training."""
     gc.collect()
     gc.freeze()
-    arrays = ("indptr", "indices", "features", "labels", "train_mask", "val_mask", "test_mask")
-    forget_mapped_pages([getattr(graph, name) for name in arrays])
+    forget_mapped_pages(list(data.arrays().values()))
 
 
 def _finite(loss: float) -> float | None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 
+import numpy as np
+
 from gnnbench.plan import Plan
+from gnnbench.steps import Space, pick
 
 MIB = 2**20
 ROUND = 512
@@ -126,15 +129,22 @@ def _rounded(size: int) -> int:
     return max(-(-size // ROUND) * ROUND, ROUND)
 
 
-def replay_allocator(plan: Plan, rank: int, *, epochs: int = 1) -> CachingAllocator:
-    """Perform a rank's allocations in program order; resident buffers first."""
+def replay_allocator(plan: Plan, rank: int, *, periods: int = 1) -> CachingAllocator:
+    """Perform a rank's allocations on its device in program order; resident buffers first."""
     allocator = CachingAllocator()
-    if plan.resident:
-        for name, size in plan.resident[rank].items():
-            allocator.allocate(name, size)
-    for step in plan.allocations(rank, epochs=epochs):
-        for name, size in step.allocates:
-            allocator.allocate(name, size)
+    for buffer in plan.resident:
+        if buffer.space is Space.DEVICE:
+            allocator.allocate(buffer.name, pick(buffer.bytes, rank))
+    for ranks, step in plan.allocations(periods=periods):
+        column = int(np.searchsorted(ranks, rank))
+        if column == len(ranks) or ranks[column] != rank:
+            continue
+        for buffer in step.allocates:
+            if buffer.space is not Space.DEVICE:
+                continue
+            if buffer.exact:
+                allocator.free(buffer.name)
+            allocator.allocate(buffer.name, pick(buffer.bytes, column))
         for name in step.frees:
             allocator.free(name)
     return allocator

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from gnnbench.cluster import Cluster, Device, OpModel, grade
-from gnnbench.costs.facts import Facts, Floats
+from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
-from gnnbench.plan import COMMUNICATION, Kind, Lane, Phase, Step
+from gnnbench.errors import Unsupported
+from gnnbench.steps import COMMUNICATION, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
 """The calibrated time between one step and the next, which no step's duration holds."""
@@ -27,13 +28,29 @@ BORROWED_RADIUS = 0.5
 """A constant taken from another operation of the same kind: within a factor of 1.65."""
 
 
+_ZERO = np.zeros(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Work that a number of ranks do, on the host's cores where it is `hosted`."""
+
+    work: Work
+    ranks: int
+    hosted: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class CostClass:
-    """Steps whose times rest on the same constants and so err together."""
+    """Steps whose times rest on the same constants and so err together.
+
+    `borrowed`: nobody calibrated the operation; the constants are those of another of its kind.
+    """
 
     name: str
     grade: str
     radius: float
+    borrowed: bool = False
 
 
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
@@ -78,40 +95,65 @@ class Durations:
         if self._gap is not None:
             self.classes[GAP_OP] = CostClass(GAP_OP, grade(self._gap.status), self._gap.radius)
 
-    def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
-        """Seconds and cost class of each step. Communication between ranks counts as zero here."""
-        out = np.zeros(len(steps))
-        labels = [""] * len(steps)
-        groups: dict[tuple[str, Kind, bool], list[int]] = defaultdict(list)
-        for i, step in enumerate(steps):
-            if step.kind not in COMMUNICATION:
-                groups[step.op, step.kind, step.lane is Lane.HOST].append(i)
-        for (op, kind, hosted), index in groups.items():
-            cost, values = self._op(op, kind, hosted, [steps[i] for i in index])
-            self.classes[cost.name] = cost
-            out[index] = values
-            for i in index:
-                labels[i] = cost.name
-        return out, labels
+    def price(self, items: Sequence[Item]) -> tuple[list[Floats], list[Floats], list[str]]:
+        """Seconds, seconds until the next step, and cost class of each piece of work, in order.
 
-    def gaps(self, steps: Sequence[Step]) -> Floats:
+        The seconds of one piece are [ranks]. Communication between ranks takes zero here and has
+        no cost class: its time depends on all ranks of the group (see `network`).
+        """
+        seconds: list[Floats] = [_ZERO] * len(items)
+        labels = [""] * len(items)
+        groups: dict[tuple[str, Kind, bool], list[int]] = defaultdict(list)
+        for i, item in enumerate(items):
+            if item.work.kind not in COMMUNICATION:
+                groups[item.work.op, item.work.kind, item.hosted].append(i)
+        for (op, kind, hosted), index in groups.items():
+            works = [items[i].work for i in index]
+            counts = [items[i].ranks for i in index]
+            cost, values = self._op(op, kind, hosted, works, counts)
+            self.classes[cost.name] = cost
+            for i, part in zip(index, np.split(values, np.cumsum(counts)[:-1]), strict=True):
+                seconds[i], labels[i] = part, cost.name
+        return seconds, self._gaps(items), labels
+
+    def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
+        """Seconds and cost class of single ranks' steps."""
+        items = [Item(step.work, 1, step.lane.engine is Engine.HOST) for step in steps]
+        seconds, _, labels = self.price(items)
+        return np.concatenate([np.zeros(0), *seconds]), labels
+
+    def _gaps(self, items: Sequence[Item]) -> list[Floats]:
         """Seconds that a framework spends after each step, calibrated apart from the steps."""
         model = self._gap
         if model is None:
-            return np.zeros(len(steps))
+            return [_ZERO] * len(items)
         if model.form != GAP_OP:  # files of older versions know one gap for all steps
-            once = Step(
-                name=GAP_OP, kind=Kind.HOST, op=GAP_OP, lane=Lane.HOST, phase=Phase.LOAD, rows=1
-            )
-            return np.full(len(steps), op_seconds(model, Facts.of([once]))[0])
+            once = Work(kind=Kind.HOST, op=GAP_OP, rows=1)
+            return [op_seconds(model, Facts.of([once]))] * len(items)
         # Calibrated after local steps. Ranks of a collective send unlike bytes and leave together.
-        local = [step.kind not in COMMUNICATION for step in steps]
-        facts = Facts.of(steps)
-        return op_seconds(model, replace(facts, bytes=np.where(local, facts.bytes, 0.0)))
+        works = [
+            item.work if item.work.kind not in COMMUNICATION else item.work._replace(bytes=0)
+            for item in items
+        ]
+        counts = [item.ranks for item in items]
+        each = op_seconds(model, Facts.of(works, counts))
+        return np.split(each, np.cumsum(counts)[:-1])
 
-    def _op(self, op: str, kind: Kind, hosted: bool, steps: list[Step]) -> tuple[CostClass, Floats]:
+    def _op(
+        self, op: str, kind: Kind, hosted: bool, works: Sequence[Work], counts: Sequence[int]
+    ) -> tuple[CostClass, Floats]:
+        """The cost class of an operation, and the seconds of its works on all their ranks."""
+        cost, seconds = self._one_call(
+            op, kind, hosted, Facts.of(works, counts, element_bytes=self.element_bytes)
+        )
+        if any(not isinstance(work.calls, int) or work.calls != 1 for work in works):
+            seconds = seconds * column([work.calls for work in works], counts, sum(counts))
+        return cost, seconds
+
+    def _one_call(
+        self, op: str, kind: Kind, hosted: bool, facts: Facts
+    ) -> tuple[CostClass, Floats]:
         on_cpu = hosted or self.cluster.device.kind == "cpu"
-        facts = Facts.of(steps, element_bytes=self.element_bytes)
         model = self._models.get(op)
         if model is not None:
             where = CostClass(op, grade(model.status), model.radius)
@@ -120,7 +162,7 @@ class Durations:
         if borrowed is not None and kind not in (Kind.COPY, Kind.READ, Kind.WRITE):
             radius = max(borrowed.radius, BORROWED_RADIUS)
             weaker = "probed" if grade(borrowed.status) == "measured" else "datasheet"
-            return CostClass(op, weaker, radius), op_seconds(borrowed, facts)
+            return CostClass(op, weaker, radius, borrowed=True), op_seconds(borrowed, facts)
         radius = _RADII.get(kind, _DEFAULT_RADIUS)
         return CostClass(op, "datasheet", radius), self._datasheet(kind, on_cpu, facts)
 
@@ -136,11 +178,13 @@ class Durations:
         return _gpu_defaults(self.cluster.device, kind, facts)
 
     def _disk(self, kind: Kind, facts: Facts) -> Floats:
-        """Sequential bandwidth, or requests (rows, if the step counts them) by rate (section 6)."""
+        """Sequential bandwidth, or the rate of requests, whichever takes longer (section 6)."""
         disk = self.cluster.storage
         if disk is None:
-            rate = self.cluster.host.memory_bytes_per_s.value
-            return np.asarray(facts.bytes / rate, dtype=np.float64)
+            raise Unsupported(
+                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
+                "disk: add one to its file, or calibrate on the machine"
+            )
         speed = disk.read_bytes_per_s if kind is Kind.READ else disk.write_bytes_per_s
         requests = facts.rows / max(disk.iops.value, 1.0)
         busy: Floats = np.maximum(facts.bytes / speed.value, requests)

@@ -16,11 +16,12 @@ import numpy as np
 import simpy
 
 from gnnbench.errors import RunFailed
-from gnnbench.plan import Kind, Lane, Step
+from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane, Step
+from gnnbench_simulator.layout import Block, Mode
 from gnnbench_simulator.links import Fluid, Resource
-from gnnbench_simulator.network import NO_ROOT, Network
+from gnnbench_simulator.network import Network
 from gnnbench_simulator.outcome import SimResult, Span
-from gnnbench_simulator.program import Block, Mode, Program
+from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descent, tree_of
 
 Process = Generator[simpy.Event, Any, None]
@@ -55,7 +56,7 @@ class _Meeting:
 def simulate(
     program: Program,
     *,
-    epochs: int | None = None,
+    periods: int | None = None,
     record: Iterable[int] = (),
     failure: Failure | None = None,
 ) -> SimResult:
@@ -63,35 +64,36 @@ def simulate(
 
     Args:
         program: a compiled plan.
-        epochs: how many epochs; by default all of the plan.
+        periods: how many periods; by default all of the plan.
         record: ranks whose blocks are kept for ledgers.
         failure: a rank that dies on the way.
 
     Raises:
         RunFailed: a rank died, or ranks wait for each other in a circle.
     """
-    epochs = program.plan.num_epochs if epochs is None else epochs
-    return _Engine(program, epochs, set(record), failure).run()
+    periods = program.plan.num_periods if periods is None else periods
+    return _Engine(program, periods, set(record), failure).run()
 
 
 class _Engine:
     def __init__(
-        self, program: Program, epochs: int, record: set[int], failure: Failure | None
+        self, program: Program, periods: int, record: set[int], failure: Failure | None
     ) -> None:
         self.program, self.failure = program, failure
         self.env = simpy.Environment()
         plan, cluster = program.plan, program.cluster
-        self.schedule = plan.schedule[: epochs * plan.iterations_per_epoch]
+        self.ends = plan.starts[1 : periods + 1]
+        self.schedule = plan.schedule[: plan.starts[periods]]
+        self.releases = plan.releases
         self.network = Network(cluster, program.ranks_per_host)
         self.threads = float(cluster.device.threads)
         self.fluid = Fluid(self.env, self._capacity)
-        self.contended = program.contended_pools()
+        self.contended = program.contended
         world = program.world_size
         self.ended: list[dict[Key, simpy.Event | None]] = [{} for _ in range(world)]
         self.meetings: dict[tuple[int, int, int], _Meeting] = {}
         self.mail: dict[tuple[int, int, int], simpy.Event] = {}
         self.sent: dict[tuple[int, int, Kind], int] = {}
-        self.queues: dict[str, simpy.Store] = {}
         self.iteration_end = [0.0] * len(self.schedule)
         self.end_s = np.zeros(world)
         self.busy: dict[Lane, Any] = {}
@@ -108,58 +110,52 @@ class _Engine:
         self.env.run()
         if self.running:
             self._fail()
-        per_epoch = self.program.plan.iterations_per_epoch
-        last = np.maximum.accumulate(np.array(self.iteration_end))[per_epoch - 1 :: per_epoch]
+        last = np.maximum.accumulate(np.array(self.iteration_end))[np.array(self.ends) - 1]
         for spans in self.recorded.values():
             spans.sort(key=lambda span: (span.ready_s, span.end_s))
         return SimResult(
             method="engine",
-            epoch_s=np.diff(last, prepend=0.0),
+            period_s=np.diff(last, prepend=0.0),
             end_s=self.end_s,
-            busy_s={lane.value: busy for lane, busy in self.busy.items()},
+            busy_s={str(lane): busy for lane, busy in self.busy.items()},
             spans=self.recorded,
         )
 
-    def _lanes(self, rank: int) -> dict[Lane, list[list[tuple[Block, int]]]]:
-        """Per lane and distinct iteration, the rank's blocks and its column in their arrays."""
-        lanes: dict[Lane, list[list[tuple[Block, int]]]] = {}
-        count = len(self.program.iterations)
-        for index, iteration in enumerate(self.program.iterations):
-            cls = iteration.classes[iteration.class_of[rank]]
-            column = cls.columns[rank]
-            for block in cls.blocks:
-                table = lanes.setdefault(block.lane, [[] for _ in range(count)])
-                table[index].append((block, column))
+    def _lanes(self, rank: int) -> dict[Lane, dict[int, list[Block]]]:
+        """Per lane and layout, the rank's blocks."""
+        lanes: dict[Lane, dict[int, list[Block]]] = {}
+        for layout in self.program.layouts:
+            for block in layout.classes[layout.class_of[rank]].blocks:
+                lanes.setdefault(block.lane, {}).setdefault(id(layout), []).append(block)
         return lanes
 
     # -- processes -------------------------------------------------------------------------------
 
-    def _lane(self, rank: int, lane: Lane, programs: list[list[tuple[Block, int]]]) -> Process:
+    def _lane(self, rank: int, lane: Lane, programs: dict[int, list[Block]]) -> Process:
         env, busy = self.env, self.busy[lane]
         dies = self.failure.at_s if self.failure and self.failure.rank == rank else np.inf
         spans = self.recorded.get(rank)
         for number, index in enumerate(self.schedule):
-            for block, column in programs[index]:
-                self.at[rank, lane] = self.program.plan.iterations[index][rank][block.steps[0]]
+            timed = self.program.iterations[index]
+            of = int(timed.layout.class_of[rank])
+            column = timed.layout.classes[of].columns[rank]
+            for block in programs.get(id(timed.layout), ()):
+                self.at[rank, lane] = timed.layout.classes[of].steps[block.steps[0]]
                 for name, lag in block.waits:
-                    before = number - lag
-                    if before < 0 or not self._exists(rank, before, name):
-                        continue
-                    ended = self._event(rank, (before, name))
+                    before = self._occurrence(rank, number, name, lag)
+                    ended = None if before is None else self._event(rank, (before, name))
                     if ended is not None:
                         yield ended
-                if block.release_s > env.now:
-                    yield env.timeout(block.release_s - env.now)
-                if block.takes:
-                    yield self._queue(block.takes).get()
+                if self.releases and self.releases[number] > env.now:
+                    yield env.timeout(self.releases[number] - env.now)
                 ready = env.now
-                seconds = block.total[column]
+                seconds = float(timed.totals[of][block.number, column])
                 if ready >= dies:
                     return
                 if block.mode is Mode.COLLECTIVE:
-                    yield self._meet(block, column, number, index)
+                    yield self._meet(block, timed, of, column, number)
                 elif block.mode is Mode.FLOW:
-                    yield from self._transfer(block, rank, index, seconds)
+                    yield from self._transfer(block, timed, rank, seconds)
                 elif block.pool in self.contended:
                     share = self.threads if block.pool == "cores" else 1.0
                     pool = (block.pool, self.program.host_of(rank))
@@ -179,10 +175,11 @@ class _Engine:
         self.running -= 1
         self.at.pop((rank, lane), None)
 
-    def _exists(self, rank: int, number: int, name: str) -> bool:
-        """Whether the rank has a step of this name in that iteration."""
-        iteration = self.program.iterations[self.schedule[number]]
-        return name in iteration.names[iteration.class_of[rank]]
+    def _occurrence(self, rank: int, number: int, name: str, lag: int) -> int | None:
+        """Where in the schedule the step is that is waited for; None before the first."""
+        if lag != LATEST:
+            return number - lag if number >= lag else None
+        return self.program.latest(rank, name, number)
 
     def _event(self, rank: int, key: Key) -> simpy.Event | None:
         """The end of a published step, or None if it has ended."""
@@ -198,32 +195,30 @@ class _Engine:
             self.ended[rank][key] = None
             if event is not None:
                 event.succeed()
-        if block.puts:
-            self._queue(block.puts).put(1)
-
-    def _queue(self, name: str) -> simpy.Store:
-        return self.queues.setdefault(name, simpy.Store(self.env))
 
     # -- what takes time -------------------------------------------------------------------------
 
-    def _meet(self, block: Block, column: int, number: int, index: int) -> simpy.Event:
+    def _meet(self, block: Block, timed: Timed, of: int, column: int, number: int) -> simpy.Event:
         assert block.meeting is not None
         group = int(block.meeting.groups[column])
         key = (number, group, block.meeting.sequence)
         meeting = self.meetings.get(key)
         if meeting is None:
-            size = len(self.program.iterations[index].groups[group])
+            size = len(timed.layout.groups[group])
             meeting = self.meetings[key] = _Meeting(size, self.env.event())
         member = int(block.meeting.members[column])
+        seconds = float(timed.totals[of][block.number, column])
         if member != NO_ROOT and block.pool not in self.contended:
-            leaves = self._descend(meeting, member, float(block.total[column]))
+            leaves = self._descend(meeting, member, seconds)
             if meeting.descent is not None and meeting.descent.over:
                 del self.meetings[key]
             return leaves
         meeting.missing -= 1
         if meeting.missing == 0:
             del self.meetings[key]
-            over = self._together(block, column, self.program.iterations[index].groups[group])
+            idle = timed.idle[of].get(block.steps[0])
+            idle_s = 0.0 if idle is None else float(idle[column])
+            over = self._together(block, seconds, idle_s, timed.layout.groups[group])
             over.callbacks.append(meeting.finish)
         return meeting.end
 
@@ -242,13 +237,12 @@ class _Engine:
         yield self.env.timeout(wait_s)
         own.succeed()
 
-    def _together(self, block: Block, column: int, group: tuple[int, ...]) -> simpy.Event:
+    def _together(
+        self, block: Block, seconds: float, idle_s: float, group: tuple[int, ...]
+    ) -> simpy.Event:
         """The end of a collective that begins now."""
-        seconds = float(block.total[column])
         if block.pool not in self.contended:
             return self.env.timeout(seconds)
-        assert block.meeting is not None
-        idle_s = float(block.meeting.idle[column])
         return self.env.process(self._with_cores(seconds, idle_s, group))
 
     def _with_cores(self, seconds: float, idle_s: float, group: tuple[int, ...]) -> Process:
@@ -259,19 +253,23 @@ class _Engine:
         flows = [self.fluid.start([("cores", host_of(rank))], work, cap=share) for rank in group]
         yield self.env.all_of(flows)
 
-    def _transfer(self, block: Block, rank: int, index: int, seconds: float) -> Process:
-        step = self.program.plan.iterations[index][rank][block.steps[0]]
-        if step.kind is Kind.SEND:
-            peer = next(r for r in step.group if r != rank)
+    def _transfer(self, block: Block, timed: Timed, rank: int, seconds: float) -> Process:
+        of = int(timed.layout.class_of[rank])
+        cls = timed.layout.classes[of]
+        place, column = block.steps[0], cls.columns[rank]
+        kind = cls.steps[place].work.kind
+        if kind is Kind.SEND:
+            peer = self.program.peer(timed.layout, rank, place)
             latency, cap, path = self.network.point_to_point(rank, peer)
             yield self.env.timeout(latency)
-            yield self.fluid.start(path, float(step.bytes), cap=cap)
+            size = float(timed.letters[of][place][column])
+            yield self.fluid.start(path, size, cap=cap)
             self._letter(rank, peer, Kind.SEND).succeed()
-        elif step.kind is Kind.RECV:
-            peer = next(r for r in step.group if r != rank)
+        elif kind is Kind.RECV:
+            peer = self.program.peer(timed.layout, rank, place)
             yield self._letter(peer, rank, Kind.RECV)
         else:
-            what = "host_link" if step.kind is Kind.COPY else "disk"
+            what = "host_link" if kind is Kind.COPY else "disk"
             # One unit per second: a transfer alone takes the seconds it was given.
             yield self.fluid.start([(what, self.program.host_of(rank))], seconds, cap=1.0)
 

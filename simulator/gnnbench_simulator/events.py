@@ -2,25 +2,25 @@
 
 A lane runs on by itself, as in the replay, until it meets something that only the clock decides: a
 flow over shared links or cores, or a message that has not come. Events are the starts and ends of
-flows, and nothing else. Equal to the engine (a property test holds that) for all plans but those
-with named queues; failures are the engine's too. Used where the replay declines.
+flows, and nothing else. Equal to the engine (a property test holds that); failures are the engine's
+alone. Used where the replay declines.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Kind, Lane, Step
-from gnnbench_simulator.network import NO_ROOT, Network
+from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane
+from gnnbench_simulator.layout import Block, Layout, Mode
+from gnnbench_simulator.network import Network
 from gnnbench_simulator.outcome import SimResult, Span
-from gnnbench_simulator.program import Block, Mode, Program
+from gnnbench_simulator.program import Program, Timed
+from gnnbench_simulator.replay import busy_seconds
 from gnnbench_simulator.sharing import Pipe, Sharing, Watched
 from gnnbench_simulator.tree import Descent, tree_of
 
@@ -29,44 +29,38 @@ _DONE = -1
 
 
 def simulate_events(
-    program: Program, *, epochs: int | None = None, record: Iterable[int] = ()
+    program: Program, *, periods: int | None = None, record: Iterable[int] = ()
 ) -> SimResult:
     """Execute a program.
 
     Args:
         program: a compiled plan.
-        epochs: how many epochs; by default all of the plan.
+        periods: how many periods; by default all of the plan.
         record: ranks whose blocks are kept for ledgers.
 
     Raises:
-        Unsupported: queues, messages between two ranks on several lanes, or ranks that wait for
-            each other in a circle; the message says which.
+        Unsupported: messages between two ranks on several lanes, or ranks that wait for each other
+            in a circle; the message says which.
     """
     reason = _declined(program)
     if reason:
         raise Unsupported(f"only the engine can do this plan: {reason}")
-    epochs = program.plan.num_epochs if epochs is None else epochs
-    return _Clock(program, epochs, record).run()
+    periods = program.plan.num_periods if periods is None else periods
+    return _Clock(program, periods, record).run()
 
 
 def _declined(program: Program) -> str:
-    for iteration, ranks in zip(program.iterations, program.plan.iterations, strict=True):
-        if any(b.takes or b.puts for cls in iteration.classes for b in cls.blocks):
-            return "named queues"
-        if not any(b.mode is Mode.FLOW for cls in iteration.classes for b in cls.blocks):
-            continue
+    for layout in program.layouts:
         lanes: dict[tuple[int, int, Kind], Lane] = {}
-        for rank, steps in enumerate(ranks):
-            for step in steps:
-                if step.kind in (Kind.SEND, Kind.RECV):
-                    key = rank, _peer(step, rank), step.kind
+        for cls in layout.classes:
+            for place, step in enumerate(cls.steps):
+                if step.work.kind not in (Kind.SEND, Kind.RECV):
+                    continue
+                for rank in cls.ranks.tolist():
+                    key = rank, program.peer(layout, rank, place), step.work.kind
                     if lanes.setdefault(key, step.lane) is not step.lane:
                         return "messages between two ranks on several lanes"
     return ""
-
-
-def _peer(step: Step, rank: int) -> int:
-    return next(other for other in step.group if other != rank)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,41 +69,41 @@ class _Mailbox:
 
     arrived: list[float] = field(default_factory=list)
     taken: int = 0
-    waiting: tuple[_Track, _Work, float] | None = None
+    waiting: tuple[_Track, Block, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Route:
-    """What a flow takes: the pipes, its units of work and most of them per second, and latency."""
+class _Way:
+    """What a flow takes: the pipes, the most it does per second, and its latency.
+
+    share     units of work per second that it takes alone
+    mailbox   of a message: where it arrives; its work are its bytes
+    """
 
     path: tuple[Pipe, ...]
-    work: float
     cap: float
+    share: float = 1.0
     latency_s: float = 0.0
     mailbox: _Mailbox | None = None
 
 
 @dataclass(slots=True, eq=False)
-class _Work:
-    """A block, and of each rank of its class what the clock needs to know."""
-
-    block: Block
-    seconds: list[float]
-    flows: bool
-    routes: dict[int, _Route | _Mailbox] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
 class _Track:
-    """A lane of a rank, where it is in the schedule, and since when it is free."""
+    """A lane of a rank, where it is in the schedule, and since when it is free.
+
+    `programs` are its blocks by layout.
+    """
 
     rank: int
     lane: Lane
-    programs: list[list[_Work]]
-    columns: list[int]
+    programs: dict[int, list[Block]]
     number: int = 0
     place: int = 0
     free_s: float = 0.0
+    blocks: Sequence[Block] = ()
+    seconds: Sequence[float] = ()
+    column: int = 0
+    of: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -127,12 +121,14 @@ class _Meeting:
 
 
 class _Clock:
-    def __init__(self, program: Program, epochs: int, record: Iterable[int]) -> None:
+    def __init__(self, program: Program, periods: int, record: Iterable[int]) -> None:
         self.program, plan = program, program.plan
-        self.schedule = plan.schedule[: epochs * plan.iterations_per_epoch]
+        self.period_ends = np.array(plan.starts[1 : periods + 1])
+        self.schedule = plan.schedule[: plan.starts[periods]]
+        self.releases = plan.releases
         self.network = Network(program.cluster, program.ranks_per_host)
         self.threads = float(program.cluster.device.threads)
-        self.contended = program.contended_pools()
+        self.contended = program.contended
         self.sharing = Sharing(self._alarm)
         self.now = 0.0
         self.count = 0
@@ -141,6 +137,7 @@ class _Clock:
         self.waiting: dict[Key, list[_Track]] = {}
         self.meetings: dict[tuple[int, int, int], _Meeting] = {}
         self.mail: dict[tuple[int, int], _Mailbox] = {}
+        self.ways: dict[tuple[int, int], _Way | _Mailbox] = {}
         self.iteration_end = [0.0] * len(self.schedule)
         self.recorded: dict[int, list[Span]] = {rank: [] for rank in sorted(set(record))}
         self.tracks = self._tracks()
@@ -160,53 +157,34 @@ class _Clock:
                 self.sharing.settle(self.now)
         if any(track.number != _DONE for track in self.tracks):
             raise Unsupported("ranks wait for each other in a circle")
-        per_epoch = self.program.plan.iterations_per_epoch
-        last = np.maximum.accumulate(np.array(self.iteration_end))[per_epoch - 1 :: per_epoch]
+        last = np.maximum.accumulate(np.array(self.iteration_end))[self.period_ends - 1]
         end_s = np.zeros(self.program.world_size)
         np.maximum.at(end_s, [t.rank for t in self.tracks], [t.free_s for t in self.tracks])
         for spans in self.recorded.values():
             spans.sort(key=lambda span: (span.ready_s, span.end_s))
         return SimResult(
             method="events",
-            epoch_s=np.diff(last, prepend=0.0),
+            period_s=np.diff(last, prepend=0.0),
             end_s=end_s,
-            busy_s=self._busy(),
+            busy_s=busy_seconds(self.program, self.schedule),
             spans=self.recorded,
         )
 
-    def _busy(self) -> dict[str, Floats]:
-        busy = {track.lane.value: np.zeros(self.program.world_size) for track in self.tracks}
-        for index, times in Counter(self.schedule).items():
-            for cls in self.program.iterations[index].classes:
-                for block in cls.blocks:
-                    busy[block.lane.value][cls.ranks] += times * block.total
-        return busy
-
     def _tracks(self) -> list[_Track]:
-        iterations = self.program.iterations
-        works: list[list[dict[Lane, list[_Work]]]] = []
-        for iteration in iterations:
-            works.append([])
-            for cls in iteration.classes:
-                lanes: dict[Lane, list[_Work]] = {}
-                for block in cls.blocks:
-                    local = block.mode is Mode.LOCAL
-                    flows = block.mode is Mode.FLOW or (local and block.pool in self.contended)
-                    work = _Work(block, block.total.tolist(), flows)
-                    lanes.setdefault(block.lane, []).append(work)
-                works[-1].append(lanes)
         tracks = []
         for rank in range(self.program.world_size):
-            classes = [iteration.class_of[rank] for iteration in iterations]
-            columns = [
-                iteration.classes[c].columns[rank]
-                for iteration, c in zip(iterations, classes, strict=True)
-            ]
-            own = [table[c] for table, c in zip(works, classes, strict=True)]
-            for lane in dict.fromkeys(lane for lanes in own for lane in lanes):
-                programs = [lanes.get(lane, []) for lanes in own]
-                tracks.append(_Track(rank, lane, programs, columns))
+            lanes: dict[Lane, dict[int, list[Block]]] = {}
+            for layout in self.program.layouts:
+                for block in layout.classes[layout.class_of[rank]].blocks:
+                    lanes.setdefault(block.lane, {}).setdefault(id(layout), []).append(block)
+            tracks += [_Track(rank, lane, programs) for lane, programs in lanes.items()]
         return tracks
+
+    def _flows(self, block: Block) -> bool:
+        """Whether a block's speed depends on what others do."""
+        if block.mode is Mode.FLOW:
+            return True
+        return block.mode is Mode.LOCAL and block.pool in self.contended
 
     # -- lanes -----------------------------------------------------------------------------------
 
@@ -222,44 +200,46 @@ class _Clock:
             if number == len(schedule):
                 track.number = _DONE
                 return
-            index = schedule[number]
-            program = track.programs[index]
-            if track.place == len(program):
+            timed = self.program.iterations[schedule[number]]
+            if track.place == 0:
+                track.of, track.column = self._seat(track.rank, timed.layout)
+                track.blocks = track.programs.get(id(timed.layout), ())
+                track.seconds = timed.totals[track.of][:, track.column].tolist()
+            if track.place == len(track.blocks):
                 self.iteration_end[number] = max(self.iteration_end[number], track.free_s)
                 track.number, track.place = number + 1, 0
                 continue
-            work = program[track.place]
-            ready = self._ready(track, work.block, number)
+            block = track.blocks[track.place]
+            ready = self._ready(track, block, number)
             if ready is None:
                 return
-            if work.flows:
-                self._flow(track, work, ready, index)
+            seconds = track.seconds[block.number]
+            if self._flows(block):
+                self._flow(track, block, ready, timed, seconds)
                 return
-            seconds = work.seconds[track.columns[index]]
-            if work.block.mode is not Mode.COLLECTIVE:
-                self._finish(track, work.block, ready, ready + seconds)
+            if block.mode is not Mode.COLLECTIVE:
+                self._finish(track, block, ready, ready + seconds)
             else:
-                self._meet(track, work.block, ready, seconds, index)
+                self._meet(track, block, ready, seconds, timed)
                 return
 
     def _ready(self, track: _Track, block: Block, number: int) -> float | None:
         """When a lane can start its next block; None if it waits for a step of the rank."""
         ready, rank = track.free_s, track.rank
         for name, lag in block.waits:
-            before = number - lag
-            if before < 0:
+            before: int | None = number - lag
+            if lag == LATEST:
+                before = self.program.latest(rank, name, number)
+            if before is None or before < 0:
                 continue
             key = rank, before, name
             ended = self.ended.get(key)
             if ended is None:
-                iteration = self.program.iterations[self.schedule[before]]
-                if name not in iteration.names[iteration.class_of[rank]]:
-                    continue
                 self.waiting.setdefault(key, []).append(track)
                 return None
             if ended > ready:
                 ready = ended
-        return max(ready, block.release_s)
+        return max(ready, self.releases[number]) if self.releases else ready
 
     def _finish(self, track: _Track, block: Block, ready: float, end: float) -> None:
         track.free_s = end
@@ -271,16 +251,17 @@ class _Clock:
         if track.rank in self.recorded:
             self.recorded[track.rank].append(Span(track.number, block, ready, end))
 
-    def _meet(self, track: _Track, block: Block, ready: float, seconds: float, index: int) -> None:
+    def _meet(
+        self, track: _Track, block: Block, ready: float, seconds: float, timed: Timed
+    ) -> None:
         """Join a collective; the lane goes on when it is over."""
         assert block.meeting is not None
-        column = track.columns[index]
+        of, column = track.of, track.column
         group = int(block.meeting.groups[column])
         key = track.number, group, block.meeting.sequence
         meeting = self.meetings.get(key)
         if meeting is None:
-            size = len(self.program.iterations[index].groups[group])
-            meeting = self.meetings[key] = _Meeting(size)
+            meeting = self.meetings[key] = _Meeting(len(timed.layout.groups[group]))
         member = int(block.meeting.members[column])
         if member != NO_ROOT and block.pool not in self.contended:
             self._descend(meeting, member, track, ready, seconds)
@@ -295,14 +276,15 @@ class _Clock:
         del self.meetings[key]
         meeting.there.append((track, ready))
         if block.pool in self.contended:
-            members = self.program.iterations[index].groups[group]
-            idle_s = float(block.meeting.idle[column])
+            idle = timed.idle[of].get(block.steps[0])
+            idle_s = 0.0 if idle is None else float(idle[column])
+            members = timed.layout.groups[group]
             self._at(
                 meeting.latest_s + idle_s,
-                lambda: self._together(meeting, members, seconds - idle_s, index),
+                lambda: self._together(meeting, members, seconds - idle_s),
             )
         else:
-            self._part(meeting, meeting.latest_s + seconds, index)
+            self._part(meeting, meeting.latest_s + seconds)
 
     def _descend(
         self, meeting: _Meeting, member: int, track: _Track, ready: float, seconds: float
@@ -314,19 +296,16 @@ class _Clock:
         meeting.by_member[member] = track, ready
         for one, end in meeting.descent.arrive(member, ready):
             other, since = meeting.by_member.pop(one)
-            block = other.programs[self.schedule[other.number]][other.place].block
-            self._finish(other, block, since, end)
+            self._finish(other, other.blocks[other.place], since, end)
             self.ready.append(other)
 
-    def _part(self, meeting: _Meeting, end: float, index: int) -> None:
+    def _part(self, meeting: _Meeting, end: float) -> None:
         """A collective is over: its lanes go on."""
         for track, since in meeting.there:
-            self._finish(track, track.programs[index][track.place].block, since, end)
+            self._finish(track, track.blocks[track.place], since, end)
             self.ready.append(track)
 
-    def _together(
-        self, meeting: _Meeting, members: tuple[int, ...], seconds: float, index: int
-    ) -> None:
+    def _together(self, meeting: _Meeting, members: tuple[int, ...], seconds: float) -> None:
         """Begin a collective that keeps the cores of its ranks busy; over when all are done."""
         program, left = self.program, [len(members)]
         share = program.core_share()
@@ -334,7 +313,7 @@ class _Clock:
         def done(end: float) -> None:
             left[0] -= 1
             if not left[0]:
-                self._part(meeting, end, index)
+                self._part(meeting, end)
 
         for rank in members:
             pool = self._pipe(("cores", program.host_of(rank)))
@@ -342,58 +321,69 @@ class _Clock:
 
     # -- flows -----------------------------------------------------------------------------------
 
-    def _flow(self, track: _Track, work: _Work, ready: float, index: int) -> None:
+    def _flow(
+        self, track: _Track, block: Block, ready: float, timed: Timed, seconds: float
+    ) -> None:
         """Begin a flow, or wait for a message; the lane goes on when it ends."""
-        column = track.columns[index]
-        route = work.routes.get(column)
-        if route is None:
-            route = work.routes[column] = self._route(track.rank, work, column, index)
-        if isinstance(route, _Route):
-            self._at(ready + route.latency_s, lambda: self._start(track, work.block, ready, route))
-        elif route.taken < len(route.arrived):
-            route.taken += 1
-            end = max(ready, route.arrived[route.taken - 1])
-            self._finish(track, work.block, ready, end)
+        key = track.rank, id(block)
+        way = self.ways.get(key)
+        if way is None:
+            way = self.ways[key] = self._way(track.rank, block, timed.layout)
+        if isinstance(way, _Way):
+            work = way.share * seconds
+            if way.mailbox is not None:
+                of, column = self._seat(track.rank, timed.layout)
+                work = float(timed.letters[of][block.steps[0]][column])
+            self._at(ready + way.latency_s, lambda: self._start(track, block, ready, way, work))
+        elif way.taken < len(way.arrived):
+            way.taken += 1
+            end = max(ready, way.arrived[way.taken - 1])
+            self._finish(track, block, ready, end)
             self.ready.append(track)
         else:
-            route.waiting = track, work, ready
+            way.waiting = track, block, ready
 
-    def _start(self, track: _Track, block: Block, ready: float, route: _Route) -> None:
+    def _start(self, track: _Track, block: Block, ready: float, way: _Way, work: float) -> None:
         def done(end: float) -> None:
-            if route.mailbox is not None:
-                self._arrive(route.mailbox, end)
+            if way.mailbox is not None:
+                self._arrive(way.mailbox, end)
             self._finish(track, block, ready, end)
             self.ready.append(track)
 
-        self.sharing.start(self.now, route.path, route.work, route.cap, done)
+        self.sharing.start(self.now, way.path, work, way.cap, done)
 
     def _arrive(self, mailbox: _Mailbox, end: float) -> None:
         mailbox.arrived.append(end)
         if mailbox.waiting is not None:
-            track, work, ready = mailbox.waiting
+            track, block, ready = mailbox.waiting
             mailbox.waiting = None
             mailbox.taken += 1
-            self._finish(track, work.block, ready, max(ready, end))
+            self._finish(track, block, ready, max(ready, end))
             self.ready.append(track)
 
-    def _route(self, rank: int, work: _Work, column: int, index: int) -> _Route | _Mailbox:
-        block, seconds = work.block, work.seconds[column]
+    def _seat(self, rank: int, layout: Layout) -> tuple[int, int]:
+        """Class of a rank in a layout, and its place in the class."""
+        of = int(layout.class_of[rank])
+        return of, layout.classes[of].columns[rank]
+
+    def _way(self, rank: int, block: Block, layout: Layout) -> _Way | _Mailbox:
         if block.mode is not Mode.FLOW:
             share = self.threads if block.pool == "cores" else 1.0
             pool = self._pipe((block.pool, self.program.host_of(rank)))
-            return _Route((pool,), seconds * share, share)
-        step = self.program.plan.iterations[index][rank][block.steps[0]]
-        if step.kind is Kind.RECV:
-            return self.mail.setdefault((_peer(step, rank), rank), _Mailbox())
-        if step.kind is Kind.SEND:
-            peer = _peer(step, rank)
+            return _Way((pool,), share, share)
+        place = block.steps[0]
+        kind = layout.classes[layout.class_of[rank]].steps[place].work.kind
+        if kind is Kind.RECV:
+            peer = self.program.peer(layout, rank, place)
+            return self.mail.setdefault((peer, rank), _Mailbox())
+        if kind is Kind.SEND:
+            peer = self.program.peer(layout, rank, place)
             latency, cap, path = self.network.point_to_point(rank, peer)
             mailbox = self.mail.setdefault((rank, peer), _Mailbox())
-            pipes = tuple(self._pipe(name) for name in path)
-            return _Route(pipes, float(step.bytes), cap, latency, mailbox)
-        what = "host_link" if step.kind is Kind.COPY else "disk"
+            return _Way(tuple(self._pipe(name) for name in path), cap, 1.0, latency, mailbox)
+        what = "host_link" if kind is Kind.COPY else "disk"
         # One unit per second: a transfer alone takes the seconds it was given.
-        return _Route((self._pipe((what, self.program.host_of(rank))),), seconds, 1.0)
+        return _Way((self._pipe((what, self.program.host_of(rank))),), 1.0)
 
     def _pipe(self, name: tuple[str, int]) -> Pipe:
         return self.sharing.pipe(name, self._capacity)

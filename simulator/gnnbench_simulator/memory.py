@@ -1,64 +1,121 @@
-"""Peak memory per rank: what an idle process or device holds, and the plan's buffers on top."""
+"""Peak memory per rank and space: what an idle process or device holds, and the plan's buffers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from gnnbench.cluster import Cluster
 from gnnbench.plan import Plan
+from gnnbench.steps import Space, pick
 from gnnbench_simulator.allocator import replay_allocator
 
 _STEPS_MAX = 400_000
-"""Steps of all ranks whose allocations are followed; more epochs repeat the first."""
+"""Steps of all ranks whose allocations are followed; later periods repeat the first ones."""
 
 
-def predict_memory(plan: Plan, cluster: Cluster) -> list[dict[str, Any]]:
+def predict_memory(
+    plan: Plan,
+    cluster: Cluster,
+    *,
+    ranks_per_host: int | None = None,
+    caps: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
     """Per rank, in bytes: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes", ...}.
 
-    On a CPU the peak is the resident set: baseline and workload. On a GPU it is what PyTorch calls
-    allocated (FG-65); "reserved_bytes" is what its allocator holds, "device_used_bytes" adds the
-    context. "fits" says whether that is within the device's memory.
+    On a CPU, device and host are one memory, and the peak is the resident set: baseline and
+    workload. On a GPU it is what PyTorch calls allocated (FG-65); "reserved_bytes" is what its
+    allocator holds, "device_used_bytes" adds the context, and "host_bytes" are the plan's buffers
+    in the host's memory. "judged_bytes" and "limit_bytes" are what was compared to say whether the
+    run "fits", of the space that fits worst; `caps` lower the limits, in bytes per rank and space.
     """
-    epochs = _epochs(plan)
-    seen: dict[int, dict[str, Any]] = {}
-    out = []
-    for rank in range(plan.world_size):
-        key = hash(_fingerprint(plan, rank)) if plan.world_size > 64 else rank
-        if key not in seen:
-            seen[key] = _rank(plan, cluster, rank, epochs)
-        out.append({"rank": rank, **seen[key]})
-    return out
-
-
-def _rank(plan: Plan, cluster: Cluster, rank: int, epochs: int) -> dict[str, Any]:
-    baseline = round(cluster.device.context_bytes.value)
-    workload = plan.memory_peak_bytes(rank, epochs=epochs)
-    limit = cluster.device.memory_bytes.value
-    entry: dict[str, Any] = {"baseline_bytes": baseline, "workload_bytes": workload}
+    periods = _periods(plan)
+    per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
     if cluster.device.kind == "cpu":
-        return {**entry, "peak_bytes": baseline + workload, "fits": baseline + workload <= limit}
-    allocator = replay_allocator(plan, rank, epochs=epochs)
-    used = baseline + allocator.reserved
+        entries = _on_cpu(plan, cluster, periods, per_host, caps or {})
+    else:
+        entries = _on_gpu(plan, cluster, periods, per_host, caps or {})
+    return [{"rank": rank, **entry} for rank, entry in enumerate(entries)]
+
+
+def _on_cpu(
+    plan: Plan, cluster: Cluster, periods: int, per_host: int, caps: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    baseline = round(cluster.device.context_bytes.value)
+    limit = min(cluster.device.memory_bytes.value, *_cap(caps, Space.DEVICE, Space.HOST))
+    workloads = plan.peak_bytes(Space.DEVICE, Space.HOST, periods=periods)
+    return [
+        {
+            "baseline_bytes": baseline,
+            "workload_bytes": workload,
+            "peak_bytes": baseline + workload,
+            **_judged({"memory": (baseline + workload, limit)}),
+        }
+        for workload in workloads.tolist()
+    ]
+
+
+def _on_gpu(
+    plan: Plan, cluster: Cluster, periods: int, per_host: int, caps: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    context = round(cluster.device.context_bytes.value)
+    device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, Space.DEVICE))
+    host_limit = min(cluster.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
+    workloads = plan.peak_bytes(Space.DEVICE, periods=periods)
+    hosts = plan.peak_bytes(Space.HOST, periods=periods)
+    known: dict[object, tuple[int, int]] = {}
+    entries = []
+    for rank, (workload, host) in enumerate(zip(workloads.tolist(), hosts.tolist(), strict=True)):
+        key = _allocations(plan, rank) if plan.world_size > 8 else rank
+        if key not in known:
+            allocator = replay_allocator(plan, rank, periods=periods)
+            known[key] = allocator.peak_allocated, allocator.reserved
+        allocated, reserved = known[key]
+        used = context + reserved
+        entries.append(
+            {
+                "baseline_bytes": context,
+                "workload_bytes": workload,
+                "peak_bytes": allocated,
+                "reserved_bytes": reserved,
+                "device_used_bytes": used,
+                "host_bytes": host,
+                **_judged(
+                    {"device memory": (used, device_limit), "host memory": (host, host_limit)}
+                ),
+            }
+        )
+    return entries
+
+
+def _judged(spaces: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """The space with the least room, what it needs and has."""
+    space, (needed, limit) = max(spaces.items(), key=lambda item: item[1][0] / item[1][1])
     return {
-        **entry,
-        "peak_bytes": allocator.peak_allocated,
-        "reserved_bytes": allocator.reserved,
-        "device_used_bytes": used,
-        "fits": used <= limit,
+        "space": space,
+        "judged_bytes": round(needed),
+        "limit_bytes": round(limit),
+        "fits": needed <= limit,
     }
 
 
-def _epochs(plan: Plan) -> int:
-    return max(1, min(plan.num_epochs, _STEPS_MAX // max(plan.num_steps(), 1)))
+def _cap(caps: Mapping[str, float], *spaces: Space) -> list[float]:
+    return [caps.get(space.value, np.inf) for space in spaces]
 
 
-def _fingerprint(plan: Plan, rank: int) -> tuple[object, ...]:
-    resident: Mapping[str, int] = plan.resident[rank] if plan.resident else {}
-    events = tuple(
-        (step.allocates, step.frees)
-        for iteration in plan.iterations
-        for step in iteration[rank]
-        if step.allocates or step.frees
-    )
-    return tuple(sorted(resident.items())), events
+def _periods(plan: Plan) -> int:
+    return max(1, min(plan.num_periods, _STEPS_MAX // max(plan.num_steps(), 1)))
+
+
+def _allocations(plan: Plan, rank: int) -> tuple[object, ...]:
+    """What decides a rank's allocations in the first period: equal for ranks that allocate alike."""
+    resident = tuple((buffer.name, pick(buffer.bytes, rank)) for buffer in plan.resident)
+    events = []
+    for ranks, step in plan.allocations(periods=1):
+        column = int(np.searchsorted(ranks, rank))
+        if column < len(ranks) and ranks[column] == rank:
+            sizes = tuple((b.name, pick(b.bytes, column)) for b in step.allocates)
+            events.append((sizes, step.frees))
+    return resident, tuple(events)

@@ -5,21 +5,24 @@ is used where its operation, ranks and layout were measured. From there, other r
 reached by physics: latency grows with the steps of the algorithm, and the rate per rank stays
 (simulation 2.5, 4.5, 4.6; vTrain's lesson in section 15: keep a latency term everywhere).
 
-Volumes are what the plan's steps say: `bytes` and, for all-to-all, `send_bytes` per peer.
+Volumes are those of the plan's steps: `bytes` and, for all-to-all, the bytes to each peer.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, grade, weakest
+from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
-from gnnbench.plan import Kind, Step
+from gnnbench.steps import Kind, Step, Work
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
 from gnnbench_simulator.tree import tree_of
@@ -29,8 +32,8 @@ _TUNER_RADIUS = 0.45
 _EXTRAPOLATED_RADIUS = 0.5
 
 
-NO_ROOT = -1
-"""Root of a collective whose ranks all leave together."""
+_REMEMBERED = 50_000
+"""Collectives of one shape whose times are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,106 @@ class Timing:
 
     seconds   from the last arrival to the end
     label     of the cost class
-    idle_s    what of the seconds ranks wait for one another, without a core
-    root      place in its group of the root of a broadcast down a tree (see `tree`), or NO_ROOT
+    idle_s    the part of the seconds in which ranks wait for one another and keep no core busy
     """
 
     seconds: float
     label: str
     idle_s: float = 0.0
-    root: int = NO_ROOT
+
+
+class Member(Protocol):
+    """Where some ranks of a class stand in a group."""
+
+    @property
+    def columns(self) -> npt.NDArray[np.intp]:
+        """Their places in arrays of the class."""
+
+    @property
+    def members(self) -> npt.NDArray[np.intp]:
+        """Their places in the group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Call:
+    """A collective: what each rank of the group sends, in the order of the group.
+
+    bytes, buffer_bytes   [ranks], as in `steps.Work`, of one call
+    matrix                bytes from member i to member j, where the steps state it; of one call
+    calls                 like calls one after the other
+    key                   equal for calls of the same sizes
+    """
+
+    kind: Kind
+    group: tuple[int, ...]
+    bytes: Floats
+    buffer_bytes: Floats
+    matrix: Floats | None = None
+    calls: int = 1
+    key: tuple[object, ...] = ()
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], group: Sequence[int]) -> Call:
+        """The call of single ranks' steps, one of each rank of the group."""
+        parts = [_Alone(place) for place in range(len(steps))]
+        works = [step.work for step in steps]
+        return cls.gathered(steps[0].kind, tuple(group), list(zip(works, parts, strict=True)))
+
+    @classmethod
+    def gathered(
+        cls, kind: Kind, group: tuple[int, ...], works: Sequence[tuple[Work, Member]]
+    ) -> Call:
+        """Put together what the ranks of several classes send."""
+        calls = max(int(np.max(work.calls)) for work, _ in works)
+        sent, buffers = np.empty(len(group)), np.empty(len(group))
+        for work, part in works:
+            sent[part.members] = _column(work.bytes, part)
+            buffers[part.members] = _column(work.buffer_bytes, part)
+        matrix, key = _matrix(len(group), works)
+        if calls > 1:
+            sent, buffers = sent / calls, buffers / calls
+            matrix = None if matrix is None else matrix / calls
+        return cls(
+            kind=kind,
+            group=group,
+            bytes=sent,
+            buffer_bytes=buffers,
+            matrix=matrix,
+            calls=calls,
+            key=(kind, calls, sent.tobytes(), buffers.tobytes(), *key),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    place: int
+
+    @property
+    def columns(self) -> npt.NDArray[np.intp]:
+        return np.zeros(1, np.intp)
+
+    @property
+    def members(self) -> npt.NDArray[np.intp]:
+        return np.array([self.place])
+
+
+def _column(size: object, part: Member) -> object:
+    return size if isinstance(size, int) else np.asarray(size)[part.columns]
+
+
+def _matrix(
+    ranks: int, works: Sequence[tuple[Work, Member]]
+) -> tuple[Floats | None, tuple[object, ...]]:
+    """Bytes from member to member and a key of them; None where the steps do not state them."""
+    if any(work.send is None or work.send.shape[-1] != ranks for work, _ in works):
+        return None, ()
+    matrix = np.empty((ranks, ranks))
+    for work, part in works:
+        assert work.send is not None
+        rows = work.send if work.send.ndim == 1 else work.send[part.columns]
+        matrix[part.members] = rows * float(work.unit_bytes)
+    np.fill_diagonal(matrix, 0.0)
+    return matrix, (hashlib.sha1(matrix.tobytes(), usedforsecurity=False).digest(),)
 
 
 def latency_steps(kind: Kind, ranks: int) -> int:
@@ -64,46 +159,52 @@ class Network:
     def __init__(self, cluster: Cluster, ranks_per_host: int) -> None:
         self.cluster, self.ranks_per_host = cluster, max(ranks_per_host, 1)
         self.classes: dict[str, CostClass] = {}
+        self._known: dict[tuple[object, ...], Timing] = {}
+        self._shapes: dict[tuple[int, ...], tuple[object, ...]] = {}
 
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
 
-    def collective(self, steps: Sequence[Step], group: Sequence[int]) -> Timing:
-        """Time a collective.
+    def collective(self, call: Call) -> Timing:
+        """Time a collective; calls of the same sizes between like ranks are timed once."""
+        key = (*self._shape(call.group), *call.key)
+        timing = self._known.get(key) if call.key else None
+        if timing is None:
+            timing = self._timed(call)
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            self._known[key] = timing
+        return timing
 
-        Args:
-            steps: the step of every rank of the group, in the order of the group.
-            group: the ranks.
-        """
-        kind, ranks = steps[0].kind, len(group)
+    def _shape(self, group: tuple[int, ...]) -> tuple[object, ...]:
+        """What of a group its collectives' time can rest on: which of its ranks share hosts."""
+        found = self._shapes.get(group)
+        if found is None:
+            hosts = np.array([self.host_of(rank) for rank in group])
+            found = len(group), (hosts - hosts[0]).tobytes(), np.argsort(group).tobytes()
+            self._shapes[group] = found
+        return found
+
+    def _timed(self, call: Call) -> Timing:
+        kind, ranks = call.kind, len(call.group)
         if ranks == 1:
             return Timing(0.0, self._label(kind, "measured", 0.01))
-        hosts = len({self.host_of(rank) for rank in group})
+        hosts = len({self.host_of(rank) for rank in call.group})
         layout = "intra" if hosts == 1 else "inter"
         model = self._measured(kind, ranks, layout)
         if model is None and self.cluster.transport == "nccl":
-            return self._nccl(kind, steps, group, hosts)
+            return self._nccl(call, hosts)
         if model is not None:
-            volume = _volume(kind, steps)
+            volume = _volume(call)
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
-                volume = _through_one_loop(_pair_bytes(steps))
+                volume = _through_one_loop(_pair_bytes(call))
             seconds = float(collective_seconds(model, np.array([volume]))[0])
             label = self._label(kind, grade(model.status), model.radius)
         else:
             model = self._nearest(kind, "intra", min(self.ranks_per_host, ranks))
-            seconds, label = self._closed_form(kind, steps, group, layout)
+            seconds, label = self._closed_form(call, layout)
         idle_s = min(self._meeting_s(model), seconds)
-        return Timing(seconds, label, idle_s, self._root(steps))
-
-    def _root(self, steps: Sequence[Step]) -> int:
-        """The rank that sends in a broadcast down gloo's tree.
-
-        NCCL's pipelined ring holds all ranks to the end. In a plan that tells stages as repeats of
-        one, every rank sends.
-        """
-        roots = [place for place, step in enumerate(steps) if step.bytes]
-        down = steps[0].kind is Kind.BROADCAST and self.cluster.transport != "nccl"
-        return roots[0] if down and len(roots) == 1 else NO_ROOT
+        return Timing(call.calls * seconds, label, call.calls * idle_s)
 
     def point_to_point(
         self, sender: int, receiver: int
@@ -193,11 +294,9 @@ class Network:
         how = weakest([grade(link.latency_s.status), grade(link.bytes_per_s.status)])
         return link.latency_s.value, link.bytes_per_s.value, how, _CLOSED_FORM_RADIUS
 
-    def _closed_form(
-        self, kind: Kind, steps: Sequence[Step], group: Sequence[int], layout: str
-    ) -> tuple[float, str]:
+    def _closed_form(self, call: Call, layout: str) -> tuple[float, str]:
         """Gloo's algorithms over the slowest link on the way (simulation 4.5, 4.6)."""
-        ranks = len(group)
+        kind, group, ranks = call.kind, call.group, len(call.group)
         on_host = min(self.ranks_per_host, ranks)
         alpha, rate, how, radius = self._link(kind, "intra", on_host)
         far_alpha, far_rate = alpha, rate
@@ -207,17 +306,17 @@ class Network:
             how, radius = weakest([how, far]), max(radius, far_radius)
         if kind is Kind.ALL_TO_ALL:
             # Latency of each rank's peers in turn, and the busiest link.
-            busiest = self.link_bounds(_pair_bytes(steps), group, rate)
+            busiest = self.link_bounds(_pair_bytes(call), group, rate)
             seconds = latency_steps(kind, ranks) * far_alpha + busiest
         elif kind is Kind.BROADCAST:
-            size = _volume(kind, steps)
+            size = _volume(call)
             seconds = self._broadcast(size, group, (alpha, rate), (far_alpha, far_rate))
         else:
             # Neighbours in a ring are on the same host but for one pair per host, so a shared NIC
             # carries one flow each way and needs no division.
             slowest = min(rate, far_rate)
-            seconds = latency_steps(kind, ranks) * far_alpha + _volume(kind, steps) / slowest
-        seconds += self._staging(kind, steps)
+            seconds = latency_steps(kind, ranks) * far_alpha + _volume(call) / slowest
+        seconds += self._staging(call)
         seconds += self._meeting_s(self._nearest(kind, "intra", on_host))
         return seconds, self._label(kind, how, radius)
 
@@ -273,66 +372,60 @@ class Network:
                 busiest = max(busiest, _busiest(outside) / rate)
         return float(busiest)
 
-    def _staging(self, kind: Kind, steps: Sequence[Step]) -> float:
+    def _staging(self, call: Call) -> float:
         """Copies to and from pinned memory on both sides (simulation 4.7, fullgraph 16.1)."""
         link = self.cluster.links.host
-        if self.cluster.transport != "gloo_staged" or link is None or kind is Kind.BARRIER:
+        if self.cluster.transport != "gloo_staged" or link is None or call.kind is Kind.BARRIER:
             return 0.0
-        buffer = max(max(step.buffer_bytes, step.bytes) for step in steps)
-        return 2 * _transfer(link, buffer)
+        return 2 * _transfer(link, float(max(call.buffer_bytes.max(), call.bytes.max())))
 
-    def _nccl(self, kind: Kind, steps: Sequence[Step], group: Sequence[int], hosts: int) -> Timing:
+    def _nccl(self, call: Call, hosts: int) -> Timing:
         nccl = self.cluster.nccl
         assert nccl is not None
-        links = self.cluster.links
+        links, kind, group = self.cluster.links, call.kind, call.group
         if kind is Kind.ALL_TO_ALL:
-            matrix = _pair_bytes(steps)
+            matrix = _pair_bytes(call)
             busiest = self.link_bounds(matrix, group, links.intra.bytes_per_s.value)
             # Empty messages are not sent at all.
             messages = int(max((matrix > 0).sum(axis=0).max(), (matrix > 0).sum(axis=1).max()))
             link = links.intra if hosts == 1 else links.inter
             # Point-to-point operations of one call share a launch; eight share a work batch.
             seconds = nccl.host_s.value + math.ceil(messages / 8) * link.latency_s.value + busiest
-            return Timing(seconds, self._label(kind, "datasheet", _CLOSED_FORM_RADIUS))
+            label = self._label(kind, "datasheet", _CLOSED_FORM_RADIUS)
+            return Timing(call.calls * seconds, label)
         shape = Shape.of(nccl, self.cluster.device.arch, len(group), hosts)
         if kind is Kind.BARRIER:
             op, size = "all_reduce", 4.0
         else:
-            op, size = kind.value, max(float(step.buffer_bytes) for step in steps)
+            op, size = kind.value, float(call.buffer_bytes.max())
         expected, _ = tuner_s(op, size, shape)
         seconds = nccl.host_s.value + nccl.factor.value * expected
-        return Timing(seconds, self._label(kind, "datasheet", _TUNER_RADIUS))
+        return Timing(call.calls * seconds, self._label(kind, "datasheet", _TUNER_RADIUS))
 
 
 def _transfer(link: Link, size: float) -> float:
     return link.latency_s.value + size / link.bytes_per_s.value
 
 
-def _volume(kind: Kind, steps: Sequence[Step]) -> float:
+def _volume(call: Call) -> float:
     """Bytes that decide a collective's time: the most any rank sends or, ragged, receives.
 
-    Of a broadcast, calibrated by its buffer, the buffer: the root sends it to every other rank, so
-    its `bytes` are P - 1 of them.
+    Of a broadcast it is the buffer, by which broadcasts are calibrated: the root sends it to every
+    other rank, so its `bytes` are P - 1 buffers.
     """
-    if kind is Kind.BROADCAST:
-        return float(max(step.buffer_bytes for step in steps))
-    if kind is Kind.ALL_TO_ALL:
-        return _busiest(_pair_bytes(steps))
-    return float(max(step.bytes for step in steps))
+    if call.kind is Kind.BROADCAST:
+        return float(call.buffer_bytes.max())
+    if call.kind is Kind.ALL_TO_ALL:
+        return _busiest(_pair_bytes(call))
+    return float(call.bytes.max())
 
 
-def _pair_bytes(steps: Sequence[Step]) -> npt.NDArray[np.float64]:
-    """Matrix of bytes from sender to receiver; without `send_bytes`, `bytes` spread evenly."""
-    ranks = len(steps)
-    if all(len(step.send_bytes) == ranks for step in steps):
-        # Ranks that send alike share the tuple: each is converted once.
-        rows = {id(step.send_bytes): step.send_bytes for step in steps}
-        table = {key: np.array(sent, dtype=np.float64) for key, sent in rows.items()}
-        matrix = np.array([table[id(step.send_bytes)] for step in steps])
-        np.fill_diagonal(matrix, 0.0)
-        return matrix
-    sent = np.array([step.bytes for step in steps], dtype=np.float64)
-    matrix = np.repeat(sent[:, None] / max(ranks - 1, 1), ranks, axis=1)
+def _pair_bytes(call: Call) -> Floats:
+    """Bytes from sender to receiver; where the steps do not state them, spread evenly."""
+    if call.matrix is not None:
+        return call.matrix
+    ranks = len(call.group)
+    matrix: Floats = np.repeat(call.bytes[:, None] / max(ranks - 1, 1), ranks, axis=1)
     np.fill_diagonal(matrix, 0.0)
     return matrix
 

@@ -7,37 +7,36 @@ evaluated one after the other, whatever overlaps in time.
 from __future__ import annotations
 
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Lane
-from gnnbench_simulator.program import Block, Iteration, Mode
+from gnnbench.steps import Lane
+from gnnbench_simulator.layout import Block, Layout, Mode
 
 Member = tuple[int, Block]
 _Waiting = tuple[int, Lane, Block]
 
 
-def evaluation_order(iteration: Iteration) -> list[list[Member]]:
+def evaluation_order(layout: Layout) -> list[list[Member]]:
     """Lists of (class, block): one local block, or all blocks of collectives that end together.
 
     Raises:
         Unsupported: no order was found; the engine tells whether ranks truly wait in a circle.
     """
-    return _Ordering(iteration).run()
+    return _Ordering(layout).run()
 
 
 class _Ordering:
-    def __init__(self, iteration: Iteration) -> None:
-        self.iteration = iteration
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self.queues: list[dict[Lane, list[Block]]] = []
-        for cls in iteration.classes:
+        for cls in layout.classes:
             lanes: dict[Lane, list[Block]] = {}
             for block in reversed(cls.blocks):
                 lanes.setdefault(block.lane, []).append(block)
             self.queues.append(lanes)
-        self.names = [{b.publishes for b in cls.blocks} for cls in iteration.classes]
-        self.done: list[set[str]] = [set() for _ in iteration.classes]
+        self.done: list[set[str]] = [set() for _ in layout.classes]
         self.order: list[list[Member]] = []
 
     def run(self) -> list[list[Member]]:
-        remaining = sum(len(cls.blocks) for cls in self.iteration.classes)
+        remaining = sum(len(cls.blocks) for cls in self.layout.classes)
         while remaining:
             progress = self._local_blocks() + self._collectives()
             if not progress:
@@ -50,10 +49,7 @@ class _Ordering:
         queue = self.queues[c][lane]
         if not queue:
             return None
-        met = all(
-            lag or name in self.done[c] or name not in self.names[c]
-            for name, lag in queue[-1].waits
-        )
+        met = all(after.lag or after.step in self.done[c] for after in queue[-1].waits)
         return queue[-1] if met else None
 
     def _take(self, c: int, lane: Lane) -> None:
@@ -84,7 +80,7 @@ class _Ordering:
                     waiting.append((c, lane, block))
         taken = 0
         for together, reached in _connected(waiting):
-            sizes = {key: len(self.iteration.groups[key[0]]) for key in reached}
+            sizes = {key: len(self.layout.groups[key[0]]) for key in reached}
             if reached == sizes:
                 self.order.append([(c, block) for c, _, block in together])
                 for c, lane, _ in together:

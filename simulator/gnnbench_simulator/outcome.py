@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gnnbench.costs.facts import Floats
 from gnnbench.ledger import Row
-from gnnbench.plan import Step
-from gnnbench_simulator.program import Block, Mode, Program
+from gnnbench.steps import Step
+from gnnbench_simulator.layout import Block, Mode
+from gnnbench_simulator.program import Program
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A block as one rank executed it: `ready_s` when it could start, `end_s` when it ended."""
+    """A block as one rank executed it: `ready_s` when it could start, `end_s` when it ended.
+
+    `iteration` is the place in the schedule.
+    """
 
     iteration: int
     block: Block
@@ -25,7 +30,7 @@ class Span:
 class SimResult:
     """Times of a simulated plan. All times in seconds since its start.
 
-    epoch_s        per epoch, from the end of the epoch before to its own end on the last rank; in
+    period_s       per period, from the end of the period before to its own end on the last rank; in
                    the vectorised replay one column per draw
     end_s          per rank, when its last step ended
     busy_s         per lane and rank, time spent working (waiting left out)
@@ -33,7 +38,7 @@ class SimResult:
     """
 
     method: str
-    epoch_s: Floats
+    period_s: Floats
     end_s: Floats
     busy_s: dict[str, Floats]
     spans: Mapping[int, list[Span]] = field(default_factory=dict)
@@ -41,47 +46,61 @@ class SimResult:
 
 def ledger(program: Program, result: SimResult, rank: int) -> list[Row]:
     """Rows of a recorded rank, ordered by start; a collective's duration includes its waiting."""
-    rows = [row for span in result.spans[rank] for row in _rows(program, span, rank)]
+    steps = _Steps(program, rank)
+    rows = [row for span in result.spans[rank] for row in _rows(program, span, rank, steps)]
     rows.sort(key=lambda row: row.start_s)
     return rows
 
 
-def _rows(program: Program, span: Span, rank: int) -> Iterable[Row]:
+class _Steps:
+    """The steps of one rank, of the iteration asked for last."""
+
+    def __init__(self, program: Program, rank: int) -> None:
+        self._program, self._rank = program, rank
+        self._known: dict[int, tuple[Step, ...]] = {}
+
+    def of(self, index: int) -> tuple[Step, ...]:
+        if index not in self._known:
+            if len(self._known) > 64:
+                self._known.clear()
+            self._known[index] = self._program.plan.iterations[index][self._rank]
+        return self._known[index]
+
+
+def _rows(program: Program, span: Span, rank: int, steps: _Steps) -> Iterable[Row]:
     plan = program.plan
     index = plan.schedule[span.iteration]
-    steps = plan.iterations[index][rank]
-    column = _column(program, index, rank)
-    epoch, within = divmod(span.iteration, plan.iterations_per_epoch)
+    timed, own = program.iterations[index], steps.of(index)
+    number = int(timed.layout.class_of[rank])
+    column = timed.layout.classes[number].columns[rank]
+    period = bisect_right(plan.starts, span.iteration) - 1
+    within = span.iteration - plan.starts[period]
     block = span.block
-    alone, elapsed = float(block.total[column]), span.end_s - span.ready_s
+    alone = float(timed.totals[number][block.number, column])
+    elapsed = span.end_s - span.ready_s
     # Contention stretches the steps of a block alike; a collective or transfer waits as well.
     stretch = elapsed / alone if alone > 0 and block.mode is Mode.LOCAL else 1.0
-    gap = float(block.gap_s[column]) / len(block.steps) * stretch
+    gap = float(timed.gaps[number][block.number, column]) / len(block.steps) * stretch
     start = span.ready_s
-    for place, step in enumerate(block.steps):
+    for place in block.steps:
         local = block.mode is Mode.LOCAL
-        step_s = float(block.seconds[place, column]) * stretch if local else elapsed - gap
-        yield _row(steps[step], epoch, within, start, step_s)
+        seconds = float(timed.seconds[number][place, column])
+        step_s = seconds * stretch if local else elapsed - gap
+        yield _row(own[place], period, within, start, step_s)
         start += step_s + gap
 
 
-def _column(program: Program, index: int, rank: int) -> int:
-    """Place of a rank in the arrays of its class."""
-    iteration = program.iterations[index]
-    return iteration.classes[iteration.class_of[rank]].columns[rank]
-
-
-def _row(step: Step, epoch: int, iteration: int, start: float, seconds: float) -> Row:
+def _row(step: Step, period: int, iteration: int, start: float, seconds: float) -> Row:
     return Row(
-        epoch=epoch,
+        period=period,
         iteration=iteration,
         name=step.name,
         kind=step.kind.value,
         op=step.op,
-        lane=step.lane.value,
+        lane=str(step.lane),
         phase=step.phase.value,
         layer=step.layer,
-        group_size=len(step.group),
+        group_size=len(step.ranks),
         bytes=step.bytes,
         flops=step.flops,
         start_s=start,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,10 @@ from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
 from gnnbench.ledger import Row
-from gnnbench.plan import COLLECTIVES, Plan
+from gnnbench.plan import Plan
 from gnnbench.results import PredictionRecord
 from gnnbench.spec import RunSpec
+from gnnbench.steps import COLLECTIVES
 from gnnbench_simulator.compute import PROBE_OP, calibrated
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.memory import predict_memory
@@ -32,23 +33,25 @@ _REPLAY_STEPS = 3_000_000
 class Prediction:
     """What a plan is predicted to do on a cluster.
 
-    epoch_s, low_s, high_s   seconds per epoch: median of the epochs after the first, 90 % interval
-    epochs_s                 seconds of each simulated epoch
+    period_s, low_s, high_s  seconds per period: median of those after the first, 90 % interval
+    periods_s                seconds of each simulated period
+    period                   what a period is: "epoch", "increment" or "round"
     grade                    of the weakest constants that matter
     method, reason           "replay", "events" or "engine", and why not the replay
-    bytes                    per simulated epoch, bytes sent by all ranks by "kind/phase"
+    bytes                    per simulated period, bytes moved by all ranks by "kind/phase"
     memory                   per rank, see `memory.predict_memory`
-    phases                   seconds per epoch by phase on the slowest rank, waiting included
+    phases                   seconds per period by phase on the slowest rank, waiting included
     lanes                    share of the time that each lane of the slowest rank is busy
-    work                     seconds per epoch by cost class on the slowest rank, waiting left out
+    work                     seconds per period by cost class on the slowest rank, waiting left out
     ledgers                  rows of the worst, median and best rank by work
     """
 
     cluster: str
-    epoch_s: float
+    period_s: float
     low_s: float
     high_s: float
-    epochs_s: list[float]
+    periods_s: list[float]
+    period: str
     grade: str
     method: str
     reason: str
@@ -59,18 +62,20 @@ class Prediction:
     work: dict[str, float]
     ledgers: dict[int, list[Row]]
     slowest_rank: int
-    exact: bool
+    counted: bool
     basis: str
     probe_s: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def record(self, run: RunSpec) -> PredictionRecord:
+    def record(self, run: RunSpec, *, ranks_per_host: int) -> PredictionRecord:
         """The prediction as a results folder keeps it."""
         return PredictionRecord(
             config_id=run.config_id,
             spec=run.to_dict(),
             cluster=self.cluster,
-            epoch_s=self.epoch_s,
+            ranks_per_host=ranks_per_host,
+            period=self.period,
+            period_s=self.period_s,
             low_s=self.low_s,
             high_s=self.high_s,
             grade=self.grade,
@@ -79,12 +84,12 @@ class Prediction:
             memory=self.memory,
             phases=self.phases,
             lanes=self.lanes,
-            exact=self.exact,
+            counted=self.counted,
             basis=self.basis,
             probe_s=self.probe_s,
             notes={
                 **self.notes,
-                "epochs_s": self.epochs_s,
+                "periods_s": self.periods_s,
                 "work_s": self.work,
                 "slowest_rank": self.slowest_rank,
                 "method_reason": self.reason,
@@ -97,8 +102,9 @@ def predict_plan(
     cluster: Cluster,
     *,
     ranks_per_host: int | None = None,
-    epochs: int | None = None,
+    periods: int | None = None,
     element_bytes: float = 4.0,
+    caps: Mapping[str, float] | None = None,
 ) -> Prediction:
     """Predict a plan on a cluster.
 
@@ -106,11 +112,14 @@ def predict_plan(
         plan: what every rank does.
         cluster: what it does it on.
         ranks_per_host: by default as many as a host has devices.
-        epochs: how many epochs to simulate; by default all, or as many as take about a second.
+        periods: how many periods to simulate; by default all, or as many as take about a second.
         element_bytes: bytes of a feature element.
+        caps: bytes per rank that a space may hold, by its name.
 
     Raises:
+        SpecError: the ranks' steps do not fit together.
         RunFailed: the plan's ranks wait for each other in a circle.
+        Unsupported: the cluster lacks what the plan needs.
     """
     program = compile_plan(
         plan, cluster, ranks_per_host=ranks_per_host, element_bytes=element_bytes
@@ -121,25 +130,26 @@ def predict_plan(
     order = np.argsort(effort, kind="stable")
     slowest = int(order[-1])
     recorded = sorted({slowest, int(order[len(order) // 2]), int(order[0])})
-    result = _simulate(program, reason, epochs, recorded)
-    covered = len(result.epoch_s)
-    later = result.epoch_s[1:] if covered > 1 else result.epoch_s
-    epoch_s = float(np.median(later))
+    result = _simulate(program, reason, periods, recorded)
+    covered = len(result.period_s)
+    later = result.period_s[1:] if covered > 1 else result.period_s
+    period_s = float(np.median(later))
     spread = interval(program)
-    rows = {rank: ledger(program, result, rank) for rank in recorded}
-    span = float(result.epoch_s.sum())
+    rows = {rank: ledger(program, result, rank) for rank in recorded if result.spans[rank]}
+    span = float(result.period_s.sum())
     return Prediction(
         cluster=cluster.name,
-        epoch_s=epoch_s,
-        low_s=epoch_s * spread.low,
-        high_s=epoch_s * spread.high,
-        epochs_s=result.epoch_s.tolist(),
-        grade=prediction_grade(program, work, slowest, epoch_s),
+        period_s=period_s,
+        low_s=period_s * spread.low,
+        high_s=period_s * spread.high,
+        periods_s=result.period_s.tolist(),
+        period=plan.period,
+        grade=prediction_grade(program, work, slowest, period_s),
         method=result.method,
         reason=reason,
-        bytes=_sent(plan, covered),
-        memory=predict_memory(plan, cluster),
-        phases=_phases(rows[slowest], covered),
+        bytes=_moved(program, covered),
+        memory=predict_memory(plan, cluster, ranks_per_host=program.ranks_per_host, caps=caps),
+        phases=_phases(rows.get(slowest, []), covered),
         lanes={
             lane: float(busy[slowest]) / span if span > 0 else 0.0
             for lane, busy in result.busy_s.items()
@@ -147,7 +157,7 @@ def predict_plan(
         work={label: float(seconds[slowest]) for label, seconds in work.items()},
         ledgers=rows,
         slowest_rank=slowest,
-        exact=plan.exact,
+        counted=plan.counted,
         basis=plan.basis,
         probe_s=_probe_s(cluster, program.ranks_per_host),
         notes=_notes(program) | {"program": plan.program_key()},
@@ -169,26 +179,26 @@ def _probe_s(cluster: Cluster, co_located: int) -> float:
     return probe.params.get("t0_s", 0.0) * turns(co_located) / turns(probe.co_located)
 
 
-def _simulate(program: Program, reason: str, epochs: int | None, recorded: list[int]) -> SimResult:
+def _simulate(program: Program, reason: str, periods: int | None, recorded: list[int]) -> SimResult:
     if not reason:
-        count = _affordable(program, _REPLAY_STEPS) if epochs is None else epochs
+        count = _affordable(program, _REPLAY_STEPS) if periods is None else periods
         try:
-            return replay(program, epochs=count, record=recorded)
+            return replay(program, periods=count, record=recorded)
         except Unsupported:
             pass  # no order found; the engine also says if ranks truly wait in a circle
-    count = _affordable(program, _ENGINE_STEPS) if epochs is None else epochs
+    count = _affordable(program, _ENGINE_STEPS) if periods is None else periods
     try:
-        return simulate_events(program, epochs=count, record=recorded)
+        return simulate_events(program, periods=count, record=recorded)
     except Unsupported:
         from gnnbench_simulator.engine import simulate
 
-        return simulate(program, epochs=count, record=recorded)
+        return simulate(program, periods=count, record=recorded)
 
 
 def _affordable(program: Program, budget: int) -> int:
-    """Epochs whose steps of all ranks stay within a budget; at least two if the plan has them."""
+    """Periods whose steps of all ranks stay within a budget; at least two if the plan has them."""
     plan = program.plan
-    return min(plan.num_epochs, max(2, budget // max(plan.num_steps(), 1)))
+    return min(plan.num_periods, max(2, budget // max(plan.num_steps(), 1)))
 
 
 def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:
@@ -201,32 +211,39 @@ def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:
     return total
 
 
-def _sent(plan: Plan, epochs: int) -> list[dict[str, int]]:
+def _moved(program: Program, periods: int) -> list[dict[str, int]]:
+    """Bytes moved in each period, by "kind/phase"; repeats are counted once."""
+    plan = program.plan
     known: dict[tuple[int, ...], dict[str, int]] = {}
     out = []
-    for epoch in range(epochs):
-        start = epoch * plan.iterations_per_epoch
-        key = plan.schedule[start : start + plan.iterations_per_epoch]
+    for period in range(periods):
+        key = tuple(plan.scheduled(period))
         if key not in known:
-            sent = plan.sent_bytes(epoch)
-            known[key] = {f"{kind}/{phase}": size for (kind, phase), size in sent.items()}
+            totals: dict[str, int] = defaultdict(int)
+            for index, times in Counter(key).items():
+                for (kind, phase), size in program.iterations[index].sent.items():
+                    totals[f"{kind}/{phase}"] += times * size
+            known[key] = dict(totals)
         out.append(known[key])
     return out
 
 
-def _phases(rows: list[Row], epochs: int) -> dict[str, float]:
-    """Seconds by phase per epoch; the first epoch is left out where there are others."""
-    skip = 1 if epochs > 1 else 0
+def _phases(rows: list[Row], periods: int) -> dict[str, float]:
+    """Seconds by phase per period; the first period is left out where there are others."""
+    skip = 1 if periods > 1 else 0
     totals: dict[str, float] = defaultdict(float)
     for row in rows:
-        if row.epoch >= skip:
-            totals[row.phase] += row.duration_s / (epochs - skip)
+        if row.period >= skip:
+            totals[row.phase] += row.duration_s / (periods - skip)
     return dict(totals)
 
 
 def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
+    borrowed = sorted(c.name for c in program.cost_classes.values() if c.borrowed)
+    if borrowed:
+        notes["borrowed"] = borrowed
     if hosts > program.cluster.host.hosts_max:
         most = program.cluster.host.hosts_max
         notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"

@@ -1,105 +1,94 @@
-"""A plan made ready to simulate: blocks of steps with durations, for classes of like ranks.
+"""A plan made ready to simulate: layouts, and the seconds of every step of each iteration.
 
-Ranks whose steps have the same names, kinds, lanes and waits form a class; their durations differ
-and are arrays over the ranks of the class. Consecutive local steps of a lane that nobody waits for
-in between are one block: removing events, not a faster engine, is what makes simulation fast
-(simulation 12.2). Engine and replay execute the same blocks.
+Iterations are looked at one after the other and may be made lazily; what is kept of each are some
+numbers per block and rank. Steps are priced many at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
-from gnnbench.plan import COLLECTIVES, Kind, Lane, Plan, RankSteps, Step
-from gnnbench_simulator.compute import CostClass, Durations
-from gnnbench_simulator.matching import Catalogue, Collectives, Ints, Meeting, Members
-from gnnbench_simulator.network import Network
+from gnnbench.plan import Iteration, Plan, iteration_bytes
+from gnnbench.steps import LATEST, Engine, Groups, Kind, Lane
+from gnnbench_simulator.compute import CostClass, Durations, Item
+from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
+from gnnbench_simulator.network import Call, Network
 
-_LINKS = frozenset({Kind.COPY, Kind.READ, Kind.WRITE})
-
-
-class Mode(Enum):
-    """How a block spends its time."""
-
-    LOCAL = "local"
-    COLLECTIVE = "collective"
-    FLOW = "flow"
+_PRICED_AT_ONCE = 200_000
+"""Steps of all ranks after which the iterations gathered so far are priced."""
 
 
-@dataclass(slots=True)
-class Block:
-    """Steps of one lane that run back to back, for all ranks of a class.
+@dataclass(slots=True, eq=False)
+class Timed:
+    """One distinct iteration with its seconds; per class of its layout, arrays over its ranks.
 
-    seconds    per step and rank (steps, ranks); of a collective, the transfer without waiting
-    meeting    of a collective: whom each rank of the class meets
-    gap_s      per rank, time after the steps that belongs to none of them, calibrated like one
-    total      per rank, all steps and their gaps
-    pool       what the work occupies: "cores" of the host, its "device"s, or "" (neither)
+    seconds   (steps, ranks); of a collective, the transfer without waiting
+    gaps      (blocks, ranks): time after the steps of a block that belongs to none of them
+    totals    (blocks, ranks): all steps of a block, and their gaps
+    idle      by place of a collective (ranks,): seconds in which its ranks keep no core busy
+    letters   by place of a message (ranks,): its bytes
+    sent      bytes that all ranks move, by (kind, phase)
     """
 
-    mode: Mode
-    lane: Lane
-    steps: tuple[int, ...]
-    seconds: Floats
-    waits: tuple[tuple[str, int], ...] = ()
-    publishes: str = ""
-    release_s: float = 0.0
-    takes: str = ""
-    puts: str = ""
-    meeting: Meeting | None = None
-    pool: str = ""
-    gap_s: Floats = field(default_factory=lambda: np.zeros(0))
-    total: Floats = field(default_factory=lambda: np.zeros(0))
-
-
-@dataclass(slots=True)
-class RankClass:
-    """Ranks with the same program, and its blocks in program order.
-
-    columns   place of each rank in the arrays of the class
-    labels    cost class of each step
-    """
-
-    ranks: Ints
-    columns: dict[int, int]
-    blocks: list[Block]
-    labels: list[str]
-
-
-@dataclass(slots=True)
-class Iteration:
-    """One distinct iteration: classes, and the groups of its collectives.
-
-    class_of   class of each rank
-    names      published step names of each class
-    """
-
-    classes: list[RankClass]
-    groups: list[tuple[int, ...]]
-    class_of: dict[int, int]
-    names: list[frozenset[str]]
+    layout: Layout
+    seconds: list[Floats]
+    gaps: list[Floats]
+    totals: list[Floats]
+    idle: list[dict[int, Floats]]
+    letters: list[dict[int, Floats]]
+    sent: dict[tuple[str, str], int]
 
 
 @dataclass(slots=True)
 class Program:
-    """A compiled plan. `cost_classes` by label: what each duration rests on."""
+    """A compiled plan.
+
+    iterations     by number of the distinct iteration
+    layouts        of the iterations, each once
+    cost_classes   by label: what each duration rests on
+    labels         per layout and class, the cost class of each step
+    max_lag        the largest lag that any step waits with
+    waits_latest   names of steps whose latest occurrence is waited for
+    """
 
     plan: Plan
     cluster: Cluster
     ranks_per_host: int
-    iterations: list[Iteration]
+    iterations: dict[int, Timed]
+    layouts: list[Layout]
     cost_classes: dict[str, CostClass]
-    max_lag: int
+    labels: dict[int, list[list[str]]]
+    max_lag: int = 0
+    waits_latest: frozenset[str] = frozenset()
+    contended: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def world_size(self) -> int:
         return self.plan.world_size
+
+    def labels_of(self, layout: Layout) -> list[list[str]]:
+        return self.labels[id(layout)]
+
+    def latest(self, rank: int, name: str, number: int) -> int | None:
+        """The last place in the schedule before `number` at which a rank has a step."""
+        for before in range(number - 1, -1, -1):
+            layout = self.iterations[self.plan.schedule[before]].layout
+            if name in layout.names(rank):
+                return before
+        return None
+
+    def peer(self, layout: Layout, rank: int, place: int) -> int:
+        """The other rank of the group of a message."""
+        of = layout.classes[layout.class_of[rank]]
+        group = of.steps[place].group
+        if isinstance(group, Groups):
+            group = group.table[group.of[of.columns[rank]]]
+        return next(other for other in group if other != rank)
 
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
@@ -122,43 +111,38 @@ class Program:
         return min(1.0, self.cluster.host.cores / self.ranks_per_host)
 
     def contention(self) -> str:
-        """Why blocks may slow each other down or who goes first is not known; "" if neither."""
-        blocks = [b for it in self.iterations for c in it.classes for b in c.blocks]
-        if any(b.takes or b.puts for b in blocks):
-            return "named queues: only the engine can say who takes what"
-        if any(b.mode is Mode.FLOW for b in blocks):
-            return "transfers share links"
-        contended = self.contended_pools()
-        if "cores" in contended:
+        """Why blocks may slow each other down; "" if they cannot."""
+        if any(block.mode is Mode.FLOW for of in self._classes() for block in of.blocks):
+            return "transfers share links or a disk"
+        if "cores" in self.contended:
             return f"busy lanes want more than the {self.cluster.host.cores} cores of a host"
-        if "device" in contended:
+        if "device" in self.contended:
             return f"{self.ranks_per_host} ranks share the devices of a host"
         return ""
 
-    def contended_pools(self) -> set[str]:
+    def _classes(self) -> Iterator[ClassLayout]:
+        for layout in self.layouts:
+            yield from layout.classes
+
+    def contended_pools(self) -> frozenset[str]:
         """Which of "cores" and "device" can be wanted by more than there is on a host."""
-        blocks = [b for it in self.iterations for c in it.classes for b in c.blocks]
         contended = set()
         wanted = self._lanes_at_once() * self.ranks_per_host * self.cluster.device.threads
         if wanted > self.cluster.host.cores:
             contended.add("cores")
-        on_device = any(b.pool == "device" for b in blocks)
+        on_device = any(b.pool == "device" for of in self._classes() for b in of.blocks)
         if on_device and self.ranks_per_host > self.cluster.host.devices_per_host:
             contended.add("device")
-        return contended
+        return frozenset(contended)
 
     def _lanes_at_once(self) -> int:
         """The most lanes of one rank that may keep cores busy together.
 
         A rank's class can change from one iteration to the next, and iterations overlap; so only
-        where there is a single one do the classes count apart.
+        where there is a single layout do the classes count separately.
         """
-        each = [
-            {b.lane for b in c.blocks if b.pool == "cores"}
-            for it in self.iterations
-            for c in it.classes
-        ]
-        if len(self.iterations) > 1:
+        each = [{b.lane for b in of.blocks if b.pool == "cores"} for of in self._classes()]
+        if len(self.layouts) > 1:
             return len(set[Lane]().union(*each))
         return max((len(lanes) for lanes in each), default=0)
 
@@ -171,192 +155,135 @@ def compile_plan(
     element_bytes: float = 4.0,
     fuse: bool = True,
 ) -> Program:
-    """Give every step its duration on a cluster and fuse what can be fused."""
-    per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
-    per_host = min(per_host, plan.world_size)
-    durations = Durations(cluster, co_located=per_host, element_bytes=element_bytes)
-    network = Network(cluster, per_host)
-    matched = []
-    for ranks_steps in plan.iterations:
-        catalogue = Catalogue(ranks_steps)
-        matched.append((ranks_steps, catalogue, catalogue.classes()))
-    # Steps of a class have the same names, lanes and waits: its first rank tells them.
-    programs = [ranks[members.ranks[0]] for ranks, _, classes in matched for members in classes]
-    rules = _Rules(
-        cluster, _published(programs), _shared_links(cluster, per_host), _overlaps(programs), fuse
-    )
-    iterations = [
-        _compile(ranks_steps, catalogue, classes, durations, network, rules)
-        for ranks_steps, catalogue, classes in matched
-    ]
-    lags = [after.lag for steps in programs for step in steps for after in step.after]
-    return Program(
+    """Give every step its duration on a cluster, and join steps to blocks where nobody sees it.
+
+    Raises:
+        SpecError: the ranks' steps do not fit together.
+        Unsupported: the cluster lacks what a step needs, such as a disk.
+    """
+    plan.validate()
+    per_host = min(ranks_per_host or cluster.ranks_per_host(plan.world_size), plan.world_size)
+    layout_of, samples = plan.layouts
+    rules = Rules.of(samples, cluster, per_host, fuse=fuse)
+    layouts = [lay_out(sample, rules) for sample in samples]
+    pricing = _Pricing(cluster, per_host, element_bytes)
+    for index, number in layout_of.items():
+        pricing.add(index, plan.iterations[index], layouts[number])
+    pricing.price()
+    waits = [a for of in samples for c in of.classes for s in c.steps for a in s.after]
+    program = Program(
         plan=plan,
         cluster=cluster,
         ranks_per_host=per_host,
-        iterations=iterations,
-        cost_classes={**durations.classes, **network.classes},
-        max_lag=max(lags, default=0),
+        iterations=pricing.done,
+        layouts=layouts,
+        cost_classes={**pricing.durations.classes, **pricing.network.classes},
+        labels=pricing.labels,
+        max_lag=max((after.lag for after in waits), default=0),
+        waits_latest=frozenset(after.step for after in waits if after.lag == LATEST),
     )
+    program.contended = program.contended_pools()
+    return program
 
 
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """What decides how steps become blocks, the same for a whole plan.
+class _Pricing:
+    """Gathers iterations, and prices the steps of many at once."""
 
-    published   names of steps that a step on another lane waits for
-    shared      kinds whose transfers share links with other ranks
-    overlaps    whether ranks compute while they communicate
-    """
+    def __init__(self, cluster: Cluster, per_host: int, element_bytes: float) -> None:
+        self.durations = Durations(cluster, co_located=per_host, element_bytes=element_bytes)
+        self.network = Network(cluster, per_host)
+        self.done: dict[int, Timed] = {}
+        self.labels: dict[int, list[list[str]]] = {}
+        self._waiting: list[tuple[int, Iteration, Layout]] = []
+        self._steps = 0
 
-    cluster: Cluster
-    published: set[str]
-    shared: frozenset[Kind]
-    overlaps: bool
-    fuse: bool
+    def add(self, index: int, iteration: Iteration, layout: Layout) -> None:
+        self._waiting.append((index, iteration, layout))
+        self._steps += iteration.num_steps()
+        if self._steps > _PRICED_AT_ONCE:
+            self.price()
 
+    def price(self) -> None:
+        items = [
+            Item(step.work, len(of), step.lane.engine is Engine.HOST)
+            for _, iteration, _ in self._waiting
+            for of in iteration.classes
+            for step in of.steps
+        ]
+        priced, gaps, labels = self.durations.price(items)
+        at = 0
+        for index, iteration, layout in self._waiting:
+            tables = []
+            for of in iteration.classes:
+                span = slice(at, at + len(of.steps))
+                tables.append((priced[span], gaps[span], labels[span]))
+                at = span.stop
+            self.done[index] = self._timed(iteration, layout, tables)
+        self._waiting, self._steps = [], 0
 
-def _overlaps(programs: Sequence[RankSteps]) -> bool:
-    """Whether any transfer runs in the background."""
-    return any(
-        step.lane is Lane.BACKGROUND and step.kind in COLLECTIVES
-        for steps in programs
-        for step in steps
-    )
+    def _timed(
+        self,
+        iteration: Iteration,
+        layout: Layout,
+        tables: Sequence[tuple[Sequence[Floats], Sequence[Floats], Sequence[str]]],
+    ) -> Timed:
+        if id(layout) not in self.labels:
+            self.labels[id(layout)] = [
+                [
+                    label or step.work.kind.value
+                    for label, step in zip(labels, of.steps, strict=True)
+                ]
+                for of, (_, _, labels) in zip(iteration.classes, tables, strict=True)
+            ]
+        seconds = [
+            _table(rows, len(of))
+            for (rows, _, _), of in zip(tables, iteration.classes, strict=True)
+        ]
+        idle = self._meet(iteration, layout, seconds)
+        gaps = [
+            cls.by_block(_table(rows, len(cls.ranks)))
+            for cls, (_, rows, _) in zip(layout.classes, tables, strict=True)
+        ]
+        totals = [
+            cls.by_block(table) + gap
+            for cls, table, gap in zip(layout.classes, seconds, gaps, strict=True)
+        ]
+        letters = [
+            {
+                place: np.broadcast_to(np.asarray(step.work.bytes, np.float64), (len(of),))
+                for place, step in enumerate(of.steps)
+                if step.work.kind is Kind.SEND
+            }
+            for of in iteration.classes
+        ]
+        return Timed(layout, seconds, gaps, totals, idle, letters, iteration_bytes(iteration))
 
-
-def _published(programs: Sequence[RankSteps]) -> set[str]:
-    """Names of steps that some step on another lane waits for."""
-    names: set[str] = set()
-    for steps in programs:
-        waits = [(after, step.lane) for step in steps for after in step.after]
-        if not waits:
-            continue
-        lanes = {step.name: step.lane for step in steps}
-        for after, lane in waits:
-            if after.lag or lanes.get(after.step) is not lane:
-                names.add(after.step)
-    return names
-
-
-def _shared_links(cluster: Cluster, per_host: int) -> frozenset[Kind]:
-    """Kinds whose transfers share a link with other ranks, so that the engine must see them."""
-    kinds = {Kind.SEND, Kind.RECV}
-    if per_host > 1 and cluster.storage is not None:
-        kinds |= {Kind.READ, Kind.WRITE}
-    if per_host > 1 and cluster.links.host is not None and cluster.links.host.shared:
-        kinds.add(Kind.COPY)
-    return frozenset(kinds)
-
-
-def _compile(
-    ranks_steps: Sequence[RankSteps],
-    catalogue: Catalogue,
-    members: Sequence[Members],
-    durations: Durations,
-    network: Network,
-    rules: _Rules,
-) -> Iteration:
-    collectives = Collectives(catalogue, members, network)
-    seconds, labels = durations.seconds(catalogue.steps)
-    gaps = durations.gaps(catalogue.steps)
-    classes = []
-    for class_ in members:
-        template = ranks_steps[class_.ranks[0]]
-        table = seconds[class_.steps].T.copy()
-        meetings = dict(zip(class_.places.tolist(), collectives.meetings(class_), strict=True))
-        for place, meeting in meetings.items():
-            table[place] = meeting.seconds
-        own = [labels[i] for i in class_.steps[0].tolist()]
-        classes.append(
-            RankClass(
-                ranks=np.array(class_.ranks),
-                columns={rank: column for column, rank in enumerate(class_.ranks)},
-                blocks=_blocks(template, table, meetings, rules, gaps[class_.steps].T),
-                labels=[
-                    label or step.kind.value for label, step in zip(own, template, strict=True)
-                ],
-            )
-        )
-    return Iteration(
-        classes=classes,
-        groups=catalogue.groups,
-        class_of={rank: c for c, cls in enumerate(classes) for rank in cls.columns},
-        names=[frozenset(b.publishes for b in cls.blocks) for cls in classes],
-    )
-
-
-def _blocks(
-    template: RankSteps,
-    table: Floats,
-    meetings: dict[int, Meeting],
-    rules: _Rules,
-    gaps: Floats,
-) -> list[Block]:
-    """Cut a class's program into blocks.
-
-    Args:
-        template: the steps of one of its ranks.
-        table: seconds, (steps, ranks).
-        meetings: of each collective, by its place: whom it meets.
-        rules: what may be fused, and what must be seen by others.
-        gaps: seconds between a step and the next, (steps, ranks).
-    """
-    lanes = {step.name: step.lane for step in template}
-    open_block: dict[Lane, int] = {}
-    blocks: list[Block] = []
-    places: list[list[int]] = []
-    for place, step in enumerate(template):
-        # A wait on the own lane within an iteration is program order already.
-        waits = tuple(
-            (a.step, a.lag) for a in step.after if a.lag or lanes.get(a.step) is not step.lane
-        )
-        mode = _mode(step, rules.shared)
-        pool = _pool(step, mode, rules)
-        number = open_block.get(step.lane, -1)
-        joins = (
-            rules.fuse
-            and number >= 0
-            and mode is Mode.LOCAL
-            and blocks[number].mode is Mode.LOCAL
-            and blocks[number].pool == pool
-            and not (blocks[number].publishes or blocks[number].puts)
-            and not (waits or step.takes or step.release_s)
-        )
-        if not joins:
-            number = open_block[step.lane] = len(blocks)
-            blocks.append(Block(mode, step.lane, (), table, waits))
-            blocks[-1].release_s, blocks[-1].takes = step.release_s, step.takes
-            blocks[-1].pool = pool
-            places.append([])
-        places[number].append(place)
-        blocks[number].puts = step.puts
-        if step.name in rules.published:
-            blocks[number].publishes = step.name
-        if mode is Mode.COLLECTIVE:
-            blocks[number].meeting = meetings[place]
-    for block, steps in zip(blocks, places, strict=True):
-        block.steps, block.seconds = tuple(steps), table[steps]
-        block.gap_s = gaps[steps].sum(axis=0)
-        block.total = block.seconds.sum(axis=0) + block.gap_s
-    return blocks
+    def _meet(
+        self, iteration: Iteration, layout: Layout, seconds: list[Floats]
+    ) -> list[dict[int, Floats]]:
+        """Put the seconds of all collectives into the tables; return those without a core."""
+        idle: list[dict[int, Floats]] = [{} for _ in layout.classes]
+        for encounter in layout.encounters:
+            group = layout.groups[encounter.group]
+            works = [
+                (iteration.classes[part.number].steps[part.place].work, part)
+                for part in encounter.parts
+            ]
+            timing = self.network.collective(Call.gathered(encounter.kind, group, works))
+            for _, part in works:
+                seconds[part.number][part.place, part.columns] = timing.seconds
+                if timing.idle_s:
+                    held = idle[part.number].get(part.place)
+                    if held is None:
+                        held = np.zeros(len(layout.classes[part.number].ranks))
+                        idle[part.number][part.place] = held
+                    held[part.columns] = timing.idle_s
+        return idle
 
 
-def _mode(step: Step, shared: frozenset[Kind]) -> Mode:
-    if step.kind in COLLECTIVES:
-        return Mode.COLLECTIVE
-    return Mode.FLOW if step.kind in shared else Mode.LOCAL
-
-
-def _pool(step: Step, mode: Mode, rules: _Rules) -> str:
-    """What a step keeps busy. Without a network card of its own, so does a transfer.
-
-    Sockets are read and written by the CPU: transfers beside computation take their cores from it.
-    Where every rank waits for its transfers, it has nothing else to do with the cores.
-    """
-    cluster = rules.cluster
-    if mode is Mode.COLLECTIVE:
-        return "cores" if cluster.device.kind == "cpu" and rules.overlaps else ""
-    if mode is Mode.FLOW or step.kind in _LINKS:
-        return ""
-    return "cores" if cluster.device.kind == "cpu" or step.lane is Lane.HOST else "device"
+def _table(rows: Sequence[Floats], ranks: int) -> Floats:
+    """Rows of seconds, some of them the same for all ranks, as one (steps, ranks) array."""
+    table = np.empty((len(rows), ranks))
+    for place, row in enumerate(rows):
+        table[place] = row
+    return table

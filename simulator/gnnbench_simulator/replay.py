@@ -2,33 +2,32 @@
 
 Equal to the engine where nothing is contended for (a property test holds that), and about a
 thousand times faster (simulation 3, L1). Uncertainty draws ride along as a second axis: every
-array is (ranks, draws). Once an iteration that repeats moves everything it rests on by the same
-time, so do its repeats, and they are not evaluated one by one.
+array is (ranks, draws). Iterations of one layout share its preparation. Once an iteration that
+repeats moves everything it rests on by the same time, so do its repeats, and they are not evaluated
+one by one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Lane
+from gnnbench.steps import LATEST, NO_ROOT, Lane
 from gnnbench_simulator.compute import GAP_OP
-from gnnbench_simulator.matching import Ints
-from gnnbench_simulator.network import NO_ROOT
+from gnnbench_simulator.layout import Block, Layout, Mode, Places
 from gnnbench_simulator.order import evaluation_order
 from gnnbench_simulator.outcome import SimResult, Span
-from gnnbench_simulator.program import Block, Iteration, Mode, Program, RankClass
+from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descents
 
-Select = slice | Ints
-Tables = list[dict[str, Floats]]
+Select = slice | Places
 _ROUNDING = 1e-13  # of the time reached: steps that differ by less are equal
-_WORTH = 4  # repeats still to come from which on it is worth to look for a steady state
+_WORTH = 4  # repeats still to come from which on it is worth looking for a steady state
 
 
 @dataclass(slots=True)
@@ -43,11 +42,10 @@ class _Part:
     cls: int
     block: Block
     select: Select
-    duration: Floats
-    groups: Ints | None = None
-    order: Ints | None = None
-    starts: Ints | None = None
-    present: Ints | None = None
+    groups: Places | None = None
+    order: Places | None = None
+    starts: Places | None = None
+    present: Places | None = None
 
 
 @dataclass(slots=True)
@@ -59,41 +57,37 @@ class _Operation:
 
     parts: list[_Part]
     num_groups: int = 0
-    transfer: Floats | None = None
     descents: Descents | None = None
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """A distinct iteration made ready.
+    """A layout made ready.
 
     touched    per lane, the ranks that have blocks on it
-    busy       per lane and rank, seconds of work
     recorded   per class, its recorded ranks and their columns
-    steady     whether its times depend on times before it alone (no step has a release time)
+    draws      per class, the factor of each draw on each step (steps, draws); None without draws
     """
 
-    index: int
-    iteration: Iteration
+    layout: Layout
     operations: list[_Operation]
     touched: dict[Lane, Select]
-    busy: dict[Lane, Floats]
     recorded: list[list[tuple[int, int]]]
-    steady: bool
+    draws: list[Floats] | None
 
 
 @dataclass(slots=True)
 class _Ends:
     """Ends of the published steps of an executed iteration, by class and name."""
 
-    index: int
-    tables: Tables = field(default_factory=list)
+    layout: Layout
+    tables: list[dict[str, Floats]]
 
 
 def replay(
     program: Program,
     *,
-    epochs: int | None = None,
+    periods: int | None = None,
     record: Iterable[int] = (),
     factors: Mapping[str, Floats] | None = None,
     ignore_contention: bool = False,
@@ -102,20 +96,20 @@ def replay(
 
     Args:
         program: a compiled plan.
-        epochs: how many epochs; by default all of the plan.
+        periods: how many periods; by default all of the plan.
         record: ranks whose blocks are kept for ledgers (of the first draw).
         factors: per cost class, one factor on its times for each draw, shape (draws,).
         ignore_contention: replay although links or cores are contended for (a lower bound).
 
     Raises:
-        Unsupported: the plan has contention, queues or circular waits; the message says which.
+        Unsupported: the plan has contention or circular waits; the message says which.
     """
     reason = program.contention()
     if reason and not ignore_contention:
         raise Unsupported(f"the replay cannot do this plan, use the engine: {reason}")
     draws = 1 if not factors else len(next(iter(factors.values())))
     return _Replay(program, draws, factors or {}, set(record)).run(
-        program.plan.num_epochs if epochs is None else epochs
+        program.plan.num_periods if periods is None else periods
     )
 
 
@@ -126,35 +120,39 @@ class _Replay:
         self.program, self.draws, self.factors = program, draws, factors
         self.shape = (program.world_size, draws)
         self.ends: list[_Ends] = []
-        self.matches: dict[tuple[int, int, int, int], tuple[list[int], list[int]]] = {}
+        self.latest: dict[str, Floats] = {}
         self.recorded: dict[int, list[Span]] = {rank: [] for rank in sorted(record)}
-        self.prepared = [
-            self._prepare(index, iteration) for index, iteration in enumerate(program.iterations)
-        ]
-        self.current = self.prepared[0]
-        lanes = {b.lane for it in program.iterations for c in it.classes for b in c.blocks}
+        self.prepared = {id(layout): self._prepare(layout) for layout in program.layouts}
+        self.durations: tuple[Timed | None, list[Floats]] = (None, [])
+        self.current = self.prepared[id(program.layouts[0])]
+        lanes = {b.lane for layout in program.layouts for c in layout.classes for b in c.blocks}
         self.free: dict[Lane, Floats] = {lane: np.zeros(self.shape) for lane in sorted(lanes)}
         # Lanes whose table is also the published end of a step, and must not be written to.
         self.published: set[Lane] = set()
         self.streak = 0
+        self.before = -1
+        self.release_s = 0.0
 
-    def run(self, epochs: int) -> SimResult:
+    def run(self, periods: int) -> SimResult:
         plan = self.program.plan
-        per_epoch = plan.iterations_per_epoch
         finished: list[Floats] = []
-        schedule = plan.schedule[: epochs * per_epoch]
-        for epoch in range(epochs):
-            first = epoch * per_epoch
-            for index, number, times in _runs(schedule[first : first + per_epoch], first):
-                self._repeat(self.prepared[index], number, times)
+        for period in range(periods):
+            first, end = plan.starts[period], plan.starts[period + 1]
+            if plan.releases:
+                for number in range(first, end):
+                    self.release_s = plan.releases[number]
+                    self._repeat(plan.schedule[number], number, 1)
+            else:
+                for index, number, times in _runs(plan.schedule[first:end], first):
+                    self._repeat(index, number, times)
             finished.append(self._now().max(axis=0))
         ends = np.maximum.accumulate(np.array(finished).reshape(-1, self.draws), axis=0)
-        epoch_s = np.diff(ends, axis=0, prepend=np.zeros((1, self.draws)))
+        period_s = np.diff(ends, axis=0, prepend=np.zeros((1, self.draws)))
         return SimResult(
             method="replay",
-            epoch_s=epoch_s if self.factors else epoch_s[:, 0],
+            period_s=period_s if self.factors else period_s[:, 0],
             end_s=self._now()[:, 0],
-            busy_s=self._busy(schedule),
+            busy_s=busy_seconds(self.program, plan.schedule[: plan.starts[periods]]),
             spans=self.recorded,
         )
 
@@ -164,56 +162,87 @@ class _Replay:
             np.maximum(total, free, out=total)
         return total
 
-    def _busy(self, schedule: tuple[int, ...]) -> dict[str, Floats]:
-        total = {lane: np.zeros(self.program.world_size) for lane in self.free}
-        for index, times in Counter(schedule).items():
-            for lane, seconds in self.prepared[index].busy.items():
-                total[lane] += times * seconds
-        return {lane.value: seconds for lane, seconds in total.items()}
-
     # -- iterations ------------------------------------------------------------------------------
 
-    def _repeat(self, prepared: _Prepared, number: int, times: int) -> None:
+    def _repeat(self, index: int, number: int, times: int) -> None:
         """Execute an iteration a number of times, from a place of the schedule on."""
-        if prepared is not self.current:
-            self.current, self.streak = prepared, 0
+        timed = self.program.iterations[index]
+        self.current = self.prepared[id(timed.layout)]
+        if index != self.before:
+            self.before, self.streak = index, 0
+        durations = self._durations(timed)
         left = times
         while left:
             left -= 1
             self.streak += 1
-            looks = left >= _WORTH and prepared.steady and self.streak > self.program.max_lag + 1
+            looks = left >= _WORTH and bool(self.current.operations)
+            looks = looks and self.streak > self.program.max_lag + 1
             # Looking costs about as much as executing: less and less often.
             looks = looks and (self.streak < 8 or self.streak & (self.streak - 1) == 0)
-            before = self._state(prepared) if looks else None
+            before = self._state() if looks else None
             marks = {rank: len(spans) for rank, spans in self.recorded.items()}
-            self._iterate(prepared, number + times - left - 1)
-            step = self._step(prepared, before) if before is not None else None
+            self._iterate(durations, number + times - left - 1)
+            step = self._step(before) if before is not None else None
             if step is not None:
-                self._skip(prepared, step, left, marks)
+                self._skip(step, left, marks)
                 left = 0
 
-    def _iterate(self, prepared: _Prepared, number: int) -> None:
-        self.ends.append(_Ends(prepared.index, [{} for _ in prepared.iteration.classes]))
+    def _iterate(self, durations: Sequence[Floats], number: int) -> None:
+        layout = self.current.layout
+        self.ends.append(_Ends(layout, [{} for _ in layout.classes]))
         if len(self.ends) > self.program.max_lag + 1:
             self.ends.pop(0)
-        for operation in prepared.operations:
-            if operation.transfer is None:
+        for operation in self.current.operations:
+            if operation.num_groups:
+                self._collective(operation, durations, number)
+            else:
                 part = operation.parts[0]
                 ready = self._ready(part)
-                self._finish(part, ready, ready + part.duration, number)
-            else:
-                self._collective(operation, number)
+                end = ready + durations[part.cls][part.block.number]
+                self._finish(part, ready, end, number)
+        self._note_latest()
 
-    def _state(self, prepared: _Prepared) -> list[Floats]:
+    def _note_latest(self) -> None:
+        """Keep the ends of steps whose latest occurrence may be waited for."""
+        for name in self.program.waits_latest:
+            for cls, table in zip(self.current.layout.classes, self.ends[-1].tables, strict=True):
+                if name in table:
+                    held = self.latest.get(name)
+                    fresh = np.zeros(self.shape) if held is None else held.copy()
+                    fresh[cls.ranks] = table[name]
+                    self.latest[name] = fresh
+
+    def _durations(self, timed: Timed) -> list[Floats]:
+        """Per class, seconds of every block on each rank in each draw: (blocks, ranks, draws)."""
+        if self.durations[0] is not timed:
+            draws = self.current.draws
+            if draws is None:
+                found = [total[:, :, None] for total in timed.totals]
+            else:
+                gap = self.factors.get(GAP_OP, np.ones(self.draws))
+                found = [
+                    cls.by_block(seconds[:, :, None] * factor[:, None, :]) + gaps[:, :, None] * gap
+                    for cls, seconds, gaps, factor in zip(
+                        timed.layout.classes, timed.seconds, timed.gaps, draws, strict=True
+                    )
+                ]
+            self.durations = timed, found
+        return self.durations[1]
+
+    def _state(self) -> list[Floats]:
         """What the next execution of an iteration rests on."""
-        lanes = [self.free[lane][select] for lane, select in prepared.touched.items()]
+        lanes = [self.free[lane][select] for lane, select in self.current.touched.items()]
         held = self.ends[len(self.ends) - self.program.max_lag :]
         ends = [table[name] for end in held for table in end.tables for name in table]
-        return [array.copy() for array in lanes] + ends
+        own = {name for cls in self.current.layout.classes for name in cls.names}
+        latest = [self.latest[name] for name in sorted(self.latest) if name in own]
+        return [array.copy() for array in lanes] + ends + latest
 
-    def _step(self, prepared: _Prepared, before: list[Floats]) -> Floats | None:
+    def _step(self, before: list[Floats]) -> Floats | None:
         """By how much the last execution moved all that the next one rests on, if all alike."""
-        after = self._state(prepared)
+        after = self._state()
+        if len(after) != len(before):
+            return None
         moved = [now - then for now, then in zip(after, before, strict=True) if now.size]
         low = np.min([change.min(axis=0) for change in moved], axis=0)
         high = np.max([change.max(axis=0) for change in moved], axis=0)
@@ -223,11 +252,9 @@ class _Replay:
         middle: Floats = (low + high) / 2
         return middle
 
-    def _skip(
-        self, prepared: _Prepared, step: Floats, times: int, marks: Mapping[int, int]
-    ) -> None:
+    def _skip(self, step: Floats, times: int, marks: Mapping[int, int]) -> None:
         """Take it that an iteration moves everything by `step` as many times more."""
-        for lane, select in prepared.touched.items():
+        for lane, select in self.current.touched.items():
             free = self.free[lane].copy()
             free[select] += times * step
             self.free[lane] = free
@@ -237,6 +264,9 @@ class _Replay:
                 {name: ended + times * step for name, ended in table.items()}
                 for table in end.tables
             ]
+        own = {name for cls in self.current.layout.classes for name in cls.names}
+        for name in own & self.latest.keys():
+            self.latest[name] = self.latest[name] + times * step
         for rank, spans in self.recorded.items():
             last, first_s = spans[marks[rank] :], float(step[0])
             spans += [
@@ -251,41 +281,29 @@ class _Replay:
         block = part.block
         ready: Floats = self.free[block.lane][part.select]
         for name, lag in block.waits:
-            ended = self._ended(part.cls, name, lag)
+            ended = self._ended(part, name, lag)
             if ended is not None:
                 ready = np.maximum(ready, ended)
-        if block.release_s > 0:
-            ready = np.maximum(ready, block.release_s)
+        if self.release_s > 0:
+            ready = np.maximum(ready, self.release_s)
         return ready
 
-    def _ended(self, cls: int, name: str, lag: int) -> Floats | None:
-        """When a step ended that a class of the current iteration waits for; None: no such step."""
+    def _ended(self, part: _Part, name: str, lag: int) -> Floats | None:
+        """When a step ended that a class waits for; None before the first iteration."""
+        if lag == LATEST:
+            held = self.latest.get(name)
+            return None if held is None else held[part.select]
         if lag >= len(self.ends):
             return None
-        then, index = self.ends[-1 - lag], self.current.index
-        if then.index == index:
-            return then.tables[cls].get(name)
-        # Ranks that lack the step have nothing to wait for: zero.
-        found: Floats | None = None
-        for other, table in enumerate(then.tables):
-            if name not in table:
-                continue
-            here, there = self._match(index, cls, then.index, other)
-            if here and found is None:
-                found = np.zeros((len(self.current.iteration.classes[cls].ranks), self.draws))
-            if here and found is not None:
-                found[here] = table[name][there]
-        return found
-
-    def _match(self, index: int, cls: int, then: int, other: int) -> tuple[list[int], list[int]]:
-        """Columns of the ranks that a class of one iteration shares with one of another."""
-        key = index, cls, then, other
-        if key not in self.matches:
-            columns = self.program.iterations[then].classes[other].columns
-            own = self.program.iterations[index].classes[cls].columns
-            pairs = [(column, columns[rank]) for rank, column in own.items() if rank in columns]
-            self.matches[key] = [here for here, _ in pairs], [there for _, there in pairs]
-        return self.matches[key]
+        then = self.ends[-1 - lag]
+        if then.layout is self.current.layout:
+            return then.tables[part.cls][name]
+        # Another layout has other classes: look up each rank's own.
+        every = np.zeros(self.shape)
+        for cls, table in zip(then.layout.classes, then.tables, strict=True):
+            if name in table:
+                every[cls.ranks] = table[name]
+        return every[part.select]
 
     def _finish(self, part: _Part, ready: Floats, end: Floats, number: int) -> None:
         block, lane = part.block, part.block.lane
@@ -303,95 +321,94 @@ class _Replay:
         if block.publishes:
             self.ends[-1].tables[part.cls][block.publishes] = end
 
-    def _collective(self, operation: _Operation, number: int) -> None:
+    def _collective(self, operation: _Operation, durations: Sequence[Floats], number: int) -> None:
         arrivals = [self._ready(part) for part in operation.parts]
-        assert operation.transfer is not None
         latest = np.zeros((operation.num_groups, self.draws))
+        transfer = np.zeros((operation.num_groups, self.draws))
         for part, arrival in zip(operation.parts, arrivals, strict=True):
             sorted_arrival = arrival if part.order is None else arrival[part.order]
             assert part.starts is not None
             last = np.maximum.reduceat(sorted_arrival, part.starts, axis=0)
             latest[part.present] = np.maximum(latest[part.present], last)
-        ends = latest + operation.transfer
+            transfer[part.groups] = durations[part.cls][part.block.number]
+        ends = latest + transfer
         together = [
             np.broadcast_to(ends[part.groups] if operation.num_groups > 1 else ends[0], a.shape)
             for part, a in zip(operation.parts, arrivals, strict=True)
         ]
         if operation.descents is not None:
-            together = operation.descents.ends(arrivals, operation.transfer, together)
+            together = operation.descents.ends(arrivals, transfer, together)
         for part, arrival, end in zip(operation.parts, arrivals, together, strict=True):
             self._finish(part, arrival, end, number)
 
     # -- preparation -----------------------------------------------------------------------------
 
-    def _prepare(self, index: int, iteration: Iteration) -> _Prepared:
+    def _prepare(self, layout: Layout) -> _Prepared:
         world = self.program.world_size
-        selects = [_select(cls.ranks, world) for cls in iteration.classes]
-        ranks_of: dict[Lane, list[Ints]] = {}
-        busy: dict[Lane, Floats] = {}
+        selects = [_select(cls.ranks, world) for cls in layout.classes]
+        ranks_of: dict[Lane, list[Places]] = {}
         operations = []
-        for members in evaluation_order(iteration):
-            parts = []
-            for c, block in members:
-                cls = iteration.classes[c]
-                duration = self._duration(cls, block)
-                parts.append(_Part(c, block, selects[c], duration))
-                busy.setdefault(block.lane, np.zeros(world))[selects[c]] += duration[:, 0]
+        for members in evaluation_order(layout):
+            parts = [_Part(c, block, selects[c]) for c, block in members]
             if members[0][1].mode is Mode.COLLECTIVE:
-                operations.append(self._rendezvous(parts))
+                operations.append(_rendezvous(parts))
             else:
                 operations.append(_Operation(parts))
-        for cls in iteration.classes:
+        for cls in layout.classes:
             for lane in {block.lane for block in cls.blocks}:
                 ranks_of.setdefault(lane, []).append(cls.ranks)
         return _Prepared(
-            index=index,
-            iteration=iteration,
+            layout=layout,
             operations=operations,
             touched={
                 lane: _select(np.sort(np.concatenate(ranks)), world)
                 for lane, ranks in ranks_of.items()
             },
-            busy=busy,
             recorded=[
                 [(rank, cls.columns[rank]) for rank in self.recorded if rank in cls.columns]
-                for cls in iteration.classes
+                for cls in layout.classes
             ],
-            steady=bool(operations)
-            and not any(b.release_s > 0 for cls in iteration.classes for b in cls.blocks),
+            draws=self._draws(layout) if self.factors else None,
         )
 
-    def _rendezvous(self, parts: list[_Part]) -> _Operation:
-        met = [part.block.meeting for part in parts]
-        meetings = [meeting for meeting in met if meeting is not None]
-        numbers = np.unique(np.concatenate([meeting.groups for meeting in meetings]))
-        transfer = np.zeros((len(numbers), self.draws))
-        told = []
-        for part, meeting in zip(parts, meetings, strict=True):
-            groups = part.groups = np.searchsorted(numbers, meeting.groups)
-            transfer[groups] = part.duration
-            order = np.argsort(groups, kind="stable")
-            in_order = bool(np.all(groups[1:] >= groups[:-1]))
-            part.order = None if in_order else order
-            part.starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-            part.present = groups[order][part.starts]
-            told.append((groups, meeting.members))
-        descends = any(np.any(members != NO_ROOT) for _, members in told)
-        return _Operation(parts, len(numbers), transfer, Descents.of(told) if descends else None)
-
-    def _duration(self, cls: RankClass, block: Block) -> Floats:
-        """Seconds of a block on each rank in each draw."""
-        if not self.factors:
-            return block.total[:, None]
+    def _draws(self, layout: Layout) -> list[Floats]:
         ones = np.ones(self.draws)
-        scale = [self.factors.get(cls.labels[s], ones) for s in block.steps]
-        duration: Floats = block.seconds[0][:, None] * scale[0]
-        for seconds, factor in zip(block.seconds[1:], scale[1:], strict=True):
-            duration += seconds[:, None] * factor
-        return duration + block.gap_s[:, None] * self.factors.get(GAP_OP, ones)
+        return [
+            np.array([self.factors.get(label, ones) for label in labels]).reshape(-1, self.draws)
+            for labels in self.program.labels_of(layout)
+        ]
 
 
-def _select(ranks: Ints, world_size: int) -> Select:
+def busy_seconds(program: Program, schedule: Sequence[int]) -> dict[str, Floats]:
+    """Seconds of work by lane on each rank, waiting left out."""
+    total: dict[str, Floats] = {}
+    for index, times in Counter(schedule).items():
+        timed = program.iterations[index]
+        for cls, seconds in zip(timed.layout.classes, timed.totals, strict=True):
+            for block in cls.blocks:
+                lane = total.setdefault(str(block.lane), np.zeros(program.world_size))
+                lane[cls.ranks] += times * seconds[block.number]
+    return total
+
+
+def _rendezvous(parts: list[_Part]) -> _Operation:
+    met = [part.block.meeting for part in parts]
+    meetings = [meeting for meeting in met if meeting is not None]
+    numbers = np.unique(np.concatenate([meeting.groups for meeting in meetings]))
+    members = []
+    for part, meeting in zip(parts, meetings, strict=True):
+        groups = part.groups = np.searchsorted(numbers, meeting.groups)
+        order = np.argsort(groups, kind="stable")
+        in_order = bool(np.all(groups[1:] >= groups[:-1]))
+        part.order = None if in_order else order
+        part.starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+        part.present = groups[order][part.starts]
+        members.append((groups, meeting.members))
+    descends = any(np.any(of != NO_ROOT) for _, of in members)
+    return _Operation(parts, len(numbers), Descents.of(members) if descends else None)
+
+
+def _select(ranks: Places, world_size: int) -> Select:
     """Ranks, rising, as the cheapest index there is."""
     first, last = int(ranks[0]), int(ranks[-1])
     if len(ranks) == world_size:
@@ -399,7 +416,7 @@ def _select(ranks: Ints, world_size: int) -> Select:
     return slice(first, last + 1) if last - first + 1 == len(ranks) else ranks
 
 
-def _runs(schedule: tuple[int, ...], first: int) -> Iterable[tuple[int, int, int]]:
+def _runs(schedule: Sequence[int], first: int) -> Iterable[tuple[int, int, int]]:
     """Runs of one iteration: its index, where in the schedule it starts, how often it repeats."""
     start = 0
     for place in range(1, len(schedule) + 1):

@@ -7,6 +7,7 @@ and overlap act on them as they would (simulation 10.4).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,14 +16,14 @@ import numpy as np
 from gnnbench.cluster import weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
-from gnnbench.plan import COLLECTIVES
+from gnnbench.steps import COLLECTIVES
 from gnnbench_simulator.compute import GAP_OP, PROBE_OP, calibrated
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
 _Z90 = 1.645
 MATTERS = 0.05
-"""A cost class matters if it makes more than this share of the slowest rank's epoch."""
+"""A cost class matters if it makes up more than this share of the slowest rank's period."""
 SHARED = 0.3
 """Share of the variance of a class's errors that all its steps have in common; the rest is each
 shape's own and averages out over the different steps of an iteration. Assumed."""
@@ -44,7 +45,7 @@ class Interval:
 
 
 def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
-    """Spread of an epoch's time under the radii of its cost classes.
+    """Spread of a period's time under the radii of its cost classes.
 
     Contention between flows is left out of the draws: it scales with the same times.
     """
@@ -59,11 +60,11 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
         factors[name] = np.exp(cost.radius / _Z90 * spread**0.5 * _normal(rng, draws))
     if not factors:
         return Interval(low=1.0, high=1.0)
-    epochs = 1 if program.plan.num_epochs < 2 or world * draws > 100_000 else 2
+    periods = 1 if program.plan.num_periods < 2 or world * draws > 100_000 else 2
     try:
         # The first draw is the prediction itself.
         first = {name: np.concatenate([[1.0], drawn]) for name, drawn in factors.items()}
-        times = replay(program, epochs=epochs, ignore_contention=True, factors=first).epoch_s[-1]
+        times = replay(program, periods=periods, ignore_contention=True, factors=first).period_s[-1]
         base, drawn = float(times[0]), times[1:]
     except Unsupported:
         base, drawn = _sums(program, factors)
@@ -83,9 +84,8 @@ def _drift(program: Program) -> float:
 def _steps_by_class(program: Program) -> dict[str, float]:
     """Different steps of each cost class in an iteration of a rank."""
     counts: dict[str, float] = {}
-    for iteration in program.iterations:
-        for cls in iteration.classes:
-            labels = [cls.labels[step] for block in cls.blocks for step in block.steps]
+    for layout in program.layouts:
+        for labels in program.labels_of(layout):
             for label in set(labels):
                 counts[label] = max(counts.get(label, 0.0), labels.count(label))
     return counts
@@ -109,31 +109,40 @@ def _normal(rng: np.random.Generator, draws: int) -> Floats:
     return values
 
 
-def work_by_class(program: Program) -> dict[str, Floats]:
-    """Seconds of work per epoch by cost class, per rank; waiting left out."""
+def work_by_class(program: Program, *, most: int = 1000) -> dict[str, Floats]:
+    """Seconds of work per period by cost class, per rank; waiting left out.
+
+    Of a plan with more than `most` distinct iterations, evenly spread ones stand for all.
+    """
     plan = program.plan
-    counts = np.bincount(plan.schedule, minlength=len(plan.iterations)) / max(plan.num_epochs, 1)
+    counts = Counter(plan.schedule)
+    indices = list(counts)
+    picked = indices[:: -(-len(indices) // most)]
+    share = len(plan.schedule) / max(sum(counts[index] for index in picked), 1)
     totals: dict[str, Floats] = {}
-    for iteration, count in zip(program.iterations, counts.tolist(), strict=True):
-        for cls in iteration.classes:
-            for block in cls.blocks:
-                if np.any(block.gap_s > 0):
-                    totals.setdefault(GAP_OP, np.zeros(program.world_size))
-                    totals[GAP_OP][cls.ranks] += count * block.gap_s
-                for row, step in zip(block.seconds, block.steps, strict=True):
-                    label = cls.labels[step]
-                    table = totals.setdefault(label, np.zeros(program.world_size))
-                    table[cls.ranks] += count * row
+    for index in picked:
+        timed = program.iterations[index]
+        times = counts[index] * share / max(plan.num_periods, 1)
+        labels = program.labels_of(timed.layout)
+        for cls, own, seconds, gaps in zip(
+            timed.layout.classes, labels, timed.seconds, timed.gaps, strict=True
+        ):
+            if np.any(gaps > 0):
+                total = totals.setdefault(GAP_OP, np.zeros(program.world_size))
+                total[cls.ranks] += times * gaps.sum(axis=0)
+            for label, row in zip(own, seconds, strict=True):
+                total = totals.setdefault(label, np.zeros(program.world_size))
+                total[cls.ranks] += times * row
     return totals
 
 
 def prediction_grade(
-    program: Program, work: Mapping[str, Floats], rank: int, epoch_s: float
+    program: Program, work: Mapping[str, Floats], rank: int, period_s: float
 ) -> str:
     """The weakest grade among the classes that matter to the slowest rank."""
     grades = [
         program.cost_classes[label].grade
         for label, seconds in work.items()
-        if label in program.cost_classes and seconds[rank] > MATTERS * epoch_s
+        if label in program.cost_classes and seconds[rank] > MATTERS * period_s
     ]
     return weakest(grades)

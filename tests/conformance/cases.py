@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.data.graph import Graph
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.models.names import MODELS
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.kernels import backend
+from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.recorder import Recorder
 
 
-def make_run(approach: str, ranks: int, model: dict[str, Any], knobs: dict[str, Any]) -> RunSpec:
+def make_run(
+    approach: str,
+    ranks: int,
+    model: dict[str, Any],
+    knobs: dict[str, Any],
+    *,
+    batch: dict[str, Any] | None = None,
+    **training: Any,
+) -> RunSpec:
     """A float64 run with knobs checked like a suite's."""
-    import dataclasses
-
     problems: list[str] = []
-    typed = registry.approach(approach).parse_knobs(knobs, "knobs", problems)
-    assert not problems, problems
+    parsed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
+    assert not problems and parsed is not None, problems
+    settings: dict[str, Any] = {
+        "precision": "float64", "lr": 0.05, "weight_decay": 1e-3, "epochs": 3, "seed": 7,
+    }  # fmt: skip
     return RunSpec(
         suite="test",
-        graph=GraphRef(name="g", generator="none"),
+        dataset=DatasetRef(name="g", generator="none"),
         model=ModelSpec(name="m", **model),
-        training=TrainingSpec(precision="float64", lr=0.05, weight_decay=1e-3, epochs=3, seed=7),
+        batch=BatchSpec(**(batch or {})),
+        training=TrainingSpec(**{**settings, **training}),
         approach=approach,
         ranks=ranks,
-        knobs=dataclasses.asdict(typed),
+        knobs=parsed,
     )
 
 
@@ -52,16 +65,20 @@ class KeepRows:
 def make_trainer(
     rank: int, world_size: int, run: RunSpec, graph: Graph, structure: Any = None
 ) -> tuple[Any, Recorder, KeepRows]:
-    from importlib import import_module
-
     device, kept = torch.device("cpu"), KeepRows()
     recorder = Recorder(device, writer=kept)  # type: ignore[arg-type]
     comm = Comm(recorder, rank=rank, world_size=world_size, device=device)
     context = RankContext(
-        run=run, rank=rank, world_size=world_size, device=device, comm=comm, recorder=recorder,
-        kernels=backend(device, 1), cache=Path("."),
-    )  # fmt: skip
-    approach = registry.approach(run.approach)
+        run=run,
+        rank=rank,
+        world_size=world_size,
+        device=device,
+        comm=comm,
+        recorder=recorder,
+        kernels=backend(device, 1),
+        cache=Path("."),
+    )
+    approach = APPROACHES.get(run.approach)
     module, _, name = approach.runtime.partition(":")
     if structure is None:
         structure = approach.structure(graph, run)
@@ -71,30 +88,31 @@ def make_trainer(
 def train_full(
     rank: int, world_size: int, graph: Graph, run: RunSpec, assignment: Any = None, epochs: int = 5
 ) -> dict[str, Any]:
-    """First-step loss, logits and gradients, then parameters after `epochs` Adam steps."""
+    """First-step loss, logits and gradients, then parameters after `epochs` optimiser steps."""
     structure = None
     if assignment is not None:
         structure = PartitionStructure.of_assignment(graph, assignment, world_size)
     trainer, recorder, kept = make_trainer(rank, world_size, run, graph, structure)
-    recorder.epoch_begin(0)
-    logits = trainer.gradients((run.training.seed, 0)).clone().numpy()
+    recorder.period_begin(0)
+    batch = next(iter(trainer.batches.of_period(0)))
+    logits = trainer.net.gradients(batch).clone().numpy()
     trainer.all_reduce()
     loss, gradient = float(trainer.parameters.loss), trainer.parameters.gradient.clone().numpy()
     trainer.update()
-    sent = recorder.epoch_end()
+    sent = recorder.period_end()
     for epoch in range(1, epochs):
-        recorder.epoch_begin(epoch)
-        trainer.train_epoch(epoch)
-        recorder.epoch_end()
+        recorder.period_begin(epoch)
+        trainer.train_period(epoch)
+        recorder.period_end()
     with recorder.evaluating():
-        accuracy = trainer.evaluate()
+        metrics = trainer.evaluate()
     return {
-        "rows": trainer.row_ids.numpy(),
+        "rows": batch.row_ids[-1].numpy(),
         "logits": logits,
         "loss": loss,
         "gradient": gradient,
         "parameters": trainer.parameters.flat.numpy().copy(),
-        "accuracy": accuracy,
+        "metrics": metrics,
         "sent": sent,
         "ledger": kept.rows,
     }
@@ -107,15 +125,15 @@ def train_sampled(
     trainer, recorder, kept = make_trainer(rank, world_size, run, graph)
     losses, sent = [], []
     for epoch in range(epochs):
-        recorder.epoch_begin(epoch)
-        losses.append(trainer.train_epoch(epoch))
-        sent.append(recorder.epoch_end())
+        recorder.period_begin(epoch)
+        losses.append(trainer.train_period(epoch))
+        sent.append(recorder.period_end())
     with recorder.evaluating():
-        accuracy = trainer.evaluate()
+        metrics = trainer.evaluate()
     return {
         "losses": losses,
         "parameters": trainer.parameters.flat.numpy().copy(),
-        "accuracy": accuracy,
+        "metrics": metrics,
         "sent": sent,
         "ledger": kept.rows,
     }
@@ -123,7 +141,7 @@ def train_sampled(
 
 def dense_reference(graph: Graph, run: RunSpec) -> tuple[float, np.ndarray, np.ndarray]:
     """Loss, logits and flat gradient by autograd on dense matrices: independent of our kernels."""
-    n, model = graph.num_nodes, registry.model(run.model.kind)
+    n, model = graph.num_nodes, MODELS.get(run.model.kind)
     a = torch.zeros((n, n), dtype=torch.float64)
     for v in range(n):
         a[v, graph.indices[graph.indptr[v] : graph.indptr[v + 1]]] = 1.0
@@ -136,10 +154,9 @@ def dense_reference(graph: Graph, run: RunSpec) -> tuple[float, np.ndarray, np.n
         )
     else:
         a = a / incoming.clamp(min=1)[:, None]
-    from gnnbench_runtime.models.parameters import Parameters
-
     dims = model.dims(run.model, graph.num_features, graph.num_classes)
-    held = Parameters(model, dims, run.training.seed, torch.device("cpu"), torch.float64)
+    shapes = model.parameters(dims)
+    held = Parameters(shapes, run.training.seed, torch.device("cpu"), torch.float64)
     values = {k: v.clone().requires_grad_() for k, v in held.value.items()}
     h = torch.from_numpy(np.asarray(graph.features)).double()
     for layer in range(1, len(dims)):

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gnnbench.approaches.whole_graph.mixture import Mixture, MixtureStructure
 from gnnbench.approaches.whole_graph.relayout import Relayouts
 from gnnbench.data.graph import Graph
-from gnnbench.plan import Phase
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Phase
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.kernels import backend
 from gnnbench_runtime.models.relayout import Relayout

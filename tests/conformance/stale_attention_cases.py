@@ -13,10 +13,11 @@ import torch
 from stale_cases import Late, trainer_of
 from torch import Tensor
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.boundary import Boundary
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_structure
+from gnnbench.models.names import MODELS
 from gnnbench.plan import RankSteps
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.models.parameters import Parameters
@@ -32,12 +33,12 @@ class DenseGat:
     """
 
     def __init__(self, graph: Graph, run: RunSpec, assignment: Any, lag: int) -> None:
-        model = registry.model("gat")
+        model = MODELS.get("gat")
         self.dims = model.dims(run.model, graph.num_features, graph.num_classes)
         self.heads = model.heads(run.model)
         device = torch.device("cpu")
         self.held = Parameters(
-            model, self.dims, run.training.seed, device, torch.float64, self.heads
+            model.parameters(self.dims, self.heads), run.training.seed, device, torch.float64
         )
         n = graph.num_nodes
         entries = torch.zeros((n, n), dtype=torch.float64)
@@ -51,7 +52,8 @@ class DenseGat:
         self.x = torch.from_numpy(np.asarray(graph.features)).double()
         self.train = torch.from_numpy(graph.train_nodes())
         self.labels = torch.from_numpy(np.asarray(graph.labels)).long()
-        smoothing, gamma = str(run.knobs.get("smoothing", "none")), run.knobs.get("gamma")
+        knobs = APPROACHES.get(run.approach).knobs(run)
+        smoothing, gamma = getattr(knobs, "smoothing", "none"), getattr(knobs, "gamma", 0.0)
         self.features = Late(lag, gamma if smoothing in ("features", "both") else None)
         self.returned = Late(lag, gamma if smoothing in ("gradients", "both") else None)
         self.optimizer = torch.optim.Adam(
@@ -166,9 +168,9 @@ def held_bytes(
     trainer, recorder, _ = trainer_of(rank, world_size, graph, run, assignment)
     found = []
     for epoch in range(epochs):
-        recorder.epoch_begin(epoch)
-        trainer.train_epoch(epoch)
-        recorder.epoch_end()
+        recorder.period_begin(epoch)
+        trainer.train_period(epoch)
+        recorder.period_end()
         if epoch == 0:
             with recorder.evaluating():
                 trainer.evaluate()
@@ -177,7 +179,7 @@ def held_bytes(
         found.append(
             {
                 "buffers": {k: v.numel() * v.element_size() for k, v in space.items()},
-                "x": trainer.x.numel() * trainer.x.element_size(),
+                "x": trainer.batches.x.numel() * trainer.batches.x.element_size(),
                 "sampled": trainer._graph.num_bytes,
                 "scales": 0 if scale is None else 8 * (len(scale) + len(trainer._halo_scale)),
                 "apart": trainer._apart.num_bytes,
@@ -191,6 +193,6 @@ def allocated(steps: RankSteps) -> dict[str, int]:
     """Bytes of every buffer that the steps of one epoch name."""
     sizes: dict[str, int] = {}
     for step in steps:
-        for name, size in step.allocates:
-            sizes[name] = max(size, sizes.get(name, 0))
+        for buffer in step.allocates:
+            sizes[buffer.name] = max(buffer.bytes, sizes.get(buffer.name, 0))
     return sizes

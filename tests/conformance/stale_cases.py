@@ -9,12 +9,13 @@ import torch
 from cases import make_trainer
 from torch import Tensor
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
-from gnnbench.plan import Phase
+from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Phase
 from gnnbench_runtime.models.parameters import Parameters
 
 
@@ -34,13 +35,13 @@ def train(
     trainer, recorder, kept = trainer_of(rank, world_size, graph, run, assignment)
     losses, sent = [], []
     for epoch in range(epochs):
-        recorder.epoch_begin(epoch)
-        losses.append(trainer.train_epoch(epoch))
-        sent.append(recorder.epoch_end())
+        recorder.period_begin(epoch)
+        losses.append(trainer.train_period(epoch))
+        sent.append(recorder.period_end())
     trainer.close()
     recorder.close()
     return {
-        "rows": trainer.row_ids.numpy(),
+        "rows": trainer.batches.row_ids.numpy(),
         "losses": losses,
         "parameters": trainer.parameters.flat.numpy().copy(),
         "sent": sent,
@@ -55,11 +56,12 @@ def frozen(
     trainer, _, _ = trainer_of(rank, world_size, graph, run, assignment)
     logits, gradients = [], []
     for epoch in range(epochs):
-        logits.append(trainer.gradients((run.training.seed, epoch)).clone().numpy())
+        batch = next(iter(trainer.batches.of_period(epoch)))
+        logits.append(trainer.net.gradients(batch).clone().numpy())
         trainer.all_reduce()
         gradients.append(trainer.parameters.gradient.clone().numpy())
     trainer.close()
-    return {"rows": trainer.row_ids.numpy(), "logits": logits, "gradients": gradients}
+    return {"rows": trainer.batches.row_ids.numpy(), "logits": logits, "gradients": gradients}
 
 
 def watched(rank: int, world_size: int, graph: Graph, run: RunSpec, epochs: int) -> dict[str, Any]:
@@ -85,10 +87,10 @@ def watched(rank: int, world_size: int, graph: Graph, run: RunSpec, epochs: int)
     for key, channel in stale.channels.items():
         channel.wait = taking(key)
     comm.all_to_all_async = counted
-    n = trainer.aggregation.rows
+    n = trainer.batches.aggregation.rows
     for epoch in range(epochs):
-        trainer.train_epoch(epoch)
-        halos.append(float(trainer.x[n:].abs().max()))
+        trainer.train_period(epoch)
+        halos.append(float(trainer.batches.x[n:].abs().max()))
     for channel, wait in zip(stale.channels.values(), wait_all.values(), strict=True):
         channel.wait = wait
     trainer.close()
@@ -104,7 +106,7 @@ def evaluated(
     """Logits of the forward pass that `evaluate` makes, amid training."""
     trainer, _, _ = trainer_of(rank, world_size, graph, run, None)
     for epoch in range(epochs):
-        trainer.train_epoch(epoch)
+        trainer.train_period(epoch)
     seen: list[Tensor] = []
     forward = trainer.stack.forward
 
@@ -117,9 +119,9 @@ def evaluated(
     logits = seen[-1].clone().numpy()
     parameters = trainer.parameters.flat.clone().numpy()
     trainer.stack.forward = forward
-    trainer.train_epoch(epochs)
+    trainer.train_period(epochs)
     trainer.close()
-    return {"rows": trainer.row_ids.numpy(), "logits": logits, "parameters": parameters}
+    return {"rows": trainer.batches.row_ids.numpy(), "logits": logits, "parameters": parameters}
 
 
 # -- dense models ----------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def evaluated(
 
 def dense_adjacency(graph: Graph, run: RunSpec) -> Tensor:
     """The normalised adjacency, rows are destinations."""
-    n, model = graph.num_nodes, registry.model(run.model.kind)
+    n, model = graph.num_nodes, MODELS.get(run.model.kind)
     a = torch.zeros((n, n), dtype=torch.float64)
     for v in range(n):
         a[v, graph.indices[graph.indptr[v] : graph.indptr[v + 1]]] = 1.0
@@ -139,9 +141,9 @@ def dense_adjacency(graph: Graph, run: RunSpec) -> Tensor:
 
 
 def fresh_parameters(graph: Graph, run: RunSpec) -> Parameters:
-    model = registry.model(run.model.kind)
+    model = MODELS.get(run.model.kind)
     dims = model.dims(run.model, graph.num_features, graph.num_classes)
-    return Parameters(model, dims, run.training.seed, torch.device("cpu"), torch.float64)
+    return Parameters(model.parameters(dims), run.training.seed, torch.device("cpu"), torch.float64)
 
 
 def exact_logits(graph: Graph, run: RunSpec, flat: np.ndarray) -> np.ndarray:
@@ -152,7 +154,7 @@ def exact_logits(graph: Graph, run: RunSpec, flat: np.ndarray) -> np.ndarray:
     layers = run.model.layers
     for layer in range(1, layers + 1):
         y = a @ h @ held.value[f"weight_{layer}"] + held.value[f"bias_{layer}"]
-        if registry.model(run.model.kind).self_weight:
+        if MODELS.get(run.model.kind).self_weight:
             y = y + h @ held.value[f"self_weight_{layer}"]
         h = y.relu() if layer < layers else y
     return h.numpy()
@@ -189,17 +191,18 @@ def dense_stale(
     Forward and backward are written on dense matrices, per layer the way its product order says.
     Averaging is linear, so it may be done after the sum over parts.
     """
-    shape = stack_shape(graph, run, str(run.knobs["order"]))
+    knobs = APPROACHES.get(run.approach).knobs(run)
+    shape = stack_shape(graph, run, knobs.order)
     held, layers = fresh_parameters(graph, run), run.model.layers
     value, gradients = held.value, held.grad
     a = dense_adjacency(graph, run)
     parts = torch.from_numpy(np.asarray(assignment))
     within = a * (parts[:, None] == parts[None, :])
     across = a - within
-    smoothing, gamma = str(run.knobs["smoothing"]), float(run.knobs["gamma"])
+    smoothing, gamma = getattr(knobs, "smoothing", "none"), getattr(knobs, "gamma", 0.0)
     features = Late(lag, gamma if smoothing in ("features", "both") else None)
     returned = Late(lag, gamma if smoothing in ("gradients", "both") else None)
-    own = registry.model(run.model.kind).self_weight
+    own = MODELS.get(run.model.kind).self_weight
     train = torch.from_numpy(graph.train_nodes())
     labels = torch.from_numpy(np.asarray(graph.labels)).long()
     x, losses = torch.from_numpy(np.asarray(graph.features)).double(), []
@@ -262,8 +265,12 @@ def sampled_means(
 ) -> dict[str, Any]:
     """Mean and spread, over draws, of one aggregation and of its transpose, and the exact ones."""
     trainer, _, _ = trainer_of(rank, world_size, graph, run, assignment)
-    kernels, whole, n = trainer.context.kernels, trainer.aggregation, trainer.aggregation.rows
-    ids = trainer.row_ids
+    kernels, whole, n = (
+        trainer.context.kernels,
+        trainer.batches.aggregation,
+        trainer.batches.aggregation.rows,
+    )
+    ids = trainer.batches.row_ids
     x = torch.sin(torch.arange(graph.num_nodes * 3).double() * 1.7).view(-1, 3) + 0.5
     g = torch.cos(torch.arange(graph.num_nodes * 3).double() * 2.3).view(-1, 3) + 0.5
 
@@ -305,13 +312,13 @@ def drawn_graphs(
 ) -> list[dict[str, Any]]:
     """Per epoch, the halo rows that this rank was sent, as seen in what each layer received."""
     trainer, recorder, _ = trainer_of(rank, world_size, graph, run, assignment)
-    n, out = trainer.aggregation.rows, []
+    n, out = trainer.batches.aggregation.rows, []
     for epoch in range(epochs):
-        recorder.epoch_begin(epoch)
+        recorder.period_begin(epoch)
         agg = trainer.draw(epoch)
         # Every vertex sends its own id, so what arrives says who was drawn.
         h = torch.full((agg.source_rows, 1), -1.0, dtype=torch.float64)
-        h[:n, 0] = trainer.row_ids.double()
+        h[:n, 0] = trainer.batches.row_ids.double()
         arrived = []
         for layer in (1, 2):
             h[n:] = -1.0
@@ -321,12 +328,14 @@ def drawn_graphs(
         back = torch.zeros_like(h)
         back[n:] = 1.0
         trainer.stack.exchange.backward(back, 2)
-        sent = recorder.epoch_end()
+        sent = recorder.period_end()
         out.append(
             {
                 "arrived": arrived,
                 "returned": {
-                    int(v): int(c) for v, c in zip(trainer.row_ids, back[:n, 0], strict=True) if c
+                    int(v): int(c)
+                    for v, c in zip(trainer.batches.row_ids, back[:n, 0], strict=True)
+                    if c
                 },
                 "sent": sent,
                 "edges": agg.nonzeros,

@@ -14,13 +14,14 @@ from pool import pool  # noqa: E402
 from test_exactness import assignments, check_equal, random_graph  # noqa: E402
 from test_worlds import performed, planned  # noqa: E402
 
-from gnnbench import registry  # noqa: E402
 from gnnbench.approaches.base import Layout  # noqa: E402
+from gnnbench.approaches.names import APPROACHES  # noqa: E402
 from gnnbench.approaches.whole_graph.partition import PartitionStructure  # noqa: E402
-from gnnbench.approaches.whole_graph.rows import stack_shape  # noqa: E402
+from gnnbench.approaches.writing.shape import stack_shape  # noqa: E402
 from gnnbench.data.graph import Graph  # noqa: E402
-from gnnbench.plan import Kind  # noqa: E402
+from gnnbench.models import names  # noqa: E402
 from gnnbench.spec import RunSpec  # noqa: E402
+from gnnbench.steps import Kind  # noqa: E402
 
 pytestmark = pytest.mark.distributed
 
@@ -34,14 +35,16 @@ def dense_attention(graph: Graph, run: RunSpec) -> tuple[float, np.ndarray, np.n
     """Loss, logits and flat gradient by autograd on (N, N, heads) scores."""
     from gnnbench_runtime.models.parameters import Parameters
 
-    n, model = graph.num_nodes, registry.model("gat")
+    n, model = graph.num_nodes, names.MODELS.get("gat")
     neighbours = torch.eye(n, dtype=torch.float64)  # how often j is an entry of row i
     for v in range(n):
         for u in graph.indices[graph.indptr[v] : graph.indptr[v + 1]]:
             neighbours[v, u] += 1.0
     dims = model.dims(run.model, graph.num_features, graph.num_classes)
     heads = model.heads(run.model)
-    held = Parameters(model, dims, run.training.seed, torch.device("cpu"), torch.float64, heads)
+    held = Parameters(
+        model.parameters(dims, heads), run.training.seed, torch.device("cpu"), torch.float64
+    )
     values = {k: v.clone().requires_grad_() for k, v in held.value.items()}
     h = torch.from_numpy(np.asarray(graph.features)).double()
     for layer in range(1, len(dims)):
@@ -82,13 +85,13 @@ def test_the_gradient_with_dropout_is_that_of_the_loss() -> None:
     graph = random_graph(undirected=False)
     run = cases.make_run("single", 1, MODELS[1], {})
     trainer, _, _ = cases.make_trainer(0, 1, run, graph)
-    trainer.gradients((7, 0))
+    trainer.net.gradients(next(iter(trainer.batches.of_period(0))))
     gradient, flat = trainer.parameters.gradient.clone(), trainer.parameters.flat
     for place in range(0, len(flat), 7):
         kept, losses = float(flat[place]), []
         for change in (1e-6, -1e-6):
             flat[place] = kept + change
-            trainer.gradients((7, 0))
+            trainer.net.gradients(next(iter(trainer.batches.of_period(0))))
             losses.append(float(trainer.parameters.loss))
         flat[place] = kept
         difference = (losses[0] - losses[1]) / 2e-6
@@ -101,7 +104,7 @@ def test_partitioned_attention_equals_single_and_performs_its_plan(
 ) -> None:
     """FG-1..5, FG-9, FG-12, FG-14: any partition, dropped attention weights included."""
     ranks = pool(world_size, folder / str(world_size)) if world_size > 1 else None
-    approach = registry.approach("partition")
+    approach = APPROACHES.get("partition")
     layout = Layout(world_size=world_size, ranks_per_host=world_size)
     for undirected in (True, False):
         graph = random_graph(undirected=undirected)
@@ -121,8 +124,8 @@ def test_partitioned_attention_equals_single_and_performs_its_plan(
                 plan.validate()
                 for rank, got in enumerate(results):
                     assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, rank), name
-                copies = sum(size.halo_rows for size in structure.sizes)
-                moved = sum(b for (k, _), b in plan.sent_bytes().items() if k == Kind.ALL_TO_ALL)
+                copies = int(structure.sizes.received.sum())
+                moved = sum(b for (k, _), b in plan.moved_bytes().items() if k == Kind.ALL_TO_ALL)
                 assert moved == 8 * copies * 2 * sum(shape.dims[1:])
 
 
@@ -130,14 +133,13 @@ def test_partitioned_attention_equals_single_and_performs_its_plan(
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
 def test_sampled_attention_performs_its_plan(world_size: int, placement: str, folder: Path) -> None:
     """SA-P7, SA-P1: steps as planned, and the same training on every number of ranks."""
-    graph, approach = random_graph(), registry.approach("sampled")
+    graph, approach = random_graph(), APPROACHES.get("sampled")
     for model in MODELS:
-        knobs = {
-            "batch_size": 5, "fanouts_from_seeds": [2, -1, 3][: model["layers"]],
-            "placement": placement, "partitioner": "hash",
-        }  # fmt: skip
-        run = cases.make_run("sampled", world_size, model, knobs)
-        one = cases.train_sampled(0, 1, graph, cases.make_run("sampled", 1, model, knobs))
+        knobs = {"placement": placement, "partitioner": "hash"}
+        batch = {"size": 5, "fanouts_from_seeds": [2, -1, 3][: model["layers"]]}
+        run = cases.make_run("sampled", world_size, model, knobs, batch=batch)
+        single = cases.make_run("sampled", 1, model, knobs, batch=batch)
+        one = cases.train_sampled(0, 1, graph, single)
         structure = approach.structure(graph, run)
         layout = Layout(world_size=world_size, ranks_per_host=world_size)
         plan = approach.plan(graph, run, structure, layout)
@@ -149,7 +151,7 @@ def test_sampled_attention_performs_its_plan(world_size: int, placement: str, fo
         for rank, got in enumerate(results):
             np.testing.assert_allclose(got["losses"], one["losses"], rtol=1e-9)
             np.testing.assert_allclose(got["parameters"], one["parameters"], atol=1e-8)
-            assert got["accuracy"] == one["accuracy"]
+            assert got["metrics"] == one["metrics"]
             for epoch in range(2):
                 for iteration in range(structure.num_steps):
                     want = planned(plan, epoch, iteration, rank)
@@ -159,7 +161,9 @@ def test_sampled_attention_performs_its_plan(world_size: int, placement: str, fo
 def test_all_neighbours_and_one_batch_is_the_full_graph() -> None:
     """SA-S1 for attention; without dropout of weights, since fewer rows are asked for."""
     graph, model = random_graph(undirected=False), MODELS[0]
-    knobs = {"batch_size": graph.num_nodes, "fanouts_from_seeds": [-1, -1]}
-    sampled = cases.train_sampled(0, 1, graph, cases.make_run("sampled", 1, model, knobs), 5)
+    batch = {"size": graph.num_nodes, "fanouts_from_seeds": [-1, -1]}
+    sampled = cases.train_sampled(
+        0, 1, graph, cases.make_run("sampled", 1, model, {}, batch=batch), 5
+    )
     full = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}), None, 5)
     np.testing.assert_allclose(sampled["parameters"], full["parameters"], atol=1e-8)

@@ -18,11 +18,12 @@ from pool import close_all, pool
 from test_exactness import MODELS, ORDERS, check_equal, random_graph
 from test_worlds import performed, planned
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.plan import Kind, Plan
+from gnnbench.plan import Plan
+from gnnbench.steps import Kind
 
 pytestmark = pytest.mark.distributed
 
@@ -73,7 +74,7 @@ def once(results: list[dict]) -> list[dict]:
 
 
 def make_plan(graph: Graph, run: Any) -> Plan:
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     structure = approach.structure(graph, run)
     plan = approach.plan(
         graph, run, structure, Layout(world_size=run.ranks, ranks_per_host=run.ranks)
@@ -106,7 +107,7 @@ def test_every_grid_equals_single_and_performs_its_plan(
                 for got in results:
                     for key, value in got["sent"].items():
                         counted[key] = counted.get(key, 0) + value
-                assert counted == {f"{k}/{p}": b for (k, p), b in plan.sent_bytes().items() if b}
+                assert counted == {f"{k}/{p}": b for (k, p), b in plan.moved_bytes().items() if b}
 
 
 @pytest.mark.parametrize(("approach", "ranks", "knobs"), ROWS)
@@ -121,13 +122,13 @@ def test_bytes_of_block_rows_are_the_closed_form(
     widths = shape.forward_widths() + shape.backward_widths()
     c = knobs.get("replication", 1)
     plan = make_plan(graph, run)
-    moved = plan.sent_bytes()
+    moved = plan.moved_bytes()
     broadcasts = sum(size for (kind, _), size in moved.items() if kind == Kind.BROADCAST)
     assert broadcasts == 8 * graph.num_nodes * widths * (ranks // c - 1)
     reduced = sum(
         size for (kind, phase), size in moved.items() if kind == Kind.ALL_REDUCE and phase != "sync"
     )
-    blocks = np.diff(registry.approach(approach).structure(graph, run).edges).tolist()
+    blocks = np.diff(APPROACHES.get(approach).structure(graph, run).edges).tolist()
     layers = range(1, shape.num_layers + 1)
     passes = [(n, 1 + (n > 1 or shape.orders[0] == "transform_first")) for n in layers]
     assert reduced == sum(
@@ -192,7 +193,7 @@ def test_bytes_of_the_square_grid_are_the_closed_form(
     run = cases.make_run(approach, ranks, model, {**knobs, "order": order})
     shape, q, n = stack_shape(graph, run, order), round(ranks**0.5), graph.num_nodes
     plan = make_plan(graph, run)
-    moved = sum(b for (kind, _), b in plan.sent_bytes().items() if kind == Kind.BROADCAST)
+    moved = sum(b for (kind, _), b in plan.moved_bytes().items() if kind == Kind.BROADCAST)
     products = 3 + 2 + (shape.orders[0] == "transform_first")
     pattern = graph.num_edges + q * n + q * q  # every block has one pointer more than rows
     sparse = (q - 1) * (products * pattern + n * (shape.forward_widths() + shape.backward_widths()))

@@ -17,12 +17,12 @@ from pool import pool
 from test_exactness import check_equal, random_graph
 from test_worlds import performed, planned
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.row_pipeline import exchanged_bytes
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import from_edges
-from gnnbench.plan import Kind
+from gnnbench.steps import Kind
 
 pytestmark = pytest.mark.distributed
 
@@ -52,7 +52,7 @@ def test_it_equals_single_and_performs_its_plan(
         for chunks in (5, 64) if number == 1 else (3,):
             knobs = {"sparse_ranks": sparse, "chunks": chunks, "node_order": node_order}
             run = cases.make_run("mixed-accelerators", world_size, model, knobs)
-            approach = registry.approach("mixed-accelerators")
+            approach = APPROACHES.get("mixed-accelerators")
             structure = approach.structure(graph, run)
             plan = approach.plan(
                 graph, run, structure, Layout(world_size=world_size, ranks_per_host=world_size)
@@ -64,7 +64,7 @@ def test_it_equals_single_and_performs_its_plan(
             for rank, got in enumerate(results):
                 assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, rank), what
             closed = exchanged_bytes(stack_shape(graph, run, "aggregate_first"), graph.num_nodes)
-            moved = plan.sent_bytes()
+            moved = plan.moved_bytes()
             assert sum(b for (kind, _), b in moved.items() if kind == Kind.ALL_TO_ALL) == closed
             counted = sum(
                 b for got in results for k, b in got["sent"].items() if k.startswith("all_to_all/")

@@ -18,8 +18,8 @@ from test_exactness import check_equal, random_graph
 from test_mixture import moved, on_ranks, splits
 from test_worlds import performed, planned
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.mixture import MixtureStructure
 from gnnbench.data.graph import from_edges
 from gnnbench.data.partition import partition
@@ -66,7 +66,7 @@ def test_attention_by_columns_equals_single_and_performs_its_plan(
     world_size: int, undirected: bool, folder: Path
 ) -> None:
     """FG-1..7, FG-9, FG-11, FG-12, FG-19: any split of the vertices, dropped weights included."""
-    graph, approach = random_graph(undirected=undirected), registry.approach("mixture")
+    graph, approach = random_graph(undirected=undirected), APPROACHES.get("mixture")
     ways = splits(graph.num_nodes, world_size)
     for model in MODELS:
         wanted, run = single(graph, model), cases.make_run("mixture", world_size, model, {})
@@ -84,7 +84,7 @@ def test_attention_by_columns_equals_single_and_performs_its_plan(
                 sent for got in results for key, sent in got["sent"].items()
                 if key.startswith("all_to_all/")
             )  # fmt: skip
-            told = sum(b for (kind, _), b in plan.sent_bytes().items() if kind == "all_to_all")
+            told = sum(b for (kind, _), b in plan.moved_bytes().items() if kind == "all_to_all")
             assert counted == told == want == 8 * plan.notes["relayout_elements"], (name, model)
 
 
@@ -138,7 +138,7 @@ def test_mixture_and_partition_agree_on_attention(folder: Path) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_the_buffers_are_those_of_the_plan(world_size: int, folder: Path) -> None:
     """Every named buffer has the planned bytes on every rank; so has the pattern of entries."""
-    graph, approach = random_graph(undirected=False), registry.approach("mixture")
+    graph, approach = random_graph(undirected=False), APPROACHES.get("mixture")
     layout = Layout(world_size=world_size, ranks_per_host=world_size)
     for model in MODELS:
         run = cases.make_run("mixture", world_size, model, {})

@@ -15,13 +15,14 @@ from pool import pool
 from test_exactness import ORDERS, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
-from gnnbench.plan import Kind, Plan
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind
 
 pytestmark = pytest.mark.distributed
 
@@ -39,10 +40,10 @@ KNOBS = [
 
 def plan_of(graph: Graph, run: RunSpec, assignment: np.ndarray) -> tuple[Plan, PartitionStructure]:
     structure = PartitionStructure.of_assignment(
-        graph, assignment, run.ranks, split_entries=run.knobs["overlap"]
+        graph, assignment, run.ranks, split_entries=bool(run.knobs.get("overlap"))
     )
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
-    plan = registry.approach("partition").plan(graph, run, structure, layout)
+    plan = APPROACHES.get("partition").plan(graph, run, structure, layout)
     plan.validate()
     return plan, structure
 
@@ -71,9 +72,9 @@ def test_every_knob_is_exact_and_performs_its_plan(
                 assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, rank), name
             precompute = bool(knobs.get("precompute"))
             shape = stack_shape(graph, run, order, precompute=precompute)
-            copies = sum(size.halo_rows for size in structure.sizes)
+            copies = int(structure.sizes.received.sum())
             closed = 8 * copies * (shape.forward_widths() + shape.backward_widths())
-            moved = sum(b for (k, _), b in plan.sent_bytes().items() if k == Kind.ALL_TO_ALL)
+            moved = sum(b for (k, _), b in plan.moved_bytes().items() if k == Kind.ALL_TO_ALL)
             counted = sum(
                 b for got in results for k, b in got["sent"].items() if k.startswith("all_to_all/")
             )
@@ -90,9 +91,9 @@ def test_precomputation_takes_layer_1_out_of_the_volume_exactly() -> None:
         run = cases.make_run("partition", 3, model, knobs)
         plan, structure = plan_of(graph, run, assignment)
         volumes[precompute] = sum(
-            b for (kind, _), b in plan.sent_bytes().items() if kind == Kind.ALL_TO_ALL
+            b for (kind, _), b in plan.moved_bytes().items() if kind == Kind.ALL_TO_ALL
         )
-        copies = sum(size.halo_rows for size in structure.sizes)
+        copies = int(structure.sizes.received.sum())
         layer_1 = [s.name for s in plan.iterations[0][0] if s.layer == 1 and s.kind is Kind.SPMM]
         assert bool(layer_1) != precompute
     assert volumes[False] - volumes[True] == 8 * copies * graph.num_features
@@ -108,7 +109,7 @@ def test_single_precomputes_too() -> None:
         np.testing.assert_allclose(got["parameters"], plain["parameters"], atol=1e-8)
         names = [row.name for row in got["ledger"] if row.phase != "evaluate"]
         assert "forward/1/spmm" not in names and "forward/2/spmm" in names
-        approach = registry.approach("single")
+        approach = APPROACHES.get("single")
         layout = Layout(world_size=1, ranks_per_host=1)
         plan = approach.plan(graph, run, approach.structure(graph, run), layout)
         assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, 0)
@@ -117,7 +118,7 @@ def test_single_precomputes_too() -> None:
 def test_staging_shows_in_plans_for_accelerators_only() -> None:
     graph = random_graph()
     run = cases.make_run("partition", 2, MODELS[0], {"transport": "host_staged"})
-    approach = registry.approach("partition")
+    approach = APPROACHES.get("partition")
     structure = approach.structure(graph, run)
     layout = Layout(world_size=2, ranks_per_host=2)
     kinds = {
@@ -147,7 +148,7 @@ def test_staged_rows_arrive_through_host_memory(folder: Path) -> None:
     staged = pool(2, folder / "2").run("test_partition_gains:train_staged", graph, run, assignment)
     structure = PartitionStructure.of_assignment(graph, assignment, 2)
     staged_run = dataclasses.replace(run, knobs={**run.knobs, "transport": "host_staged"})
-    plan = registry.approach("partition").plan(
+    plan = APPROACHES.get("partition").plan(
         graph, staged_run, structure, Layout(world_size=2, ranks_per_host=2, device="cuda")
     )
     for rank, (want, got) in enumerate(zip(plain, staged, strict=True)):
@@ -159,13 +160,13 @@ def train_staged(rank: int, world_size: int, graph: Graph, run: RunSpec, assignm
     """Train as `cases.train_full` does, with staging put in where a CPU would do without."""
     from unittest import mock
 
-    from gnnbench_runtime.approaches import partition
+    from gnnbench_runtime.approaches.whole_graph import partition
 
     made = partition.PartitionTrainer.__init__
 
     def staging(self, context, *args, **kwargs) -> None:
         made(self, context, *args, **kwargs)
-        self._staging = self.stack.exchange._staging = partition.Staging(context)
+        self.staging = self.stack.exchange._staging = partition.Staging(context)
 
     with mock.patch.object(partition.PartitionTrainer, "__init__", staging):
         return cases.train_full(rank, world_size, graph, run, assignment)

@@ -15,12 +15,12 @@ from pool import pool
 from test_exactness import ORDERS, assemble, assignments, random_graph
 from test_worlds import performed, planned
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.partition import partition
-from gnnbench.plan import Kind
+from gnnbench.steps import Kind
 
 pytestmark = pytest.mark.distributed
 MODELS = [
@@ -42,12 +42,12 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
         for name, assignment in assignments(graph, world_size).items():
             structure = PartitionStructure.of_assignment(graph, assignment, world_size)
             layout = Layout(world_size=world_size, ranks_per_host=world_size)
-            plan = registry.approach("pipegcn").plan(graph, run, structure, layout)
+            plan = APPROACHES.get("pipegcn").plan(graph, run, structure, layout)
             plan.validate()
             shape = stack_shape(graph, run, order)
-            copies = sum(size.halo_rows for size in structure.sizes)
+            copies = int(structure.sizes.received.sum())
             closed = 8 * copies * (shape.forward_widths() + shape.backward_widths())
-            sent = plan.sent_bytes()
+            sent = plan.moved_bytes()
             assert sum(b for (kind, _), b in sent.items() if kind == Kind.ALL_TO_ALL) == closed
             results = pool(world_size, folder / str(world_size)).run(
                 "stale_cases:train", graph, run, assignment, 3

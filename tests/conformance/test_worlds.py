@@ -16,11 +16,12 @@ import cases
 from pool import pool
 from test_exactness import MODELS, ORDERS, assignments, random_graph
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.approaches.whole_graph.rows import stack_shape
-from gnnbench.plan import Kind, Phase, Plan
+from gnnbench.approaches.writing.shape import stack_shape
+from gnnbench.plan import Plan
+from gnnbench.steps import Kind, Phase
 
 pytestmark = pytest.mark.distributed
 
@@ -30,7 +31,7 @@ def performed(rows: list, epoch: int, iteration: int) -> list[tuple]:
     kept = [
         r
         for r in rows
-        if r.epoch == epoch and r.iteration == iteration and r.phase != Phase.EVALUATE
+        if r.period == epoch and r.iteration == iteration and r.phase != Phase.EVALUATE
     ]
     return by_lane(
         [(r.lane, r.name, r.kind, r.op, r.phase, r.layer, r.bytes, r.flops) for r in kept]
@@ -38,7 +39,7 @@ def performed(rows: list, epoch: int, iteration: int) -> list[tuple]:
 
 
 def planned(plan: Plan, epoch: int, iteration: int, rank: int) -> list[tuple]:
-    steps = list(plan.epoch(epoch))[iteration][rank]
+    steps = list(plan.of_period(epoch))[iteration][rank]
     return by_lane(
         [(s.lane, s.name, s.kind, s.op, s.phase, s.layer, s.bytes, s.flops) for s in steps]
     )
@@ -61,7 +62,7 @@ def test_partition_performs_its_plan(world_size: int, order: str, folder: Path) 
     graph = random_graph(undirected=False)
     for model in MODELS:
         run = cases.make_run("partition", world_size, model, {"order": order})
-        approach = registry.approach("partition")
+        approach = APPROACHES.get("partition")
         for name, assignment in assignments(graph, world_size).items():
             structure = PartitionStructure.of_assignment(graph, assignment, world_size)
             plan = approach.plan(
@@ -76,9 +77,9 @@ def test_partition_performs_its_plan(world_size: int, order: str, folder: Path) 
             for rank, got in enumerate(results):
                 assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, rank), name
             shape = stack_shape(graph, run, order)
-            copies = sum(size.halo_rows for size in structure.sizes)
+            copies = int(structure.sizes.received.sum())
             closed = 8 * copies * (shape.forward_widths() + shape.backward_widths())
-            moved = plan.sent_bytes()
+            moved = plan.moved_bytes()
             assert sum(b for (kind, _), b in moved.items() if kind == Kind.ALL_TO_ALL) == closed, (
                 name
             )
@@ -98,18 +99,16 @@ def test_sampled_performs_its_plan(
     graph = random_graph()
     for model in MODELS:
         fanouts = [2, -1, 3][: model["layers"]]
-        knobs = {
-            "batch_size": 5, "fanouts_from_seeds": fanouts, "placement": placement,
-            "prefetch": prefetch, "partitioner": "hash",
-        }  # fmt: skip
-        run = cases.make_run("sampled", world_size, model, knobs)
-        approach = registry.approach("sampled")
+        knobs = {"placement": placement, "prefetch": prefetch, "partitioner": "hash"}
+        batch = {"size": 5, "fanouts_from_seeds": fanouts}
+        run = cases.make_run("sampled", world_size, model, knobs, batch=batch)
+        approach = APPROACHES.get("sampled")
         structure = approach.structure(graph, run)
         plan = approach.plan(
             graph, run, structure, Layout(world_size=world_size, ranks_per_host=world_size)
         )
         plan.validate()
-        assert plan.exact
+        assert plan.counted
         if world_size == 1:
             results = [cases.train_sampled(0, 1, graph, run)]
         else:
@@ -126,7 +125,7 @@ def test_sampled_performs_its_plan(
                         iteration,
                     )
         for epoch in range(2):
-            want_bytes = {f"{k}/{p}": b for (k, p), b in plan.sent_bytes(epoch).items()}
+            want_bytes = {f"{k}/{p}": b for (k, p), b in plan.moved_bytes(epoch).items()}
             counted: dict[str, int] = {}
             for got in results:
                 for key, value in got["sent"][epoch].items():
@@ -142,16 +141,20 @@ def test_sampled_training_does_not_depend_on_the_number_of_ranks(
     graph = random_graph()
     for model in MODELS:
         fanouts = [3, 2, 2][: model["layers"]]
-        knobs = {"batch_size": 6, "fanouts_from_seeds": fanouts, "placement": placement}
-        one = cases.train_sampled(0, 1, graph, cases.make_run("sampled", 1, model, knobs))
+        knobs, batch = {"placement": placement}, {"size": 6, "fanouts_from_seeds": fanouts}
+        one = cases.train_sampled(
+            0, 1, graph, cases.make_run("sampled", 1, model, knobs, batch=batch)
+        )
         for world_size in (2, 3):
             for prefetch in (0, 1):
-                run = cases.make_run("sampled", world_size, model, {**knobs, "prefetch": prefetch})
+                run = cases.make_run(
+                    "sampled", world_size, model, {**knobs, "prefetch": prefetch}, batch=batch
+                )
                 ranks = pool(world_size, folder / str(world_size))
                 for got in ranks.run("cases:train_sampled", graph, run):
                     np.testing.assert_allclose(got["losses"], one["losses"], rtol=1e-9)
                     np.testing.assert_allclose(got["parameters"], one["parameters"], atol=1e-8)
-                    assert got["accuracy"] == one["accuracy"]
+                    assert got["metrics"] == one["metrics"]
 
 
 @pytest.mark.parametrize("kind", ["gcn", "sage"])
@@ -159,7 +162,9 @@ def test_all_neighbours_and_one_batch_is_the_full_graph(kind: str) -> None:
     """SA-S1: fan-out -1 and all training vertices in one batch give the full-graph gradient."""
     graph = random_graph()
     model = {"kind": kind, "hidden": 8, "layers": 2}
-    knobs = {"batch_size": graph.num_nodes, "fanouts_from_seeds": [-1, -1]}
-    sampled = cases.train_sampled(0, 1, graph, cases.make_run("sampled", 1, model, knobs), 5)
+    batch = {"size": graph.num_nodes, "fanouts_from_seeds": [-1, -1]}
+    sampled = cases.train_sampled(
+        0, 1, graph, cases.make_run("sampled", 1, model, {}, batch=batch), 5
+    )
     full = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}), None, 5)
     np.testing.assert_allclose(sampled["parameters"], full["parameters"], atol=1e-8)

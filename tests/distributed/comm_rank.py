@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from gnnbench.ledger import LedgerWriter
-from gnnbench.plan import Lane, Phase
+from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.device import practice_environment
 from gnnbench_runtime.recorder import Recorder
@@ -44,7 +44,7 @@ def main(rank: int, world_size: int, folder: Path, kind: str = "cpu") -> None:
     torch.set_default_device(device)
     recorder = Recorder(device, writer=LedgerWriter(folder / f"ledger-rank{rank}.csv"))
     comm = Comm(recorder, rank=rank, world_size=world_size, device=device)
-    recorder.epoch_begin(0)
+    recorder.period_begin(0)
     said: dict[str, object] = {}
 
     rows = splits(world_size) if world_size > 1 else [[2]]
@@ -98,7 +98,7 @@ def main(rank: int, world_size: int, folder: Path, kind: str = "cpu") -> None:
     value = torch.tensor([float(rank)])
     ends.all_reduce(value, "ends", Phase.SYNC)
     said["ends"] = value.tolist()
-    said["sent"] = recorder.epoch_end()
+    said["sent"] = recorder.period_end()
     said["exchanged"] = comm.exchange({"rank": rank, "text": "x" * rank})
     recorder.close()
     comm.close()

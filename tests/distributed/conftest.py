@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.generators import generate
-from gnnbench.results import Results
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.results import Results, RunRecord
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
 HERE = Path(__file__).resolve().parent
 THIRD_PARTY = HERE / "third_party"
@@ -45,8 +45,7 @@ def _start_ranks(script: str, world_size: int, folder: Path, *more: str) -> None
 
 def _forget() -> None:
     importlib.invalidate_caches()
-    registry._known.cache_clear()
-    registry._load.cache_clear()
+    APPROACHES.forget()
 
 
 @pytest.fixture
@@ -72,6 +71,18 @@ def native_graph(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def train(native_graph: Path, results: Results) -> Callable[..., RunRecord]:
+    """Return what launches a run on the small graph, by default on the CPU."""
+    from gnnbench.data.formats import native
+    from gnnbench_runtime.launch import launch
+
+    def run(spec: RunSpec, device: str = "cpu") -> RunRecord:
+        return launch(spec, native.load(native_graph), native_graph, results, device=device)
+
+    return run
+
+
+@pytest.fixture
 def results(tmp_path: Path) -> Results:
     return Results(tmp_path / "results")
 
@@ -83,7 +94,7 @@ def toy_run(toy: None, native_graph: Path) -> Callable[..., RunSpec]:
     def make(ranks: int = 1, *, repeat: int = 0, training: Any = None, **knobs: Any) -> RunSpec:
         return RunSpec(
             suite="tests",
-            graph=GraphRef(name="small", path=str(native_graph)),
+            dataset=DatasetRef(name="small", path=str(native_graph)),
             model=ModelSpec(name="gcn"),
             training=TrainingSpec(**{"epochs": 3, "timeout_s": 60.0, **(training or {})}),
             approach="toy",

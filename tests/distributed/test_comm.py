@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from gnnbench.ledger import Row, read_ledger
-from gnnbench.plan import Phase, all_reduce_bytes
+from gnnbench.steps import Phase
+from gnnbench.work import all_reduce_bytes
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.distributed

@@ -15,22 +15,22 @@ import pytest
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime import faults
-from gnnbench_runtime.launch import launch
 
 pytestmark = pytest.mark.distributed
 Maker = Callable[..., RunSpec]
+Train = Callable[..., RunRecord]
 
 
 @pytest.fixture
 def broken(
-    toy_run: Maker, native_graph: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+    toy_run: Maker, train: Train, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., RunRecord]:
     """Return what runs two ranks of which rank 1 meets a fault as epoch 1 begins."""
 
     def run(kind: str, timeout_s: float = 60.0) -> RunRecord:
-        monkeypatch.setenv(faults.VARIABLE, f"rank=1,epoch=1,kind={kind}")
+        monkeypatch.setenv(faults.VARIABLE, f"rank=1,period=1,kind={kind}")
         spec = toy_run(2, training={"timeout_s": timeout_s})
-        record = launch(spec, native_graph, results, device="cpu")
+        record = train(spec)
         assert record.status == "failed"
         assert record.failed_rank == 1
         assert record.failed_phase == "train"
@@ -88,14 +88,14 @@ def test_what_was_measured_before_a_failure_stays_readable(
 ) -> None:
     record = broken("kill")
     rows = results.measured_ledger(record.run_id)[0]
-    assert {row.epoch for row in rows} == {0}
+    assert {row.period for row in rows} == {0}
 
 
 def test_a_fault_that_does_not_exist_is_an_error_and_not_a_healthy_run(
-    toy_run: Maker, native_graph: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+    toy_run: Maker, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(faults.VARIABLE, "rank=0,epoch=0,kind=kil")
-    record = launch(toy_run(1), native_graph, results, device="cpu")
+    monkeypatch.setenv(faults.VARIABLE, "rank=0,period=0,kind=kil")
+    record = train(toy_run(1))
     assert record.status == "failed"
     assert "did you mean 'kill'" in record.reason
 
@@ -137,13 +137,13 @@ def _command(folder: Path, graph: Path, *, pause_s: float, epochs: int) -> list[
     suite.write_text(
         f"""
         name = "endless"
-        [graphs.small]
+        [datasets.small]
         path = "{graph}"
         [models.gcn]
         [training]
         epochs = {epochs}
         [[runs]]
-        graph = "small"
+        dataset = "small"
         model = "gcn"
         approach = "toy"
         ranks = 2

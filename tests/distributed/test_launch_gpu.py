@@ -13,7 +13,7 @@ import torch
 from gnnbench.data.formats import native
 from gnnbench.data.generators import generate
 from gnnbench.results import Results, RunRecord
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench_runtime.launch import launch
 
 pytestmark = [pytest.mark.distributed, pytest.mark.gpu, pytest.mark.timeout(240)]
@@ -35,17 +35,17 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Results:
 @pytest.fixture(scope="module")
 def train(graph: Path, kept: Results) -> Callable[..., RunRecord]:
     """Return what trains a GCN in float64 and hands back the record; each run is done once."""
-    from gnnbench import registry
+    from gnnbench.approaches.names import APPROACHES
 
     done: dict[tuple[str, int, str], RunRecord] = {}
 
     def run(approach: str, ranks: int, device: str = "cuda") -> RunRecord:
         key = (approach, ranks, device)
         if key not in done:
-            knobs = registry.approach(approach).parse_knobs({}, "knobs", [])
+            knobs = APPROACHES.get(approach).parse_knobs({}, "knobs", [])
             spec = RunSpec(
                 suite="gpu",
-                graph=GraphRef(name="small", path=str(graph)),
+                dataset=DatasetRef(name="small", path=str(graph)),
                 model=ModelSpec(name="gcn", hidden=16, dropout=0.5),
                 training=TrainingSpec(epochs=5, precision="float64"),
                 approach=approach,
@@ -63,19 +63,19 @@ def train(graph: Path, kept: Results) -> Callable[..., RunRecord]:
 def test_losses_on_the_gpu_are_those_of_the_cpu(
     train: Callable[..., RunRecord], approach: str, ranks: int
 ) -> None:
-    expected = [epoch["loss"] for epoch in train("single", 1, "cpu").epochs]
-    found = [epoch["loss"] for epoch in train(approach, ranks).epochs]
+    expected = [epoch["loss"] for epoch in train("single", 1, "cpu").periods]
+    found = [epoch["loss"] for epoch in train(approach, ranks).periods]
     assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_bytes_do_not_depend_on_the_backend(train: Callable[..., RunRecord]) -> None:
     by_nccl, by_gloo = train("partition", 2), train("partition", 2, "cpu")
-    assert [e["bytes"] for e in by_nccl.epochs] == [e["bytes"] for e in by_gloo.epochs]
+    assert [e["bytes"] for e in by_nccl.periods] == [e["bytes"] for e in by_gloo.periods]
     assert (by_nccl.device["backend"], by_gloo.device["backend"]) == ("nccl", "gloo")
 
 
 def test_sampled_training_runs_on_two_ranks(train: Callable[..., RunRecord]) -> None:
-    losses = [epoch["loss"] for epoch in train("sampled", 2).epochs]
+    losses = [epoch["loss"] for epoch in train("sampled", 2).periods]
     assert losses[-1] < losses[0]
 
 
@@ -99,8 +99,8 @@ def test_steps_timed_by_events_lie_one_after_another_within_their_epoch(
     record = train("single", 1)
     rows = [r for r in kept.measured_ledger(record.run_id)[0] if r.phase != "evaluate"]
     slack_s = 5e-6  # events resolve half a microsecond
-    for epoch in record.epochs:
-        steps = [row for row in rows if row.epoch == epoch["epoch"] and row.lane == "compute"]
+    for epoch in record.periods:
+        steps = [row for row in rows if row.period == epoch["period"] and row.lane == "compute"]
         assert all(row.duration_s > 0 for row in steps)
         for earlier, later in pairwise(steps):
             assert earlier.start_s + earlier.duration_s <= later.start_s + slack_s

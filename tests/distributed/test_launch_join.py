@@ -31,14 +31,14 @@ def suite(toy: None, native_graph: Path, tmp_path: Path) -> Path:
     path.write_text(
         """
         name = "joined"
-        [graphs.small]
+        [datasets.small]
         path = "graph"
         [models.gcn]
         [training]
         epochs = 2
         timeout_s = 3
         [[runs]]
-        graph = "small"
+        dataset = "small"
         model = "gcn"
         approach = "toy"
         ranks = [1, 2]
@@ -68,7 +68,7 @@ def test_ranks_of_torchrun_train_what_fits_them_and_one_of_them_talks(
     assert "this launch has 2 ranks, the run asks for 1" in lines[0]
     results = Results(tmp_path / "results")
     (record,) = results.runs()
-    assert [epoch["bytes"] for epoch in record.epochs] == [{"all_reduce/sync": 960}] * 2
+    assert [epoch["bytes"] for epoch in record.periods] == [{"all_reduce/sync": 960}] * 2
     assert sorted(results.measured_ledger(record.run_id)) == [0, 1]
 
 
@@ -76,7 +76,7 @@ def test_ranks_of_torchrun_train_what_fits_them_and_one_of_them_talks(
 def test_the_rank_that_fails_under_torchrun_is_the_one_recorded(
     suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setenv("GNNBENCH_TEST_FAULT", f"rank=1,epoch=1,kind={kind}")
+    monkeypatch.setenv("GNNBENCH_TEST_FAULT", f"rank=1,period=1,kind={kind}")
     done = torchrun(suite, tmp_path / "results")
     assert done.returncode != 0
     (record,) = Results(tmp_path / "results").runs()

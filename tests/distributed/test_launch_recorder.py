@@ -14,16 +14,16 @@ import torch
 
 from gnnbench.data.generators import generate
 from gnnbench.ledger import LedgerWriter, read_ledger
-from gnnbench.plan import Kind, Lane, Phase
+from gnnbench.plan import Iteration, Plan, repeated
 from gnnbench.results import RunRecord
+from gnnbench.steps import Kind, Lane, Phase, Step, Work
 from gnnbench_runtime import memory
 from gnnbench_runtime.merge import merge
 from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.recorder import Recorder
-from gnnbench_runtime.rehearsal import miniature
 
 CPU = torch.device("cpu")
-WORK = ("work", Kind.SPMM, "spmm", Lane.COMPUTE, Phase.FORWARD, 2, 100, 200)
+WORK = Work(kind=Kind.SPMM, op="spmm", bytes=100, flops=200)
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def recorder(ledger: Path) -> Iterator[Recorder]:
 def test_steps_are_kept_between_begin_and_end_of_an_epoch_only(
     recorder: Recorder, ledger: Path
 ) -> None:
-    with recorder.step(*WORK):
+    with recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         pass
-    recorder.epoch_begin(4)
+    recorder.period_begin(4)
     recorder.at(3)
-    with recorder.step(*WORK):
+    with recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         pass
-    recorder.epoch_end()
-    with recorder.step(*WORK):
+    recorder.period_end()
+    with recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         pass
     (row,) = read_ledger(ledger)
     assert row[:11] == (4, 3, "work", "spmm", "spmm", "compute", "forward", 2, 0, 100, 200)
@@ -58,23 +58,23 @@ def test_steps_are_kept_between_begin_and_end_of_an_epoch_only(
 
 def test_rows_are_on_disk_when_their_epoch_has_ended(recorder: Recorder, ledger: Path) -> None:
     for epoch in range(2):
-        recorder.epoch_begin(epoch)
-        with recorder.step(*WORK):
+        recorder.period_begin(epoch)
+        with recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
             pass
-        recorder.epoch_end()
-    assert [row.epoch for row in read_ledger(ledger)] == [0, 1]
+        recorder.period_end()
+    assert [row.period for row in read_ledger(ledger)] == [0, 1]
 
 
 def test_a_step_that_raises_has_not_happened(recorder: Recorder, ledger: Path) -> None:
-    recorder.epoch_begin(0)
-    with pytest.raises(ValueError, match="broken"), recorder.step(*WORK):
+    recorder.period_begin(0)
+    with pytest.raises(ValueError, match="broken"), recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         raise ValueError("broken")
-    recorder.epoch_end()
+    recorder.period_end()
     assert read_ledger(ledger) == []
 
 
 def test_evaluation_overrides_the_phase(recorder: Recorder, ledger: Path) -> None:
-    with recorder.evaluating(), recorder.step(*WORK):
+    with recorder.evaluating(), recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         pass
     assert [row.phase for row in read_ledger(ledger)] == ["evaluate"]
 
@@ -82,31 +82,34 @@ def test_evaluation_overrides_the_phase(recorder: Recorder, ledger: Path) -> Non
 def test_a_transfer_that_ends_late_counts_for_the_epoch_it_began_in(
     recorder: Recorder, ledger: Path
 ) -> None:
-    recorder.epoch_begin(0)
-    late = recorder.step("late", Kind.ALL_TO_ALL, "a", Lane.BACKGROUND, Phase.FETCH, bytes=64)
+    recorder.period_begin(0)
+    sent = Work(kind=Kind.ALL_TO_ALL, op="a", bytes=64)
+    late = recorder.step("late", sent, phase=Phase.FETCH, lane=Lane.BACKGROUND)
     late.start()
-    assert recorder.epoch_end() == {"all_to_all/fetch": 64}
-    recorder.epoch_begin(1)
+    assert recorder.period_end() == {"all_to_all/fetch": 64}
+    recorder.period_begin(1)
     late.stop()
-    assert recorder.epoch_end() == {}
-    assert [(row.epoch, row.bytes) for row in read_ledger(ledger)] == [(0, 64)]
+    assert recorder.period_end() == {}
+    assert [(row.period, row.bytes) for row in read_ledger(ledger)] == [(0, 64)]
 
 
 def test_a_thread_has_an_iteration_of_its_own(recorder: Recorder, ledger: Path) -> None:
-    recorder.epoch_begin(0)
+    recorder.period_begin(0)
     recorder.at(1)
+
+    drawn = Work(kind=Kind.SAMPLE, op="sample")
 
     def prefetch() -> None:
         recorder.at(2)
-        with recorder.step("draw", Kind.SAMPLE, "sample", Lane.HOST, Phase.SAMPLE):
+        with recorder.step("draw", drawn, phase=Phase.SAMPLE, lane=Lane.HOST):
             pass
 
     thread = threading.Thread(target=prefetch)
     thread.start()
     thread.join()
-    with recorder.step(*WORK):
+    with recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         pass
-    recorder.epoch_end()
+    recorder.period_end()
     rows = {row.name: row.iteration for row in read_ledger(ledger)}
     assert rows == {"draw": 2, "work": 1}
 
@@ -114,12 +117,12 @@ def test_a_thread_has_an_iteration_of_its_own(recorder: Recorder, ledger: Path) 
 @pytest.mark.bench
 def test_a_step_costs_less_than_two_percent_of_half_a_millisecond() -> None:
     recorder = Recorder(CPU)
-    recorder.epoch_begin(0)
+    recorder.period_begin(0)
     times = []
     for _ in range(5):
         begin = perf_counter()
         for _ in range(2000):
-            with recorder.step(*WORK):
+            with recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
                 pass
         times.append((perf_counter() - begin) / 2000)
     assert min(times) < 0.02 * 0.5e-3, statistics.median(times)
@@ -127,12 +130,13 @@ def test_a_step_costs_less_than_two_percent_of_half_a_millisecond() -> None:
 
 def test_merging_takes_the_slowest_rank_and_the_sum_of_bytes() -> None:
     def part(rank: int, seconds: float, sent: int) -> dict[str, object]:
-        epoch = {"epoch": 0, "seconds": seconds, "loss": 2.0, "bytes": {"all_to_all/fetch": sent}}
+        moved = {"all_to_all/fetch": sent}
+        period = {"period": 0, "seconds": seconds, "loss": 2.0, "metrics": {}, "bytes": moved}
         return {
             "rank": rank,
-            "epochs": [epoch],
+            "periods": [period],
             "memory": {"rank": rank},
-            "accuracy": {"test": 0.5},
+            "metrics": {"test_accuracy": 0.5},
             "probe": {"before_s": seconds, "after_s": 1.0},
             "setup_s": {"start": 1.0},
             "energy": {},
@@ -140,10 +144,23 @@ def test_merging_takes_the_slowest_rank_and_the_sum_of_bytes() -> None:
             "versions": {},
         }
 
+    exchange = Work(kind=Kind.ALL_TO_ALL, op="all_to_all", bytes=6)
+    step = Step(name="x", work=exchange, lane=Lane.COMM, phase=Phase.FETCH, group=(0, 1))
+    plan = Plan(approach="a", world_size=2, **repeated([Iteration.of_ranks([[step]] * 2)], 1))
     record = RunRecord(run_id="a", config_id="a", spec={})
-    merged = merge(record, [part(1, 3.0, 5), part(0, 2.0, 7)])
-    (epoch,) = merged.epochs
-    assert epoch == {"epoch": 0, "seconds": 3.0, "loss": 2.0, "bytes": {"all_to_all/fetch": 12}}
+    merged = merge(record, [part(1, 3.0, 5), part(0, 2.0, 7)], plan)
+    assert merged.periods == [
+        {
+            "period": 0,
+            "kind": "epoch",
+            "iterations": 1,
+            "seconds": 3.0,
+            "loss": 2.0,
+            "metrics": {},
+            "bytes": {"all_to_all/fetch": 12},
+            "planned": {"all_to_all/fetch": 12},
+        }
+    ]
     assert [entry["rank"] for entry in merged.memory] == [0, 1]
     assert merged.probe == {"before_s": 3.0, "after_s": 1.0}
 
@@ -178,7 +195,7 @@ def test_a_miniature_keeps_types_and_widths_and_has_a_split_of_its_own() -> None
     graph = generate(
         "planted_partition", num_nodes=300, mean_degree=6, num_classes=3, num_features=5
     )
-    small = miniature(graph, 100)
+    small = graph.miniature(100)
     small.check()
     assert (small.num_nodes, small.num_features, small.num_classes) == (100, 5, 3)
     assert small.indices.dtype == graph.indices.dtype
@@ -195,4 +212,4 @@ def test_a_graph_smaller_than_the_miniature_is_taken_whole() -> None:
     graph = generate(
         "planted_partition", num_nodes=20, mean_degree=3, num_classes=2, num_features=2
     )
-    assert miniature(graph, 100).num_edges == graph.num_edges
+    assert graph.miniature(100).num_edges == graph.num_edges

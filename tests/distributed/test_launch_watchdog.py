@@ -25,7 +25,7 @@ def test_a_silent_rank_outside_of_collectives_is_to_blame() -> None:
     assert verdict is not None
     assert (verdict.rank, verdict.phase) == (1, "forward")
     assert "rank 1 hung" in verdict.reason
-    assert "epoch 3, last step 'spmm'" in verdict.reason
+    assert "period 3, last step 'spmm'" in verdict.reason
     assert "rank 0 waits in 'halo'" in verdict.reason
 
 
@@ -87,7 +87,7 @@ def test_a_pulse_is_read_back_from_its_file(tmp_path: Path) -> None:
     pulse.beat("spmm_1", "forward", False)
     pulse.beat("halo_1", "fetch", True)
     seen = reader.read()
-    assert (seen.stage, seen.epoch, seen.phase, seen.step) == ("train", 7, "fetch", "halo_1")
+    assert (seen.stage, seen.period, seen.phase, seen.step) == ("train", 7, "fetch", "halo_1")
     assert (seen.steps, seen.in_collective, seen.collective) == (2, True, 0)
     pulse.leave()
     assert not reader.read().in_collective

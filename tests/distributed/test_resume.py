@@ -20,16 +20,16 @@ def suite(toy: None, native_graph: Path, tmp_path: Path) -> Path:
     path.write_text(
         """
         name = "resume"
-        [graphs.small]
+        [datasets.small]
         path = "graph"
-        [graphs.absent]
+        [datasets.absent]
         path = "not/there"
         [models.gcn]
         [training]
         epochs = 2
         timeout_s = 60
         [[runs]]
-        graph = ["small", "absent"]
+        dataset = ["small", "absent"]
         model = "gcn"
         approach = "toy"
         ranks = [1, 2]
@@ -66,7 +66,7 @@ def test_finished_runs_are_not_run_twice(run: Callable[..., tuple[int, dict]]) -
 def test_the_suite_continues_after_a_failure_and_the_exit_code_is_one(
     run: Callable[..., tuple[int, dict]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GNNBENCH_TEST_FAULT", "rank=0,epoch=0,kind=raise,run=toy-p1")
+    monkeypatch.setenv("GNNBENCH_TEST_FAULT", "rank=0,period=0,kind=raise,run=toy-p1")
     code, rows = run("--only", "small-*")
     assert code == 1
     assert [rows[key]["status"] for key in ("small-p1", "small-p2")] == ["failed", "ok"]
@@ -75,7 +75,7 @@ def test_the_suite_continues_after_a_failure_and_the_exit_code_is_one(
 def test_a_failed_run_is_kept_unless_asked_to_retry(
     run: Callable[..., tuple[int, dict]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GNNBENCH_TEST_FAULT", "rank=0,epoch=0,kind=raise")
+    monkeypatch.setenv("GNNBENCH_TEST_FAULT", "rank=0,period=0,kind=raise")
     run("--only", "small-*-p1-*")
     monkeypatch.delenv("GNNBENCH_TEST_FAULT")
     code, rows = run("--only", "small-*-p1-*")
@@ -127,8 +127,7 @@ def test_a_pattern_that_matches_nothing_is_wrong_usage(
 
 
 def test_repeats_are_interleaved(suite: Path) -> None:
-    from gnnbench.commands.run import chosen
     from gnnbench.suites import find_suite
 
-    runs = chosen(find_suite(str(suite)), only="small-*", repeats=2)
+    runs = find_suite(str(suite)).chosen(only="small-*", repeats=2)
     assert [(r.ranks, r.repeat) for r in runs] == [(1, 0), (2, 0), (1, 1), (2, 1)]

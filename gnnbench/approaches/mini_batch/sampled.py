@@ -1,44 +1,51 @@
-"""Node-wise neighbour sampling, data parallel, with features replicated or partitioned.
-
-Computation graph `per_layer` (sampling section 2): in every hop each destination is re-sampled,
-seeds included. Each rank takes an even slice of the global batch; the union of the ranks' blocks is
-the block one rank would draw, because draws are keyed by (seed, epoch, step, hop, vertex, slot).
-"""
+"""Node-wise neighbour sampling, data parallel, with features replicated or partitioned."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.approaches.base import Approach, GraphLike, Layout
+from gnnbench import work
+from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.mini_batch.batch import (
+    BatchSizes,
+    Drawn,
+    block_bytes,
+    draw_run,
+    profile_batch,
+    turned_edges,
+)
 from gnnbench.approaches.whole_graph.partition import assign
-from gnnbench.approaches.whole_graph.rows import stack_shape
-from gnnbench.approaches.writing.stack import Chain, LayerSizes, StackShape, StackSteps
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import StackShape, stack_shape, total
+from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step
+from gnnbench.plan import Iteration, LazyIterations, Plan, RankClass
 from gnnbench.spec import RunSpec
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size
 from gnnbench.strict import bounds, choices
 
-ID_BYTES = 8
+ID_BYTES = work.ID_BYTES
+DRAWN_EDGES = 3_000_000
+"""Edges drawn at most to count the sizes of a plan's batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledKnobs:
     """Knobs of `sampled`.
 
-    batch_size: seeds of one optimizer step over all ranks. fanouts_from_seeds: neighbours drawn
-    per hop, seeds first, -1 for all. placement: features on every rank, or with their owner and
-    fetched by all-to-all. prefetch: batches prepared ahead by a thread; 0 is the serial mode, in
-    which stage times add up. partitioner: who owns features when partitioned.
+    placement: features on every rank, or with their owner and fetched by all-to-all. prefetch:
+    batches prepared ahead by a thread; 0 is the serial mode, in which stage times add up.
+    partitioner, objective: who owns features when partitioned. order: which product comes first in
+    a layer.
     """
 
-    batch_size: int = field(default=1024, metadata=bounds(1))
-    fanouts_from_seeds: tuple[int, ...] = field(default=(15, 10), metadata=bounds(-1))
     placement: str = field(default="replicated", metadata=choices("replicated", "partitioned"))
     prefetch: int = field(default=0, metadata=bounds(0, 64))
     partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
@@ -49,362 +56,227 @@ class SampledKnobs:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchSizes:
-    """One rank's batch: vertices n_0 ... n_L, edges e_1 ... e_L, and feature rows by owner.
-
-    `requests[j]` are the input vertices owned by rank j; `served[j]` the rows rank j asks of this
-    one. Both are empty when features are replicated.
-    """
-
-    vertices: tuple[int, ...]
-    edges: tuple[int, ...]
-    requests: tuple[int, ...] = ()
-    served: tuple[int, ...] = ()
-    rank: int = 0
-    owned_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampledStructure:
-    """What decides the batches. `owner` int32 [N] when features are partitioned."""
+    """What decides the batches.
+
+    Args:
+        num_steps: optimiser steps of an epoch.
+        owner: int32 [N], the owner of every vertex when features are partitioned.
+        owned_rows: int64 [P], vertices of each owner; None when features are replicated.
+    """
 
     num_steps: int
     owner: NDArray[np.int32] | None = None
-    owned_rows: tuple[int, ...] = ()
+    owned_rows: Ints | None = None
 
 
 class Sampled(Approach):
-    """Card and plan of `sampled`.
-
-    `dry_run_edges` bounds the edges drawn to count batch sizes for a plan: whole epochs while they
-    fit, else evenly spread steps of the first epoch (and the plan says so).
-    """
+    """Card and plan of `sampled`."""
 
     name = "sampled"
     title = "Neighbour sampling, data parallel"
     paper = "Hamilton, Ying and Leskovec, NeurIPS 2017; Zheng et al., DistDGL, IA3 2020"
     summary = "mini-batches of sampled neighbourhoods, gradients averaged over ranks"
-    exact = False
-    attention = True
-    runtime = "gnnbench_runtime.approaches.mini_batch.sampled:SampledTrainer"
+    promise = Promise(
+        kind="unbiased",
+        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean; "
+        "the batches are the same for any number of ranks.",
+        limit_batch={"size": 1_000_000, "fanouts_from_seeds": (-1,)},
+    )
+    accepts = Accepts(attention=True, batch=True)
+    look = Look(colour="#D55E00", marker="^")
     knobs_type = SampledKnobs
-    dry_run_edges = 3_000_000
+    runtime = "gnnbench_runtime.approaches.mini_batch.sampled:SampledTrainer"
+
+    def examples(self) -> list[RunSpec]:
+        few = {"size": 16, "fanouts_from_seeds": (4, 3)}
+        return [
+            example("sampled", 1, batch=few),
+            example("sampled", batch=few, knobs={"placement": "partitioned", "prefetch": 2}),
+            example("sampled", 3, batch=few, model={"kind": "sage", "norm": "layer"}),
+            example("sampled", batch=few, model={"kind": "gat", "heads": 2, "dropout": 0.3}),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
 
     def problems(self, run: RunSpec) -> list[str]:
         """One fan-out per layer."""
-        fanouts = self.knobs(run).fanouts_from_seeds
-        bad = [f for f in fanouts if f == 0]
-        lines = [f"fanouts_from_seeds: found {list(fanouts)}, 0 draws nothing"] if bad else []
-        if len(fanouts) != run.model.layers:
+        fanouts = run.batch.fanouts_from_seeds
+        lines = []
+        if 0 in fanouts:
+            lines.append(f"batch.fanouts_from_seeds: found {list(fanouts)}, and 0 draws nothing")
+        if fanouts and len(fanouts) != run.model.layers:
             lines.append(
-                f"fanouts_from_seeds: found {len(fanouts)} fan-outs for the {run.model.layers} "
-                f"layers of model {run.model.name}; give one per layer"
+                f"batch.fanouts_from_seeds: found {len(fanouts)} fan-outs for the "
+                f"{run.model.layers} layers of model {run.model.name}; give one per layer"
             )
         return lines
 
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        if graph is not None and graph.num_train == 0:
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+        if data is not None and data.num_train == 0:
             return "the graph has no training vertices to draw batches from"
         return None
 
-    def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
+    def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
         knobs: SampledKnobs = self.knobs(run)
         if knobs.placement == "partitioned" and run.ranks > 1:
-            assign(graph, run, knobs.partitioner, knobs.objective, cache)
+            assign(data, run, knobs.partitioner, knobs.objective, cache)
 
     def structure(
-        self, graph: GraphLike, run: RunSpec, cache: Path | None = None
+        self, data: GraphLike, run: RunSpec, cache: Path | None = None
     ) -> SampledStructure:
         knobs: SampledKnobs = self.knobs(run)
-        num_steps = max(1, -(-graph.num_train // knobs.batch_size))
+        num_steps = max(1, -(-data.num_train // run.batch.size))
         if knobs.placement == "replicated" or run.ranks == 1:
             return SampledStructure(num_steps=num_steps)
-        if isinstance(graph, GraphProfile):
-            even = -(-graph.num_nodes // run.ranks)
-            return SampledStructure(num_steps=num_steps, owned_rows=(even,) * run.ranks)
-        owner = assign(graph, run, knobs.partitioner, knobs.objective, cache)
-        rows = np.bincount(owner, minlength=run.ranks)
-        return SampledStructure(
-            num_steps=num_steps, owner=owner, owned_rows=tuple(int(r) for r in rows)
-        )
+        if isinstance(data, GraphProfile):
+            even = np.full(run.ranks, -(-data.num_nodes // run.ranks), np.int64)
+            return SampledStructure(num_steps=num_steps, owned_rows=even)
+        owner = assign(data, run, knobs.partitioner, knobs.objective, cache)
+        rows = np.bincount(owner, minlength=run.ranks).astype(np.int64)
+        return SampledStructure(num_steps=num_steps, owner=owner, owned_rows=rows)
 
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: SampledKnobs = self.knobs(run)
-        shape = stack_shape(graph, run, knobs.order)
-        steps = structure.num_steps
-        if isinstance(graph, GraphProfile):
-            batches, schedule = [profile_batch(graph, run, knobs)], (0,) * steps
-            basis = f"frontier estimated from degrees of profile {graph.name}"
+        shape, steps = stack_shape(data, run, knobs.order), structure.num_steps
+        if isinstance(data, GraphProfile):
+            batch = profile_batch(data, run, partitioned=structure.owned_rows is not None)
+            drawn = Drawn(
+                batches=[batch],
+                schedule=(0,) * (steps * run.training.epochs),
+                counted=False,
+                basis=f"frontier estimated from degrees of profile {data.name}",
+            )
         else:
-            batches, schedule, basis = self._dry_run(graph, run, knobs, structure)
-        # The first batch of an epoch is drawn after the last update of the epoch before; it is an
-        # iteration of its own so that its wait can say so, also where batches stand for others.
+            drawn = draw_run(data, run, steps, structure.owner, DRAWN_EDGES)
+        # The first batch of an epoch is drawn after the last update of the epoch before. It is an
+        # iteration of its own, so that its wait can say so, also where batches stand for others.
         wanted = [
             (index, place % steps == 0 and knobs.prefetch > 0)
-            for place, index in enumerate(schedule)
+            for place, index in enumerate(drawn.schedule)
         ]
-        numbers = {pair: number for number, pair in enumerate(dict.fromkeys(wanted))}
-        iterations = tuple(
-            tuple(
-                batch_steps(shape, sizes, graph.num_nodes, knobs, run.ranks, first=first)
-                for sizes in batches[index]
-            )
-            for index, first in numbers
-        )
+        distinct = list(dict.fromkeys(wanted))
+        numbers = {pair: number for number, pair in enumerate(distinct)}
+        owned = structure.owned_rows
+        batches = _BatchWriter(shape, knobs, run.ranks, data.num_nodes, owned, layout.device)
+
+        def iteration(number: int) -> Iteration:
+            index, first = distinct[number]
+            return batches.iteration(drawn.batches[index], first=first)
+
         return Plan(
             approach=run.approach,
             world_size=run.ranks,
-            iterations=iterations,
+            iterations=LazyIterations(len(distinct), iteration),
             schedule=tuple(numbers[pair] for pair in wanted),
-            iterations_per_epoch=steps,
-            resident=tuple(
-                resident(shape, graph, knobs, structure, rank) for rank in range(run.ranks)
-            ),
-            exact=basis == EXACT,
-            basis=basis,
+            periods=(steps,) * run.training.epochs,
+            resident=resident(shape, data, run.ranks, owned),
+            counted=drawn.counted,
+            basis=drawn.basis,
             notes={"order": shape.orders, "num_parameters": shape.num_parameters, "steps": steps},
         )
 
-    def _dry_run(
-        self, graph: Graph, run: RunSpec, knobs: SampledKnobs, structure: SampledStructure
-    ) -> tuple[list[list[BatchSizes]], tuple[int, ...], str]:
-        """Draw batches until the edge budget is spent; at least three steps are drawn."""
-        from gnnbench.data.sampling import NeighbourSampler, epoch_seeds
 
-        sampler = NeighbourSampler(
-            graph.indptr, graph.indices, knobs.fanouts_from_seeds, run.training.seed
+class _BatchWriter:
+    """Writes iterations: draw, fetch, forward, backward, all-reduce, update."""
+
+    def __init__(
+        self,
+        shape: StackShape,
+        knobs: SampledKnobs,
+        ranks: int,
+        num_nodes: int,
+        owned_rows: Ints | None,
+        device: str,
+    ) -> None:
+        self.shape, self.num_nodes, self.owned_rows = shape, num_nodes, owned_rows
+        self.group, self.prefetch, self.device = tuple(range(ranks)), knobs.prefetch, device
+        ahead = knobs.prefetch > 0
+        self.local, self.remote = (
+            (Lane.HOST, Lane.BACKGROUND) if ahead else (Lane.COMPUTE, Lane.COMM)
         )
-        steps, train = structure.num_steps, graph.train_nodes()
 
-        def draw(epoch: int, step: int, seeds: NDArray[np.int64]) -> list[BatchSizes]:
-            return draw_batch(sampler, seeds, knobs, run.ranks, structure.owner, epoch, step)
-
-        batches: list[list[BatchSizes]] = []
-        drawn = 0
-        for epoch in range(run.training.epochs):
-            order = epoch_seeds(train, run.training.seed, epoch)
-            for step in range(steps):
-                batches.append(draw(epoch, step, order))
-                drawn += sum(sum(b.edges) for b in batches[-1])
-                if epoch == 0 and step == 2 and drawn * steps > 3 * self.dry_run_edges:
-                    affordable = max(3, int(3 * self.dry_run_edges / max(drawn, 1)))
-                    picks = np.unique(np.linspace(0, steps - 1, affordable).astype(int)).tolist()
-                    if len(picks) < steps:
-                        few = [draw(0, pick, order) for pick in picks]
-                        nearest = np.searchsorted(picks, np.arange(steps), side="right") - 1
-                        basis = f"{len(picks)} of {steps} steps of the first epoch dry-run"
-                        return few, tuple(int(i) for i in nearest), basis
-            if drawn + drawn / (epoch + 1) > self.dry_run_edges:
-                break
-        return batches, tuple(range(len(batches))), EXACT
-
-
-EXACT = "every batch drawn on the real graph"
-
-
-def draw_batch(
-    sampler: Any,
-    order: NDArray[np.int64],
-    knobs: SampledKnobs,
-    world_size: int,
-    owner: NDArray[np.int32] | None,
-    epoch: int,
-    step: int,
-) -> list[BatchSizes]:
-    """Sizes of every rank's share of one global batch."""
-    from gnnbench.data.sampling import split_seeds
-
-    seeds = order[step * knobs.batch_size : (step + 1) * knobs.batch_size]
-    drawn: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
-    for rank in range(world_size):
-        batch = sampler.sample(split_seeds(seeds, world_size, rank), epoch, step)
-        vertices = (*(block.num_src for block in batch.blocks), batch.blocks[-1].num_dst)
-        edges = tuple(len(block.indices) for block in batch.blocks)
-        requests: tuple[int, ...] = ()
-        if owner is not None:
-            counts = np.bincount(owner[batch.input_nodes], minlength=world_size)
-            requests = tuple(int(c) for c in counts)
-        drawn.append((vertices, edges, requests))
-    asked = np.array([d[2] for d in drawn], np.int64)
-    owned = np.zeros(0, np.int64) if owner is None else np.bincount(owner, minlength=world_size)
-    return [
-        BatchSizes(
-            vertices=vertices,
-            edges=edges,
-            requests=requests,
-            served=tuple(int(c) for c in asked[:, rank]) if requests else (),
-            rank=rank,
-            owned_rows=int(owned[rank]) if requests else 0,
+    def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
+        """One batch of all ranks; the `first` of an epoch waits for the epoch before."""
+        chain, shape, n = Chain(), self.shape, sizes.vertices
+        s, width, layers = shape.element_bytes, shape.dims[0], sizes.layers()
+        update = f"update/{shape.optimizer}"
+        lag = 1 if first else self.prefetch + 1
+        slots = self.prefetch + 1
+        held = block_bytes(shape, layers) + ID_BYTES * n[0]
+        self._step(
+            chain,
+            "sample/draw",
+            work.draw_neighbours(n, sizes.edges),
+            Phase.SAMPLE,
+            allocates=(Buffer("blocks", slots * held),),
+            after=(After(update, lag),) if self.prefetch else (),
         )
-        for rank, (vertices, edges, requests) in enumerate(drawn)
-    ]
+        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
+        self._step(chain, "sample/prepare", prepared, Phase.SAMPLE)
+        if self.device != "cpu":
+            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
+        inputs = Buffer("x", slots * n[0] * width * s)
+        if sizes.requests is not None:
+            self._fetch(chain, sizes.requests, inputs)
+        else:
+            gathered = work.gather(n[0], width, self.num_nodes, s)
+            self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(inputs,))
+        stack = StackWriter(shape, layers, None, chain)
+        stack.forward()
+        stack.loss(n[-1])
+        stack.backward()
+        stack.update(self.group)
+        return Iteration([RankClass(self.group, chain.done())])
 
+    def _fetch(self, chain: Chain, requests: Ints, inputs: Buffer) -> None:
+        """Fetch feature rows from their owners: counts, ids, rows, then back into order."""
+        s, width = self.shape.element_bytes, self.shape.dims[0]
+        wanted, given = requests.sum(axis=1), requests.sum(axis=0)
+        others = requests.copy()
+        np.fill_diagonal(others, 0)
+        assert self.owned_rows is not None
+        self._step(chain, "fetch/route", work.route(wanted), Phase.FETCH)
+        ones = np.ones_like(others)
+        np.fill_diagonal(ones, 0)
+        self._exchange(chain, "fetch/counts", ones, ID_BYTES)
+        self._exchange(chain, "fetch/ids", others, ID_BYTES)
+        served = Buffer("served_rows", given * width * s)
+        gathered = work.gather(given, width, self.owned_rows, s)
+        self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(served,))
+        self._exchange(chain, "fetch/rows", others.T, width * s)
+        placed = work.gather(wanted, width, wanted, s)
+        fetched = Buffer("fetched_rows", wanted * width * s)
+        self._step(chain, "fetch/place", placed, Phase.FETCH, allocates=(fetched, inputs))
 
-def profile_batch(graph: GraphProfile, run: RunSpec, knobs: SampledKnobs) -> list[BatchSizes]:
-    """Expected sizes of a rank's batch from the degrees alone (sampling section 3, estimator 2)."""
-    share = max(1, min(knobs.batch_size, graph.num_train) // run.ranks)
-    vertices, edges = graph.expected_frontier(knobs.fanouts_from_seeds, share)
-    n, e = tuple(round(v) for v in vertices), tuple(round(v) for v in edges)
-    spread: tuple[int, ...] = ()
-    if knobs.placement == "partitioned" and run.ranks > 1:
-        spread = (-(-n[0] // run.ranks),) * run.ranks
-    owned = -(-graph.num_nodes // run.ranks)
-    return [
-        BatchSizes(vertices=n, edges=e, requests=spread, served=spread, rank=rank, owned_rows=owned)
-        for rank in range(run.ranks)
-    ]
+    def _exchange(self, chain: Chain, name: str, send: Ints, unit_bytes: int) -> None:
+        done = work.all_to_all(send, total(send.T), unit_bytes)
+        chain.step(name, done, phase=Phase.FETCH, lane=self.remote, group=self.group)
 
-
-def needs_transpose(shape: StackShape, layer: int) -> bool:
-    """Whether the backward pass aggregates along the reversed block of this layer."""
-    return layer > 1 or shape.orders[0] == "transform_first"
-
-
-def batch_steps(
-    shape: StackShape,
-    sizes: BatchSizes,
-    num_nodes: int,
-    knobs: SampledKnobs,
-    world_size: int,
-    *,
-    first: bool,
-) -> RankSteps:
-    """One iteration of one rank: draw, fetch, forward, backward, all-reduce, Adam."""
-    chain = Chain()
-    ahead = knobs.prefetch > 0
-    local, remote = (Lane.HOST, Lane.BACKGROUND) if ahead else (Lane.COMPUTE, Lane.COMM)
-    lag = 1 if first else knobs.prefetch + 1
-    wait = (After("update/adam", lag=lag),) if ahead else ()
-    s, width = shape.element_bytes, shape.dims[0]
-    n, e = sizes.vertices, sizes.edges
-    layers = [LayerSizes(rows=n[i + 1], source_rows=n[i], nonzeros=e[i]) for i in range(len(e))]
-    block_bytes = sum(8 * (layer.rows + 1) + 4 * layer.nonzeros for layer in layers)
-    turned = [x for i, x in enumerate(layers, start=1) if needs_transpose(shape, i)]
-    block_bytes += sum(8 * (x.source_rows + 1) + 4 * x.nonzeros for x in turned)
-    if shape.model.attention:  # self loops both ways, and per entry its place and its dropout's key
-        per_entry = 16 if shape.dropout > 0 else 8
-        block_bytes += sum(8 * x.rows + per_entry * (x.nonzeros + x.rows) for x in layers)
-    slots = knobs.prefetch + 1
-    chain.add(
-        Step(
-            name="sample/draw", kind=Kind.SAMPLE, op="sample", lane=local, phase=Phase.SAMPLE,
-            rows=sum(n[1:]), nonzeros=sum(e), source_rows=n[0],
-            bytes=sum(e) * 8 + sum(n) * 16,
-            allocates=(("blocks", slots * (block_bytes + ID_BYTES * n[0])),),
-        ),
-        after=wait,
-    )  # fmt: skip
-    chain.add(
-        Step(
-            name="sample/prepare", kind=Kind.SAMPLE, op="prepare_blocks", lane=local,
-            phase=Phase.SAMPLE, rows=sum(n), nonzeros=sum(x.nonzeros for x in turned),
-            source_rows=n[0], bytes=sum(x.nonzeros for x in turned) * 8 + sum(n) * 16,
-        )
-    )  # fmt: skip
-    inputs = ("x", slots * n[0] * width * s)
-    group = tuple(range(world_size))
-    if sizes.requests:
-        _fetch(chain, sizes, group, width, s, local, remote, inputs)
-    else:
-        _gather(chain, "fetch/gather", n[0], num_nodes, width, s, local, (inputs,))
-    stack = StackSteps(shape, layers, None, chain)
-    stack.forward()
-    stack.loss(n[-1])
-    stack.backward()
-    stack.update(group)
-    return chain.done()
-
-
-def _gather(
-    chain: Chain,
-    name: str,
-    rows: int,
-    source_rows: int,
-    width: int,
-    element_bytes: int,
-    lane: Lane,
-    allocates: tuple[tuple[str, int], ...] = (),
-) -> None:
-    chain.add(
-        Step(
-            name=name, kind=Kind.GATHER, op="gather", lane=lane, phase=Phase.FETCH, rows=rows,
-            width=width, source_rows=source_rows,
-            bytes=rows * (ID_BYTES + 2 * width * element_bytes), allocates=allocates,
-        )
-    )  # fmt: skip
-
-
-def _fetch(
-    chain: Chain,
-    sizes: BatchSizes,
-    group: tuple[int, ...],
-    width: int,
-    element_bytes: int,
-    local: Lane,
-    remote: Lane,
-    inputs: tuple[str, int],
-) -> None:
-    """Fetch feature rows from their owners: counts, ids, rows, then back into order."""
-    asked, served, world = sizes.requests, sizes.served, len(group)
-    n0, given = sum(asked), sum(served)
-    rank = sizes.rank
-    chain.add(
-        Step(
-            name="fetch/route", kind=Kind.SAMPLE, op="route", lane=local, phase=Phase.FETCH,
-            rows=n0, source_rows=n0, bytes=3 * ID_BYTES * n0,
-        )
-    )  # fmt: skip
-
-    def exchange(name: str, send: tuple[int, ...], receive: tuple[int, ...], unit: int) -> None:
-        to_others = tuple(0 if peer == rank else count * unit for peer, count in enumerate(send))
-        from_others = sum(receive) - receive[rank]
-        chain.add(
-            Step(
-                name=name, kind=Kind.ALL_TO_ALL, op="all_to_all", lane=remote, phase=Phase.FETCH,
-                rows=sum(send), bytes=sum(to_others), send_bytes=to_others, group=group,
-                buffer_bytes=max(sum(to_others), from_others * unit),
-            )
-        )  # fmt: skip
-
-    ones = (1,) * world
-    exchange("fetch/counts", ones, ones, ID_BYTES)
-    exchange("fetch/ids", asked, served, ID_BYTES)
-    row_bytes = width * element_bytes
-    _gather(
-        chain, "fetch/gather", given, sizes.owned_rows, width, element_bytes, local,
-        (("served_rows", given * row_bytes),),
-    )  # fmt: skip
-    exchange("fetch/rows", served, asked, row_bytes)
-    _gather(
-        chain, "fetch/place", n0, n0, width, element_bytes, local,
-        (("fetched_rows", n0 * row_bytes), inputs),
-    )  # fmt: skip
+    def _step(self, chain: Chain, name: str, done: work.Work, phase: Phase, **place: Any) -> None:
+        chain.step(name, done, phase=phase, lane=self.local, **place)
 
 
 def resident(
-    shape: StackShape,
-    graph: GraphLike,
-    knobs: SampledKnobs,
-    structure: SampledStructure,
-    rank: int,
-) -> dict[str, int]:
-    """Bytes that live from before the first batch: features, topology, tables, parameters."""
-    s, n = shape.element_bytes, graph.num_nodes
-    rows = structure.owned_rows[rank] if structure.owned_rows else n
+    shape: StackShape, data: GraphLike, ranks: int, owned_rows: Ints | None
+) -> tuple[Buffer, ...]:
+    """Buffers that live from before the first batch: features, topology, tables, parameters."""
+    s, n = shape.element_bytes, data.num_nodes
+    rows: Size = n if owned_rows is None else owned_rows
     scales = {"symmetric": 2, "mean": 0, "softmax": 0}[shape.model.normalisation]
-    held = {
+    held: dict[str, Size] = {
         "features": rows * shape.dims[0] * s,
-        "topology": 8 * (n + 1) + 4 * graph.num_edges,
+        "topology": 8 * (n + 1) + 4 * data.num_edges,
         "labels": 8 * n,
         "sampler": 4 * n,
         "scales": scales * n * s,
-        "train_nodes": 2 * ID_BYTES * graph.num_train,
-        "parameters": 4 * shape.num_parameters * s,
+        "train_nodes": 2 * ID_BYTES * data.num_train,
     }
-    if structure.owned_rows:
+    if owned_rows is not None:
         held["owners"] = 4 * n + ID_BYTES * n
-    return held
+    return tuple(Buffer(name, size) for name, size in held.items()) + parameter_buffers(shape)
 
 
 APPROACH = Sampled()

@@ -1,1 +1,8 @@
-"""Package."""
+"""Whole-graph training: every epoch is one exact or approximate pass over all vertices."""
+
+NAMES = {
+    "single": "gnnbench.approaches.whole_graph.single:APPROACH",
+    "partition": "gnnbench.approaches.whole_graph.partition:APPROACH",
+    "bns": "gnnbench.approaches.whole_graph.bns:APPROACH",
+    "pipegcn": "gnnbench.approaches.whole_graph.pipegcn:APPROACH",
+}

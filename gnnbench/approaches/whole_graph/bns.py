@@ -5,8 +5,8 @@ k_ij = floor(p |B_ij|) (fullgraph section 6, FG-32).
 
 Convolutions weigh what arrives, and its gradients, by |B_ij| / k_ij, which makes each sum over
 neighbours unbiased. Attention normalises over the neighbours that are there, and no factor on the
-rows would undo that: its rows, those of T = H W, travel and return as they are. Rate 1 is exact
-for it too; rate 0 attends within the part.
+rows would undo that: its rows, those of T = H W, travel and return unweighted. Rate 1 is exact for
+attention too; rate 0 attends within the part.
 """
 
 from __future__ import annotations
@@ -14,31 +14,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.approaches.base import GraphLike, Layout
-from gnnbench.approaches.whole_graph.partition import Partition, PartitionStructure
-from gnnbench.approaches.whole_graph.rows import (
-    RankSizes,
-    full_graph_plan,
-    rank_steps,
-    resident,
-    stack_shape,
+from gnnbench import work
+from gnnbench.approaches.base import GraphLike, Layout, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.whole_graph.partition import (
+    Partitioned,
+    PartitionStructure,
+    method_name,
 )
-from gnnbench.approaches.writing.stack import Chain, StackShape
+from gnnbench.approaches.whole_graph.rows import (
+    Options,
+    RowSizes,
+    buffers,
+    resident,
+    row_iteration,
+    row_plan,
+)
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.data.boundary import Boundary, drawn_rows, halo_edges
 from gnnbench.data.graph import Graph
+from gnnbench.data.halo import halo_structure
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Iteration, Kind, Lane, Phase, Plan, Step
+from gnnbench.plan import Iteration, LazyIterations, Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Ints, Lane, Phase, Size, Work
 from gnnbench.strict import bounds, choices
 
-if TYPE_CHECKING:
-    from gnnbench.data.boundary import Boundary
-
-ID_BYTES = 8
+ID_BYTES = work.ID_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +54,8 @@ class BnsKnobs:
     """Knobs of `bns`.
 
     rate: share p of every pair's boundary rows that travels; 1 is `partition`, 0 trains each part
-    by itself. Convolutions weigh drawn rows for the ones that were not; attention takes its softmax
-    over those that came, as they are. partitioner, objective, order: as in `partition`.
+    by itself. Convolutions weigh the sampled rows by 1/p; attention runs its softmax over the
+    sampled neighbours only, without reweighting. partitioner, objective, order: as in `partition`.
     """
 
     rate: float = field(default=0.1, metadata=bounds(0, 1))
@@ -58,25 +66,47 @@ class BnsKnobs:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProfileBoundary(PartitionStructure):
     """Sizes of a partition that is not there; `cut_edges` per rank come from other ranks' rows."""
 
-    cut_edges: tuple[int, ...] = ()
+    cut_edges: Ints
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampleSizes:
-    """What one rank's sampled graph takes: `whole` has all of the boundary, `drawn` the share."""
+    """What the sampled graph takes: `whole` has all of the boundary, `drawn` the share.
+
+    Sizes are those of all ranks, or of one (integers).
+    """
 
     shape: StackShape
-    whole: RankSizes
-    drawn: RankSizes
+    rows: Size
+    nonzeros: Size
+    whole_sent: Size
+    whole_received: Size
+    sent: Size
+    received: Size
     rate: float
 
+    @classmethod
+    def of(cls, shape: StackShape, whole: RowSizes, rate: float) -> SampleSizes:
+        """All ranks."""
+        drawn = drawn_sizes(whole, rate)
+        return cls(
+            shape=shape,
+            rows=whole.rows,
+            nonzeros=whole.nonzeros,
+            whole_sent=whole.sent_rows,
+            whole_received=whole.halo_rows,
+            sent=drawn.sent_rows,
+            received=drawn.halo_rows,
+            rate=rate,
+        )
+
     @property
-    def columns(self) -> int:
-        return self.whole.rows + self.drawn.halo_rows
+    def columns(self) -> Size:
+        return self.rows + self.received
 
     @property
     def entry_bytes(self) -> int:
@@ -85,166 +115,169 @@ class SampleSizes:
             return 8
         return 24 if self.shape.dropout > 0 else 16
 
-    @property
-    def rebuild_bytes(self) -> int:
-        """Bytes that pass when the graph of an epoch is made."""
-        return self.entry_bytes * self._entries(self.whole.nonzeros) + 16 * self.columns
+    def draw_work(self) -> Work:
+        """Choose the rows to send: a key per boundary row."""
+        rows, read = self.whole_sent, 2 * ID_BYTES * self.whole_sent
+        return work.sample(seeds=rows, edges=self.sent, vertices=rows, read=read)
 
-    def _entries(self, nonzeros: int) -> int:
+    def rebuild_work(self) -> Work:
+        """Make the graph of an epoch over the rows that will arrive."""
+        read = self.entry_bytes * self._entries(self.nonzeros) + 16 * self.columns
+        return work.sample(
+            seeds=self.rows,
+            edges=self.nonzeros,
+            vertices=self.columns,
+            read=read,
+            op="prepare_blocks",
+        )
+
+    def _entries(self, nonzeros: Size) -> Size:
         """Entries of a pattern of so many edges: attention has self loops among them."""
-        return nonzeros + (self.whole.rows if self.shape.model.attention else 0)
+        return nonzeros + (self.rows if self.shape.model.attention else 0)
 
-    def held(self, most: int) -> dict[str, int]:
-        """Bytes of buffers that serve draws of at most so many edges, so that no epoch allocates.
+    def held(self, most: Size) -> tuple[Buffer, ...]:
+        """Buffers that serve draws of at most so many edges, so that no epoch allocates.
 
         Source: fullgraph section 6, Memory: every row of the halo has an id and a place, but only
         the drawn ones have features.
         """
-        model, s, whole = self.shape.model, self.shape.element_bytes, self.whole
-        topology = 8 * (whole.rows + 1) + 8 * (self.columns + 1)
+        model, s = self.shape.model, self.shape.element_bytes
+        topology = 8 * (self.rows + 1) + 8 * (self.columns + 1)
         held = {
-            "x": self.columns * self.shape.dims[0] * s,
-            "boundary": 8 * (whole.halo_rows + sum(whole.send_rows)),
+            "boundary": 8 * (self.whole_received + self.whole_sent),
             "sampled_topology": topology + self.entry_bytes * self._entries(most),
-            "sampled_places": 4 * (whole.rows + whole.halo_rows),
+            "sampled_places": 4 * (self.rows + self.whole_received),
         }
         if model.normalisation == "symmetric" or (model.normalisation == "mean" and self.rate < 1):
-            held["sampled_scales"] = (self.columns + whole.halo_rows) * s
-        return held
+            held["sampled_scales"] = (self.columns + self.whole_received) * s
+        return buffers(held)
 
 
-class Bns(Partition):
+class Bns(Partitioned):
     """Card and plan of `bns`.
 
-    `max_steps` and `max_rows` bound the epochs that a plan tells apart, by steps written and
-    boundary rows drawn; later epochs repeat them, and the plan says so. Only the number of
-    entries of the rebuilt graph differs between epochs.
+    `max_rows` bounds the epochs that a plan draws, by boundary rows drawn; later epochs repeat
+    them, and the plan says so. Only the number of entries of the rebuilt graph differs between
+    epochs.
     """
 
     name = "bns"
     title = "BNS-GCN (boundary node sampling)"
     paper = "Wan et al., BNS-GCN, MLSys 2022"
     summary = "vertices split over ranks; a random share of boundary rows travels, anew each epoch"
-    exact = False
-    runtime = "gnnbench_runtime.approaches.whole_graph.bns:BnsTrainer"
+    promise = Promise(
+        kind="unbiased",
+        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean.",
+        limit={"rate": 1.0},
+    )
+    accepts = Accepts(attention=True)
+    look = Look(colour="#56B4E9", marker="v")
     knobs_type = BnsKnobs
-    attention = True
-
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """Any number of ranks; it has none of `partition`'s knobs that need a rule."""
-        return None
-
-    max_steps = 60_000
+    runtime = "gnnbench_runtime.approaches.whole_graph.bns:BnsTrainer"
     max_rows = 20_000_000
 
-    def structure(
-        self, graph: GraphLike, run: RunSpec, cache: Path | None = None
-    ) -> PartitionStructure:
-        found = super().structure(graph, run, cache)
-        if isinstance(graph, Graph) or run.ranks == 1:
-            return found
-        knobs: BnsKnobs = self.knobs(run)
-        method = knobs.partitioner
-        method = f"metis-{knobs.objective}" if method == "metis" else method
-        edges, basis = profile_cut(graph, found, method)
-        return ProfileBoundary(
-            sizes=found.sizes, exact=False, basis=f"{found.basis}; {basis}", cut_edges=edges
-        )
-
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
-        knobs: BnsKnobs = self.knobs(run)
-        sizes: list[RankSizes] = structure.sizes
-        plan = full_graph_plan(
-            graph, run, sizes, order=knobs.order, exact=structure.exact, basis=structure.basis
-        )
-        if len(sizes) == 1:
-            return plan
-        drawn = [drawn_sizes(size, knobs.rate) for size in sizes]
-        shape, group = stack_shape(graph, run, knobs.order), tuple(range(len(sizes)))
-        samples = [
-            SampleSizes(shape=shape, whole=whole, drawn=less, rate=knobs.rate)
-            for whole, less in zip(sizes, drawn, strict=True)
+    def examples(self) -> list[RunSpec]:
+        return [
+            example("bns", knobs={"rate": 0.5}),
+            example("bns", 3, model={"kind": "sage", "layers": 3}, knobs={"rate": 0.3}),
+            example("bns", model={"kind": "gat", "heads": 2, "dropout": 0.5}, knobs={"rate": 0.5}),
         ]
-        travels = any(size.halo_rows for size in drawn)
 
-        def iteration(entries: list[int]) -> Iteration:
-            return tuple(
-                rank_steps(
-                    shape,
-                    replace(sample.drawn, nonzeros=kept),
-                    group,
-                    chain=sampling(sample, group) if travels else None,
-                    exchanges=travels,
-                )
-                for sample, kept in zip(samples, entries, strict=True)
+    def structure(
+        self, data: GraphLike, run: RunSpec, cache: Path | None = None
+    ) -> PartitionStructure:
+        found = super().structure(data, run, cache)
+        if isinstance(data, Graph) or run.ranks == 1:
+            return found
+        edges, basis = profile_cut(data, found, method_name(self.knobs(run)))
+        return ProfileBoundary(
+            sizes=found.sizes, counted=False, basis=f"{found.basis}; {basis}", cut_edges=edges
+        )
+
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        knobs: BnsKnobs = self.knobs(run)
+        sizes: RowSizes = structure.sizes
+        options, epochs = Options(order=knobs.order), run.training.epochs
+        plan = row_plan(data, run, sizes, options, counted=structure.counted, basis=structure.basis)
+        if sizes.world_size == 1:
+            return plan
+        drawn, shape = drawn_sizes(sizes, knobs.rate), stack_shape(data, run, knobs.order)
+        sample = SampleSizes.of(shape, sizes, knobs.rate)
+        travels = bool(drawn.received.any())
+        entries, most = self._entries(data, run, structure, drawn, travels=travels)
+
+        def iteration(number: int) -> Iteration:
+            return row_iteration(
+                shape,
+                replace(drawn, nonzeros=entries[number]),
+                options,
+                chain=sampling(sample, drawn) if travels else None,
+                exchanges=travels,
             )
 
-        epochs = run.training.epochs
-        varies = travels and knobs.rate < 1
-        if isinstance(graph, GraphProfile):
-            entries = [expected_entries(structure, drawn)]
-            most = entries[0]
-        else:
-            told = self._told_apart(sizes, epochs, len(plan.iterations[0][0])) if varies else 1
-            seed, edges = run.training.seed, BoundaryEdges.of(graph, structure)
-            entries = list(edges.of_epochs(knobs.rate, seed, told))
-            most = edges.most(knobs.rate)
-        exact, basis = structure.exact, structure.basis
-        if exact and varies and len(entries) < epochs:
-            exact, basis = False, f"{basis}; entries of the draws of {len(entries)} epochs"
+        counted, basis = structure.counted, structure.basis
+        if counted and travels and knobs.rate < 1 and len(entries) < epochs:
+            counted, basis = False, f"{basis}; entries of the draws of {len(entries)} epochs"
         lost = never_drawn(sizes, drawn)
         if lost["pairs_never_drawn"]:
             basis += "; {pairs_never_drawn} pairs of ranks, {rows_never_drawn} rows".format(**lost)
             basis += ", are too small to be drawn from"
+        s, width = shape.element_bytes, shape.dims[0]
         return replace(
             plan,
-            iterations=tuple(iteration(kept) for kept in entries),
+            iterations=LazyIterations(len(entries), iteration),
             schedule=tuple(epoch % len(entries) for epoch in range(epochs)),
-            resident=tuple(
-                resident(shape, sample.whole) | sample.held(edges)
-                for sample, edges in zip(samples, most, strict=True)
-            ),
-            exact=exact,
+            # The input has room for the drawn rows, in place of `partition`'s for all of the halo.
+            resident=tuple(b for b in resident(shape, sizes) if b.name != "x")
+            + buffers({"x": sample.columns * width * s})
+            + sample.held(most),
+            counted=counted,
             basis=basis,
             notes={**plan.notes, "rate": knobs.rate, **lost},
         )
 
-    def _told_apart(self, sizes: list[RankSizes], epochs: int, steps: int) -> int:
-        rows = sum(size.halo_rows for size in sizes)
-        most = min(self.max_steps // (steps * len(sizes)), self.max_rows // max(rows, 1))
-        return max(1, min(epochs, most))
+    def _entries(
+        self,
+        data: GraphLike,
+        run: RunSpec,
+        structure: PartitionStructure,
+        drawn: RowSizes,
+        *,
+        travels: bool,
+    ) -> tuple[list[Ints], Ints]:
+        """Entries of every rank's rebuilt graph, for each epoch that is drawn; and the most."""
+        rate = float(self.knobs(run).rate)
+        if isinstance(data, GraphProfile):
+            assert isinstance(structure, ProfileBoundary)
+            expected = expected_entries(structure, drawn)
+            return [expected], expected
+        epochs = 1
+        if travels and rate < 1:
+            rows = int(structure.sizes.received.sum())
+            epochs = max(1, min(run.training.epochs, self.max_rows // max(rows, 1)))
+        edges = BoundaryEdges.of(data, structure)
+        return list(edges.of_epochs(rate, run.training.seed, epochs)), edges.most(rate)
 
 
-def drawn_sizes(size: RankSizes, rate: float) -> RankSizes:
-    """A rank's rows sent and received when every pair's boundary is drawn at a rate."""
-    from gnnbench.data.boundary import drawn_rows
-
+def drawn_sizes(sizes: RowSizes, rate: float) -> RowSizes:
+    """Rows sent and received when every pair's boundary is drawn at a rate."""
     # Among a thousand peers, few counts differ.
-    drawn = {rows: drawn_rows(rate, rows) for rows in {*size.send_rows, *size.recv_rows}}
-    return replace(
-        size,
-        send_rows=tuple(drawn[rows] for rows in size.send_rows),
-        recv_rows=tuple(drawn[rows] for rows in size.recv_rows),
-    )
+    counts, places = np.unique(sizes.received, return_inverse=True)
+    drawn = np.array([drawn_rows(rate, int(rows)) for rows in counts], np.int64)
+    return replace(sizes, received=drawn[places].reshape(sizes.received.shape))
 
 
-def expected_entries(structure: ProfileBoundary, drawn: list[RankSizes]) -> list[int]:
+def expected_entries(structure: ProfileBoundary, drawn: RowSizes) -> Ints:
     """Entries of every rank's rebuilt graph if each halo row brings as many as any other."""
-    return [
-        size.nonzeros - round(cut * (1 - less.halo_rows / max(size.halo_rows, 1)))
-        for size, less, cut in zip(structure.sizes, drawn, structure.cut_edges, strict=True)
-    ]
+    sizes = structure.sizes
+    lost = structure.cut_edges * (1 - drawn.halo_rows / np.maximum(sizes.halo_rows, 1))
+    return np.asarray(sizes.nonzeros - np.round(lost).astype(np.int64))
 
 
-def never_drawn(sizes: list[RankSizes], drawn: list[RankSizes]) -> dict[str, object]:
+def never_drawn(sizes: RowSizes, drawn: RowSizes) -> dict[str, object]:
     """Pairs whose boundary rounds down to no row: they bias the training (fullgraph section 6)."""
-    lost = [
-        rows
-        for size, less in zip(sizes, drawn, strict=True)
-        for rows, kept in zip(size.recv_rows, less.recv_rows, strict=True)
-        if rows and not kept
-    ]
-    return {"pairs_never_drawn": len(lost), "rows_never_drawn": sum(lost)}
+    lost = sizes.received[(sizes.received > 0) & (drawn.received == 0)]
+    return {"pairs_never_drawn": len(lost), "rows_never_drawn": int(lost.sum())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,77 +290,62 @@ class BoundaryEdges:
 
     @classmethod
     def of(cls, graph: Graph, structure: PartitionStructure) -> BoundaryEdges:
-        from gnnbench.data.boundary import Boundary, halo_edges
-        from gnnbench.data.halo import halo_structure
-
         assert structure.assignment is not None
-        parts = halo_structure(graph, structure.assignment, len(structure.sizes))
+        parts = halo_structure(graph, structure.assignment, structure.sizes.world_size)
         edges = halo_edges(parts)
         inner = [
-            size.nonzeros - int(found.sum())
-            for size, found in zip(structure.sizes, edges, strict=True)
+            nonzeros - int(found.sum())
+            for nonzeros, found in zip(structure.sizes.nonzeros.tolist(), edges, strict=True)
         ]
         return cls(inner, edges, [Boundary.of(local) for local in parts.ranks])
 
-    def of_epochs(self, rate: float, seed: int, epochs: int) -> Iterator[list[int]]:
-        """Yield, per epoch, the edges of every rank's rebuilt graph."""
+    def of_epochs(self, rate: float, seed: int, epochs: int) -> Iterator[Ints]:
+        """Yield, per epoch, the edges of every rank's rebuilt graph, int64 [P]."""
         for epoch in range(epochs):
-            yield [
-                kept + int(found[boundary.draw_received(rate, seed, epoch)].sum())
-                for kept, found, boundary in self._ranks()
-            ]
+            yield np.array(
+                [
+                    kept + int(found[boundary.draw_received(rate, seed, epoch)].sum())
+                    for kept, found, boundary in self._ranks()
+                ]
+            )
 
-    def most(self, rate: float) -> list[int]:
+    def most(self, rate: float) -> Ints:
         """Edges of every rank's rebuilt graph when each peer's busiest rows are drawn."""
-        return [kept + boundary.most_edges(found, rate) for kept, found, boundary in self._ranks()]
+        return np.array(
+            [kept + boundary.most_edges(found, rate) for kept, found, boundary in self._ranks()]
+        )
 
     def _ranks(self) -> Iterator[tuple[int, NDArray[np.int64], Boundary]]:
         return zip(self.inner, self.edges, self.boundaries, strict=True)
 
 
-def sampling(sample: SampleSizes, group: tuple[int, ...]) -> Chain:
-    """Begin an epoch: draw, send the ids, rebuild the graph over what will come."""
-    chain, whole, drawn = Chain(), sample.whole, sample.drawn
-    given, taken = sum(drawn.send_rows), drawn.halo_rows
-    chain.add(
-        Step(
-            name="sample/draw", kind=Kind.SAMPLE, op="sample", lane=Lane.COMPUTE,
-            phase=Phase.SAMPLE, rows=sum(whole.send_rows), nonzeros=given,
-            source_rows=sum(whole.send_rows), bytes=2 * ID_BYTES * sum(whole.send_rows),
-        )
-    )  # fmt: skip
-    chain.add(
-        Step(
-            name="sample/ids", kind=Kind.ALL_TO_ALL, op="all_to_all", lane=Lane.COMM,
-            phase=Phase.SAMPLE, rows=given, width=1, bytes=ID_BYTES * given, group=group,
-            send_bytes=tuple(ID_BYTES * rows for rows in drawn.send_rows),
-            buffer_bytes=ID_BYTES * max(given, taken),
-        )
-    )  # fmt: skip
-    chain.add(
-        Step(
-            name="sample/rebuild", kind=Kind.SAMPLE, op="prepare_blocks", lane=Lane.COMPUTE,
-            phase=Phase.SAMPLE, rows=whole.rows, nonzeros=whole.nonzeros,
-            source_rows=sample.columns, bytes=sample.rebuild_bytes,
-        )
-    )  # fmt: skip
+def sampling(sample: SampleSizes, drawn: RowSizes) -> Chain:
+    """Begin an epoch: draw, send the ids, rebuild the graph over the rows that will arrive."""
+    chain = Chain()
+    chain.step("sample/draw", sample.draw_work(), phase=Phase.SAMPLE)
+    ids = work.all_to_all(drawn.sent, drawn.halo_rows, ID_BYTES, width=1)
+    group = tuple(range(drawn.world_size))
+    chain.step("sample/ids", ids, phase=Phase.SAMPLE, lane=Lane.COMM, group=group)
+    chain.step("sample/rebuild", sample.rebuild_work(), phase=Phase.SAMPLE)
     return chain
 
 
 def profile_cut(
     profile: GraphProfile, structure: PartitionStructure, method: str
-) -> tuple[tuple[int, ...], str]:
+) -> tuple[Ints, str]:
     """Edges of each rank that come from its halo, and what the number rests on.
 
     Edges per halo row are taken from the nearest measured partition that says so, else as random
     owners have them. Deviation known: METIS's own lie within a factor of 2.3 of that (coauthors,
     workers, pages; 2 to 32 parts), below it in few parts and above it in many.
     """
-    parts = len(structure.sizes)
+    sizes = structure.sizes
+    parts = sizes.world_size
     known = [
-        p for p in profile.halo
+        p
+        for p in profile.halo
         if p.method == method and p.cut_fraction is not None and p.halo_per_node > 0
-    ]  # fmt: skip
+    ]
     near = min(known, key=lambda p: abs(np.log(p.parts / parts)), default=None)
     if near is not None and near.cut_fraction is not None:
         cut, copies, basis = near.cut_fraction, near.halo_per_node, f"as in {near.parts} parts"
@@ -335,8 +353,8 @@ def profile_cut(
         cut, copies = 1 - 1 / parts, profile.expected_halo(parts, "hash")[0].halo_per_node
         basis = "as of random owners"
     per_row = cut * profile.num_edges / max(copies * profile.num_nodes, 1)
-    edges = [min(s.nonzeros, round(per_row * s.halo_rows)) for s in structure.sizes]
-    return tuple(edges), f"{per_row:.3g} edges per halo row {basis}"
+    edges = np.minimum(sizes.nonzeros, np.round(per_row * sizes.halo_rows).astype(np.int64))
+    return edges, f"{per_row:.3g} edges per halo row {basis}"
 
 
 APPROACH = Bns()

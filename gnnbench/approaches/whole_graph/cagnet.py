@@ -21,12 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.approaches.writing.stack import Chain, LayerSizes, StackShape, StackSteps
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step, all_reduce_bytes
+from gnnbench.plan import Plan, RankSteps
 from gnnbench.spec import RunSpec
+from gnnbench.steps import After, Kind, Lane, Phase, Step
 from gnnbench.strict import bounds, choices
+from gnnbench.work import all_reduce_bytes
 
 Ints = NDArray[np.int64]
 COUNTED = "counted on the real graph"

@@ -32,12 +32,13 @@ from gnnbench.approaches.whole_graph.cagnet import (
     block_train_rows,
     even_bounds,
 )
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.approaches.whole_graph.stages import Shared, StageSteps
 from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Kind, Lane, Phase, Plan, RankSteps
+from gnnbench.plan import Plan, RankSteps
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Lane, Phase
 
 ID_BYTES = 8
 

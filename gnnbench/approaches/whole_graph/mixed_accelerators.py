@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench import registry
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.whole_graph.relayout import even_split
 from gnnbench.approaches.whole_graph.row_pipeline import RowPipeline
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
+from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
@@ -152,7 +152,7 @@ class MixedAccelerators(Approach):
         count = min(knobs.chunks or default_chunks(graph, run, sparse), n)
         starts = tuple(i * n // count for i in range(count + 1))
         shares = _shares(starts, dense)
-        loops = registry.model(run.model.kind).normalisation == "symmetric"
+        loops = MODELS.get(run.model.kind).normalisation == "symmetric"
         if not isinstance(graph, Graph):
             edges = [i * graph.num_edges // count for i in range(count + 1)]
             train = [even_split(share, dense) for share in even_split(graph.num_train, count)]
@@ -214,7 +214,7 @@ def default_chunks(graph: GraphLike, run: RunSpec, sparse_ranks: int) -> int:
     GPUs), shorter messages take hardly less time, and overlap buys nothing. So chunks are as many
     as keep the messages of the narrowest handover that long. At hundreds of ranks that is one.
     """
-    model = registry.model(run.model.kind)
+    model = MODELS.get(run.model.kind)
     dims = model.dims(run.model, graph.num_features, graph.num_classes)
     whole = graph.num_nodes * min(dims[:-1]) * run.training.element_bytes
     messages = sparse_ranks * (run.ranks - sparse_ranks)

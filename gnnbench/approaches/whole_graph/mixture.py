@@ -26,8 +26,9 @@ from gnnbench.approaches.writing.layers import attention, attention_columns
 from gnnbench.approaches.writing.stack import Chain, LayerSizes, StackShape, StackSteps
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Kind, Lane, Phase, Plan, Step
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Lane, Phase, Step
 from gnnbench.strict import choices
 
 

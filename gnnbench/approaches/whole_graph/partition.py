@@ -7,7 +7,10 @@ ranks.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +19,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench import registry
-from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.whole_graph.rows import RankSizes, full_graph_plan, precompute_problem
+from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
+from gnnbench.approaches.card import EXACT, Accepts, Look, Promise
+from gnnbench.approaches.whole_graph.rows import Options, RowSizes, precompute_problem, row_plan
 from gnnbench.data.graph import Graph
+from gnnbench.data.halo import halo_counts, halo_entries
+from gnnbench.data.partition import partition
 from gnnbench.data.profile import GraphProfile
+from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import choices
@@ -48,25 +54,22 @@ class PartitionKnobs:
     transport: str = field(default="native", metadata=choices("native", "host_staged"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartitionStructure:
     """Who owns what. `assignment` int32 [N] is absent when sizes come from a profile."""
 
-    sizes: list[RankSizes]
+    sizes: RowSizes
     assignment: NDArray[np.int32] | None = None
-    exact: bool = True
+    counted: bool = True
     basis: str = "counted on the real graph"
 
     @classmethod
-    def whole(cls, graph: GraphLike) -> PartitionStructure:
+    def whole(cls, data: GraphLike) -> PartitionStructure:
         """One rank that owns every vertex."""
-        size = RankSizes(
-            rows=graph.num_nodes, nonzeros=graph.num_edges, train_rows=graph.num_train,
-            send_rows=(0,), recv_rows=(0,),
-        )  # fmt: skip
-        if isinstance(graph, GraphProfile):
-            return cls(sizes=[size], exact=True, basis="counts of the profile")
-        return cls(sizes=[size], assignment=np.zeros(graph.num_nodes, np.int32))
+        sizes = RowSizes.whole(data)
+        if isinstance(data, GraphProfile):
+            return cls(sizes=sizes, basis="counts of the profile")
+        return cls(sizes=sizes, assignment=np.zeros(data.num_nodes, np.int32))
 
     @classmethod
     def of_assignment(
@@ -81,25 +84,18 @@ class PartitionStructure:
 
         With `split_entries` also the entries whose sources lie on other ranks.
         """
-        from gnnbench.data.halo import halo_counts, halo_entries
-
         counts, nonzeros, nodes = halo_counts(graph, assignment, num_parts)
         train = np.bincount(assignment[graph.train_nodes()], minlength=num_parts)
-        received, sent = counts.tolist(), counts.T.tolist()
         remote = np.zeros(num_parts, np.int64)
         if split_entries:
             remote = halo_entries(graph, assignment, num_parts)
-        sizes = [
-            RankSizes(
-                rows=int(nodes[i]),
-                nonzeros=int(nonzeros[i]),
-                train_rows=int(train[i]),
-                send_rows=tuple(sent[i]),
-                recv_rows=tuple(received[i]),
-                halo_nonzeros=int(remote[i]),
-            )
-            for i in range(num_parts)
-        ]
+        sizes = RowSizes(
+            rows=np.asarray(nodes, np.int64),
+            nonzeros=np.asarray(nonzeros, np.int64),
+            train_rows=train.astype(np.int64),
+            received=np.asarray(counts, np.int64),
+            halo_nonzeros=remote,
+        )
         return cls(sizes=sizes, assignment=assignment)
 
 
@@ -109,9 +105,6 @@ def cached_array(
     """Return an array from the cache folder or make it; written atomically, never a pickle."""
     if cache is None:
         return make()
-    import os
-    import tempfile
-
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = cache / f"{kind}-{digest}.npy"
     if path.exists():
@@ -129,7 +122,6 @@ def assign(
     graph: Graph, run: RunSpec, partitioner: str, objective: str, cache: Path | None
 ) -> NDArray[np.int32]:
     """The owner of every vertex for this run; METIS results are cached."""
-    from gnnbench.data.partition import partition
 
     def make() -> NDArray[np.int32]:
         return partition(
@@ -138,7 +130,7 @@ def assign(
 
     if partitioner != "metis" or run.ranks == 1:
         return make()
-    source = {**vars_of(run.graph), "name": ""}
+    source = {**dataclasses.asdict(run.dataset), "name": ""}
     key = (source, graph.num_nodes, graph.num_edges, run.ranks, objective, run.training.seed)
     if repr(key) not in _ASSIGNMENTS:
         _ASSIGNMENTS[repr(key)] = cached_array(cache, "metis", key, make)
@@ -147,13 +139,6 @@ def assign(
 
 # METIS is the dearest step of a prediction and serves every model and repeat of a suite.
 _ASSIGNMENTS: dict[str, NDArray[np.int32]] = {}
-
-
-def vars_of(item: Any) -> dict[str, Any]:
-    """Fields of a slotted dataclass as a dict."""
-    import dataclasses
-
-    return dataclasses.asdict(item)
 
 
 def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> PartitionStructure:
@@ -176,89 +161,122 @@ def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> Par
     distance = (np.arange(num_parts) - np.arange(num_parts)[:, None]) % num_parts
     received = base[:, None] + (distance <= left[:, None])
     np.fill_diagonal(received, 0)
-    sent = received.T.tolist()
-    received_rows = received.tolist()
 
-    def share(total: int, rank: int) -> int:
-        return total // num_parts + (rank < total % num_parts)
+    def shares(total: int) -> NDArray[np.int64]:
+        return total // num_parts + (np.arange(num_parts) < total % num_parts)
 
-    sizes = [
-        RankSizes(
-            rows=share(profile.num_nodes, rank),
-            nonzeros=share(profile.num_edges, rank),
-            train_rows=share(profile.num_train, rank),
-            send_rows=tuple(sent[rank]),
-            recv_rows=tuple(received_rows[rank]),
-            halo_nonzeros=round(cut * share(profile.num_edges, rank)),
+    nonzeros = shares(profile.num_edges)
+    sizes = RowSizes(
+        rows=shares(profile.num_nodes),
+        nonzeros=nonzeros,
+        train_rows=shares(profile.num_train),
+        received=received,
+        halo_nonzeros=np.round(cut * nonzeros).astype(np.int64),
+    )
+    return PartitionStructure(sizes=sizes, counted=False, basis=basis)
+
+
+class Partitioned(Approach):
+    """What approaches share that split the vertices by a partitioner."""
+
+    def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
+        """Partition once; ranks read the cached assignment."""
+        knobs = self.knobs(run)
+        assign(data, run, knobs.partitioner, knobs.objective, cache)
+
+    def structure(
+        self, data: GraphLike, run: RunSpec, cache: Path | None = None
+    ) -> PartitionStructure:
+        knobs = self.knobs(run)
+        if run.ranks == 1:
+            return PartitionStructure.whole(data)
+        if isinstance(data, GraphProfile):
+            return profile_structure(data, run.ranks, method_name(knobs))
+        assignment = assign(data, run, knobs.partitioner, knobs.objective, cache)
+        return PartitionStructure.of_assignment(
+            data, assignment, run.ranks, split_entries=self.needs_split(knobs)
         )
-        for rank in range(num_parts)
-    ]
-    return PartitionStructure(sizes=sizes, exact=False, basis=basis)
+
+    def needs_split(self, knobs: Any) -> bool:
+        """Whether the plan needs the entries from other ranks' vertices counted."""
+        return False
 
 
-class Partition(Approach):
+def method_name(knobs: Any) -> str:
+    """The partition method as profiles name it, such as metis-vol."""
+    method: str = knobs.partitioner
+    return f"metis-{knobs.objective}" if method == "metis" else method
+
+
+class Partition(Partitioned):
     """Card and plan of `partition`."""
 
     name = "partition"
     title = "Partition parallel (halo exchange)"
     paper = "vanilla mode of BNS-GCN (Wan et al., MLSys 2022) and PipeGCN (Wan et al., ICLR 2022)"
     summary = "vertices split over ranks; boundary rows exchanged before every aggregation"
-    exact = True
-    attention = True
-    runtime = "gnnbench_runtime.approaches.whole_graph.partition:PartitionTrainer"
+    promise: ClassVar[Promise] = EXACT
+    accepts = Accepts(attention=True)
+    look: ClassVar[Look] = Look(colour="#0072B2", marker="o")
     knobs_type: ClassVar[type[Any]] = PartitionKnobs
+    runtime = "gnnbench_runtime.approaches.whole_graph.partition:PartitionTrainer"
+
+    def examples(self) -> list[RunSpec]:
+        gat = {"kind": "gat", "heads": 2, "dropout": 0.5}
+        return [
+            example("partition"),
+            example("partition", 3, model={"kind": "sage", "layers": 3, "dropout": 0.5}),
+            example("partition", model=gat, knobs={"partitioner": "hash"}),
+            example("partition", knobs={"overlap": True}, model={"norm": "layer"}),
+            example("partition", knobs={"precompute": True}),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        if probe.ranks == 1:
+            return []
+        knobs = {
+            "order": ("min_width", "aggregate_first", "transform_first")[probe.number % 3],
+            "partitioner": ("metis", "hash")[probe.number % 2],
+            "objective": "cut",
+        }
+        return [replace(probe.run, approach=self.name, ranks=probe.ranks, knobs=knobs)]
 
     def problems(self, run: RunSpec) -> list[str]:
-        """A thread of its own cannot both overlap and stage."""
-        # Approaches built on this one have knobs of their own, and may lack these.
-        if run.knobs.get("overlap") and run.knobs.get("transport") == "host_staged":
+        """Overlap and staging exclude each other."""
+        knobs: PartitionKnobs = self.knobs(run)
+        if knobs.overlap and knobs.transport == "host_staged":
             return ['overlap: found true with transport "host_staged", which waits for its copies']
         return []
 
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         """What a knob asks of a model that cannot have it."""
-        if run.knobs.get("overlap") and registry.model(run.model.kind).attention:
-            return f"overlap: {run.model.kind}'s softmax needs all entries of a row at once"
-        return precompute_problem(run) if run.knobs.get("precompute") else None
-
-    def prepare(self, graph: Graph, run: RunSpec, cache: Path | None = None) -> None:
-        """Partition once; ranks read the cached assignment."""
         knobs: PartitionKnobs = self.knobs(run)
-        assign(graph, run, knobs.partitioner, knobs.objective, cache)
+        if knobs.overlap and MODELS.get(run.model.kind).attention:
+            return f"overlap: the softmax of {run.model.kind} needs all entries of a row at once"
+        return precompute_problem(run) if knobs.precompute else None
 
-    def structure(
-        self, graph: GraphLike, run: RunSpec, cache: Path | None = None
-    ) -> PartitionStructure:
-        knobs: PartitionKnobs = self.knobs(run)
-        if run.ranks == 1:
-            return PartitionStructure.whole(graph)
-        if isinstance(graph, GraphProfile):
-            method = knobs.partitioner
-            if method == "metis":
-                method = f"metis-{knobs.objective}"
-            return profile_structure(graph, run.ranks, method)
-        assignment = assign(graph, run, knobs.partitioner, knobs.objective, cache)
-        return PartitionStructure.of_assignment(
-            graph, assignment, run.ranks, split_entries=bool(run.knobs.get("overlap"))
-        )
+    def needs_split(self, knobs: Any) -> bool:
+        return bool(knobs.overlap)
 
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: PartitionKnobs = self.knobs(run)
         asked, possible = knobs.transport == "host_staged", layout.device != "cpu"
-        plan = full_graph_plan(
-            graph,
+        plan = row_plan(
+            data,
             run,
             structure.sizes,
-            order=knobs.order,
-            exact=structure.exact,
+            Options(
+                order=knobs.order,
+                precompute=knobs.precompute,
+                overlap=knobs.overlap,
+                staged=asked and possible,
+            ),
+            counted=structure.counted,
             basis=structure.basis,
-            precompute=knobs.precompute,
-            overlap=knobs.overlap,
-            staged=asked and possible,
         )
         if asked and not possible:
-            told = "host_staged is native here: on CPU, rows are in host memory already"
-            plan = replace(plan, notes={**plan.notes, "transport": told})
+            note = "host_staged is native here: on a CPU, rows are in host memory already"
+            plan = replace(plan, notes={**plan.notes, "transport": note})
         return plan
 
 

@@ -1,10 +1,10 @@
 """PipeGCN: the halo exchange of an epoch is used one epoch later, so that it hides behind work.
 
 Bytes are those of `partition`, exactly (fullgraph section 7, FG-39). Features and gradients of the
-boundary are one epoch old; epoch 0 takes zeros for both. With attention the rows are those of
-T = H W: scores of halo rows are today's parameters on yesterday's T. The zeros of epoch 0 take part
-in the softmax like any row, with nothing of their own in the score; left out they would make that
-epoch another computation than all others, and a running average begins at zero anyway.
+boundary are one epoch old; epoch 0 uses zeros for both. With attention the exchanged rows are those
+of T = H W: scores of halo rows are today's parameters applied to yesterday's T. The zeros of epoch 0
+take part in the softmax like any row, with nothing of their own in the score; leaving them out would
+make that epoch another computation than all others.
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gnnbench.approaches.base import GraphLike, Layout
-from gnnbench.approaches.whole_graph.partition import Partition
+from gnnbench import work
+from gnnbench.approaches.base import GraphLike, Layout, Probe, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.whole_graph.partition import Partitioned
 from gnnbench.approaches.whole_graph.rows import (
-    RankSizes,
-    full_graph_plan,
-    rank_steps,
+    Options,
+    RowSizes,
+    buffers,
     resident,
-    stack_shape,
+    row_iteration,
+    row_plan,
 )
-from gnnbench.approaches.writing.stack import StackShape, StackSteps
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.approaches.writing.stack import StackWriter
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import After, Buffer, Phase
 from gnnbench.strict import bounds, choices
 
 SMOOTHED = {
@@ -58,119 +63,111 @@ class PipeKnobs:
     )
 
 
-class StaleSteps(StackSteps):
-    """The steps of a stack whose exchanges run in the background and serve the next epoch."""
+def place_work(rows: Any, width: int, element_bytes: int, *, smooth: bool) -> work.Work:
+    """Put rows that arrived behind the own ones, or fold them into their average first."""
+    if smooth:
+        return work.elementwise(
+            "smooth", rows, width, passes=PLACE_PASSES, element_bytes=element_bytes
+        )
+    return work.gather(rows, width, rows, element_bytes, ids=False)
+
+
+def smooth_work(rows: Any, width: int, element_bytes: int) -> work.Work:
+    """Fold gradients that arrived into their average."""
+    passes = SMOOTH_PASSES
+    return work.elementwise("smooth", rows, width, passes=passes, element_bytes=element_bytes)
+
+
+class StaleWriter(StackWriter):
+    """Steps of a stack whose exchanges run in the background and serve the next epoch."""
 
     smoothed: tuple[Phase, ...] = ()
 
-    def _exchange(self, phase: Phase, layer: int, width: int) -> None:
+    def exchange(self, phase: Phase, layer: int, width: int) -> None:
         if self.halo is None:
             return
-        where = f"{phase}/{layer}"
-        waits = (After(f"{where}/exchange", lag=1),)
+        waits = (After(f"{phase}/{layer}/exchange", lag=1),)
         if phase is Phase.FORWARD:
-            self._take_features(where, layer, width, waits)
+            self._take_features(layer, width, waits)
         else:
-            self._take_gradients(where, layer, width, waits)
-        self._begin(phase, layer, width)
+            self._take_gradients(layer, width, waits)
+        self.transfer(phase, layer, width, late=True)
 
-    def _take_features(self, where: str, layer: int, width: int, waits: tuple[After, ...]) -> None:
+    def _take_features(self, layer: int, width: int, waits: tuple[After, ...]) -> None:
         assert self.halo is not None
-        rows, s = sum(self.halo.recv_rows), self.shape.element_bytes
-        if Phase.FORWARD in self.smoothed:
-            self._elementwise(
-                f"{where}/place", "smooth", Phase.FORWARD, layer, rows, width, PLACE_PASSES,
-                after=waits,
-            )  # fmt: skip
-        else:
-            self._rows(f"{where}/place", "gather", Phase.FORWARD, layer, rows, width, 2 * width * s,
-                       rows, after=waits)  # fmt: skip
-        packed = sum(self.halo.send_rows)
-        self._rows(
-            f"{where}/pack", "gather", Phase.FORWARD, layer, packed, width, 8 + 2 * width * s,
-            self.sizes[layer - 1].rows,
-        )  # fmt: skip
+        phase, where, s = Phase.FORWARD, f"forward/{layer}", self.element_bytes
+        placed = place_work(self.halo.received_rows, width, s, smooth=phase in self.smoothed)
+        self.step(f"{where}/place", placed, phase, layer, after=waits)
+        packed = work.gather(self.halo.sent_rows, width, self.sizes[layer - 1].rows, s)
+        self.step(f"{where}/pack", packed, phase, layer)
 
-    def _take_gradients(self, where: str, layer: int, width: int, waits: tuple[After, ...]) -> None:
+    def _take_gradients(self, layer: int, width: int, waits: tuple[After, ...]) -> None:
         assert self.halo is not None
-        rows, s = sum(self.halo.send_rows), self.shape.element_bytes
-        phase = Phase.BACKWARD
+        phase, where, s = Phase.BACKWARD, f"backward/{layer}", self.element_bytes
+        rows = self.halo.sent_rows
         if phase in self.smoothed:
-            self._elementwise(
-                f"{where}/smooth", "smooth", phase, layer, rows, width, SMOOTH_PASSES, after=waits
-            )
+            smoothed = smooth_work(rows, width, s)
+            self.step(f"{where}/smooth", smoothed, phase, layer, after=waits)
             waits = ()
-        self._rows(
-            f"{where}/unpack", "scatter_add", phase, layer, rows, width, 8 + 2 * width * s,
-            self.sizes[layer - 1].rows, kind=Kind.SCATTER, after=waits,
-        )  # fmt: skip
-        leaving = sum(self.halo.recv_rows)
-        self._rows(f"{where}/pack", "gather", phase, layer, leaving, width, 2 * width * s, leaving)
-
-    def _rows(
-        self, name: str, op: str, phase: Phase, layer: int, rows: int, width: int,
-        row_bytes: int, source_rows: int, *, kind: Kind = Kind.GATHER,
-        after: tuple[After, ...] = (),
-    ) -> None:  # fmt: skip
-        self._compute(
-            name, kind, op, phase, layer, rows=rows, width=width, source_rows=source_rows,
-            bytes=rows * row_bytes, after=after,
-        )  # fmt: skip
-
-    def _begin(self, phase: Phase, layer: int, width: int) -> None:
-        """Start this epoch's transfer, which the next epoch takes."""
-        halo, s = self.halo, self.shape.element_bytes
-        assert halo is not None
-        send, recv = halo.send_rows, halo.recv_rows
-        if phase is Phase.BACKWARD:
-            send, recv = recv, send
-        self.chain.beside(
-            Step(
-                name=f"{phase}/{layer}/exchange", kind=Kind.ALL_TO_ALL, op="all_to_all",
-                lane=Lane.BACKGROUND, phase=phase, layer=layer, rows=sum(send) * width,
-                width=width, bytes=sum(send) * width * s, group=halo.group,
-                send_bytes=tuple(r * width * s for r in send),
-                buffer_bytes=max(sum(send), sum(recv)) * width * s,
-            )
-        )  # fmt: skip
+        self.unpack(phase, layer, width, after=waits)
+        leaving = self.halo.received_rows
+        packed = work.gather(leaving, width, leaving, s, ids=False)
+        self.step(f"{where}/pack", packed, phase, layer)
 
 
-_WRITERS: dict[str, type[StaleSteps]] = {
-    name: type(f"StaleSteps_{name}", (StaleSteps,), {"smoothed": phases})
+_WRITERS: dict[str, type[StaleWriter]] = {
+    name: type(f"StaleWriter_{name}", (StaleWriter,), {"smoothed": phases})
     for name, phases in SMOOTHED.items()
 }
 
 
-def stale_buffers(shape: StackShape, size: RankSizes, smoothing: str) -> dict[str, int]:
-    """Bytes of what `pipegcn` holds besides `partition`'s: both ends of every transfer, averages.
+def stale_buffers(shape: StackShape, sizes: RowSizes, smoothing: str) -> tuple[Buffer, ...]:
+    """What `pipegcn` holds besides `partition`'s buffers: both ends of every transfer, averages.
 
     No two transfers can share a buffer, because all may be under way at once.
     """
-    s, given, taken = shape.element_bytes, sum(size.send_rows), size.halo_rows
+    s, given, taken = shape.element_bytes, sizes.sent_rows, sizes.halo_rows
     both, phi, psi = given + taken, shape.forward_widths(), shape.backward_widths()
     held = {"stale_features": both * phi * s, "stale_gradients": both * psi * s}
     if Phase.FORWARD in SMOOTHED[smoothing]:
         held["smooth_features"] = taken * phi * s
     if Phase.BACKWARD in SMOOTHED[smoothing]:
         held["smooth_gradients"] = given * psi * s
-    return held
+    return buffers(held)
 
 
-class PipeGcn(Partition):
+class PipeGcn(Partitioned):
     """Card and plan of `pipegcn`."""
 
     name = "pipegcn"
     title = "PipeGCN (halo exchange one epoch late)"
     paper = "Wan et al., PipeGCN, ICLR 2022"
     summary = "boundary rows and their gradients are one epoch old and travel behind computation"
-    exact = False
-    runtime = "gnnbench_runtime.approaches.whole_graph.pipegcn:PipeTrainer"
+    promise = Promise(
+        kind="stale",
+        text="Boundary rows and their gradients are those of the epoch before; with staleness 0 "
+        "it equals `partition`.",
+        limit={"staleness": 0},
+        by=1,
+    )
+    accepts = Accepts(attention=True)
+    look = Look(colour="#009E73", marker="D")
     knobs_type = PipeKnobs
-    attention = True
+    runtime = "gnnbench_runtime.approaches.whole_graph.pipegcn:PipeTrainer"
 
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
-        """Any number of ranks; it has none of `partition`'s knobs that need a rule."""
-        return None
+    def examples(self) -> list[RunSpec]:
+        return [
+            example("pipegcn"),
+            example("pipegcn", 3, model={"kind": "sage"}, knobs={"smoothing": "both"}),
+            example("pipegcn", model={"kind": "gat", "heads": 2}),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """Only averages of stale rows need a probe of their own."""
+        if probe.ranks == 1:
+            return []
+        knobs = {"smoothing": "both", "partitioner": "hash"}
+        return [replace(probe.run, approach=self.name, ranks=probe.ranks, knobs=knobs)]
 
     def problems(self, run: RunSpec) -> list[str]:
         """There is nothing to smooth without staleness."""
@@ -182,24 +179,20 @@ class PipeGcn(Partition):
             ]
         return []
 
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: PipeKnobs = self.knobs(run)
-        sizes: list[RankSizes] = structure.sizes
-        plan = full_graph_plan(
-            graph, run, sizes, order=knobs.order, exact=structure.exact, basis=structure.basis
-        )
+        sizes: RowSizes = structure.sizes
+        options = Options(order=knobs.order)
+        plan = row_plan(data, run, sizes, options, counted=structure.counted, basis=structure.basis)
         plan = replace(plan, notes={**plan.notes, "staleness": knobs.staleness})
-        if knobs.staleness == 0 or len(sizes) == 1:
+        if knobs.staleness == 0 or sizes.world_size == 1:
             return plan
-        shape, group = stack_shape(graph, run, knobs.order), tuple(range(len(sizes)))
+        shape = stack_shape(data, run, knobs.order)
         writer = _WRITERS[knobs.smoothing]
         return replace(
             plan,
-            iterations=(tuple(rank_steps(shape, s, group, writer=writer) for s in sizes),),
-            resident=tuple(
-                resident(shape, size) | stale_buffers(shape, size, knobs.smoothing)
-                for size in sizes
-            ),
+            iterations=[row_iteration(shape, sizes, options, writer=writer)],
+            resident=resident(shape, sizes) + stale_buffers(shape, sizes, knobs.smoothing),
         )
 
 

@@ -18,7 +18,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.approaches.writing.stack import StackShape
-from gnnbench.plan import After, Iteration, Kind, Lane, Phase, RankSteps, Step, all_reduce_bytes
+from gnnbench.plan import Iteration, RankSteps
+from gnnbench.steps import After, Kind, Lane, Phase, Step
+from gnnbench.work import all_reduce_bytes
 
 if TYPE_CHECKING:
     from gnnbench.approaches.whole_graph.mixed_accelerators import MixedStructure

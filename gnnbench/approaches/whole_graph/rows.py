@@ -1,51 +1,78 @@
-"""Plan of full-graph training over row-partitioned vertices; one rank is the single device."""
+"""Whole-graph training over row-partitioned vertices: sizes of the parts, and the plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from gnnbench import registry
+import numpy as np
+
+from gnnbench import work
 from gnnbench.approaches.base import GraphLike
-from gnnbench.approaches.writing.stack import Chain, Halo, LayerSizes, StackShape, StackSteps
-from gnnbench.plan import Plan, RankSteps
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import Halo, LayerSizes, StackShape, stack_shape
+from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.models.names import MODELS
+from gnnbench.plan import Iteration, Plan, RankClass, repeated
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Ints
+
+ID_BYTES = work.ID_BYTES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankSizes:
-    """What one rank holds: vertices, their in-edges, training vertices, rows sent and received.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RowSizes:
+    """What every rank holds of a vertex partition; arrays over the ranks, int64 [P].
 
-    `halo_nonzeros` are the in-edges from other ranks' vertices; counted where overlap wants them.
+    Args:
+        rows: own vertices.
+        nonzeros: in-edges of own vertices.
+        train_rows: own training vertices.
+        received: [P, P], rows of rank j that rank i receives; the diagonal is 0.
+        halo_nonzeros: in-edges from vertices of other ranks; counted where overlap needs them.
     """
 
-    rows: int
-    nonzeros: int
-    train_rows: int
-    send_rows: tuple[int, ...] = ()
-    recv_rows: tuple[int, ...] = ()
-    halo_nonzeros: int = 0
+    rows: Ints
+    nonzeros: Ints
+    train_rows: Ints
+    received: Ints
+    halo_nonzeros: Ints
 
     @property
-    def halo_rows(self) -> int:
-        return sum(self.recv_rows)
+    def world_size(self) -> int:
+        return len(self.rows)
 
+    @property
+    def sent(self) -> Ints:
+        """Rows of rank i that rank j receives, [P, P]."""
+        return self.received.T
 
-def stack_shape(
-    graph: GraphLike, run: RunSpec, order: str, *, precompute: bool = False
-) -> StackShape:
-    """The model of a run on this graph, product orders fixed."""
-    model = registry.model(run.model.kind)
-    dims = model.dims(run.model, graph.num_features, graph.num_classes)
-    return StackShape.of(
-        model, run.model, dims, run.training.element_bytes, order, precompute=precompute
-    )
+    @property
+    def halo_rows(self) -> Ints:
+        """Rows that each rank receives."""
+        return np.asarray(self.received.sum(axis=1))
+
+    @property
+    def sent_rows(self) -> Ints:
+        """Rows that each rank sends, a row counted once for each receiver."""
+        return np.asarray(self.received.sum(axis=0))
+
+    @classmethod
+    def whole(cls, data: GraphLike) -> RowSizes:
+        """One rank that owns every vertex."""
+        return cls(
+            rows=np.array([data.num_nodes]),
+            nonzeros=np.array([data.num_edges]),
+            train_rows=np.array([data.num_train]),
+            received=np.zeros((1, 1), np.int64),
+            halo_nonzeros=np.zeros(1, np.int64),
+        )
 
 
 def precompute_problem(run: RunSpec) -> str | None:
-    """Why the first aggregation of a run cannot be done once and for all, or None."""
-    if registry.model(run.model.kind).attention:
-        return f"precompute: the weights of {run.model.kind}'s sums change with its parameters"
+    """Why the first aggregation of a run cannot be done once, before training; or None."""
+    if MODELS.get(run.model.kind).attention:
+        return f"precompute: the edge weights of {run.model.kind} change with its parameters"
     if run.model.input_dropout > 0:
         return (
             f"precompute: input_dropout {run.model.input_dropout:g} changes the features in every "
@@ -54,112 +81,116 @@ def precompute_problem(run: RunSpec) -> str | None:
     return None
 
 
-def full_graph_plan(
-    graph: GraphLike,
-    run: RunSpec,
-    sizes: Sequence[RankSizes],
-    *,
-    order: str,
-    exact: bool = True,
-    basis: str = "counted on the real graph",
-    precompute: bool = False,
-    overlap: bool = False,
-    staged: bool = False,
-) -> Plan:
-    """Every epoch is one iteration: forward, loss, backward, all-reduce, Adam.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the rows travel (see `writing.shape.Halo`), and whether layer 1 is precomputed."""
 
-    overlap and staged are told in `layers.Halo`, precompute in `layers.StackShape`.
-    """
-    shape = stack_shape(graph, run, order, precompute=precompute)
-    world = len(sizes)
-    group = tuple(range(world))
-    iteration = tuple(
-        rank_steps(shape, size, group, overlap=overlap, staged=staged) for size in sizes
-    )
+    order: str
+    precompute: bool = False
+    overlap: bool = False
+    staged: bool = False
+
+
+def row_plan(
+    data: GraphLike,
+    run: RunSpec,
+    sizes: RowSizes,
+    options: Options,
+    *,
+    counted: bool = True,
+    basis: str = "counted on the real graph",
+) -> Plan:
+    """The plan of partition parallelism: every epoch is one forward, backward, all-reduce, update."""
+    shape = stack_shape(data, run, options.order, precompute=options.precompute)
     return Plan(
         approach=run.approach,
-        world_size=world,
-        iterations=(iteration,),
-        schedule=(0,) * run.training.epochs,
-        iterations_per_epoch=1,
-        resident=tuple(resident(shape, size, overlap=overlap and world > 1) for size in sizes),
-        exact=exact,
+        world_size=sizes.world_size,
+        **repeated([row_iteration(shape, sizes, options)], run.training.epochs),
+        resident=resident(shape, sizes, overlap=options.overlap and sizes.world_size > 1),
+        counted=counted,
         basis=basis,
         notes={
             "order": shape.orders,
-            "halo_rows": sum(s.halo_rows for s in sizes),
+            "halo_rows": int(sizes.received.sum()),
             "num_parameters": shape.num_parameters,
         },
     )
 
 
-def rank_steps(
+def row_iteration(
     shape: StackShape,
-    size: RankSizes,
-    group: tuple[int, ...],
+    sizes: RowSizes,
+    options: Options,
     *,
-    writer: type[StackSteps] = StackSteps,
+    writer: type[StackWriter] = StackWriter,
     chain: Chain | None = None,
     exchanges: bool = True,
-    overlap: bool = False,
-    staged: bool = False,
-) -> RankSteps:
-    """One epoch of one rank, behind the steps that `chain` may hold already.
+) -> Iteration:
+    """One epoch of all ranks, which are one class.
 
-    Without `exchanges` no rank of the group has a halo, and only gradients travel.
+    Args:
+        shape: the model.
+        sizes: of the parts.
+        options: how rows travel.
+        writer: of the stack's steps.
+        chain: steps that come first.
+        exchanges: False where no rank has a halo, so that only gradients travel.
     """
+    world = sizes.world_size
+    group = tuple(range(world))
     layer = LayerSizes(
-        rows=size.rows,
-        source_rows=size.rows + size.halo_rows,
-        nonzeros=size.nonzeros,
-        halo_nonzeros=size.halo_nonzeros,
+        rows=sizes.rows,
+        source_rows=sizes.rows + sizes.halo_rows,
+        nonzeros=sizes.nonzeros,
+        halo_nonzeros=sizes.halo_nonzeros,
     )
-    halo = (
-        Halo(
+    halo = None
+    if exchanges and world > 1:
+        halo = Halo(
             group=group,
-            send_rows=size.send_rows,
-            recv_rows=size.recv_rows,
-            overlap=overlap,
-            staged=staged,
+            send=sizes.sent,
+            receive=sizes.received,
+            overlap=options.overlap,
+            staged=options.staged,
         )
-        if exchanges and len(group) > 1
-        else None
-    )
-    chain = chain or Chain()
-    steps = writer(shape, [layer] * shape.num_layers, halo, chain)
+    steps = writer(shape, [layer] * shape.num_layers, halo, chain or Chain())
     steps.forward()
-    steps.loss(size.train_rows)
+    steps.loss(sizes.train_rows)
     steps.backward()
     steps.update(group)
-    return chain.done()
+    return Iteration([RankClass(range(world), steps.chain.done())])
 
 
-def resident(shape: StackShape, size: RankSizes, *, overlap: bool = False) -> dict[str, int]:
-    """Bytes that live from before the first epoch: data, topology both ways, parameters."""
-    s, rows, sources = shape.element_bytes, size.rows, size.rows + size.halo_rows
+def resident(shape: StackShape, sizes: RowSizes, *, overlap: bool = False) -> tuple[Buffer, ...]:
+    """Buffers that live from before the first epoch: data, topology both ways, parameters."""
+    s, rows, sources = shape.element_bytes, sizes.rows, sizes.rows + sizes.halo_rows
     width, self_weight = shape.dims[0], shape.model.self_weight
-    held = {
+    held: dict[str, Any] = {
         "x": sources * width * s,
-        "topology": 8 * (rows + 1) + 4 * size.nonzeros,
-        "topology_t": 8 * (sources + 1) + 4 * size.nonzeros,
+        "topology": 8 * (rows + 1) + 4 * sizes.nonzeros,
+        "topology_t": 8 * (sources + 1) + 4 * sizes.nonzeros,
         "labels": 8 * rows + 3 * rows,
-        "row_ids": 8 * rows,
-        "train_rows": 8 * size.train_rows,
-        "halo_ids": 8 * sum(size.send_rows),
-        "parameters": 4 * shape.num_parameters * s,
+        "row_ids": ID_BYTES * rows,
+        "train_rows": ID_BYTES * sizes.train_rows,
+        "halo_ids": ID_BYTES * sizes.sent_rows,
     }
     if shape.precompute:
         held |= {"x": rows * width * s if self_weight else 0, "z1": rows * width * s}
     if overlap:  # one more row pointer for each half of the split
         held["topology"] += 8 * (rows + 1)
-        held["topology_t"] += 8 * (size.halo_rows + 1)
+        held["topology_t"] += 8 * (sizes.halo_rows + 1)
     if shape.model.attention:
         # Self loops are entries; backward finds an entry's weight by its place, and each entry has
         # an id that keys its dropout.
         held["topology"] += 4 * rows
-        held["topology_t"] += 4 * rows + 8 * (size.nonzeros + rows)
-        held["edge_ids"] = 8 * (size.nonzeros + rows) if shape.dropout > 0 else 0
+        held["topology_t"] += 4 * rows + 8 * (sizes.nonzeros + rows)
+        held["edge_ids"] = 8 * (sizes.nonzeros + rows) if shape.dropout > 0 else 0
     else:
         scales = {"symmetric": rows + sources + rows, "mean": rows}[shape.model.normalisation]
         held["scales"] = scales * s
-    return held
+    return buffers(held) + parameter_buffers(shape)
+
+
+def buffers(held: dict[str, Any]) -> tuple[Buffer, ...]:
+    """Buffers of the device from their sizes by name."""
+    return tuple(Buffer(name, size) for name, size in held.items())

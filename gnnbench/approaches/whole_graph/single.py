@@ -1,4 +1,4 @@
-"""Full graph on one device: the reference that every exact approach must equal."""
+"""The whole graph on one device: the reference that every exact approach must equal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.whole_graph.rows import RankSizes, full_graph_plan, precompute_problem
+from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
+from gnnbench.approaches.card import EXACT, Accepts, Look
+from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.approaches.whole_graph.rows import Options, precompute_problem, row_plan
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import choices
@@ -34,33 +36,43 @@ class Single(Approach):
     title = "Single device, full graph"
     paper = "baseline"
     summary = "the whole graph on one device, one exact gradient step per epoch"
-    exact = True
-    attention = True
-    runtime = "gnnbench_runtime.approaches.whole_graph.partition:PartitionTrainer"
+    promise = EXACT
+    accepts = Accepts(attention=True)
+    look = Look(colour="#222222", marker="s")
     knobs_type = SingleKnobs
+    runtime = "gnnbench_runtime.approaches.whole_graph.partition:PartitionTrainer"
 
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+    def examples(self) -> list[RunSpec]:
+        return [
+            example("single", 1),
+            example("single", 1, model={"kind": "sage", "dropout": 0.5, "norm": "layer"}),
+            example("single", 1, knobs={"precompute": True}, training={"optimizer": "sgd"}),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        return []
+
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         """`single` is for one rank."""
         if run.ranks != 1:
             return f"single runs on 1 rank, {run.ranks} asked"
         return precompute_problem(run) if self.knobs(run).precompute else None
 
-    def structure(self, graph: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
+    def structure(
+        self, data: GraphLike, run: RunSpec, cache: Path | None = None
+    ) -> PartitionStructure:
         """One rank owns everything."""
-        from gnnbench.approaches.whole_graph.partition import PartitionStructure
+        return PartitionStructure.whole(data)
 
-        return PartitionStructure.whole(graph)
-
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
-        sizes: list[RankSizes] = structure.sizes
-        return full_graph_plan(
-            graph,
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        knobs: SingleKnobs = self.knobs(run)
+        return row_plan(
+            data,
             run,
-            sizes,
-            order=self.knobs(run).order,
-            exact=structure.exact,
+            structure.sizes,
+            Options(order=knobs.order, precompute=knobs.precompute),
+            counted=structure.counted,
             basis=structure.basis,
-            precompute=self.knobs(run).precompute,
         )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from gnnbench.approaches.writing.stack import Chain, StackShape, StackSteps
-from gnnbench.plan import After, Kind, Lane, Phase, Step
+from gnnbench.steps import After, Kind, Lane, Phase, Step
 
 
 @dataclass(slots=True)

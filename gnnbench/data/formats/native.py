@@ -16,18 +16,9 @@ from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
 from gnnbench.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KIND = "gnnbench-graph"
-ARRAYS = (
-    "indptr",
-    "indices",
-    "features",
-    "labels",
-    "train_mask",
-    "val_mask",
-    "test_mask",
-    "edge_times",
-)
+ARRAYS = Graph.ARRAYS
 
 
 def save(graph: Graph, path: str | Path) -> Path:
@@ -57,6 +48,7 @@ def save(graph: Graph, path: str | Path) -> Path:
             "notes": graph.notes,
             "arrays": files,
         }
+        meta["digest"] = _digest(meta)
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1, default=_plain) + "\n")
         temporary.chmod(0o755)
         _replace(temporary, path)
@@ -92,6 +84,7 @@ def load(path: str | Path, mmap: bool = True, verify: bool = False) -> Graph:
         num_classes=meta["num_classes"],
         undirected=meta["undirected"],
         notes=meta["notes"],
+        digest=_digest(meta),
         **arrays,
     )
 
@@ -104,6 +97,17 @@ def read(path: Path, *, mmap: bool = True, verify: bool = False, name: str | Non
 
         graph = dataclasses.replace(graph, name=name)
     return graph
+
+
+def digest(path: Path) -> str:
+    """The digest of a saved graph's content, without opening its arrays."""
+    return _digest(_meta(path))
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    """What identifies the content: the arrays, and what says how to read them. Not the name."""
+    held = {key: meta[key] for key in ("schema", "num_classes", "undirected", "arrays")}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sha256(path: Path) -> str:
@@ -131,7 +135,14 @@ def _meta(path: Path) -> dict[str, Any]:
     if meta.get("schema") != SCHEMA_VERSION:
         found = meta.get("schema")
         raise DataError(file, f"schema {found!r}, this version reads {SCHEMA_VERSION}")
-    kinds = {"name": str, "num_classes": int, "undirected": bool, "notes": dict, "arrays": dict}
+    kinds = {
+        "name": str,
+        "num_classes": int,
+        "undirected": bool,
+        "notes": dict,
+        "arrays": dict,
+        "digest": str,
+    }
     for key, kind in kinds.items():
         if not isinstance(meta.get(key), kind):
             raise DataError(file, f"{key} must be a {kind.__name__}, found {meta.get(key)!r}")

@@ -32,7 +32,7 @@ from gnnbench.cluster import (
 )
 from gnnbench.costs.fit import fit_collective, fit_op
 from gnnbench.errors import RunFailed, SpecError
-from gnnbench.plan import Kind, Lane, Phase, Step
+from gnnbench.steps import Kind, Lane, Phase, Step
 from gnnbench_runtime import device as devices
 from gnnbench_runtime.launch import cuda_devices, rank_environment
 

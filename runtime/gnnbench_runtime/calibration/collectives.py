@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gnnbench.plan import Phase
+from gnnbench.steps import Phase
 from gnnbench_runtime.calibration.workloads import spread_sizes
 from gnnbench_runtime.comm import Comm
 

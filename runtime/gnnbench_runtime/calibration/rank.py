@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.generators import planted_partition
 from gnnbench.ledger import Row
-from gnnbench.plan import COMMUNICATION, Phase, Plan, Step
+from gnnbench.plan import Plan
 from gnnbench.results import write_json
+from gnnbench.steps import COMMUNICATION, Phase, Step
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
 from gnnbench_runtime.calibration.collectives import sweep_all
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> int:
     for workload in kinds.values():  # one of each: load and compile what runs will use
         context = _context(workload, comm, recorder, backend, folder)
         graph = planted_partition(**workload.options)
-        rehearse(_trainer_type(workload), registry.approach(workload.run.approach), context, graph)
+        rehearse(_trainer_type(workload), APPROACHES.get(workload.run.approach), context, graph)
         del graph
     memory.take_baseline()
     content["baseline_bytes"] = memory.report(rank)["baseline_bytes"]
@@ -123,7 +124,7 @@ def _context(
 
 
 def _trainer_type(workload: Workload) -> Any:
-    module, _, name = registry.approach(workload.run.approach).runtime.partition(":")
+    module, _, name = APPROACHES.get(workload.run.approach).runtime.partition(":")
     return getattr(import_module(module), name)
 
 
@@ -141,7 +142,7 @@ def measure(
     allocator's pages, which in training belong to the epoch before.
     """
     run = workload.run
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     graph = planted_partition(**workload.options)
     structure = approach.structure(graph, run)
     trainer = _trainer_type(workload)(context, graph, structure)

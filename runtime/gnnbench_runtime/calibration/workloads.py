@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 
 # Ranges (low, high), spread evenly in the logarithm.
@@ -145,7 +145,7 @@ def _workload(index: int, threads: int, epochs: int, ranks: int, seed: int) -> W
     else:
         approach, knobs = "single", {"order": order}
     problems: list[str] = []
-    typed = registry.approach(approach).parse_knobs(knobs, "knobs", problems)
+    typed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
     assert not problems, problems
     # A few batches say as much as an epoch of them.
     train = min(0.5, 6 * batch / nodes) if sampled else 0.5

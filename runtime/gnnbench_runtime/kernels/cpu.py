@@ -275,9 +275,10 @@ class CpuKernels:
         rows_t: Tensor,
         scale: float,
         grad_out_nC: Tensor,
+        weights_t: Tensor | None = None,
     ) -> Tensor:
         """See `losses.softmax_cross_entropy`."""
-        return softmax_cross_entropy(logits_nC, labels_n, rows_t, scale, grad_out_nC)
+        return softmax_cross_entropy(logits_nC, labels_n, rows_t, scale, grad_out_nC, weights_t)
 
     def adam(
         self,

@@ -252,8 +252,10 @@ class TorchKernels:
         rows_t: Tensor,
         scale: float,
         grad_out_nC: Tensor,
+        weights_t: Tensor | None = None,
     ) -> Tensor:
-        return softmax_cross_entropy(logits_nC, labels_n, rows_t, scale, grad_out_nC)
+        """See `losses.softmax_cross_entropy`."""
+        return softmax_cross_entropy(logits_nC, labels_n, rows_t, scale, grad_out_nC, weights_t)
 
     def adam(
         self,

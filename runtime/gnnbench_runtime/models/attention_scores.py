@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from gnnbench.approaches.whole_graph.relayout import HeadSlice
-from gnnbench.plan import Kind, Lane, Phase
+from gnnbench.steps import Kind, Lane, Phase
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 

@@ -1,4 +1,4 @@
-"""All parameters in one flat vector, with gradient and Adam state beside it.
+"""All parameters in one flat vector, with the gradient beside it.
 
 One vector makes the gradient all-reduce one collective and the optimizer one kernel. The last
 element of the gradient vector carries the loss, so that it is summed by the same collective.
@@ -11,33 +11,29 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench.models.base import Model
+from gnnbench.data.keys import extend_array, fold
+
+Shapes = Sequence[tuple[str, tuple[int, ...]]]
 
 
 class Parameters:
     """Flat parameters; `value` and `grad` give views by name.
 
-    Initial values depend on (seed, parameter number) only, so every rank starts equal without a
-    broadcast. Weights are Glorot uniform, biases zero.
+    Args:
+        shapes: name and shape of each, in order.
+        seed: initial values depend on (seed, parameter number, element) only, so that every rank
+            starts equal without a broadcast. Matrices are Glorot uniform; vectors are zero, but
+            scales of normalisation layers are one.
+        device, dtype: where they are, and what.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        dims: Sequence[int],
-        seed: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        heads: Sequence[int] = (),
-    ) -> None:
-        shapes = model.parameters(tuple(dims), tuple(heads))
+    def __init__(self, shapes: Shapes, seed: int, device: torch.device, dtype: torch.dtype) -> None:
         count = sum(math.prod(shape) for _, shape in shapes)
         self.flat = torch.zeros(count, device=device, dtype=dtype)
         self.flat_grad = torch.zeros(count + 1, device=device, dtype=dtype)
-        self.first_moment = torch.zeros_like(self.flat)
-        self.second_moment = torch.zeros_like(self.flat)
         self.value: dict[str, Tensor] = {}
         self.grad: dict[str, Tensor] = {}
         start = 0
@@ -46,9 +42,10 @@ class Parameters:
             self.value[name] = self.flat[start : start + size].view(shape)
             self.grad[name] = self.flat_grad[start : start + size].view(shape)
             if len(shape) == 2:
-                limit = math.sqrt(6.0 / (shape[0] + shape[1]))
-                draw = np.random.default_rng((seed, number)).uniform(-limit, limit, shape)
-                self.value[name].copy_(torch.from_numpy(draw).to(dtype))
+                drawn = glorot(seed, number, shape)
+                self.value[name].copy_(torch.from_numpy(drawn).to(dtype))
+            elif name.startswith("norm_scale"):
+                self.value[name].fill_(1.0)
             start += size
 
     @property
@@ -64,3 +61,34 @@ class Parameters:
     def loss(self) -> Tensor:
         """The loss element (one value), summed over ranks once the gradient is."""
         return self.flat_grad[-1:]
+
+
+def glorot(
+    seed: int,
+    number: int,
+    shape: tuple[int, ...],
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> NDArray[np.float64]:
+    """Initial values of a block of a matrix, uniform in +-sqrt(6 / (fan in + fan out)).
+
+    An element depends on its place in the whole matrix, so that a block can be drawn alone.
+
+    Args:
+        seed: of the run.
+        number: of the parameter among all.
+        shape: of the whole matrix.
+        rows, columns: the block.
+
+    Returns:
+        float64 [rows, columns].
+
+    Source: Glorot and Bengio, AISTATS 2010, equation 16.
+    """
+    height, width = shape
+    limit = math.sqrt(6.0 / (height + width))
+    row = np.arange(height, dtype=np.int64)[rows]
+    column = np.arange(width, dtype=np.int64)[columns]
+    bits = extend_array(fold(seed, number), row[:, None] * width + column[None, :])
+    unit = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((2.0 * unit - 1.0) * limit)

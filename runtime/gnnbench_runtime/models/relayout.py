@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
-from gnnbench.plan import Kind, Lane, Phase
+from gnnbench.steps import Kind, Lane, Phase
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 

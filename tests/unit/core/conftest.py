@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
 
@@ -48,7 +48,7 @@ def make_run() -> Callable[..., RunSpec]:
         **knobs: Any,
     ) -> RunSpec:
         problems: list[str] = []
-        typed = registry.approach(approach).parse_knobs(knobs, "knobs", problems)
+        typed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
         assert not problems, problems
         return RunSpec(
             suite="test",

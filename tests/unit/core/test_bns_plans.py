@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.bns import profile_cut
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.data.boundary import (
@@ -29,14 +29,15 @@ from gnnbench.data.halo import halo_structure, transpose, with_self_loops
 from gnnbench.data.partition import partition
 from gnnbench.data.profile import GraphProfile, HaloPoint, load_profile
 from gnnbench.data.profile import profile as measure
-from gnnbench.plan import Kind, Phase, Plan
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Phase
 
 MakeRun = Callable[..., RunSpec]
 
 
 def plan_of(graph: Graph | GraphProfile, run: RunSpec, owner: list[int] | None = None) -> Plan:
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     if owner is None:
         structure = approach.structure(graph, run)
     else:
@@ -236,7 +237,7 @@ def test_a_plan_of_more_epochs_than_it_tells_apart_says_so(make_run: MakeRun) ->
     graph, owner = random_graph(4), [i % 2 for i in range(40)]
     run = make_run("bns", 2, rate=0.5, training={"epochs": 12})
     assert plan_of(graph, run, owner).exact
-    approach = registry.approach("bns")
+    approach = APPROACHES.get("bns")
     few = type(approach)()
     few.max_steps = 5 * 2 * 23  # type: ignore[attr-defined]
     structure = PartitionStructure.of_assignment(graph, np.array(owner, np.int32), 2)
@@ -252,7 +253,7 @@ def test_a_plan_of_more_epochs_than_it_tells_apart_says_so(make_run: MakeRun) ->
 def test_a_profile_gives_the_closed_form_in_bytes(make_run: MakeRun, parts: int) -> None:
     profile = load_profile("ogbn-products")
     run = make_run("bns", parts, rate=0.1, hidden=64)
-    structure = registry.approach("bns").structure(profile, run)
+    structure = APPROACHES.get("bns").structure(profile, run)
     plan = plan_of(profile, run)
     drawn = sum(drawn_rows(0.1, r) for s in structure.sizes for r in s.recv_rows)
     sent = plan.sent_bytes()
@@ -267,7 +268,7 @@ def test_a_profile_plans_attention_over_drawn_rows(make_run: MakeRun, parts: int
     profile = load_profile("ogbn-products")
     run = make_run("bns", parts, rate=0.1, hidden=64)
     run = dataclasses.replace(run, model=dataclasses.replace(run.model, kind="gat", heads=4))
-    structure = registry.approach("bns").structure(profile, run)
+    structure = APPROACHES.get("bns").structure(profile, run)
     plan = plan_of(profile, run)
     drawn = sum(drawn_rows(0.1, r) for s in structure.sizes for r in s.recv_rows)
     sent = plan.sent_bytes()
@@ -320,9 +321,7 @@ def test_without_a_measured_cut_that_of_random_owners_is_scaled_to_the_halo(
     """For random owners themselves the cut is 1 - 1/P; half their halo has half their cut."""
     profile = dataclasses.replace(load_profile("ogbn-products"), halo=())
     sizes = (
-        registry.approach("bns")
-        .structure(profile, make_run("bns", parts, partitioner="hash"))
-        .sizes
+        APPROACHES.get("bns").structure(profile, make_run("bns", parts, partitioner="hash")).sizes
     )
     edges, basis = profile_cut(profile, PartitionStructure(sizes=sizes), "hash")
     assert sum(edges) == pytest.approx((1 - 1 / parts) * profile.num_edges, rel=1e-3)
@@ -347,5 +346,5 @@ def test_the_cut_of_a_metis_partition_is_estimated_within_a_factor_of_two() -> N
 @pytest.mark.parametrize("rate", [-0.1, 1.5])
 def test_a_rate_is_a_share(rate: float) -> None:
     problems: list[str] = []
-    registry.approach("bns").parse_knobs({"rate": rate}, "knobs", problems)
+    APPROACHES.get("bns").parse_knobs({"rate": rate}, "knobs", problems)
     assert problems == [f"knobs.rate: found {rate}, allowed >= 0 and <= 1"]

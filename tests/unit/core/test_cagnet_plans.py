@@ -11,21 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph import cagnet, cagnet2d
 from gnnbench.approaches.whole_graph.cagnet import block_nonzeros, even_bounds
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.profile import GraphProfile, load_profile
-from gnnbench.plan import Kind, Phase, Plan
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Phase
 
 MakeRun = Callable[..., RunSpec]
 
 
 def plan_of(graph: Graph | GraphProfile, run: RunSpec) -> Plan:
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     plan = approach.plan(
         graph, run, approach.structure(graph, run), Layout(world_size=run.ranks, ranks_per_host=8)
     )
@@ -81,7 +82,7 @@ def test_every_entry_is_in_one_block(ranks: int, seed: int) -> None:
 def test_other_numbers_of_ranks_are_skipped_with_a_reason(
     make_run: MakeRun, approach: str, knobs: dict[str, Any], allowed: list[int], reason: str
 ) -> None:
-    card = registry.approach(approach)
+    card = APPROACHES.get(approach)
     for ranks in range(1, 19):
         said = card.skip_reason(make_run(approach, ranks, **knobs))
         if not reason or ranks in allowed:
@@ -212,7 +213,7 @@ def test_stages_that_ranks_share_are_those_they_would_write_alone(
     graph = dataclasses.replace(graph, train_mask=np.arange(nodes) % 3 == 0)
     run = make_run("cagnet-2d", ranks, kind=kind, order=order)
     plan = plan_of(graph, run)
-    grid = registry.approach("cagnet-2d").structure(graph, run)
+    grid = APPROACHES.get("cagnet-2d").structure(graph, run)
     shape = stack_shape(graph, run, order)
     for rank in range(ranks):
         alone = EachForItself(shape, grid, rank, cagnet2d.Shared())

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gnnbench import registry
 from gnnbench.accelerators import list_accelerators
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.cli import main
 from gnnbench.cluster import list_clusters
 from gnnbench.data.formats import FORMATS
 from gnnbench.data.generators import GENERATORS
 from gnnbench.data.profile import list_profiles
+from gnnbench.models.names import MODELS
 from gnnbench.suites import suite_files
 
 Say = Callable[..., tuple[int, str, str]]
@@ -70,8 +71,8 @@ def test_list_names_everything_there_is(say: Say, kind: str) -> None:
     names = [row["name"] for row in json.loads(out)]
     there = {
         "accelerators": list_accelerators(),
-        "approaches": registry.approach_names(),
-        "models": registry.model_names(),
+        "approaches": APPROACHES.names(),
+        "models": MODELS.names(),
         "clusters": list_clusters(),
         "suites": list(suite_files()),
         "graphs": [*FORMATS, *GENERATORS, *list_profiles()],

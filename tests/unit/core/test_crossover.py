@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.crossover import Crossover, crossover
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.cli import main
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import load_profile
@@ -77,7 +77,7 @@ def test_bytes_are_those_of_both_plans(
         for (name, precompute), expected in told.items():
             knobs = {"order": order, **({"precompute": True} if precompute else {})}
             run = make_run(name, point.ranks, kind=kind, hidden=4, layers=3, **knobs)
-            approach = registry.approach(name)
+            approach = APPROACHES.get(name)
             layout = Layout(world_size=point.ranks, ranks_per_host=point.ranks)
             plan = approach.plan(path_graph, run, approach.structure(path_graph, run), layout)
             sent = plan.sent_bytes()
@@ -99,7 +99,7 @@ def test_attention_s_scores_are_in_the_mixture_s_bytes(
         told = {"partition": point.partition_bytes, "mixture": point.mixture_bytes}
         for name, expected in told.items():
             run = dataclasses.replace(make_run(name, point.ranks), model=model)
-            approach = registry.approach(name)
+            approach = APPROACHES.get(name)
             layout = Layout(world_size=point.ranks, ranks_per_host=point.ranks)
             plan = approach.plan(path_graph, run, approach.structure(path_graph, run), layout)
             sent = plan.sent_bytes()

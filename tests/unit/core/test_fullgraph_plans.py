@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure, profile_structure
 from gnnbench.approaches.whole_graph.rows import full_graph_plan, stack_shape
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.halo import halo_structure
 from gnnbench.data.profile import GraphProfile, HaloPoint, load_profile
-from gnnbench.plan import Kind, Lane, Phase, Plan, Step, all_reduce_bytes
+from gnnbench.models.names import MODELS
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Lane, Phase, Step
+from gnnbench.work import all_reduce_bytes
 
 MakeRun = Callable[..., RunSpec]
 ORDERS = ("aggregate_first", "transform_first", "min_width")
@@ -26,7 +29,7 @@ ORDERS = ("aggregate_first", "transform_first", "min_width")
 
 def plan_of(graph: Graph | GraphProfile, run: RunSpec, owner: list[int] | None = None) -> Plan:
     """Plan a run; `owner` fixes who owns each vertex."""
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     if owner is None:
         structure = approach.structure(graph, run)
     else:
@@ -238,7 +241,7 @@ def test_resident_bytes_are_those_of_the_arrays_a_rank_holds(
 ) -> None:
     owner = np.array([0, 0, 1, 1, 1], np.int32)
     plan = plan_of(path_graph, make_run("partition", 2, kind=kind), owner.tolist())
-    model = registry.model(kind)
+    model = MODELS.get(kind)
     for rank, halo in enumerate(halo_structure(path_graph, owner, 2).ranks):
         held, local = plan.resident[rank], halo.csr
         rows, columns = halo.num_owned, halo.num_columns
@@ -298,7 +301,7 @@ def test_float64_doubles_what_is_made_of_numbers_and_not_the_topology(
 
 
 def test_single_refuses_more_than_one_rank(make_run: MakeRun) -> None:
-    single = registry.approach("single")
+    single = APPROACHES.get("single")
     assert single.skip_reason(make_run("single", 1)) is None
     assert single.skip_reason(make_run("single", 2)) == "single runs on 1 rank, 2 asked"
 

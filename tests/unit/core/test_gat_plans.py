@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.generators import uniform
 from gnnbench.data.halo import halo_entries, with_self_loops
 from gnnbench.data.profile import load_profile
 from gnnbench.errors import SpecError
-from gnnbench.plan import Kind, Lane
+from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec, RunSpec, parse_suite
+from gnnbench.steps import Kind, Lane
 
 
 def gat(run: RunSpec, *, heads: int = 2, **model: Any) -> RunSpec:
@@ -30,7 +31,7 @@ def layout(ranks: int, device: str = "cpu") -> Layout:
 
 
 def test_hidden_layers_share_their_width_and_the_last_has_one_head() -> None:
-    card, spec = registry.model("gat"), ModelSpec(kind="gat", hidden=64, layers=3, heads=8)
+    card, spec = MODELS.get("gat"), ModelSpec(kind="gat", hidden=64, layers=3, heads=8)
     assert card.heads(spec) == (8, 8, 1)
     assert card.parameters((10, 64, 7), (8, 1)) == [
         ("weight_1", (10, 64)),
@@ -46,7 +47,7 @@ def test_hidden_layers_share_their_width_and_the_last_has_one_head() -> None:
 
 def test_cora_s_network_has_the_parameters_of_the_paper() -> None:
     """1433 features, 8 heads of 8, 7 classes: 92,373 with both biases (64 and 7)."""
-    card = registry.model("gat")
+    card = MODELS.get("gat")
     weights = 1433 * 64 + 64 * 7
     assert card.num_parameters((1433, 64, 7), (8, 1)) == weights + 2 * 64 + 2 * 7 + 64 + 7 == 92_373
 
@@ -78,18 +79,18 @@ def test_heads_that_do_not_fit_are_told_with_the_suite(model: dict[str, Any], sa
 
 
 def test_an_approach_runs_attention_only_if_its_card_says_so(make_run) -> None:
-    class Fixed(type(registry.approach("single"))):  # type: ignore[misc]
+    class Fixed(type(APPROACHES.get("single"))):  # type: ignore[misc]
         name, attention = "fixed", False
 
     run = gat(make_run("single"))
-    assert registry.approach("single").cannot_run(run) is None
-    assert registry.approach("sampled").cannot_run(gat(make_run("sampled"))) is None
+    assert APPROACHES.get("single").cannot_run(run) is None
+    assert APPROACHES.get("sampled").cannot_run(gat(make_run("sampled"))) is None
     assert "fixed cannot train gat: it sums up with fixed weights" in Fixed().cannot_run(run)
     assert Fixed().cannot_run(make_run("single")) is None
 
 
 def test_knobs_that_a_model_cannot_have_are_skips_with_a_reason(make_run) -> None:
-    single, partition = registry.approach("single"), registry.approach("partition")
+    single, partition = APPROACHES.get("single"), APPROACHES.get("partition")
     assert "precompute: the weights" in single.cannot_run(gat(make_run("single", precompute=True)))
     assert "softmax" in partition.cannot_run(gat(make_run("partition", 2, overlap=True)))
     dropped = make_run("partition", 2, precompute=True, input_dropout=0.5)
@@ -99,13 +100,13 @@ def test_knobs_that_a_model_cannot_have_are_skips_with_a_reason(make_run) -> Non
 
 def test_overlap_and_staging_exclude_each_other(make_run) -> None:
     run = make_run("partition", 2, overlap=True, transport="host_staged")
-    [line] = registry.approach("partition").problems(run)
+    [line] = APPROACHES.get("partition").problems(run)
     assert "overlap" in line and "host_staged" in line
 
 
 def test_attention_counts_self_loops_and_always_transforms_first(make_run, path_graph) -> None:
     run = gat(make_run("single", hidden=4), heads=2)
-    single = registry.approach("single")
+    single = APPROACHES.get("single")
     plan = single.plan(path_graph, run, single.structure(path_graph, run), layout(1))
     plan.validate()
     assert plan.notes["order"] == ("transform_first", "transform_first")
@@ -140,7 +141,7 @@ def test_profiles_give_plans_with_the_closed_form_volume(
     make_run, ranks: int, overlap: bool
 ) -> None:
     """FG-14 on reddit's profile with precomputation, to 1024 ranks."""
-    profile, partition = load_profile("reddit"), registry.approach("partition")
+    profile, partition = load_profile("reddit"), APPROACHES.get("partition")
     run = make_run("partition", ranks, precompute=True, overlap=overlap, hidden=64, layers=3)
     structure = partition.structure(profile, run)
     plan = partition.plan(profile, run, structure, layout(ranks))
@@ -157,7 +158,7 @@ def test_the_simulator_hides_the_exchange_behind_the_own_rows(make_run) -> None:
     from gnnbench.cluster import load_cluster
     from gnnbench_simulator.predict import predict_plan
 
-    profile, partition = load_profile("reddit"), registry.approach("partition")
+    profile, partition = load_profile("reddit"), APPROACHES.get("partition")
     cluster, epochs = load_cluster("dgx-a100"), {}
     for overlap in (False, True):
         run = make_run("partition", 8, overlap=overlap, hidden=256, layers=3)
@@ -177,7 +178,7 @@ def test_staging_costs_time_on_an_accelerator(make_run) -> None:
 
     graph, partition = (
         uniform(400, 8.0, num_features=16, num_classes=4),
-        registry.approach("partition"),
+        APPROACHES.get("partition"),
     )
     times = {}
     for transport in ("native", "host_staged"):

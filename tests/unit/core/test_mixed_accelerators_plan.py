@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.mixed_accelerators import default_chunks
 from gnnbench.approaches.whole_graph.row_pipeline import exchanged_bytes
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import load_profile
-from gnnbench.plan import Kind, Lane, Plan, Step
+from gnnbench.plan import Plan
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.steps import Kind, Lane, Step
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.program import compile_plan
 from gnnbench_simulator.replay import replay
 
-APPROACH = registry.approach("mixed-accelerators")
+APPROACH = APPROACHES.get("mixed-accelerators")
 PROFILE = load_profile("ogbn-arxiv")
 
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.relayout import even_split, head_slices
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile, load_profile
-from gnnbench.plan import Kind, Plan, Step
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Step
 
 MakeRun = Callable[..., RunSpec]
 
@@ -27,7 +28,7 @@ def gat(run: RunSpec, *, heads: int, **model: int) -> RunSpec:
 
 
 def plan_of(graph: Graph | GraphProfile, run: RunSpec) -> Plan:
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
     plan = approach.plan(graph, run, approach.structure(graph, run), layout)
     plan.validate()
@@ -150,7 +151,7 @@ def test_many_ranks_are_planned_from_a_profile(make_run: MakeRun) -> None:
 
 
 def test_precomputation_is_a_reasoned_skip(make_run: MakeRun) -> None:
-    mixture, run = registry.approach("mixture"), make_run("mixture", 2, precompute=True)
+    mixture, run = APPROACHES.get("mixture"), make_run("mixture", 2, precompute=True)
     assert "precompute: the weights of gat" in str(mixture.cannot_run(gat(run, heads=2)))
     assert mixture.cannot_run(gat(make_run("mixture", 2), heads=2)) is None
     assert mixture.cannot_run(run) is None
@@ -168,6 +169,6 @@ def test_precomputation_is_a_reasoned_skip(make_run: MakeRun) -> None:
 def test_approaches_without_attention_say_what_is_in_the_way(
     make_run: MakeRun, approach: str, ranks: int, why: str
 ) -> None:
-    reason = registry.approach(approach).cannot_run(gat(make_run(approach, ranks), heads=2))
+    reason = APPROACHES.get(approach).cannot_run(gat(make_run(approach, ranks), heads=2))
     assert str(reason).startswith(f"{approach} cannot train gat: ")
     assert why in str(reason)

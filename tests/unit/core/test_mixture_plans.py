@@ -7,21 +7,22 @@ from itertools import pairwise
 
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.mixture import MixtureStructure
 from gnnbench.approaches.whole_graph.relayout import even_split
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile, load_profile
-from gnnbench.plan import Kind, Plan, Step
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Step
 
 MakeRun = Callable[..., RunSpec]
 ORDERS = ("aggregate_first", "transform_first", "min_width")
 
 
 def plan_of(graph: Graph | GraphProfile, run: RunSpec) -> Plan:
-    approach = registry.approach(run.approach)
+    approach = APPROACHES.get(run.approach)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
     plan = approach.plan(graph, run, approach.structure(graph, run), layout)
     plan.validate()
@@ -155,7 +156,7 @@ def test_training_rows_are_counted_where_they_lie(path_graph: Graph) -> None:
 
 
 def test_precompute_with_input_dropout_is_refused_with_a_remedy(make_run: MakeRun) -> None:
-    approach = registry.approach("mixture")
+    approach = APPROACHES.get("mixture")
     (problem,) = approach.problems(make_run("mixture", 2, input_dropout=0.5, precompute=True))
     assert "precompute" in problem
     assert "input_dropout = 0" in problem

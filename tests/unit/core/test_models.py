@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gnnbench import registry
 from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.models.base import layer_order
+from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
 
 
 def shape(kind: str, dims: tuple[int, ...], order: str) -> StackShape:
-    return StackShape.of(registry.model(kind), ModelSpec(kind=kind), dims, 4, order)
+    return StackShape.of(MODELS.get(kind), ModelSpec(kind=kind), dims, 4, order)
 
 
 def test_widths_run_from_features_over_hidden_to_classes() -> None:
-    gcn = registry.model("gcn")
+    gcn = MODELS.get("gcn")
     assert gcn.dims(ModelSpec(layers=3, hidden=16), 100, 7) == (100, 16, 16, 7)
     assert gcn.dims(ModelSpec(layers=1, hidden=16), 100, 7) == (100, 7)
 
@@ -28,12 +28,12 @@ def test_widths_run_from_features_over_hidden_to_classes() -> None:
 @given(st.lists(st.integers(1, 300), min_size=2, max_size=6).map(tuple))
 def test_theta_is_the_sum_over_layers_doubled_by_a_self_weight(dims: tuple[int, ...]) -> None:
     weights = sum(a * b for a, b in pairwise(dims))
-    assert registry.model("gcn").num_parameters(dims) == weights + sum(dims[1:])
-    assert registry.model("sage").num_parameters(dims) == 2 * weights + sum(dims[1:])
+    assert MODELS.get("gcn").num_parameters(dims) == weights + sum(dims[1:])
+    assert MODELS.get("sage").num_parameters(dims) == 2 * weights + sum(dims[1:])
 
 
 def test_parameters_are_named_in_the_order_of_the_flat_vector() -> None:
-    assert registry.model("sage").parameters((3, 2)) == [
+    assert MODELS.get("sage").parameters((3, 2)) == [
         ("weight_1", (3, 2)),
         ("self_weight_1", (3, 2)),
         ("bias_1", (2,)),

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import load_profile
-from gnnbench.plan import After, Kind, Lane, Phase, Plan
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import After, Kind, Lane, Phase
 
 MakeRun = Callable[..., RunSpec]
 ORDERS = ("aggregate_first", "transform_first", "min_width")
@@ -21,7 +22,7 @@ ORDERS = ("aggregate_first", "transform_first", "min_width")
 
 def plan_of(graph: Graph, run: RunSpec) -> Plan:
     structure = PartitionStructure.of_assignment(graph, np.array([0, 0, 1, 1, 1], np.int32), 2)
-    plan = registry.approach(run.approach).plan(
+    plan = APPROACHES.get(run.approach).plan(
         graph, run, structure, Layout(world_size=2, ranks_per_host=2)
     )
     plan.validate()
@@ -81,14 +82,14 @@ def test_averages_are_held_for_what_is_smoothed(path_graph: Graph, make_run: Mak
 
 def test_smoothing_without_staleness_is_told(make_run: MakeRun) -> None:
     run = make_run("pipegcn", 2, staleness=0, smoothing="both")
-    (problem,) = registry.approach("pipegcn").problems(run)
+    (problem,) = APPROACHES.get("pipegcn").problems(run)
     assert problem.startswith("smoothing: found 'both' with staleness 0")
 
 
 @pytest.mark.parametrize(("knob", "value"), [("gamma", 1.0), ("staleness", 2)])
 def test_knobs_out_of_range_are_told(knob: str, value: float) -> None:
     problems: list[str] = []
-    registry.approach("pipegcn").parse_knobs({knob: value}, "knobs", problems)
+    APPROACHES.get("pipegcn").parse_knobs({knob: value}, "knobs", problems)
     assert len(problems) == 1 and problems[0].startswith(f"knobs.{knob}: found {value}")
 
 
@@ -97,7 +98,7 @@ def test_a_profile_plans_any_number_of_ranks(make_run: MakeRun, parts: int) -> N
     profile = load_profile("ogbn-products")
     plans = []
     for name in ("pipegcn", "partition"):
-        run, approach = make_run(name, parts, hidden=64), registry.approach(name)
+        run, approach = make_run(name, parts, hidden=64), APPROACHES.get(name)
         structure = approach.structure(profile, run)
         layout = Layout(world_size=parts, ranks_per_host=8)
         plans.append(approach.plan(profile, run, structure, layout))

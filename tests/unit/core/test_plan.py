@@ -9,17 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnbench.errors import SpecError
-from gnnbench.plan import (
-    COMMUNICATION,
-    After,
-    Iteration,
-    Kind,
-    Lane,
-    Phase,
-    Plan,
-    Step,
-    all_reduce_bytes,
-)
+from gnnbench.plan import Iteration, Plan
+from gnnbench.steps import COMMUNICATION, After, Kind, Lane, Phase, Step
+from gnnbench.work import all_reduce_bytes
 
 
 def work(name: str, **fields: Any) -> Step:

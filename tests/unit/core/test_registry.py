@@ -7,10 +7,11 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Approach
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.errors import UnknownName
 from gnnbench.models.base import Model
+from gnnbench.models.names import MODELS
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def third_party(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("name", sorted(registry.APPROACHES))
 def test_a_built_in_approach_is_what_its_name_says(name: str) -> None:
-    card = registry.approach(name)
+    card = APPROACHES.get(name)
     assert isinstance(card, Approach)
     assert card.name == name
     module, _, trainer = card.runtime.partition(":")
@@ -44,13 +45,13 @@ def test_a_built_in_approach_is_what_its_name_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(registry.MODELS))
 def test_a_built_in_model_is_what_its_name_says(name: str) -> None:
-    card = registry.model(name)
+    card = MODELS.get(name)
     assert isinstance(card, Model)
     assert card.name == name
 
 
 def test_the_same_card_is_returned_every_time() -> None:
-    assert registry.approach("single") is registry.approach("single")
+    assert APPROACHES.get("single") is APPROACHES.get("single")
 
 
 @pytest.mark.parametrize(
@@ -62,34 +63,34 @@ def test_the_same_card_is_returned_every_time() -> None:
 )
 def test_an_unknown_approach_is_answered(name: str, answer: str) -> None:
     with pytest.raises(UnknownName) as caught:
-        registry.approach(name)
+        APPROACHES.get(name)
     assert str(caught.value) == answer
 
 
 def test_an_unknown_model_is_answered() -> None:
     with pytest.raises(UnknownName, match="unknown model 'gnc': did you mean 'gcn'"):
-        registry.model("gnc")
+        MODELS.get("gnc")
 
 
 def test_an_entry_point_adds_an_approach(third_party: dict[str, str]) -> None:
     third_party["mine"] = "gnnbench.approaches.whole_graph.single:APPROACH"
-    assert registry.approach_names() == sorted(["mine", *registry.APPROACHES])
-    assert registry.approach("mine") is registry.approach("single")
+    assert APPROACHES.names() == sorted(["mine", *registry.APPROACHES])
+    assert APPROACHES.get("mine") is APPROACHES.get("single")
 
 
 def test_an_entry_point_adds_a_model(third_party: dict[str, str]) -> None:
     third_party["mine"] = "gnnbench.models.sage:MODEL"
-    assert registry.model("mine").self_weight
+    assert MODELS.get("mine").self_weight
 
 
 def test_nobody_can_replace_what_is_built_in(third_party: dict[str, str]) -> None:
     third_party["single"] = "gnnbench.approaches.mini_batch.sampled:APPROACH"
-    assert registry.approach("single").name == "single"
+    assert APPROACHES.get("single").name == "single"
 
 
 def test_nothing_is_imported_before_it_is_asked_for(third_party: dict[str, str]) -> None:
     third_party["broken"] = "no_such_package_of_anyone:APPROACH"
-    assert "broken" in registry.approach_names()
-    assert registry.approach("single").name == "single"
+    assert "broken" in APPROACHES.names()
+    assert APPROACHES.get("single").name == "single"
     with pytest.raises(ModuleNotFoundError):
-        registry.approach("broken")
+        APPROACHES.get("broken")

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.mini_batch.sampled import EXACT, Sampled, SampledStructure
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.generators import planted_partition
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile, load_profile
 from gnnbench.data.sampling import NeighbourSampler, epoch_seeds, split_seeds
-from gnnbench.plan import After, Kind, Lane, Plan, Step, all_reduce_bytes
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench.steps import After, Kind, Lane, Step
+from gnnbench.work import all_reduce_bytes
 
 MakeRun = Callable[..., RunSpec]
 
@@ -28,7 +30,7 @@ def planted() -> Graph:
 
 
 def plan_of(graph: Graph | GraphProfile, run: RunSpec, approach: Sampled | None = None) -> Plan:
-    approach = approach or registry.approach("sampled")  # type: ignore[assignment]
+    approach = approach or APPROACHES.get("sampled")  # type: ignore[assignment]
     assert approach is not None
     structure = approach.structure(graph, run)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
@@ -132,7 +134,7 @@ def test_a_graph_without_training_vertices_is_skipped_with_a_reason(
 ) -> None:
     import dataclasses
 
-    sampled = registry.approach("sampled")
+    sampled = APPROACHES.get("sampled")
     bare = dataclasses.replace(path_graph, train_mask=np.zeros(5, bool))
     assert sampled.skip_reason(run(), path_graph) is None
     reason = sampled.skip_reason(run(), bare)
@@ -302,7 +304,7 @@ def test_a_profile_of_the_graph_predicts_nearly_its_batches(
 def test_structure_names_the_owner_only_where_features_are_partitioned(
     planted: Graph, run: Callable[..., RunSpec]
 ) -> None:
-    sampled = registry.approach("sampled")
+    sampled = APPROACHES.get("sampled")
     assert sampled.structure(planted, run(2)) == SampledStructure(num_steps=4)
     owned = sampled.structure(planted, run(2, placement="partitioned"))
     assert owned.owner is not None

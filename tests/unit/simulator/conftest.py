@@ -20,7 +20,8 @@ from gnnbench.cluster import (
     PeakFlops,
     Storage,
 )
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, RankSteps, Step
+from gnnbench.plan import Iteration, Plan, RankSteps, repeated
+from gnnbench.steps import After, Kind, Lane, Phase, Step, Work
 
 
 def constant(value: float) -> Constant:
@@ -58,6 +59,15 @@ def unit_cluster(**changes: Any) -> Cluster:
     return dataclasses.replace(base, **changes)
 
 
+PLACE = ("phase", "layer", "allocates", "frees")
+"""Fields of a step; other facts are those of its work."""
+
+
+def _step(name: str, work: Work, facts: dict[str, Any], **place: Any) -> Step:
+    own = {key: facts.pop(key) for key in PLACE if key in facts}
+    return Step(name=name, work=work._replace(**facts), **{**place, **own})
+
+
 def work(
     name: str,
     seconds: int,
@@ -67,10 +77,22 @@ def work(
     **facts: Any,
 ) -> Step:
     """A local step that takes this many seconds on the unit cluster."""
-    return Step(
-        name=name, kind=Kind.ELEMENTWISE, op="work", lane=lane, phase=Phase.FORWARD,
-        bytes=seconds, after=after, **facts,
-    )  # fmt: skip
+    done = Work(kind=Kind.ELEMENTWISE, op="work", bytes=seconds)
+    return _step(name, done, facts, lane=lane, after=after, phase=Phase.FORWARD)
+
+
+def disk(
+    name: str,
+    seconds: int,
+    *,
+    kind: Kind = Kind.READ,
+    lane: Lane = Lane.DISK,
+    after: tuple[After, ...] = (),
+    **facts: Any,
+) -> Step:
+    """A read or write that takes this many seconds on the unit cluster while it is alone."""
+    done = Work(kind=kind, op=kind.value, bytes=seconds, rows=1)
+    return _step(name, done, facts, lane=lane, after=after, phase=Phase.LOAD)
 
 
 def meet(
@@ -84,26 +106,22 @@ def meet(
     **facts: Any,
 ) -> Step:
     """A collective that takes 1 + size / 10 seconds on the unit cluster."""
-    return Step(
-        name=name, kind=kind, op=kind.value, lane=lane, phase=Phase.SYNC, bytes=size,
-        buffer_bytes=size, group=group, after=after, **facts,
-    )  # fmt: skip
+    done = Work(kind=kind, op=kind.value, bytes=size, buffer_bytes=size)
+    return _step(name, done, facts, lane=lane, after=after, phase=Phase.SYNC, group=group)
 
 
 def cast(name: str, group: tuple[int, ...], size: int, rank: int, root: int, **facts: Any) -> Step:
     """A rank's step of a broadcast, which takes 1 + size / 10 seconds on the unit cluster."""
-    step = meet(name, group, size, kind=Kind.BROADCAST, **facts)
-    return dataclasses.replace(step, bytes=size * (len(group) - 1) if rank == root else 0)
+    sent = size * (len(group) - 1) if rank == root else 0
+    return meet(name, group, size, kind=Kind.BROADCAST, root=root, **{"bytes": sent}, **facts)
 
 
-def plan_of(*ranks: RankSteps, epochs: int = 1, per_epoch: int = 1, **facts: Any) -> Plan:
+def plan_of(*ranks: RankSteps, periods: int = 1, per_period: int = 1, **facts: Any) -> Plan:
     """A plan of one distinct iteration."""
     plan = Plan(
         approach="test",
         world_size=len(ranks),
-        iterations=(tuple(ranks),),
-        schedule=(0,) * (epochs * per_epoch),
-        iterations_per_epoch=per_epoch,
+        **repeated([Iteration.of_ranks(ranks)], periods, (0,) * per_period),
         **facts,
     )
     plan.validate()
@@ -116,6 +134,7 @@ class Kit:
     constant = staticmethod(constant)
     cluster = staticmethod(unit_cluster)
     work = staticmethod(work)
+    disk = staticmethod(disk)
     meet = staticmethod(meet)
     cast = staticmethod(cast)
     plan = staticmethod(plan_of)
@@ -127,16 +146,24 @@ def kit() -> type[Kit]:
 
 
 @pytest.fixture(scope="session")
-def epochs_by_both() -> Callable[..., list[float]]:
-    """Epoch times by the engine, after asserting that the replay says the same."""
+def periods_by_all() -> Callable[..., list[float]]:
+    """Seconds of each period by the engine, after asserting that the fast paths say the same.
+
+    The event loop always must. The replay must where no resource is shared, and refuses elsewhere.
+    """
     from gnnbench_simulator.engine import simulate
+    from gnnbench_simulator.events import simulate_events
     from gnnbench_simulator.program import compile_plan
     from gnnbench_simulator.replay import replay
 
-    def both(plan: Plan, cluster: Cluster | None = None) -> list[float]:
+    def by_all(plan: Plan, cluster: Cluster | None = None) -> list[float]:
         program = compile_plan(plan, cluster or unit_cluster())
-        slow, fast = simulate(program).epoch_s.tolist(), replay(program).epoch_s.tolist()
-        assert fast == pytest.approx(slow, rel=1e-9, abs=1e-9)
+        slow: list[float] = simulate(program).period_s.tolist()
+        fast = [simulate_events(program)]
+        if not program.contention():
+            fast.append(replay(program))
+        for result in fast:
+            assert result.period_s.tolist() == pytest.approx(slow, rel=1e-9, abs=1e-9)
         return slow
 
-    return both
+    return by_all

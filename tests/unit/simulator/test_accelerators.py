@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.accelerators import Accelerator, list_accelerators, load_accelerator
 from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.cluster import Constant
@@ -16,6 +15,7 @@ from gnnbench.data.generators import generate
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import load_profile, profile
 from gnnbench.errors import SpecError, UnknownName
+from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
 from gnnbench_simulator.accelerators import Accelerate, Acceleration, Setup, operations
 from gnnbench_simulator.engine_costs import RowTable, systolic_cycles
@@ -23,7 +23,7 @@ from gnnbench_simulator.engine_costs import RowTable, systolic_cycles
 
 def shape_of(kind: str = "gcn", order: str = "min_width", dims: tuple[int, ...] = (32, 16, 8)):
     spec = ModelSpec(name="m", kind=kind, hidden=16, layers=2)
-    return StackShape.of(registry.model(kind), spec, dims, 4, order)
+    return StackShape.of(MODELS.get(kind), spec, dims, 4, order)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op
 from gnnbench.costs.forms import FORMS, form
 from gnnbench.costs.model import BOUND, collective_seconds, op_seconds
 from gnnbench.errors import SpecError
-from gnnbench.plan import Kind, Lane, Phase, Step
+from gnnbench.steps import Kind, Lane, Phase, Step
 
 
 def _step(kind: Kind, **facts: int) -> Step:

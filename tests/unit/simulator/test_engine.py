@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gnnbench.cluster import CollectiveModel
 from gnnbench.errors import RunFailed
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step
+from gnnbench.plan import Plan
+from gnnbench.steps import After, Kind, Lane, Phase, Step
 from gnnbench_simulator.engine import Failure, simulate
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.outcome import ledger
@@ -22,30 +23,30 @@ POSITIVE = st.integers(1, 9)
 
 
 def _epochs(plan: Plan, cluster: Any, **how: Any) -> list[float]:
-    return simulate(compile_plan(plan, cluster), **how).epoch_s.tolist()
+    return simulate(compile_plan(plan, cluster), **how).period_s.tolist()
 
 
-def test_a_lane_runs_its_steps_one_after_the_other(kit: Any, epochs_by_both: Any) -> None:
-    assert epochs_by_both(kit.plan((kit.work("a", 2), kit.work("b", 3)), epochs=2)) == [5.0, 5.0]
+def test_a_lane_runs_its_steps_one_after_the_other(kit: Any, periods_by_all: Any) -> None:
+    assert periods_by_all(kit.plan((kit.work("a", 2), kit.work("b", 3)), periods=2)) == [5.0, 5.0]
 
 
-def test_lanes_overlap_unless_a_step_waits(kit: Any, epochs_by_both: Any) -> None:
+def test_lanes_overlap_unless_a_step_waits(kit: Any, periods_by_all: Any) -> None:
     free = (kit.work("a", 2), kit.work("b", 3, lane=Lane.HOST))
     bound = (kit.work("a", 2), kit.work("b", 3, lane=Lane.HOST, after=(After("a"),)))
-    assert epochs_by_both(kit.plan(free)) == [3.0]
-    assert epochs_by_both(kit.plan(bound)) == [5.0]
+    assert periods_by_all(kit.plan(free)) == [3.0]
+    assert periods_by_all(kit.plan(bound)) == [5.0]
 
 
-def test_a_collective_ends_together_after_the_last_arrival(kit: Any, epochs_by_both: Any) -> None:
+def test_a_collective_ends_together_after_the_last_arrival(kit: Any, periods_by_all: Any) -> None:
     ranks = [(kit.work("a", s), kit.meet("m", (0, 1), 20, after=(After("a"),))) for s in (1, 5)]
-    assert epochs_by_both(kit.plan(*ranks)) == [8.0]
+    assert periods_by_all(kit.plan(*ranks)) == [8.0]
     program = compile_plan(kit.plan(*ranks), kit.cluster())
     rows = {rank: ledger(program, simulate(program, record=(0, 1)), rank) for rank in (0, 1)}
     assert [(r.start_s, r.duration_s) for r in rows[0]] == [(0.0, 1.0), (1.0, 7.0)]
     assert [(r.start_s, r.duration_s) for r in rows[1]] == [(0.0, 5.0), (5.0, 3.0)]
 
 
-def test_a_lag_lets_communication_trail_by_an_iteration(kit: Any, epochs_by_both: Any) -> None:
+def test_a_lag_lets_communication_trail_by_an_iteration(kit: Any, periods_by_all: Any) -> None:
     """PipeGCN's shape: compute uses what was sent an iteration ago, so both overlap."""
 
     def ranks(lag: int) -> list[Any]:
@@ -60,8 +61,8 @@ def test_a_lag_lets_communication_trail_by_an_iteration(kit: Any, epochs_by_both
         )
         for _ in range(2)
     ]
-    assert epochs_by_both(kit.plan(*fresh, epochs=4)) == [9.0] * 4
-    assert epochs_by_both(kit.plan(*ranks(2), epochs=8))[-1] == pytest.approx(5.0)
+    assert periods_by_all(kit.plan(*fresh, periods=4)) == [9.0] * 4
+    assert periods_by_all(kit.plan(*ranks(2), periods=8))[-1] == pytest.approx(5.0)
 
 
 def _pipeline(kit: Any, loads: list[int], works: list[int], depth: int) -> Plan:
@@ -89,20 +90,20 @@ def _closed_form(loads: list[int], works: list[int], depth: int) -> float:
     chunks=st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=8), depth=st.integers(1, 4)
 )
 def test_fg62_two_stage_pipeline_equals_its_recurrence(
-    kit: Any, epochs_by_both: Any, chunks: list[tuple[int, int]], depth: int
+    kit: Any, periods_by_all: Any, chunks: list[tuple[int, int]], depth: int
 ) -> None:
     loads, works = [c[0] for c in chunks], [c[1] for c in chunks]
-    total = epochs_by_both(_pipeline(kit, loads, works, depth))[0]
+    total = periods_by_all(_pipeline(kit, loads, works, depth))[0]
     assert total == pytest.approx(_closed_form(loads, works, depth))
     assert max(sum(loads), sum(works)) <= total <= sum(loads) + sum(works)
 
 
 @pytest.mark.parametrize("chunks", [2, 4, 8])
 def test_fg62_more_chunks_never_hurt_without_overhead(
-    kit: Any, epochs_by_both: Any, chunks: int
+    kit: Any, periods_by_all: Any, chunks: int
 ) -> None:
     fewer, more = [
-        epochs_by_both(_pipeline(kit, [48 // n] * n, [32 // n] * n, n))[0]
+        periods_by_all(_pipeline(kit, [48 // n] * n, [32 // n] * n, n))[0]
         for n in (chunks // 2, chunks)
     ]
     assert more <= fewer
@@ -111,19 +112,19 @@ def test_fg62_more_chunks_never_hurt_without_overhead(
 @settings(max_examples=40, deadline=None)
 @given(jobs=st.lists(st.tuples(POSITIVE, POSITIVE), min_size=2, max_size=6))
 def test_fg63_johnsons_order_is_never_worse(
-    kit: Any, epochs_by_both: Any, jobs: list[tuple[int, int]]
+    kit: Any, periods_by_all: Any, jobs: list[tuple[int, int]]
 ) -> None:
     first = sorted((j for j in jobs if j[0] < j[1]), key=lambda j: j[0])
     last = sorted((j for j in jobs if j[0] >= j[1]), key=lambda j: -j[1])
     given_s, johnson_s = [
-        epochs_by_both(_pipeline(kit, [j[0] for j in order], [j[1] for j in order], len(jobs)))[0]
+        periods_by_all(_pipeline(kit, [j[0] for j in order], [j[1] for j in order], len(jobs)))[0]
         for order in (jobs, first + last)
     ]
     assert johnson_s <= given_s
 
 
-def test_sa_d1_one_throttled_stage_sets_the_epoch(kit: Any, epochs_by_both: Any) -> None:
-    slow = epochs_by_both(_pipeline(kit, [100] * 20, [1] * 20, 4))[0]
+def test_sa_d1_one_throttled_stage_sets_the_epoch(kit: Any, periods_by_all: Any) -> None:
+    slow = periods_by_all(_pipeline(kit, [100] * 20, [1] * 20, 4))[0]
     assert slow == pytest.approx(20 * 100 + 1)
 
 
@@ -170,7 +171,7 @@ def test_fg64_busy_and_idle_make_the_makespan_on_every_lane(kit: Any) -> None:
     plan = _exchange_plan(kit, 50)
     program = compile_plan(plan, kit.cluster())
     result = simulate(program, record=range(3))
-    makespan = float(result.epoch_s.sum())
+    makespan = float(result.period_s.sum())
     for rank in range(3):
         for lane, busy in result.busy_s.items():
             rows = [r for r in ledger(program, result, rank) if r.lane == lane]
@@ -241,9 +242,9 @@ def test_messages_between_hosts_share_the_nic(kit: Any) -> None:
         ranks[a], ranks[b] = (message(Kind.SEND, a, b),), (message(Kind.RECV, a, b),)
     plan = kit.plan(*ranks)
     program = compile_plan(plan, kit.cluster(), ranks_per_host=2)
-    assert simulate(program).epoch_s.tolist() == [pytest.approx(10.0)]
+    assert simulate(program).period_s.tolist() == [pytest.approx(10.0)]
     apart = compile_plan(plan, kit.cluster(), ranks_per_host=4)
-    assert simulate(apart).epoch_s.tolist() == [pytest.approx(5.0)]
+    assert simulate(apart).period_s.tolist() == [pytest.approx(5.0)]
 
 
 def test_a_queue_gives_each_item_to_whoever_comes_first(kit: Any) -> None:
@@ -254,8 +255,8 @@ def test_a_queue_gives_each_item_to_whoever_comes_first(kit: Any) -> None:
     assert result.end_s.tolist() == [3.0, 4.0, 6.0]
 
 
-def test_a_step_does_not_start_before_its_release(kit: Any, epochs_by_both: Any) -> None:
-    assert epochs_by_both(kit.plan((kit.work("a", 1), kit.work("b", 1, release_s=5.0)))) == [6.0]
+def test_a_step_does_not_start_before_its_release(kit: Any, periods_by_all: Any) -> None:
+    assert periods_by_all(kit.plan((kit.work("a", 1), kit.work("b", 1, release_s=5.0)))) == [6.0]
 
 
 def test_a_dead_rank_ends_the_run_with_its_rank_and_phase(kit: Any) -> None:

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnnbench.errors import Unsupported
-from gnnbench.plan import After, Kind, Lane, Phase, Plan, Step
+from gnnbench.plan import Plan
+from gnnbench.steps import After, Kind, Lane, Phase, Step
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.outcome import ledger
@@ -84,14 +85,14 @@ def test_random_plans_take_the_same_time_by_events_and_by_the_engine(
         world_size=world,
         iterations=(_ranks(data.draw, kit, world),),
         schedule=(0, 0, 0),
-        iterations_per_epoch=1,
+        iterations_per_period=1,
     )
     program = compile_plan(
         plan, kit.cluster(host=host), ranks_per_host=data.draw(st.sampled_from((2, 6)))
     )
     slow, fast = simulate(program, record=range(world)), None
     fast = simulate_events(program, record=range(world))
-    np.testing.assert_allclose(fast.epoch_s, slow.epoch_s, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(fast.period_s, slow.period_s, rtol=1e-7, atol=1e-7)
     np.testing.assert_allclose(fast.end_s, slow.end_s, rtol=1e-7, atol=1e-7)
     assert fast.busy_s.keys() == slow.busy_s.keys()
     for lane in slow.busy_s:

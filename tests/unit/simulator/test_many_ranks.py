@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import load_profile
 from gnnbench.plan import Plan
@@ -21,11 +21,11 @@ RANKS = 1024
 
 
 def planned(approach: str, ranks: int = RANKS) -> Plan:
-    graph, card = load_profile("ogbn-products"), registry.approach(approach)
+    graph, card = load_profile("ogbn-products"), APPROACHES.get(approach)
     run = RunSpec(
         suite="test", graph=GraphRef(name="g", profile="ogbn-products"),
         model=ModelSpec(name="m", kind="gcn", hidden=64, layers=2),
-        training=TrainingSpec(epochs=3), approach=approach, ranks=ranks,
+        training=TrainingSpec(periods=3), approach=approach, ranks=ranks,
     )  # fmt: skip
     layout = Layout(world_size=ranks, ranks_per_host=8, device="cuda")
     return card.plan(graph, run, card.structure(graph, run), layout)
@@ -35,9 +35,9 @@ def planned(approach: str, ranks: int = RANKS) -> Plan:
 @pytest.mark.parametrize("approach", ["partition", "mixture", "cagnet-1d", "cagnet-2d"])
 def test_every_rank_of_a_thousand_is_predicted(approach: str) -> None:
     plan = planned(approach)
-    found = predict_plan(plan, load_cluster("dgx-a100"), epochs=2)
+    found = predict_plan(plan, load_cluster("dgx-a100"), periods=2)
     assert found.method == "replay"
-    assert 0 < found.low_s <= found.epoch_s <= found.high_s
+    assert 0 < found.low_s <= found.period_s <= found.high_s
     assert [entry["rank"] for entry in found.memory] == list(range(RANKS))
     assert all(entry["peak_bytes"] >= sum(plan.resident[0].values()) // 2 for entry in found.memory)
     assert {kind for kind, _ in plan.sent_bytes()} == {k.split("/")[0] for k in found.bytes[0]}
@@ -49,7 +49,7 @@ def test_stages_told_as_repeats_are_not_replayed_one_by_one(
 ) -> None:
     """cagnet-1d on 256 ranks: 255 like stages in each of several products per epoch."""
     plan = planned("cagnet-1d", 256)
-    assert plan.iterations_per_epoch > 3 * 256
+    assert plan.iterations_per_period > 3 * 256
     calls: list[int] = []
     real = module._Replay._iterate
 
@@ -59,8 +59,8 @@ def test_stages_told_as_repeats_are_not_replayed_one_by_one(
 
     program = compile_plan(plan, load_cluster("dgx-a100"))
     monkeypatch.setattr(module._Replay, "_iterate", iterate)
-    quick = replay(program).epoch_s
+    quick = replay(program).period_s
     assert len(calls) < 0.1 * len(plan.schedule)
     monkeypatch.setattr(module, "_WORTH", 10**9)
-    assert quick.tolist() == pytest.approx(replay(program).epoch_s.tolist(), rel=1e-10)
+    assert quick.tolist() == pytest.approx(replay(program).period_s.tolist(), rel=1e-10)
     assert len(calls) > len(plan.schedule)

@@ -84,8 +84,8 @@ def test_sa_d3_the_ledger_of_bytes_never_goes_negative_and_returns_to_zero(
 
 def test_a_plan_is_replayed_with_its_resident_buffers(kit: Any) -> None:
     step = kit.work("a", 1, allocates=(("x", 12 * MIB),), frees=("x",))
-    plan = kit.plan((step,), epochs=3, resident=({"params": 20 * MIB},))
-    allocator = replay_allocator(plan, 0, epochs=3)
+    plan = kit.plan((step,), periods=3, resident=({"params": 20 * MIB},))
+    allocator = replay_allocator(plan, 0, periods=3)
     assert (allocator.allocated, allocator.reserved) == (20 * MIB, 32 * MIB)
 
 

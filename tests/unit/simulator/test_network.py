@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gnnbench.cluster import CollectiveModel, load_cluster
-from gnnbench.plan import Kind, all_reduce_bytes
+from gnnbench.steps import Kind
+from gnnbench.work import all_reduce_bytes
 from gnnbench_simulator.nccl import Shape, tuner_s
 from gnnbench_simulator.network import NO_ROOT, Network
 

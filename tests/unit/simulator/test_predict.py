@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from gnnbench.cluster import OpModel
-from gnnbench.plan import After, Kind, Lane, Plan
+from gnnbench.plan import Plan
+from gnnbench.steps import After, Kind, Lane
 from gnnbench_simulator.compute import Durations
 from gnnbench_simulator.predict import predict_plan
 from gnnbench_simulator.program import compile_plan
@@ -27,13 +28,13 @@ def _plan(kit: Any, epochs: int = 3) -> Plan:
         )
         for seconds in (10, 20)
     ]
-    return kit.plan(*ranks, epochs=epochs)
+    return kit.plan(*ranks, periods=epochs)
 
 
 def test_a_prediction_holds_its_parts_together(kit: Any) -> None:
     p = predict_plan(_plan(kit), kit.cluster())
-    assert p.epoch_s == pytest.approx(23.0)
-    assert p.low_s < p.epoch_s < p.high_s
+    assert p.period_s == pytest.approx(23.0)
+    assert p.low_s < p.period_s < p.high_s
     assert (p.method, p.reason, p.slowest_rank) == ("replay", "", 1)
     assert p.bytes == [{"all_reduce/sync": 40}] * 3
     assert p.phases == {"forward": pytest.approx(20.0), "sync": pytest.approx(3.0)}
@@ -48,7 +49,7 @@ def test_a_plan_with_contention_is_simulated_by_events(kit: Any) -> None:
     p = predict_plan(_plan(kit), kit.cluster(host=host))
     assert p.method == "events"
     assert "cores" in p.reason
-    assert p.epoch_s > 23.0
+    assert p.period_s > 23.0
 
 
 def test_the_grade_is_of_the_weakest_class_that_matters(kit: Any) -> None:
@@ -148,7 +149,7 @@ def test_an_uncalibrated_operation_borrows_from_its_kind_and_says_so(kit: Any) -
 
 def test_a_datasheet_prediction_covers_every_kind_of_step(kit: Any) -> None:
     from gnnbench.cluster import list_clusters, load_cluster
-    from gnnbench.plan import COMMUNICATION, Phase, Step
+    from gnnbench.steps import COMMUNICATION, Phase, Step
 
     steps = [
         Step(
@@ -188,7 +189,7 @@ def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
 def test_the_time_between_steps_counts_for_the_epoch_and_for_no_step(kit: Any) -> None:
     gap = OpModel(op="gap", kind="host", form="rows", params={"s_per_row": 0.5})
     cluster = kit.cluster(ops=(*kit.cluster().ops, gap))
-    plan = kit.plan((kit.work("a", 2), kit.work("b", 3)), epochs=2)
+    plan = kit.plan((kit.work("a", 2), kit.work("b", 3)), periods=2)
     p = predict_plan(plan, cluster)
     assert p.epochs_s == pytest.approx([6.0, 6.0])
     spans = [(row.start_s, row.duration_s) for row in p.ledgers[0]]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gnnbench.cluster import OpModel
 from gnnbench.errors import Unsupported
-from gnnbench.plan import After, Kind, Lane, Plan
+from gnnbench.plan import Plan
+from gnnbench.steps import After, Kind, Lane
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.outcome import ledger
 from gnnbench_simulator.program import compile_plan
@@ -70,7 +71,7 @@ def test_random_plans_take_the_same_time(kit: Any, data: st.DataObject) -> None:
         world_size=world,
         iterations=iterations,
         schedule=schedule,
-        iterations_per_epoch=2,
+        iterations_per_period=2,
     )
     gap = OpModel(
         op="gap", kind="host", form="gap",
@@ -83,7 +84,7 @@ def test_random_plans_take_the_same_time(kit: Any, data: st.DataObject) -> None:
         fast = replay(program, record=range(world))
     except Unsupported:
         pytest.fail("the engine did it, so the replay must find an order")
-    np.testing.assert_allclose(fast.epoch_s, slow.epoch_s, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(fast.period_s, slow.period_s, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(fast.end_s, slow.end_s, rtol=1e-9, atol=1e-9)
     for lane in slow.busy_s:
         np.testing.assert_allclose(fast.busy_s[lane], slow.busy_s[lane], rtol=1e-9, atol=1e-9)
@@ -105,9 +106,9 @@ def test_fusing_blocks_changes_no_time(kit: Any) -> None:
          kit.work("c", 4, after=(After("m"),)), kit.work("d", 1))
         for r in (1, 5)
     ]  # fmt: skip
-    plan = kit.plan(*ranks, epochs=3)
+    plan = kit.plan(*ranks, periods=3)
     times = [
-        simulate(compile_plan(plan, kit.cluster(), fuse=fuse)).epoch_s.tolist()
+        simulate(compile_plan(plan, kit.cluster(), fuse=fuse)).period_s.tolist()
         for fuse in (True, False)
     ]
     assert times[0] == times[1] == [13.0, 13.0, 13.0]
@@ -118,7 +119,7 @@ def test_draws_scale_the_times_of_their_class(kit: Any) -> None:
                     (kit.work("a", 6), kit.meet("m", (0, 1), 10, after=(After("a"),))))  # fmt: skip
     program = compile_plan(plan, kit.cluster())
     factors = {"work": np.array([1.0, 2.0]), "all_reduce": np.array([1.0, 3.0])}
-    assert replay(program, factors=factors).epoch_s.tolist() == [[8.0, 18.0]]
+    assert replay(program, factors=factors).period_s.tolist() == [[8.0, 18.0]]
 
 
 def test_the_replay_declines_what_only_the_engine_can_say(kit: Any) -> None:

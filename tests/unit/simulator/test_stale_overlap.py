@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench import registry
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import CollectiveModel, OpModel
 from gnnbench.data.profile import GraphProfile, HaloPoint
-from gnnbench.plan import COMMUNICATION, Kind, Lane, Plan
+from gnnbench.plan import Plan
 from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.steps import COMMUNICATION, Kind, Lane
 from gnnbench_simulator.predict import predict_plan
 
 EPOCHS = 12
@@ -26,13 +27,13 @@ def plan_of(approach: str, **knobs: Any) -> Plan:
         num_classes=16, degree_values=(10.0,), degree_counts=(40_000,),
         halo=(HaloPoint(parts=4, method="metis-vol", halo_per_node=0.8, cut_fraction=0.4),),
     )  # fmt: skip
-    card, problems = registry.approach(approach), list[str]()
+    card, problems = APPROACHES.get(approach), list[str]()
     typed = card.parse_knobs(knobs, "knobs", problems)
     assert not problems
     run = RunSpec(
         suite="test", graph=GraphRef(name="g", generator="uniform"),
         model=ModelSpec(name="m", kind="gcn", hidden=32, layers=3),
-        training=TrainingSpec(epochs=EPOCHS), approach=approach, ranks=4,
+        training=TrainingSpec(periods=EPOCHS), approach=approach, ranks=4,
         knobs=dataclasses.asdict(typed),
     )  # fmt: skip
     structure = card.structure(profile, run)
@@ -62,7 +63,7 @@ def seconds(kit: Any, plan: Plan, bytes_per_s: float) -> tuple[float, float, flo
         sum(s.buffer_bytes for s in steps if s.kind is Kind.ALL_TO_ALL)
         for steps in plan.iterations[0]
     )
-    return epoch.epoch_s, free.epoch_s, moved / bytes_per_s
+    return epoch.period_s, free.period_s, moved / bytes_per_s
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 1.0, 2.0, 20.0])
@@ -109,8 +110,8 @@ def test_transfers_run_while_the_rank_computes(kit: Any) -> None:
 def test_prediction_of_boundary_sampling_falls_with_the_rate(kit: Any) -> None:
     """Fewer rows, fewer entries: at a slow network, and rate 1 is no faster than vanilla."""
     cluster = cluster_of(kit, 1e8)
-    times = [predict_plan(plan_of("bns", rate=p), cluster).epoch_s for p in (0.0, 0.01, 0.1, 1.0)]
+    times = [predict_plan(plan_of("bns", rate=p), cluster).period_s for p in (0.0, 0.01, 0.1, 1.0)]
     assert times == sorted(times)
-    assert times[-1] >= predict_plan(plan_of("partition"), cluster).epoch_s
+    assert times[-1] >= predict_plan(plan_of("partition"), cluster).period_s
     assert times[0] < 0.2 * times[-1]
     assert np.isfinite(times).all()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnnbench.plan import After, Kind, Lane, Plan
+from gnnbench.plan import Plan
+from gnnbench.steps import After, Kind, Lane
 from gnnbench_simulator import replay as module
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.outcome import ledger
@@ -25,7 +26,7 @@ def plan_of(iterations: tuple[Any, ...], schedule: tuple[int, ...], epochs: int 
         world_size=len(iterations[0]),
         iterations=iterations,
         schedule=schedule * epochs,
-        iterations_per_epoch=len(schedule),
+        iterations_per_period=len(schedule),
     )
     plan.validate()
     return plan
@@ -35,7 +36,7 @@ def same(kit: Any, plan: Plan) -> Any:
     """The replay's result, after asserting that the engine says the same in everything."""
     program, world = compile_plan(plan, kit.cluster()), range(plan.world_size)
     slow, fast = simulate(program, record=world), replay(program, record=world)
-    np.testing.assert_allclose(fast.epoch_s, slow.epoch_s, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(fast.period_s, slow.period_s, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(fast.end_s, slow.end_s, rtol=1e-9, atol=1e-9)
     for lane in slow.busy_s:
         np.testing.assert_allclose(fast.busy_s[lane], slow.busy_s[lane], rtol=1e-9, atol=1e-9)
@@ -79,7 +80,7 @@ def stages(kit: Any, seconds: tuple[int, ...]) -> tuple[Any, ...]:
 def test_a_steady_stage_is_taken_many_times_at_once(kit: Any, executed: list[int]) -> None:
     """Stages of 5 s hide broadcasts of 2 s: 2 + 100 * 5 s, then the next epoch's first 2 s too."""
     result = same(kit, plan_of((stages(kit, (5, 3)),), (0,) * 100))
-    assert result.epoch_s.tolist() == pytest.approx([502.0, 500.0])
+    assert result.period_s.tolist() == pytest.approx([502.0, 500.0])
     assert len(executed) < 30
 
 
@@ -89,13 +90,13 @@ def test_what_comes_after_the_repeats_starts_when_they_end(kit: Any) -> None:
 
 
 def test_ranks_that_drift_apart_are_never_steady(kit: Any, executed: list[int]) -> None:
-    same(kit, plan_of((((kit.work("a", 1),), (kit.work("a", 2),)),), (0,) * 20, epochs=1))
+    same(kit, plan_of((((kit.work("a", 1),), (kit.work("a", 2),)),), (0,) * 20, periods=1))
     assert len(executed) == 20
 
 
 def test_a_release_time_is_no_steady_state(kit: Any) -> None:
     work = (kit.work("a", 1), kit.work("b", 1, lane=Lane.HOST, release_s=30.0))
-    same(kit, plan_of(((work,),), (0,) * 50, epochs=1))
+    same(kit, plan_of(((work,),), (0,) * 50, periods=1))
 
 
 def test_a_later_iteration_of_other_classes_waits_for_ends_that_stay(kit: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnbench.plan import Lane
+from gnnbench.steps import Lane
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.program import compile_plan

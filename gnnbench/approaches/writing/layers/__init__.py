@@ -1,1 +1,1 @@
-"""The steps of one layer of each kind; `approaches.layers.StackSteps` drives them."""
+"""The steps of one layer, one file per kind of layer; `writing.stack` puts layers together."""

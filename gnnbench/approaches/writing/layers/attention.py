@@ -10,28 +10,27 @@ Legend: n rows, u source rows, e entries with the self loops, K heads, d = K tim
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gnnbench.plan import Kind, Phase
-
-if TYPE_CHECKING:
-    from gnnbench.approaches.writing.stack import StackSteps
+from gnnbench import work
+from gnnbench.approaches.writing.writer import LayerWriter
+from gnnbench.steps import Phase, Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
-    """Sizes of one layer's weighted sums on one rank; `entries` include the self loops."""
+    """Sizes of one layer's weighted sums; `entries` include the self loops."""
 
-    rows: int
-    sources: int
-    entries: int
-    heads: int
-    width: int
+    rows: Size
+    sources: Size
+    entries: Size
+    heads: Size
+    width: Size
 
     @classmethod
-    def of(cls, stack: StackSteps, layer: int) -> Sums:
-        """All heads over the rows that the stack holds."""
-        size, shape = stack.sizes[layer - 1], stack.shape
+    def of(cls, writer: LayerWriter, layer: int) -> Sums:
+        """All heads over the rows that the writer's rank holds."""
+        size, shape = writer.sizes[layer - 1], writer.shape
         return cls(
             rows=size.rows,
             sources=size.source_rows,
@@ -41,97 +40,98 @@ class Sums:
         )
 
 
-def forward(stack: StackSteps, layer: int) -> None:
-    """Write the layer up to, not including, its activation."""
-    shape, sums, s = stack.shape, Sums.of(stack, layer), stack.shape.element_bytes
+def forward(writer: LayerWriter, layer: int) -> None:
+    """Write the layer up to, not including, its normalisation and activation."""
+    shape, sums, s = writer.shape, Sums.of(writer, layer), writer.element_bytes
     fan_in, d, heads, n, u = shape.dims[layer - 1], sums.width, sums.heads, sums.rows, sums.sources
     where, phase = f"forward/{layer}", Phase.FORWARD
-    rows = n if stack.halo is not None else u
-    stack._gemm(
-        f"{where}/gemm", "gemm_nn", phase, layer, rows, fan_in, d,
-        allocates=((f"t{layer}", u * d * s),),
-    )  # fmt: skip
-    stack._exchange(phase, layer, d)
-    stack._compute(
-        f"{where}/scores", Kind.ELEMENTWISE, "attention_scores", phase, layer,
-        rows=(n + u) * d, width=d, flops=2 * (n + u) * d, bytes=(n + u) * (d + heads) * s,
-        allocates=((f"scores{layer}", (n + u) * heads * s),),
-    )  # fmt: skip
-    weights(stack, layer, sums)
-    out = ((f"h{layer}", stack._out_rows(layer) * d * s),)
-    weighted_sum(stack, phase, layer, sums, allocates=out)
-    stack._elementwise(f"{where}/bias", "bias", phase, layer, n, d, 2)
+    sizes = writer.input_rows(layer), fan_in, d
+    kept = writer.buffer(f"t{layer}", u, d)
+    writer.gemm(f"{where}/gemm", "gemm_nn", phase, layer, sizes, allocates=kept)
+    writer.exchange(phase, layer, shape.dims[layer])
+    scored = work.attention_scores(n + u, d, heads, s)
+    held = writer.buffer(f"scores{layer}", n + u, heads)
+    writer.step(f"{where}/scores", scored, phase, layer, allocates=held)
+    weights(writer, layer, sums)
+    weighted_sum(writer, phase, layer, sums, allocates=writer.output(layer, d))
+    writer.step(f"{where}/bias", work.bias(n, d, s), phase, layer)
 
 
-def backward(stack: StackSteps, layer: int) -> None:
+def backward(writer: LayerWriter, layer: int) -> None:
     """Write the gradients of the layer's parameters and, above layer 1, of its input."""
-    shape, sums, s = stack.shape, Sums.of(stack, layer), stack.shape.element_bytes
+    shape, sums, s = writer.shape, Sums.of(writer, layer), writer.element_bytes
     fan_in, d, heads, n, u = shape.dims[layer - 1], sums.width, sums.heads, sums.rows, sums.sources
     where, phase = f"backward/{layer}", Phase.BACKWARD
-    stack._elementwise(f"{where}/bias", "column_sum", phase, layer, n, d, 1)
-    weights_backward(stack, layer, sums)
-    weighted_sum(stack, phase, layer, sums, allocates=((f"gt{layer}", u * d * s),))
-    stack._compute(
-        f"{where}/scores", Kind.ELEMENTWISE, "attention_scores_backward", phase, layer,
-        rows=(n + u) * d, width=d, flops=4 * (n + u) * d,
-        bytes=(n + u) * (3 * d + heads) * s,
-    )  # fmt: skip
-    stack._exchange(phase, layer, d)
-    rows = n if stack.halo is not None else u
-    stack._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, rows, d)
+    writer.step(f"{where}/bias", work.column_sum(n, d, s), phase, layer)
+    weights_backward(writer, layer, sums)
+    kept = writer.buffer(f"gt{layer}", u, d)
+    weighted_sum(writer, phase, layer, sums, allocates=kept)
+    scored = work.attention_scores_backward(n + u, d, heads, s)
+    writer.step(f"{where}/scores", scored, phase, layer)
+    writer.exchange(phase, layer, shape.dims[layer])
+    rows = writer.input_rows(layer)
+    writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, rows, d))
     if layer > 1:
-        grad = ((f"g{layer - 1}", u * fan_in * s),)
-        stack._gemm(f"{where}/input", "gemm_nt", phase, layer, rows, d, fan_in, allocates=grad)
+        grad = writer.buffer(f"g{layer - 1}", u, fan_in)
+        writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (rows, d, fan_in), allocates=grad)
 
 
-def weights(stack: StackSteps, layer: int, sums: Sums) -> None:
+def weights(writer: LayerWriter, layer: int, sums: Sums) -> None:
     """Write the way from scores of vertices to weights of entries."""
-    n, u, e, heads = sums.rows, sums.sources, sums.entries, sums.heads
-    where, phase, s = f"forward/{layer}", Phase.FORWARD, stack.shape.element_bytes
-    stack._compute(
-        f"{where}/sddmm", Kind.SDDMM, "sddmm_add", phase, layer,
-        rows=n, source_rows=u, nonzeros=e, width=heads, flops=3 * e * heads,
-        bytes=8 * (n + 1) + 4 * e + (n + min(u, e) + e) * heads * s,
-        allocates=((f"e{layer}", e * heads * s),),
-    )  # fmt: skip
-    softmax = ((f"a{layer}", e * heads * s),)
-    stack._elementwise(
-        f"{where}/softmax", "edge_softmax", phase, layer, e, heads, 2, allocates=softmax
+    e, heads, s = sums.entries, sums.heads, writer.element_bytes
+    where, phase = f"forward/{layer}", Phase.FORWARD
+    scored = work.sddmm_add(
+        rows=sums.rows, nonzeros=e, heads=heads, source_rows=sums.sources, element_bytes=s
     )
-    if stack.shape.dropout > 0:
-        kept = ((f"d{layer}", e * heads * s),)
-        stack._elementwise(
-            f"{where}/edge_dropout", "edge_dropout", phase, layer, e, heads, 2, allocates=kept
-        )
+    kept = writer.buffer(f"e{layer}", e, heads)
+    writer.step(f"{where}/sddmm", scored, phase, layer, allocates=kept)
+    kept = writer.buffer(f"a{layer}", e, heads)
+    writer.elementwise(
+        f"{where}/softmax", "edge_softmax", phase, layer, e, heads, passes=2, allocates=kept
+    )
+    if writer.shape.dropout > 0:
+        kept = writer.buffer(f"d{layer}", e, heads)
+        _edge_dropout(writer, where, phase, layer, sums, allocates=kept)
 
 
-def weights_backward(stack: StackSteps, layer: int, sums: Sums) -> None:
+def weights_backward(writer: LayerWriter, layer: int, sums: Sums) -> None:
     """Write the way from the gradient of the sums to that of the vertices' scores."""
-    n, u, e, heads, d = sums.rows, sums.sources, sums.entries, sums.heads, sums.width
-    where, phase, s = f"backward/{layer}", Phase.BACKWARD, stack.shape.element_bytes
-    stack._compute(
-        f"{where}/sddmm", Kind.SDDMM, "sddmm_dot", phase, layer,
-        rows=n, source_rows=u, nonzeros=e, width=d, inner=heads, flops=2 * e * d,
-        bytes=8 * (n + 1) + 4 * e + e * heads * s + (n + min(u, e)) * d * s,
-        allocates=(("edge_grad", e * heads * s),),
-    )  # fmt: skip
-    if stack.shape.dropout > 0:
-        stack._elementwise(f"{where}/edge_dropout", "edge_dropout", phase, layer, e, heads, 2)
-    stack._elementwise(f"{where}/softmax", "edge_softmax_backward", phase, layer, e, heads, 4)
-    stack._elementwise(
-        f"{where}/edge_sums", "edge_sums", phase, layer, e, heads, 2,
-        allocates=(("score_grad", (n + u) * heads * s),),
-    )  # fmt: skip
+    n, u, e, heads, s = sums.rows, sums.sources, sums.entries, sums.heads, writer.element_bytes
+    where, phase = f"backward/{layer}", Phase.BACKWARD
+    dotted = work.sddmm_dot(
+        rows=n, nonzeros=e, width=sums.width, heads=heads, source_rows=u, element_bytes=s
+    )
+    kept = writer.buffer("edge_grad", e, heads)
+    writer.step(f"{where}/sddmm", dotted, phase, layer, allocates=kept)
+    if writer.shape.dropout > 0:
+        _edge_dropout(writer, where, phase, layer, sums)
+    op = "edge_softmax_backward"
+    writer.elementwise(f"{where}/softmax", op, phase, layer, e, heads, passes=4)
+    kept = writer.buffer("score_grad", n + u, heads)
+    writer.elementwise(
+        f"{where}/edge_sums", "edge_sums", phase, layer, e, heads, passes=2, allocates=kept
+    )
 
 
-def weighted_sum(stack: StackSteps, phase: Phase, layer: int, sums: Sums, **facts: Any) -> None:
+def weighted_sum(writer: LayerWriter, phase: Phase, layer: int, sums: Sums, **place: Any) -> None:
     """Write a sparse product whose entries have one weight per head; backward, its transpose."""
-    d, heads, e, s = sums.width, sums.heads, sums.entries, stack.shape.element_bytes
-    forward = phase is Phase.FORWARD
-    rows, source = (sums.rows, sums.sources)[:: 1 if forward else -1]
-    stack._compute(
-        f"{phase}/{layer}/spmm", Kind.SPMM, "spmm_weighted" if forward else "spmm_weighted_t",
-        phase, layer, rows=rows, source_rows=source, nonzeros=e, width=d, inner=heads,
-        flops=2 * e * d,
-        bytes=8 * (rows + 1) + 4 * e + e * heads * s + (min(source, e) + rows) * d * s, **facts,
-    )  # fmt: skip
+    back = phase is Phase.BACKWARD
+    rows, sources = (sums.sources, sums.rows) if back else (sums.rows, sums.sources)
+    summed = work.spmm_weighted(
+        rows=rows,
+        nonzeros=sums.entries,
+        width=sums.width,
+        source_rows=sources,
+        heads=sums.heads,
+        element_bytes=writer.element_bytes,
+        transpose=back,
+    )
+    writer.step(f"{phase}/{layer}/spmm", summed, phase, layer, **place)
+
+
+def _edge_dropout(
+    writer: LayerWriter, where: str, phase: Phase, layer: int, sums: Sums, **place: Any
+) -> None:
+    entries, heads = sums.entries, sums.heads
+    name = f"{where}/edge_dropout"
+    writer.elementwise(name, "edge_dropout", phase, layer, entries, heads, passes=2, **place)

@@ -23,7 +23,7 @@ from gnnbench.approaches.writing.layers.attention import (
     weights,
     weights_backward,
 )
-from gnnbench.plan import Kind, Lane, Phase, Step
+from gnnbench.steps import Kind, Lane, Phase, Step
 
 if TYPE_CHECKING:
     from gnnbench.approaches.whole_graph.mixture import MixtureSteps

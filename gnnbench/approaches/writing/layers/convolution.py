@@ -6,63 +6,55 @@ Y += H[:n] W_self. The runtime performs them in `gnnbench_runtime.models.layers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from gnnbench.plan import Phase
-
-if TYPE_CHECKING:
-    from gnnbench.approaches.writing.stack import StackSteps
+from gnnbench import work
+from gnnbench.approaches.writing.writer import LayerWriter
+from gnnbench.steps import Phase
 
 
-def forward(stack: StackSteps, layer: int) -> None:
-    """Write the layer up to, not including, its activation."""
-    shape, size, s = stack.shape, stack.sizes[layer - 1], stack.shape.element_bytes
+def forward(writer: LayerWriter, layer: int) -> None:
+    """Write the layer up to, not including, its normalisation and activation."""
+    shape, size, s = writer.shape, writer.sizes[layer - 1], writer.element_bytes
     fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
     where, phase = f"forward/{layer}", Phase.FORWARD
-    out = ((f"h{layer}", stack._out_rows(layer) * fan_out * s),)
+    out = writer.output(layer, fan_out)
     if shape.orders[layer - 1] == "aggregate_first":
         if not shape.is_precomputed(layer):
-            kept = ((f"z{layer}", size.rows * fan_in * s),)
-            stack._aggregate(phase, layer, fan_in, allocates=kept)
-        stack._gemm(
-            f"{where}/gemm", "gemm_nn_bias", phase, layer, size.rows, fan_in, fan_out,
-            allocates=out,
-        )  # fmt: skip
+            kept = writer.buffer(f"z{layer}", size.rows, fan_in)
+            writer.aggregate(phase, layer, fan_in, allocates=kept)
+        sizes = size.rows, fan_in, fan_out
+        writer.gemm(f"{where}/gemm", "gemm_nn_bias", phase, layer, sizes, allocates=out)
     else:
-        rows = size.rows if stack.halo is not None else size.source_rows
-        stack._gemm(
-            f"{where}/gemm", "gemm_nn", phase, layer, rows, fan_in, fan_out,
-            allocates=((f"t{layer}", size.source_rows * fan_out * s),),
-        )  # fmt: skip
-        stack._aggregate(phase, layer, fan_out, allocates=out)
-        stack._elementwise(f"{where}/bias", "bias", phase, layer, size.rows, fan_out, 2)
+        sizes = writer.input_rows(layer), fan_in, fan_out
+        kept = writer.buffer(f"t{layer}", size.source_rows, fan_out)
+        writer.gemm(f"{where}/gemm", "gemm_nn", phase, layer, sizes, allocates=kept)
+        writer.aggregate(phase, layer, fan_out, allocates=out)
+        writer.step(f"{where}/bias", work.bias(size.rows, fan_out, s), phase, layer)
     if shape.model.self_weight:
-        stack._gemm(f"{where}/self", "gemm_nn_add", phase, layer, size.rows, fan_in, fan_out)
+        sizes = size.rows, fan_in, fan_out
+        writer.gemm(f"{where}/self", "gemm_nn_add", phase, layer, sizes)
 
 
-def backward(stack: StackSteps, layer: int) -> None:
+def backward(writer: LayerWriter, layer: int) -> None:
     """Write the gradients of the layer's parameters and, above layer 1, of its input."""
-    shape, size, s = stack.shape, stack.sizes[layer - 1], stack.shape.element_bytes
+    shape, size, s = writer.shape, writer.sizes[layer - 1], writer.element_bytes
     fan_in, fan_out = shape.dims[layer - 1], shape.dims[layer]
-    where, phase = f"backward/{layer}", Phase.BACKWARD
-    stack._elementwise(f"{where}/bias", "column_sum", phase, layer, size.rows, fan_out, 1)
-    grad = ((f"g{layer - 1}", size.source_rows * fan_in * s),)
+    where, phase, n = f"backward/{layer}", Phase.BACKWARD, size.rows
+    writer.step(f"{where}/bias", work.column_sum(n, fan_out, s), phase, layer)
+    grad = writer.buffer(f"g{layer - 1}", size.source_rows, fan_in)
     if shape.orders[layer - 1] == "aggregate_first":
-        stack._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, size.rows, fan_out)
+        writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, n, fan_out))
         if layer > 1:
-            stack._gemm(f"{where}/input", "gemm_nt", phase, layer, size.rows, fan_out, fan_in)
-            stack._aggregate(phase, layer, fan_in, allocates=grad)
+            writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (n, fan_out, fan_in))
+            writer.aggregate(phase, layer, fan_in, allocates=grad)
     else:
-        stack._aggregate(phase, layer, fan_out)
-        rows = size.rows if stack.halo is not None else size.source_rows
-        stack._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, rows, fan_out)
+        writer.aggregate(phase, layer, fan_out)
+        rows = writer.input_rows(layer)
+        writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, rows, fan_out))
         if layer > 1:
-            stack._gemm(
-                f"{where}/input", "gemm_nt", phase, layer, rows, fan_out, fan_in, allocates=grad
-            )
+            sizes = rows, fan_out, fan_in
+            writer.gemm(f"{where}/input", "gemm_nt", phase, layer, sizes, allocates=grad)
     if shape.model.self_weight:
-        stack._gemm(f"{where}/self_weight", "gemm_tn", phase, layer, fan_in, size.rows, fan_out)
+        writer.gemm(f"{where}/self_weight", "gemm_tn", phase, layer, (fan_in, n, fan_out))
         if layer > 1:
-            stack._gemm(
-                f"{where}/self_input", "gemm_nt_add", phase, layer, size.rows, fan_out, fan_in
-            )
+            sizes = n, fan_out, fan_in
+            writer.gemm(f"{where}/self_input", "gemm_nt_add", phase, layer, sizes)

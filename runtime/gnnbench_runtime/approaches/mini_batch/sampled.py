@@ -1,10 +1,8 @@
-"""Neighbour-sampled data-parallel training, with an optional thread that prepares batches ahead."""
+"""Sampled training on real ranks: draw, fetch features, train on the blocks."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,325 +10,229 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench import registry
-from gnnbench.approaches.mini_batch.sampled import SampledKnobs, SampledStructure, needs_transpose
+from gnnbench import work
+from gnnbench.approaches.mini_batch.batch import needs_transpose
+from gnnbench.approaches.mini_batch.sampled import SampledKnobs, SampledStructure
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.whole_graph.rows import RowSizes
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.data import sampling
 from gnnbench.data.graph import Graph
-from gnnbench.data.sampling import Batch, NeighbourSampler, epoch_seeds, split_seeds
-from gnnbench.plan import Kind, Lane, Phase
-from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer, adam_step
-from gnnbench_runtime.models.data import rows_as_tensor
+from gnnbench.steps import Lane, Phase
+from gnnbench_runtime.approaches.mini_batch.features import FeatureStore
+from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
+from gnnbench_runtime.approaches.whole_graph.exchange import size_of
+from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.parameters import Parameters
+from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Aggregation, Attention, Stack
+from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.training import (
+    Batch,
+    StackNet,
+    StepTrainer,
+    make_parameters,
+    optimizer_of,
+)
 
 
-@dataclass(slots=True, kw_only=True)
-class Prepared:
-    """A batch ready to train on: blocks as aggregations, input rows, labels of the seeds."""
+class BlockMaker:
+    """Turns sampled blocks into patterns to train on.
 
-    aggregations: list[Aggregation] | list[Attention]
-    row_ids: list[Tensor]
-    x: Tensor
-    labels: Tensor
-    global_seeds: int
+    A vertex's true row sum is estimated by degree / picks times the sampled one. Softmax normalises
+    over the drawn neighbours: unlike a mean, it is not an unbiased estimate over all of them.
+    """
 
-
-class SampledTrainer:
-    """One rank of sampled training: one optimizer step per global batch."""
-
-    def __init__(self, context: RankContext, graph: Graph, structure: SampledStructure) -> None:
-        run = context.run
-        self.context, self.graph, self.structure = context, graph, structure
-        self.knobs: SampledKnobs = registry.approach(run.approach).knobs(run)
-        self.shape = stack_shape(graph, run, self.knobs.order)
-        self.dtype = torch.float64 if run.training.precision == "float64" else torch.float32
-        self.model = registry.model(run.model.kind)
-        self.parameters = Parameters(
-            self.model, self.shape.dims, run.training.seed, context.device, self.dtype,
-            self.shape.heads,
-        )  # fmt: skip
-        self.workspace = Workspace(context.device, self.dtype)
-        self.stack = Stack(
-            self.shape, self.parameters, self.workspace, context.kernels, context.recorder
-        )
-        self.sampler = NeighbourSampler(
-            graph.indptr,
-            graph.indices,
-            self.knobs.fanouts_from_seeds,
-            run.training.seed,
-            threads=run.training.threads_per_rank,
-        )
-        self.train_nodes = graph.train_nodes()
+    def __init__(self, context: RankContext, graph: Graph, shape: StackShape) -> None:
+        self.context, self.shape, self.num_nodes = context, shape, graph.num_nodes
         self.as_destination = self.as_source = None
-        if not self.model.attention:
-            self.as_destination, self.as_source = vertex_scales(graph, self.model)
-        self.features = FeatureStore(context, graph, structure.owner, self.dtype)
-        self.labels = np.array(graph.labels)
-        self.train_rows = torch.arange(self.knobs.batch_size, device=context.device)
-        self.optimizer_steps = 0
-        if self.knobs.prefetch:
-            context.comm.open_background()
+        if not shape.model.attention:
+            self.as_destination, self.as_source = vertex_scales(graph, shape.model)
 
-    # -- preparing a batch -----------------------------------------------------------------------
+    def patterns(self, batch: sampling.Batch) -> tuple[list[Any], int]:
+        """Patterns of the blocks, and how many edges were transposed for the backward pass."""
+        if self.shape.model.attention:
+            found = [self._attention(batch, block) for block in batch.blocks]
+            turned = [at for at, _ in enumerate(batch.blocks, 1) if needs_transpose(self.shape, at)]
+            return found, sum(batch.blocks[at - 1].num_edges for at in turned)
+        made = [self._aggregation(batch, block, at) for at, block in enumerate(batch.blocks, 1)]
+        return made, sum(a.nonzeros for a in made if a.indices_t is not None)
 
-    def prepare(self, order: NDArray[np.int64], epoch: int, step: int, slot: int) -> Prepared:
-        """Draw this rank's share of a global batch, build its blocks, fetch its input rows."""
-        context, size = self.context, self.knobs.batch_size
-        seeds = order[step * size : (step + 1) * size]
-        mine = split_seeds(seeds, context.world_size, context.rank)
-        with self._step("sample/draw", Kind.SAMPLE, "sample", Phase.SAMPLE) as span:
-            batch = self.sampler.sample(mine, epoch, step)
-            edges = sum(len(block.indices) for block in batch.blocks)
-            vertices = sum(block.num_src for block in batch.blocks) + len(mine)
-            span.size(edges * 8 + vertices * 16)
-        aggregations: Any
-        with self._step("sample/prepare", Kind.SAMPLE, "prepare_blocks", Phase.SAMPLE) as span:
-            if self.model.attention:
-                aggregations, turned = self._attentions(batch)
-            else:
-                aggregations, turned = self._aggregations(batch)
-            span.size(turned * 8 + vertices * 16)
-        if context.device.type == "cuda":
-            aggregations, row_ids = self._to_device(batch, aggregations)
-        else:
-            row_ids = [torch.from_numpy(batch.input_nodes[: b.num_src]) for b in batch.blocks]
-        buffer = self.workspace.get(f"x{slot}", len(batch.input_nodes), self.shape.dims[0])
-        self.features.fetch(batch.input_nodes, buffer, self._step, self._lanes()[1])
-        return Prepared(
-            aggregations=aggregations,
-            row_ids=row_ids,
-            x=buffer,
-            labels=torch.from_numpy(self.labels[mine]).to(context.device),
-            global_seeds=len(seeds),
+    def _attention(self, batch: sampling.Batch, block: sampling.Block) -> Attention:
+        sources = batch.input_nodes[: block.num_src]
+        with_ids = self.shape.dropout > 0
+        return Attention.of(block.indptr, block.indices, sources, self.num_nodes, with_ids=with_ids)
+
+    def _aggregation(self, batch: sampling.Batch, block: sampling.Block, layer: int) -> Aggregation:
+        sources = batch.input_nodes[: block.num_src]
+        targets = sources[: block.num_dst]
+        picks = np.diff(block.indptr)
+        share = np.divide(1.0, picks, out=np.zeros(len(picks)), where=picks > 0)
+        col_scale = self_scale = None
+        if self.as_source is not None:
+            assert self.as_destination is not None
+            share *= block.degrees * self.as_destination[targets]
+            col_scale = self.as_source[sources]
+            self_scale = self.as_destination[targets] * col_scale[: block.num_dst]
+        indptr_t = indices_t = None
+        if needs_transpose(self.shape, layer):
+            indptr_t, indices_t = (torch.from_numpy(a) for a in block.transpose())
+        return Aggregation(
+            indptr=torch.from_numpy(block.indptr),
+            indices=torch.from_numpy(block.indices),
+            indptr_t=indptr_t,
+            indices_t=indices_t,
+            rows=block.num_dst,
+            source_rows=block.num_src,
+            row_scale=self._scale(share),
+            col_scale=None if col_scale is None else self._scale(col_scale),
+            self_scale=None if self_scale is None else self._scale(self_scale),
         )
-
-    def _lanes(self) -> tuple[Lane, Lane]:
-        return (Lane.HOST, Lane.BACKGROUND) if self.knobs.prefetch else (Lane.COMPUTE, Lane.COMM)
-
-    def _step(self, name: str, kind: Kind, op: str, phase: Phase, size: int = 0) -> Any:
-        lane = self._lanes()[0]
-        return self.context.recorder.step(name, kind, op, lane=lane, phase=phase, bytes=size)
-
-    def _attentions(self, batch: Batch) -> tuple[list[Attention], int]:
-        """Blocks to attend over, and how many edges were transposed.
-
-        Softmax normalises what was drawn: unlike a mean, it is not an unbiased estimate of all.
-        """
-        found = [
-            Attention.of(
-                block.indptr,
-                block.indices,
-                batch.input_nodes[: block.num_src],
-                self.graph.num_nodes,
-                with_ids=self.shape.dropout > 0,
-            )
-            for block in batch.blocks
-        ]
-        return found, sum(len(block.indices) for block in batch.blocks)
-
-    def _aggregations(self, batch: Batch) -> tuple[list[Aggregation], int]:
-        """Blocks as scaled aggregations, and how many edges were transposed."""
-        found, turned = [], 0
-        for layer, block in enumerate(batch.blocks, start=1):
-            sources = batch.input_nodes[: block.num_src]
-            targets = sources[: block.num_dst]
-            picks = np.diff(block.indptr)
-            share = np.divide(1.0, picks, out=np.zeros(len(picks)), where=picks > 0)
-            col_scale = self_scale = None
-            if self.as_source is not None:
-                assert self.as_destination is not None
-                # The true row sum is estimated by degree / picks times the sampled one.
-                share *= block.degrees * self.as_destination[targets]
-                col_scale = self.as_source[sources]
-                self_scale = self.as_destination[targets] * col_scale[: block.num_dst]
-            indptr_t = indices_t = None
-            if needs_transpose(self.shape, layer):
-                indptr_t, indices_t = (torch.from_numpy(a) for a in block.transpose())
-                turned += len(block.indices)
-            found.append(
-                Aggregation(
-                    indptr=torch.from_numpy(block.indptr),
-                    indices=torch.from_numpy(block.indices),
-                    indptr_t=indptr_t,
-                    indices_t=indices_t,
-                    rows=block.num_dst,
-                    source_rows=block.num_src,
-                    row_scale=self._scale(share),
-                    col_scale=None if col_scale is None else self._scale(col_scale),
-                    self_scale=None if self_scale is None else self._scale(self_scale),
-                )
-            )
-        return found, turned
 
     def _scale(self, values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(values).to(self.dtype)
-
-    def _to_device(self, batch: Batch, aggregations: Any) -> tuple[list[Any], list[Tensor]]:
-        """Copy blocks and ids to the device."""
-        device = self.context.device
-        size = sum(a.num_bytes for a in aggregations)
-        with self._step("fetch/copy", Kind.COPY, "copy_h2d", Phase.FETCH, size):
-            aggregations = [a.to(device) for a in aggregations]
-            ids = torch.from_numpy(batch.input_nodes).to(device)
-        return aggregations, [ids[: a.source_rows] for a in aggregations]
-
-    # -- training --------------------------------------------------------------------------------
-
-    def train_epoch(self, epoch: int) -> float:
-        """Train on every training vertex once; return the mean loss per vertex."""
-        order = epoch_seeds(self.train_nodes, self.context.run.training.seed, epoch)
-        total = torch.zeros(1, device=self.context.device, dtype=self.dtype)
-        batches = Prefetcher(self, order, epoch) if self.knobs.prefetch else None
-        try:
-            for step in range(self.structure.num_steps):
-                self.context.recorder.at(step)
-                ready = batches.take() if batches else self.prepare(order, epoch, step, 0)
-                self.train_step(ready, epoch, step)
-                total += self.parameters.loss * ready.global_seeds
-                if batches:
-                    batches.release()
-        finally:
-            if batches:
-                batches.stop()
-        return float(total.item()) / max(len(self.train_nodes), 1)
-
-    def train_step(self, ready: Prepared, epoch: int, step: int) -> None:
-        """Forward, backward, all-reduce and Adam on one prepared batch."""
-        self.gradients(ready, epoch, step)
-        self.context.comm.all_reduce(self.parameters.flat_grad, "sync/gradients", Phase.SYNC)
-        adam_step(self.context, self.parameters, self.optimizer_steps + 1)
-        self.optimizer_steps += 1
-
-    def gradients(self, ready: Prepared, epoch: int, step: int) -> None:
-        """Fill this rank's share of loss and gradient: a sum over its seeds / global seeds."""
-        seed = self.context.run.training.seed
-        logits = self.stack.forward(
-            ready.x, ready.aggregations, row_ids=ready.row_ids, counters=(seed, epoch, step)
-        )
-        rows = self.train_rows[: len(ready.labels)]
-        self.stack.loss(logits, ready.labels, rows, 1.0 / max(ready.global_seeds, 1))
-        self.stack.backward()
-
-    # -- evaluation ------------------------------------------------------------------------------
-
-    def evaluate(self) -> dict[str, float]:
-        """Full-graph accuracy: vertices in even chunks, halo rows exchanged, no sampling."""
-        world, n = self.context.world_size, self.graph.num_nodes
-        owner = (np.arange(n, dtype=np.int64) * world // max(n, 1)).astype(np.int32)
-        structure = PartitionStructure(sizes=[], assignment=owner)
-        full = PartitionTrainer(
-            self.context, self.graph, structure, parameters=self.parameters, order="min_width"
-        )
-        return full.evaluate()
-
-    def close(self) -> None:
-        """Nothing outlives an epoch."""
+        return torch.from_numpy(values).to(self.context.dtype)
 
 
-class FeatureStore:
-    """Input rows by vertex id: held whole, or with their owner and fetched by all-to-all."""
+class SampledBatches:
+    """A source of sampled batches: this rank's share of every global batch.
+
+    Args:
+        context: the rank.
+        graph: is sampled; has features and labels.
+        structure: number of steps, and owners of the features.
+        shape: the model.
+        prefetch: batches prepared ahead by a thread.
+    """
 
     def __init__(
         self,
         context: RankContext,
         graph: Graph,
-        owner: NDArray[np.int32] | None,
-        dtype: torch.dtype,
+        structure: SampledStructure,
+        shape: StackShape,
+        prefetch: int,
     ) -> None:
-        assert graph.features is not None
-        self._context, self._owner = context, owner
-        rows = None if owner is None else np.flatnonzero(owner == context.rank)
-        self._rows = rows_as_tensor(graph.features, rows, dtype, context.device)
-        if owner is not None:
-            # Position of every vertex among the rows of its owner.
-            self._position = np.empty(len(owner), np.int64)
-            for rank in range(context.world_size):
-                mine = np.flatnonzero(owner == rank)
-                self._position[mine] = np.arange(len(mine))
+        run = context.run
+        self.context, self.shape, self.steps = context, shape, structure.num_steps
+        self.size, self.seed, self.prefetch = run.batch.size, run.training.seed, prefetch
+        self.sampler = sampling.NeighbourSampler(
+            graph.indptr,
+            graph.indices,
+            run.batch.fanouts(run.model.layers),
+            self.seed,
+            threads=run.training.threads_per_rank,
+        )
+        self.train_nodes = graph.train_nodes()
+        self.blocks = BlockMaker(context, graph, shape)
+        self.lane = Lane.HOST if prefetch else Lane.COMPUTE
+        lanes = self.lane, Lane.BACKGROUND if prefetch else Lane.COMM
+        self.features = FeatureStore(context, graph, structure.owner, lanes)
+        self.labels = np.array(graph.labels)
+        self.rows = torch.arange(self.size, device=context.device)
+        self.workspace = Workspace(context.device, context.dtype)
+        if prefetch:
+            context.comm.open_background()
 
-    def fetch(self, ids: NDArray[np.int64], out: Tensor, step: Any, lane: Lane) -> None:
-        """Put the rows of `ids` (distinct) into `out`, in order."""
-        if self._owner is None:
-            size = len(ids) * (8 + 2 * out.shape[1] * out.element_size())
-            with step("fetch/gather", Kind.GATHER, "gather", Phase.FETCH, size):
-                index = torch.from_numpy(ids).to(out.device)
-                self._context.kernels.gather_rows(self._rows, index, out)
+    def of_period(self, period: int) -> Iterator[Batch]:
+        """Yield every batch of an epoch, each training vertex once."""
+        order = sampling.epoch_seeds(self.train_nodes, self.seed, period)
+
+        def prepare(step: int, slot: int) -> Batch:
+            return self.prepare(order, period, step, slot)
+
+        if self.prefetch:
+            at, device = self.context.recorder.at, self.context.device
+            ahead = Prefetcher(prepare, self.steps, self.prefetch, at, device)
+            yield from ahead.batches(self.steps)
             return
-        self._fetch_remote(ids, out, step, lane)
+        for step in range(self.steps):
+            self.context.recorder.at(step)
+            yield prepare(step, 0)
 
-    def _fetch_remote(self, ids: NDArray[np.int64], out: Tensor, step: Any, lane: Lane) -> None:
-        assert self._owner is not None
-        comm, world, device = self._context.comm, self._context.world_size, out.device
-        width, s = out.shape[1], out.element_size()
-        with step("fetch/route", Kind.SAMPLE, "route", Phase.FETCH, 24 * len(ids)):
-            owners = self._owner[ids]
-            by_owner = np.argsort(owners, kind="stable")
-            asked = np.bincount(owners, minlength=world)
-            wanted = torch.from_numpy(self._position[ids[by_owner]]).to(device)
-            place = np.empty(len(ids), np.int64)
-            place[by_owner] = np.arange(len(ids))
-        send, recv = (
-            torch.from_numpy(asked).to(device),
-            torch.empty(world, dtype=torch.int64, device=device),
+    def prepare(self, order: NDArray[np.int64], epoch: int, step: int, slot: int) -> Batch:
+        """Draw this rank's share of a global batch, build its blocks, fetch its input rows."""
+        context = self.context
+        seeds = sampling.batch_seeds(order, self.size, step)
+        mine = sampling.split_seeds(seeds, context.world_size, context.rank)
+        with self._step("sample/draw") as span:
+            batch = self.sampler.sample(mine, epoch, step)
+            vertices, edges = batch.sizes
+            span.did(work.draw_neighbours(vertices, edges))
+        with self._step("sample/prepare") as span:
+            patterns, turned = self.blocks.patterns(batch)
+            span.did(work.prepare_blocks(vertices, turned))
+        if context.device.type == "cpu":
+            ids = torch.from_numpy(batch.input_nodes)
+        else:
+            patterns, ids = self._to_device(patterns, batch.input_nodes)
+        x = self.workspace.get(f"x{slot}", len(batch.input_nodes), self.shape.dims[0])
+        self.features.fetch(batch.input_nodes, x)
+        labels = torch.from_numpy(self.labels[mine]).to(context.device)
+        if labels.dtype.is_floating_point:
+            labels = labels.to(context.dtype)
+        return Batch(
+            x=x,
+            aggregations=patterns,
+            row_ids=[ids[: pattern.source_rows] for pattern in patterns],
+            labels=labels,
+            rows=self.rows[: len(mine)],
+            scale=1.0 / max(len(seeds), 1),
+            counters=(self.seed, epoch, step),
+            share=len(seeds) / max(len(self.train_nodes), 1),
         )
-        comm.all_to_all(recv, send, None, None, "fetch/counts", Phase.FETCH, lane=lane)
-        served, asked_rows = recv.tolist(), asked.tolist()
-        requests = torch.empty(sum(served), dtype=torch.int64, device=device)
-        comm.all_to_all(requests, wanted, served, asked_rows, "fetch/ids", Phase.FETCH, lane=lane)
-        size = len(requests) * (8 + 2 * width * s)
-        with step("fetch/gather", Kind.GATHER, "gather", Phase.FETCH, size):
-            given = torch.empty((len(requests), width), device=device, dtype=out.dtype)
-            self._context.kernels.gather_rows(self._rows, requests, given)
-        got = torch.empty((len(ids), width), device=device, dtype=out.dtype)
-        comm.all_to_all(got, given, asked_rows, served, "fetch/rows", Phase.FETCH, lane=lane)
-        size = len(ids) * (8 + 2 * width * s)
-        with step("fetch/place", Kind.GATHER, "gather", Phase.FETCH, size):
-            self._context.kernels.gather_rows(got, torch.from_numpy(place).to(device), out)
+
+    def _to_device(
+        self, patterns: list[Any], input_nodes: NDArray[np.int64]
+    ) -> tuple[list[Any], Tensor]:
+        """Copy blocks and ids to the device."""
+        device, ids = self.context.device, torch.from_numpy(input_nodes)
+        size = sum(pattern.num_bytes for pattern in patterns) + size_of(ids)
+        place = {"phase": Phase.FETCH, "lane": Lane.COPY}
+        with self.context.recorder.step("fetch/copy", work.to_device(size), **place):
+            return [pattern.to(device) for pattern in patterns], ids.to(device)
+
+    def _step(self, name: str) -> Any:
+        """The span of a step that can only say afterwards what it did."""
+        nothing = work.sample(seeds=0, edges=0, vertices=0, read=0)
+        return self.context.recorder.step(name, nothing, phase=Phase.SAMPLE, lane=self.lane)
+
+    def close(self) -> None:
+        """Nothing outlives an epoch."""
 
 
-class Prefetcher:
-    """A thread that prepares batches ahead, at most `prefetch` of them beside the one in use."""
+class FullGraphEvaluator:
+    """Metrics on the full graph: vertices in even chunks, halo rows exchanged, no sampling."""
 
-    def __init__(self, trainer: SampledTrainer, order: NDArray[np.int64], epoch: int) -> None:
-        depth = trainer.knobs.prefetch
-        self._slots = threading.Semaphore(depth + 1)
-        self._ready: queue.Queue[Prepared | BaseException] = queue.Queue()
-        self._stopped = False
-        self._thread = threading.Thread(
-            target=self._work, args=(trainer, order, epoch, depth + 1), name="prefetch", daemon=True
+    def __init__(self, context: RankContext, graph: Graph, parameters: Parameters) -> None:
+        self.context, self.graph, self.parameters = context, graph, parameters
+
+    def evaluate(self) -> dict[str, float]:
+        """Build the full-graph model, measure, and let go of it."""
+        world, n = self.context.world_size, self.graph.num_nodes
+        owner = (np.arange(n, dtype=np.int64) * world // max(n, 1)).astype(np.int32)
+        # Sizes are not read: the trainer finds them in the graph.
+        structure = PartitionStructure(sizes=RowSizes.whole(self.graph), assignment=owner)
+        shape = stack_shape(self.graph, self.context.run, "min_width")
+        full = PartitionTrainer(
+            self.context, self.graph, structure, parameters=self.parameters, shape=shape
         )
-        self._thread.start()
+        return full.evaluate()
 
-    def _work(
-        self, trainer: SampledTrainer, order: NDArray[np.int64], epoch: int, slots: int
-    ) -> None:
-        try:
-            for step in range(trainer.structure.num_steps):
-                self._slots.acquire()
-                if self._stopped:
-                    return
-                trainer.context.recorder.at(step)
-                self._ready.put(trainer.prepare(order, epoch, step, step % slots))
-        except BaseException as error:  # handed to the trainer, whose failure it is
-            self._ready.put(error)
 
-    def take(self) -> Prepared:
-        """The next batch; raises what the thread raised."""
-        item = self._ready.get()
-        if isinstance(item, BaseException):
-            raise item
-        return item
+class SampledTrainer(StepTrainer):
+    """One rank of sampled training: one optimiser step per global batch."""
 
-    def release(self) -> None:
-        """Give the batch in use back, so that another may be prepared."""
-        self._slots.release()
-
-    def stop(self) -> None:
-        """End the thread; after a whole epoch it has ended by itself."""
-        self._stopped = True
-        self._slots.release()
-        self._thread.join()
+    def __init__(self, context: RankContext, data: Graph, structure: SampledStructure) -> None:
+        knobs: SampledKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
+        self.context = context
+        shape = stack_shape(data, context.run, knobs.order)
+        parameters = make_parameters(context, shape)
+        workspace = Workspace(context.device, context.dtype)
+        stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
+        self.net = StackNet(stack)
+        self.batches = SampledBatches(context, data, structure, shape, knobs.prefetch)
+        self.optimizer = optimizer_of(context, parameters)
+        self.evaluator = FullGraphEvaluator(context, data, parameters)

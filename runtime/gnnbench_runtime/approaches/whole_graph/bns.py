@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.bns import ID_BYTES, SampleSizes, drawn_sizes
+from gnnbench.approaches.whole_graph.bns import SampleSizes, drawn_sizes
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.data.boundary import Boundary, SampledAttention, SampledGraph, drawn_rows
+from gnnbench.data.boundary import Boundary, SampledAttention, SampledGraph
 from gnnbench.data.graph import Graph
-from gnnbench.data.halo import RankHalo
-from gnnbench.plan import Kind, Lane, Phase
-from gnnbench_runtime.approaches.whole_graph.partition import HaloExchange, PartitionTrainer
-from gnnbench_runtime.models.stack import Aggregation, Attention, Exchange
+from gnnbench.steps import Phase
+from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange
+from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer, WholeGraph
+from gnnbench_runtime.models.patterns import Aggregation, Attention
+from gnnbench_runtime.models.performer import Exchange
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.training import Batch
 
 
 class DrawnExchange(HaloExchange):
@@ -34,6 +37,21 @@ class DrawnExchange(HaloExchange):
         self._send, self._recv = given, taken
 
 
+class DrawnGraph(WholeGraph):
+    """The whole graph over the boundary rows that were drawn for an epoch."""
+
+    def __init__(self, trainer: BnsTrainer, aggregation: Any, x: Tensor) -> None:
+        super().__init__(trainer.loader, trainer.local, aggregation, x)
+        self.trainer = trainer
+
+    def of_period(self, period: int) -> Iterator[Batch]:
+        """Draw, and yield the graph of the epoch."""
+        if self.trainer.context.world_size == 1:
+            yield self.batch((self.seed, period))
+        else:
+            yield self.batch((self.seed, period), self.trainer.draw(period))
+
+
 class BnsTrainer(PartitionTrainer):
     """Full-graph training on a fresh sample of the boundary per epoch; evaluation is exact.
 
@@ -48,27 +66,25 @@ class BnsTrainer(PartitionTrainer):
     _halo_scale: Tensor | None = None
 
     def __init__(
-        self, context: RankContext, graph: Graph, structure: PartitionStructure, **given: Any
+        self, context: RankContext, data: Graph, structure: PartitionStructure, **given: Any
     ) -> None:
-        self.rate = float(context.run.knobs["rate"])
-        counts = {rows for size in structure.sizes for rows in size.recv_rows}
-        self._travels = any(drawn_rows(self.rate, rows) for rows in counts)
+        sizes = structure.sizes
         self._buffers: dict[str, Tensor] = {}
-        super().__init__(context, graph, structure, **given)
-        if context.world_size > 1:
-            self._sample = SampleSizes(
-                shape=self.shape,
-                whole=structure.sizes[context.rank],
-                drawn=drawn_sizes(structure.sizes[context.rank], self.rate),
-                rate=self.rate,
-            )
+        super().__init__(context, data, structure, **given)
+        self._travels = bool(drawn_sizes(sizes, self.rate).received.any())
 
-    def _pattern(
-        self, graph: Graph, local: RankHalo, dtype: torch.dtype
-    ) -> Aggregation | Attention:
-        whole = super()._pattern(graph, local, dtype)
+    def make_batches(self, pattern: Any, x: Tensor) -> WholeGraph:
+        return DrawnGraph(self, pattern, x)
+
+    @property
+    def rate(self) -> float:
+        return float(self.knobs.rate)
+
+    def make_pattern(self) -> Aggregation | Attention:
+        whole: Aggregation | Attention = super().make_pattern()
         if self.context.world_size == 1:
             return whole
+        local = self.local
         self._boundary, self._send_rows = Boundary.of(local), local.send_rows
         if isinstance(whole, Attention):
             ids = None if whole.edge_ids is None else whole.edge_ids.cpu().numpy()
@@ -76,13 +92,14 @@ class BnsTrainer(PartitionTrainer):
             self._graph = SampledAttention(indptr, indices, ids, self._boundary, self.rate)
             return whole
         self._graph = SampledGraph(local, self.rate)
-        self._scale_columns(whole, dtype)
+        self._scale_columns(whole)
         return whole
 
-    def _scale_columns(self, whole: Aggregation, dtype: torch.dtype) -> None:
+    def _scale_columns(self, whole: Aggregation) -> None:
         """Keep the scales of own columns, and those by which halo columns are drawn from."""
         n = whole.rows
-        scale = self._tensor(self._boundary.scales(self.rate), dtype)
+        dtype, tensor = self.context.dtype, self.loader.tensor
+        scale = tensor(self._boundary.scales(self.rate), dtype)
         if whole.col_scale is not None:
             scale *= whole.col_scale[n:]
         elif self.rate == 1:  # no scales are needed: `partition`, bit by bit
@@ -93,16 +110,16 @@ class BnsTrainer(PartitionTrainer):
             self._scale[:n] = whole.col_scale[:n]
         self._halo_scale = scale
 
-    def _source_rows(self, local: RankHalo) -> int:
+    def source_rows(self) -> int:
         if self.context.world_size == 1:
-            return super()._source_rows(local)
-        return local.num_owned + sum(self._boundary.taken(self.rate))
+            return super().source_rows()
+        return self.local.num_owned + sum(self._boundary.taken(self.rate))
 
-    def _exchange(self, local: RankHalo) -> Exchange:
+    def make_exchange(self) -> Exchange:
+        self._apart = Workspace(self.context.device, self.context.dtype)
+        self._whole = self.fresh_exchange(self._apart)
         widest = self.shape.widest_exchange
-        self._apart = Workspace(self.context.device, self.workspace.dtype)
-        self._whole = HaloExchange(self.context, local, self._apart, widest)
-        self._drawn = DrawnExchange(self.context, local, self.workspace, widest)
+        self._drawn = DrawnExchange(self.context, self.local, self.workspace, widest)
         return self._whole
 
     def draw(self, epoch: int) -> Aggregation | Attention:
@@ -116,19 +133,35 @@ class BnsTrainer(PartitionTrainer):
         assert self._drawn is not None
         context, edge, rate = self.context, self._boundary, self.rate
         given, taken = edge.given(rate), edge.taken(rate)
-        with self._sampling("sample/draw", "sample", 2 * ID_BYTES * len(edge.send)):
+        step = context.recorder.step
+        with step("sample/draw", self._sizes().draw_work(), phase=Phase.SAMPLE):
             picks = edge.draw_sent(rate, context.run.training.seed, epoch)
-            ids = self._tensor(edge.send[picks])
+            ids = self.loader.tensor(edge.send[picks])
             self._drawn.use(self._send_rows[picks], given, taken)
         received = torch.empty(sum(taken), dtype=torch.int64, device=context.device)
         context.comm.all_to_all(received, ids, taken, given, "sample/ids", Phase.SAMPLE)
-        with self._sampling("sample/rebuild", "prepare_blocks", self._sample.rebuild_bytes):
+        with step("sample/rebuild", self._sizes().rebuild_work(), phase=Phase.SAMPLE):
             found = self._rebuilt(edge.find_received(received.cpu().numpy(), taken))
         self.stack.exchange = self._drawn
         return found
 
+    def _sizes(self) -> SampleSizes:
+        """What is drawn and rebuilt, by the arrays at hand."""
+        edge, local = self._boundary, self.local
+        return SampleSizes(
+            shape=self.shape,
+            rows=local.num_owned,
+            nonzeros=len(local.csr.indices),
+            whole_sent=len(edge.send),
+            whole_received=len(local.halo),
+            sent=sum(edge.given(self.rate)),
+            received=sum(edge.taken(self.rate)),
+            rate=self.rate,
+        )
+
     def _rebuilt(self, drawn: np.ndarray) -> Aggregation | Attention:
-        graph, whole, n = self._graph, self.aggregation, self.aggregation.rows
+        graph, whole = self._graph, self.batches.aggregation
+        n = whole.rows
         entries, columns = graph.rebuild(drawn), n + len(drawn)
         pattern: dict[str, Any] = {
             "rows": n,
@@ -148,7 +181,7 @@ class BnsTrainer(PartitionTrainer):
         scale = self._scale
         if scale is not None:
             assert self._halo_scale is not None
-            torch.index_select(self._halo_scale, 0, self._tensor(drawn), out=scale[n:])
+            torch.index_select(self._halo_scale, 0, self.loader.tensor(drawn), out=scale[n:])
         return Aggregation(
             **pattern, row_scale=whole.row_scale, col_scale=scale, self_scale=whole.self_scale
         )
@@ -167,39 +200,26 @@ class BnsTrainer(PartitionTrainer):
             )
         return self._buffers[name][:count].copy_(source)
 
-    def _sampling(self, name: str, op: str, size: int):
-        return self.context.recorder.step(
-            name, Kind.SAMPLE, op, lane=Lane.COMPUTE, phase=Phase.SAMPLE, bytes=size
-        )
-
-    def gradients(self, counters: tuple[int, ...]) -> Tensor:
-        """As `partition`, on the graph drawn for the epoch, in all layers and both passes."""
+    def whole_logits(self) -> Tensor:
+        """Logits of the whole graph, its whole boundary exchanged, in memory of its own."""
         if self.context.world_size == 1:
-            return super().gradients(counters)
-        aggregation, layers = self.draw(counters[-1]), self.shape.num_layers
-        logits = self.stack.forward(
-            self.x[: aggregation.source_rows],
-            [aggregation] * layers,
-            row_ids=[self.row_ids] * layers,
-            counters=counters,
-        )
-        self.stack.loss(logits, self.labels, self.train_rows, self.loss_scale)
-        self.stack.backward()
-        return logits
-
-    def evaluate(self) -> dict[str, float]:
-        """Accuracy of the whole graph, its whole boundary exchanged."""
-        if self.context.world_size == 1:
-            return super().evaluate()
-        stack, trained_on = self.stack, self.x
-        exchange, whole = stack.exchange, self.aggregation
+            return super().whole_logits()
+        stack, batches = self.stack, self.batches
+        exchange, whole, trained_on = stack.exchange, batches.aggregation, batches.x
         try:
             stack.exchange, stack.workspace = self._whole, self._apart
-            self.x = self._apart.get("x", whole.source_rows, trained_on.shape[1])
-            self.x[: whole.rows] = trained_on[: whole.rows]
-            return super().evaluate()
+            batches.x = self._apart.get("x", whole.source_rows, trained_on.shape[1])
+            batches.x[: whole.rows] = trained_on[: whole.rows]
+            return super().whole_logits()
         finally:
-            self.x = trained_on
+            batches.x = trained_on
             stack.exchange, stack.workspace = exchange, self.workspace
             stack.forget()
-            self._apart.clear()
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the whole graph; the memory that this takes is given back."""
+        try:
+            return super().evaluate()
+        finally:
+            if self.context.world_size > 1:
+                self._apart.clear()

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnbench import registry
 from gnnbench.approaches.whole_graph.cagnet2d import (
     SquareGrid,
     received_ids,
     received_rows,
     width_edges,
 )
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
 from gnnbench.data.keys import fold
-from gnnbench.plan import Kind, Phase
+from gnnbench.models.names import MODELS
+from gnnbench.steps import Kind, Phase
 from gnnbench_runtime.approaches.whole_graph.cagnet import BlockTrainer, patterns, split_accuracy
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.models.data import reopened_graph
@@ -312,7 +312,7 @@ class SquareGridTrainer(BlockTrainer):
         run, self.context = context.run, context
         self.shape = stack_shape(graph, run, str(run.knobs["order"]))
         self.dtype = torch.float64 if run.training.precision == "float64" else torch.float32
-        self.model = registry.model(run.model.kind)
+        self.model = MODELS.get(run.model.kind)
         self.parameters = Parameters(
             self.model, self.shape.dims, run.training.seed, context.device, self.dtype
         )

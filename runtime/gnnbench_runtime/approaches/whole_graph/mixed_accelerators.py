@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gnnbench import registry
 from gnnbench.approaches.whole_graph.mixed_accelerators import MixedStructure
-from gnnbench.approaches.whole_graph.rows import stack_shape
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Kind, Lane, Phase
+from gnnbench.models.names import MODELS
+from gnnbench.steps import Kind, Lane, Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_dense import DenseRank
 from gnnbench_runtime.approaches.whole_graph.mixed_sparse import SparseRank
 from gnnbench_runtime.approaches.whole_graph.partition import adam_step, correct
@@ -42,7 +42,7 @@ class MixedTrainer:
         self.context, self.structure = context, structure
         self.shape = stack_shape(graph, run, "aggregate_first")
         self.dtype = torch.float64 if run.training.precision == "float64" else torch.float32
-        self.model = registry.model(run.model.kind)
+        self.model = MODELS.get(run.model.kind)
         self.parameters = Parameters(
             self.model, self.shape.dims, run.training.seed, context.device, self.dtype
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from gnnbench.approaches.whole_graph.row_pipeline import BUFFERS
 from gnnbench.data.graph import Graph
 from gnnbench.data.keys import fold
-from gnnbench.plan import Kind, Lane, Phase
+from gnnbench.steps import Kind, Lane, Phase
 from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.relayout import copy_blocks
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gnnbench import registry
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.mixture import MixtureKnobs, MixtureStructure, mixture_shape
 from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
 from gnnbench.data.graph import Graph
 from gnnbench.data.keys import fold
 from gnnbench.data.transpose import is_symmetric, transposed
-from gnnbench.plan import Kind, Phase
+from gnnbench.models.names import MODELS
+from gnnbench.steps import Kind, Phase
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.attention_scores import ScoreExchange
 from gnnbench_runtime.models.data import reopened, reopened_graph
@@ -213,9 +214,9 @@ class MixtureTrainer(PartitionTrainer):
 
     def __init__(self, context: RankContext, graph: Graph, structure: MixtureStructure) -> None:
         run = context.run
-        knobs: MixtureKnobs = registry.approach(run.approach).knobs(run)
+        knobs: MixtureKnobs = APPROACHES.get(run.approach).knobs(run)
         self.context, self.shape = context, mixture_shape(graph, run, knobs)
-        self.model = registry.model(run.model.kind)
+        self.model = MODELS.get(run.model.kind)
         dtype = torch.float64 if run.training.precision == "float64" else torch.float32
         self.parameters = Parameters(
             self.model, self.shape.dims, run.training.seed, context.device, dtype, self.shape.heads

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.pipegcn import PLACE_PASSES, SMOOTH_PASSES, SMOOTHED
-from gnnbench.approaches.writing.stack import StackShape
+from gnnbench import work
+from gnnbench.approaches.whole_graph.pipegcn import SMOOTHED, place_work, smooth_work
+from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.halo import RankHalo
-from gnnbench.plan import Kind, Lane, Phase
-from gnnbench_runtime.approaches.whole_graph.partition import HaloExchange, PartitionTrainer
+from gnnbench.steps import Phase
+from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange
+from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer, WholeGraph
 from gnnbench_runtime.comm import Pending
-from gnnbench_runtime.models.stack import Exchange
+from gnnbench_runtime.models.performer import Exchange
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.training import Batch
 
 
 class Channel:
@@ -77,33 +83,33 @@ class StaleExchange(HaloExchange):
                 )
 
     def forward(self, x_uF: Tensor, layer: int, phase: Phase) -> None:
-        context, n, name = self._context, self._rows, f"{phase}/{layer}"
-        channel = self.channels[Phase.FORWARD, layer]
+        n, channel = self._rows, self.channels[Phase.FORWARD, layer]
         channel.wait()
-        if channel.average_tF is None:
-            with self._moving(f"{name}/place", phase, layer, channel.arrived_tF):
-                x_uF[n:].copy_(channel.arrived_tF)
-        else:
-            with self._averaging(f"{name}/place", phase, layer, channel.arrived_tF, PLACE_PASSES):
+        arrived, smooth = channel.arrived_tF, channel.average_tF is not None
+        placed = place_work(*arrived.shape, arrived.element_size(), smooth=smooth)
+        with self._step(f"{phase}/{layer}/place", placed, phase, layer):
+            if channel.average_tF is not None:
                 channel.smooth(self._gamma)
-                x_uF[n:].copy_(channel.average_tF)
-        with self._step(f"{name}/pack", Kind.GATHER, "gather", phase, layer, channel.leaving_gF):
-            context.kernels.gather_rows(x_uF[:n], self._ids, channel.leaving_gF)
+                arrived = channel.average_tF
+            x_uF[n:].copy_(arrived)
+        self.pack(x_uF, layer, phase, into=channel.leaving_gF)
         self._begin(channel, phase, layer, self._recv, self._send)
 
     def backward(self, grad_uF: Tensor, layer: int) -> None:
-        context, n, phase = self._context, self._rows, Phase.BACKWARD
+        n, phase = self._rows, Phase.BACKWARD
         channel, name = self.channels[phase, layer], f"{phase}/{layer}"
         channel.wait()
         arrived = channel.arrived_tF
         if channel.average_tF is not None:
-            with self._averaging(f"{name}/smooth", phase, layer, arrived, SMOOTH_PASSES):
+            smoothed = smooth_work(*arrived.shape, arrived.element_size())
+            with self._step(f"{name}/smooth", smoothed, phase, layer):
                 channel.smooth(self._gamma)
             arrived = channel.average_tF
-        with self._step(f"{name}/unpack", Kind.SCATTER, "scatter_add", phase, layer, arrived):
-            context.kernels.scatter_add_rows(grad_uF[:n], self._ids, arrived)
-        with self._moving(f"{name}/pack", phase, layer, channel.leaving_gF):
-            channel.leaving_gF.copy_(grad_uF[n:])
+        self.unpack(grad_uF, arrived, layer)
+        leaving = channel.leaving_gF
+        packed = work.gather(*leaving.shape, len(leaving), leaving.element_size(), ids=False)
+        with self._step(f"{name}/pack", packed, phase, layer):
+            leaving.copy_(grad_uF[n:])
         self._begin(channel, phase, layer, self._send, self._recv)
 
     def drain(self) -> None:
@@ -117,21 +123,32 @@ class StaleExchange(HaloExchange):
         assert channel.pending is None
         channel.sent_in = self.epoch
         channel.pending = self._context.comm.all_to_all_async(
-            channel.arrived_tF, channel.leaving_gF, taken, given,
-            f"{phase}/{layer}/exchange", phase, layer=layer,
-        )  # fmt: skip
+            channel.arrived_tF,
+            channel.leaving_gF,
+            taken,
+            given,
+            f"{phase}/{layer}/exchange",
+            phase,
+            layer=layer,
+        )
 
-    def _moving(self, name: str, phase: Phase, layer: int, rows: Tensor):
-        return self._context.recorder.step(
-            name, Kind.GATHER, "gather", lane=Lane.COMPUTE, phase=phase, layer=layer,
-            bytes=2 * rows.numel() * rows.element_size(),
-        )  # fmt: skip
+    def _step(self, name: str, done: work.Work, phase: Phase, layer: int):
+        return self._context.recorder.step(name, done, phase=phase, layer=layer)
 
-    def _averaging(self, name: str, phase: Phase, layer: int, rows: Tensor, passes: int):
-        return self._context.recorder.step(
-            name, Kind.ELEMENTWISE, "smooth", lane=Lane.COMPUTE, phase=phase, layer=layer,
-            bytes=passes * rows.numel() * rows.element_size(), flops=rows.numel(),
-        )  # fmt: skip
+
+class LateGraph(WholeGraph):
+    """The whole graph, whose boundary rows arrived since the epoch before."""
+
+    def __init__(self, trainer: PipeTrainer, aggregation: Any, x: Tensor) -> None:
+        super().__init__(trainer.loader, trainer.local, aggregation, x)
+        self.trainer = trainer
+
+    def of_period(self, period: int) -> Iterator[Batch]:
+        """Have the exchange serve late rows, and yield the whole graph."""
+        trainer = self.trainer
+        if trainer.stale is not None:
+            trainer.stack.exchange, trainer.stale.epoch = trainer.stale, period
+        yield self.batch((self.seed, period))
 
 
 class PipeTrainer(PartitionTrainer):
@@ -140,33 +157,42 @@ class PipeTrainer(PartitionTrainer):
     stale: StaleExchange | None = None
     _fresh: HaloExchange | None = None
 
-    def _exchange(self, local: RankHalo) -> Exchange:
-        knobs = self.context.run.knobs
-        self._fresh = self._fresh_exchange(local)
-        if int(knobs["staleness"]) == 0:
+    def make_exchange(self) -> Exchange:
+        self._fresh = self.fresh_exchange()
+        if self.knobs.staleness == 0:
             return self._fresh
         self.context.comm.open_background()
         self.stale = StaleExchange(
             self.context,
-            local,
+            self.local,
             self.workspace,
             self.shape,
-            str(knobs["smoothing"]),
-            float(knobs["gamma"]),
+            self.knobs.smoothing,
+            self.knobs.gamma,
         )
         return self.stale
 
-    def gradients(self, counters: tuple[int, ...]) -> Tensor:
-        """As `partition`, with what arrived since the epoch before."""
-        if self.stale is not None:
-            self.stack.exchange, self.stale.epoch = self.stale, counters[-1]
-        return super().gradients(counters)
+    def make_batches(self, pattern: Any, x: Tensor) -> WholeGraph:
+        return LateGraph(self, pattern, x)
 
-    def evaluate(self) -> dict[str, float]:
-        """Accuracy with fresh, synchronous boundary rows."""
+    def whole_logits(self) -> Tensor:
+        """Logits with fresh, synchronous boundary rows."""
         self.stack.exchange = self._fresh
-        return super().evaluate()
+        return super().whole_logits()
+
+    def state(self) -> dict[str, Tensor]:
+        """As any trainer's, and the rows that are one epoch old."""
+        held = super().state()
+        if self.stale is None:
+            return held
+        self.stale.drain()
+        for (phase, layer), channel in self.stale.channels.items():
+            held[f"{phase}/{layer}/arrived"] = channel.arrived_tF
+            if channel.average_tF is not None:
+                held[f"{phase}/{layer}/average"] = channel.average_tF
+        return held
 
     def close(self) -> None:
+        """Wait for the transfers under way."""
         if self.stale is not None:
             self.stale.drain()

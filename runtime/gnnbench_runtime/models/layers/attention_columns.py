@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gnnbench.approaches.whole_graph.relayout import HeadSlice
-from gnnbench.plan import Kind, Phase
+from gnnbench.steps import Kind, Phase
 from gnnbench_runtime.models.layers.attention import (
     Cut,
     weighted_sum,

@@ -48,7 +48,7 @@ def test_a_quoted_cell_may_hold_a_line_break(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "problem"),
     [
         ((), "empty"),
         ((HEADER.replace("metric", "metrik"),), "did you mean 'metric'"),
@@ -60,19 +60,19 @@ def test_a_quoted_cell_may_hold_a_line_break(tmp_path: Path) -> None:
         ((HEADER, line(system="")), "line 2: system: empty"),
         ((HEADER, line(notes='"open')), "line 2"),
     ],
-)  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(
-    tmp_path: Path, lines: tuple[str, ...], told: str
+)
+def test_what_is_wrong_is_said_in_one_line(
+    tmp_path: Path, lines: tuple[str, ...], problem: str
 ) -> None:
     path = written(tmp_path, *lines)
     with pytest.raises(DataError) as caught:
         read_rows(path)
-    assert told in str(caught.value)
+    assert problem in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_absent_or_binary_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_absent_or_binary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_rows(tmp_path / "none.csv")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")

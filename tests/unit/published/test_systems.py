@@ -1,4 +1,4 @@
-"""What a published row is taken for, and why it is not; the split of rows (FG-66)."""
+"""The run that a published row describes, reasons why it describes none, the split (FG-66)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from published_cases import LOGGED, row
 
-from gnnbench.published.places import LOGGED_CLUSTER, Reason
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.published.places import LOGGED_CLUSTER
+from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow, shipped_rows
+from gnnbench.published.software import NATIVE
 from gnnbench.published.split import (
     FIT,
     FITTED,
     HELD_OUT,
-    INPUT,
     SCORE,
     SOFTWARE_RADIUS,
     used,
     widened,
 )
-from gnnbench.published.systems import Case, case_of
+from gnnbench.published.systems import SYSTEMS, Case, case_of, system_of
 
 
 def case(**given: Any) -> Case:
@@ -44,8 +46,57 @@ def test_a_synchronous_row_is_partition_on_the_hardware_it_names() -> None:
     found = case()
     assert (found.run.approach, found.run.ranks, found.cluster) == ("partition", 4, "m40x4-gloo")
     assert found.run.model.kind == "sage"
-    assert found.run.knobs["objective"] == "vol"
+    assert found.method == "metis-vol"
     assert found.software.released
+
+
+@pytest.mark.parametrize(
+    ("system", "approach"),
+    [
+        ("Vanilla partition parallel (PipeGCN code, pipeline off)", "partition"),
+        ("Full-Graph", "partition"),
+        ("PipeGCN (Sync)", "partition"),
+        ("PipeGCN (Async)", "pipegcn"),
+        ("BNS-GCN (p=0.1)", "bns"),
+        ("Quiver GPU sampling", "sampled"),
+        ("DGL (Sync)", "sampled"),
+        ("CAGNET-1D", "cagnet-1d"),
+        ("Naive TP", "mixture"),
+        ("MixGCN", "mixture"),
+    ],
+)
+def test_the_table_of_systems_names_the_approach_that_does_the_same(
+    system: str, approach: str
+) -> None:
+    assert system_of(row(system=system)).approach == approach
+    assert approach in APPROACHES.names()
+
+
+def test_every_system_of_the_table_is_of_a_known_approach() -> None:
+    assert {system.approach for system in SYSTEMS} <= set(APPROACHES.names())
+
+
+@pytest.mark.parametrize("system", ["CAGNET-1D", "Naive TP"])
+def test_a_native_system_is_our_plan_on_links_without_gloo(system: str) -> None:
+    found = case(system=system, model="GCN", hardware="16x Tesla T4")
+    assert (found.cluster, found.software, found.method) == ("t4-15gbps", NATIVE, "")
+    assert found.run.knobs == {}
+
+
+def test_knobs_hold_what_differs_from_the_defaults_of_the_approach() -> None:
+    assert case().run.knobs == {"order": "aggregate_first"}
+    cut = case(notes="metis cut").run.knobs
+    assert cut == {"objective": "cut", "order": "aggregate_first"}
+
+
+def test_hidden_layers_are_normalised_unless_the_row_says_otherwise() -> None:
+    assert case().run.model.norm == "layer"
+    assert case(notes="norm none").run.model.norm == "none"
+
+
+def test_only_the_pipelined_code_hides_its_exchange() -> None:
+    systems = ("Vanilla", "PipeGCN (sync)", "PipeGCN", "BNS-GCN (p=0.1)")
+    assert [case(system=one).software.pipelined for one in systems] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +113,7 @@ def test_words_of_the_hardware_name_the_cluster(hardware: str, cluster: str) -> 
 
 def test_the_sampling_rate_of_bns_is_the_one_that_the_row_states() -> None:
     assert case(system="BNS-GCN (p=0.01)").run.knobs["rate"] == 0.01
+    assert "rate" not in case(system="BNS-GCN (p=0.1)").run.knobs  # the approach's default
     assert case(system="BNS-GCN", notes="p=1; METIS").run.knobs["rate"] == 1.0
     assert "sampling rate" in reason(system="BNS-GCN")
 
@@ -94,7 +146,7 @@ def test_hosts_and_ranks_on_each_are_those_of_the_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "why"),
     [
         ({"dataset": "some new graph"}, "graph without a profile: some new graph"),
         ({"hardware": "8x B300"}, "hardware without a preset: 8x B300"),
@@ -118,12 +170,15 @@ def test_hosts_and_ranks_on_each_are_those_of_the_row() -> None:
         ({"system": "DistDGL", "fanout": "5-5-5", "batch": "1024/GPU"}, "from servers of DistDGL"),
         ({"system": "DGL", "fanout": "5-5", "batch": "1024/GPU"}, "fan-outs 5-5, batch"),
         ({"system": "DGL", "fanout": "5-5-5", "batch": "1024"}, "whether batch 1024 is of one"),
-        ({"system": "METIS partition", "metric": "halo_nodes_total", "unit": "vertices"},
-         "objective of METIS"),
+        (
+            {"system": "METIS partition", "metric": "halo_nodes_total", "unit": "vertices"},
+            "objective of METIS",
+        ),
+        ({"model": "GAT", "notes": "heads=2", "gpus": "0"}, "configuration not stated: gpus '0'"),
     ],
-)  # fmt: skip
-def test_what_is_not_known_is_a_reason_and_no_guess(given: dict[str, Any], told: str) -> None:
-    assert told in reason(**given)
+)
+def test_what_is_not_known_is_a_reason_and_no_guess(given: dict[str, Any], why: str) -> None:
+    assert why in reason(**given)
 
 
 def test_rows_of_one_configuration_share_a_key_wherever_they_stand() -> None:
@@ -163,28 +218,6 @@ def test_the_fit_rests_on_as_many_rows_as_it_says() -> None:
     assert (len(fitted), model.status) == (model.points, "fitted")
 
 
-def counted(**given: Any) -> PublishedRow:
-    return row(
-        system="METIS partition (cut)", metric="boundary_copies_total", unit="vertices",
-        hardware="", model="", layers="", hidden="", **given,
-    )  # fmt: skip
-
-
-def test_a_count_that_the_profile_was_made_from_is_an_input_and_another_a_score() -> None:
-    same, other = counted(value=3890), counted(value=4100)
-    for one, expected in ((same, INPUT), (other, SCORE)):
-        found = case_of(one)
-        assert isinstance(found, Case)
-        assert used(one, found) == expected
-
-
-def test_a_partition_between_the_points_of_the_curve_is_a_score() -> None:
-    one = counted(value=6000, gpus="6")
-    found = case_of(one)
-    assert isinstance(found, Case)
-    assert used(one, found) == SCORE
-
-
 def test_an_interval_is_never_narrower_than_what_is_unknown_of_the_software() -> None:
     low, high = widened(2.0, 2.0, 2.0)
     assert (low, high) == pytest.approx((2 * exp(-SOFTWARE_RADIUS), 2 * exp(SOFTWARE_RADIUS)))
@@ -196,8 +229,14 @@ def test_an_interval_is_never_narrower_than_what_is_unknown_of_the_software() ->
 def test_dgl_lists_fan_outs_input_layer_first_and_quiver_seeds_first() -> None:
     """Sampling section 2."""
     given = {"fanout": "5,10,15", "batch": "1024/GPU"}
-    assert case(system="DGL", **given).run.knobs["fanouts_from_seeds"] == [15, 10, 5]
-    assert case(system="Quiver", **given).run.knobs["fanouts_from_seeds"] == [5, 10, 15]
+    assert case(system="DGL", **given).run.batch.fanouts_from_seeds == (15, 10, 5)
+    assert case(system="Quiver", **given).run.batch.fanouts_from_seeds == (5, 10, 15)
+
+
+def test_a_batch_per_device_is_summed_over_the_devices() -> None:
+    given = {"system": "DGL", "fanout": "5,10,15"}
+    assert case(batch="1024/GPU", gpus="4", **given).run.batch.size == 4096
+    assert case(batch="1024", gpus="1", **given).run.batch.size == 1024
 
 
 def test_a_training_on_that_host_that_nobody_fitted_is_a_score() -> None:

@@ -1,19 +1,18 @@
-"""`gnnbench graph`: the profile of a graph: counts, degrees, halo curve, frontier curve."""
+"""`gnnbench dataset`: the profile of a graph: counts, degrees, halo curve, frontier curve."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import positive_int
+from gnnbench.commands.options import option, positive_int
 
 if TYPE_CHECKING:
     from gnnbench.data.graph import Graph
     from gnnbench.data.profile import GraphProfile
 
-NAME = "graph"
+NAME = "dataset"
 HELP = "profile a graph: degrees, halos of partitions, sampled batches; save or convert it"
 METHODS = ("metis-vol", "metis-cut", "hash", "chunk")
 DEFAULT_PARTS, DEFAULT_FANOUTS = (2, 4, 8), (10, 10)
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--option",
         action="append",
-        type=_option,
+        type=option,
         metavar="K=V",
         help="option of the reader or generator; repeatable",
     )
@@ -68,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
     from gnnbench.data.formats import native
     from gnnbench.data.profile import save_profile
+    from gnnbench.data.source import open_source
 
     stored = _stored(args)
     if stored is None:
@@ -88,32 +88,6 @@ def run(args: argparse.Namespace) -> int:
         if path:
             print(f"wrote the {what} to {path}")
     return 0
-
-
-def open_source(
-    source: str, format: str | None = None, options: Mapping[str, Any] | None = None
-) -> Graph:
-    """Return the graph of a generator, file or folder; generator options may be given as text.
-
-    Raises: UnknownName, DataError, SpecError as the reader or generator does.
-    """
-    from gnnbench.data import formats, generators
-    from gnnbench.data.profile import list_profiles
-    from gnnbench.errors import DataError, SpecError, UnknownName
-
-    given = dict(options or {})
-    if source in generators.GENERATORS:
-        if format is not None:
-            raise SpecError(
-                f"--format {format}: {source} is a generator; a file there is ./{source}"
-            )
-        return generators.generate(source, **{key: _value(word) for key, word in given.items()})
-    path = Path(source)
-    if path.exists():
-        return formats.read(format or "auto", path, **given)
-    if path.suffix or len(path.parts) > 1:
-        raise DataError(path, "no such file or folder")
-    raise UnknownName("graph", source, [*generators.GENERATORS, *list_profiles()])
 
 
 def measure(graph: Graph, args: argparse.Namespace) -> GraphProfile:
@@ -229,23 +203,6 @@ def _stored(args: argparse.Namespace) -> GraphProfile | None:
             f"{', '.join(given)}: {args.source} is a stored profile, there is no graph to measure"
         )
     return load_profile(args.source)
-
-
-def _option(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
-    return key.strip(), value.strip()
-
-
-def _value(word: Any) -> Any:
-    """Read a word of the command line as a suite would: a number, true, a text."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
-        return word
 
 
 def _parts(text: str) -> tuple[int, ...]:

@@ -1,0 +1,111 @@
+"""The parts of an approach's card: what it promises, what it accepts, how figures show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gnnbench.models.base import Model
+from gnnbench.spec import DATASET_KINDS, RunSpec
+
+PromiseKind = Literal["exact", "unbiased", "stale", "own"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What an approach owes its reference, as data that conformance tests.
+
+    Kinds:
+
+    exact       losses, gradients and parameters equal the reference's, for any number of ranks
+    unbiased    what it estimates has the reference's value as its mean
+    stale       it equals the reference on values that are `by` epochs old
+    own         it trains something else; `text` says what, and a test of its own states it
+
+    Args:
+        kind: see above.
+        text: one sentence, in the terms of the field.
+        reference: the approach that it is held against.
+        limit: knobs with which it equals the reference exactly; None if there are none.
+        limit_batch: fields of the batch with which it does, beside `limit`; the last fan-out goes
+            for all layers.
+        by: epochs by which values are old.
+    """
+
+    kind: PromiseKind
+    text: str
+    reference: str = "single"
+    limit: Mapping[str, Any] | None = None
+    limit_batch: Mapping[str, Any] | None = None
+    by: int = 0
+
+    @property
+    def exact(self) -> bool:
+        return self.kind == "exact"
+
+
+EXACT = Promise(
+    kind="exact",
+    text="Losses, gradients and parameters equal single-device training for any number of ranks.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepts:
+    """Which workloads an approach can train; a refusal carries its reason.
+
+    Args:
+        datasets: kinds of datasets.
+        tasks: kinds of tasks.
+        attention: whether it can train models whose sums are weighted by functions of the layer's
+            input; `no_attention` says why it cannot.
+        norm: whether it can normalise hidden layers; `no_norm` says why it cannot.
+        batch: whether it trains on batches, so that the suite's [batch] matters to it.
+        models: kinds of models, or empty for all.
+    """
+
+    datasets: frozenset[str] = frozenset({"graph"})
+    tasks: frozenset[str] = frozenset({"node_classification"})
+    attention: bool = False
+    no_attention: str = "it needs fixed edge weights; attention computes new ones in every layer"
+    norm: bool = True
+    no_norm: str = ""
+    batch: bool = False
+    models: frozenset[str] = frozenset()
+
+    def refusal(self, name: str, run: RunSpec, model: Model) -> str | None:
+        """Why the approach cannot train a workload, or None."""
+        kind = run.dataset.kind
+        if kind in DATASET_KINDS and kind not in self.datasets:
+            return (
+                f"{name} trains on {_names(self.datasets)} datasets; {run.dataset.name} is a {kind}"
+            )
+        if run.task_kind and run.task_kind not in self.tasks:
+            return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
+        if self.models and run.model.kind not in self.models:
+            return f"{name} trains the models {_names(self.models)}, not {run.model.kind}"
+        if model.attention and not self.attention:
+            return f"{name} cannot train {run.model.kind}: {self.no_attention}"
+        if run.model.norm != "none" and not self.norm:
+            return f"{name} cannot normalise layers: {self.no_norm}"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How figures show an approach: the same in all of them.
+
+    Args:
+        colour: an entry of the house's cycle of colours, C0 to C9, or a colour of matplotlib.
+        marker: of points.
+        dashed: whether its lines are dashed; tells variants of one idea apart.
+    """
+
+    colour: str = "0.4"
+    marker: str = "o"
+    dashed: bool = False
+
+
+def _names(of: frozenset[str]) -> str:
+    return ", ".join(sorted(of))

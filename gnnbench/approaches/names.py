@@ -1,0 +1,22 @@
+"""The approaches that there are, from the tables of the families and from entry points."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gnnbench.approaches import mini_batch, whole_graph
+from gnnbench.approaches.base import Approach
+from gnnbench.registry import Names
+
+APPROACHES: Names[Approach] = Names(
+    "approach", "gnnbench.approaches", whole_graph.NAMES, mini_batch.NAMES
+)
+
+
+def knob_names() -> dict[str, list[str]]:
+    """The names of all knobs, and the approaches that have each."""
+    found: dict[str, list[str]] = {}
+    for name in APPROACHES.names():
+        for knob in dataclasses.fields(APPROACHES.get(name).knobs_type):
+            found.setdefault(knob.name, []).append(name)
+    return found

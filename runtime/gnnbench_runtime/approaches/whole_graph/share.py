@@ -1,0 +1,130 @@
+"""A rank's share of a partitioned graph: pattern, features, labels, splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnnbench.approaches.writing.shape import StackShape
+from gnnbench.data.graph import Graph
+from gnnbench.data.halo import RankHalo
+from gnnbench_runtime.models.patterns import Aggregation, Attention
+from gnnbench_runtime.models.scales import vertex_scales
+from gnnbench_runtime.protocol import RankContext
+
+_ROWS_AT_ONCE = 65_536
+"""Rows read at a time, so that a copy of all features never exists besides the features."""
+
+
+class Loader:
+    """Moves arrays of a graph to the device of a rank, in the run's floating-point type."""
+
+    def __init__(self, context: RankContext, graph: Graph, shape: StackShape) -> None:
+        self.context, self.graph, self.shape = context, graph, shape
+        self.dtype = context.dtype
+
+    def tensor(self, array: NDArray[Any], dtype: torch.dtype | None = None) -> Tensor:
+        """An array on the device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device, dtype)
+
+    def labels(self, own: NDArray[np.int64] | slice) -> Tensor:
+        """Labels of some vertices: class numbers, or one float per class of a multi-label task."""
+        assert self.graph.labels is not None
+        labels = np.asarray(self.graph.labels)[own]
+        return self.tensor(labels, self.dtype if labels.dtype.kind == "f" else torch.int64)
+
+    def masks(self, own: NDArray[np.int64] | slice) -> dict[str, Tensor]:
+        """Which of some vertices belong to each split."""
+        graph = self.graph
+        masks = {"train": graph.train_mask, "val": graph.val_mask, "test": graph.test_mask}
+        return {
+            name: self.tensor(np.asarray(mask)[own])
+            for name, mask in masks.items()
+            if mask is not None
+        }
+
+    def features(self, own: NDArray[np.int64], rows: int) -> Tensor:
+        """Features of some vertices, in a tensor of `rows` rows, the last ones zero."""
+        assert self.graph.features is not None
+        device, width = self.context.device, self.graph.num_features
+        x = torch.zeros((rows, width), device=device, dtype=self.dtype)
+        for start in range(0, len(own), _ROWS_AT_ONCE):
+            part = own[start : start + _ROWS_AT_ONCE]
+            x[start : start + len(part)] = self.tensor(self.graph.features[part], self.dtype)
+        return x
+
+    def block(self, rows: slice, columns: slice) -> Tensor:
+        """A block of the features, read in slices of rows."""
+        features = self.graph.features
+        assert features is not None
+        count, width = rows.stop - rows.start, columns.stop - columns.start
+        held = torch.empty((count, width), dtype=self.dtype, device=self.context.device)
+        for start in range(0, count, _ROWS_AT_ONCE):
+            end = min(start + _ROWS_AT_ONCE, count)
+            part = features[rows.start + start : rows.start + end, columns]
+            held[start:end] = self.tensor(part, self.dtype)
+        return held
+
+    # -- patterns --------------------------------------------------------------------------------
+
+    def pattern(self, local: RankHalo, *, overlap: bool = False) -> Aggregation | Attention:
+        """What the layers sum over: the local entries, with scales or to attend to."""
+        if not self.shape.model.attention:
+            aggregation = self.aggregation(local)
+            return aggregation.divided() if overlap else aggregation
+        pattern = Attention.of(
+            local.csr.indptr,
+            local.csr.indices,
+            np.concatenate([local.owned, local.halo]),
+            self.graph.num_nodes,
+            with_ids=self.shape.dropout > 0,
+        )
+        return pattern.to(self.context.device)
+
+    def aggregation(self, local: RankHalo) -> Aggregation:
+        """The local entries of the normalised adjacency."""
+        as_destination, as_source = vertex_scales(self.graph, self.shape.model)
+        own, every = local.owned, np.concatenate([local.owned, local.halo])
+        self_scale = None if as_source is None else as_destination[own] * as_source[own]
+        return Aggregation(
+            indptr=self.tensor(local.csr.indptr),
+            indices=self.tensor(local.csr.indices),
+            indptr_t=self.tensor(local.transposed.indptr),
+            indices_t=self.tensor(local.transposed.indices),
+            rows=local.num_owned,
+            source_rows=len(every),
+            row_scale=self.tensor(as_destination[own], self.dtype),
+            col_scale=None if as_source is None else self.tensor(as_source[every], self.dtype),
+            self_scale=None if self_scale is None else self.tensor(self_scale, self.dtype),
+        )
+
+    def precomputed(self, local: RankHalo, aggregation: Aggregation) -> Tensor:
+        """Aggregate the features of own and halo rows, once and without communication.
+
+        Halo rows come from the graph's file, as own rows do; a slice of columns at a time, so that
+        the features of the halo never exist as a whole.
+        """
+        graph, slice_width = self.graph, 64
+        assert graph.features is not None
+        every = np.concatenate([local.owned, local.halo])
+        device, width, rows = self.context.device, graph.num_features, local.num_owned
+        held = torch.empty((rows, width), device=device, dtype=self.dtype)
+        for start in range(0, width, slice_width):
+            columns = np.ascontiguousarray(graph.features[:, start : start + slice_width][every])
+            x = self.tensor(columns, self.dtype)
+            out = torch.empty((rows, x.shape[1]), device=device, dtype=self.dtype)
+            self.context.kernels.spmm(
+                aggregation.indptr,
+                aggregation.indices,
+                x,
+                out,
+                row_scale=aggregation.row_scale,
+                col_scale=aggregation.col_scale,
+                self_scale=aggregation.self_scale,
+            )
+            held[:, start : start + slice_width] = out
+        return held

@@ -1,0 +1,13 @@
+"""Conformance of an approach: what its card promises, held against what its trainer does.
+
+Every registered approach is tested on its own examples, third parties' too: `gnnbench conform NAME`,
+or in a test of your own
+
+    @pytest.mark.parametrize("trial", trials("mine"), ids=str)
+    def test_mine_conforms(trial):
+        trial.check()
+"""
+
+from gnnbench_runtime.conformance.statements import STATEMENTS, Broken, Trial, trials
+
+__all__ = ["STATEMENTS", "Broken", "Trial", "trials"]

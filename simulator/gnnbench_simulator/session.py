@@ -1,0 +1,156 @@
+"""A session: predict a suite's runs on a cluster, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gnnbench.approaches.base import GraphLike, Layout
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.cluster import Cluster, save_cluster
+from gnnbench.data.source import Library
+from gnnbench.errors import GnnbenchError, SpecError, Unsupported
+from gnnbench.ledger import Row, write_ledger
+from gnnbench.results import PredictionRecord, Results
+from gnnbench.spec import RunSpec
+from gnnbench_simulator.predict import Prediction, predict_plan
+
+Ledgers = dict[int, list[Row]]
+_GIB = 2**30
+
+
+def predict_runs(
+    runs: Iterable[RunSpec],
+    cluster: Cluster,
+    roots: Sequence[Path],
+    results: Results | None = None,
+    *,
+    ranks_per_host: int | None = None,
+) -> Iterator[tuple[PredictionRecord, Ledgers]]:
+    """Predict each run; yield the record and the ledgers of a few ranks. Saves into `results`.
+
+    What cannot be predicted is a skipped record with its reason; the others go on.
+
+    Args:
+        runs: configurations.
+        cluster: on which they run.
+        roots: where paths of datasets are looked up.
+        results: where predictions are kept, and converted datasets are cached.
+        ranks_per_host: by default that of the same configuration's finished run, else as many as a
+            host has devices.
+    """
+    cache = None if results is None else results.folder / "cache"
+    shared = None if results is None else results.cache("shared")
+    if results is not None:
+        kept = results.cluster_file(cluster.name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_cluster(cluster, kept)
+    datasets = Library(roots, cache)
+    for asked in runs:
+        run, ledgers = asked, Ledgers()
+        per_host = ranks_per_host or 0
+        try:
+            run = datasets.identified(asked)
+            per_host = ranks_per_host or _measured_layout(run, results) or 0
+            per_host = per_host or cluster.ranks_per_host(run.ranks)
+            data = datasets.open(run.dataset)
+            record, ledgers = predict_run(run, data, cluster, shared, ranks_per_host=per_host)
+        except SpecError as error:
+            record = _without(run, cluster, per_host, "failed", "; ".join(error.problems))
+        except GnnbenchError as error:
+            record = _without(run, cluster, per_host, "skipped", str(error))
+        if results is not None:
+            folder = results.save_prediction(record)
+            for rank, rows in ledgers.items():
+                write_ledger(folder / f"ledger-rank{rank}.csv", rows)
+        yield record, ledgers
+
+
+def predict_run(
+    run: RunSpec,
+    data: GraphLike,
+    cluster: Cluster,
+    cache: Path | None = None,
+    *,
+    ranks_per_host: int | None = None,
+) -> tuple[PredictionRecord, Ledgers]:
+    """Plan one run and simulate the plan.
+
+    A run that does not fit the memory it may use is a skipped record with all its numbers.
+
+    Raises:
+        Unsupported: the approach's reason, or what the cluster lacks.
+    """
+    per_host = ranks_per_host or cluster.ranks_per_host(run.ranks)
+    prediction = predict_on(run, data, cluster, cache, ranks_per_host=per_host)
+    record = prediction.record(run, ranks_per_host=per_host)
+    worst = max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
+    if not worst["fits"]:
+        needs, limit = worst["judged_bytes"] / _GIB, worst["limit_bytes"] / _GIB
+        record.status = "skipped"
+        record.reason = (
+            f"out of memory: rank {worst['rank']} needs {needs:.1f} GiB of {worst['space']}, "
+            f"{limit:.1f} GiB there are"
+        )
+    return record, prediction.ledgers
+
+
+def predict_on(
+    run: RunSpec,
+    data: GraphLike,
+    cluster: Cluster,
+    cache: Path | None = None,
+    *,
+    ranks_per_host: int,
+) -> Prediction:
+    """Plan one run on a cluster and simulate the plan. Raises Unsupported with the reason."""
+    approach = APPROACHES.get(run.approach)
+    reason = approach.cannot_run(run, data)
+    if reason:
+        raise Unsupported(reason)
+    layout = layout_on(run, cluster, ranks_per_host)
+    plan = approach.plan(data, run, approach.structure(data, run, cache), layout)
+    return predict_plan(
+        plan,
+        cluster,
+        ranks_per_host=ranks_per_host,
+        element_bytes=run.training.element_bytes,
+        caps=run.memory.caps(),
+    )
+
+
+def layout_on(run: RunSpec, cluster: Cluster, ranks_per_host: int) -> Layout:
+    """How the ranks of a run lie on a cluster. Raises Unsupported if it has too few hosts."""
+    hosts = -(-run.ranks // ranks_per_host)
+    if hosts > cluster.host.hosts_max:
+        raise Unsupported(
+            f"{run.ranks} ranks need {hosts} hosts; "
+            f"cluster {cluster.name} has {cluster.host.hosts_max}"
+        )
+    device = "cpu" if cluster.device.kind == "cpu" else "cuda"
+    return Layout(world_size=run.ranks, ranks_per_host=ranks_per_host, device=device)
+
+
+def _measured_layout(run: RunSpec, results: Results | None) -> int | None:
+    """Ranks per host of the same configuration's finished run: that layout is to be predicted.
+
+    More ranks than a host has devices share its cores, as they did when they were measured.
+    """
+    record = results.finished(run) if results is not None else None
+    if record is None or record.status != "ok":
+        return None
+    return int(record.device.get("ranks_per_host", 0)) or None
+
+
+def _without(
+    run: RunSpec, cluster: Cluster, ranks_per_host: int, status: str, reason: str
+) -> PredictionRecord:
+    """The record of a run that could not be predicted."""
+    return PredictionRecord(
+        config_id=run.config_id,
+        spec=run.to_dict(),
+        cluster=cluster.name,
+        ranks_per_host=ranks_per_host,
+        status=status,
+        reason=reason,
+    )
