@@ -31,7 +31,7 @@ from gnnbench.data.halo import halo_structure
 from gnnbench.data.partition import partition
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import pick, Kind
+from gnnbench.steps import Kind, pick
 
 pytestmark = pytest.mark.distributed
 PLAIN = {"kind": "gat", "hidden": 6, "layers": 2, "heads": 3}
