@@ -89,6 +89,10 @@ class Approach(ABC):
     def knob_names(self) -> Collection[str]:
         return [spec.name for spec in dataclasses.fields(self.knobs_type)]
 
+    def reference(self, run: RunSpec) -> str:
+        """The approach that a run's results are held against."""
+        return self.promise.reference
+
     # -- what it can run -------------------------------------------------------------------------
 
     def problems(self, run: RunSpec) -> list[str]:

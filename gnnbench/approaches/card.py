@@ -30,6 +30,7 @@ class Promise:
         limit: knobs with which it equals the reference exactly; None if there are none.
         limit_batch: fields of the batch with which it does, beside `limit`; the last fan-out goes
             for all layers.
+        limit_ranks: number of ranks with which it does; None is any.
         by: epochs by which values are old.
     """
 
@@ -38,6 +39,7 @@ class Promise:
     reference: str = "single"
     limit: Mapping[str, Any] | None = None
     limit_batch: Mapping[str, Any] | None = None
+    limit_ranks: int | None = None
     by: int = 0
 
     @property
