@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike:
     """The stored profile of this name or file, else the graph."""
-    from gnnbench.data.source import open_source
+    from gnnbench.data.source import open_graph
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
 
@@ -128,7 +128,7 @@ def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike
         raise SpecError(f"--option {wrong[0]}: expected the form key=value")
     if source in list_profiles() or source.endswith(".toml"):
         return load_profile(source)
-    return open_source(source, format, dict(word.split("=", 1) for word in options))
+    return open_graph(source, format, dict(word.split("=", 1) for word in options))
 
 
 def stack_shape(graph: GraphLike, args: argparse.Namespace) -> StackShape:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
@@ -71,7 +74,8 @@ def non_finite(name: str, array: NDArray[Any] | None) -> Iterator[str]:
             at = np.argwhere(wrong)[0]
             place = f"row {start + int(at[0])}"
             place += f", column {int(at[1])}" if len(at) > 1 else ""
-            yield f"{name}: {array[(start + int(at[0]), *at[1:])]} in {place}; allowed are finite numbers"
+            value = array[(start + int(at[0]), *at[1:])]
+            yield f"{name}: {value} in {place}; allowed are finite numbers"
             return
 
 
@@ -83,7 +87,7 @@ def out_of_range(name: str, array: NDArray[Any], low: int, high: int) -> Iterato
 
 
 def label_problems(labels: NDArray[Any] | None, num_classes: int, rows: int) -> Iterator[str]:
-    """Yield what is wrong with labels: classes -1 (unknown) .. num_classes-1, or finite float rows."""
+    """Yield what is wrong with labels: classes from -1 (unknown), or finite rows of several."""
     if labels is None:
         return
     if len(labels) != rows:
@@ -92,3 +96,9 @@ def label_problems(labels: NDArray[Any] | None, num_classes: int, rows: int) -> 
         yield from non_finite("labels", labels)
     else:
         yield from out_of_range("labels", labels, -1, num_classes)
+
+
+def digest_of(profile: Any) -> str:
+    """Identify the statistics of a profile, a dataclass of plain values."""
+    text = json.dumps(dataclasses.asdict(profile), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

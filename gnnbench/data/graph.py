@@ -182,12 +182,14 @@ class Graph:
         if labels.ndim == 1 and labels.dtype.kind != "f":
             unknown = int(np.count_nonzero(labels[self.train_mask] < 0))
             if unknown:
-                return f"graph {self.name}: {unknown} of {self.num_train} training nodes have no label"
+                return (
+                    f"graph {self.name}: {unknown} of {self.num_train} training nodes have no label"
+                )
         return None
 
 
 def _known(labels: NDArray[Any]) -> NDArray[Any]:
-    """Class labels with those of unlabelled nodes (-1) made up: in a miniature every node trains."""
+    """Class labels without -1: in a miniature every node trains, so unlabelled ones get a class."""
     return labels if labels.ndim > 1 or labels.dtype.kind == "f" else np.maximum(labels, 0)
 
 

@@ -226,7 +226,9 @@ def from_events(
     notes = {**fields.pop("notes", {})}
     if backward:
         if own_ends is not None:
-            raise DataError(name, f"{backward} events are out of order and the split is by position")
+            raise DataError(
+                name, f"{backward} events are out of order and the split is by position"
+            )
         order = np.argsort(times, kind="stable")
         sources, destinations, times = sources[order], destinations[order], times[order]
         for key in ("edge_features", "labels"):
@@ -283,7 +285,8 @@ def time_split(
 ) -> EdgeStream:
     """Return the stream split by time in other shares (see `time_ends`).
 
-    A split that came with the data is kept unless `replace` is true: asking for another is an error.
+    A split that came with the data is kept: asking for another is an error unless `replace` is
+    true.
     """
     if stream.own_split and not replace:
         raise SpecError(

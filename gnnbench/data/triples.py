@@ -181,7 +181,8 @@ def random_split(
 ) -> Triples:
     """Return the triples with a random split; what `train` and `val` leave over is the test set.
 
-    A split that came with the data is kept unless `replace` is true: asking for another is an error.
+    A split that came with the data is kept: asking for another is an error unless `replace` is
+    true.
     """
     if triples.own_split and not replace:
         raise SpecError(

@@ -31,6 +31,7 @@ FORMATS: dict[str, str] = {
     "ogb": "gnnbench.data.formats.ogb",
     "snap": "gnnbench.data.formats.snap",
     "metis": "gnnbench.data.formats.metis",
+    "matrix_market": "gnnbench.data.formats.matrix_market",
     "temporal_text": "gnnbench.data.formats.temporal_text",
     "temporal_csv": "gnnbench.data.formats.temporal_csv",
     "quintuples": "gnnbench.data.formats.quintuples",
@@ -142,6 +143,8 @@ def _detect_file(path: Path) -> str | None:
         return _detect_npz(path)
     if name.endswith(".mat"):
         return "facebook100"
+    if name.endswith(".mtx"):
+        return "matrix_market"
     if name.endswith((".graph", ".metis")) and not path.with_suffix(".properties").exists():
         return "metis"  # a .properties beside a .graph marks WebGraph's BVGraph
     return "snap" if name.endswith(SNAP_SUFFIXES) else None
@@ -154,7 +157,7 @@ def _detect_npz(path: Path) -> str | None:
         return None
     with zipfile.ZipFile(path) as archive:
         keys = {name.removesuffix(".npy") for name in archive.namelist()}
-    if {"adj_indptr", "adj_indices"} <= keys:
+    if {"adj_indptr", "adj_indices"} <= keys or {"indptr", "indices", "shape"} <= keys:
         return "npz_csr"
     return "npz_dense" if "edges" in keys else None
 
@@ -175,4 +178,6 @@ def _coerce(format: str, name: str, kind: str, value: Any) -> Any:
             return value
     except (KeyError, ValueError, TypeError):
         pass
-    raise SpecError(f"option {name!r} of dataset format {format!r}: found {value!r}, allowed {kind}")
+    raise SpecError(
+        f"option {name!r} of dataset format {format!r}: found {value!r}, allowed {kind}"
+    )

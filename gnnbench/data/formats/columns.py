@@ -49,6 +49,11 @@ class Source:
         name = Path(self.member or self.path.name).name
         return name if self.member else re.sub(r"\.(gz|bz2|xz)$", "", name)
 
+    @property
+    def stem(self) -> str:
+        """The name without the suffix of the format: what a dataset is called by default."""
+        return self.name.rsplit(".", 1)[0] or self.name
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Yield the decompressed bytes. Raises DataError where they cannot be had."""
@@ -58,8 +63,10 @@ class Source:
                 with opener(self.path, "rb") as stream:
                     yield stream
             elif is_tar(self.path):
+                # Not by name, which would unpack the whole archive before it is read.
                 with tarfile.open(self.path) as tar:
-                    yield cast(IO[bytes], tar.extractfile(self.member))
+                    found = next(member for member in tar if member.name == self.member)
+                    yield cast(IO[bytes], tar.extractfile(found))
             else:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
                     yield stream
@@ -73,17 +80,25 @@ class Source:
 
 
 def is_tar(path: Path) -> bool:
+    """Whether the name is that of a tar archive."""
     return path.name.endswith(_TAR)
 
 
 def is_archive(path: Path) -> bool:
+    """Whether the path is a tar or zip archive."""
     return path.is_file() and (is_tar(path) or path.suffix == ".zip")
 
 
 def sources(path: Path) -> list[Source]:
-    """The files of an archive or folder (hidden ones left out), else the file itself."""
+    """The files of an archive or folder, hidden ones left out, else the file itself.
+
+    A folder that holds nothing but one archive is that archive.
+    """
     if path.is_dir():
-        return [Source(file) for file in sorted(path.iterdir()) if _visible(file.name, file)]
+        files = [file for file in sorted(path.iterdir()) if _visible(file.name, file)]
+        if len(files) != 1 or not is_archive(files[0]):
+            return [Source(file) for file in files]
+        path = files[0]
     if not is_archive(path):
         return [Source(path)]
     with reading(path, "an archive"):
@@ -133,7 +148,10 @@ def layout(source: Source, *, delimiter: str | None = None, comments: bool = Tru
             if delimiter is None:
                 delimiter = "," if "," in line else BLANKS
             return Layout(
-                delimiter=delimiter, skip=skip, comment=comment, width=len(split_line(line, delimiter))
+                delimiter=delimiter,
+                skip=skip,
+                comment=comment,
+                width=len(split_line(line, delimiter)),
             )
     raise DataError(source, "holds no rows")
 
@@ -177,7 +195,9 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
             )
             for block in table:
                 found = [block[column].to_numpy() for column in types]
-                if any(kinds[c] is str and (a == "").any() for c, a in zip(types, found, strict=True)):
+                if any(
+                    kinds[c] is str and (a == "").any() for c, a in zip(types, found, strict=True)
+                ):
                     raise ValueError("an empty field")
                 yield found
         except pandas.errors.EmptyDataError:
@@ -283,9 +303,9 @@ class Numbering:
 
 
 def renumbered(columns: Sequence[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int, str]:
-    """Number ids from 0 in their order where they leave gaps; say how ("" where nothing changed)."""
+    """Number ids from 0 in their order where they leave gaps; say how ("" where they stay)."""
     distinct = np.unique(np.concatenate([np.unique(column) for column in columns]))
-    if not len(distinct) or int(distinct[-1]) == len(distinct) - 1 and distinct[0] >= 0:
+    if not len(distinct) or (int(distinct[-1]) == len(distinct) - 1 and distinct[0] >= 0):
         return list(columns), len(distinct), ""
     said = f"ids {distinct[0]}..{distinct[-1]}, order kept"
     return [np.searchsorted(distinct, column) for column in columns], len(distinct), said

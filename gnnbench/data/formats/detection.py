@@ -54,6 +54,8 @@ def _facts(train: Source, kind: str) -> str | None:
 def _one_table(files: list[Source], path: Path, guess: str | None) -> str | None:
     """A single table without a telling name: two columns are a graph, more need to be explained."""
     source = files[0]
+    if path.is_file() and source.name.endswith(".csv"):
+        guess = "snap"  # of two columns; a table of events was found by its header before
     if guess is None and not source.member:
         return None
     try:

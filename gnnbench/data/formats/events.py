@@ -18,7 +18,6 @@ from gnnbench.data.formats.columns import (
     renumbered,
     split_line,
 )
-from gnnbench.data.formats.reading import stem
 from gnnbench.data.stream import EdgeStream, from_events
 from gnnbench.errors import DataError, SpecError, suggest
 
@@ -93,7 +92,7 @@ def read_events(source: Source, layout: Layout, roles: Sequence[str], how: Readi
     ends, num_nodes, num_sources = number_ends(pair, how, source, notes)
     labels = columns.get("label")
     stream = from_events(
-        how.name or stem(source.path),
+        how.name or source.stem,
         *ends,
         columns["time"],
         num_nodes=num_nodes,
@@ -131,17 +130,15 @@ def _is_whole(word: str) -> bool:
     return word.lstrip("+-").isdecimal()
 
 
-def _whole(
-    values: NDArray[np.float64], scale: int, role: str, source: Source
-) -> NDArray[np.int64]:
+def _whole(values: NDArray[np.float64], scale: int, role: str, source: Source) -> NDArray[np.int64]:
     scaled = values * scale
     rounded = np.rint(scaled)
     wrong = ~(np.abs(rounded) < _EXACT)
     if wrong.any():
-        value = values[wrong.argmax()]
+        value = float(values[wrong.argmax()])
         raise DataError(source, f"{role} {value:.17g} cannot be kept exactly as a whole number")
     if scale == 1 and (rounded != scaled).any():
-        value = values[(rounded != scaled).argmax()]
+        value = float(values[(rounded != scaled).argmax()])
         help = "; times are kept as int64: multiply them by option time_scale = 1000, for example"
         raise DataError(source, f"{role} {value!r} is a fraction{help if role == 'time' else ''}")
     return rounded.astype(np.int64)

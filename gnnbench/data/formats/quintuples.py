@@ -60,7 +60,9 @@ def read(path: Path, *, num_nodes: int | None = None, name: str | None = None) -
 def _append(source: Source, held: list[Growing]) -> None:
     found = layout(source)
     if found.width not in (4, 5):
-        raise DataError(source, f"rows have {found.width} columns, expected head relation tail time")
+        raise DataError(
+            source, f"rows have {found.width} columns, expected head relation tail time"
+        )
     for block in blocks(source, found, dict.fromkeys(range(4), np.int64)):
         for column, values in zip(held, block, strict=True):
             column.append(values)

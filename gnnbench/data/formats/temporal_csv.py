@@ -44,10 +44,7 @@ def read(
     source = table(path)
     header = _header(source)
     found = body(source)
-    if columns is not None:
-        roles = roles_of(columns)
-    else:
-        roles = _roles(header, found.width, source)
+    roles = roles_of(columns) if columns else _roles(header, found.width, source)
     if bipartite is None:
         bipartite = any(word in header for word in _KINDS_APART)
     how = Reading(bipartite=bipartite, time_scale=time_scale, num_nodes=num_nodes, name=name)
@@ -56,7 +53,9 @@ def read(
 
 def table(path: Path) -> Source:
     """The csv of a path: the file, or edges.csv or the only csv of a folder or archive."""
-    found = [s for s in sources(path) if s.name.endswith(".csv") or s.path == path and not s.member]
+    found = [
+        s for s in sources(path) if s.name.endswith(".csv") or (s.path == path and not s.member)
+    ]
     named = [source for source in found if source.name == "edges.csv"]
     if len(named or found) != 1:
         listed = ", ".join(repr(source.name) for source in found[:6]) or "none"
