@@ -106,29 +106,13 @@ def run(args: argparse.Namespace) -> int:
 def measure(data: AnyDataset, args: argparse.Namespace) -> Profile:
     """Profile a dataset as asked for; METIS takes minutes beyond some ten million edges."""
     from gnnbench.commands.output import progress
-    from gnnbench.data.graph import Graph
-    from gnnbench.data.profile import profile
-    from gnnbench.data.stream import EdgeStream
-    from gnnbench.data.stream_profile import profile_stream
-    from gnnbench.data.triples_profile import profile_triples
-    from gnnbench.errors import SpecError
+    from gnnbench.data.profile import measured
 
-    given = [f"--{name}" for name in OF_GRAPHS if getattr(args, name) is not None]
-    if given and not isinstance(data, Graph):
-        raise SpecError(f"{', '.join(given)}: for graphs, and {data.name} is a {data.kind} dataset")
+    asked = {name: value for name in OF_GRAPHS if (value := getattr(args, name)) is not None}
+    if data.kind == "graph":
+        asked = {"parts": DEFAULT_PARTS, "fanouts": (DEFAULT_FANOUTS,), "seed": args.seed} | asked
     with progress(f"profile {data.name}", 1) as advance:
-        if isinstance(data, EdgeStream):
-            return profile_stream(data)
-        if not isinstance(data, Graph):
-            return profile_triples(data)
-        found = profile(
-            data,
-            parts=DEFAULT_PARTS if args.parts is None else args.parts,
-            methods=args.methods or ("metis-vol",),
-            fanouts=args.fanouts or (DEFAULT_FANOUTS,),
-            batch=args.batch or 1024,
-            seed=args.seed,
-        )
+        found = measured(data, **asked)
         advance("")
     return found
 
@@ -154,9 +138,10 @@ def show(found: Profile, notes: dict[str, object]) -> None:
 
     if isinstance(found, GraphProfile):
         facts = _graph_facts(found)
+    elif isinstance(found, StreamProfile):
+        facts = _stream_facts(found)
     else:
-        is_stream = isinstance(found, StreamProfile)
-        facts = _stream_facts(found) if is_stream else _triples_facts(found)
+        facts = _triples_facts(found)
     noted = {key.replace("_", " "): note for key, note in notes.items() if _worth_saying(note)}
     width = max(map(len, [*facts, *noted]))
     for name, fact in {**facts, **noted}.items():
@@ -219,8 +204,8 @@ def _stream_facts(found: StreamProfile) -> dict[str, str]:
         "classes": numbers.whole(found.num_classes),
         "events per node": f"mean {mean:.3g}, median {_or_dash(activity)}",
         "gap of a node": f"median {_or_dash(found.gap_median)}",
-        "new in test": f"{numbers.percent(found.new_pair_share)} of events have a new pair, "
-        f"{numbers.percent(found.new_node_share)} a node that training lacks",
+        "new in test": f"{numbers.percent(found.new_pair_share)} of the pairs, and a node in "
+        f"{numbers.percent(found.new_node_share)} of the events",
     }
 
 
@@ -294,7 +279,7 @@ def _stored(args: argparse.Namespace) -> Profile | None:
     if given:
         here = f"; what lies there is ./{args.source}" if Path(args.source).exists() else ""
         raise SpecError(
-            f"{', '.join(given)}: {args.source} is a stored profile, there is no data to measure{here}"
+            f"{', '.join(given)}: {args.source} is a stored profile without data to measure{here}"
         )
     profile: Profile = load_profile(args.source)
     return profile

@@ -180,7 +180,7 @@ class Graph:
         labels = self.labels
         assert labels is not None
         if labels.ndim == 1 and labels.dtype.kind != "f":
-            unknown = int(np.count_nonzero(labels[self.train_mask] < 0))
+            unknown = int(np.count_nonzero(np.asarray(labels, np.int64)[self.train_mask] < 0))
             if unknown:
                 return (
                     f"graph {self.name}: {unknown} of {self.num_train} training nodes have no label"

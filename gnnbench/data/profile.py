@@ -19,8 +19,10 @@ import numpy as np
 from gnnbench.data.dataset import digest_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.histogram import binned
-from gnnbench.data.stream_profile import StreamProfile
-from gnnbench.data.triples_profile import TriplesProfile
+from gnnbench.data.stream import EdgeStream
+from gnnbench.data.stream_profile import StreamProfile, profile_stream
+from gnnbench.data.triples import Triples
+from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
@@ -272,6 +274,16 @@ _CHANGEABLE = {
     "stream": ("num_features", "num_edge_features", "num_classes"),
     "triples": (),
 }
+
+
+def measured(data: Graph | EdgeStream | Triples, **measures: Any) -> Profile:
+    """Profile a dataset of any kind; `measures` are those of `profile`, and of graphs only."""
+    if isinstance(data, Graph):
+        return profile(data, **measures)
+    if measures:
+        names = ", ".join(measures)
+        raise SpecError(f"{names}: of graphs only, and {data.name} is a {data.kind} dataset")
+    return profile_stream(data) if isinstance(data, EdgeStream) else profile_triples(data)
 
 
 def save_profile(profile: Profile, path: str | Path) -> Path:

@@ -286,7 +286,8 @@ def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
         data = _call(_SPLITS[data.kind], data, ref.split, f"{where}.split")
     if ref.features == "row":
         data = with_row_normalised_features(data)
-    return dataclasses.replace(data, name=ref.name or data.name)
+    named: AnyDataset = dataclasses.replace(data, name=ref.name or data.name)
+    return named
 
 
 def with_row_normalised_features(graph: Graph) -> Graph:

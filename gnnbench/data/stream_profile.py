@@ -29,7 +29,8 @@ class StreamProfile:
         num_times: distinct times.
         largest_tie: most events of one time.
         self_loops: events whose ends are one node.
-        new_pair_share: share of test events whose pair no earlier event had; None if unknown.
+        new_pair_share: share of the distinct pairs of test events that no training or validation
+            event had; None if unknown.
         new_node_share: share of test events with an end that training lacks; None if unknown.
         gap_median: median time between two events of one node; None if unknown.
     """
@@ -91,6 +92,7 @@ def profile_stream(stream: EdgeStream, *, source: str | None = None) -> StreamPr
     order = np.argsort(pairs, kind="stable")
     first = np.zeros(len(pairs), np.bool_)  # the first event of its pair
     first[order] = np.diff(pairs[order], prepend=-1) != 0
+    tested = len(np.unique(pairs[test]))
     some = test.stop > test.start
     activity = np.bincount(np.concatenate([src, dst]), minlength=stream.num_nodes)
     values, counts = binned(activity)
@@ -103,7 +105,7 @@ def profile_stream(stream: EdgeStream, *, source: str | None = None) -> StreamPr
         num_times=len(starts),
         largest_tie=int(np.diff(starts, append=len(times)).max(initial=0)),
         self_loops=int(np.count_nonzero(src == dst)),
-        new_pair_share=float(first[test].mean()) if some else None,
+        new_pair_share=np.count_nonzero(first[test]) / tested if some else None,
         new_node_share=_new_nodes(stream, src, dst) if some else None,
         gap_median=_gap(src, dst, times),
         activity_values=values,

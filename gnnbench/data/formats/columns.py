@@ -191,7 +191,6 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
                 na_filter=False,
                 chunksize=BLOCK_ROWS,
                 encoding="utf-8-sig",
-                float_precision="round_trip",
             )
             for block in table:
                 found = [block[column].to_numpy() for column in types]

@@ -93,7 +93,8 @@ def read_events(source: Source, layout: Layout, roles: Sequence[str], how: Readi
     labels = columns.get("label")
     stream = from_events(
         how.name or source.stem,
-        *ends,
+        ends[0],
+        ends[1],
         columns["time"],
         num_nodes=num_nodes,
         num_sources=num_sources,

@@ -54,7 +54,8 @@ def read(
             notes["renumbered_from"] = said
     return from_edges(
         name or stem(file),
-        *edges,
+        edges[0],
+        edges[1],
         num_nodes,
         undirected=not directed,
         notes=notes,
