@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option
-from gnnbench.commands.options import positive_int, rank_counts
+from gnnbench.commands.options import option, positive_int, rank_counts
 
 if TYPE_CHECKING:
     from gnnbench.approaches.base import GraphLike
@@ -81,15 +80,16 @@ def run(args: argparse.Namespace) -> int:
 
 def open_graph_or_profile(args: argparse.Namespace) -> GraphLike:
     """Return what is named: a stored profile, else a generator, file or folder."""
-    from gnnbench.data.source import open_graph
     from gnnbench.data.profile import list_profiles, load_profile
+    from gnnbench.data.source import open_graph
     from gnnbench.errors import SpecError
 
     if args.graph in list_profiles() or args.graph.endswith(".toml"):
         given = [f"--{name}" for name in ("format", "option") if getattr(args, name) is not None]
         if given:
             raise SpecError(f"{', '.join(given)}: {args.graph} is a stored profile, not a file")
-        return load_profile(args.graph)
+        stored: GraphLike = load_profile(args.graph)
+        return stored
     return open_graph(args.graph, args.format, dict(args.option or ()))
 
 

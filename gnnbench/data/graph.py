@@ -189,7 +189,7 @@ class Graph:
 
 
 def _known(labels: NDArray[Any]) -> NDArray[Any]:
-    """Class labels without -1: in a miniature every node trains, so unlabelled ones get a class."""
+    """Class labels; unlabelled nodes (-1) get class 0, because in a miniature every node trains."""
     return labels if labels.ndim > 1 or labels.dtype.kind == "f" else np.maximum(labels, 0)
 
 

@@ -99,7 +99,7 @@ class Library:
         return dataclasses.replace(data, digest=content_digest(data))
 
     def identified(self, run: RunSpec) -> RunSpec:
-        """The run with the kind of its dataset and the digest of the content: its id covers both.
+        """The run with kind and content digest of its dataset, so that its id covers both.
 
         Raises:
             Unsupported: nothing can learn the run's task from the dataset; the message says why.
