@@ -38,6 +38,8 @@ class Layout:
 class Approach(ABC):
     """One way to train. Instances are stateless; the runtime part is named, not imported.
 
+    Where a method takes `data`, it is a dataset or its profile, of a kind that the card accepts.
+
     Attributes:
         name: as suites write it.
         title: as figures and tables write it.
@@ -95,13 +97,13 @@ class Approach(ABC):
         """What is wrong with a run's knobs in view of its model; said when the suite is read."""
         return []
 
-    def cannot_run(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+    def cannot_run(self, run: RunSpec, data: Any = None) -> str | None:
         """Why this run cannot be done, or None. Asked before the data is there, and after."""
         return self.accepts.refusal(self.name, run, MODELS.get(run.model.kind)) or self.skip_reason(
             run, data
         )
 
-    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         """The approach's own part of `cannot_run`: its rank rule, and what its knobs need."""
         return None
 
