@@ -22,7 +22,7 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
     file = only_file(path, ["*.npz"], "npz of CSR parts")
     with reading(file, "an npz of CSR parts"), file.open("rb") as stream:
         parts = np.load(stream, allow_pickle=False)
-        prefix = "adj_" if "adj_indptr" in parts else ""
+        prefix = "" if "indptr" in parts else "adj_"
         rows, columns, _ = _coordinates(parts, prefix)
         num_nodes = int(parts[f"{prefix}shape"][0])
         if not prefix and parts["format"].item() not in (b"csr", "csr"):

@@ -46,7 +46,7 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=[row[0] for row in TABLE])
 def test_counts_match_the_readme(row):
     path, kind, nodes, edges, features, classes, homophily, largest, loops = row
-    assert formats.detect(DATA / path) == kind
+    assert formats.detect(DATA / path, "graph") == kind
     graph = formats.read(kind, DATA / path)
     assert (graph.num_nodes, graph.num_edges) == (nodes, 2 * edges)
     assert (graph.num_features, graph.num_classes) == (features, classes)
