@@ -105,7 +105,7 @@ def profile_stream(stream: EdgeStream, *, source: str | None = None) -> StreamPr
         num_times=len(starts),
         largest_tie=int(np.diff(starts, append=len(times)).max(initial=0)),
         self_loops=int(np.count_nonzero(src == dst)),
-        new_pair_share=np.count_nonzero(first[test]) / tested if some else None,
+        new_pair_share=float(np.count_nonzero(first[test]) / tested) if some else None,
         new_node_share=_new_nodes(stream, src, dst) if some else None,
         gap_median=_gap(src, dst, times),
         activity_values=values,
