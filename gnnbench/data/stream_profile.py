@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.dataset import digest_of
-from gnnbench.data.histogram import binned
+from gnnbench.data.histogram import binned, distinct
 from gnnbench.data.stream import EdgeStream
 from gnnbench.strict import bounds, choices, raise_all
 
@@ -92,7 +92,7 @@ def profile_stream(stream: EdgeStream, *, source: str | None = None) -> StreamPr
     order = np.argsort(pairs, kind="stable")
     first = np.zeros(len(pairs), np.bool_)  # the first event of its pair
     first[order] = np.diff(pairs[order], prepend=-1) != 0
-    tested = len(np.unique(pairs[test]))
+    tested = len(distinct(pairs[test]))
     some = test.stop > test.start
     activity = np.bincount(np.concatenate([src, dst]), minlength=stream.num_nodes)
     values, counts = binned(activity)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from gnnbench.data.dataset import digest_of
-from gnnbench.data.histogram import binned
+from gnnbench.data.histogram import binned, distinct
 from gnnbench.data.triples import Triples
 from gnnbench.strict import bounds, choices, raise_all
 
@@ -79,8 +79,8 @@ def profile_triples(triples: Triples, *, source: str | None = None) -> TriplesPr
     relation = binned(np.bincount(relations, minlength=triples.num_relations))
     rest = slice(train.stop, None)
     known = (degrees[triples.heads[rest]] > 0) & (degrees[triples.tails[rest]] > 0)
-    of_head = len(np.unique(heads * triples.num_relations + relations))
-    of_tail = len(np.unique(tails * triples.num_relations + relations))
+    of_head = len(distinct(heads * triples.num_relations + relations))
+    of_tail = len(distinct(tails * triples.num_relations + relations))
     some = len(heads) > 0
     return TriplesProfile(
         name=triples.name,

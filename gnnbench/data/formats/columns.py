@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.dataset import MOST_PROBLEMS
 from gnnbench.data.formats.reading import reading
+from gnnbench.data.histogram import distinct
 from gnnbench.errors import DataError
 
 BLOCK_ROWS = 1 << 18
@@ -301,10 +302,26 @@ class Numbering:
         return list(self._ids)
 
 
-def renumbered(columns: Sequence[NDArray[np.int64]]) -> tuple[list[NDArray[np.int64]], int, str]:
-    """Number ids from 0 in their order where they leave gaps; say how ("" where they stay)."""
-    distinct = np.unique(np.concatenate([np.unique(column) for column in columns]))
-    if not len(distinct) or (int(distinct[-1]) == len(distinct) - 1 and distinct[0] >= 0):
-        return list(columns), len(distinct), ""
-    said = f"ids {distinct[0]}..{distinct[-1]}, order kept"
-    return [np.searchsorted(distinct, column) for column in columns], len(distinct), said
+def renumbered(
+    columns: Sequence[NDArray[np.int64]],
+) -> tuple[list[NDArray[np.int64]], int, str]:
+    """Number ids from 0 in their order where they leave gaps; say how ("" where they stay).
+
+    The ids must not be negative. Cost: a pass where ids are about as many as rows, else a sort.
+    """
+    largest = max((int(column.max(initial=-1)) for column in columns), default=-1)
+    rows = sum(len(column) for column in columns)
+    if largest < 4 * rows + 1024:
+        there = np.zeros(largest + 1, np.bool_)
+        for column in columns:
+            there[column] = True
+        ids = np.flatnonzero(there)
+    else:
+        ids = distinct(np.concatenate([distinct(column) for column in columns]))
+    if len(ids) == largest + 1:
+        return list(columns), len(ids), ""
+    said = f"ids {ids[0]}..{ids[-1]}, order kept"
+    if largest < 4 * rows + 1024:
+        place = np.cumsum(there) - 1
+        return [place[column] for column in columns], len(ids), said
+    return [np.searchsorted(ids, column) for column in columns], len(ids), said

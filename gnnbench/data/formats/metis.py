@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.formats.reading import only_file, read_text, reading, stem
 from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.histogram import distinct
 from gnnbench.errors import DataError
 
 
@@ -44,7 +45,7 @@ def _check_both_ends(
     src: NDArray[np.int64], dst: NDArray[np.int64], num_nodes: int, file: Path
 ) -> None:
     """Raise DataError for an edge that one of its ends does not list."""
-    there, back = np.unique(src * num_nodes + dst), np.unique(dst * num_nodes + src)
+    there, back = distinct(src * num_nodes + dst), distinct(dst * num_nodes + src)
     if not np.array_equal(there, back):
         one = int(np.setdiff1d(there, back)[0])
         node, other = one // num_nodes + 1, one % num_nodes + 1
