@@ -81,7 +81,7 @@ def _open_datasets(args: argparse.Namespace) -> list[dict[str, object]]:
             detail = f"profile {ref.profile}" if ref.profile else _sizes(data)
             reasons = {data.cannot_train(task or DEFAULT_TASKS[data.kind]) for task in tasks}
             lines = sorted(reason for reason in reasons if reason)
-            status = "cannot be learnt from" if lines else "ok"
+            status = "untrainable" if lines else "ok"
         except GnnbenchError as error:
             status, lines, detail = "failed", str(error).splitlines(), ""
         for line in lines or [detail]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -280,6 +281,11 @@ def _stored(args: argparse.Namespace) -> Profile | None:
         here = f"; what lies there is ./{args.source}" if Path(args.source).exists() else ""
         raise SpecError(
             f"{', '.join(given)}: {args.source} is a stored profile without data to measure{here}"
+        )
+    if Path(args.source).is_dir():
+        print(
+            f"gnnbench: {args.source} is the stored profile; the folder here is ./{args.source}",
+            file=sys.stderr,
         )
     profile: Profile = load_profile(args.source)
     return profile

@@ -157,6 +157,14 @@ def generate(kind: str, **options: Any) -> Any:
     return GENERATORS[kind](**options)
 
 
+def kind(name: str) -> str:
+    """The kind of dataset that a generator draws. Raises UnknownName."""
+    if name not in GENERATORS:
+        raise UnknownName("dataset generator", name, GENERATORS)
+    drawn: str = get_type_hints(GENERATORS[name])["return"].kind
+    return drawn
+
+
 def option_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
     """Return which options of a generator are unknown, missing or of a wrong type."""
     parameters = inspect.signature(GENERATORS[kind]).parameters

@@ -314,10 +314,22 @@ def _is_ready(ref: DatasetRef, source: Path) -> bool:
     return ref.format in ("auto", "native") and (source / "meta.json").is_file() and not changed
 
 
+def _kind(ref: DatasetRef, source: Path | None) -> str:
+    """The kind that a reference holds, from names and first lines only."""
+    if ref.kind != "auto":
+        return ref.kind
+    if source is None:
+        return generators.kind(ref.generator)
+    format = formats.detect(source) if ref.format == "auto" else ref.format
+    return native.kind(source) if format == "native" else formats.KINDS.get(format, "graph")
+
+
 def _stamp(ref: DatasetRef, source: Path | None) -> str:
     content = dataclasses.asdict(ref)
     content.pop("name")
     content.pop("digest")
+    # A run knows the kind once its dataset was opened; that must not convert the dataset again.
+    content["kind"] = _kind(ref, source)
     found = [] if source is None else sorted(source.rglob("*")) if source.is_dir() else [source]
     files = [path for path in found if path.is_file()]
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]

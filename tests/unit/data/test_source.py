@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,8 +10,14 @@ import numpy as np
 import pytest
 
 from gnnbench.data.formats import native
-from gnnbench.data.source import Library, data_roots, describe, native_folder
-from gnnbench.errors import SpecError, UnknownName, Unsupported
+from gnnbench.data.source import (
+    Library,
+    data_roots,
+    describe,
+    native_folder,
+    reference_problems,
+)
+from gnnbench.errors import DataError, SpecError, UnknownName, Unsupported
 from gnnbench.spec import DatasetRef
 
 EDGES = "0 1\n1 2\n2 3\n3 0\n"
@@ -96,8 +103,6 @@ def test_a_misspelt_synthetic_key_is_told_with_a_suggestion(data: Path) -> None:
 
 
 def test_row_features_sum_to_one_and_empty_rows_stay_empty(data: Path) -> None:
-    import dataclasses
-
     ring = Library([data]).dataset(DatasetRef(name="ring", path="ring.txt"))
     counts = np.array([[1, 3], [0, 0], [2, 2], [0, 5]], np.float32)
     native.save(dataclasses.replace(ring, features=counts), data / "words")
@@ -129,3 +134,46 @@ def test_an_unknown_generator_is_told_with_a_suggestion() -> None:
 def test_a_profile_cannot_be_trained_on() -> None:
     with pytest.raises(Unsupported, match="predicted"):
         Library([]).dataset(DatasetRef(name="far", profile="papers"))
+
+
+def test_a_dataset_is_converted_once_whether_its_kind_is_known_or_found(
+    data: Path, tmp_path: Path
+) -> None:
+    (data / "m.txt").write_text("0 1 5\n1 2 6\n")
+    drawn = {"num_entities": 9, "num_relations": 2, "num_triples": 20}
+    refs = {
+        "graph": DatasetRef(name="ring", path="ring.txt"),
+        "triples": DatasetRef(name="t", generator="synthetic_triples", options=drawn),
+    }
+    for kind, ref in refs.items():
+        folder = native_folder(ref, [data], tmp_path)
+        assert native.kind(folder) == kind
+        assert native_folder(dataclasses.replace(ref, kind=kind), [data], tmp_path) == folder
+    kinds = [DatasetRef(path="m.txt", kind=kind) for kind in ("graph", "stream")]
+    folders = [native_folder(ref, [data], tmp_path) for ref in kinds]
+    assert [native.kind(folder) for folder in folders] == ["graph", "stream"]
+    with pytest.raises(DataError, match="set kind"):
+        native_folder(DatasetRef(path="m.txt"), [data], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ref", "problem"),
+    [
+        ({"kind": "stream", "split": {"seed": 1}}, "split.seed: unknown key"),
+        ({"kind": "stream", "format": "triples"}, "format: triples holds kind 'triples'"),
+        ({"split": {"tear": True, "trian": 0.5}}, "split.trian: unknown key"),
+    ],
+)
+def test_a_reference_is_checked_without_its_file(ref: dict, problem: str) -> None:
+    lines = reference_problems(DatasetRef(path="m.txt", **ref))
+    assert len(lines) == 1
+    assert lines[0].startswith(problem)
+
+
+def test_what_is_for_graphs_is_refused_for_other_kinds(data: Path) -> None:
+    (data / "m.txt").write_text("0 1 5\n1 2 6\n")
+    ref = DatasetRef(name="m", path="m.txt", kind="stream", features="row")
+    with pytest.raises(SpecError, match=r"datasets\.m\.features: is for graphs"):
+        Library([data]).dataset(ref)
+    by_time = DatasetRef(name="m", path="m.txt", kind="stream", split={"train": 0.5, "val": 0.0})
+    assert Library([data]).dataset(by_time).train_end == 1
