@@ -103,6 +103,8 @@ def detect(path: str | Path, kind: str = "auto") -> str:
         found = _detect_folder(path) if path.is_dir() else _detect_file(path)
     if found == "native" or (path.is_dir() and (path / "meta.json").exists()):
         return "native"
+    if kind == "graph" and found is None and path.is_file() and path.suffix == ".csv":
+        return "snap"
     if kind == "graph" and found is not None:
         return found
     if kind != "graph":

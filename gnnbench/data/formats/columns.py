@@ -242,9 +242,19 @@ def _wrong(text: str, layout: Layout, types: Mapping[int, Any]) -> str | None:
         except ValueError:
             what = "a whole number" if np.dtype(kind).kind == "i" else "a number"
             return f"field {column + 1} is {field!r}, expected {what}"
+        if value != value:
+            return f"field {column + 1} is nan, expected a number"
         if isinstance(value, int) and abs(value) > np.iinfo(kind).max:
             return f"field {column + 1} is {field}, larger than {np.dtype(kind)} can hold"
     return None
+
+
+def is_number(word: str) -> bool:
+    """Whether a field is a number, not nan."""
+    try:
+        return float(word) == float(word)
+    except ValueError:
+        return False
 
 
 class Growing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gnnbench.data.formats import temporal_csv
-from gnnbench.data.formats.columns import Source, layout, sources, split_line
+from gnnbench.data.formats.columns import Source, is_number, layout, sources, split_line
 from gnnbench.data.formats.triples import SPLITS, facts_layout, splits_in
 from gnnbench.errors import DataError
 
@@ -65,17 +65,9 @@ def _one_table(files: list[Source], path: Path, guess: str | None) -> str | None
     if found.width < 3:
         return guess
     first = next(line for line in source.head()[found.skip :] if line.strip())
-    fields = split_line(first, found.delimiter)
-    if found.width == 3 and not _numbers(fields):
+    fields = first.split("\t") if "\t" in first else split_line(first, found.delimiter)
+    if len(fields) == 3 and not all(is_number(field) for field in fields):
         kinds = "'triples' (head relation tail)"
     else:
         kinds = "'stream' (source target time) or 'graph' (further columns are left out)"
-    raise DataError(path, f"rows have {found.width} columns: {_HOW.format(kinds=kinds)}")
-
-
-def _numbers(fields: list[str]) -> bool:
-    try:
-        [float(field) for field in fields]
-    except ValueError:
-        return False
-    return True
+    raise DataError(path, f"rows have {len(fields)} columns: {_HOW.format(kinds=kinds)}")

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -29,6 +30,7 @@ _BROKEN = (
     IndexError,
     TypeError,
     lzma.LZMAError,
+    tarfile.TarError,
     zlib.error,
     zipfile.BadZipFile,
 )

@@ -12,6 +12,7 @@ from gnnbench.data.formats.columns import (
     Growing,
     Source,
     blocks,
+    is_number,
     layout,
     renumbered,
     split_line,
@@ -69,11 +70,11 @@ def _edges(
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
         return [np.zeros(0, np.int64), np.zeros(0, np.int64)]
     found = layout(source, delimiter=delimiter)
-    header = source.head()[found.skip]
-    words = split_line(header, found.delimiter)
-    if not any(word.strip().lstrip("+-")[:1].isdigit() for word in words):
+    rows = [line for line in source.head()[found.skip :] if line.strip()]
+    words, *below = (split_line(line, found.delimiter) for line in rows[:2])
+    if below and is_number(below[0][0]) and not any(is_number(word) for word in words):
         found = dataclasses.replace(found, skip=found.skip + 1)
-        notes["header"] = f"left out: {header[:40]}"
+        notes["header"] = f"left out: {rows[0][:40]}"
     if found.width < 2:
         raise DataError(
             source,

@@ -39,11 +39,11 @@ def read(
 ) -> Triples:
     """Read train, valid and test (.txt, .tsv, .csv; compressed or not) of a folder or archive.
 
-    A single file is read too and has no split. Fields are parted by tabs, else by blanks. `order`
-    says where head, relation and tail stand: hrt, or htr as in OpenKE. With ids = "names" entities
-    and relations are numbered in the order in which they first come, training first; with
-    "integers" the numbers in the files are the ids. `notes` counts the facts of validation and test
-    with an entity or relation that training lacks; they stay.
+    A single file is read too and has no split. Fields are parted by tabs, in csv by commas, else by
+    blanks. `order` says where head, relation and tail stand: hrt, or htr as in OpenKE. With
+    ids = "names" entities and relations are numbered in the order in which they first come,
+    training first; with "integers" the numbers in the files are the ids. `notes` counts the facts
+    of validation and test with an entity or relation that training lacks; they stay.
     """
     if sorted(order) != ["h", "r", "t"]:
         raise SpecError(f"option 'order': found {order!r}, allowed a word of h, r and t")
@@ -110,7 +110,8 @@ def facts_layout(source: Source, delimiter: str | None = None) -> Layout:
     """
     lines = source.head()[:2]
     if delimiter is None:
-        delimiter = "\t" if lines and "\t" in lines[-1] else BLANKS
+        tabs = bool(lines) and "\t" in lines[-1]
+        delimiter = "\t" if tabs else "," if source.name.endswith(".csv") else BLANKS
     found = layout(source, delimiter=delimiter, comments=False)
     if len(lines) == 2 and lines[0].strip().isdecimal():
         width = len(split_line(lines[1], delimiter))

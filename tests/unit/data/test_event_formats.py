@@ -160,6 +160,8 @@ class TestCsv:
         assert "option columns = " in problem
         (problem,) = told(tmp_path / "m.csv", JODIE + "0,0,1,0,0.5\n0,0,2,0,oops\n")
         assert problem == "line 3: field 5 is 'oops', expected a number"
+        (problem,) = told(tmp_path / "m.csv", "src,dst,ts\n0,1,5.0\n0,1,nan\n")
+        assert problem == "line 3: field 3 is nan, expected a number"
         (problem,) = told(tmp_path / "m.csv", JODIE + "0,0,1,0,0.5\n0,0,2,0,inf\n")
         assert problem == "edge_features: inf in row 1, column 0; allowed are finite numbers"
 
@@ -212,6 +214,14 @@ class TestTriples:
         data = read(tmp_path / "k.txt", "007\t#r\t07\n07\t#r\t7\n", kind="triples")
         assert unpacked_names(data.entity_names) == ["007", "07", "7"]
         assert (data.train_end, data.own_split) == (2, False)
+
+    @pytest.mark.parametrize("name", ["bad.tar.gz", "bad.zip", "bad.txt.gz"])
+    @pytest.mark.parametrize("kind", ["stream", "triples"])
+    def test_what_is_packed_wrongly_is_told(self, tmp_path, name, kind):
+        (tmp_path / name).write_bytes(b"PK nothing of the kind")
+        with pytest.raises(DataError, match="truncated or not") as error:
+            formats.read("auto", tmp_path / name, kind)
+        assert str(error.value).count("\n") == 0
 
     def test_wrong_files_are_told(self, tmp_path):
         assert told(tmp_path / "k.txt", "a\tr\tb\na\tr\nx\t\ty\n", kind="triples") == [
