@@ -131,6 +131,7 @@ class TestText:
         assert "--kind" in problem
         (problem,) = told(tmp_path / "m.txt", "a likes b\n", kind="auto")
         assert "'triples'" in problem
+        (tmp_path / "m.txt").write_text("0 1\n")
         with pytest.raises(DataError, match="holds a graph, and kind = 'stream'"):
             formats.read("snap", tmp_path, "stream")
 
