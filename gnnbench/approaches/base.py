@@ -189,6 +189,19 @@ def shared_knobs(
     return dealt
 
 
+_TINY: dict[str, tuple[str, dict[str, Any]]] = {
+    "graph": (
+        "planted_partition",
+        {"num_nodes": 90, "mean_degree": 6.0, "num_classes": 4, "num_features": 7},
+    ),
+    "stream": ("synthetic_stream", {"num_nodes": 60, "num_edges": 600, "num_edge_features": 5}),
+    "triples": (
+        "synthetic_triples",
+        {"num_entities": 50, "num_relations": 4, "num_triples": 600, "spread": 3},
+    ),
+}
+
+
 def example(
     approach: str,
     ranks: int = 2,
@@ -199,8 +212,9 @@ def example(
     training: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     task: Mapping[str, Any] | None = None,
+    kind: str = "graph",
 ) -> RunSpec:
-    """A tiny run for conformance: 90 vertices in four classes, float64, three epochs.
+    """A tiny run for conformance: float64, three epochs, on a dataset that is drawn.
 
     Args:
         approach: its name.
@@ -208,14 +222,14 @@ def example(
         model, batch, training, task: fields that differ from the example's own.
         knobs: of the approach.
         options: of the generator.
+        kind: of the dataset: "graph" (90 vertices in four classes), "stream" (600 events between
+            60 vertices) or "triples" (600 facts on 50 entities).
     """
+    generator, drawn = _TINY[kind]
     return RunSpec(
         suite="examples",
         dataset=DatasetRef(
-            name="tiny",
-            generator="planted_partition",
-            options={"num_nodes": 90, "mean_degree": 6.0, "num_classes": 4, "num_features": 7}
-            | dict(options or {}),
+            name="tiny", generator=generator, options={**drawn, **dict(options or {})}
         ),
         task=TaskSpec(**dict(task or {})),
         model=ModelSpec(name="m", **{"hidden": 8, **dict(model or {})}),

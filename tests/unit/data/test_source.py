@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gnnbench.approaches.base import example
 from gnnbench.data.formats import native
 from gnnbench.data.source import (
     Library,
@@ -18,7 +19,7 @@ from gnnbench.data.source import (
     reference_problems,
 )
 from gnnbench.errors import DataError, SpecError, UnknownName, Unsupported
-from gnnbench.spec import DatasetRef
+from gnnbench.spec import DEFAULT_TASKS, DatasetRef
 
 EDGES = "0 1\n1 2\n2 3\n3 0\n"
 
@@ -177,3 +178,10 @@ def test_what_is_for_graphs_is_refused_for_other_kinds(data: Path) -> None:
         Library([data]).dataset(ref)
     by_time = DatasetRef(name="m", path="m.txt", kind="stream", split={"train": 0.5, "val": 0.0})
     assert Library([data]).dataset(by_time).train_end == 1
+
+
+@pytest.mark.parametrize("kind", ["graph", "stream", "triples"])
+def test_examples_of_every_kind_need_no_files_and_can_be_learnt(kind: str) -> None:
+    run = Library([]).identified(example("single", kind=kind))
+    assert (run.dataset.kind, run.task_kind) == (kind, DEFAULT_TASKS[kind])
+    assert Library([]).open(run.dataset).digest == run.dataset.digest
