@@ -80,9 +80,8 @@ class Accepts:
         """Why the approach cannot train a workload, or None."""
         kind = run.dataset.kind
         if kind in DATASET_KINDS and kind not in self.datasets:
-            return (
-                f"{name} trains on {_names(self.datasets)} datasets; {run.dataset.name} is a {kind}"
-            )
+            found = f"{run.dataset.name} is of kind {kind}"
+            return f"{name} trains on {_names(self.datasets)} datasets; {found}"
         if run.task_kind and run.task_kind not in self.tasks:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
         if self.models and run.model.kind not in self.models:
