@@ -1,8 +1,8 @@
 """Sub-models of disjoint hidden dimensions (GIST), and who holds which parameter between rounds.
 
 Every round, each hidden dimension is cut into m groups of equal size by a permutation that all
-ranks draw alike. Sub-model g has the rows and columns of its groups; input and output dimensions are
-whole. Between rounds the global model is sharded: each rank owns a range of the flat parameters.
+ranks draw alike. Sub-model g has the rows and columns of its groups; input and output dimensions
+are whole. Between rounds the global model is sharded: each rank owns a range of the flat parameters.
 
 Legend: m sub-models, P ranks, d hidden width, n parameters of the global model.
 
