@@ -27,7 +27,7 @@ from gnnbench.approaches.whole_graph.pipeline_steps import (
 from gnnbench.approaches.whole_graph.rows import buffers
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.stack import parameter_buffers
-from gnnbench.plan import Iteration, RankClass
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.steps import Buffer, Ints
 
 
