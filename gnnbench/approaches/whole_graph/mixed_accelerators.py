@@ -74,7 +74,7 @@ class MixedAccelerators(Approach):
                 3,
                 model={"norm": "layer", "layers": 3, "dropout": 0.5},
                 knobs={"sparse_ranks": 1, "chunks": 3, "node_order": "degree"},
-                training={"optimizer": "adagrad"},
+                training={"optimizer": "sgd"},
             ),
         ]
 

@@ -81,7 +81,7 @@ class MixedRank(ABC):
             counters=(self.seed, period),
         )
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - part of the protocol of batches
         """Nothing to stop: the threads are the communicator's."""
 
     # -- net -------------------------------------------------------------------------------------
