@@ -22,6 +22,7 @@ from gnnbench_runtime.approaches.whole_graph.mixed_mail import Inbox, Mail
 from gnnbench_runtime.approaches.whole_graph.mixed_norm import ChunkNorm
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import Counters, MixedRank
 from gnnbench_runtime.approaches.whole_graph.share import Loader
+from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.parameters import Parameters
 
 
@@ -75,7 +76,7 @@ class DenseRank(MixedRank):
     ) -> None:
         """Run out = a b for a `product` (a, b, out), plus `add`: a row vector, or `out` itself."""
         a, b, out = product
-        done = work.gemm(op, *a.shape, b.shape[1], out.element_size())
+        done = work.gemm(op, *sizes_of(a), b.shape[1], out.element_size())
         with self.step(name, done, phase, layer):
             if add is None:
                 torch.mm(a, b, out=out)
@@ -136,7 +137,7 @@ class DenseRank(MixedRank):
             self._norms[layer].forward(phase, chunk)
         at, rate = self.at[chunk], self.shape.dropout if counters is not None else 0.0
         y_nH, name = self.output(layer)[at], self.shape.model.activation
-        done = work.activation(name, *y_nH.shape, y_nH.element_size(), dropped=rate > 0)
+        done = work.activation(name, *sizes_of(y_nH), y_nH.element_size(), dropped=rate > 0)
         with self.step(f"{phase}/{layer}/activation/{chunk}", done, phase, layer):
             key = fold(*counters, layer) if counters is not None else 0
             self.kernels.relu_dropout(y_nH, y_nH, rate, key, self.row_ids[at])
@@ -144,7 +145,7 @@ class DenseRank(MixedRank):
     def _loss(self, chunk: int) -> None:
         last, at, train = self.shape.num_layers, self.at[chunk], self._train_rows[chunk]
         logits = self.h[last][at]
-        done = work.cross_entropy(*logits.shape, train.numel(), logits.element_size())
+        done = work.cross_entropy(*sizes_of(logits), train.numel(), logits.element_size())
         with self.step(f"forward/loss/{chunk}", done, Phase.FORWARD, last):
             value = self.kernels.softmax_cross_entropy(
                 logits, self.labels[at], train, self.scale, self.g[last][at]
@@ -180,7 +181,7 @@ class DenseRank(MixedRank):
             product = self.gradient(above)[at], weight_t, g_nH
             self._gemm(name, "gemm_nt_add", phase, above, product, g_nH)
         s, rate = g_nH.element_size(), self.shape.dropout
-        done = work.activation_backward(self.shape.model.activation, *g_nH.shape, s)
+        done = work.activation_backward(self.shape.model.activation, *sizes_of(g_nH), s)
         with self.step(f"backward/{layer}/activation/{chunk}", done, phase, layer):
             self.kernels.relu_dropout_backward(g_nH, h_nH, rate, g_nH)
         if layer in self._norms:
@@ -202,7 +203,7 @@ class DenseRank(MixedRank):
         """Add to the weights' gradients, zero before the pass, those of some rows."""
         grads, phase, where = self.parameters.grad, Phase.BACKWARD, f"backward/{layer}"
         g_nH = self.gradient(layer)[at]
-        done = work.column_sum(*g_nH.shape, g_nH.element_size())
+        done = work.column_sum(*sizes_of(g_nH), g_nH.element_size())
         with self.step(f"{where}/bias{suffix}", done, phase, layer):
             grads[f"bias_{layer}"].add_(g_nH.sum(0))
         inputs = {"weight": self.z[layer]}

@@ -13,6 +13,7 @@ from torch import Tensor
 from gnnbench import work
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import MixedRank
+from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.stack import EPSILON
 
 
@@ -40,7 +41,7 @@ class ChunkNorm:
         """Normalise a chunk's rows."""
         at, value, layer = self._at[chunk], self._rank.parameters.value, self._layer
         raw_nH = self._raw[at]
-        done = work.layer_norm(*raw_nH.shape, raw_nH.element_size())
+        done = work.layer_norm(*sizes_of(raw_nH), raw_nH.element_size())
         with self._rank.step(f"{phase}/{layer}/norm/{chunk}", done, phase, layer):
             torch.ops.aten.native_layer_norm.out(
                 raw_nH,

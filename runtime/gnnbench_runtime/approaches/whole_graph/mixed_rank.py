@@ -18,6 +18,7 @@ from gnnbench.data.keys import fold
 from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.approaches.whole_graph.share import Loader
 from gnnbench_runtime.comm import Pending
+from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.training import Batch
 
@@ -124,7 +125,7 @@ class MixedRank(ABC):
         first_column: int = 0,
     ) -> Tensor:
         """Put the input into `out`, some elements dropped."""
-        done = work.dropout(*self.x.shape, self.x.element_size())
+        done = work.dropout(*sizes_of(self.x), self.x.element_size())
         with self.step(f"{phase}/0/dropout", done, phase, 0):
             rate, key = self.shape.input_dropout, fold(*counters, 0)
             self.kernels.dropout(self.x, out, rate, key, row_ids, first_column)
