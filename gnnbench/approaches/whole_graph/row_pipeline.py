@@ -51,7 +51,7 @@ class RowPipeline:
 
     def __init__(self, shape: StackShape, structure: MixedStructure) -> None:
         self.shape, self.structure = shape, structure
-        self._cuts = np.array([structure.columns(width) for width in shape.dims])
+        self._cuts = np.array([structure.columns(width) for width in shape.dims[:-1]])
 
     def iteration(self) -> Iteration:
         """The steps of one epoch of every rank."""
@@ -59,7 +59,7 @@ class RowPipeline:
         pipeline = Pipeline(self.shape, held)
         classes = []
         for ranks, cuts in _alike(self._cuts):
-            steps = SparseSteps(pipeline, dict(zip(self.shape.dims, cuts, strict=True)))
+            steps = SparseSteps(pipeline, dict(zip(self.shape.dims, cuts, strict=False)))
             classes.append(RankClass(ranks, steps.written()))
         for places, rows in _alike(held.dealt):
             trained = [_one(held.train_rows[places, chunk]) for chunk in range(held.num_chunks)]
@@ -85,7 +85,7 @@ class RowPipeline:
     def _sparse_bytes(self) -> dict[str, Ints]:
         """Bytes of each sparse rank, int64 [S]."""
         shape, held = self.shape, self.structure
-        s, n, cuts = shape.element_bytes, held.num_rows, self._cuts[:-1]
+        s, n, cuts = shape.element_bytes, held.num_rows, self._cuts
         inner = cuts[1:].max(axis=0, initial=0)
         each = np.ones(held.sparse_ranks, np.int64)
         pointers, drops = 8 * (n + held.num_chunks), int(shape.input_dropout > 0)
