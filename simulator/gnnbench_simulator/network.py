@@ -142,7 +142,7 @@ def _matrix(
         matrix[part.members] = rows * float(work.unit_bytes)
         # What a class sends is one row where all of its ranks send the same.
         for array in (part.members, rows):
-            content.update(np.ascontiguousarray(array))
+            content.update(array.tobytes())
         content.update(str(work.unit_bytes).encode())
     np.fill_diagonal(matrix, 0.0)
     return matrix, (content.digest(),)
