@@ -15,6 +15,16 @@ from gnnbench_runtime.approaches.whole_graph.mixed_rank import MixedRank
 def train_as_on_a_device(
     rank: int, world_size: int, graph: Graph, run: RunSpec, epochs: int
 ) -> dict[str, Any]:
-    """As `cases.train_full`, with transfers queued in the one order that devices need."""
-    with patch.object(MixedRank, "waits_in_thread", False):
-        return cases.train_full(rank, world_size, graph, run, None, epochs)
+    """As `cases.train_full`, with transfers queued as on a device; also the order of transfers."""
+    transfer, order = MixedRank.transfer, []
+
+    def noted(self: MixedRank, name: str, *args: Any, **more: Any) -> Any:
+        order.append(name)
+        return transfer(self, name, *args, **more)
+
+    with (
+        patch.object(MixedRank, "waits_in_thread", False),
+        patch.object(MixedRank, "transfer", noted),
+    ):
+        done = cases.train_full(rank, world_size, graph, run, None, epochs)
+    return {**done, "order": order}
