@@ -154,15 +154,16 @@ def show(found: Acceleration) -> None:
                 "sparse": numbers.seconds(group.busy_s("sparse")),
                 "dense": numbers.seconds(group.busy_s("dense")),
                 "time": numbers.seconds(group.makespan_s),
-                "no order beats": numbers.seconds(group.bound_s),
+                "lower bound": numbers.seconds(group.bound_s),
             }
             for group in found.groups
         ],
-        ["runs together", "chunks", "sparse", "dense", "time", "no order beats"],
+        ["runs together", "chunks", "sparse", "dense", "time", "lower bound"],
     )
     best = "best of those tried" if found.setup.chunks is None else "as asked"
     print(f"\ngraph      {found.graph}, widths {', '.join(map(str, found.dims))}")
-    print(f"time       {numbers.seconds(found.makespan_s)} in {found.chunks} chunks ({best})")
+    chunks = "1 chunk" if found.chunks == 1 else f"{found.chunks} chunks"
+    print(f"time       {numbers.seconds(found.makespan_s)} in {chunks} ({best})")
     print(
         f"serial     {numbers.seconds(found.serial_s)} one engine after the other: "
         f"{numbers.factor(found.speed_up)}"
@@ -178,7 +179,7 @@ def show(found: Acceleration) -> None:
     where = "shared" if found.shared_memory else "apart"
     print(f"grade      {found.grade}; off-chip memory {where}")
     if not found.exact:
-        print("sizes      from the profile's degrees; natural order is taken as evenly mixed")
+        print("sizes      from the profile; in natural order every chunk has the mean degree")
     unknown = found.num_unverified()
     if unknown:
         print(f"mind       {unknown} constants of these devices are assumed or unverified")
