@@ -63,6 +63,22 @@ def find(path: str, roots: Sequence[Path]) -> Path:
     raise Unsupported(f"dataset not found: {path}{where}")
 
 
+def open_graph_or_profile(
+    source: str, format: str | None = None, options: Mapping[str, Any] | None = None
+) -> Graph | GraphProfile:
+    """Return the stored profile of this name or TOML file, else as `open_graph`.
+
+    Raises:
+        SpecError: a format or an option was given for a profile, which has neither.
+    """
+    if source not in list_profiles() and not source.endswith(".toml"):
+        return open_graph(source, format, options)
+    given = [f"--{name}" for name, value in (("format", format), ("option", options)) if value]
+    if given:
+        raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
+    return load_profile(source)
+
+
 class Library:
     """The datasets of a session, each opened when it is first asked for.
 
