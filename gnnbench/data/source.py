@@ -21,7 +21,7 @@ import numpy as np
 from gnnbench.data import formats, generators, splits
 from gnnbench.data.formats import native
 from gnnbench.data.graph import Graph
-from gnnbench.data.profile import Profile, list_profiles, load_profile, overridden
+from gnnbench.data.profile import GraphProfile, Profile, list_profiles, load_profile, overridden
 from gnnbench.data.stream import EdgeStream, time_split
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples import random_split as split_triples
@@ -76,7 +76,10 @@ def open_graph_or_profile(
     given = [f"--{name}" for name, value in (("format", format), ("option", options)) if value]
     if given:
         raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
-    return load_profile(source)
+    profile = load_profile(source)
+    if not isinstance(profile, GraphProfile):
+        raise SpecError(f"{source} is the profile of a {profile.kind}, a graph is needed")
+    return profile
 
 
 class Library:

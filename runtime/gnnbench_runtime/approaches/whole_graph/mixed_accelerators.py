@@ -4,8 +4,9 @@ Handovers use the main group and returns the background group, each on a thread 
 of its own and in one order of chunks on all ranks, so no two ranks can wait for each other, however
 small the transport's buffers are. Receivers join ahead of time (see
 `mixed_rank.MixedRank.waits_in_thread`), so that a transport that moves nothing before both ends
-have met never makes a sender wait for a receiver that still computes. Transfers are all-to-alls because a waiting
-one sleeps, whereas gloo's plain receive polls and takes the core from the rank that computes there.
+have met never makes a sender wait for a receiver that still computes. Transfers are all-to-alls:
+a waiting one sleeps, whereas gloo's plain receive polls and takes the core from the rank that
+computes there.
 """
 
 from __future__ import annotations
