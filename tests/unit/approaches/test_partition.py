@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import profile_structure
 from gnnbench.approaches.writing.shape import stack_shape
+from gnnbench.cluster import load_cluster
 from gnnbench.data.generators import planted_partition
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.halo import halo_structure
@@ -23,6 +24,7 @@ from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Kind, Lane, Phase, Step, pick
 from gnnbench.work import all_reduce_bytes
+from gnnbench_simulator.predict import predict_plan
 
 MakeRun = Callable[..., RunSpec]
 PlanOf = Callable[..., Plan]
@@ -429,3 +431,22 @@ def test_a_graph_and_its_own_profile_predict_nearly_the_same_bytes(
     assert counted.keys() == estimated.keys()
     for key, count in counted.items():
         assert estimated[key] == pytest.approx(count, rel=0.01)
+
+
+# What the simulator makes of the knobs
+
+
+@pytest.mark.parametrize(
+    ("knob", "slow", "fast"),
+    [("overlap", False, True), ("transport", "host_staged", "native")],
+)
+def test_a_knob_that_hides_or_spares_work_shortens_the_epoch(
+    make_run: MakeRun, plan_of: PlanOf, knob: str, slow: Any, fast: Any
+) -> None:
+    profile, cluster = load_profile("reddit"), load_cluster("dgx-a100")
+    found = {}
+    for value in (slow, fast):
+        run = make_run("partition", 8, model={"hidden": 256, "layers": 3}, **{knob: value})
+        found[value] = predict_plan(plan_of(profile, run, device="cuda"), cluster)
+        assert max(found[value].lanes.values()) <= 1.0
+    assert found[fast].period_s < found[slow].period_s
