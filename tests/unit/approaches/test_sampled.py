@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gnnbench.approaches.base import Layout
-from gnnbench.approaches.mini_batch.sampled import EXACT, Sampled, SampledStructure
+from gnnbench.approaches.mini_batch import sampled
+from gnnbench.approaches.mini_batch.batch import COUNTED
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.generators import planted_partition
 from gnnbench.data.graph import Graph
-from gnnbench.data.profile import GraphProfile, load_profile
+from gnnbench.data.profile import load_profile, profile
 from gnnbench.data.sampling import NeighbourSampler, epoch_seeds, split_seeds
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import After, Kind, Lane, Step
+from gnnbench.steps import After, Kind, Lane, Step, pick
 from gnnbench.work import all_reduce_bytes
 
 MakeRun = Callable[..., RunSpec]
+PlanOf = Callable[..., Plan]
 
 
 @pytest.fixture(scope="module")
@@ -29,51 +31,49 @@ def planted() -> Graph:
     return planted_partition(300, 6, 4, 5, seed=1)
 
 
-def plan_of(graph: Graph | GraphProfile, run: RunSpec, approach: Sampled | None = None) -> Plan:
-    approach = approach or APPROACHES.get("sampled")  # type: ignore[assignment]
-    assert approach is not None
-    structure = approach.structure(graph, run)
-    layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
-    plan = approach.plan(graph, run, structure, layout)
-    plan.validate()
-    return plan
-
-
-def by_name(plan: Plan, iteration: int = 0, rank: int = 0) -> dict[str, Step]:
-    return {step.name: step for step in plan.iterations[iteration][rank]}
-
-
 @pytest.fixture
-def run(make_run: MakeRun) -> Callable[..., RunSpec]:
-    def make(ranks: int = 1, **knobs: Any) -> RunSpec:
-        given = {"batch_size": 50, "fanouts_from_seeds": [3, 2], **knobs}
-        return make_run("sampled", ranks, **given)
+def run(make_run: MakeRun) -> MakeRun:
+    """Return a maker of runs in batches of 50 seeds: 4 steps an epoch."""
+
+    def make(ranks: int = 1, size: int = 50, **knobs: Any) -> RunSpec:
+        batch = {"size": size, "fanouts_from_seeds": (3, 2)}
+        return make_run("sampled", ranks, batch=batch, **knobs)
 
     return make
+
+
+def by_name(plan: Plan, place: int = 0, rank: int = 0) -> dict[str, Step]:
+    """The steps at a place of the schedule."""
+    return {step.name: step for step in plan.iterations[plan.schedule[place]][rank]}
+
+
+def held(plan: Plan, rank: int = 0) -> dict[str, int]:
+    return {buffer.name: pick(buffer.bytes, rank) for buffer in plan.resident}
 
 
 # Counted batches
 
 
 def test_an_epoch_has_a_step_per_batch_and_a_smaller_last_one(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
     plan = plan_of(planted, run())
-    assert (plan.iterations_per_epoch, plan.num_epochs) == (4, 2)  # 180 = 3 * 50 + 30
-    losses = [by_name(plan, step)["forward/loss"] for step in range(4)]
-    assert [step.rows for step in losses] == [50 * 4, 50 * 4, 50 * 4, 30 * 4]
+    assert list(plan.periods) == [4, 4]  # 180 = 3 * 50 + 30
+    losses = [by_name(plan, step)["forward/loss"].work for step in range(4)]
+    assert [loss.rows for loss in losses] == [50 * 4, 50 * 4, 50 * 4, 30 * 4]
 
 
 def test_a_batch_has_the_sizes_that_the_sampler_draws(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
     spec = run(2)
     plan = plan_of(planted, spec)
+    assert (plan.counted, plan.basis) == (True, COUNTED)
     sampler = NeighbourSampler(planted.indptr, planted.indices, (3, 2), spec.training.seed)
     order = epoch_seeds(planted.train_nodes(), spec.training.seed, 1)
     for rank in range(2):
         batch = sampler.sample(split_seeds(order[100:150], 2, rank), 1, 2)
-        steps = by_name(plan, 4 + 2, rank)  # epoch 1, step 2
+        steps = {name: s.work for name, s in by_name(plan, 4 + 2, rank).items()}  # epoch 1, step 2
         first, last = batch.blocks
         assert steps["sample/draw"].nonzeros == len(first.indices) + len(last.indices)
         assert steps["sample/draw"].source_rows == first.num_src == len(batch.input_nodes)
@@ -83,95 +83,80 @@ def test_a_batch_has_the_sizes_that_the_sampler_draws(
         assert steps["fetch/gather"].rows == len(batch.input_nodes)
 
 
-def test_counted_batches_are_exact(planted: Graph, run: Callable[..., RunSpec]) -> None:
-    plan = plan_of(planted, run())
-    assert (plan.exact, plan.basis) == (True, EXACT)
-
-
-class Frugal(Sampled):
-    """Sampled with next to no budget for drawing."""
-
-    dry_run_edges = 10
-
-
 def test_beyond_the_budget_a_few_steps_stand_for_all_and_the_plan_says_so(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = run(batch_size=10)  # 18 steps
-    plan = plan_of(planted, spec, Frugal())
-    assert not plan.exact
-    assert plan.basis == "3 of 18 steps of the first epoch dry-run"
-    assert len(plan.iterations) == 3
-    assert (plan.iterations_per_epoch, plan.num_epochs) == (18, 1)
-    whole = plan_of(planted, spec)
-    drawn = [by_name(whole, step)["sample/draw"] for step in (0, 8, 17)]
-    assert [by_name(plan, number)["sample/draw"] for number in range(3)] == drawn
-    assert plan.schedule == (0,) * 8 + (1,) * 9 + (2,)
+    whole = plan_of(planted, run(size=10))
+    monkeypatch.setattr(sampled, "DRAWN_EDGES", 10)
+    plan = plan_of(planted, run(size=10))
+    assert not plan.counted
+    assert plan.basis == "3 of 18 steps of the first epoch drawn"
+    assert (list(plan.periods), len(plan.iterations)) == ([18, 18], 3)
+    assert plan.schedule == ((0,) * 8 + (1,) * 9 + (2,)) * 2
+    drawn = [by_name(whole, step)["sample/draw"].work for step in (0, 8, 17)]
+    assert [by_name(plan, step)["sample/draw"].work for step in (0, 8, 17)] == drawn
 
 
 def test_a_budget_for_one_epoch_is_spent_on_a_whole_epoch(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = plan_of(planted, run())
-    edges = [by_name(whole, step)["sample/draw"].nonzeros for step in range(4)]
-
-    class OneEpoch(Sampled):
-        dry_run_edges = int(1.5 * sum(edges))
-
-    plan = plan_of(planted, run(), OneEpoch())
-    assert (plan.num_epochs, plan.exact) == (1, True)
+    edges = [by_name(whole, step)["sample/draw"].work.nonzeros for step in range(4)]
+    monkeypatch.setattr(sampled, "DRAWN_EDGES", int(1.5 * sum(edges)))
+    plan = plan_of(planted, run())
+    assert (len(plan.iterations), plan.num_periods, plan.counted) == (4, 2, False)
+    assert plan.basis == "batches of 1 of 2 epochs drawn"
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_a_batch_size_beyond_the_training_set_is_one_step(
-    planted: Graph, run: Callable[..., RunSpec], ranks: int
+    planted: Graph, run: MakeRun, plan_of: PlanOf, ranks: int
 ) -> None:
-    assert plan_of(planted, run(ranks, batch_size=10_000)).iterations_per_epoch == 1
+    assert list(plan_of(planted, run(ranks, size=10_000)).periods) == [1, 1]
 
 
 def test_a_graph_without_training_vertices_is_skipped_with_a_reason(
-    path_graph: Graph, run: Callable[..., RunSpec]
+    path_graph: Graph, run: MakeRun
 ) -> None:
-    import dataclasses
-
-    sampled = APPROACHES.get("sampled")
+    card = APPROACHES.get("sampled")
     bare = dataclasses.replace(path_graph, train_mask=np.zeros(5, bool))
-    assert sampled.skip_reason(run(), path_graph) is None
-    reason = sampled.skip_reason(run(), bare)
-    assert reason == "the graph has no training vertices to draw batches from"
+    assert card.cannot_run(run(), path_graph) is None
+    assert card.cannot_run(run(), bare) == "the graph has no training vertices to draw batches from"
 
 
 # Communication
 
 
-def test_replicated_features_leave_only_the_gradients_to_send(
-    planted: Graph, run: Callable[..., RunSpec]
+@pytest.mark.parametrize(
+    ("ranks", "knobs", "rings"),
+    [(4, {}, 4 * 4), (1, {"placement": "partitioned"}, 0)],  # 4 ranks, 4 steps
+)
+def test_without_fetches_only_gradients_travel(
+    planted: Graph,
+    run: MakeRun,
+    plan_of: PlanOf,
+    ranks: int,
+    knobs: dict[str, Any],
+    rings: int,
 ) -> None:
-    plan = plan_of(planted, run(4))
     theta = 5 * 4 + 4 + 4 * 4 + 4
-    ring = all_reduce_bytes(4 * (theta + 1), 4)
-    assert plan.sent_bytes() == {("all_reduce", "sync"): 4 * 4 * ring}  # 4 ranks, 4 steps
-
-
-def test_one_rank_sends_nothing_wherever_its_features_are(
-    planted: Graph, run: Callable[..., RunSpec]
-) -> None:
-    assert plan_of(planted, run(1, placement="partitioned")).sent_bytes() == {}
+    sent = rings * all_reduce_bytes(4 * (theta + 1), 4)
+    moved = plan_of(planted, run(ranks, **knobs)).moved_bytes()
+    assert moved == ({("all_reduce", "sync"): sent} if sent else {})
 
 
 def test_fetched_rows_are_asked_for_by_id_and_served_by_their_owner(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
     world = 3
-    spec = run(world, placement="partitioned", partitioner="hash")
-    plan = plan_of(planted, spec)
+    plan = plan_of(planted, run(world, placement="partitioned", partitioner="hash"))
     for iteration in plan.iterations:
-        steps = [{s.name: s for s in rank} for rank in iteration]
-        ids = np.array([s["fetch/ids"].send_bytes for s in steps]) // 8
-        rows = np.array([s["fetch/rows"].send_bytes for s in steps]) // (5 * 4)
+        ranks = [{step.name: step.work for step in steps} for steps in iteration]
+        ids = np.array([named["fetch/ids"].send_bytes for named in ranks]) // 8
+        rows = np.array([named["fetch/rows"].send_bytes for named in ranks]) // (5 * 4)
         assert np.array_equal(rows, ids.T)
         assert np.all(np.diag(ids) == 0)
-        for rank, named in enumerate(steps):
+        for rank, named in enumerate(ranks):
             assert named["fetch/counts"].bytes == 8 * (world - 1)
             own = named["fetch/place"].rows - ids[rank].sum()
             assert own >= 0
@@ -179,48 +164,59 @@ def test_fetched_rows_are_asked_for_by_id_and_served_by_their_owner(
             assert named["fetch/place"].rows == named["sample/draw"].source_rows
 
 
-def test_partitioned_features_are_held_once_over_all_ranks(
-    planted: Graph, run: Callable[..., RunSpec]
-) -> None:
-    plan = plan_of(planted, run(3, placement="partitioned", partitioner="hash"))
-    assert planted.features is not None
-    assert sum(held["features"] for held in plan.resident) == planted.features.nbytes
-    whole = plan_of(planted, run(3))
-    assert [held["features"] for held in whole.resident] == [planted.features.nbytes] * 3
+# Memory
 
 
 def test_resident_bytes_are_those_of_the_arrays_a_rank_holds(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
-    (held,) = plan_of(planted, run()).resident
+    kept = held(plan_of(planted, run()))
     indptr, indices = np.asarray(planted.indptr), np.asarray(planted.indices)
-    assert held["topology"] == indptr.nbytes + indices.nbytes
-    assert planted.labels is not None
-    assert held["labels"] == planted.labels.nbytes
+    assert planted.labels is not None and planted.features is not None
+    assert kept["topology"] == indptr.nbytes + indices.nbytes
+    assert kept["labels"] == planted.labels.nbytes
+    assert kept["features"] == planted.features.nbytes
     # The training vertices and their order of the epoch.
-    assert held["train_nodes"] == 2 * planted.train_nodes().nbytes
+    assert kept["train_nodes"] == 2 * planted.train_nodes().nbytes
+
+
+def test_partitioned_features_are_held_once_over_all_ranks(
+    planted: Graph, run: MakeRun, plan_of: PlanOf
+) -> None:
+    plan = plan_of(planted, run(3, placement="partitioned", partitioner="hash"))
+    assert planted.features is not None
+    assert sum(held(plan, rank)["features"] for rank in range(3)) == planted.features.nbytes
+
+
+def test_prefetched_batches_need_room_for_all_of_them(
+    planted: Graph, run: MakeRun, plan_of: PlanOf
+) -> None:
+    none, two = (by_name(plan_of(planted, run(prefetch=p))) for p in (0, 2))
+    for step in ("sample/draw", "fetch/gather"):
+        (room,), (more) = none[step].allocates, two[step].allocates
+        assert more == (room._replace(bytes=3 * room.bytes),)
 
 
 # Prefetch
 
 
-def waits(plan: Plan, place: int) -> tuple[After, ...]:
-    """What the sampling of the batch at this place of the schedule waits for."""
-    steps = plan.iterations[plan.schedule[place]][0]
-    return next(s for s in steps if s.name == "sample/draw").after
+def lags(plan: Plan, count: int) -> list[int]:
+    """Per place of the schedule, how many updates ago the drawing of its batch waits for."""
+    waits = [by_name(plan, place)["sample/draw"].after for place in range(count)]
+    assert all(after == (After("update/adam", after[0].lag),) for after in waits)
+    return [after[0].lag for after in waits]
 
 
 def test_without_prefetch_everything_happens_on_one_lane(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
     plan = plan_of(planted, run(2, placement="partitioned"))
-    lanes = {s.lane for s in plan.iterations[0][0]}
-    assert lanes == {Lane.COMPUTE, Lane.COMM}
-    assert waits(plan, 1) == ()
+    assert {step.lane for step in plan.iterations[0][0]} == {Lane.COMPUTE, Lane.COMM}
+    assert by_name(plan, 1)["sample/draw"].after == ()
 
 
 def test_prefetch_draws_on_the_host_and_fetches_in_the_background(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
     steps = by_name(plan_of(planted, run(2, placement="partitioned", prefetch=2)))
     assert steps["sample/draw"].lane is Lane.HOST
@@ -230,90 +226,79 @@ def test_prefetch_draws_on_the_host_and_fetches_in_the_background(
 
 
 def test_a_batch_is_drawn_as_many_updates_ahead_as_are_prefetched(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
-    plan = plan_of(planted, run(prefetch=2))
     # An epoch begins with an empty queue: its first batch waits for the epoch before.
-    assert [waits(plan, place)[0].lag for place in range(8)] == [1, 3, 3, 3, 1, 3, 3, 3]
-    assert {after.step for place in range(8) for after in waits(plan, place)} == {"update/adam"}
+    assert lags(plan_of(planted, run(prefetch=2)), 8) == [1, 3, 3, 3, 1, 3, 3, 3]
 
 
-def test_prefetched_batches_need_room_for_all_of_them(
-    planted: Graph, run: Callable[..., RunSpec]
-) -> None:
-    none, two = (by_name(plan_of(planted, run(prefetch=p))) for p in (0, 2))
-    for step, buffer in (("sample/draw", "blocks"), ("fetch/gather", "x")):
-        assert dict(two[step].allocates)[buffer] == 3 * dict(none[step].allocates)[buffer]
-
-
-@pytest.mark.parametrize("approach", [Sampled(), Frugal()])
+@pytest.mark.parametrize("budget", [sampled.DRAWN_EDGES, 10])
 def test_a_batch_that_stands_for_others_still_overlaps(
-    planted: Graph, run: Callable[..., RunSpec], approach: Sampled
+    planted: Graph, run: MakeRun, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    plan = plan_of(planted, run(batch_size=10, prefetch=1), approach)
-    assert [waits(plan, place)[0].lag for place in range(18)] == [1] + [2] * 17
+    monkeypatch.setattr(sampled, "DRAWN_EDGES", budget)
+    assert lags(plan_of(planted, run(size=10, prefetch=1)), 18) == [1] + [2] * 17
 
 
-def test_a_profiles_batches_overlap_too(run: Callable[..., RunSpec]) -> None:
-    plan = plan_of(load_profile("reddit"), run(prefetch=1, batch_size=50_000))
-    assert [waits(plan, place)[0].lag for place in range(4)] == [1, 2, 2, 2]
-    assert len(plan.iterations) == 2
+def test_on_an_accelerator_the_blocks_are_copied_to_it(
+    planted: Graph, run: MakeRun, plan_of: PlanOf
+) -> None:
+    steps = by_name(plan_of(planted, run(prefetch=1), device="cuda"))
+    copy, (blocks,) = steps["fetch/copy"], steps["sample/draw"].allocates
+    assert (copy.kind, copy.lane) == (Kind.COPY, Lane.COPY)
+    assert 2 * copy.bytes == blocks.bytes  # one batch of the two that there is room for
 
 
 # Profiles
 
 
-def test_a_profiles_batches_are_estimated_and_say_from_what(run: Callable[..., RunSpec]) -> None:
-    plan = plan_of(load_profile("reddit"), run(4))
-    assert not plan.exact
+def test_a_profiles_batches_are_estimated_and_shared_evenly(run: MakeRun, plan_of: PlanOf) -> None:
+    plan = plan_of(load_profile("reddit"), run(4, size=1000))
+    assert not plan.counted
     assert plan.basis == "frontier estimated from degrees of profile reddit"
-    assert plan.iterations_per_epoch == -(-153431 // 50)
-    assert len(plan.iterations) == 1
+    assert (list(plan.periods), len(plan.iterations)) == ([-(-153431 // 1000)] * 2, 1)
+    assert by_name(plan)["forward/loss"].work.rows == 250 * 41
+    assert len(plan.iterations[0].classes) == 1
 
 
-def test_a_profiles_ranks_share_the_batch(run: Callable[..., RunSpec]) -> None:
-    plan = plan_of(load_profile("reddit"), run(4, batch_size=1000))
-    assert by_name(plan)["forward/loss"].rows == 250 * 41
-    assert all(steps == plan.iterations[0][0] for steps in plan.iterations[0])
+def test_a_profiles_batches_overlap_too(run: MakeRun, plan_of: PlanOf) -> None:
+    plan = plan_of(load_profile("reddit"), run(size=50_000, prefetch=1))
+    assert (lags(plan, 4), len(plan.iterations)) == ([1, 2, 2, 2], 2)
 
 
-def test_a_profiles_fetches_are_spread_evenly_over_owners(run: Callable[..., RunSpec]) -> None:
+def test_a_profiles_fetches_are_spread_evenly_over_owners(run: MakeRun, plan_of: PlanOf) -> None:
     plan = plan_of(load_profile("reddit"), run(4, placement="partitioned"))
     for rank in range(4):
-        steps = by_name(plan, rank=rank)
-        sent = [b for peer, b in enumerate(steps["fetch/rows"].send_bytes) if peer != rank]
+        sent = by_name(plan, rank=rank)["fetch/rows"].work.send_bytes.tolist()
+        assert sent.pop(rank) == 0
         assert len(set(sent)) == 1
-        assert steps["fetch/rows"].send_bytes[rank] == 0
 
 
 def test_a_profile_of_the_graph_predicts_nearly_its_batches(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
-    from gnnbench.data.profile import profile
-
-    spec = run(batch_size=30)
     known = profile(planted, parts=(), fanouts=((3, 2),), batch=30)
-    estimated = by_name(plan_of(known, spec))["sample/draw"]
-    counted = [steps[0][0] for steps in plan_of(planted, spec).iterations]
-    assert estimated.nonzeros == pytest.approx(np.mean([s.nonzeros for s in counted]), rel=0.05)
-    assert estimated.source_rows == pytest.approx(
-        np.mean([s.source_rows for s in counted]), rel=0.05
-    )
+    estimated = by_name(plan_of(known, run(size=30)))["sample/draw"].work
+    plan = plan_of(planted, run(size=30))
+    counted = [by_name(plan, place)["sample/draw"].work for place in range(len(plan.schedule))]
+    for size in ("nonzeros", "source_rows"):
+        mean = np.mean([getattr(work, size) for work in counted])
+        assert getattr(estimated, size) == pytest.approx(mean, rel=0.05)
 
 
 def test_structure_names_the_owner_only_where_features_are_partitioned(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun
 ) -> None:
-    sampled = APPROACHES.get("sampled")
-    assert sampled.structure(planted, run(2)) == SampledStructure(num_steps=4)
-    owned = sampled.structure(planted, run(2, placement="partitioned"))
-    assert owned.owner is not None
-    assert owned.owned_rows == tuple(np.bincount(owned.owner).tolist())
+    card = APPROACHES.get("sampled")
+    whole = card.structure(planted, run(2))
+    assert (whole.num_steps, whole.owner, whole.owned_rows) == (4, None, None)
+    owned = card.structure(planted, run(2, placement="partitioned"))
+    assert owned.owned_rows.tolist() == np.bincount(owned.owner).tolist()
 
 
 def test_the_kinds_of_a_batch_come_in_the_order_of_work(
-    planted: Graph, run: Callable[..., RunSpec]
+    planted: Graph, run: MakeRun, plan_of: PlanOf
 ) -> None:
-    kinds = [s.kind for s in plan_of(planted, run(2)).iterations[0][0]]
+    kinds = [step.kind for step in plan_of(planted, run(2)).iterations[0][0]]
     assert kinds[:3] == [Kind.SAMPLE, Kind.SAMPLE, Kind.GATHER]
     assert kinds[-2:] == [Kind.ALL_REDUCE, Kind.OPTIMIZER]
