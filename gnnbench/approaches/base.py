@@ -167,12 +167,13 @@ def shared_knobs(
         problems: gets a line for each knob that none of the approaches has.
     """
     dealt: dict[str, dict[str, Any]] = {name: {} for name in cards}
+    every = {name for owners in known.values() for name in owners} | set(cards)
     for key, value in table.items():
         if isinstance(value, Mapping):
             if key in dealt:
                 dealt[key].update(value)
-            elif key not in known:
-                problems.append(f"{where}.{key}: unknown approach, {suggest(key, cards)}")
+            elif key not in every:
+                problems.append(f"{where}.{key}: unknown approach, {suggest(key, every)}")
             continue
         owners = [name for name, card in cards.items() if key in card.knob_names()]
         for name in owners:

@@ -21,7 +21,13 @@ import numpy as np
 from gnnbench.data import formats, generators, splits
 from gnnbench.data.formats import native
 from gnnbench.data.graph import Graph
-from gnnbench.data.profile import GraphProfile, list_profiles, load_profile, overridden
+from gnnbench.data.profile import (
+    GraphProfile,
+    list_profiles,
+    load_profile,
+    overridden,
+    override_problems,
+)
 from gnnbench.errors import DataError, SpecError, UnknownName, Unsupported, suggest
 from gnnbench.spec import DatasetRef, RunSpec
 
@@ -163,7 +169,7 @@ def reference_problems(ref: DatasetRef) -> list[str]:
         known = list_profiles()
         there = ref.profile.endswith(".toml") or ref.profile in known
         line = f"profile: unknown profile {ref.profile!r}, {suggest(ref.profile, known)}"
-        return [] if there else [line]
+        return [*([] if there else [line]), *override_problems(ref.override)]
     lines = _option_problems(splits.synthetic_task, ref.synthetic, "synthetic")
     lines += _option_problems(splits.random_split, ref.split, "split")
     if ref.generator:
