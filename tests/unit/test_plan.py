@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gnnbench import work
 from gnnbench.errors import SpecError
-from gnnbench.plan import Iteration, LazyIterations, Plan, RankClass, repeated
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import COUNTED, LATEST, After, Buffer, Kind, Lane, Phase, Space, Step, Work
 
 Programs = Sequence[Sequence[Step]]
