@@ -269,25 +269,18 @@ def read_profile(path: str | Path) -> GraphProfile:
     return found
 
 
-CHANGEABLE = ("num_features", "num_classes", "num_train")
-
-
-def override_problems(override: Mapping[str, Any]) -> list[str]:
-    """What is wrong with facts that are to replace those of a profile."""
-    problems = []
-    for key, value in override.items():
-        if key not in CHANGEABLE:
-            problems.append(f"override.{key}: unknown key, {suggest(key, CHANGEABLE)}")
-        elif not isinstance(value, int) or isinstance(value, bool):
-            problems.append(f"override.{key}: found {value!r}, expected a whole number")
-        elif value < 1:
-            problems.append(f"override.{key}: found {value}, allowed >= 1")
-    return problems
-
-
 def overridden(profile: GraphProfile, override: Mapping[str, Any]) -> GraphProfile:
     """The profile with some of its facts replaced. Raises SpecError for one that is unknown."""
-    raise_all(override_problems(override))
+    changeable = {"num_features": int, "num_classes": int, "num_train": int}
+    problems = [
+        f"override.{key}: unknown fact, {suggest(key, changeable)}"
+        for key in override
+        if key not in changeable
+    ]
+    for key, value in override.items():
+        if key in changeable and (not isinstance(value, int) or isinstance(value, bool)):
+            problems.append(f"override.{key}: found {value!r}, expected a whole number")
+    raise_all(problems)
     told = ", ".join(f"{key} = {value}" for key, value in sorted(override.items()))
     source = f"{profile.source}; replaced: {told}" if override else profile.source
     return dataclasses.replace(profile, source=source, **override)
