@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -64,6 +64,8 @@ class GraphProfile:
     deviation of the logarithm of the degree, with the mean of the graph. 0 for num_val and
     num_test means not known. `status`: measured on the graph, or published by `source`.
     """
+
+    kind: ClassVar[str] = "graph"
 
     schema: int = field(default=SCHEMA, metadata=bounds(SCHEMA, SCHEMA))
     name: str

@@ -169,7 +169,7 @@ def test_what_does_not_fit_the_memory_is_skipped_with_its_size(
     partition = next(row for row in found if row["approach"] == "partition")
     assert partition["status"] == "skipped"
     assert partition["reason"].startswith("out of memory: rank ")
-    assert partition["reason"].endswith("GiB of device, 0.9 GiB there are")
+    assert partition["reason"].endswith("GiB of device memory, 0.9 GiB there are")
 
 
 def test_a_dataset_that_is_not_there_skips_its_runs_only(
