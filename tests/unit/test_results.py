@@ -170,10 +170,10 @@ def test_fields_that_this_version_does_not_know_are_passed_over(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"schema": 1, "run_id"', "not a readable record"),
+        ('{"schema": 2, "run_id"', "not a readable record"),
         ("[1, 2]", "not a record of gnnbench: it has no schema version"),
         ('{"run_id": "a"}', "not a record of gnnbench: it has no schema version"),
-        ('{"schema": 1, "run_id": "a"}', "incomplete record"),
+        (f'{{"schema": {SCHEMA}, "run_id": "a"}}', "incomplete record"),
     ],
 )
 def test_a_damaged_record_is_named_and_answers_no_run(

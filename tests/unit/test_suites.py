@@ -218,7 +218,7 @@ def dataset(**fields: Any) -> dict[str, Any]:
         (dataset(profile="redit"), "datasets.small.profile: unknown profile 'redit', did you mean"),
         (
             dataset(profile="reddit", override={"num_featurs": 1}),
-            "datasets.small.override.num_featurs: unknown key, did you mean 'num_features'?",
+            "datasets.small.override.num_featurs: unknown fact, did you mean 'num_features'?",
         ),
         (
             dataset(path="a", options={"day": datetime.date(2024, 1, 1)}),
