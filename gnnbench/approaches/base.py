@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import suggest
@@ -46,6 +46,7 @@ class Approach(ABC):
         promise: what it owes the reference (see `card.Promise`).
         accepts: which datasets, tasks and models it can train.
         look: its colour and marker in every figure.
+        published: systems of papers that do the same.
         knobs_type: a frozen dataclass whose fields are the knobs; metadata give bounds and choices.
         runtime: "module:Class" of the trainer.
     """
@@ -57,6 +58,7 @@ class Approach(ABC):
     promise: ClassVar[Promise]
     accepts: ClassVar[Accepts] = Accepts()
     look: ClassVar[Look] = Look()
+    published: ClassVar[tuple[Published, ...]] = ()
     knobs_type: ClassVar[type[Any]]
     runtime: ClassVar[str]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
-from gnnbench.approaches.card import EXACT, Accepts, Look, Promise
+from gnnbench.approaches.card import EXACT, Accepts, Look, Promise, Published
 from gnnbench.approaches.whole_graph.rows import Options, RowSizes, precompute_problem, row_plan
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_counts, halo_entries
@@ -217,6 +217,12 @@ class Partition(Partitioned):
     promise: ClassVar[Promise] = EXACT
     accepts = Accepts(attention=True)
     look: ClassVar[Look] = Look(colour="#0072B2", marker="o")
+    published: ClassVar[tuple[Published, ...]] = (
+        Published(
+            names=r"vanilla|^full-graph$|^pipegcn \(sync\)$",
+            recipe="gnnbench.published.recipes:vanilla",
+        ),
+    )
     knobs_type: ClassVar[type[Any]] = PartitionKnobs
     runtime = "gnnbench_runtime.approaches.whole_graph.partition:PartitionTrainer"
 
