@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,5 +38,25 @@ def plan_of() -> Callable[..., Plan]:
         plan = approach.plan(data, run, structure, layout)
         plan.validate()
         return plan
+
+    return make
+
+
+@pytest.fixture
+def planned(
+    plan_of: Callable[..., Plan], make_run: Callable[..., RunSpec], path_graph: Graph
+) -> Callable[..., Plan]:
+    """Return a maker of plans of runs written in one line; on the path graph unless told."""
+
+    def make(
+        approach: str,
+        ranks: int = 1,
+        *,
+        data: GraphLike = path_graph,
+        owner: Sequence[int] | None = None,
+        device: str = "cpu",
+        **run: Any,
+    ) -> Plan:
+        return plan_of(data, make_run(approach, ranks, **run), owner, device=device)
 
     return make

@@ -14,7 +14,6 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_entries, with_self_loops
 from gnnbench.errors import SpecError
 from gnnbench.models.names import MODELS
-from gnnbench.plan import Plan
 from gnnbench.spec import ModelSpec, RunSpec
 from gnnbench.suites import parse_suite
 
@@ -90,12 +89,9 @@ def test_knobs_that_a_model_cannot_have_are_skips_with_a_reason(
 
 
 def test_attention_counts_self_loops_and_always_transforms_first(
-    make_run: MakeRun, plan_of: Callable[..., Plan], path_graph: Graph
+    planned: PlanOf, path_graph: Graph
 ) -> None:
-    plain, dropped = (
-        plan_of(path_graph, make_run("single", model={**GAT, "dropout": share}))
-        for share in (0.0, 0.5)
-    )
+    plain, dropped = (planned("single", model={**GAT, "dropout": share}) for share in (0.0, 0.5))
     assert plain.notes["order"] == ("transform_first", "transform_first")
     steps = {step.name: step.work for step in plain.iterations[0][0]}
     entries = path_graph.num_edges + 5

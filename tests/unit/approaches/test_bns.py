@@ -14,7 +14,6 @@ from gnnbench.approaches.whole_graph.bns import profile_cut
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.data.boundary import drawn_rows
 from gnnbench.data.generators import generate, uniform
-from gnnbench.data.graph import Graph
 from gnnbench.data.partition import partition
 from gnnbench.data.profile import GraphProfile, HaloPoint, load_profile
 from gnnbench.data.profile import profile as measure
@@ -51,19 +50,15 @@ def drawn(profile: GraphProfile, run: RunSpec) -> int:
 
 
 @pytest.mark.parametrize(("rate", "lost"), [(0.5, 2), (1.0, 0)])
-def test_pairs_that_are_never_drawn_are_notes(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, rate: float, lost: int
-) -> None:
+def test_pairs_that_are_never_drawn_are_notes(planned: PlanOf, rate: float, lost: int) -> None:
     """Half of one row is none."""
-    plan = plan_of(path_graph, make_run("bns", 2, rate=rate), CUT)
+    plan = planned("bns", 2, owner=CUT, rate=rate)
     assert (plan.notes["pairs_never_drawn"], plan.notes["rows_never_drawn"]) == (lost, lost)
     assert ("2 pairs of ranks, 2 rows, are too small" in plan.basis) == bool(lost)
 
 
-def test_rate_zero_sends_gradients_of_weights_only_fg_30(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run("bns", 2, rate=0.0), CUT)
+def test_rate_zero_sends_gradients_of_weights_only_fg_30(planned: PlanOf) -> None:
+    plan = planned("bns", 2, owner=CUT, rate=0.0)
     assert set(plan.moved_bytes()) == {("all_reduce", "sync")}
     assert [forward_entries(plan, layer) for layer in (1, 2)] == [6, 6]
 
@@ -118,12 +113,12 @@ def test_a_profile_plans_attention_over_drawn_rows(
     assert held(plan)["sampled_topology"] == 16 * kept + 8 * (2 * own + taken + 2)
 
 
-def test_a_smaller_rate_holds_less(make_run: MakeRun, plan_of: PlanOf) -> None:
+def test_a_smaller_rate_holds_less(planned: PlanOf) -> None:
     """Rows, entries and scales fall with the rate; lists of the boundary and places do not."""
     graph = uniform(40, 20, seed=4, num_features=3, num_classes=2)
     owner = [i % 2 for i in range(40)]
     sizes = [
-        held(plan_of(graph, make_run("bns", 2, rate=rate, model={"kind": "gcn"}), owner))
+        held(planned("bns", 2, data=graph, owner=owner, rate=rate, model={"kind": "gcn"}))
         for rate in (0.1, 0.5, 1.0)
     ]
     for name in ("x", "sampled_topology", "sampled_scales"):
@@ -153,9 +148,9 @@ def cut_in_half(**fields: Any) -> GraphProfile:
 
 @pytest.mark.parametrize(("rate", "entries"), [(0.0, 5000), (0.5, 7500), (1.0, 10_000)])
 def test_a_profile_thins_the_cut_and_nothing_else(
-    make_run: MakeRun, plan_of: PlanOf, rate: float, entries: int
+    planned: PlanOf, rate: float, entries: int
 ) -> None:
-    plan = plan_of(cut_in_half(), make_run("bns", 2, rate=rate))
+    plan = planned("bns", 2, data=cut_in_half(), rate=rate)
     assert forward_entries(plan) == entries
     assert "6.25 edges per halo row" in plan.basis
 

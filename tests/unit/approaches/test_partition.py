@@ -114,21 +114,17 @@ def test_any_partition_sends_what_it_receives_and_the_closed_form_fg_10_fg_14(
             assert step.work.buffer_bytes == max(table[rank].sum(), table[:, rank].sum())
 
 
-def test_what_is_sent_forward_comes_back_in_the_backward_pass(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
+def test_what_is_sent_forward_comes_back_in_the_backward_pass(planned: PlanOf) -> None:
     # Owners 0 1 1 2 2: rank 0 needs 1; rank 1 needs 0 and 3; rank 2 needs 2.
-    plan = plan_of(path_graph, make_run("partition", 3, order="transform_first"), [0, 1, 1, 2, 2])
+    plan = planned("partition", 3, owner=[0, 1, 1, 2, 2], order="transform_first")
     for rank, sent in enumerate([[0, 16, 0], [16, 0, 16], [0, 16, 0]]):
         by_name = {step.name: step.work for step in steps(plan, rank)}
         assert by_name["forward/1/exchange"].send_bytes.tolist() == sent
         assert by_name["backward/1/exchange"].send_bytes.tolist() == sent
 
 
-def test_gradients_and_the_loss_travel_in_one_ring(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run("partition", 4), [0, 1, 2, 3, 3])
+def test_gradients_and_the_loss_travel_in_one_ring(planned: PlanOf) -> None:
+    plan = planned("partition", 4, owner=[0, 1, 2, 3, 3])
     theta = 3 * 4 + 4 + 4 * 2 + 2
     (ring,) = [step.work for step in steps(plan) if step.kind is Kind.ALL_REDUCE]
     assert (ring.rows, ring.buffer_bytes) == (theta + 1, 4 * (theta + 1))
@@ -136,9 +132,9 @@ def test_gradients_and_the_loss_travel_in_one_ring(
 
 
 def test_one_rank_of_partition_takes_the_steps_of_single_and_sends_nothing_fg_5(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
+    planned: PlanOf,
 ) -> None:
-    single, partition = (plan_of(path_graph, make_run(a)) for a in ("single", "partition"))
+    single, partition = (planned(a) for a in ("single", "partition"))
     assert list(single.iterations[0]) == list(partition.iterations[0])
     assert held(single) == held(partition)
     assert partition.moved_bytes() == {}
@@ -170,25 +166,21 @@ LAYER_1_BACK = {
     [("aggregate_first", AGGREGATE_FIRST), ("transform_first", TRANSFORM_FIRST)],
 )
 def test_the_order_says_which_product_comes_first(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, order: str, forward: list[str]
+    planned: PlanOf, order: str, forward: list[str]
 ) -> None:
-    plan = plan_of(path_graph, make_run("partition", 2, order=order), CUT)
+    plan = planned("partition", 2, owner=CUT, order=order)
     assert names(plan, "forward") == forward
     assert names(plan, "backward/1") == [f"backward/1/{n}" for n in LAYER_1_BACK[order]]
 
 
-def test_min_width_fixes_an_order_per_layer(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run(order="min_width"))  # d = 3, 4, 2
+def test_min_width_fixes_an_order_per_layer(planned: PlanOf) -> None:
+    plan = planned("single", order="min_width")  # d = 3, 4, 2
     assert plan.notes["order"] == ("aggregate_first", "transform_first")
 
 
-def test_products_have_the_flops_of_the_reference(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
+def test_products_have_the_flops_of_the_reference(planned: PlanOf) -> None:
     # fullgraph section 4: sparse 2 E w, dense 2 N d_(l-1) d_l, thrice a layer and twice in layer 1.
-    plan = plan_of(path_graph, make_run(order="aggregate_first"))
+    plan = planned("single", order="aggregate_first")
     sparse = [step.flops for step in steps(plan) if step.kind is Kind.SPMM]
     dense = [step.flops for step in steps(plan) if step.kind is Kind.GEMM]
     assert sparse == [2 * 8 * 3, 2 * 8 * 4, 2 * 8 * 4]
@@ -211,18 +203,16 @@ def test_products_have_the_flops_of_the_reference(
     ],
 )
 def test_what_a_model_adds_to_the_steps_of_gcn(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, model: dict[str, Any], added: set[str]
+    planned: PlanOf, model: dict[str, Any], added: set[str]
 ) -> None:
-    plain, more = plan_of(path_graph, make_run()), plan_of(path_graph, make_run(model=model))
+    plain, more = planned("single"), planned("single", model=model)
     assert set(names(more, "")) - set(names(plain, "")) == added
     (activation,) = [s.op for s in steps(more) if s.name == "forward/1/activation"]
     assert activation == ("relu_dropout" if "dropout" in model else "relu")
 
 
-def test_a_step_waits_where_the_lane_changes(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run("partition", 2), CUT)
+def test_a_step_waits_where_the_lane_changes(planned: PlanOf) -> None:
+    plan = planned("partition", 2, owner=CUT)
     for before, step in zip(steps(plan), steps(plan)[1:], strict=False):
         waits = [after.step for after in step.after]
         assert waits == ([before.name] if before.lane is not step.lane else [])
@@ -231,10 +221,8 @@ def test_a_step_waits_where_the_lane_changes(
     assert {step.phase for step in steps(plan)} == phases
 
 
-def test_every_epoch_is_one_and_the_same_iteration(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run(training={"epochs": 7}))
+def test_every_epoch_is_one_and_the_same_iteration(planned: PlanOf) -> None:
+    plan = planned("single", training={"epochs": 7})
     assert (plan.num_periods, plan.periods[0], len(plan.iterations)) == (7, 1, 1)
 
 
@@ -242,9 +230,9 @@ def test_every_epoch_is_one_and_the_same_iteration(
     ("optimizer", "vectors"), [("adam", 4), ("sgd", 2), ("adagrad", 3)]
 )  # parameters, gradient, state
 def test_the_optimizer_decides_the_last_step_and_its_state(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, optimizer: str, vectors: int
+    planned: PlanOf, optimizer: str, vectors: int
 ) -> None:
-    plan = plan_of(path_graph, make_run(training={"optimizer": optimizer}))
+    plan = planned("single", training={"optimizer": optimizer})
     assert steps(plan)[-1].name == f"update/{optimizer}"
     assert held(plan)["parameters"] == vectors * 4 * MODELS.get("gcn").num_parameters((3, 4, 2))
 
@@ -254,10 +242,10 @@ def test_the_optimizer_decides_the_last_step_and_its_state(
 
 @pytest.mark.parametrize("kind", ["gcn", "sage"])
 def test_resident_bytes_are_those_of_the_arrays_a_rank_holds(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, kind: str
+    planned: PlanOf, path_graph: Graph, kind: str
 ) -> None:
     owner = np.array(CUT, np.int32)
-    plan = plan_of(path_graph, make_run("partition", 2, model={"kind": kind}), CUT)
+    plan = planned("partition", 2, owner=CUT, model={"kind": kind})
     model = MODELS.get(kind)
     for rank, halo in enumerate(halo_structure(path_graph, owner, 2).ranks):
         local, turned = halo.csr, halo.transposed
@@ -276,10 +264,8 @@ def test_resident_bytes_are_those_of_the_arrays_a_rank_holds(
         }
 
 
-def test_activations_are_as_large_as_their_rows_and_widths(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run("partition", 2, order="aggregate_first"), CUT)
+def test_activations_are_as_large_as_their_rows_and_widths(planned: PlanOf) -> None:
+    plan = planned("partition", 2, owner=CUT, order="aggregate_first")
     # Rank 1 owns 3 rows, 2 of them to train on, and sees 4; d = 3, 4, 2; one row is packed.
     assert allocated(plan, 1) == {
         "halo_rows": 1 * 4 * 4,
@@ -293,10 +279,8 @@ def test_activations_are_as_large_as_their_rows_and_widths(
     }
 
 
-def test_memory_peaks_at_residents_and_all_activations(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(path_graph, make_run())
+def test_memory_peaks_at_residents_and_all_activations(planned: PlanOf) -> None:
+    plan = planned("single")
     sizes, resident = allocated(plan), sum(held(plan).values())
     # In the first epoch the scratch of the loss is given back before g1 is there, which is larger.
     first = resident + sum(sizes.values()) - sizes["loss_scratch"]
@@ -304,12 +288,9 @@ def test_memory_peaks_at_residents_and_all_activations(
     assert plan.peak_bytes().tolist() == [first + sizes["loss_scratch"]]
 
 
-def test_float64_doubles_what_is_made_of_numbers_and_not_the_topology(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
+def test_float64_doubles_what_is_made_of_numbers_and_not_the_topology(planned: PlanOf) -> None:
     single, double = (
-        held(plan_of(path_graph, make_run(training={"precision": p})))
-        for p in ("float32", "float64")
+        held(planned("single", training={"precision": p})) for p in ("float32", "float64")
     )
     doubled = {name for name in single if double[name] == 2 * single[name] > 0}
     assert doubled == {"x", "scales", "parameters"}
@@ -344,10 +325,8 @@ def test_staging_takes_rows_through_the_host_on_accelerators_only(
 
 
 @pytest.mark.parametrize("world", [6, 9])
-def test_more_ranks_than_vertices_still_make_a_plan_fg_7(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, world: int
-) -> None:
-    plan = plan_of(path_graph, make_run("partition", world, partitioner="hash"))
+def test_more_ranks_than_vertices_still_make_a_plan_fg_7(planned: PlanOf, world: int) -> None:
+    plan = planned("partition", world, partitioner="hash")
     assert plan.world_size == world
 
 
@@ -388,9 +367,9 @@ def test_a_profile_deals_out_its_halo_whole_fg_13_fg_15(
     [(8, False, "halo curve of reddit, metis-"), (1, True, "counts of the profile")],
 )
 def test_a_profiles_plan_says_from_what_it_was_estimated(
-    make_run: MakeRun, plan_of: PlanOf, ranks: int, counted: bool, basis: str
+    planned: PlanOf, ranks: int, counted: bool, basis: str
 ) -> None:
-    plan = plan_of(load_profile("reddit"), make_run("partition", ranks))
+    plan = planned("partition", ranks, data=load_profile("reddit"))
     assert plan.counted is counted
     assert plan.basis.startswith(basis)
 

@@ -35,11 +35,9 @@ def test_bytes_are_those_of_partition_fg_39(
     assert late == fresh
 
 
-def test_without_staleness_the_plan_is_that_of_partition_fg_35(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
-    fresh = plan_of(path_graph, make_run("pipegcn", 2, staleness=0), OWNER)
-    vanilla = plan_of(path_graph, make_run("partition", 2), OWNER)
+def test_without_staleness_the_plan_is_that_of_partition_fg_35(planned: PlanOf) -> None:
+    fresh = planned("pipegcn", 2, owner=OWNER, staleness=0)
+    vanilla = planned("partition", 2, owner=OWNER)
     assert fresh.program_key() == vanilla.program_key() != ""
     assert held(fresh) == held(vanilla)
 
@@ -63,16 +61,12 @@ def test_every_transfer_is_taken_one_epoch_later_before_the_next_begins(
             assert begin.lag == 0 and begin.step.endswith("/pack")
 
 
-def test_averages_are_held_for_what_is_smoothed(
-    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf
-) -> None:
+def test_averages_are_held_for_what_is_smoothed(planned: PlanOf) -> None:
     kept = {
-        smoothing: set(
-            held(plan_of(path_graph, make_run("pipegcn", 2, smoothing=smoothing), OWNER))
-        )
+        smoothing: set(held(planned("pipegcn", 2, owner=OWNER, smoothing=smoothing)))
         for smoothing in ("none", "features", "gradients", "both")
     }
-    vanilla = set(held(plan_of(path_graph, make_run("partition", 2), OWNER)))
+    vanilla = set(held(planned("partition", 2, owner=OWNER)))
     assert kept["none"] - vanilla == {"stale_features", "stale_gradients"}
     assert kept["features"] - kept["none"] == {"smooth_features"}
     assert kept["gradients"] - kept["none"] == {"smooth_gradients"}
@@ -93,12 +87,10 @@ def test_knobs_have_bounds(knob: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 1024])
-def test_a_profile_plans_any_number_of_ranks(
-    make_run: MakeRun, plan_of: PlanOf, parts: int
-) -> None:
+def test_a_profile_plans_any_number_of_ranks(planned: PlanOf, parts: int) -> None:
     profile = load_profile("ogbn-products")
     late, fresh = (
-        plan_of(profile, make_run(name, parts, model={"hidden": 64}))
+        planned(name, parts, data=profile, model={"hidden": 64})
         for name in ("pipegcn", "partition")
     )
     assert late.moved_bytes() == fresh.moved_bytes()
