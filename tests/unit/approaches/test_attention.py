@@ -14,10 +14,12 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_entries, with_self_loops
 from gnnbench.errors import SpecError
 from gnnbench.models.names import MODELS
+from gnnbench.plan import Plan
 from gnnbench.spec import ModelSpec, RunSpec
 from gnnbench.suites import parse_suite
 
 MakeRun = Callable[..., RunSpec]
+PlanOf = Callable[..., Plan]
 GAT = {"kind": "gat", "heads": 2}
 
 

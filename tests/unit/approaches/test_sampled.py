@@ -42,6 +42,17 @@ def run(make_run: MakeRun) -> MakeRun:
     return make
 
 
+@pytest.fixture
+def planned(plan_of: PlanOf, run: MakeRun, planted: Graph) -> PlanOf:
+    """Return a maker of plans of such runs; on the planted graph unless told."""
+
+    def make(ranks: int = 1, size: int = 50, device: str = "cpu", **knobs: Any) -> Plan:
+        data = knobs.pop("data", planted)
+        return plan_of(data, run(ranks, size, **knobs), device=device)
+
+    return make
+
+
 def by_name(plan: Plan, place: int = 0, rank: int = 0) -> dict[str, Step]:
     """The steps at a place of the schedule."""
     return {step.name: step for step in plan.iterations[plan.schedule[place]][rank]}
@@ -54,10 +65,8 @@ def held(plan: Plan, rank: int = 0) -> dict[str, int]:
 # Counted batches
 
 
-def test_an_epoch_has_a_step_per_batch_and_a_smaller_last_one(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(planted, run())
+def test_an_epoch_has_a_step_per_batch_and_a_smaller_last_one(planned: PlanOf) -> None:
+    plan = planned()
     assert list(plan.periods) == [4, 4]  # 180 = 3 * 50 + 30
     losses = [by_name(plan, step)["forward/loss"].work for step in range(4)]
     assert [loss.rows for loss in losses] == [50 * 4, 50 * 4, 50 * 4, 30 * 4]
@@ -84,11 +93,11 @@ def test_a_batch_has_the_sizes_that_the_sampler_draws(
 
 
 def test_beyond_the_budget_a_few_steps_stand_for_all_and_the_plan_says_so(
-    planted: Graph, run: MakeRun, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch
+    planned: PlanOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = plan_of(planted, run(size=10))
+    whole = planned(size=10)
     monkeypatch.setattr(sampled, "DRAWN_EDGES", 10)
-    plan = plan_of(planted, run(size=10))
+    plan = planned(size=10)
     assert not plan.counted
     assert plan.basis == "3 of 18 steps of the first epoch drawn"
     assert (list(plan.periods), len(plan.iterations)) == ([18, 18], 3)
@@ -98,21 +107,19 @@ def test_beyond_the_budget_a_few_steps_stand_for_all_and_the_plan_says_so(
 
 
 def test_a_budget_for_one_epoch_is_spent_on_a_whole_epoch(
-    planted: Graph, run: MakeRun, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch
+    planned: PlanOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = plan_of(planted, run())
+    whole = planned()
     edges = [by_name(whole, step)["sample/draw"].work.nonzeros for step in range(4)]
     monkeypatch.setattr(sampled, "DRAWN_EDGES", int(1.5 * sum(edges)))
-    plan = plan_of(planted, run())
+    plan = planned()
     assert (len(plan.iterations), plan.num_periods, plan.counted) == (4, 2, False)
     assert plan.basis == "batches of 1 of 2 epochs drawn"
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
-def test_a_batch_size_beyond_the_training_set_is_one_step(
-    planted: Graph, run: MakeRun, plan_of: PlanOf, ranks: int
-) -> None:
-    assert list(plan_of(planted, run(ranks, size=10_000)).periods) == [1, 1]
+def test_a_batch_size_beyond_the_training_set_is_one_step(planned: PlanOf, ranks: int) -> None:
+    assert list(planned(ranks, size=10_000).periods) == [1, 1]
 
 
 def test_a_graph_without_training_vertices_is_skipped_with_a_reason(
@@ -132,24 +139,17 @@ def test_a_graph_without_training_vertices_is_skipped_with_a_reason(
     [(4, {}, 4 * 4), (1, {"placement": "partitioned"}, 0)],  # 4 ranks, 4 steps
 )
 def test_without_fetches_only_gradients_travel(
-    planted: Graph,
-    run: MakeRun,
-    plan_of: PlanOf,
-    ranks: int,
-    knobs: dict[str, Any],
-    rings: int,
+    planned: PlanOf, ranks: int, knobs: dict[str, Any], rings: int
 ) -> None:
     theta = 5 * 4 + 4 + 4 * 4 + 4
     sent = rings * all_reduce_bytes(4 * (theta + 1), 4)
-    moved = plan_of(planted, run(ranks, **knobs)).moved_bytes()
+    moved = planned(ranks, **knobs).moved_bytes()
     assert moved == ({("all_reduce", "sync"): sent} if sent else {})
 
 
-def test_fetched_rows_are_asked_for_by_id_and_served_by_their_owner(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
+def test_fetched_rows_are_asked_for_by_id_and_served_by_their_owner(planned: PlanOf) -> None:
     world = 3
-    plan = plan_of(planted, run(world, placement="partitioned", partitioner="hash"))
+    plan = planned(world, placement="partitioned", partitioner="hash")
     for iteration in plan.iterations:
         ranks = [{step.name: step.work for step in steps} for steps in iteration]
         ids = np.array([named["fetch/ids"].send_bytes for named in ranks]) // 8
@@ -168,9 +168,9 @@ def test_fetched_rows_are_asked_for_by_id_and_served_by_their_owner(
 
 
 def test_resident_bytes_are_those_of_the_arrays_a_rank_holds(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
+    planned: PlanOf, planted: Graph
 ) -> None:
-    kept = held(plan_of(planted, run()))
+    kept = held(planned())
     indptr, indices = np.asarray(planted.indptr), np.asarray(planted.indices)
     assert planted.labels is not None and planted.features is not None
     assert kept["topology"] == indptr.nbytes + indices.nbytes
@@ -180,18 +180,14 @@ def test_resident_bytes_are_those_of_the_arrays_a_rank_holds(
     assert kept["train_nodes"] == 2 * planted.train_nodes().nbytes
 
 
-def test_partitioned_features_are_held_once_over_all_ranks(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(planted, run(3, placement="partitioned", partitioner="hash"))
+def test_partitioned_features_are_held_once_over_all_ranks(planned: PlanOf, planted: Graph) -> None:
+    plan = planned(3, placement="partitioned", partitioner="hash")
     assert planted.features is not None
     assert sum(held(plan, rank)["features"] for rank in range(3)) == planted.features.nbytes
 
 
-def test_prefetched_batches_need_room_for_all_of_them(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    none, two = (by_name(plan_of(planted, run(prefetch=p))) for p in (0, 2))
+def test_prefetched_batches_need_room_for_all_of_them(planned: PlanOf) -> None:
+    none, two = (by_name(planned(prefetch=p)) for p in (0, 2))
     for step in ("sample/draw", "fetch/gather"):
         (room,), (more) = none[step].allocates, two[step].allocates
         assert more == (room._replace(bytes=3 * room.bytes),)
@@ -207,43 +203,35 @@ def lags(plan: Plan, count: int) -> list[int]:
     return [after[0].lag for after in waits]
 
 
-def test_without_prefetch_everything_happens_on_one_lane(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    plan = plan_of(planted, run(2, placement="partitioned"))
+def test_without_prefetch_everything_happens_on_one_lane(planned: PlanOf) -> None:
+    plan = planned(2, placement="partitioned")
     assert {step.lane for step in plan.iterations[0][0]} == {Lane.COMPUTE, Lane.COMM}
     assert by_name(plan, 1)["sample/draw"].after == ()
 
 
-def test_prefetch_draws_on_the_host_and_fetches_in_the_background(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    steps = by_name(plan_of(planted, run(2, placement="partitioned", prefetch=2)))
+def test_prefetch_draws_on_the_host_and_fetches_in_the_background(planned: PlanOf) -> None:
+    steps = by_name(planned(2, placement="partitioned", prefetch=2))
     assert steps["sample/draw"].lane is Lane.HOST
     assert steps["fetch/rows"].lane is Lane.BACKGROUND
     assert steps["forward/1/spmm"].lane is Lane.COMPUTE
     assert steps["sync/gradients"].lane is Lane.COMM
 
 
-def test_a_batch_is_drawn_as_many_updates_ahead_as_are_prefetched(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
+def test_a_batch_is_drawn_as_many_updates_ahead_as_are_prefetched(planned: PlanOf) -> None:
     # An epoch begins with an empty queue: its first batch waits for the epoch before.
-    assert lags(plan_of(planted, run(prefetch=2)), 8) == [1, 3, 3, 3, 1, 3, 3, 3]
+    assert lags(planned(prefetch=2), 8) == [1, 3, 3, 3, 1, 3, 3, 3]
 
 
 @pytest.mark.parametrize("budget", [sampled.DRAWN_EDGES, 10])
 def test_a_batch_that_stands_for_others_still_overlaps(
-    planted: Graph, run: MakeRun, plan_of: PlanOf, monkeypatch: pytest.MonkeyPatch, budget: int
+    planned: PlanOf, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
     monkeypatch.setattr(sampled, "DRAWN_EDGES", budget)
-    assert lags(plan_of(planted, run(size=10, prefetch=1)), 18) == [1] + [2] * 17
+    assert lags(planned(size=10, prefetch=1), 18) == [1] + [2] * 17
 
 
-def test_on_an_accelerator_the_blocks_are_copied_to_it(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    steps = by_name(plan_of(planted, run(prefetch=1), device="cuda"))
+def test_on_an_accelerator_the_blocks_are_copied_to_it(planned: PlanOf) -> None:
+    steps = by_name(planned(prefetch=1, device="cuda"))
     copy, (blocks,) = steps["fetch/copy"], steps["sample/draw"].allocates
     assert (copy.kind, copy.lane) == (Kind.COPY, Lane.COPY)
     assert 2 * copy.bytes == blocks.bytes  # one batch of the two that there is room for
@@ -252,8 +240,8 @@ def test_on_an_accelerator_the_blocks_are_copied_to_it(
 # Profiles
 
 
-def test_a_profiles_batches_are_estimated_and_shared_evenly(run: MakeRun, plan_of: PlanOf) -> None:
-    plan = plan_of(load_profile("reddit"), run(4, size=1000))
+def test_a_profiles_batches_are_estimated_and_shared_evenly(planned: PlanOf) -> None:
+    plan = planned(4, data=load_profile("reddit"), size=1000)
     assert not plan.counted
     assert plan.basis == "frontier estimated from degrees of profile reddit"
     assert (list(plan.periods), len(plan.iterations)) == ([-(-153431 // 1000)] * 2, 1)
@@ -261,13 +249,13 @@ def test_a_profiles_batches_are_estimated_and_shared_evenly(run: MakeRun, plan_o
     assert len(plan.iterations[0].classes) == 1
 
 
-def test_a_profiles_batches_overlap_too(run: MakeRun, plan_of: PlanOf) -> None:
-    plan = plan_of(load_profile("reddit"), run(size=50_000, prefetch=1))
+def test_a_profiles_batches_overlap_too(planned: PlanOf) -> None:
+    plan = planned(data=load_profile("reddit"), size=50_000, prefetch=1)
     assert (lags(plan, 4), len(plan.iterations)) == ([1, 2, 2, 2], 2)
 
 
-def test_a_profiles_fetches_are_spread_evenly_over_owners(run: MakeRun, plan_of: PlanOf) -> None:
-    plan = plan_of(load_profile("reddit"), run(4, placement="partitioned"))
+def test_a_profiles_fetches_are_spread_evenly_over_owners(planned: PlanOf) -> None:
+    plan = planned(4, data=load_profile("reddit"), placement="partitioned")
     for rank in range(4):
         sent = by_name(plan, rank=rank)["fetch/rows"].work.send_bytes.tolist()
         assert sent.pop(rank) == 0
@@ -275,11 +263,11 @@ def test_a_profiles_fetches_are_spread_evenly_over_owners(run: MakeRun, plan_of:
 
 
 def test_a_profile_of_the_graph_predicts_nearly_its_batches(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
+    planned: PlanOf, planted: Graph
 ) -> None:
     known = profile(planted, parts=(), fanouts=((3, 2),), batch=30)
-    estimated = by_name(plan_of(known, run(size=30)))["sample/draw"].work
-    plan = plan_of(planted, run(size=30))
+    estimated = by_name(planned(data=known, size=30))["sample/draw"].work
+    plan = planned(size=30)
     counted = [by_name(plan, place)["sample/draw"].work for place in range(len(plan.schedule))]
     for size in ("nonzeros", "source_rows"):
         mean = np.mean([getattr(work, size) for work in counted])
@@ -296,9 +284,7 @@ def test_structure_names_the_owner_only_where_features_are_partitioned(
     assert owned.owned_rows.tolist() == np.bincount(owned.owner).tolist()
 
 
-def test_the_kinds_of_a_batch_come_in_the_order_of_work(
-    planted: Graph, run: MakeRun, plan_of: PlanOf
-) -> None:
-    kinds = [step.kind for step in plan_of(planted, run(2)).iterations[0][0]]
+def test_the_kinds_of_a_batch_come_in_the_order_of_work(planned: PlanOf) -> None:
+    kinds = [step.kind for step in planned(2).iterations[0][0]]
     assert kinds[:3] == [Kind.SAMPLE, Kind.SAMPLE, Kind.GATHER]
     assert kinds[-2:] == [Kind.ALL_REDUCE, Kind.OPTIMIZER]
