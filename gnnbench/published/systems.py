@@ -87,7 +87,8 @@ def system_of(row: PublishedRow) -> System:
     """The system that a row names, from the cards of approaches. Raises NotModelled."""
     name = row.system.lower()
     for approach in APPROACHES.names():
-        for published in APPROACHES.get(approach).published:
+        # A card that extends another does not stand for what the other one stands for.
+        for published in vars(type(APPROACHES.get(approach))).get("published", ()):
             if re.search(published.names, name):
                 module, _, function = published.recipe.partition(":")
                 return System(approach=approach, recipe=getattr(import_module(module), function))
