@@ -176,6 +176,13 @@ def shared_knobs(
                 dealt[key].update(value)
             elif key not in every:
                 problems.append(f"{where}.{key}: unknown approach, {suggest(key, every)}")
+            else:  # of an approach that this entry does not run: its keys must exist all the same
+                own = [knob for knob, owners in known.items() if key in owners]
+                problems += [
+                    f"{where}.{key}.{knob}: unknown knob, {suggest(knob, own)}"
+                    for knob in value
+                    if knob not in own
+                ]
             continue
         owners = [name for name, card in cards.items() if key in card.knob_names()]
         for name in owners:

@@ -142,6 +142,7 @@ def test_knobs_go_to_those_who_know_them_or_whose_name_they_stand_under() -> Non
         ("sampled", {"prefetch": 65}, "prefetch: found 65, allowed >= 0 and <= 64"),
         ("sampled", {"placement": "x"}, "placement: found 'x', allowed: partitioned, replicated"),
         ("sampled", {"sampeld": {}}, "sampeld: unknown approach, did you mean 'sampled'?"),
+        ("single", {"sampled": {"prefetsch": 1}}, "sampled.prefetsch: unknown knob, did you mean"),
         ("sampled", {"sampled": {"x": 1}}, "x: unknown key, allowed: objective, order, partit"),
     ],
 )
