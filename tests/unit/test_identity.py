@@ -158,6 +158,28 @@ def test_a_prediction_of_another_content_is_another_record(file: Path, tmp_path:
     assert sent[0] != sent[1]
 
 
+def test_a_dataset_that_was_not_there_leaves_no_record_once_it_is(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, cluster = Results(tmp_path / "results"), load_cluster("cpu-2core")
+
+    def launch(run: RunSpec, *_: object, **__: object) -> RunRecord:
+        record = RunRecord(
+            run_id=run.run_id, config_id=run.config_id, spec=run.to_dict(), status="ok"
+        )
+        results.save_run(record)
+        return record
+
+    monkeypatch.setattr(session, "launch", launch)
+    file.unlink()
+    for status in ("skipped", "ok"):
+        list(session.run_all([RUN], results, [tmp_path]))
+        list(predict_runs([RUN], cluster, [tmp_path], results))
+        assert [record.status for record in results.runs()] == [status]
+        assert [record.status for record in results.predictions()] == [status]
+        file.write_text(PATH, encoding="utf-8")
+
+
 # Structures
 
 
