@@ -15,8 +15,10 @@ crash never destroys an earlier one. Every record carries the schema version.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
+import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -187,6 +189,17 @@ class Results:
             return None  # an unreadable record is no record
         kept = {"ok"} if retry_failed else {"ok", "failed"}
         return record if record is not None and record.status in kept else None
+
+    def forget_unopened(self, asked: RunSpec) -> None:
+        """Remove what a run left while its dataset could not be opened.
+
+        Such records have ids without the digest of a content, so nothing would replace them.
+        """
+        if asked.dataset.digest:
+            return
+        shutil.rmtree(self.run_folder(asked.run_id), ignore_errors=True)
+        for folder in self.folder.glob(f"predictions/{glob.escape(asked.config_id)}@*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def runs(self) -> Iterator[RunRecord]:
         for path in sorted(self.folder.glob("runs/*/run.json")):

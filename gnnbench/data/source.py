@@ -149,6 +149,7 @@ def native_folder(ref: DatasetRef, roots: Sequence[Path], cache: Path) -> Path:
     """
     source = find(ref.path, roots) if ref.path else None
     if source is not None and _is_ready(ref, source):
+        _verify(source)
         return source
     folder = cache / "datasets" / f"{_safe(ref)}-{_stamp(ref, source)}"
     if not (folder / "meta.json").exists():
@@ -221,6 +222,11 @@ def reference_problems(ref: DatasetRef) -> list[str]:
         known = list_profiles()
         there = ref.profile.endswith(".toml") or ref.profile in known
         line = f"profile: unknown profile {ref.profile!r}, {suggest(ref.profile, known)}"
+        if ref.profile in known and ref.override:
+            try:
+                overridden(load_profile(ref.profile), ref.override)
+            except SpecError as error:
+                return list(error.problems)
         return [] if there else [line]
     lines = _option_problems(splits.synthetic_task, ref.synthetic, "synthetic")
     lines += _split_problems(ref)
@@ -333,6 +339,31 @@ def _is_ready(ref: DatasetRef, source: Path) -> bool:
     return ref.format in ("auto", "native") and (source / "meta.json").is_file() and not changed
 
 
+_VERIFIED: set[tuple[object, ...]] = set()
+
+
+def _verify(folder: Path) -> None:
+    """Check the arrays of a native dataset that may have been changed after its meta.json.
+
+    The digest that identifies a dataset is read from meta.json, so an array that was overwritten in
+    place must be an error. Raises DataError.
+    """
+    stamps = _stamps(folder)
+    written = (folder / "meta.json").stat().st_ctime_ns
+    later = any(at >= written for path, *_, at in stamps if not path.endswith("meta.json"))
+    if later and (*stamps,) not in _VERIFIED:
+        native.load(folder, verify=True)
+        _VERIFIED.add((*stamps,))
+
+
+def _stamps(source: Path | None) -> list[tuple[str, int, int, int]]:
+    """Path, size, and times of the last change of content and of status of every file."""
+    found = [] if source is None else sorted(source.rglob("*")) if source.is_dir() else [source]
+    stats = [(str(path), path.stat()) for path in found if path.is_file()]
+    # A copy may keep the times of its original, but not the time at which it came.
+    return [(path, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in stats]
+
+
 def _kind(ref: DatasetRef, source: Path | None) -> str:
     """The kind that a reference holds, from names and first lines only."""
     if ref.kind != "auto":
@@ -349,10 +380,7 @@ def _stamp(ref: DatasetRef, source: Path | None) -> str:
     content.pop("digest")
     # A run knows the kind once its dataset was opened; that must not convert the dataset again.
     content["kind"] = _kind(ref, source)
-    found = [] if source is None else sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in found if path.is_file()]
-    stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    text = json.dumps([CONVERSION, content, stamps], sort_keys=True, default=str)
+    text = json.dumps([CONVERSION, content, _stamps(source)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

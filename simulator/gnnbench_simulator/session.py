@@ -52,6 +52,8 @@ def predict_runs(
         per_host = ranks_per_host or 0
         try:
             run = datasets.identified(asked)
+            if results is not None:
+                results.forget_unopened(asked)
             per_host = ranks_per_host or _measured_layout(run, results) or 0
             per_host = per_host or cluster.ranks_per_host(run.ranks)
             data = datasets.open(run.dataset)

@@ -1,4 +1,4 @@
-"""`gnnbench graph`, from the command line inwards."""
+"""`gnnbench dataset`, from the command line inwards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from gnnbench.cli import main
-from gnnbench.commands.graph import degree_median, open_source
+from gnnbench.commands.dataset import degree_median
 from gnnbench.data import formats
 from gnnbench.data.profile import GraphProfile, load_profile
+from gnnbench.data.source import open_source
 
 SMALL = [
     "planted_partition",
@@ -26,25 +27,16 @@ Say = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Return (exit code, stdout, stderr) of `gnnbench graph` with these words."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = main(["graph", *words])
-        except SystemExit as end:  # argparse
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def say(say: Say) -> Say:
+    """Return (exit code, stdout, stderr) of `gnnbench dataset` with these words."""
+    return lambda *words: say("dataset", *words)
 
 
 def test_a_generated_graph_is_profiled_as_asked(say: Say) -> None:
     code, out, _ = say(
-        *SMALL, "--parts", "2,4", "--methods", "metis-vol,hash", "--fanouts", "3,2",
-        "--fanouts", "5", "--batch", "20", "--json",
-    )  # fmt: skip
+        *(*SMALL, "--parts", "2,4", "--methods", "metis-vol,hash"),
+        *("--fanouts", "3,2", "--fanouts", "5", "--batch", "20", "--json"),
+    )
     assert code == 0
     card = json.loads(out)
     assert (card["num_nodes"], card["num_edges"], card["num_train"]) == (400, 2400, 240)
@@ -52,16 +44,15 @@ def test_a_generated_graph_is_profiled_as_asked(say: Say) -> None:
     assert 0.7 < card["edge_homophily"] < 0.9
     points = [(p["method"], p["parts"]) for p in card["halo"]]
     assert points == [("metis-vol", 2), ("metis-vol", 4), ("hash", 2), ("hash", 4)]
-    assert [(p["fanouts_from_seeds"], p["batch"]) for p in card["frontier"]] == [
-        ([3, 2], 20), ([5], 20)
-    ]  # fmt: skip
+    drawn = [(p["fanouts_from_seeds"], p["batch"]) for p in card["frontier"]]
+    assert drawn == [([3, 2], 20), ([5], 20)]
 
 
 def test_the_table_shows_counts_degrees_and_both_curves(say: Say) -> None:
     code, out, _ = say(*SMALL, "--parts", "2")
     assert code == 0
-    for words in ("nodes             400", "mean 6, median", "edge homophily", "240, 80, 80",
-                  "S/N", "metis-vol", "fan-outs from seeds", "10, 10"):  # fmt: skip
+    counts = ("nodes             400", "mean 6, median", "edge homophily", "240, 80, 80")
+    for words in (*counts, "S/N", "metis-vol", "fan-outs from seeds", "10, 10"):
         assert words in out, words
 
 
@@ -91,8 +82,8 @@ def test_a_saved_profile_can_be_shown_again_and_predicted_with(say: Say, tmp_pat
     assert shown == stored
     suite = tmp_path / "s.toml"
     suite.write_text(
-        f'[graphs.g]\nprofile = "{path}"\n[models.m]\n'
-        '[[runs]]\ngraph = "g"\nmodel = "m"\napproach = "partition"\nranks = 2\n',
+        f'[datasets.g]\nprofile = "{path}"\n[models.m]\n'
+        '[[runs]]\ndataset = "g"\nmodel = "m"\napproach = "partition"\nranks = 2\n',
         encoding="utf-8",
     )
     assert main(["predict", str(suite), "--json"]) == 0
@@ -122,14 +113,13 @@ def test_a_file_is_read_with_its_format_and_options(say: Say, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["redit"], "unknown graph 'redit': did you mean 'reddit'?"),
+        (["redit"], "unknown dataset 'redit': did you mean 'reddit'?"),
         (["no/such"], "no/such: no such file or folder"),
         (["rmat"], "generator 'rmat' needs scale"),
         (["rmat", "--option", "scale=big"], "scale: found 'big', expected a whole number"),
         (["rmat", "--option", "scale=3", "--option", "edge_fctor=1"], "did you mean 'edge_factor'"),
         (["rmat", "--format", "snap"], "rmat is a generator"),
-        (["reddit", "--parts", "2", "--convert", "x"],
-         "--parts, --convert: reddit is a stored profile"),
+        (["reddit", "--parts", "2", "--convert", "x"], "--parts, --convert: reddit is a stored"),
         (["rmat", "--option", "scale"], "'scale' is not of the form key=value"),
         (["rmat", "--parts", "2,x"], "'2,x' is not a list of parts"),
         (["rmat", "--parts", "0"], "'0' is not a list of parts"),
@@ -137,7 +127,7 @@ def test_a_file_is_read_with_its_format_and_options(say: Say, tmp_path: Path) ->
         (["rmat", "--fanouts", "5,0"], "'5,0' is not a list of fan-outs"),
         (["rmat", "--batch", "0"], "'0' is not a whole number of at least 1"),
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_is_one_line_and_exit_code_2(say: Say, words: list[str], problem: str) -> None:
     code, out, err = say(*words)
     assert (code, out) == (2, "")

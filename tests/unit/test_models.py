@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from gnnbench.approaches.writing.stack import StackShape
+from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.models.base import layer_order
 from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
@@ -24,7 +24,6 @@ def test_widths_run_from_features_over_hidden_to_classes() -> None:
     assert gcn.dims(ModelSpec(layers=1, hidden=16), 100, 7) == (100, 7)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=2, max_size=6).map(tuple))
 def test_theta_is_the_sum_over_layers_doubled_by_a_self_weight(dims: tuple[int, ...]) -> None:
     weights = sum(a * b for a, b in pairwise(dims))
@@ -38,6 +37,12 @@ def test_parameters_are_named_in_the_order_of_the_flat_vector() -> None:
         ("self_weight_1", (3, 2)),
         ("bias_1", (2,)),
     ]
+
+
+def test_normalised_layers_have_a_scale_and_a_shift_but_for_the_last() -> None:
+    names = [name for name, _ in MODELS.get("gcn").parameters((3, 4, 2), norm=True)]
+    assert names == ["weight_1", "bias_1", "norm_scale_1", "norm_shift_1", "weight_2", "bias_2"]
+    assert MODELS.get("gcn").num_parameters((3, 4, 2), norm=True) == 3 * 4 + 3 * 4 + 4 * 2 + 2
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,6 @@ def test_the_narrower_side_is_aggregated_unless_the_order_is_fixed(
     assert layer_order(fan_in, fan_out, policy) == order
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=2, max_size=6).map(tuple))
 def test_min_width_never_moves_more_forward_than_a_fixed_order(dims: tuple[int, ...]) -> None:
     least = shape("gcn", dims, "min_width").forward_widths()

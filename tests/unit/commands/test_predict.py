@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,45 +17,60 @@ from gnnbench.cluster import load_cluster, save_cluster
 from gnnbench.results import Results
 
 Rows = Callable[..., list[dict[str, Any]]]
+Write = Callable[[str], str]
+DGX = ("--cluster", "dgx-a100")
 
 REDDIT = """
 name = "reddit"
-[graphs.reddit]
+[datasets.reddit]
 profile = "reddit"
 [models.sage]
 kind = "sage"
 hidden = 256
 [[runs]]
-graph = "reddit"
+dataset = "reddit"
 model = "sage"
 approach = ["partition", "sampled"]
 ranks = 8
 """
 SMALL = """
 name = "small"
-[graphs.g]
+[datasets.g]
 generator = "planted_partition"
 options = { num_nodes = 300, mean_degree = 6, num_classes = 4, num_features = 8 }
 [models.m]
+[batch]
+size = 60
+fanouts_from_seeds = [3, 2]
 [training]
 epochs = 3
 [[runs]]
-graph = "g"
+dataset = "g"
 model = "m"
 approach = ["single", "partition", "sampled"]
 ranks = [1, 2]
-knobs = { batch_size = 60, fanouts_from_seeds = [3, 2], partitioner = "hash" }
+knobs = { partitioner = "hash" }
 """
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Callable[[str], str]:
+def suite(tmp_path: Path) -> Write:
     def write(text: str) -> str:
         path = tmp_path / "suite.toml"
         path.write_text(text, encoding="utf-8")
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def small(suite: Write) -> str:
+    return suite(SMALL)
+
+
+@pytest.fixture
+def reddit(suite: Write) -> str:
+    return suite(REDDIT)
 
 
 @pytest.fixture
@@ -69,36 +85,26 @@ def rows(capsys: pytest.CaptureFixture[str]) -> Rows:
     return predict
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
-    try:
-        code = main(["predict", *words])
-    except SystemExit as end:  # argparse
-        code = int(end.code or 0)
-    return code, capsys.readouterr().err
-
-
 def test_a_published_graph_is_predicted_on_a_cluster_one_does_not_have(
-    suite: Callable[[str], str], rows: Rows
+    reddit: str, rows: Rows
 ) -> None:
-    partition, sampled = rows(suite(REDDIT), "--cluster", "dgx-a100")
+    partition, sampled = rows(reddit, *DGX)
     for row in (partition, sampled):
         assert row["status"] == "ok"
         assert row["cluster"] == "dgx-a100"
         assert row["grade"] == "datasheet"
-        assert 0 < row["low_s"] <= row["epoch_s"] <= row["high_s"]
-        assert not row["exact_sizes"]
+        assert 0 < row["low_s"] <= row["period_s"] <= row["high_s"]
+        assert not row["counted"]
         assert row["peak_memory_bytes"] > 0
     assert partition["basis"].startswith("halo curve of reddit")
     assert sampled["basis"].startswith("frontier estimated from degrees")
-    assert set(partition["bytes_per_epoch"]) == {
-        "all_to_all/forward", "all_to_all/backward", "all_reduce/sync"
-    }  # fmt: skip
+    assert set(partition["bytes_per_period"]) == {
+        *("all_to_all/forward", "all_to_all/backward", "all_reduce/sync")
+    }
 
 
-def test_rank_counts_replace_the_suites_own_where_the_approach_can(
-    suite: Callable[[str], str], rows: Rows
-) -> None:
-    found = rows(suite(SMALL), "--cluster", "dgx-a100", "--ranks", "1,2,4,8,16,32,64")
+def test_rank_counts_replace_the_suites_own_where_the_approach_can(small: str, rows: Rows) -> None:
+    found = rows(small, *DGX, "--ranks", "1,2,4,8,16,32,64")
     asked = [(row["approach"], row["ranks"]) for row in found]
     assert len(asked) == len(set(asked))
     many = [1, 2, 4, 8, 16, 32, 64]
@@ -108,30 +114,22 @@ def test_rank_counts_replace_the_suites_own_where_the_approach_can(
     single = {row["ranks"]: row for row in found if row["approach"] == "single"}
     assert {ranks: row["status"] for ranks, row in single.items()} == {1: "ok", 2: "skipped"}
     assert single[2]["reason"] == "single runs on 1 rank, 2 asked"
-    assert all(row["exact_sizes"] for row in found if row["status"] == "ok")
-
-
-def test_one_rank_sends_nothing_and_more_send_more(suite: Callable[[str], str], rows: Rows) -> None:
-    found = rows(suite(SMALL), "--cluster", "dgx-a100", "--ranks", "1,2,4")
-    sent = {
-        row["ranks"]: sum(row["bytes_per_epoch"].values())
-        for row in found
-        if row["approach"] == "partition"
-    }
-    assert sent[1] == 0
-    assert 0 < sent[2] < sent[4]
+    assert all(row["counted"] for row in found if row["status"] == "ok")
+    sent = [sum(r["bytes_per_period"].values()) for r in found if r["approach"] == "partition"]
+    assert sent[0] == 0
+    assert 0 < sent[1] < sent[2]
 
 
 def test_predictions_are_kept_with_the_ledgers_of_a_few_ranks(
-    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+    small: str, rows: Rows, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results"
-    found = rows(suite(SMALL), "--cluster", "dgx-a100", "--results", str(folder))
+    found = rows(small, *DGX, "--results", str(folder))
     results = Results(folder)
     records = {record.config_id: record for record in results.predictions()}
     assert set(records) == {row["config_id"] for row in found}
     for row in found:
-        ledgers = results.predicted_ledger(row["config_id"], "dgx-a100")
+        ledgers = results.predicted_ledger(records[row["config_id"]])
         assert bool(ledgers) == (row["status"] == "ok")
         if ledgers:
             sent = sum(step.bytes for step in ledgers[0] if step.group_size > 1)
@@ -139,9 +137,9 @@ def test_predictions_are_kept_with_the_ledgers_of_a_few_ranks(
 
 
 def test_the_cluster_of_the_results_folder_is_the_default(
-    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+    small: str, rows: Rows, tmp_path: Path
 ) -> None:
-    file = suite(SMALL)
+    file = small
     assert {row["cluster"] for row in rows(file)} == {"cpu-2core"}
     folder = tmp_path / "results"
     folder.mkdir()
@@ -150,14 +148,12 @@ def test_the_cluster_of_the_results_folder_is_the_default(
 
 
 def test_what_needs_more_hosts_than_there_are_is_skipped_with_their_number(
-    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+    small: str, rows: Rows, tmp_path: Path
 ) -> None:
-    import dataclasses
-
     one = load_cluster("dgx-a100")
     one = dataclasses.replace(one, host=dataclasses.replace(one.host, hosts_max=1), name="one")
     save_cluster(one, tmp_path / "one.toml")
-    found = rows(suite(SMALL), "--cluster", str(tmp_path / "one.toml"), "--ranks", "8,16")
+    found = rows(small, "--cluster", str(tmp_path / "one.toml"), "--ranks", "8,16")
     outcomes = {(row["ranks"], row["status"]) for row in found if row["approach"] != "single"}
     assert outcomes == {(8, "ok"), (16, "skipped")}
     reasons = {row["reason"] for row in found if row["ranks"] == 16}
@@ -165,48 +161,42 @@ def test_what_needs_more_hosts_than_there_are_is_skipped_with_their_number(
 
 
 def test_what_does_not_fit_the_memory_is_skipped_with_its_size(
-    suite: Callable[[str], str], rows: Rows, tmp_path: Path
+    reddit: str, rows: Rows, tmp_path: Path
 ) -> None:
-    import dataclasses
-
     tiny = load_cluster("dgx-a100")
     size = dataclasses.replace(tiny.device.memory_bytes, value=1e9)
     tiny = dataclasses.replace(tiny, device=dataclasses.replace(tiny.device, memory_bytes=size))
     save_cluster(tiny, tmp_path / "tiny.toml")
-    found = rows(suite(REDDIT), "--cluster", str(tmp_path / "tiny.toml"))
+    found = rows(reddit, "--cluster", str(tmp_path / "tiny.toml"))
     partition = next(row for row in found if row["approach"] == "partition")
     assert partition["status"] == "skipped"
     assert partition["reason"].startswith("out of memory: rank ")
-    assert partition["reason"].endswith("GiB of 0.9 GiB")
+    assert partition["reason"].endswith("GiB of device memory, 0.9 GiB there are")
 
 
-def test_a_graph_file_that_is_not_there_skips_its_runs_only(
-    suite: Callable[[str], str], rows: Rows
-) -> None:
-    text = SMALL.replace("[models.m]", '[graphs.gone]\npath = "gone.txt"\n[models.m]')
-    found = rows(suite(text.replace('graph = "g"', 'graph = ["g", "gone"]')))
-    status = {(row["graph"], row["status"]) for row in found if row["approach"] == "partition"}
+def test_a_dataset_that_is_not_there_skips_its_runs_only(suite: Write, rows: Rows) -> None:
+    text = SMALL.replace("[models.m]", '[datasets.gone]\npath = "gone.txt"\n[models.m]')
+    found = rows(suite(text.replace('dataset = "g"', 'dataset = ["g", "gone"]')))
+    status = {(row["dataset"], row["status"]) for row in found if row["approach"] == "partition"}
     assert status == {("g", "ok"), ("gone", "skipped")}
-    assert any("graph file not found: gone.txt" in row["reason"] for row in found)
+    assert any("dataset not found: gone.txt" in row["reason"] for row in found)
 
 
-def test_a_trace_is_written_of_the_last_prediction(
-    suite: Callable[[str], str], rows: Rows, tmp_path: Path
-) -> None:
+def test_a_trace_is_written_of_the_last_prediction(small: str, rows: Rows, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
-    rows(suite(SMALL), "--cluster", "dgx-a100", "--trace", str(path))
+    rows(small, *DGX, "--trace", str(path))
     events = json.loads(path.read_text(encoding="utf-8"))
     assert events
 
 
 def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
-    suite: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+    small: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", suite(SMALL), "--cluster", "dgx-a100"]) == 0
+    assert main(["predict", small, *DGX]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 6 + 1
-    assert lines[0].split()[:4] == ["graph", "model", "approach", "ranks"]
-    assert lines[-1].startswith("cluster dgx-a100: ")
+    assert lines[1].split()[:4] == ["dataset", "model", "approach", "ranks"]
+    assert lines[0].startswith("on dgx-a100: ")
     assert any("skipped: single runs on 1 rank" in line for line in lines)
 
 
@@ -224,9 +214,9 @@ def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(
-    capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+    say: Callable[..., tuple[int, str, str]], words: list[str], problem: str
 ) -> None:
-    code, err = told(capsys, *words)
+    code, _, err = say("predict", *words)
     assert code == 2
     assert problem in err
     assert err.count("\n") == 1
@@ -252,10 +242,23 @@ def test_the_demo_is_predicted_without_torch_and_imports_none_of_it() -> None:
 
 
 def test_approaches_left_out_at_a_rank_count_are_told_with_their_reason(
-    suite: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+    suite: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = SMALL.replace('"single", "partition", "sampled"', '"partition", "cagnet-2d"')
-    text = text.replace("[1, 2]", "1").replace("batch_size = 60, fanouts_from_seeds = [3, 2], ", "")
-    assert main(["predict", suite(text), "--ranks", "3,4"]) == 0
-    (told,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("left out")]
-    assert told.startswith("left out: cagnet-2d: ") and "3" in told
+    text = SMALL.replace("ranks = [1, 2]", "ranks = 1")
+    assert main(["predict", suite(text), *DGX, "--ranks", "3,4"]) == 0
+    left = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+    assert left == [f"left out: single: single runs on 1 rank, {n} asked" for n in (3, 4)]
+
+
+def test_layouts_are_predicted_side_by_side(reddit: str, rows: Rows, tmp_path: Path) -> None:
+    folder = str(tmp_path / "results")
+    for per_host in ("8", "2"):
+        found = rows(
+            reddit,
+            *(*DGX, "--results", folder, "--ranks-per-host", per_host),
+        )
+        assert {row["ranks_per_host"] for row in found} == {int(per_host)}
+    records = list(Results(folder).predictions())
+    times = {(r.run.approach, r.ranks_per_host): r.period_s for r in records}
+    assert len(times) == len(records) == 4
+    assert times["partition", 2] > times["partition", 8]  # four hosts talk over the network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
 
 @pytest.fixture
@@ -39,32 +38,23 @@ def make_run() -> Callable[..., RunSpec]:
         approach: str = "single",
         ranks: int = 1,
         *,
-        kind: str = "gcn",
-        hidden: int = 4,
-        layers: int = 2,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
+        model: dict[str, Any] | None = None,
+        batch: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
         **knobs: Any,
     ) -> RunSpec:
         problems: list[str] = []
-        typed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
-        assert not problems, problems
+        changed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
+        assert changed is not None, problems
         return RunSpec(
             suite="test",
-            graph=GraphRef(name="g", generator="uniform"),
-            model=ModelSpec(
-                name="m",
-                kind=kind,
-                hidden=hidden,
-                layers=layers,
-                dropout=dropout,
-                input_dropout=input_dropout,
-            ),
+            dataset=DatasetRef(name="g", generator="uniform"),
+            model=ModelSpec(name="m", **{"hidden": 4, **(model or {})}),
+            batch=BatchSpec(**(batch or {})),
             training=TrainingSpec(**{"epochs": 2, **(training or {})}),
             approach=approach,
             ranks=ranks,
-            knobs=dataclasses.asdict(typed),
+            knobs=changed,
         )
 
     return make

@@ -19,12 +19,12 @@ from gnnbench.results import Results
 
 SUITE = """
 name = "small"
-[graphs.g]
+[datasets.g]
 generator = "planted_partition"
 options = { num_nodes = 200, mean_degree = 6, num_classes = 4, num_features = 8 }
 [models.m]
 [[runs]]
-graph = "g"
+dataset = "g"
 model = "m"
 approach = ["single", "partition"]
 """
@@ -50,7 +50,7 @@ def test_predict_returns_a_record_per_configuration_and_rank_count(suite_file: P
     records = gb.predict(suite_file, "cpu-2core", ranks=[1, 2, 4])
     asked = [(r.run.approach, r.run.ranks) for r in records]
     assert asked == [("single", 1), ("partition", 1), ("partition", 2), ("partition", 4)]
-    assert all(r.epoch_s > 0 for r in records)
+    assert all(r.period_s > 0 for r in records)
 
 
 def test_predict_takes_a_cluster_by_object_and_file_too(suite_file: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_predict_takes_a_cluster_by_object_and_file_too(suite_file: Path, tmp_pa
     cluster = load_cluster("dgx-a100")
     save_cluster(cluster, tmp_path / "c.toml")
     times = [
-        [record.epoch_s for record in gb.predict(suite_file, one)]
+        [record.period_s for record in gb.predict(suite_file, one)]
         for one in ("dgx-a100", cluster, tmp_path / "c.toml")
     ]
     assert times[0] == times[1] == times[2]
@@ -71,8 +71,8 @@ def test_saved_predictions_can_be_compared(suite_file: Path, tmp_path: Path) -> 
     assert len(list(Results(folder).predictions())) == 2
     rows = gb.compare(folder)
     assert {(row.approach, row.status) for row in rows} == {
-        ("single", "predicted"), ("partition", "predicted")
-    }  # fmt: skip
+        *(("single", "predicted"), ("partition", "predicted"))
+    }
     with pytest.raises(UnknownName, match="cluster among the predictions 'dgx-h100'"):
         gb.compare(folder, "dgx-h100")
 
@@ -137,8 +137,11 @@ def test_training_and_calibrating_without_torch_name_the_install_line(
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(suite_file), str(tmp_path / "results")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert [kind for kind, _ in said] == [MissingExtra.__name__] * 2

@@ -17,7 +17,7 @@ from gnnbench.errors import SpecError
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 # Machines are shared: how long an example takes says nothing.
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,7 @@ def test_a_full_table_becomes_nested_dataclasses_and_tuples() -> None:
     table = {"name": "n", "front": {"size": 28}, "spare": [{"maker": "m"}], "stages": [1, 2]}
     made, problems = load(table)
     assert problems == []
-    assert made == Bicycle(
-        name="n", front=Wheel(size=28), spare=(Wheel(maker="m"),), stages=(1, 2)
-    )  # fmt: skip
+    assert made == Bicycle(name="n", front=Wheel(size=28), spare=(Wheel(maker="m"),), stages=(1, 2))
 
 
 @RELAXED
@@ -97,8 +95,7 @@ def test_an_unknown_key_is_always_a_problem(key: str) -> None:
 
 def test_an_unknown_key_is_answered_with_what_was_meant() -> None:
     assert problem_of(colours="red") == "b.toml.colours: unknown key, did you mean 'colour'?"
-    assert problem_of(zzz=1).endswith("allowed: bell, colour, extra, front, gears, load, name, "
-                                      "note, rider, spare, stages, weight")  # fmt: skip
+    assert problem_of(zzz=1).endswith(f"allowed: {', '.join(sorted(asdict(Bicycle(name=''))))}")
 
 
 def test_a_missing_key_says_what_is_expected() -> None:
@@ -191,10 +188,8 @@ def test_all_problems_are_told_in_one_go() -> None:
     table = {"gears": 0, "weight": "x", "colour": "pink", "front": {"a": 1, "size": 0}, "bel": 1}
     made, problems = load(table)
     assert made is None
-    assert {line.split(":")[0] for line in problems} == {
-        "b.toml.name", "b.toml.gears", "b.toml.weight", "b.toml.colour", "b.toml.front.a",
-        "b.toml.front.size", "b.toml.bel",
-    }  # fmt: skip
+    wrong = ("name", "gears", "weight", "colour", "front.a", "front.size", "bel")
+    assert {line.split(":")[0] for line in problems} == {f"b.toml.{key}" for key in wrong}
     with pytest.raises(SpecError) as caught:
         raise_all(problems)
     assert list(caught.value.problems) == problems
