@@ -26,7 +26,7 @@ NAMES = (
     "collectives",
     "memory",
     "parity",
-    "accuracy",
+    "quality",
 )
 
 
