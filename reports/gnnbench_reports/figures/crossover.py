@@ -48,7 +48,7 @@ def data(study: Study) -> Any:
     ]
     names = ("dataset", "model", "pair", "ranks", "first_bytes", "second_bytes", "ratio")
     frame = pd.DataFrame(found, columns=list(names))
-    ratios = frame.groupby("pair")["ratio"]
+    ratios = frame.astype({"ratio": "float64"}).groupby("pair")["ratio"]
     most = (ratios.max() / ratios.min()).nlargest(MOST_PAIRS).index
     return frame[frame["pair"].isin(most)].reset_index(drop=True)
 
