@@ -68,9 +68,8 @@ def test_an_approximate_approach_may_differ_by_a_point_or_two_standard_errors() 
     assert judge([0.79, 0.79], [0.80, 0.80], exact=False, metric="accuracy")["within"] is True
     assert judge([0.785, 0.785], [0.80, 0.80], exact=False, metric="accuracy")["within"] is False
     noisy = judge([0.76, 0.80], [0.80, 0.80], exact=False, metric="accuracy")
-    assert differ([0.76, 0.80], [0.80, 0.80])["error"] == pytest.approx(
-        math.sqrt(0.0008) / math.sqrt(2)
-    )
+    error = differ([0.76, 0.80], [0.80, 0.80])["error"]
+    assert error == pytest.approx(math.sqrt(0.0008) / math.sqrt(2))
     assert noisy["within"] is True
 
 
