@@ -26,7 +26,7 @@ from gnnbench_reports.labels import (
 )
 from gnnbench_reports.ledgers import phase_seconds
 from gnnbench_reports.memory import pool_memory
-from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes
+from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes, sent_bytes
 
 
 def compare(results: Results, cluster: str | None = None) -> list[Comparison]:
@@ -174,6 +174,8 @@ def _row(results: Results, seeds: Sequence[_Seed]) -> dict[str, Any]:
     if usable is not None and row.get("phases_measured"):
         row["phases_predicted"] = _phases_alike(results, usable, row["phases_predicted"])
     row["volumes"] = pool_volumes([seed.volumes for seed in seeds])
+    row["counted_bytes"] = sent_bytes(row["volumes"], "counted")
+    row["planned_bytes"] = sent_bytes(row["volumes"], "planned")
     verdicts = [volume.equal for volume in row["volumes"]]
     planned = any(period.get("planned") is not None for run in done for period in run.periods)
     if done and (planned or (usable is not None and usable.bytes)) and None not in verdicts:

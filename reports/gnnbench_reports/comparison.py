@@ -35,6 +35,7 @@ class Comparison:
         ratio, error: predicted / measured, and that minus one.
         inside_interval: whether the measured median lies in the predicted 90 % interval.
         volumes, bytes_equal: bytes moved by kind and phase; whether all counts equal the plan.
+        counted_bytes, planned_bytes: bytes sent to other ranks per period, all ranks together.
         probe_ratio: time of the speed probe around the runs over its time at calibration: above 1
             the machine was slower than when it was calibrated.
         speed_adjusted_error: error after multiplying the prediction by `probe_ratio`.
@@ -79,6 +80,8 @@ class Comparison:
     inside_interval: bool | None = None
     volumes: tuple[Volume, ...] = ()
     bytes_equal: bool | None = None
+    counted_bytes: float | None = None
+    planned_bytes: float | None = None
     memory: Memory = field(default_factory=Memory)
     phases_measured: Mapping[str, float] = field(default_factory=dict)
     phases_predicted: Mapping[str, float] = field(default_factory=dict)

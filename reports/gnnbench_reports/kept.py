@@ -20,7 +20,6 @@ from gnnbench_reports.bandwidth import BandwidthRow
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.memory import Memory
 from gnnbench_reports.quality import QualityRow
-from gnnbench_reports.volume import sent_bytes
 
 TABLE = "comparison.csv"
 FINDINGS: Mapping[str, type[Any]] = {"quality": QualityRow, "bandwidth": BandwidthRow}
@@ -30,13 +29,11 @@ T = TypeVar("T")
 
 
 def flat(row: Comparison) -> dict[str, Any]:
-    """One configuration as flat columns; volumes are summed to the bytes sent to other ranks."""
+    """One configuration as flat columns, without the volumes of each kind of step."""
     table = dataclasses.asdict(row)
     for name in _NESTED:
         table.pop(name)
     table["knobs"] = json.dumps(table["knobs"], sort_keys=True, default=str)
-    table["counted_bytes"] = sent_bytes(row.volumes, "counted")
-    table["planned_bytes"] = sent_bytes(row.volumes, "planned")
     table |= {f"memory_{key}": value for key, value in dataclasses.asdict(row.memory).items()}
     for name, found in sorted(row.metrics.items()):
         table |= {f"metric_{name}": found["mean"], f"metric_{name}_std": found["std"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import dodged, drawing
-from gnnbench_reports.volume import sent_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,11 +29,9 @@ def data(study: Study) -> Any:
     place = ("dataset", "model", "approach", "ranks", "period")
     found = []
     for row in study.rows:
-        counted = sent_bytes(row.volumes, "counted")
-        planned = sent_bytes(row.volumes, "planned")
-        if counted or planned:
+        if row.counted_bytes or row.planned_bytes:
             where = (row.dataset, row.model, row.label, row.ranks, row.period)
-            found.append((*where, counted, planned, row.bytes_equal))
+            found.append((*where, row.counted_bytes, row.planned_bytes, row.bytes_equal))
     frame = pd.DataFrame(found, columns=[*place, "counted_bytes", "planned_bytes", "equal"])
     return frame.astype({"counted_bytes": "float64", "planned_bytes": "float64"})
 
