@@ -6,6 +6,7 @@ take turns, which is the serial order; with several they overlap.
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ def finding(study: Study) -> Finding | None:
         Column(heading="best settings", word=True),
         Column(heading="speedup", number=True, meaning="serial / pipelined"),
     )
-    typical = max((r.uncertainty for r in study.rows if r.uncertainty is not None), default=None)
+    spreads = [row.uncertainty for row in study.rows if row.uncertainty is not None]
+    typical = statistics.median(spreads) if spreads else None
     return Finding(
         title="Speedup of pipelining sparse and dense ranks",
         meaning=(

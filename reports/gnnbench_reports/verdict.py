@@ -30,8 +30,9 @@ def _sentences(summary: Summary, rows: Sequence[Comparison]) -> list[str]:
         sentences += _times(summary)
         sentences += _order(summary)
     if summary.memory_error is not None:
+        small = 0.001 if summary.memory_error < 0.01 else None
         sentences.append(
-            f"Median error of peak memory: {percent(summary.memory_error)} "
+            f"Median error of peak memory: {percent(summary.memory_error, small)} "
             f"(n = {summary.num_memory})."
         )
     if summary.bytes_compared:

@@ -58,7 +58,7 @@ def compare_volumes(
         if repeat
     ]
     pairs = [
-        (bytes_of[period], plan[period])
+        (period, bytes_of[period], plan[period])
         for bytes_of, own in counted
         for plan in (own, simulated)
         for period in bytes_of
@@ -70,7 +70,7 @@ def compare_volumes(
         return _one_side(
             [table for bytes_of, _ in counted for table in bytes_of.values()], "counted"
         )
-    keys = {key for pair in pairs for table in pair for key in table}
+    keys = {key for _, *tables in pairs for table in tables for key in table}
     return tuple(_volume(key, pairs) for key in sorted(keys))
 
 
@@ -108,15 +108,15 @@ def _one_side(tables: Sequence[Mapping[str, int]], side: str) -> tuple[Volume, .
     return tuple(found)
 
 
-def _volume(key: str, pairs: Sequence[tuple[Mapping[str, int], Mapping[str, int]]]) -> Volume:
+def _volume(key: str, pairs: Sequence[tuple[int, Mapping[str, int], Mapping[str, int]]]) -> Volume:
     kind, _, phase = key.partition("/")
-    both = [(counted.get(key, 0), planned.get(key, 0)) for counted, planned in pairs]
+    both = [(counted.get(key, 0), planned.get(key, 0)) for _, counted, planned in pairs]
     return Volume(
         kind=kind,
         phase=phase,
         counted_bytes=_mean([counted for counted, _ in both]),
         planned_bytes=_mean([planned for _, planned in both]),
-        periods=len(both),
+        periods=len({period for period, *_ in pairs}),
         equal=all(counted == planned for counted, planned in both),
     )
 
