@@ -148,7 +148,7 @@ def _panel(
             highest = max(highest, at)
         if "note" in bar and str(bar["note"].iloc[0]):
             _note(panel, str(bar["note"].iloc[0]), (end, y), 2, fontsize=5.5, color="#444444")
-    panel.set_yticks(range(len(slots)), [f"{printable(a, 26)} · {r}" for a, r in slots])
+    panel.set_yticks(range(len(slots)), [f"{printable(a, 22)} · {r}" for a, r in slots])
     panel.set_ylim(len(slots) - 0.45, -0.55)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)
