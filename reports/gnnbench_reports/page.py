@@ -74,7 +74,7 @@ def templates() -> Environment:
 
 
 def prose(text: str) -> Markup:
-    """Text with what stands between two backticks as code; a lone backtick stays as it is."""
+    """Text with code between pairs of backticks; a lone backtick stays as it is."""
     parts = re.split(r"`([^`]+)`", text)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if at % 2 else _whole(part)

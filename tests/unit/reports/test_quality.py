@@ -130,6 +130,23 @@ def test_the_metric_is_the_tasks_own_and_its_direction_decides(fabricator: Any) 
     assert (lower["within"], higher["within"]) == (True, False)
 
 
+def test_the_figure_of_a_stream_shows_its_own_metric_over_increments(fabricator: Any) -> None:
+    from gnnbench_reports.figures import quality, scaling
+
+    spec = fabricator.spec("messages", task="temporal_link_prediction")
+    parts = [
+        {"period": n, "kind": "increment", "seconds": 2.0, "metrics": {"test_mrr": 0.1 * n}}
+        for n in range(4)
+    ]
+    fabricator.run(spec, periods=parts, metrics={"test_mrr": 0.3})
+    study = read_study(fabricator.results)
+    frame = quality.data(study)
+    assert frame["value"].tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.3])
+    assert frame["trained_s"].tolist() == [2.0, 4.0, 6.0, 8.0, 8.0]
+    assert quality.draw(frame).axes[0].get_ylabel() == "MRR, %"
+    assert scaling.draw(scaling.data(study)).axes[0].get_ylabel() == "time per increment"
+
+
 def test_ticks_of_accuracies_that_lie_close_are_told_apart(fabricator: Any) -> None:
     from gnnbench_reports.figures import quality
 
