@@ -17,7 +17,9 @@ from gnnbench.results import PredictionRecord, Results, RunRecord
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.labels import (
     Spec,
+    apart_from_content,
     apart_from_seed,
+    digest_of,
     knobs_of,
     label_all,
     primary_metric,
@@ -122,28 +124,45 @@ class _Seed:
 def _seeds(runs: Iterable[RunRecord], predictions: Iterable[PredictionRecord]) -> Sequence[_Seed]:
     """Match runs with predictions of the same configuration and ranks per host.
 
-    A record without ranks per host (a run that was skipped) goes with the layout that was measured,
-    or else with the one of most ranks per host.
+    A run that was skipped has no ranks per host, and no digest of a dataset that was not opened. It
+    goes with the layout that was measured, or else with the one of most ranks per host, and with
+    the configuration that differs from it by the digest alone.
     """
     records: list[tuple[int, RunRecord | PredictionRecord]] = [
         (int(run.device.get("ranks_per_host") or 0), run) for run in runs
     ]
     records += [(record.ranks_per_host, record) for record in predictions]
+    opened = _opened(record for _, record in records)
     layouts: dict[str, list[tuple[bool, int]]] = defaultdict(list)
     for layout, record in records:
         if layout:
             layouts[record.config_id].append((isinstance(record, RunRecord), layout))
     found: dict[tuple[str, int], _Seed] = {}
     for layout, record in records:
-        known = layout or max(layouts[record.config_id], default=(False, 0))[1]
-        place = record.config_id, known
+        same = record
+        if not digest_of(record.spec):
+            same = opened.get(apart_from_content(record.spec), record)
+        config_id, spec = same.config_id, same.spec
+        known = layout or max(layouts[config_id], default=(False, 0))[1]
+        place = config_id, known
         if place not in found:
-            found[place] = _Seed(config_id=record.config_id, layout=known, spec=record.spec)
+            found[place] = _Seed(config_id=config_id, layout=known, spec=spec)
         if isinstance(record, RunRecord):
             found[place].runs.append(record)
         else:
             found[place].prediction = record
     return list(found.values())
+
+
+def _opened(
+    records: Iterable[RunRecord | PredictionRecord],
+) -> dict[str, RunRecord | PredictionRecord]:
+    """Records of opened datasets by their spec without digest, where there is only one digest."""
+    found: dict[str, dict[str, RunRecord | PredictionRecord]] = defaultdict(dict)
+    for record in records:
+        if digest := digest_of(record.spec):
+            found[apart_from_content(record.spec)][digest] = record
+    return {key: next(iter(of.values())) for key, of in found.items() if len(of) == 1}
 
 
 def _row(results: Results, seeds: Sequence[_Seed]) -> dict[str, Any]:

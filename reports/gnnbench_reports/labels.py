@@ -53,7 +53,7 @@ def _settings(spec: Spec) -> dict[str, str]:
         for name, value in (spec.get(table) or {}).items()
         if name != "name"
     }
-    found["dataset.digest"] = (spec.get("dataset") or {}).get("digest", "")
+    found["dataset.digest"] = digest_of(spec)[:8]
     found |= {**(spec.get("training") or {}), **knobs_of(spec)}
     found.pop("seed", None)
     return {name: _show(value) for name, value in found.items()}
@@ -120,6 +120,20 @@ def apart_from_seed(spec: Spec) -> str:
     """A text that is the same for specs that differ by seed, repeat or suite alone."""
     content = {key: value for key, value in spec.items() if key not in ("suite", "repeat")}
     content["training"] = {**(spec.get("training") or {}), "seed": 0}
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def digest_of(spec: Spec) -> str:
+    """The digest of a spec's dataset; "" where the dataset was not opened."""
+    return str((spec.get("dataset") or {}).get("digest", ""))
+
+
+def apart_from_content(spec: Spec) -> str:
+    """A text that is the same for specs that differ by repeat, suite or the dataset's content."""
+    content = {key: value for key, value in spec.items() if key not in ("suite", "repeat")}
+    dataset = spec.get("dataset") or {}
+    # The kind is filled in with the digest, when the dataset is opened.
+    content["dataset"] = {k: v for k, v in dataset.items() if k not in ("digest", "kind")}
     return json.dumps(content, sort_keys=True, default=str)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -181,3 +182,24 @@ def test_a_prediction_for_another_layout_of_the_ranks_is_another_row(fabricator:
     assert rows["partition [ranks_per_host=4]"].ratio == pytest.approx(1.1)
     other = rows["partition [ranks_per_host=2]"]
     assert (other.measured, other.predicted_period_s) == (False, pytest.approx(3.0))
+
+
+def test_a_skip_without_digest_is_the_row_of_its_skipped_prediction(fabricator: Any) -> None:
+    asked = fabricator.spec(approach="single", ranks=2)
+    opened = dataclasses.replace(asked, dataset=dataclasses.replace(asked.dataset, digest="abc"))
+    device: dict[str, Any] = {}
+    fabricator.run(asked, status="skipped", reason="one rank", periods=[], device=device)
+    fabricator.prediction(opened, status="skipped", reason="one rank", period_s=0.0)
+    row = only(compare(fabricator.results))
+    assert (row.config_id, row.label) == (opened.config_id, "single")
+
+
+def test_contents_of_one_name_are_rows_of_their_own(fabricator: Any) -> None:
+    spec = fabricator.spec()
+    for digest in ("abc", "def"):
+        dataset = dataclasses.replace(spec.dataset, digest=digest)
+        fabricator.run(dataclasses.replace(spec, dataset=dataset))
+    assert [row.label for row in compare(fabricator.results)] == [
+        "partition [dataset.digest=abc]",
+        "partition [dataset.digest=def]",
+    ]
