@@ -1,4 +1,4 @@
-"""The timeline of two engines that hand chunks to each other.
+"""The timeline of two engines that hand over chunks of rows.
 
 Not a figure of a results folder: it is drawn from the ledger rows of one acceleration or one run.
 """
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 NAME = "pipeline"
 TITLE = "Pipeline of the sparse and the dense engine"
 CAPTION = (
-    "One bar per chunk on each engine over time, shaded by layer, lighter and darker in turn; the "
-    "middle lane is the link between the engines. White is idle. The share of the time that an "
-    "engine is busy stands at its right."
+    "One bar per chunk on each engine over time, lighter and darker by turns; the middle lane is "
+    "the link between the engines. White: idle. At the right: share of the time that the engine is "
+    "busy."
 )
 LANES = ("sparse", "comm", "dense")
 _MOST_BARS = 4_000
