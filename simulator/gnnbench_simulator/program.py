@@ -179,7 +179,7 @@ def compile_plan(
         layouts=layouts,
         cost_classes={**pricing.durations.classes, **pricing.network.classes},
         labels=pricing.labels,
-        max_lag=max((after.lag for after in waits), default=0),
+        max_lag=max((0, *(after.lag for after in waits))),
         waits_latest=frozenset(after.step for after in waits if after.lag == LATEST),
     )
     program.contended = program.contended_pools()
