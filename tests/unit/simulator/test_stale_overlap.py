@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import CollectiveModel, OpModel
 from gnnbench.data.profile import GraphProfile, HaloPoint
 from gnnbench.plan import Plan
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench.steps import COMMUNICATION, Kind, Lane
 from gnnbench_simulator.predict import predict_plan
 
@@ -27,14 +26,12 @@ def plan_of(approach: str, **knobs: Any) -> Plan:
         num_classes=16, degree_values=(10.0,), degree_counts=(40_000,),
         halo=(HaloPoint(parts=4, method="metis-vol", halo_per_node=0.8, cut_fraction=0.4),),
     )  # fmt: skip
-    card, problems = APPROACHES.get(approach), list[str]()
-    typed = card.parse_knobs(knobs, "knobs", problems)
-    assert not problems
+    card = APPROACHES.get(approach)
     run = RunSpec(
-        suite="test", graph=GraphRef(name="g", generator="uniform"),
+        suite="test", dataset=DatasetRef(name="g", generator="uniform", kind="graph"),
         model=ModelSpec(name="m", kind="gcn", hidden=32, layers=3),
-        training=TrainingSpec(periods=EPOCHS), approach=approach, ranks=4,
-        knobs=dataclasses.asdict(typed),
+        training=TrainingSpec(epochs=EPOCHS), approach=approach, ranks=4,
+        knobs=knobs,
     )  # fmt: skip
     structure = card.structure(profile, run)
     return card.plan(profile, run, structure, Layout(world_size=4, ranks_per_host=4))
@@ -60,7 +57,7 @@ def seconds(kit: Any, plan: Plan, bytes_per_s: float) -> tuple[float, float, flo
     epoch = predict_plan(plan, cluster_of(kit, bytes_per_s))
     free = predict_plan(plan, cluster_of(kit, 1e30))
     moved = max(
-        sum(s.buffer_bytes for s in steps if s.kind is Kind.ALL_TO_ALL)
+        sum(s.work.buffer_bytes for s in steps if s.kind is Kind.ALL_TO_ALL)
         for steps in plan.iterations[0]
     )
     return epoch.period_s, free.period_s, moved / bytes_per_s
@@ -75,7 +72,7 @@ def test_an_epoch_is_max_like_and_vanilla_is_a_sum(kit: Any, share: float) -> No
     sync = seconds(kit, vanilla, rate)
     late = seconds(kit, stale, rate)
     reduce_s = (
-        max(s.buffer_bytes for s in stale.iterations[0][0] if s.kind is Kind.ALL_REDUCE) / rate
+        max(s.work.buffer_bytes for s in stale.iterations[0][0] if s.kind is Kind.ALL_REDUCE) / rate
     )
     assert sync[0] >= sync[1] + 0.95 * sync[2]
     assert late[0] >= 0.999 * max(late[1], late[2])
