@@ -37,6 +37,7 @@ class _Part:
     groups   of a collective: which of the operation's groups each rank is in
     order, starts   ranks sorted by group (None: they are), and where each group starts
     present   the groups that have ranks of this class
+    first     a rank of each of them, by its column in the class
     """
 
     cls: int
@@ -46,6 +47,7 @@ class _Part:
     order: Places | None = None
     starts: Places | None = None
     present: Places | None = None
+    first: Places | None = None
 
 
 @dataclass(slots=True)
@@ -327,13 +329,13 @@ class _Replay:
         transfer = np.zeros((operation.num_groups, self.draws))
         for part, arrival in zip(operation.parts, arrivals, strict=True):
             sorted_arrival = arrival if part.order is None else arrival[part.order]
-            assert part.starts is not None
+            assert part.starts is not None and part.first is not None
             last = np.maximum.reduceat(sorted_arrival, part.starts, axis=0)
             latest[part.present] = np.maximum(latest[part.present], last)
-            transfer[part.groups] = durations[part.cls][part.block.number]
+            transfer[part.present] = durations[part.cls][part.block.number, part.first]
         ends = latest + transfer
         together = [
-            np.broadcast_to(ends[part.groups] if operation.num_groups > 1 else ends[0], a.shape)
+            ends[part.groups] if operation.num_groups > 1 else ends.repeat(len(a), axis=0)
             for part, a in zip(operation.parts, arrivals, strict=True)
         ]
         if operation.descents is not None:
@@ -402,7 +404,8 @@ def _rendezvous(parts: list[_Part]) -> _Operation:
         in_order = bool(np.all(groups[1:] >= groups[:-1]))
         part.order = None if in_order else order
         part.starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-        part.present = groups[order][part.starts]
+        part.first = order[part.starts]
+        part.present = groups[part.first]
         members.append((groups, meeting.members))
     descends = any(np.any(of != NO_ROOT) for _, of in members)
     return _Operation(parts, len(numbers), Descents.of(members) if descends else None)
