@@ -19,8 +19,10 @@ from gnnbench_simulator.compute import CostClass, Durations, Item
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
 from gnnbench_simulator.network import Call, Network
 
-_PRICED_AT_ONCE = 200_000
-"""Steps of all ranks after which the iterations gathered so far are priced."""
+_PRICED_AT_ONCE = 2_000
+_SECONDS_AT_ONCE = 200_000
+"""Steps of classes, and steps of all ranks, after which the iterations gathered are priced: many at
+once for speed, and not all at once, because a step takes kilobytes and its seconds some bytes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -195,12 +197,13 @@ class _Pricing:
         self.done: dict[int, Timed] = {}
         self.labels: dict[int, list[list[str]]] = {}
         self._waiting: list[tuple[int, Iteration, Layout]] = []
-        self._steps = 0
+        self._steps = self._seconds = 0
 
     def add(self, index: int, iteration: Iteration, layout: Layout) -> None:
         self._waiting.append((index, iteration, layout))
-        self._steps += iteration.num_steps()
-        if self._steps > _PRICED_AT_ONCE:
+        self._steps += sum(len(of.steps) for of in iteration.classes)
+        self._seconds += iteration.num_steps()
+        if self._steps > _PRICED_AT_ONCE or self._seconds > _SECONDS_AT_ONCE:
             self.price()
 
     def price(self) -> None:
@@ -219,7 +222,7 @@ class _Pricing:
                 tables.append((priced[span], gaps[span], labels[span]))
                 at = span.stop
             self.done[index] = self._timed(iteration, layout, tables)
-        self._waiting, self._steps = [], 0
+        self._waiting, self._steps, self._seconds = [], 0, 0
 
     def _timed(
         self,
