@@ -18,7 +18,7 @@ from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.errors import Unsupported
-from gnnbench.steps import COMMUNICATION, Engine, Kind, Step, Work
+from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
 """The calibrated time between one step and the next, which no step's duration holds."""
@@ -122,6 +122,11 @@ class Durations:
         seconds, _, labels = self.price(items)
         return np.concatenate([np.zeros(0), *seconds]), labels
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the cluster knows seconds that a framework spends between steps."""
+        return self._gap is not None
+
     def _gaps(self, items: Sequence[Item]) -> list[Floats]:
         """Seconds that a framework spends after each step, calibrated apart from the steps."""
         model = self._gap
@@ -153,13 +158,18 @@ class Durations:
     def _one_call(
         self, op: str, kind: Kind, hosted: bool, facts: Facts
     ) -> tuple[CostClass, Floats]:
+        if kind in STORAGE and self.cluster.storage is None:
+            raise Unsupported(
+                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
+                "disk: add one to its file, or calibrate on the machine"
+            )
         on_cpu = hosted or self.cluster.device.kind == "cpu"
         model = self._models.get(op)
         if model is not None:
             where = CostClass(op, grade(model.status), model.radius)
             return where, op_seconds(model, facts)
         borrowed = self._models.get(f"kind:{kind.value}")
-        if borrowed is not None and kind not in (Kind.COPY, Kind.READ, Kind.WRITE):
+        if borrowed is not None and kind not in STORAGE | {Kind.COPY}:
             radius = max(borrowed.radius, BORROWED_RADIUS)
             weaker = "probed" if grade(borrowed.status) == "measured" else "datasheet"
             return CostClass(op, weaker, radius, borrowed=True), op_seconds(borrowed, facts)
@@ -167,7 +177,7 @@ class Durations:
         return CostClass(op, "datasheet", radius), self._datasheet(kind, on_cpu, facts)
 
     def _datasheet(self, kind: Kind, on_cpu: bool, facts: Facts) -> Floats:
-        if kind in (Kind.READ, Kind.WRITE):
+        if kind in STORAGE:
             return self._disk(kind, facts)
         if kind is Kind.COPY and self.cluster.links.host is not None:
             link = self.cluster.links.host
@@ -180,11 +190,7 @@ class Durations:
     def _disk(self, kind: Kind, facts: Facts) -> Floats:
         """Sequential bandwidth, or the rate of requests, whichever takes longer (section 6)."""
         disk = self.cluster.storage
-        if disk is None:
-            raise Unsupported(
-                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
-                "disk: add one to its file, or calibrate on the machine"
-            )
+        assert disk is not None
         speed = disk.read_bytes_per_s if kind is Kind.READ else disk.write_bytes_per_s
         requests = facts.rows / max(disk.iops.value, 1.0)
         busy: Floats = np.maximum(facts.bytes / speed.value, requests)

@@ -196,6 +196,9 @@ class _Pricing:
         self.network = Network(cluster, per_host)
         self.done: dict[int, Timed] = {}
         self.labels: dict[int, list[list[str]]] = {}
+        # What is the same in all iterations of a layout is kept once.
+        self._without_gaps: dict[int, list[Floats]] = {}
+        self._nothing: dict[int, list[dict[int, Floats]]] = {}
         self._waiting: list[tuple[int, Iteration, Layout]] = []
         self._steps = self._seconds = 0
 
@@ -231,6 +234,7 @@ class _Pricing:
         tables: Sequence[tuple[Sequence[Floats], Sequence[Floats], Sequence[str]]],
     ) -> Timed:
         if id(layout) not in self.labels:
+            self._nothing[id(layout)] = [{} for _ in layout.classes]
             self.labels[id(layout)] = [
                 [
                     label or step.work.kind.value
@@ -243,10 +247,7 @@ class _Pricing:
             for (rows, _, _), of in zip(tables, iteration.classes, strict=True)
         ]
         idle = self._meet(iteration, layout, seconds)
-        gaps = [
-            cls.by_block(_table(rows, len(cls.ranks)))
-            for cls, (_, rows, _) in zip(layout.classes, tables, strict=True)
-        ]
+        gaps = self._gaps(layout, [rows for _, rows, _ in tables])
         totals = [
             cls.by_block(table) + gap
             for cls, table, gap in zip(layout.classes, seconds, gaps, strict=True)
@@ -259,7 +260,29 @@ class _Pricing:
             }
             for of in iteration.classes
         ]
-        return Timed(layout, seconds, gaps, totals, idle, letters, iteration_bytes(iteration))
+        nothing = self._nothing[id(layout)]
+        return Timed(
+            layout=layout,
+            seconds=seconds,
+            gaps=gaps,
+            totals=totals,
+            idle=idle if any(idle) else nothing,
+            letters=letters if any(letters) else nothing,
+            sent=iteration_bytes(iteration),
+        )
+
+    def _gaps(self, layout: Layout, rows: Sequence[Sequence[Floats]]) -> list[Floats]:
+        """Gaps of the blocks; one table for all iterations of a layout where there are none."""
+        known = self._without_gaps.get(id(layout))
+        if known is not None:
+            return known
+        gaps = [
+            cls.by_block(_table(own, len(cls.ranks)))
+            for cls, own in zip(layout.classes, rows, strict=True)
+        ]
+        if not self.durations.has_gaps:
+            self._without_gaps[id(layout)] = gaps
+        return gaps
 
     def _meet(
         self, iteration: Iteration, layout: Layout, seconds: list[Floats]
