@@ -1,8 +1,8 @@
 """Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
 
-A calibrated operation is taken for the number of ranks that share the host. An operation nobody
-calibrated borrows the constants of a calibrated one of its kind (grade "probed"), and only without
-one falls back to the datasheet (grade "datasheet").
+A calibrated operation has constants per number of ranks on a host. An operation that was not
+calibrated borrows the constants of a calibrated one of its kind (grade "probed"); without one, its
+time is a roofline of the datasheet (grade "datasheet").
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gnnbench.errors import Unsupported
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
-"""The calibrated time between one step and the next, which no step's duration holds."""
+"""Calibrated time between one step and the next, which is part of no step's duration."""
 PROBE_OP = "speed_probe"
-"""What a fixed kernel took, again and again, while the machine was calibrated."""
+"""Time of a fixed kernel, repeated during calibration: the spread of the machine's speed."""
 BORROWED_RADIUS = 0.5
-"""A constant taken from another operation of the same kind: within a factor of 1.65."""
+"""Error radius of a borrowed constant (natural log): a factor of 1.65."""
 
 
 _ZERO = np.zeros(1)
@@ -33,7 +33,7 @@ _ZERO = np.zeros(1)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Work that a number of ranks do, on the host's cores where it is `hosted`."""
+    """Work of `ranks` ranks; `hosted` work runs on the host's cores, not on the device."""
 
     work: Work
     ranks: int
@@ -42,9 +42,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class CostClass:
-    """Steps whose times rest on the same constants and so err together.
+    """Steps whose times depend on the same constants, so that their errors are correlated.
 
-    `borrowed`: nobody calibrated the operation; the constants are those of another of its kind.
+    radius     90 % of errors are within a factor of exp(radius)
+    borrowed   the operation was not calibrated; the constants are those of another of its kind
     """
 
     name: str

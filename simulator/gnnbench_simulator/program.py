@@ -1,7 +1,8 @@
-"""A plan made ready to simulate: layouts, and the seconds of every step of each iteration.
+"""A compiled plan: layouts, and the seconds of every step of each iteration.
 
-Iterations are looked at one after the other and may be made lazily; what is kept of each are some
-numbers per block and rank. Steps are priced many at once.
+Iterations are compiled one after the other and may be made lazily: only a few numbers per step and
+rank are kept of each. Steps of many iterations are priced together, with one array operation per
+cost class.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ once for speed, and not all at once, because a step takes kilobytes and its seco
 class Timed:
     """One distinct iteration with its seconds; per class of its layout, arrays over its ranks.
 
-    seconds   (steps, ranks); of a collective, the transfer without waiting
-    gaps      (blocks, ranks): time after the steps of a block that belongs to none of them
-    totals    (blocks, ranks): all steps of a block, and their gaps
-    idle      by place of a collective (ranks,): seconds in which its ranks keep no core busy
-    letters   by place of a message (ranks,): its bytes
-    sent      bytes that all ranks move, by (kind, phase)
+    seconds   (steps, ranks): seconds of a step; of a collective, without waiting for late ranks
+    gaps      (blocks, ranks): seconds that a framework spends between the steps of a block
+    totals    (blocks, ranks): seconds of a block, gaps included
+    idle      by index of a collective (ranks,): seconds in which it occupies no core
+    letters   by index of a message (ranks,): its bytes
+    sent      bytes moved by all ranks, by (kind, phase)
     """
 
     layout: Layout
@@ -50,12 +51,13 @@ class Timed:
 class Program:
     """A compiled plan.
 
-    iterations     by number of the distinct iteration
-    layouts        of the iterations, each once
-    cost_classes   by label: what each duration rests on
+    iterations     seconds of each distinct iteration, by its number in the plan
+    layouts        each layout once
+    cost_classes   by label: grade and error radius of the durations
     labels         per layout and class, the cost class of each step
-    max_lag        the largest lag that any step waits with
-    waits_latest   names of steps whose latest occurrence is waited for
+    max_lag        largest lag of any wait
+    waits_latest   names of steps for whose latest occurrence a step waits
+    contended      which of "cores" and "device" more work can want than a host has
     """
 
     plan: Plan
@@ -77,7 +79,7 @@ class Program:
         return self.labels[id(layout)]
 
     def latest(self, rank: int, name: str, number: int) -> int | None:
-        """The last place in the schedule before `number` at which a rank has a step."""
+        """Index of the last scheduled iteration before `number` in which a rank has a step."""
         for before in range(number - 1, -1, -1):
             layout = self.iterations[self.plan.schedule[before]].layout
             if name in layout.names(rank):
@@ -85,18 +87,18 @@ class Program:
         return None
 
     def peer(self, layout: Layout, rank: int, place: int) -> int:
-        """The other rank of the group of a message."""
+        """The rank with which a rank exchanges a message."""
         of = layout.classes[layout.class_of[rank]]
         group = of.steps[place].group
         if isinstance(group, Groups):
             group = group.table[group.of[of.columns[rank]]]
-        return next(other for other in group if other != rank)
+        return int(next(other for other in group if other != rank))
 
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
 
     def capacity(self, resource: tuple[str, int], network: Network) -> float:
-        """Units per second of what flows share: cores, devices, or bytes of a link."""
+        """Capacity of a shared resource: cores, devices, or bytes per second of a link."""
         if resource[0] == "cores":
             return float(self.cluster.host.cores)
         if resource[0] == "device":
@@ -106,14 +108,14 @@ class Program:
         return network.capacity(resource)
 
     def core_share(self) -> float:
-        """Cores that a rank's transfer keeps busy: its share of what all ranks of a host have.
+        """Cores that a rank occupies during a collective: its share of the cores of the host.
 
-        Collectives were measured with all ranks of a host in them: together they had all cores.
+        Collectives are calibrated with all ranks of a host at once, which had all cores together.
         """
         return min(1.0, self.cluster.host.cores / self.ranks_per_host)
 
     def contention(self) -> str:
-        """Why blocks may slow each other down; "" if they cannot."""
+        """The resource for which blocks compete, in words; "" if there is none."""
         if any(block.mode is Mode.FLOW for of in self._classes() for block in of.blocks):
             return "transfers share links or a disk"
         if "cores" in self.contended:
@@ -127,7 +129,7 @@ class Program:
             yield from layout.classes
 
     def contended_pools(self) -> frozenset[str]:
-        """Which of "cores" and "device" can be wanted by more than there is on a host."""
+        """Which of "cores" and "device" more work can want at once than a host has."""
         contended = set()
         wanted = self._lanes_at_once() * self.ranks_per_host * self.cluster.device.threads
         if wanted > self.cluster.host.cores:
@@ -157,7 +159,14 @@ def compile_plan(
     element_bytes: float = 4.0,
     fuse: bool = True,
 ) -> Program:
-    """Give every step its duration on a cluster, and join steps to blocks where nobody sees it.
+    """Compile a plan for a cluster: validate it, join steps to blocks, and price every step.
+
+    Args:
+        plan: steps of all ranks.
+        cluster: devices, links and calibrated constants.
+        ranks_per_host: by default as many as a host has devices.
+        element_bytes: bytes of a feature element, for working sets in caches.
+        fuse: False gives every step a block of its own.
 
     Raises:
         SpecError: the ranks' steps do not fit together.

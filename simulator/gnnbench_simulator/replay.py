@@ -1,10 +1,10 @@
 """The replay: a plan without contention as a max-plus recurrence, vectorised over ranks.
 
-Equal to the engine where nothing is contended for (a property test holds that), and about a
-thousand times faster (simulation 3, L1). Uncertainty draws ride along as a second axis: every
-array is (ranks, draws). Iterations of one layout share its preparation. Once an iteration that
-repeats moves everything it rests on by the same time, so do its repeats, and they are not evaluated
-one by one.
+The replay gives the times of the engine (a property test requires it) about a thousand times
+faster (simulation 3, L1). Uncertainty draws are a second axis: every array is [ranks, draws].
+Iterations of one layout share one evaluation order. When a repeated iteration has moved all times
+that the next one depends on by the same amount, the state is steady, and the remaining repeats are
+added at once.
 """
 
 from __future__ import annotations
