@@ -16,7 +16,8 @@ from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import load_profile
-from gnnbench.plan import Iteration, Plan, repeated
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench.steps import After, Lane, Phase, Step
 from gnnbench_simulator.engine import simulate

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gnnbench.cluster import Cluster
-from gnnbench.plan import Iteration, RankClass
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.steps import (
     COLLECTIVES,
     LATEST,

@@ -14,7 +14,8 @@ import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
-from gnnbench.plan import Iteration, Plan, iteration_bytes
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, iteration_bytes
 from gnnbench.steps import LATEST, Engine, Groups, Kind, Lane
 from gnnbench_simulator.compute import CostClass, Durations, Item
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out

@@ -45,6 +45,9 @@ class Performance:
     peak_bytes: int
 
 
+_HOST = torch.device("cpu")
+
+
 class KeptRows:
     """A ledger writer that keeps rows in memory."""
 
@@ -66,7 +69,9 @@ class TensorMeter(TorchDispatchMode):
         self.live_bytes = self.peak_bytes = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: E501
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         made = function(*args, **(kwargs or {}))
         for item in tree_iter(made):
             if isinstance(item, torch.Tensor):
@@ -87,10 +92,18 @@ class TensorMeter(TorchDispatchMode):
 
 
 def make_trainer(
-    rank: int, world_size: int, run: RunSpec, data: Any, cache: Path, structure: Any = None
+    rank: int,
+    world_size: int,
+    run: RunSpec,
+    data: Any,
+    cache: Path,
+    structure: Any = None,
+    *,
+    device: torch.device = _HOST,
+    kernels: Any = None,
 ) -> tuple[Any, Recorder, KeptRows]:
     """Build the trainer of a run on this rank."""
-    device, kept = torch.device("cpu"), KeptRows()
+    kept = KeptRows()
     recorder = Recorder(device, writer=kept)  # type: ignore[arg-type]
     context = RankContext(
         run=run,
@@ -99,7 +112,7 @@ def make_trainer(
         device=device,
         comm=Comm(recorder, rank=rank, world_size=world_size, device=device),
         recorder=recorder,
-        kernels=backend(device, 1),
+        kernels=kernels or backend(device, 1),
         cache=cache,
     )
     approach = APPROACHES.get(run.approach)
@@ -135,7 +148,7 @@ def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
 
 
 def resumed(rank: int, world_size: int, run: RunSpec, data: Any) -> NDArray[np.float64]:
-    """What a run learns that is interrupted after its first period and taken up by a new trainer."""
+    """What a run learns that stops after its first period and that a new trainer takes up."""
     with tempfile.TemporaryDirectory(prefix="gnnbench-conform-") as folder:
         trainer, _, _ = make_trainer(rank, world_size, run, data, Path(folder))
         trainer.train_period(0)

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Iteration, Plan, repeated
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import After, Kind, Lane
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.events import simulate_events

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gnnbench.errors import SpecError
-from gnnbench.plan import Iteration, Plan, repeated
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import After, Kind, Lane
 from gnnbench_simulator.layout import Mode
 from gnnbench_simulator.program import Program, compile_plan

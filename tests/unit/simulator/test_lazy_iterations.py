@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gnnbench.plan import Iteration, LazyIterations, Plan
+from gnnbench.iterations import Iteration, LazyIterations
+from gnnbench.plan import Plan
 from gnnbench.steps import LATEST, After, Buffer, Kind, Lane, Phase, Space
 from gnnbench_simulator import program
 from gnnbench_simulator.predict import predict_plan

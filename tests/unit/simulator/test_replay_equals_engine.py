@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gnnbench.cluster import OpModel
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Iteration, Plan
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan
 from gnnbench.steps import LATEST, After, Kind, Lane
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.outcome import ledger

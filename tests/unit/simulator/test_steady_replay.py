@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnnbench.plan import Iteration, Plan, repeated
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import LATEST, After, Kind, Lane
 from gnnbench_simulator import replay as module
 from gnnbench_simulator.engine import simulate

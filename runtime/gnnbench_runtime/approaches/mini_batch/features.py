@@ -9,9 +9,11 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.data.graph import Graph
-from gnnbench.steps import Lane, Phase
-from gnnbench_runtime.models.data import rows_as_tensor
+from gnnbench.steps import Lane, Phase, Work
+from gnnbench_runtime.models.data import rows_as_tensor, sizes_of
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.reading import on_host
+from gnnbench_runtime.recorder import Span
 
 
 class FeatureStore:
@@ -65,7 +67,7 @@ class FeatureStore:
         send = torch.from_numpy(asked).to(device)
         recv = torch.empty(world, dtype=torch.int64, device=device)
         comm.all_to_all(recv, send, None, None, "fetch/counts", phase, lane=lane)
-        served, asked_rows = recv.tolist(), asked.tolist()
+        served, asked_rows = on_host(recv), asked.tolist()
         requests = torch.empty(sum(served), dtype=torch.int64, device=device)
         comm.all_to_all(requests, wanted, served, asked_rows, "fetch/ids", phase, lane=lane)
         given = torch.empty((len(requests), out.shape[1]), device=device, dtype=out.dtype)
@@ -76,8 +78,8 @@ class FeatureStore:
         with self._step("fetch/place", self._gathered(out, len(ids))):
             gather(got, torch.from_numpy(place).to(device), out)
 
-    def _gathered(self, out: Tensor, source_rows: int) -> work.Work:
-        return work.gather(*out.shape, source_rows, out.element_size())
+    def _gathered(self, out: Tensor, source_rows: int) -> Work:
+        return work.gather(*sizes_of(out), source_rows, out.element_size())
 
-    def _step(self, name: str, done: work.Work):
+    def _step(self, name: str, done: Work) -> Span:
         return self._context.recorder.step(name, done, phase=Phase.FETCH, lane=self._local)
