@@ -37,14 +37,14 @@ def plan_of(approach: str, **knobs: Any) -> Plan:
     return card.plan(profile, run, structure, Layout(world_size=4, ranks_per_host=4))
 
 
-def cluster_of(kit: Any, bytes_per_s: float) -> Any:
-    """Local steps at 10 GB/s whatever they are; collectives at the given rate, no latency."""
-    kinds = {k for k in Kind if k not in COMMUNICATION}
+def cluster_of(kit: Any, plan: Plan, bytes_per_s: float) -> Any:
+    """Local steps of a plan at 10 GB/s whatever they are; collectives at a rate, no latency."""
+    steps = [step for steps in plan.iterations[0] for step in steps]
+    kinds = {step.op: step.kind for step in steps if step.kind not in COMMUNICATION}
     local = [
-        OpModel(op=f"any_{kind.value}", kind=kind.value, form="linear",
-                params={"s_per_byte": 1e-10}, points=1)
-        for kind in sorted(kinds)
-    ]  # fmt: skip
+        OpModel(op=op, kind=kind, form="linear", params={"s_per_byte": 1e-10}, points=1)
+        for op, kind in sorted(kinds.items())
+    ]
     remote = [
         CollectiveModel(op=op, ranks=4, layout="intra", latency_s=0.0, bytes_per_s=bytes_per_s)
         for op in ("all_reduce", "all_to_all")
@@ -54,8 +54,8 @@ def cluster_of(kit: Any, bytes_per_s: float) -> Any:
 
 def seconds(kit: Any, plan: Plan, bytes_per_s: float) -> tuple[float, float, float]:
     """Predicted epoch; and the busiest rank's local work and halo transfers, each by itself."""
-    epoch = predict_plan(plan, cluster_of(kit, bytes_per_s))
-    free = predict_plan(plan, cluster_of(kit, 1e30))
+    epoch = predict_plan(plan, cluster_of(kit, plan, bytes_per_s))
+    free = predict_plan(plan, cluster_of(kit, plan, 1e30))
     moved = max(
         sum(s.work.buffer_bytes for s in steps if s.kind is Kind.ALL_TO_ALL)
         for steps in plan.iterations[0]
@@ -85,7 +85,7 @@ def test_transfers_run_while_the_rank_computes(kit: Any) -> None:
     """In the ledger itself: background spans overlap computing ones, and never each other."""
     stale = plan_of("pipegcn")
     _, compute, at_one = seconds(kit, stale, 1.0)
-    p = predict_plan(stale, cluster_of(kit, at_one / (0.5 * compute)))
+    p = predict_plan(stale, cluster_of(kit, stale, at_one / (0.5 * compute)))
     rows = p.ledgers[p.slowest_rank]
     spans = {
         lane: sorted((r.start_s, r.start_s + r.duration_s) for r in rows if r.lane == lane)
@@ -106,9 +106,12 @@ def test_transfers_run_while_the_rank_computes(kit: Any) -> None:
 
 def test_prediction_of_boundary_sampling_falls_with_the_rate(kit: Any) -> None:
     """Fewer rows, fewer entries: at a slow network, and rate 1 is no faster than vanilla."""
-    cluster = cluster_of(kit, 1e8)
-    times = [predict_plan(plan_of("bns", rate=p), cluster).period_s for p in (0.0, 0.01, 0.1, 1.0)]
+
+    def predicted(plan: Plan) -> float:
+        return predict_plan(plan, cluster_of(kit, plan, 1e8)).period_s
+
+    times = [predicted(plan_of("bns", rate=rate)) for rate in (0.0, 0.01, 0.1, 1.0)]
     assert times == sorted(times)
-    assert times[-1] >= predict_plan(plan_of("partition"), cluster).period_s
+    assert times[-1] >= predicted(plan_of("partition"))
     assert times[0] < 0.2 * times[-1]
     assert np.isfinite(times).all()
