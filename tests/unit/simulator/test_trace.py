@@ -14,7 +14,9 @@ from gnnbench_simulator.outcome import ledger
 from gnnbench_simulator.program import compile_plan
 
 
-def _row(period: int, start: float, lane: str = "compute", kind: str = "gemm", size: int = 0) -> Row:
+def _row(
+    period: int, start: float, lane: str = "compute", kind: str = "gemm", size: int = 0
+) -> Row:
     return Row(period, 0, "step", kind, "op", lane, "forward", 1, 0, size, 7, start, 0.5)
 
 
