@@ -127,13 +127,51 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPoint:
+    """One point of a sweep of the disk: all lanes' bytes per second together.
+
+    `depth` lanes work at a time, each with one request of `block_bytes` in flight; in direction
+    "mixed" every second lane writes (at depth 1, every second request).
+    """
+
+    direction: str = field(metadata=choices("read", "write", "mixed"))
+    block_bytes: int = field(metadata=bounds(1))
+    depth: int = field(metadata=bounds(1))
+    bytes_per_s: float = field(metadata=bounds(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """The disk of a host, shared by its ranks."""
+    """The disk of a host: one resource, shared by all its ranks and by both directions.
+
+    A lane that waits for each request before it issues the next is slowed by latency; several lanes
+    overlap their latencies until the disk is busy all the time. See `disk_seconds`.
+
+    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s alike
+    iops               small reads per second with many in flight
+    latency_s          of one small read while the disk is idle
+    write_iops, write_latency_s   of writes; as reads where absent
+    method             how a sweep kept the page cache out: "O_DIRECT" or "fadvise"; "" without one
+    radius             90 % of the sweep's points lie within exp(+-radius) of `disk_seconds`
+    sweep              what was measured
+    """
 
     read_bytes_per_s: Constant
     write_bytes_per_s: Constant
     iops: Constant
     latency_s: Constant
+    write_iops: Constant | None = None
+    write_latency_s: Constant | None = None
+    method: str = field(default="", metadata=choices("", "O_DIRECT", "fadvise"))
+    radius: float = field(default=0.8, metadata=bounds(0, 10))
+    sweep: tuple[DiskPoint, ...] = ()
+
+    def constants(self, *, write: bool) -> tuple[Constant, Constant, Constant]:
+        """Bandwidth, latency and requests per second of a direction."""
+        if not write:
+            return self.read_bytes_per_s, self.latency_s, self.iops
+        latency = self.latency_s if self.write_latency_s is None else self.write_latency_s
+        return self.write_bytes_per_s, latency, self.write_iops or self.iops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ BASE_PACKAGES = (
     "rich",
     "scipy",
     "simpy",
+    "tomlkit",
 )
 RUNTIME_PACKAGES = ("nvidia-ml-py", "psutil", "torch")
 

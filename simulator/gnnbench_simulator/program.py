@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gnnbench.cluster import Cluster
-from gnnbench.costs.facts import Floats
-from gnnbench.plan import Iteration, Plan, iteration_bytes
-from gnnbench.steps import LATEST, Engine, Groups, Kind, Lane
+from gnnbench.costs.facts import Floats, column
+from gnnbench.plan import Iteration, Plan, RankClass, iteration_bytes
+from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
 from gnnbench_simulator.compute import CostClass, Durations, Item
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
 from gnnbench_simulator.network import Call, Network
@@ -31,7 +31,8 @@ class Timed:
     gaps      (blocks, ranks): time after the steps of a block that belongs to none of them
     totals    (blocks, ranks): all steps of a block, and their gaps
     idle      by place of a collective (ranks,): seconds in which its ranks keep no core busy
-    letters   by place of a message (ranks,): its bytes
+    demand    by place of a message (ranks,): its bytes; of a transfer on a shared disk: seconds for
+              which it keeps the disk busy
     sent      bytes that all ranks move, by (kind, phase)
     """
 
@@ -40,7 +41,7 @@ class Timed:
     gaps: list[Floats]
     totals: list[Floats]
     idle: list[dict[int, Floats]]
-    letters: list[dict[int, Floats]]
+    demand: list[dict[int, Floats]]
     sent: dict[tuple[str, str], int]
 
 
@@ -248,15 +249,18 @@ class _Pricing:
             cls.by_block(table) + gap
             for cls, table, gap in zip(layout.classes, seconds, gaps, strict=True)
         ]
-        letters = [
-            {
-                place: np.broadcast_to(np.asarray(step.work.bytes, np.float64), (len(of),))
-                for place, step in enumerate(of.steps)
-                if step.work.kind is Kind.SEND
-            }
-            for of in iteration.classes
-        ]
-        return Timed(layout, seconds, gaps, totals, idle, letters, iteration_bytes(iteration))
+        demand = [self._demand(of) for of in iteration.classes]
+        return Timed(layout, seconds, gaps, totals, idle, demand, iteration_bytes(iteration))
+
+    def _demand(self, of: RankClass) -> dict[int, Floats]:
+        """What the flows of a class ask of the resource that they share, see `Timed`."""
+        found: dict[int, Floats] = {}
+        for place, step in enumerate(of.steps):
+            if step.work.kind is Kind.SEND:
+                found[place] = column([step.work.bytes], [len(of)], len(of))
+            elif step.work.kind in STORAGE:
+                found[place] = self.durations.disk_busy(step.work, len(of))
+        return found
 
     def _meet(
         self, iteration: Iteration, layout: Layout, seconds: list[Floats]
