@@ -132,7 +132,7 @@ def test_a_fit_finds_the_constants_of_a_sweep_again(kit: Any) -> None:
     found = fit_storage(_sweep(true, 0.05), method="O_DIRECT")
     for write in (False, True):
         pairs = zip(found.constants(write=write), true.constants(write=write), strict=True)
-        assert all(one.value == pytest.approx(other.value, rel=0.15) for one, other in pairs)
+        assert all(one.value == pytest.approx(other.value, rel=0.2) for one, other in pairs)
     assert found.method == "O_DIRECT" and found.radius < 0.2
     assert {c.status for c in found.constants(write=True)} == {"measured"}
 
