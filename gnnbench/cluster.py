@@ -32,7 +32,7 @@ from typing import Any
 
 from gnnbench.errors import SpecError, UnknownName
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
-from gnnbench.tomlwriter import format_toml
+from gnnbench.tomlwriter import format_toml, replace_section
 
 SCHEMA = 1
 STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed", "unverified")
@@ -204,8 +204,8 @@ class Nccl:
 class OpModel:
     """Seconds of one operation from its step's facts: a physics form, then a bounded residual.
 
-    op            cost class, as `plan.Step.op`
-    kind          kind of step; an operation nobody calibrated borrows one of its kind
+    op            cost class, as `steps.Work.op`
+    kind          kind of step
     co_located    ranks that worked on one host at the same time during calibration
     form, params  a form of `gnnbench.costs.forms` and its parameters (SI units)
     residuals     rows of (log features of the form ..., log of measured / form)
@@ -238,7 +238,7 @@ class OpModel:
 class CollectiveModel:
     """Seconds of a collective: latency_s + bytes / bytes_per_s, then a bounded residual.
 
-    `bytes` is the most that any rank sends (`plan.Step.bytes`), for broadcast the buffer. `ranks`
+    `bytes` is the most that any rank sends (`steps.Work.bytes`), for broadcast the buffer. `ranks`
     are those of the group, `co_located` those that used the host meanwhile (0: the group's).
     `residuals` are pairs (log bytes, log of measured / form), by rising size.
     """
@@ -348,6 +348,17 @@ def save_cluster(cluster: Cluster, path: Path) -> None:
     from gnnbench.results import write_text
 
     write_text(path, format_toml(cluster.to_table()))
+
+
+def save_storage(storage: Storage, path: Path) -> None:
+    """Put a [storage] section into a cluster file, in place of the one it has, if any.
+
+    The rest of the file, comments included, stays as it is.
+    """
+    from gnnbench.results import write_text
+
+    text = path.read_text(encoding="utf-8")
+    write_text(path, replace_section(text, "storage", dataclasses.asdict(storage)))
 
 
 DEFAULT = "cpu-2core"

@@ -65,7 +65,12 @@ class Approach(ABC):
         """Tiny runs that conformance performs in both worlds; see `example`."""
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Runs that calibrate the operations that only this approach performs."""
+        """Runs on a probe's workload that this approach offers to calibrate operations with.
+
+        None by default: calibration then trains the examples on workloads of several sizes. An
+        approach whose datasets are no graphs offers runs on generated datasets of `probe.number`
+        different sizes.
+        """
         return []
 
     @property
@@ -134,7 +139,6 @@ class Probe:
     run: RunSpec
     number: int = 0
     ranks: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def changed(knobs: Any) -> dict[str, Any]:
