@@ -274,8 +274,8 @@ class _Engine:
             yield self.fluid.start([("host_link", host)], seconds, cap=1.0)
         elif busy := float(timed.demand[of][place][column]):
             # While it waits for its requests, the disk is free for others.
-            path = [("disk", self.program.host_of(rank))]
-            yield self.fluid.start(path, busy, cap=busy / seconds)
+            disk = ("disk", self.program.host_of(rank))
+            yield self.fluid.start([disk], busy, cap=busy / seconds)
         else:
             yield self.env.timeout(seconds)
 

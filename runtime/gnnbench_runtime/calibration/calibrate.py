@@ -75,9 +75,7 @@ def calibrate(
         storage = disk_sweep.sweep_disk(disk, sweep, progress=part)
     # Ranks beyond the cores take turns on them, which the simulator says of operations; what
     # turns do to collectives, only a measurement says.
-    probed = [
-        world for world in range(1, swept + 1) if kind == "cuda" or world <= max(places, most)
-    ]
+    probed = [world for world in range(1, swept + 1) if kind == "cuda" or world <= places]
     chosen = {world: _probes(names, world, request) for world in probed}
     measured: dict[int, list[list[dict[str, Any]]]] = defaultdict(list)
     parts = [(turn, world) for turn in range(request["turns"]) for world in range(1, swept + 1)]

@@ -61,8 +61,8 @@ class Mix:
     def _offers(self, index: int) -> list[RunSpec]:
         """What the cards offer for a probe.
 
-        Half of the probes are trained on batches. With several ranks, half of the others are trained
-        by all ranks together, and the rest by each rank alone beside its peers.
+        Half of the probes are trained on batches. With several ranks, half of the others are
+        trained by all ranks together, and the rest by each rank alone beside its peers.
         """
         base, other = self._workload(index), index // 2
         together = self.ranks > 1 and index % 4 == 0
@@ -123,7 +123,7 @@ class Mix:
                 yield probe
 
     def _variants(self, name: str, index: int) -> Iterator[RunSpec]:
-        """The examples of an approach, of the sizes of a probe; those that so many ranks can run."""
+        """Examples of an approach with the sizes of a probe, if so many ranks can run them."""
         approach = APPROACHES.get(name)
         base = self._workload(index + approach.accepts.batch)
         for example in approach.examples():
