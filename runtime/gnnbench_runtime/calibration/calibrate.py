@@ -18,7 +18,7 @@ from gnnbench.cluster import Cluster
 from gnnbench.errors import RunFailed
 from gnnbench_runtime.calibration import disk_sweep
 from gnnbench_runtime.calibration.fits import cluster_of
-from gnnbench_runtime.calibration.mix import Mix
+from gnnbench_runtime.calibration.mix import LEAST_SAMPLES, Mix
 from gnnbench_runtime.calibration.workloads import Workload, of_turn
 from gnnbench_runtime.launch import cuda_devices, rank_environment
 
@@ -26,8 +26,8 @@ Progress = Callable[[str, float], None]
 
 SWEPT_RANKS = 4
 # In two turns, so that a slow minute of the machine touches one rank and several alike.
-FULL = {"count": 80, "epochs": 12, "sweeps": 20, "turns": 2}
-QUICK = {"count": 20, "epochs": 6, "sweeps": 6, "turns": 1}
+FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2}
+QUICK = {"count": 14, "samples": LEAST_SAMPLES, "epochs": 6, "sweeps": 6, "turns": 1}
 TIMEOUT_S = 900.0
 _DISK_SHARE = 0.1  # of the progress
 
@@ -47,7 +47,7 @@ def calibrate(
 
     Args:
         name: of the cluster.
-        quick: a quarter of the probes, one turn.
+        quick: a fifth of the probes, in one turn.
         co_located: most ranks on the host; 0 is what cores / threads or GPUs allow, at most 4;
             on CPUs, unless quick, collectives are swept up to 4 ranks all the same.
         threads: CPU threads of a rank.
@@ -96,7 +96,7 @@ def _probes(approaches: Sequence[str], world: int, request: dict[str, Any]) -> l
         epochs=request["epochs"],
         device=request["device"],
     )
-    return mix.probes(request["count"])
+    return mix.probes(request["count"], request["samples"])
 
 
 def _joined(turns: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -17,10 +17,10 @@ from gnnbench.approaches.operations import Operations, needed, operations
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.calibration.workloads import Workload, workload
 
-LEAST_SAMPLES = 6
-"""Samples that every operation gets, if any approach performs it: four are what a fit needs."""
-MOST_MORE = 8
-"""Probes beyond the asked number that one operation may cost."""
+LEAST_SAMPLES = 4
+"""Samples that a fit needs of an operation."""
+MOST_MORE = 20
+"""Workloads that are tried for an operation that lacks samples."""
 
 
 class Mix:
@@ -50,13 +50,15 @@ class Mix:
         self._alone: frozenset[str] = frozenset()
         self._known: dict[str, Operations] = {}
 
-    def probes(self, count: int) -> list[Workload]:
-        """So many probes of the offers of all cards, and those that missing operations need."""
+    def probes(self, count: int, samples: int = LEAST_SAMPLES) -> list[Workload]:
+        """So many probes of the offers of all cards, and more where operations lack samples."""
         offers = [self._offers(index) for index in range(count)]
         found = [self._operations(run) for runs in (self._examples(), *offers) for run in runs]
         self._alone = frozenset(op for one in found if one.alone for op in one.counts)
         chosen = [self._taken(runs) for runs in offers]
-        return [probe for probe in chosen if probe is not None] + list(self._missing(count))
+        return [probe for probe in chosen if probe is not None] + list(
+            self._missing(count, samples)
+        )
 
     def _offers(self, index: int) -> list[RunSpec]:
         """What the cards offer for a probe.
@@ -105,22 +107,17 @@ class Mix:
         kept = frozenset(found.counts) & frozenset(self.needed)
         return kept if found.alone else kept - self._alone
 
-    def _missing(self, start: int) -> Iterator[Workload]:
-        """Probes made of examples, until every needed operation has its samples."""
+    def _missing(self, start: int, samples: int) -> Iterator[Workload]:
+        """Probes made of examples or of further offers, until every operation has its samples."""
         for op, names in self.needed.items():
-            for more in range(MOST_MORE):
-                if self.samples[op] >= LEAST_SAMPLES:
+            for more in range(start, start + MOST_MORE):
+                if self.samples[op] >= samples:
                     break
-                variants = [
-                    variant
-                    for name in names
-                    for variant in self._variants(name, 2 * (start + more))
-                    if op in self._kept(variant)
-                ]
-                probe = self._taken(variants[:1])
-                if probe is None:
-                    break
-                yield probe
+                runs = [run for name in names for run in self._variants(name, 2 * more)]
+                runs += [*self._offers(2 * more), *self._offers(2 * more + 1)]
+                probe = self._taken([run for run in runs if op in self._kept(run)][:1])
+                if probe is not None:
+                    yield probe
 
     def _variants(self, name: str, index: int) -> Iterator[RunSpec]:
         """Examples of an approach with the sizes of a probe, if so many ranks can run them."""
