@@ -285,8 +285,12 @@ class Cluster:
         problems = []
         if self.schema != SCHEMA:
             problems.append(f"schema: found {self.schema}, allowed: {SCHEMA}")
-        if self.transport == "nccl" and (self.nccl is None or self.device.kind != "gpu"):
-            problems.append("transport: 'nccl' needs a gpu device and an [nccl] table")
+        timed = self.nccl is not None or self.collectives or self.host.devices_per_host == 1
+        if self.transport == "nccl" and (self.device.kind != "gpu" or not timed):
+            problems.append(
+                "transport: 'nccl' needs a gpu device, and an [nccl] table or calibrated "
+                "[[collectives]]"
+            )
         if self.transport == "gloo_staged" and self.links.host is None:
             problems.append("links.host: missing; 'gloo_staged' copies over it")
         seen: set[tuple[object, ...]] = set()

@@ -144,10 +144,9 @@ def _print(args: argparse.Namespace, cluster: Cluster, missing: dict[str, list[s
         return
     table(rows, ["operation", "ranks", "points", "mean error", "90 % within"])
     for op, names in missing.items():
-        print(
-            f"not calibrated: {op}, which {', '.join(names)} needs; predictions use the device's "
-            "peak rates for it and are graded datasheet"
-        )
+        print(f"not calibrated: {op} (needed by {', '.join(names)})")
+    if missing:
+        print("predictions take these from the device's peak rates and are graded datasheet")
     if cluster.storage is None:
         print("no disk was swept: plans that read or write one cannot be predicted")
     print(f"wrote {args.out}")

@@ -152,3 +152,21 @@ def test_a_folder_in_memory_is_no_disk(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(where, lambda folder: "tmpfs")
     with pytest.raises(Unsupported, match="in memory"):
         sweep_disk(tmp_path, TINY)
+
+
+def test_calibrate_puts_a_disk_into_a_cluster_file_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gnnbench.cli import main
+    from gnnbench.cluster import load_cluster, save_cluster
+    from gnnbench_runtime.calibration import disk_sweep
+
+    monkeypatch.setattr(disk_sweep, "QUICK", TINY)
+    path = tmp_path / "c.toml"
+    save_cluster(load_cluster("cpu-2core"), path)
+    path.write_text("# mine\n" + path.read_text())
+    assert main(["calibrate", "--only", "disk", "--quick", "--out", str(path)]) == 0
+    storage = load_cluster(path).storage
+    assert storage is not None and storage.read_bytes_per_s.status == "measured"
+    assert path.read_text().startswith("# mine\n")
+    assert f"disk read ({storage.method})" in capsys.readouterr().out

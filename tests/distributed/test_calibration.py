@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,8 +172,22 @@ def test_a_third_partys_operation_is_calibrated_by_its_examples(toy: None) -> No
     assert model.points == LEAST_SAMPLES
 
 
+@pytest.mark.parametrize(
+    ("capability", "arch"), [((6, 1), "maxwell"), ((7, 5), "turing"), ((9, 0), "hopper")]
+)
+def test_a_gpu_is_described_by_its_properties(capability: tuple[int, int], arch: str) -> None:
+    major, minor = capability
+    properties = SimpleNamespace(
+        name="made up", major=major, minor=minor, L2_cache_size=5, total_memory=7
+    )
+    found = fits._gpu(properties)
+    assert (found["kind"], found["arch"]) == ("gpu", arch)
+    assert (found["cache_bytes"].value, found["memory_bytes"].value) == (5.0, 7.0)
+
+
+@pytest.mark.slow
 def test_a_quick_calibration_makes_a_cluster_that_predicts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """End to end on the fewest probes: operations, collectives, disk, file, prediction."""
     from gnnbench.cli import main
@@ -190,8 +205,10 @@ def test_a_quick_calibration_makes_a_cluster_that_predicts(
 
     record, _ = predict_run(run, Library([]).open(run.dataset), cluster)
     assert record.status == "ok" and record.period_s > 0
-    graded = record.grade == "datasheet"
-    assert graded or "uncalibrated" not in record.notes
+    said = capsys.readouterr().out
+    lacking = set(needed(["partition"])) - {model.op for model in cluster.ops}
+    assert {op for op in lacking if f"not calibrated: {op} (" in said} == lacking
+    assert set(record.notes.get("uncalibrated", ())) <= lacking
 
 
 def _row(period: int, start_s: float, duration_s: float) -> Row:

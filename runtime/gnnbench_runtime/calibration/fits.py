@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,15 @@ CALLS = 10  # of a collective in an epoch: over how many calls what delays some 
 DRAWS = 400
 GAP_OP = "gap"  # what passes between two steps, apart from the steps
 PROBE_OP = "speed_probe"
+_GENERATIONS = (
+    ((10, 0), "blackwell"),
+    ((9, 0), "hopper"),
+    ((8, 0), "ampere"),
+    ((7, 5), "turing"),
+    ((7, 0), "volta"),
+    ((0, 0), "maxwell"),
+)
+"""GPU generations by least compute capability."""
 
 
 def cluster_of(
@@ -54,7 +62,6 @@ def cluster_of(
         storage: its disk, if that was swept.
     """
     kind = request["device"]
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     probed = {world: ranks for world, ranks in measured.items() if ranks[0]["probes"]}
     # Samples are in units of the speed probe beside them, so this alone says how fast the machine
     # is taken to be: as it usually was, in its usual company. `compare` tells how fast it is later.
@@ -73,39 +80,31 @@ def cluster_of(
         if world > 1
         for model in fit_sweeps(ranks, world, _turns(world, request, cores, kind))
     ]
-    torch_device = torch.device(kind)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     flops, stream = _headline(measured[1][0], usual[1])
-
-    def known(value: float, status: str = "measured", source: str = "calibrate") -> Constant:
-        return Constant(value=float(value), status=status, source=source)
-
     most = max(probed)
     return Cluster(
         name=name,
         description=f"calibrated on {devices.processor_name()}",
-        date=now,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
         transport="gloo" if kind == "cpu" else "nccl",
-        software=devices.versions(torch_device),
+        software=devices.versions(torch.device(kind)),
         host=Host(
             devices_per_host=most,
             cores=cores,
-            memory_bytes=known(memory, source="operating system"),
-            memory_bytes_per_s=known(stream),
+            memory_bytes=_known(memory, source="operating system"),
+            memory_bytes_per_s=_known(stream),
             hosts_max=1024,
         ),
         device=Device(
-            name=devices.processor_name(),
-            kind="cpu" if kind == "cpu" else "gpu",
-            peak_flops_per_s=PeakFlops(float32=known(flops)),
-            memory_bytes_per_s=known(stream),
-            cache_bytes=known(_cache_bytes(), "assumed", "operating system, last level"),
-            memory_bytes=known(memory / most, source="operating system, shared by its ranks"),
-            launch_s=known(_gap(measured[1], usual[1])),
-            context_bytes=known(_context(probed)),
+            **(_cpu(memory / most) if kind == "cpu" else _gpu(torch.cuda.get_device_properties(0))),
+            peak_flops_per_s=PeakFlops(float32=_known(flops)),
+            memory_bytes_per_s=_known(stream),
+            launch_s=_known(_gap(measured[1], usual[1])),
+            context_bytes=_known(_context(probed)),
             threads=request["threads"],
         ),
-        links=_links(collectives, known),
+        links=_links(collectives),
         storage=storage,
         speed_probe_s=usual[1],
         ops=tuple(ops),
@@ -113,20 +112,46 @@ def cluster_of(
     )
 
 
+def _known(value: float, status: str = "measured", source: str = "calibrate") -> Constant:
+    return Constant(value=float(value), status=status, source=source)
+
+
+def _cpu(memory_bytes: float) -> dict[str, Any]:
+    """What a rank's share of the host's processor is, in fields of `Device`."""
+    return {
+        "name": devices.processor_name(),
+        "kind": "cpu",
+        "cache_bytes": _known(_cache_bytes(), "assumed", "operating system, last level"),
+        "memory_bytes": _known(memory_bytes, source="operating system, shared by its ranks"),
+    }
+
+
+def _gpu(properties: Any) -> dict[str, Any]:
+    """What a GPU is, in fields of `Device`; Pascal counts as Maxwell."""
+    capability = (properties.major, properties.minor)
+    return {
+        "name": properties.name,
+        "kind": "gpu",
+        "arch": next(arch for least, arch in _GENERATIONS if capability >= least),
+        "cache_bytes": _known(properties.L2_cache_size, source="CUDA"),
+        "memory_bytes": _known(properties.total_memory, source="CUDA"),
+    }
+
+
 def _turns(world: int, request: dict[str, Any], cores: int, kind: str) -> float:
     return world * request["threads"] / cores if kind == "cpu" else 1.0
 
 
-def _links(collectives: list[CollectiveModel], known: Callable[..., Constant]) -> Links:
+def _links(collectives: list[CollectiveModel]) -> Links:
     pairs = [c for c in collectives if c.op == "send" and c.co_located == 2]
     if pairs:
-        rate, latency = known(pairs[0].bytes_per_s), known(pairs[0].latency_s)
+        rate, latency = _known(pairs[0].bytes_per_s), _known(pairs[0].latency_s)
         intra = Link(bytes_per_s=rate, latency_s=latency)
     else:
         guess = "assumed", "one rank was calibrated: loopback not measured"
-        intra = Link(bytes_per_s=known(2e9, *guess), latency_s=known(3e-5, *guess))
+        intra = Link(bytes_per_s=_known(2e9, *guess), latency_s=_known(3e-5, *guess))
     assumed = "assumed", "10 Gb/s Ethernet between hosts of this kind; edit to your network"
-    inter = Link(bytes_per_s=known(1.1e9, *assumed), latency_s=known(5e-5, *assumed), shared=True)
+    inter = Link(bytes_per_s=_known(1.1e9, *assumed), latency_s=_known(5e-5, *assumed), shared=True)
     return Links(intra=intra, inter=inter)
 
 

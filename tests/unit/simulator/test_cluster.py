@@ -87,9 +87,16 @@ def test_all_problems_of_a_file_are_told_at_once() -> None:
     assert len(error.value.problems) == 6
 
 
-def test_nccl_needs_a_gpu_and_its_table() -> None:
+def test_nccl_needs_a_gpu_and_its_table_or_a_calibration() -> None:
     with pytest.raises(SpecError, match="nccl"):
         dataclasses.replace(load_cluster("cpu-2core"), transport="nccl")
+    gpus = load_cluster("v100x8")
+    with pytest.raises(SpecError, match="nccl"):
+        dataclasses.replace(gpus, nccl=None)
+    calibrated = CollectiveModel(
+        op="all_reduce", ranks=8, layout="intra", latency_s=1e-5, bytes_per_s=1e9
+    )
+    assert dataclasses.replace(gpus, nccl=None, collectives=(calibrated,)).transport == "nccl"
 
 
 def test_a_grade_is_that_of_the_weakest() -> None:
