@@ -170,3 +170,16 @@ def test_calibrate_puts_a_disk_into_a_cluster_file_that_exists(
     assert storage is not None and storage.read_bytes_per_s.status == "measured"
     assert path.read_text().startswith("# mine\n")
     assert f"disk read ({storage.method})" in capsys.readouterr().out
+
+
+def test_nothing_else_in_the_runtime_reads_or_writes_by_position() -> None:
+    import gnnbench_runtime
+
+    calls = ("preadv", "pwritev", "os.pread", "os.pwrite", "O_DIRECT,")
+    root = Path(gnnbench_runtime.__file__).parent
+    found = {
+        path.name
+        for path in root.rglob("*.py")
+        if any(call in path.read_text(encoding="utf-8") for call in calls)
+    }
+    assert found == {"disk.py"}
