@@ -213,10 +213,20 @@ def test_a_quick_calibration_makes_a_cluster_that_predicts(
 
 def _row(period: int, start_s: float, duration_s: float) -> Row:
     return Row(
-        period=period, iteration=0, name="a", kind="gemm", op="gemm_nn", lane="compute",
-        phase="forward", layer=1, group_size=1, bytes=0, flops=0, start_s=start_s,
+        period=period,
+        iteration=0,
+        name="a",
+        kind="gemm",
+        op="gemm_nn",
+        lane="compute",
+        phase="forward",
+        layer=1,
+        group_size=1,
+        bytes=0,
+        flops=0,
+        start_s=start_s,
         duration_s=duration_s,
-    )  # fmt: skip
+    )
 
 
 def test_gaps_are_between_steps_and_what_lies_before_and_after_is_shared() -> None:
@@ -243,9 +253,12 @@ def test_what_turns_measured_is_joined_rank_by_rank() -> None:
     def content(probe_s: float, workloads: int) -> dict[str, Any]:
         entries = [{"workload": n + 1, "probes": probe_s} for n in range(workloads)]
         return {
-            "steps": entries, "probes": [probe_s], "collectives": [probe_s],
-            "workloads": workloads, "baseline_bytes": 5,
-        }  # fmt: skip
+            "steps": entries,
+            "probes": [probe_s],
+            "collectives": [probe_s],
+            "workloads": workloads,
+            "baseline_bytes": 5,
+        }
 
     first, second = calibration._joined(
         [[content(1.0, 2), content(2.0, 2)], [content(3.0, 1), content(4.0, 1)]]

@@ -48,9 +48,13 @@ def test_a_calibrated_cluster_reads_back_equal(tmp_path: Path) -> None:
         op="gemm_tn", kind="gemm", form="gemm", params={"t0_s": 1e-6}, residuals=((1.0, -0.1),)
     )
     sweep = CollectiveModel(
-        op="all_reduce", ranks=2, layout="intra", latency_s=1e-5, bytes_per_s=1e9,
+        op="all_reduce",
+        ranks=2,
+        layout="intra",
+        latency_s=1e-5,
+        bytes_per_s=1e9,
         residuals=((3.0, 0.1), (9.0, -0.1)),
-    )  # fmt: skip
+    )
     cluster = dataclasses.replace(
         load_cluster("cpu-2core"), ops=(op,), collectives=(sweep,), software={"torch": '2 "x"\n'}
     )

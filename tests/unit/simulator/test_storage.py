@@ -19,9 +19,11 @@ from gnnbench_simulator.predict import predict_plan
 def _slow(kit: Any, **changes: Any) -> Any:
     """A disk of 1 B/s each way, 3 s of latency per request and one request per second at most."""
     disk = Storage(
-        read_bytes_per_s=kit.constant(1.0), write_bytes_per_s=kit.constant(1.0),
-        latency_s=kit.constant(3.0), iops=kit.constant(1.0),
-    )  # fmt: skip
+        read_bytes_per_s=kit.constant(1.0),
+        write_bytes_per_s=kit.constant(1.0),
+        latency_s=kit.constant(3.0),
+        iops=kit.constant(1.0),
+    )
     return kit.cluster(storage=dataclasses.replace(disk, **changes))
 
 
@@ -121,10 +123,13 @@ def _sweep(storage: Storage, noise: float = 0.0, *directions: str) -> list[DiskP
 
 def _ssd(kit: Any) -> Storage:
     return Storage(
-        read_bytes_per_s=kit.constant(2e9), write_bytes_per_s=kit.constant(1e9),
-        latency_s=kit.constant(8e-5), iops=kit.constant(1e5),
-        write_latency_s=kit.constant(4e-5), write_iops=kit.constant(5e4),
-    )  # fmt: skip
+        read_bytes_per_s=kit.constant(2e9),
+        write_bytes_per_s=kit.constant(1e9),
+        latency_s=kit.constant(8e-5),
+        iops=kit.constant(1e5),
+        write_latency_s=kit.constant(4e-5),
+        write_iops=kit.constant(5e4),
+    )
 
 
 def test_a_fit_finds_the_constants_of_a_sweep_again(kit: Any) -> None:
