@@ -111,6 +111,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "phases_s": record.phases,
         "counted": record.counted,
         "basis": record.basis,
+        "uncalibrated": record.notes.get("uncalibrated", []),
     }
 
 

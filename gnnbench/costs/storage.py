@@ -39,7 +39,7 @@ def disk_seconds(
         write: the direction.
     """
     rate, latency, iops = storage.constants(write=write)
-    moving = size / rate.value
+    moving = size / max(rate.value, 1e-9)
     busy = requests / max(iops.value, 1e-9) + moving
     alone = requests * max(latency.value, 1.0 / max(iops.value, 1e-9)) + moving
     return busy, alone
