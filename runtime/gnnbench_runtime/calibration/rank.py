@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     ]
     for workload in _one_of_each(todo):  # load and compile what runs will use
         context = _context(workload, comm, recorder, backend, folder)
-        data = Library([]).graph(workload.run.dataset)
+        data: Any = Library([]).open(workload.run.dataset)
         rehearse(_trainer_type(workload), APPROACHES.get(workload.run.approach), context, data)
     memory.take_baseline()
     content["baseline_bytes"] = memory.report(rank)["baseline_bytes"]
@@ -138,7 +138,7 @@ def measure(
     """
     run, recorder = workload.run, context.recorder
     approach = APPROACHES.get(run.approach)
-    data = Library([]).graph(run.dataset)
+    data: Any = Library([]).open(run.dataset)
     structure = approach.structure(data, run)
     trainer = _trainer_type(workload)(context, data, structure)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks, device=context.device.type)
