@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,7 +69,12 @@ class Approach(ABC):
         """Tiny runs that conformance performs in both worlds; see `example`."""
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Runs that calibrate the operations that only this approach performs."""
+        """Runs on a probe's workload that this approach offers to calibrate operations with.
+
+        None by default: calibration then trains the examples on workloads of several sizes. An
+        approach whose datasets are no graphs offers runs on generated datasets of `probe.number`
+        different sizes.
+        """
         return []
 
     @property
@@ -142,7 +147,6 @@ class Probe:
     run: RunSpec
     number: int = 0
     ranks: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def changed(knobs: Any) -> dict[str, Any]:

@@ -140,11 +140,14 @@ def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> Non
         assert durations.seconds([step])[0].tolist() == [seconds]
 
 
-def test_an_uncalibrated_operation_borrows_from_its_kind_and_says_so(kit: Any) -> None:
-    durations = Durations(kit.cluster())
-    step = kit.work("a", 10, op="novel")
-    assert durations.seconds([step])[0].tolist() == [10.0]
-    assert durations.classes["novel"].grade == "probed"
+def test_an_uncalibrated_operation_is_predicted_from_peak_rates_and_named(kit: Any) -> None:
+    """80 % of 1 B/s of memory: never the constants of the calibrated operation of its kind."""
+    plan = kit.plan((kit.work("a", 10, op="novel"), kit.work("b", 1)))
+    predicted = predict_plan(plan, kit.cluster())
+    assert predicted.period_s == pytest.approx(10 / 0.8 + 1)
+    assert (predicted.grade, predicted.notes["uncalibrated"]) == ("datasheet", ["novel"])
+    known = predict_plan(kit.plan((kit.work("b", 1),)), kit.cluster())
+    assert "uncalibrated" not in known.notes
 
 
 def test_a_datasheet_prediction_covers_every_kind_of_step(kit: Any) -> None:
