@@ -10,7 +10,7 @@ from gnnbench.commands.options import positive_int, rank_counts
 
 if TYPE_CHECKING:
     from gnnbench.approaches.base import GraphLike
-    from gnnbench.approaches.crossover import Crossover, CrossoverPoint
+    from gnnbench.crossover import Crossover, CrossoverPoint
 
 NAME = "crossover"
 HELP = "bytes of partition parallelism and of the mixture, over ranks, and where they cross"
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.approaches.crossover import DEFAULT_RANKS, crossover
+    from gnnbench.crossover import DEFAULT_RANKS, crossover
     from gnnbench.commands.output import emit_json, progress
     from gnnbench.spec import ModelSpec
 
