@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gnnbench.cluster import Cluster
     from gnnbench.data.graph import Graph
     from gnnbench.errors import GnnbenchError
-    from gnnbench.spec import Suite
+    from gnnbench.suites import Suite
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _HOMES = {
     "Cluster": "gnnbench.cluster",
     "GnnbenchError": "gnnbench.errors",
     "Graph": "gnnbench.data.graph",
-    "Suite": "gnnbench.spec",
+    "Suite": "gnnbench.suites",
 }
 
 

@@ -54,10 +54,10 @@ def profile(source: str | Path | Graph, **measures: Any) -> GraphProfile:
         UnknownName, DataError: there is no such graph.
         SpecError: measures were asked of a stored profile.
     """
-    from gnnbench.data.source import open_source
     from gnnbench.data.graph import Graph
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.data.profile import profile as measure
+    from gnnbench.data.source import open_source
     from gnnbench.errors import SpecError
 
     if not isinstance(source, Graph):

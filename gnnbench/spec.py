@@ -182,7 +182,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySpec:
-    """Caps on what each rank may hold, in bytes; 0 is none. Enforced in a run, obeyed in predictions.
+    """Caps on what each rank may hold, in bytes; 0 is none. Runs and predictions both obey them.
 
     Args:
         device: of the accelerator; on a CPU, of the resident set.

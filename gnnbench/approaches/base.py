@@ -108,17 +108,17 @@ class Approach(ABC):
     # -- structure and plan ----------------------------------------------------------------------
 
     def prepare(  # noqa: B027 - most approaches have nothing to prepare
-        self, data: Graph, run: RunSpec, cache: Path | None = None
+        self, data: Any, run: RunSpec, cache: Path | None = None
     ) -> None:
-        """Do once, before ranks start, what is expensive and shared (a partition); kept in `cache`."""
+        """Do once, before ranks start, what is expensive and shared, such as a partition."""
 
     @abstractmethod
-    def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> Any:
-        """Decide which vertices, edges and blocks are involved; a profile answers with sizes only."""
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> Any:
+        """Decide which vertices, edges and blocks are involved; of a profile, only their sizes."""
 
     @abstractmethod
-    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
-        """Write down the steps of every rank."""
+    def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        """Write down the steps of every rank. `data` is of a kind that the card accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

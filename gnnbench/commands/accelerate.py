@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
 
 def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike:
     """The stored profile of this name or file, else the graph."""
-    from gnnbench.data.source import open_source
     from gnnbench.data.profile import list_profiles, load_profile
+    from gnnbench.data.source import open_source
     from gnnbench.errors import SpecError
 
     wrong = [word for word in options if "=" not in word]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option
-from gnnbench.commands.options import positive_int, rank_counts
+from gnnbench.commands.options import option, positive_int, rank_counts
 
 if TYPE_CHECKING:
     from gnnbench.approaches.base import GraphLike
@@ -81,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 def open_graph_or_profile(args: argparse.Namespace) -> GraphLike:
     """Return what is named: a stored profile, else a generator, file or folder."""
-    from gnnbench.data.source import open_source
     from gnnbench.data.profile import list_profiles, load_profile
+    from gnnbench.data.source import open_source
     from gnnbench.errors import SpecError
 
     if args.graph in list_profiles() or args.graph.endswith(".toml"):

@@ -132,7 +132,7 @@ class Graph:
 
 
 def _known(labels: NDArray[Any]) -> NDArray[Any]:
-    """Class labels with those of unlabelled nodes (-1) made up: in a miniature every node trains."""
+    """Class labels; unlabelled nodes (-1) get class 0, because in a miniature every node trains."""
     return labels if labels.ndim > 1 or labels.dtype.kind == "f" else np.maximum(labels, 0)
 
 

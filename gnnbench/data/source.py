@@ -89,7 +89,7 @@ class Library:
         return dataclasses.replace(graph, digest=content_digest(graph))
 
     def identified(self, run: RunSpec) -> RunSpec:
-        """The run with the kind of its dataset and the digest of the content: its id covers both."""
+        """The run with kind and content digest of its dataset, so that its id covers both."""
         data = self.open(run.dataset)
         found = dataclasses.replace(run.dataset, digest=data.digest, kind=data.kind)
         return dataclasses.replace(run, dataset=found)

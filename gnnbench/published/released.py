@@ -15,7 +15,8 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.stack import OPTIMIZERS
-from gnnbench.plan import Iteration, LazyIterations, Plan, RankClass
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan
 from gnnbench.published.software import NATIVE, Software
 from gnnbench.steps import Kind, Lane, Phase, Size, Step, Work, larger
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
-from gnnbench.plan import Iteration, Plan, RankClass
+from gnnbench.iterations import Iteration, RankClass
+from gnnbench.plan import Plan
 from gnnbench.steps import Groups, Step
 
 

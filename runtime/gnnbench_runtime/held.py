@@ -16,10 +16,11 @@ from pathlib import Path
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.data.graph import Graph
+from gnnbench.data.dataset import Dataset
 from gnnbench.errors import RunFailed
+from gnnbench.iterations import RankSteps
 from gnnbench.ledger import Row, iter_ledger
-from gnnbench.plan import Plan, RankSteps
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Phase
 
@@ -44,7 +45,7 @@ class Held:
         return {"steps": self.steps, "iterations": self.iterations, "sized": self.sized}
 
 
-def plan_run(run: RunSpec, data: Graph, cache: Path, *, device: str, ranks_per_host: int) -> Plan:
+def plan_run(run: RunSpec, data: Dataset, cache: Path, *, device: str, ranks_per_host: int) -> Plan:
     """The plan of a run, validated. Raises SpecError if its ranks' steps do not fit together."""
     approach = APPROACHES.get(run.approach)
     layout = Layout(world_size=run.ranks, ranks_per_host=ranks_per_host, device=device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.spec import TrainingSpec
-from gnnbench.steps import Lane, Phase
+from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.models.parameters import Parameters
 
 
@@ -47,7 +47,7 @@ class _Flat:
         """Take up the number of updates."""
         self.num_steps = int(state["num_steps"])
 
-    def _span(self, done: work.Work, lane: Lane) -> Any:
+    def _span(self, done: Work, lane: Lane) -> Any:
         return self.recorder.step(f"update/{done.op}", done, phase=Phase.UPDATE, lane=lane)
 
     @property

@@ -152,7 +152,8 @@ class Recorder:
     def _count(self, work: Work, phase: Phase) -> None:
         if work.kind in COUNTED:
             with self._lock:
-                self._moved[f"{work.kind}/{phase}"] += work.bytes
+                # One rank's sizes are integers, never arrays.
+                self._moved[f"{work.kind}/{phase}"] += int(work.bytes)
 
     def arrive(self, periods: Sequence[int], releases: Sequence[float]) -> None:
         """Let no scheduled iteration begin before its input has arrived.
@@ -188,7 +189,7 @@ class Recorder:
         self.at(0)
 
     def period_end(self) -> dict[str, int]:
-        """Write the period's rows; return the bytes sent, copied, read and written by kind/phase."""
+        """Write the period's rows; return the bytes that it moved, by "kind/phase"."""
         return self._flush()
 
     @contextmanager

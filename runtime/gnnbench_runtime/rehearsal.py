@@ -12,9 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gnnbench.approaches.base import Approach
 from gnnbench.data.dataset import Dataset
 from gnnbench_runtime.protocol import RankContext

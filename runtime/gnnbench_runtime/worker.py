@@ -226,7 +226,7 @@ def failure(error: BaseException, pulse: Pulse) -> dict[str, Any]:
         "kind": kind,
         "reason": reason[:600],
         "phase": where.phase or where.stage,
-        "epoch": where.epoch,
+        "period": where.period,
         "step": where.step,
     }
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gnnbench.cluster import Cluster
-from gnnbench.plan import Iteration, RankClass
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.steps import (
     COLLECTIVES,
     LATEST,
@@ -139,7 +139,8 @@ class Layout:
 
     def names(self, rank: int) -> frozenset[str]:
         """Names of the steps of a rank."""
-        return self.classes[self.class_of[rank]].names
+        of: ClassLayout = self.classes[self.class_of[rank]]
+        return of.names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

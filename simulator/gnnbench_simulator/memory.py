@@ -110,7 +110,7 @@ def _periods(plan: Plan) -> int:
 
 
 def _allocations(plan: Plan, rank: int) -> tuple[object, ...]:
-    """What decides a rank's allocations in the first period: equal for ranks that allocate alike."""
+    """What decides a rank's allocations in a period: equal for ranks that allocate alike."""
     resident = tuple((buffer.name, pick(buffer.bytes, rank)) for buffer in plan.resident)
     events = []
     for ranks, step in plan.allocations(periods=1):

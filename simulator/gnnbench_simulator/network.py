@@ -22,7 +22,7 @@ import numpy.typing as npt
 from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, grade, weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
-from gnnbench.steps import Kind, Step, Work
+from gnnbench.steps import Ints, Kind, Size, Step, Work
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
 from gnnbench_simulator.tree import tree_of
@@ -125,7 +125,7 @@ class _Alone:
         return np.array([self.place])
 
 
-def _column(size: object, part: Member) -> object:
+def _column(size: Size, part: Member) -> int | Ints:
     return size if isinstance(size, int) else np.asarray(size)[part.columns]
 
 

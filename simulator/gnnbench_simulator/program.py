@@ -13,7 +13,8 @@ import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
-from gnnbench.plan import Iteration, Plan, iteration_bytes
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, iteration_bytes
 from gnnbench.steps import LATEST, Engine, Groups, Kind, Lane
 from gnnbench_simulator.compute import CostClass, Durations, Item
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
@@ -88,7 +89,7 @@ class Program:
         group = of.steps[place].group
         if isinstance(group, Groups):
             group = group.table[group.of[of.columns[rank]]]
-        return next(other for other in group if other != rank)
+        return int(next(other for other in group if other != rank))
 
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host

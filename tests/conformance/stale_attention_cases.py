@@ -17,8 +17,8 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.boundary import Boundary
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_structure
+from gnnbench.iterations import RankSteps
 from gnnbench.models.names import MODELS
-from gnnbench.plan import RankSteps
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.models.parameters import Parameters
 

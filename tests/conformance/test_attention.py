@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases  # noqa: E402
-from pool import pool  # noqa: E402
 from test_exactness import assignments, check_equal, random_graph  # noqa: E402
 from test_worlds import performed, planned  # noqa: E402
 
@@ -22,6 +19,7 @@ from gnnbench.data.graph import Graph  # noqa: E402
 from gnnbench.models import names  # noqa: E402
 from gnnbench.spec import RunSpec  # noqa: E402
 from gnnbench.steps import Kind  # noqa: E402
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 
@@ -100,10 +98,10 @@ def test_the_gradient_with_dropout_is_that_of_the_loss() -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_partitioned_attention_equals_single_and_performs_its_plan(
-    world_size: int, folder: Path
+    world_size: int, pools: Pools
 ) -> None:
     """FG-1..5, FG-9, FG-12, FG-14: any partition, dropped attention weights included."""
-    ranks = pool(world_size, folder / str(world_size)) if world_size > 1 else None
+    ranks = pools.of(world_size) if world_size > 1 else None
     approach = APPROACHES.get("partition")
     layout = Layout(world_size=world_size, ranks_per_host=world_size)
     for undirected in (True, False):
@@ -131,7 +129,7 @@ def test_partitioned_attention_equals_single_and_performs_its_plan(
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
-def test_sampled_attention_performs_its_plan(world_size: int, placement: str, folder: Path) -> None:
+def test_sampled_attention_performs_its_plan(world_size: int, placement: str, pools: Pools) -> None:
     """SA-P7, SA-P1: steps as planned, and the same training on every number of ranks."""
     graph, approach = random_graph(), APPROACHES.get("sampled")
     for model in MODELS:
@@ -146,7 +144,7 @@ def test_sampled_attention_performs_its_plan(world_size: int, placement: str, fo
         plan.validate()
         results = [one]
         if world_size > 1:
-            ranks = pool(world_size, folder / str(world_size))
+            ranks = pools.of(world_size)
             results = ranks.run("cases:train_sampled", graph, run)
         for rank, got in enumerate(results):
             np.testing.assert_allclose(got["losses"], one["losses"], rtol=1e-9)

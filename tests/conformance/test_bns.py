@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from math import floor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases
 import stale_cases
-from pool import pool
 from test_exactness import ORDERS, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -26,6 +24,7 @@ from gnnbench.data.boundary import Boundary
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.halo import halo_structure
 from gnnbench.data.partition import partition
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 MODELS = [
@@ -36,9 +35,9 @@ MODELS = [
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 @pytest.mark.parametrize("order", ORDERS)
-def test_rate_one_is_vanilla(world_size: int, order: str, folder: Path) -> None:
+def test_rate_one_is_vanilla(world_size: int, order: str, pools: Pools) -> None:
     """FG-29, and with it FG-1..8: every draw is the whole boundary."""
-    ranks = pool(world_size, folder / str(world_size))
+    ranks = pools.of(world_size)
     for undirected in (True, False):
         graph = random_graph(undirected=undirected)
         for model in MODELS:
@@ -60,14 +59,14 @@ def test_rate_one_is_vanilla(world_size: int, order: str, folder: Path) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", ["gcn", "sage"])
 def test_rate_zero_trains_the_parts_apart_with_true_degrees(
-    kind: str, order: str, folder: Path
+    kind: str, order: str, pools: Pools
 ) -> None:
     """FG-30: equal to a dense model without edges across, normalised by the whole graph."""
     graph = random_graph(undirected=False)
     assignment = partition(graph, 3, method="hash")
     model = {"kind": kind, "hidden": 8, "layers": 3}
     run = cases.make_run("bns", 3, model, {"order": order, "rate": 0.0})
-    results = pool(3, folder / "3").run("stale_cases:train", graph, run, assignment, 4)
+    results = pools.of(3).run("stale_cases:train", graph, run, assignment, 4)
     # A model that is stale for longer than it trains never sees another part.
     losses, parameters = stale_cases.dense_stale(graph, run, assignment, 4, lag=99)
     for got in results:
@@ -81,7 +80,7 @@ def test_rate_zero_trains_the_parts_apart_with_true_degrees(
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.75, 1.0])
 @pytest.mark.parametrize("order", ORDERS)
 def test_bns_performs_its_plan_in_every_epoch(
-    world_size: int, rate: float, order: str, folder: Path
+    world_size: int, rate: float, order: str, pools: Pools
 ) -> None:
     """FG-9, FG-11, FG-32: s sum(k_ij) (Phi + Psi) of rows and 8 sum(k_ij) of ids, as integers."""
     graph = random_graph(undirected=False)
@@ -96,7 +95,7 @@ def test_bns_performs_its_plan_in_every_epoch(
             if world_size == 1:
                 results = [stale_cases.train(0, 1, graph, run, assignment, 3)]
             else:
-                ranks = pool(world_size, folder / str(world_size))
+                ranks = pools.of(world_size)
                 results = ranks.run("stale_cases:train", graph, run, assignment, 3)
             shape = stack_shape(graph, run, order)
             drawn = int(np.floor(rate * structure.sizes.received).sum())
@@ -125,7 +124,7 @@ def boundary_graph() -> Graph:
 
 
 @pytest.mark.parametrize("kind", ["gcn", "sage"])
-def test_the_mean_of_many_draws_is_the_exact_aggregation_both_ways(kind: str, folder: Path) -> None:
+def test_the_mean_of_many_draws_is_the_exact_aggregation_both_ways(kind: str, pools: Pools) -> None:
     """FG-31. Without 1 / r_ij forward or backward the mean would be off by most of a boundary."""
     graph, draws = boundary_graph(), 1500
     assignment = (np.arange(24) % 3).astype(np.int32)
@@ -134,7 +133,7 @@ def test_the_mean_of_many_draws_is_the_exact_aggregation_both_ways(kind: str, fo
     assert (0.4 * off_diagonal >= 1).all()
     model = {"kind": kind, "hidden": 4, "layers": 2}
     run = cases.make_run("bns", 3, model, {"rate": 0.4})
-    results = pool(3, folder / "3").run("stale_cases:sampled_means", graph, run, assignment, draws)
+    results = pools.of(3).run("stale_cases:sampled_means", graph, run, assignment, draws)
     for way in ("forward", "backward"):
         exact, mean, spread = (
             np.concatenate([got[way][key] for got in results])
@@ -148,14 +147,14 @@ def test_the_mean_of_many_draws_is_the_exact_aggregation_both_ways(kind: str, fo
 
 
 def test_one_draw_serves_all_layers_and_both_passes_and_follows_from_the_seed(
-    folder: Path,
+    pools: Pools,
 ) -> None:
     """FG-32, FG-33, FG-34: what arrives is what anybody can draw from (seed, epoch, pair)."""
     graph, epochs = random_graph(undirected=False), 4
     assignment = partition(graph, 3, method="hash")
     parts = halo_structure(graph, assignment, 3)
     run = cases.make_run("bns", 3, MODELS[0], {"rate": 0.5})
-    ranks = pool(3, folder / "3")
+    ranks = pools.of(3)
     results = ranks.run("stale_cases:drawn_graphs", graph, run, assignment, epochs)
     assert results == ranks.run("stale_cases:drawn_graphs", graph, run, assignment, epochs)
     seen = []
@@ -179,12 +178,12 @@ def test_one_draw_serves_all_layers_and_both_passes_and_follows_from_the_seed(
     assert again[0][0]["arrived"] != results[0][0]["arrived"]
 
 
-def test_evaluation_uses_the_whole_graph(folder: Path) -> None:
+def test_evaluation_uses_the_whole_graph(pools: Pools) -> None:
     """Logits while evaluating are those of the exact model, also amid training at rate 0."""
     graph = random_graph()
     for rate in (0.0, 0.4):
         run = cases.make_run("bns", 3, MODELS[0], {"partitioner": "hash", "rate": rate})
-        results = pool(3, folder / "3").run("stale_cases:evaluated", graph, run, 3)
+        results = pools.of(3).run("stale_cases:evaluated", graph, run, 3)
         want = stale_cases.exact_logits(graph, run, results[0]["parameters"])
         from test_exactness import assemble
 

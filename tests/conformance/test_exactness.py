@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases
-from pool import pool
 
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.partition import partition
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 
@@ -54,7 +52,7 @@ ORDERS = ["min_width", "aggregate_first", "transform_first"]
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("undirected", [True, False])
 def test_single_equals_dense_autograd(
-    kind: str, order: str, undirected: bool, folder: Path
+    kind: str, order: str, undirected: bool, pools: Pools
 ) -> None:
     """FG-1, FG-2, FG-6: forward uses A, backward its transpose, also where they differ."""
     graph = random_graph(undirected=undirected)
@@ -69,10 +67,10 @@ def test_single_equals_dense_autograd(
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("order", ORDERS)
 def test_partition_equals_single_for_any_partition(
-    world_size: int, order: str, folder: Path
+    world_size: int, order: str, pools: Pools
 ) -> None:
     """FG-1..5, FG-7, FG-12 in float64: METIS, hash, chunk, one empty part, no boundary at all."""
-    ranks = pool(world_size, folder / str(world_size)) if world_size > 1 else None
+    ranks = pools.of(world_size) if world_size > 1 else None
     for undirected in (True, False):
         graph = random_graph(undirected=undirected)
         for model in MODELS:
@@ -116,18 +114,16 @@ def check_equal(results: list[dict], single: dict, what: str) -> None:
         assert got["metrics"] == single["metrics"], what
 
 
-def test_a_width_below_the_number_of_ranks_is_exact(folder: Path) -> None:
+def test_a_width_below_the_number_of_ranks_is_exact(pools: Pools) -> None:
     """FG-7: hidden width 2 on 4 ranks."""
     graph, model = random_graph(width=2), {"kind": "gcn", "hidden": 2, "layers": 2}
     single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
     run = cases.make_run("partition", 4, model, {})
-    results = pool(4, folder / "4").run(
-        "cases:train_full", graph, run, partition(graph, 4, method="hash")
-    )
+    results = pools.of(4).run("cases:train_full", graph, run, partition(graph, 4, method="hash"))
     check_equal(results, single, "width 2 on 4 ranks")
 
 
-def test_more_ranks_than_nodes_is_exact(folder: Path) -> None:
+def test_more_ranks_than_nodes_is_exact(pools: Pools) -> None:
     """FG-7: three vertices on four ranks."""
     graph = from_edges(
         "path", np.array([0, 1]), np.array([1, 2]), 3,
@@ -137,7 +133,5 @@ def test_more_ranks_than_nodes_is_exact(folder: Path) -> None:
     model = {"kind": "sage", "hidden": 4, "layers": 2}
     single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
     run = cases.make_run("partition", 4, model, {})
-    results = pool(4, folder / "4").run(
-        "cases:train_full", graph, run, partition(graph, 4, method="hash")
-    )
+    results = pools.of(4).run("cases:train_full", graph, run, partition(graph, 4, method="hash"))
     check_equal(results, single, "3 vertices on 4 ranks")

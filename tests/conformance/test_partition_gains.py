@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import pytest
 pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases
-from pool import pool
 from test_exactness import ORDERS, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -23,6 +21,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Kind
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 
@@ -52,10 +51,10 @@ def plan_of(graph: Graph, run: RunSpec, assignment: np.ndarray) -> tuple[Plan, P
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("knobs", KNOBS, ids=str)
 def test_every_knob_is_exact_and_performs_its_plan(
-    world_size: int, order: str, knobs: dict, folder: Path
+    world_size: int, order: str, knobs: dict, pools: Pools
 ) -> None:
     """FG-1, FG-9, FG-11, FG-14: as `single` to 1e-9; steps as planned; bytes s S (Phi + Psi)."""
-    ranks = pool(world_size, folder / str(world_size)) if world_size > 1 else None
+    ranks = pools.of(world_size) if world_size > 1 else None
     graph = random_graph(undirected=False)
     for model in MODELS:
         # Precomputation aggregates first; another order rounds differently, no more.
@@ -139,13 +138,13 @@ def test_staging_shows_in_plans_for_accelerators_only() -> None:
             assert kinds["cuda"][place - 1] is Kind.COPY is kinds["cuda"][place + 1]
 
 
-def test_staged_rows_arrive_through_host_memory(folder: Path) -> None:
+def test_staged_rows_arrive_through_host_memory(pools: Pools) -> None:
     """The staging path itself, forced on where device and host are one: equal to the bit."""
     graph = random_graph(undirected=False)
     run = cases.make_run("partition", 2, MODELS[1], {})
     assignment = assignments(graph, 2)["hash"]
-    plain = pool(2, folder / "2").run("cases:train_full", graph, run, assignment)
-    staged = pool(2, folder / "2").run("test_partition_gains:train_staged", graph, run, assignment)
+    plain = pools.of(2).run("cases:train_full", graph, run, assignment)
+    staged = pools.of(2).run("test_partition_gains:train_staged", graph, run, assignment)
     structure = PartitionStructure.of_assignment(graph, assignment, 2)
     staged_run = dataclasses.replace(run, knobs={**run.knobs, "transport": "host_staged"})
     plan = APPROACHES.get("partition").plan(

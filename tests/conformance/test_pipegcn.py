@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,6 @@ pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases
 import stale_cases
-from pool import pool
 from test_exactness import ORDERS, assemble, assignments, random_graph
 from test_worlds import performed, planned
 
@@ -21,6 +18,7 @@ from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.partition import partition
 from gnnbench.steps import Kind
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 MODELS = [
@@ -33,7 +31,7 @@ MODELS = [
 @pytest.mark.parametrize("smoothing", ["none", "features", "gradients", "both"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_pipegcn_performs_its_plan_in_every_epoch(
-    world_size: int, smoothing: str, order: str, folder: Path
+    world_size: int, smoothing: str, order: str, pools: Pools
 ) -> None:
     """FG-9, FG-11, FG-39: the bytes of vanilla, s S (Phi + Psi), as integers."""
     graph = random_graph(undirected=False)
@@ -49,9 +47,7 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
             closed = 8 * copies * (shape.forward_widths() + shape.backward_widths())
             sent = plan.moved_bytes()
             assert sum(b for (kind, _), b in sent.items() if kind == Kind.ALL_TO_ALL) == closed
-            results = pool(world_size, folder / str(world_size)).run(
-                "stale_cases:train", graph, run, assignment, 3
-            )
+            results = pools.of(world_size).run("stale_cases:train", graph, run, assignment, 3)
             for rank, got in enumerate(results):
                 for epoch in range(3):
                     steps = performed(got["ledger"], epoch, 0)
@@ -65,12 +61,12 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_no_staleness_is_vanilla_bit_by_bit(order: str, folder: Path) -> None:
+def test_no_staleness_is_vanilla_bit_by_bit(order: str, pools: Pools) -> None:
     """FG-35, dropout included."""
     graph = random_graph(undirected=False)
     assignment = partition(graph, 3, method="hash")
     model = {**MODELS[1], "dropout": 0.5, "input_dropout": 0.3}
-    ranks = pool(3, folder / "3")
+    ranks = pools.of(3)
     vanilla = cases.make_run("partition", 3, model, {"order": order})
     fresh = cases.make_run("pipegcn", 3, model, {"order": order, "staleness": 0})
     wanted = ranks.run("stale_cases:train", graph, vanilla, assignment, 5)
@@ -88,7 +84,7 @@ def test_no_staleness_is_vanilla_bit_by_bit(order: str, folder: Path) -> None:
     [("none", 0.95), ("features", 0.6), ("gradients", 0.6), ("both", 0.6), ("both", 0.0)],
 )
 def test_training_equals_a_dense_model_of_one_epoch_of_staleness(
-    order: str, smoothing: str, gamma: float, folder: Path
+    order: str, smoothing: str, gamma: float, pools: Pools
 ) -> None:
     """FG-37, FG-38, FG-40: zeros first, then exactly what the epoch before sent, or its average.
 
@@ -100,7 +96,7 @@ def test_training_equals_a_dense_model_of_one_epoch_of_staleness(
         for model in MODELS:
             knobs = {"order": order, "smoothing": smoothing, "gamma": gamma}
             run = cases.make_run("pipegcn", 3, model, knobs)
-            results = pool(3, folder / "3").run("stale_cases:train", graph, run, assignment, 6)
+            results = pools.of(3).run("stale_cases:train", graph, run, assignment, 6)
             losses, parameters = stale_cases.dense_stale(graph, run, assignment, 6)
             for got in results:
                 np.testing.assert_allclose(got["losses"], losses, rtol=0, atol=1e-9)
@@ -117,12 +113,12 @@ def test_the_dense_model_tells_staleness_one_from_none_and_two() -> None:
     assert abs(losses[1][3] - losses[2][3]) > 1e-4
 
 
-def test_frozen_weights_reach_vanilla_after_as_many_epochs_as_data_needs(folder: Path) -> None:
+def test_frozen_weights_reach_vanilla_after_as_many_epochs_as_data_needs(pools: Pools) -> None:
     """FG-36: logits equal from epoch L on, gradients from epoch 2L on, and not before L - 1."""
     graph = random_graph(undirected=False)
     assignment = partition(graph, 3, method="hash")
     for model in MODELS:
-        ranks, layers = pool(3, folder / "3"), model["layers"]
+        ranks, layers = pools.of(3), model["layers"]
         single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}), None, 1)
         run = cases.make_run("pipegcn", 3, model, {"order": "aggregate_first"})
         results = ranks.run("stale_cases:frozen", graph, run, assignment, 2 * layers + 2)
@@ -136,23 +132,23 @@ def test_frozen_weights_reach_vanilla_after_as_many_epochs_as_data_needs(folder:
                 assert off <= 1e-9 if epoch >= 2 * layers else epoch >= layers or off > 1e-6, epoch
 
 
-def test_the_first_epoch_sees_zeros_and_no_transfer_is_doubled(folder: Path) -> None:
+def test_the_first_epoch_sees_zeros_and_no_transfer_is_doubled(pools: Pools) -> None:
     """FG-37, FG-38, FG-41: what was taken was sent exactly one epoch before."""
     graph = random_graph()
     knobs = {"partitioner": "hash", "order": "aggregate_first"}
     run = cases.make_run("pipegcn", 2, MODELS[1], knobs)
-    for got in pool(2, folder / "2").run("stale_cases:watched", graph, run, 4):
+    for got in pools.of(2).run("stale_cases:watched", graph, run, 4):
         assert got["first_halo"] == 0.0
         assert got["later_halo"] > 0.0
         assert got["ages"] == {1}
         assert got["most_under_way"] == 1
 
 
-def test_evaluation_fetches_fresh_rows(folder: Path) -> None:
+def test_evaluation_fetches_fresh_rows(pools: Pools) -> None:
     """Accuracy is that of the exact model with the trained weights, evaluated twice the same."""
     graph = random_graph()
     run = cases.make_run("pipegcn", 3, MODELS[0], {"partitioner": "hash"})
-    results = pool(3, folder / "3").run("stale_cases:evaluated", graph, run, 4)
+    results = pools.of(3).run("stale_cases:evaluated", graph, run, 4)
     want = stale_cases.exact_logits(graph, run, results[0]["parameters"])
     logits = assemble(results, "logits")
     np.testing.assert_allclose(logits, want, rtol=0, atol=1e-9)

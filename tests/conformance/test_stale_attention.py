@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from math import floor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ pytest.importorskip("torch", reason="needs the runtime extra")
 import cases
 import stale_attention_cases as dense
 import stale_cases
-from pool import pool
 from test_exactness import assemble, assignments, check_equal, random_graph
 from test_worlds import performed, planned
 
@@ -31,7 +29,8 @@ from gnnbench.data.halo import halo_structure
 from gnnbench.data.partition import partition
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import pick, Kind
+from gnnbench.steps import Kind, pick
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 PLAIN = {"kind": "gat", "hidden": 6, "layers": 2, "heads": 3}
@@ -74,9 +73,9 @@ def test_the_dense_model_without_delay_is_the_exact_one() -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_rate_one_is_vanilla(world_size: int, folder: Path) -> None:
+def test_rate_one_is_vanilla(world_size: int, pools: Pools) -> None:
     """FG-29, and with it FG-1..4, FG-12."""
-    ranks, graph = pool(world_size, folder / str(world_size)), random_graph(undirected=False)
+    ranks, graph = pools.of(world_size), random_graph(undirected=False)
     for model in (PLAIN, DROPPED):
         single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
         run = cases.make_run("bns", world_size, model, {"rate": 1.0})
@@ -92,14 +91,14 @@ def test_rate_one_is_vanilla(world_size: int, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.6])
-def test_attention_is_over_the_neighbours_that_are_there(rate: float, folder: Path) -> None:
+def test_attention_is_over_the_neighbours_that_are_there(rate: float, pools: Pools) -> None:
     """FG-30 at rate 0; between, the softmax is over the drawn rows, unscaled both ways."""
     for undirected in (True, False):
         graph = random_graph(undirected=undirected)
         assignment = partition(graph, 3, method="hash")
         for model in (PLAIN, DEEP):
             run = cases.make_run("bns", 3, model, {"rate": rate})
-            results = pool(3, folder / "3").run("stale_cases:train", graph, run, assignment, 4)
+            results = pools.of(3).run("stale_cases:train", graph, run, assignment, 4)
             present = dense.drawn_mask(graph, run, assignment, rate)
             want = dense.dense_training(graph, run, assignment, 4, present=present)
             check_dense(results, want)
@@ -109,7 +108,7 @@ def test_attention_is_over_the_neighbours_that_are_there(rate: float, folder: Pa
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.75, 1.0])
-def test_bns_performs_its_plan_in_every_epoch(world_size: int, rate: float, folder: Path) -> None:
+def test_bns_performs_its_plan_in_every_epoch(world_size: int, rate: float, pools: Pools) -> None:
     """FG-9, FG-11, FG-32: s sum(k_ij) 2 sum(d_l) of rows and 8 sum(k_ij) of ids, as integers."""
     graph = random_graph(undirected=False)
     for model in (PLAIN, DROPPED):
@@ -120,7 +119,7 @@ def test_bns_performs_its_plan_in_every_epoch(world_size: int, rate: float, fold
             if world_size == 1:
                 results = [stale_cases.train(0, 1, graph, run, assignment, 3)]
             else:
-                ranks = pool(world_size, folder / str(world_size))
+                ranks = pools.of(world_size)
                 results = ranks.run("stale_cases:train", graph, run, assignment, 3)
             drawn = int(np.floor(rate * structure.sizes.received).sum())
             width = sum(stack_shape(graph, run, "min_width").dims[1:])
@@ -136,7 +135,7 @@ def test_bns_performs_its_plan_in_every_epoch(world_size: int, rate: float, fold
                 assert counted["all_to_all/sample"] == 8 * drawn
 
 
-def test_dropped_attention_weights_are_keyed_by_edge_in_sampled_graphs(folder: Path) -> None:
+def test_dropped_attention_weights_are_keyed_by_edge_in_sampled_graphs(pools: Pools) -> None:
     """FG-12 at a rate below 1: who owns what does not change the mask of an edge that is there.
 
     With parts that have no edges between them, sampling changes nothing, dropout included.
@@ -145,18 +144,18 @@ def test_dropped_attention_weights_are_keyed_by_edge_in_sampled_graphs(folder: P
     assignment = assignments(graph, 3)["no boundary"]
     single = cases.train_full(0, 1, graph, cases.make_run("single", 1, DROPPED, {}))
     run = cases.make_run("bns", 3, DROPPED, {"rate": 0.5})
-    check_equal(pool(3, folder / "3").run("cases:train_full", graph, run, assignment), single, "")
+    check_equal(pools.of(3).run("cases:train_full", graph, run, assignment), single, "")
 
 
 def test_one_draw_serves_all_layers_and_both_passes_and_follows_from_the_seed(
-    folder: Path,
+    pools: Pools,
 ) -> None:
     """FG-33, FG-34."""
     graph = random_graph(undirected=False)
     assignment = partition(graph, 3, method="hash")
     parts = halo_structure(graph, assignment, 3)
     run = cases.make_run("bns", 3, PLAIN, {"rate": 0.5})
-    results = pool(3, folder / "3").run("stale_cases:drawn_graphs", graph, run, assignment, 3)
+    results = pools.of(3).run("stale_cases:drawn_graphs", graph, run, assignment, 3)
     for epoch in range(3):
         returned: Counter[int] = Counter()
         for rank, got in enumerate(results):
@@ -172,7 +171,7 @@ def test_one_draw_serves_all_layers_and_both_passes_and_follows_from_the_seed(
 @pytest.mark.parametrize("model", [PLAIN, DROPPED, {"kind": "gcn"}, {"kind": "sage"}])
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
 def test_what_training_holds_is_planned_and_sized_by_the_sample(
-    model: dict, rate: float, folder: Path
+    model: dict, rate: float, pools: Pools
 ) -> None:
     """FG-65 for `bns`: byte for byte, and an evaluation amid training leaves nothing behind."""
     graph = random_graph(undirected=False, edges=300)
@@ -180,9 +179,7 @@ def test_what_training_holds_is_planned_and_sized_by_the_sample(
     assignment = partition(graph, 3, method="hash")
     run = cases.make_run("bns", 3, model, {"rate": rate})
     plan, structure = plan_of(graph, run, assignment)
-    results = pool(3, folder / "3").run(
-        "stale_attention_cases:held_bytes", graph, run, assignment, 3
-    )
+    results = pools.of(3).run("stale_attention_cases:held_bytes", graph, run, assignment, 3)
     for rank, got in enumerate(results):
         held = {b.name: pick(b.bytes, rank) for b in plan.resident}
         rows, received = int(structure.sizes.rows[rank]), structure.sizes.received[rank].tolist()
@@ -197,7 +194,7 @@ def test_what_training_holds_is_planned_and_sized_by_the_sample(
             assert found["apart"] == 0
 
 
-def test_evaluation_uses_the_whole_graph(folder: Path) -> None:
+def test_evaluation_uses_the_whole_graph(pools: Pools) -> None:
     """Logits while evaluating are those of the exact model, also amid training at rate 0."""
     graph = random_graph()
     for approach, knobs in (
@@ -206,13 +203,13 @@ def test_evaluation_uses_the_whole_graph(folder: Path) -> None:
         ("pipegcn", {}),
     ):
         run = cases.make_run(approach, 3, PLAIN, {"partitioner": "hash", **knobs})
-        results = pool(3, folder / "3").run("stale_cases:evaluated", graph, run, 3)
+        results = pools.of(3).run("stale_cases:evaluated", graph, run, 3)
         want = dense.exact_logits(graph, run, results[0]["parameters"])
         np.testing.assert_allclose(assemble(results, "logits"), want, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("approach", "knobs"), [("bns", {"rate": 0.3}), ("pipegcn", {})])
-def test_accuracy_comes_near_that_of_one_device(approach: str, knobs: dict, folder: Path) -> None:
+def test_accuracy_comes_near_that_of_one_device(approach: str, knobs: dict, pools: Pools) -> None:
     """On a planted graph; one epoch of delay asks for small steps, so the rate is 0.003."""
     graph = generate(
         "planted_partition", num_nodes=400, mean_degree=12, num_classes=4, num_features=16,
@@ -226,9 +223,7 @@ def test_accuracy_comes_near_that_of_one_device(approach: str, knobs: dict, fold
         if world_size == 1:
             return cases.train_full(0, 1, graph, run, None, 100)["metrics"]["test_accuracy"]
         assignment = partition(graph, world_size, method="metis")
-        results = pool(world_size, folder / str(world_size)).run(
-            "cases:train_full", graph, run, assignment, 100
-        )
+        results = pools.of(world_size).run("cases:train_full", graph, run, assignment, 100)
         return results[0]["metrics"]["test_accuracy"]
 
     single = trained("single", 1, {})
@@ -242,7 +237,7 @@ def test_accuracy_comes_near_that_of_one_device(approach: str, knobs: dict, fold
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
 def test_pipegcn_performs_its_plan_in_every_epoch(
-    world_size: int, smoothing: str, folder: Path
+    world_size: int, smoothing: str, pools: Pools
 ) -> None:
     """FG-9, FG-11, FG-39: the bytes of vanilla, s S 2 sum(d_l), as integers."""
     graph = random_graph(undirected=False)
@@ -256,9 +251,7 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
             sent = plan.moved_bytes()
             assert sum(b for (kind, _), b in sent.items() if kind == Kind.ALL_TO_ALL) == closed
             assert sent == plan_of(graph, vanilla, assignment)[0].moved_bytes()
-            results = pool(world_size, folder / str(world_size)).run(
-                "stale_cases:train", graph, run, assignment, 3
-            )
+            results = pools.of(world_size).run("stale_cases:train", graph, run, assignment, 3)
             for epoch in range(3):
                 for rank, got in enumerate(results):
                     steps = performed(got["ledger"], epoch, 0)
@@ -270,10 +263,10 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
                 assert counted == closed, name
 
 
-def test_no_staleness_is_vanilla_bit_by_bit(folder: Path) -> None:
+def test_no_staleness_is_vanilla_bit_by_bit(pools: Pools) -> None:
     """FG-35, dropout of attention weights included."""
     graph = random_graph(undirected=False)
-    assignment, ranks = partition(graph, 3, method="hash"), pool(3, folder / "3")
+    assignment, ranks = partition(graph, 3, method="hash"), pools.of(3)
     vanilla = cases.make_run("partition", 3, DROPPED, {})
     fresh = cases.make_run("pipegcn", 3, DROPPED, {"staleness": 0})
     wanted = ranks.run("stale_cases:train", graph, vanilla, assignment, 5)
@@ -289,7 +282,7 @@ def test_no_staleness_is_vanilla_bit_by_bit(folder: Path) -> None:
     [("none", 0.95), ("features", 0.6), ("gradients", 0.6), ("both", 0.6), ("both", 0.0)],
 )
 def test_training_equals_a_dense_model_of_one_epoch_of_staleness(
-    smoothing: str, gamma: float, folder: Path
+    smoothing: str, gamma: float, pools: Pools
 ) -> None:
     """FG-37, FG-38, FG-40: zeros in the softmax first, then the epoch before, or its average."""
     for undirected in (True, False):
@@ -297,7 +290,7 @@ def test_training_equals_a_dense_model_of_one_epoch_of_staleness(
         assignment = partition(graph, 3, method="hash")
         for model in (PLAIN, DEEP):
             run = cases.make_run("pipegcn", 3, model, {"smoothing": smoothing, "gamma": gamma})
-            results = pool(3, folder / "3").run("stale_cases:train", graph, run, assignment, 6)
+            results = pools.of(3).run("stale_cases:train", graph, run, assignment, 6)
             check_dense(results, dense.dense_training(graph, run, assignment, 6, lag=1))
 
 
@@ -311,7 +304,7 @@ def test_the_dense_model_tells_staleness_one_from_none_and_two() -> None:
     assert abs(losses[1][2] - losses[2][2]) > 1e-4
 
 
-def test_frozen_weights_reach_vanilla_after_as_many_epochs_as_data_needs(folder: Path) -> None:
+def test_frozen_weights_reach_vanilla_after_as_many_epochs_as_data_needs(pools: Pools) -> None:
     """FG-36: logits equal from epoch L on, gradients from epoch 2L on, and not before."""
     graph = random_graph(undirected=False)
     assignment, order = partition(graph, 3, method="hash"), np.arange(40)
@@ -320,9 +313,7 @@ def test_frozen_weights_reach_vanilla_after_as_many_epochs_as_data_needs(folder:
         single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}), None, 1)
         order = np.argsort(single["rows"])
         run = cases.make_run("pipegcn", 3, model, {})
-        results = pool(3, folder / "3").run(
-            "stale_cases:frozen", graph, run, assignment, 2 * layers + 2
-        )
+        results = pools.of(3).run("stale_cases:frozen", graph, run, assignment, 2 * layers + 2)
         for epoch in range(2 * layers + 2):
             at = [{"rows": got["rows"], "logits": got["logits"][epoch]} for got in results]
             error = np.abs(assemble(at, "logits") - single["logits"][order]).max()

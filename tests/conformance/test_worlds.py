@@ -5,15 +5,12 @@ FG-9, FG-11, FG-14; SA-P5, SA-P7, SA-D3.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases
-from pool import pool
 from test_exactness import MODELS, ORDERS, assignments, random_graph
 
 from gnnbench.approaches.base import Layout
@@ -22,6 +19,7 @@ from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.plan import Plan
 from gnnbench.steps import Kind, Phase
+from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
 
@@ -57,7 +55,7 @@ def by_lane(rows: list[tuple]) -> list[tuple]:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("order", ORDERS)
-def test_partition_performs_its_plan(world_size: int, order: str, folder: Path) -> None:
+def test_partition_performs_its_plan(world_size: int, order: str, pools: Pools) -> None:
     """FG-9, FG-11, FG-14: counted bytes = planned bytes = s S (Phi + Psi), as integers."""
     graph = random_graph(undirected=False)
     for model in MODELS:
@@ -72,7 +70,7 @@ def test_partition_performs_its_plan(world_size: int, order: str, folder: Path) 
             if world_size == 1:
                 results = [cases.train_full(0, 1, graph, run, assignment, 1)]
             else:
-                ranks = pool(world_size, folder / str(world_size))
+                ranks = pools.of(world_size)
                 results = ranks.run("cases:train_full", graph, run, assignment, 1)
             for rank, got in enumerate(results):
                 assert performed(got["ledger"], 0, 0) == planned(plan, 0, 0, rank), name
@@ -93,7 +91,7 @@ def test_partition_performs_its_plan(world_size: int, order: str, folder: Path) 
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_sampled_performs_its_plan(
-    world_size: int, placement: str, prefetch: int, folder: Path
+    world_size: int, placement: str, prefetch: int, pools: Pools
 ) -> None:
     """SA-P7, SA-D3: bytes counted by the runtime = bytes planned from the same batches, exactly."""
     graph = random_graph()
@@ -112,9 +110,7 @@ def test_sampled_performs_its_plan(
         if world_size == 1:
             results = [cases.train_sampled(0, 1, graph, run)]
         else:
-            results = pool(world_size, folder / str(world_size)).run(
-                "cases:train_sampled", graph, run
-            )
+            results = pools.of(world_size).run("cases:train_sampled", graph, run)
         for rank, got in enumerate(results):
             for epoch in range(2):
                 for iteration in range(structure.num_steps):
@@ -135,7 +131,7 @@ def test_sampled_performs_its_plan(
 
 @pytest.mark.parametrize("placement", ["replicated", "partitioned"])
 def test_sampled_training_does_not_depend_on_the_number_of_ranks(
-    placement: str, folder: Path
+    placement: str, pools: Pools
 ) -> None:
     """SA-P1, SA-S3, SA-S4: P ranks on their shares = one rank on the union; the last is uneven."""
     graph = random_graph()
@@ -150,7 +146,7 @@ def test_sampled_training_does_not_depend_on_the_number_of_ranks(
                 run = cases.make_run(
                     "sampled", world_size, model, {**knobs, "prefetch": prefetch}, batch=batch
                 )
-                ranks = pool(world_size, folder / str(world_size))
+                ranks = pools.of(world_size)
                 for got in ranks.run("cases:train_sampled", graph, run):
                     np.testing.assert_allclose(got["losses"], one["losses"], rtol=1e-9)
                     np.testing.assert_allclose(got["parameters"], one["parameters"], atol=1e-8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -93,9 +92,7 @@ def test_memory_held_in_an_epoch_shows_in_the_peak_within_five_percent(
     assert memory["evaluation_peak_bytes"] - memory["start_bytes"] < 20 * MEGABYTE
 
 
-def test_a_trainer_that_cannot_do_it_is_a_reasoned_skip(
-    toy_run: Maker, train: Train
-) -> None:
+def test_a_trainer_that_cannot_do_it_is_a_reasoned_skip(toy_run: Maker, train: Train) -> None:
     record = train(toy_run(1, unsupported=True))
     assert (record.status, record.reason) == ("skipped", "toy cannot do this here")
     assert record.failed_rank is None

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from gnnbench.data.generators import generate
+from gnnbench.iterations import Iteration
 from gnnbench.ledger import LedgerWriter, read_ledger
-from gnnbench.plan import Iteration, Plan, repeated
+from gnnbench.plan import Plan, repeated
 from gnnbench.results import RunRecord
 from gnnbench.steps import Kind, Lane, Phase, Step, Work
 from gnnbench_runtime import memory
@@ -67,7 +68,10 @@ def test_rows_are_on_disk_when_their_epoch_has_ended(recorder: Recorder, ledger:
 
 def test_a_step_that_raises_has_not_happened(recorder: Recorder, ledger: Path) -> None:
     recorder.period_begin(0)
-    with pytest.raises(ValueError, match="broken"), recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
+    with (
+        pytest.raises(ValueError, match="broken"),
+        recorder.step("work", WORK, phase=Phase.FORWARD, layer=2),
+    ):
         raise ValueError("broken")
     recorder.period_end()
     assert read_ledger(ledger) == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ def draw_run(
             if epoch == 0 and step == 2 and drawn * steps > 3 * budget:
                 few = _spread(steps, max(3, int(3 * budget / max(drawn, 1))))
                 if len(few) < steps:
-                    return _sampled_steps(run, steps, few, lambda step: draw(0, step, order))
+                    return _sampled_steps(run, steps, few, partial(draw, 0, order=order))
         if drawn + drawn / (epoch + 1) > budget:
             break
     epochs = len(batches) // steps

@@ -26,9 +26,10 @@ from gnnbench.approaches.writing.shape import StackShape, stack_shape, total
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Iteration, LazyIterations, Plan, RankClass
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Work
 from gnnbench.strict import bounds, choices
 
 ID_BYTES = work.ID_BYTES
@@ -255,7 +256,7 @@ class _BatchWriter:
         done = work.all_to_all(send, total(send.T), unit_bytes)
         chain.step(name, done, phase=Phase.FETCH, lane=self.remote, group=self.group)
 
-    def _step(self, chain: Chain, name: str, done: work.Work, phase: Phase, **place: Any) -> None:
+    def _step(self, chain: Chain, name: str, done: Work, phase: Phase, **place: Any) -> None:
         chain.step(name, done, phase=phase, lane=self.local, **place)
 
 

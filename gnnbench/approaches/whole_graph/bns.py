@@ -41,7 +41,8 @@ from gnnbench.data.boundary import Boundary, drawn_rows, halo_edges
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_structure
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Iteration, LazyIterations, Plan
+from gnnbench.iterations import Iteration, LazyIterations
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Ints, Lane, Phase, Size, Work
 from gnnbench.strict import bounds, choices

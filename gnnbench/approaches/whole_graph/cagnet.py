@@ -24,7 +24,8 @@ from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.approaches.writing.stack import Chain, LayerSizes, StackShape, StackSteps
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Plan, RankSteps
+from gnnbench.iterations import RankSteps
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import After, Kind, Lane, Phase, Step
 from gnnbench.strict import bounds, choices

@@ -32,11 +32,12 @@ from gnnbench.approaches.whole_graph.cagnet import (
     block_train_rows,
     even_bounds,
 )
-from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.approaches.whole_graph.stages import Shared, StageSteps
+from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.approaches.writing.stack import StackShape
 from gnnbench.data.profile import GraphProfile
-from gnnbench.plan import Plan, RankSteps
+from gnnbench.iterations import RankSteps
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Kind, Lane, Phase
 

@@ -2,9 +2,9 @@
 
 Bytes are those of `partition`, exactly (fullgraph section 7, FG-39). Features and gradients of the
 boundary are one epoch old; epoch 0 uses zeros for both. With attention the exchanged rows are those
-of T = H W: scores of halo rows are today's parameters applied to yesterday's T. The zeros of epoch 0
-take part in the softmax like any row, with nothing of their own in the score; leaving them out would
-make that epoch another computation than all others.
+of T = H W, and the scores of halo rows are today's parameters applied to yesterday's T. The zeros
+of epoch 0 take part in the softmax like any row and add nothing to the score: leaving them out
+would make that epoch another computation than all others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import After, Buffer, Phase
+from gnnbench.steps import After, Buffer, Phase, Work
 from gnnbench.strict import bounds, choices
 
 SMOOTHED = {
@@ -63,7 +63,7 @@ class PipeKnobs:
     )
 
 
-def place_work(rows: Any, width: int, element_bytes: int, *, smooth: bool) -> work.Work:
+def place_work(rows: Any, width: int, element_bytes: int, *, smooth: bool) -> Work:
     """Put rows that arrived behind the own ones, or fold them into their average first."""
     if smooth:
         return work.elementwise(
@@ -72,7 +72,7 @@ def place_work(rows: Any, width: int, element_bytes: int, *, smooth: bool) -> wo
     return work.gather(rows, width, rows, element_bytes, ids=False)
 
 
-def smooth_work(rows: Any, width: int, element_bytes: int) -> work.Work:
+def smooth_work(rows: Any, width: int, element_bytes: int) -> Work:
     """Fold gradients that arrived into their average."""
     passes = SMOOTH_PASSES
     return work.elementwise("smooth", rows, width, passes=passes, element_bytes=element_bytes)

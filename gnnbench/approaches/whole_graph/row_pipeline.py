@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.approaches.writing.stack import StackShape
-from gnnbench.plan import Iteration, RankSteps
+from gnnbench.iterations import Iteration, RankSteps
 from gnnbench.steps import After, Kind, Lane, Phase, Step
 from gnnbench.work import all_reduce_bytes
 

@@ -12,8 +12,9 @@ from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import Halo, LayerSizes, StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.models.names import MODELS
-from gnnbench.plan import Iteration, Plan, RankClass, repeated
+from gnnbench.plan import Plan, repeated
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Ints
 
@@ -100,7 +101,7 @@ def row_plan(
     counted: bool = True,
     basis: str = "counted on the real graph",
 ) -> Plan:
-    """The plan of partition parallelism: every epoch is one forward, backward, all-reduce, update."""
+    """The plan of partition parallelism: an epoch is one forward, backward, all-reduce, update."""
     shape = stack_shape(data, run, options.order, precompute=options.precompute)
     return Plan(
         approach=run.approach,

@@ -66,7 +66,9 @@ class TensorMeter(TorchDispatchMode):
         self.live_bytes = self.peak_bytes = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: E501
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         made = function(*args, **(kwargs or {}))
         for item in tree_iter(made):
             if isinstance(item, torch.Tensor):
@@ -135,7 +137,7 @@ def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
 
 
 def resumed(rank: int, world_size: int, run: RunSpec, data: Any) -> NDArray[np.float64]:
-    """What a run learns that is interrupted after its first period and taken up by a new trainer."""
+    """What a run learns that stops after its first period and that a new trainer takes up."""
     with tempfile.TemporaryDirectory(prefix="gnnbench-conform-") as folder:
         trainer, _, _ = make_trainer(rank, world_size, run, data, Path(folder))
         trainer.train_period(0)

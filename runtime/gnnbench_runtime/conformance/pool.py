@@ -104,7 +104,7 @@ def _serve(
     torch.set_num_threads(1)
     if world_size > 1:
         dist.init_process_group(
-            "gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size
         )
     while True:
         try:

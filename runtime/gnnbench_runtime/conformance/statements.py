@@ -142,9 +142,7 @@ def performs_its_plan(trial: Trial) -> None:
                 for key, size in found.moved[period].items():
                     moved[key] = moved.get(key, 0) + size
             planned = {key: size for key, size in planned.items() if size or key in moved}
-            trial.require(
-                moved == planned, f"moved {moved} in period {period}, planned {planned}"
-            )
+            trial.require(moved == planned, f"moved {moved} in period {period}, planned {planned}")
 
 
 def keeps_its_promise(trial: Trial) -> None:

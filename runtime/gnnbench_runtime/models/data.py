@@ -51,3 +51,14 @@ def reopened_graph(graph: Graph) -> Graph:
         k: reopened(v) for k, v in fields.items() if isinstance(v, np.ndarray)
     }
     return dataclasses.replace(graph, **arrays)
+
+
+def size_of(tensor: Tensor) -> int:
+    """Bytes of a tensor."""
+    return tensor.numel() * tensor.element_size()
+
+
+def sizes_of(tensor: Tensor) -> tuple[int, int]:
+    """Rows and columns of a matrix."""
+    rows, columns = tensor.shape
+    return rows, columns

@@ -176,7 +176,7 @@ class Stack(Performer):
         """Gradients of activation and normalisation of layer - 1, from its output."""
         below, where, phase = layer - 1, f"backward/{layer}", Phase.BACKWARD
         rate, name, s = self.shape.dropout, self.shape.model.activation, g_nF.element_size()
-        done = work.activation_backward(name, *g_nF.shape, s)
+        done = work.activation_backward(name, len(g_nF), g_nF.shape[1], s)
         with self.step(f"{where}/activation", done, phase, below):
             if name == "relu":
                 self.kernels.relu_dropout_backward(g_nF, h_nF, rate, g_nF)

@@ -15,7 +15,8 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import Approach, example
 from gnnbench.approaches.card import Promise
-from gnnbench.plan import Iteration, Plan, repeated
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import After, Buffer, Lane, Phase, Space, Step
 from gnnbench.strict import bounds
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnbench.errors import SpecError
-from gnnbench.plan import Iteration, Plan
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan
 from gnnbench.steps import COMMUNICATION, After, Kind, Lane, Phase, Step
 from gnnbench.work import all_reduce_bytes
 

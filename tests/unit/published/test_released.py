@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from published_cases import Planned, mini_batch, on_pubmed
 
 from gnnbench import work
-from gnnbench.plan import Iteration, Plan, RankClass
+from gnnbench.iterations import Iteration, RankClass
+from gnnbench.plan import Plan
 from gnnbench.published.released import EAGER, OPTIMIZER_LAUNCHES, as_released, tensors
 from gnnbench.published.software import NATIVE
 from gnnbench.steps import Kind, Phase, Step

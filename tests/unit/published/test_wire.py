@@ -9,7 +9,8 @@ import pytest
 
 from gnnbench import work
 from gnnbench.cluster import Cluster, load_cluster
-from gnnbench.plan import Iteration, Plan, RankClass, repeated
+from gnnbench.iterations import Iteration, RankClass
+from gnnbench.plan import Plan, repeated
 from gnnbench.published.wire import wire_bound_s
 from gnnbench.steps import Groups, Lane, Phase, Step
 

@@ -20,7 +20,8 @@ from gnnbench.cluster import (
     PeakFlops,
     Storage,
 )
-from gnnbench.plan import Iteration, Plan, RankSteps, repeated
+from gnnbench.iterations import Iteration, RankSteps
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import After, Kind, Lane, Phase, Step, Work
 
 

@@ -1,7 +1,7 @@
 """The five shapes that decide whether the words of a plan suffice, as whole plans done by hand.
 
 One byte takes one second on the unit cluster, on the compute lanes and on the disk; a collective
-takes 1 + size / 10 seconds. For each shape: bytes, memory and makespan were worked out on paper, and
+takes 1 + size / 10 seconds. Bytes, memory and makespan of each shape were worked out on paper;
 engine, event loop and (where nothing is shared) replay must all arrive at them.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from gnnbench.errors import SpecError
-from gnnbench.plan import Iteration, LazyIterations, Plan, repeated
+from gnnbench.iterations import Iteration, LazyIterations
+from gnnbench.plan import Plan, repeated
 from gnnbench.steps import LATEST, After, Buffer, Kind, Lane, Phase, Space, Step
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.memory import predict_memory

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.data.graph import Graph
-from gnnbench.steps import Lane, Phase
-from gnnbench_runtime.models.data import rows_as_tensor
+from gnnbench.steps import Lane, Phase, Work
+from gnnbench_runtime.models.data import rows_as_tensor, sizes_of
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.recorder import Span
 
 
 class FeatureStore:
@@ -76,8 +77,8 @@ class FeatureStore:
         with self._step("fetch/place", self._gathered(out, len(ids))):
             gather(got, torch.from_numpy(place).to(device), out)
 
-    def _gathered(self, out: Tensor, source_rows: int) -> work.Work:
-        return work.gather(*out.shape, source_rows, out.element_size())
+    def _gathered(self, out: Tensor, source_rows: int) -> Work:
+        return work.gather(*sizes_of(out), source_rows, out.element_size())
 
-    def _step(self, name: str, done: work.Work):
+    def _step(self, name: str, done: Work) -> Span:
         return self._context.recorder.step(name, done, phase=Phase.FETCH, lane=self._local)

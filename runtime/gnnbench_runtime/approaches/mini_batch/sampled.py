@@ -22,8 +22,8 @@ from gnnbench.data.graph import Graph
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.mini_batch.features import FeatureStore
 from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
-from gnnbench_runtime.approaches.whole_graph.exchange import size_of
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
+from gnnbench_runtime.models.data import size_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.scales import vertex_scales
@@ -190,8 +190,8 @@ class SampledBatches:
         """Copy blocks and ids to the device."""
         device, ids = self.context.device, torch.from_numpy(input_nodes)
         size = sum(pattern.num_bytes for pattern in patterns) + size_of(ids)
-        place = {"phase": Phase.FETCH, "lane": Lane.COPY}
-        with self.context.recorder.step("fetch/copy", work.to_device(size), **place):
+        copied = work.to_device(size)
+        with self.context.recorder.step("fetch/copy", copied, phase=Phase.FETCH, lane=Lane.COPY):
             return [pattern.to(device) for pattern in patterns], ids.to(device)
 
     def _step(self, name: str) -> Any:

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.data.halo import RankHalo
-from gnnbench.steps import Lane, Phase
+from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.comm import Pending
+from gnnbench_runtime.models.data import size_of, sizes_of
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.recorder import Span
 
 
 class Staging:
@@ -36,8 +38,7 @@ class Staging:
     ) -> Tensor:
         """Copy to host memory and wait, so that the host may read it."""
         host, copied = self.buffer(name, tensor), work.to_host(size_of(tensor))
-        place = {"phase": phase, "layer": layer, "lane": Lane.COPY}
-        with self._recorder.step(f"{where}/to_host", copied, **place):
+        with self._copying(f"{where}/to_host", copied, phase, layer):
             host.copy_(tensor, non_blocking=True)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
@@ -47,15 +48,11 @@ class Staging:
         self, host: Tensor, tensor: Tensor, where: str, phase: Phase, layer: int = -1
     ) -> None:
         """Copy back; the device waits for it, the host need not."""
-        copied = work.to_device(size_of(tensor))
-        place = {"phase": phase, "layer": layer, "lane": Lane.COPY}
-        with self._recorder.step(f"{where}/to_device", copied, **place):
+        with self._copying(f"{where}/to_device", work.to_device(size_of(tensor)), phase, layer):
             tensor.copy_(host, non_blocking=True)
 
-
-def size_of(tensor: Tensor) -> int:
-    """Bytes of a tensor."""
-    return tensor.numel() * tensor.element_size()
+    def _copying(self, name: str, done: Work, phase: Phase, layer: int) -> Span:
+        return self._recorder.step(name, done, phase=phase, layer=layer, lane=Lane.COPY)
 
 
 class HaloExchange:
@@ -113,7 +110,7 @@ class HaloExchange:
 
     def unpack(self, grad_uF: Tensor, returned: Tensor, layer: int) -> None:
         """Add returned gradients to those of the own rows."""
-        done = work.scatter_add(*returned.shape, self._rows, returned.element_size())
+        done = work.scatter_add(*sizes_of(returned), self._rows, returned.element_size())
         name, phase = f"backward/{layer}/unpack", Phase.BACKWARD
         with self._context.recorder.step(name, done, phase=phase, layer=layer):
             own = grad_uF[: self._rows]
@@ -122,7 +119,7 @@ class HaloExchange:
     def pack(self, x_uF: Tensor, layer: int, phase: Phase, into: Tensor | None = None) -> Tensor:
         """Gather the own rows that others need."""
         packed = self._buffer(x_uF.shape[1]) if into is None else into
-        done = work.gather(*packed.shape, self._rows, packed.element_size())
+        done = work.gather(*sizes_of(packed), self._rows, packed.element_size())
         with self._context.recorder.step(f"{phase}/{layer}/pack", done, phase=phase, layer=layer):
             self._context.kernels.gather_rows(x_uF[: self._rows], self._ids, packed)
         return packed

@@ -12,13 +12,15 @@ from gnnbench import work
 from gnnbench.approaches.whole_graph.pipegcn import SMOOTHED, place_work, smooth_work
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.halo import RankHalo
-from gnnbench.steps import Phase
+from gnnbench.steps import Phase, Work
 from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer, WholeGraph
 from gnnbench_runtime.comm import Pending
+from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.performer import Exchange
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.recorder import Span
 from gnnbench_runtime.training import Batch
 
 
@@ -86,7 +88,7 @@ class StaleExchange(HaloExchange):
         n, channel = self._rows, self.channels[Phase.FORWARD, layer]
         channel.wait()
         arrived, smooth = channel.arrived_tF, channel.average_tF is not None
-        placed = place_work(*arrived.shape, arrived.element_size(), smooth=smooth)
+        placed = place_work(*sizes_of(arrived), arrived.element_size(), smooth=smooth)
         with self._step(f"{phase}/{layer}/place", placed, phase, layer):
             if channel.average_tF is not None:
                 channel.smooth(self._gamma)
@@ -101,13 +103,13 @@ class StaleExchange(HaloExchange):
         channel.wait()
         arrived = channel.arrived_tF
         if channel.average_tF is not None:
-            smoothed = smooth_work(*arrived.shape, arrived.element_size())
+            smoothed = smooth_work(*sizes_of(arrived), arrived.element_size())
             with self._step(f"{name}/smooth", smoothed, phase, layer):
                 channel.smooth(self._gamma)
             arrived = channel.average_tF
         self.unpack(grad_uF, arrived, layer)
         leaving = channel.leaving_gF
-        packed = work.gather(*leaving.shape, len(leaving), leaving.element_size(), ids=False)
+        packed = work.gather(*sizes_of(leaving), len(leaving), leaving.element_size(), ids=False)
         with self._step(f"{name}/pack", packed, phase, layer):
             leaving.copy_(grad_uF[n:])
         self._begin(channel, phase, layer, self._send, self._recv)
@@ -132,7 +134,7 @@ class StaleExchange(HaloExchange):
             layer=layer,
         )
 
-    def _step(self, name: str, done: work.Work, phase: Phase, layer: int):
+    def _step(self, name: str, done: Work, phase: Phase, layer: int) -> Span:
         return self._context.recorder.step(name, done, phase=phase, layer=layer)
 
 

@@ -1,0 +1,63 @@
+"""Sampling of neighbours, and what is done with ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gnnbench.steps import Kind, Size, Work
+from gnnbench.work.dense import ID_BYTES
+
+
+def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "sample") -> Work:
+    """Draw neighbours.
+
+    Args:
+        seeds: destinations of all hops together.
+        edges: drawn edges of all hops together.
+        vertices: distinct vertices that were found.
+        read: bytes touched.
+        op: cost class of the sampler.
+    """
+    return Work(
+        kind=Kind.SAMPLE, op=op, bytes=read, rows=seeds, nonzeros=edges, source_rows=vertices
+    )
+
+
+def draw_neighbours(vertices: Sequence[Size], edges: Sequence[Size]) -> Work:
+    """Draw the blocks of a batch: an id per edge, an id and a table entry per vertex.
+
+    Args:
+        vertices: n_0 ... n_L, input layer first.
+        edges: e_1 ... e_L.
+    """
+    every, drawn = _total(vertices), _total(edges)
+    read = ID_BYTES * drawn + 16 * every
+    return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read)
+
+
+def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
+    """Make blocks ready to train on; `turned` edges belong to blocks that are transposed."""
+    every = _total(vertices)
+    read = ID_BYTES * turned + 16 * every
+    return sample(seeds=every, edges=turned, vertices=vertices[0], read=read, op="prepare_blocks")
+
+
+def route(rows: Size) -> Work:
+    """Sort ids by owner: owner, position and place of each."""
+    return Work(
+        kind=Kind.SAMPLE, op="route", bytes=3 * ID_BYTES * rows, rows=rows, source_rows=rows
+    )
+
+
+def rebuild_graph(entries: Size) -> Work:
+    """Make a graph of pairs of 64-bit ids: two radix sorts, by destination and by source.
+
+    Each sort has a pass per byte of the key, which reads and writes 16 bytes per pair:
+    2 sorts x 8 passes x 2 x 16 E bytes.
+    """
+    read = 2 * ID_BYTES * 2 * 2 * ID_BYTES * entries
+    return Work(kind=Kind.ELEMENTWISE, op="rebuild", bytes=read, rows=entries)
+
+
+def _total(sizes: Sequence[Size]) -> Size:
+    return sum(sizes[1:], sizes[0])
