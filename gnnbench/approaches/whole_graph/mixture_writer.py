@@ -21,7 +21,7 @@ from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.layers import attention_columns
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
 from gnnbench.approaches.writing.stack import StackWriter
-from gnnbench.plan import Iteration, RankClass
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.steps import Buffer, Ints, Lane, Phase, larger
 
 
