@@ -1,6 +1,6 @@
 """A stack whose aggregations run over all vertices, on this rank's columns of every matrix.
 
-The plan's part is `gnnbench.approaches.whole_graph.mixture_writer`.
+The plan's part is `gnnbench.approaches.whole_graph.column_writer`.
 
 Legend: N vertices, n own rows, F width, f own columns of it.
 """
@@ -15,7 +15,6 @@ from torch import Tensor
 from gnnbench.approaches.whole_graph.relayout import Relayouts
 from gnnbench.steps import Phase
 from gnnbench_runtime.models.attention_scores import ScoreExchange
-from gnnbench_runtime.models.layers import attention_columns
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.relayout import Relayout
 from gnnbench_runtime.models.stack import Stack
@@ -55,16 +54,6 @@ class ColumnStack(Stack):
         super().__init__(*given, **named)
         self.relayout, self.scores, self.relayouts = relayout, scores, relayouts
         self.x_columns = x_columns
-
-    def layer_forward(self, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
-        if self.shape.model.attention:
-            return attention_columns.forward(self, layer, h_uF, phase)
-        return super().layer_forward(layer, h_uF, phase)
-
-    def layer_backward(self, layer: int, h_uF: Tensor, g_nH: Tensor) -> Tensor | None:
-        if self.shape.model.attention:
-            return attention_columns.backward(self, layer, h_uF, g_nH)
-        return super().layer_backward(layer, h_uF, g_nH)
 
     def spmm(
         self,

@@ -15,11 +15,12 @@ d the layer's width, f own columns of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gnnbench import work
+from gnnbench.approaches.whole_graph.column_writer import ColumnWriter
 from gnnbench.approaches.whole_graph.relayout import score_blocks_work
 from gnnbench.approaches.writing.layers.attention import (
     Sums,
@@ -29,11 +30,8 @@ from gnnbench.approaches.writing.layers.attention import (
 )
 from gnnbench.steps import Ints, Phase, Size, larger
 
-if TYPE_CHECKING:
-    from gnnbench.approaches.whole_graph.mixture_writer import MixtureWriter
 
-
-def forward(writer: MixtureWriter, layer: int) -> None:
+def forward(writer: ColumnWriter, layer: int) -> None:
     """Write the layer up to, not including, its normalisation and activation."""
     shape, n, s = writer.shape, writer.rows, writer.element_bytes
     fan_in, d = shape.dims[layer - 1], shape.dims[layer]
@@ -56,7 +54,7 @@ def forward(writer: MixtureWriter, layer: int) -> None:
     writer.step(f"{where}/bias", work.bias(n, d, s), phase, layer)
 
 
-def backward(writer: MixtureWriter, layer: int) -> None:
+def backward(writer: ColumnWriter, layer: int) -> None:
     """Write the gradients of the layer's parameters and, above layer 1, of its input."""
     shape, n, s = writer.shape, writer.rows, writer.element_bytes
     fan_in, d, heads = shape.dims[layer - 1], shape.dims[layer], shape.heads[layer - 1]
@@ -79,7 +77,7 @@ def backward(writer: MixtureWriter, layer: int) -> None:
         writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (n, d, fan_in), allocates=grad)
 
 
-def own_sums(writer: MixtureWriter, layer: int) -> Sums:
+def own_sums(writer: ColumnWriter, layer: int) -> Sums:
     """All vertices and entries, and the heads of each rank's own columns."""
     nodes, slices = writer.num_nodes, writer.relayouts.heads[layer - 1][writer.own]
     return Sums(
@@ -92,19 +90,19 @@ def own_sums(writer: MixtureWriter, layer: int) -> Sums:
 
 
 def _scores(
-    writer: MixtureWriter, layer: int, rows: Size, d: Size, heads: Size, **place: Any
+    writer: ColumnWriter, layer: int, rows: Size, d: Size, heads: Size, **place: Any
 ) -> None:
     """Both scores of every row and head."""
     done = work.attention_scores(2 * rows, d, heads, writer.element_bytes)
     writer.step(f"forward/{layer}/scores", done, Phase.FORWARD, layer, **place)
 
 
-def _scores_backward(writer: MixtureWriter, layer: int, rows: Size, d: Size, heads: Size) -> None:
+def _scores_backward(writer: ColumnWriter, layer: int, rows: Size, d: Size, heads: Size) -> None:
     done = work.attention_scores_backward(2 * rows, d, heads, writer.element_bytes)
     writer.step(f"backward/{layer}/scores", done, Phase.BACKWARD, layer)
 
 
-def _scores_to_columns(writer: MixtureWriter, layer: int) -> None:
+def _scores_to_columns(writer: ColumnWriter, layer: int) -> None:
     """Scores of own rows and all heads become those of all vertices and own heads."""
     n, nodes, s = writer.rows, writer.num_nodes, writer.element_bytes
     heads, where, phase = writer.shape.heads[layer - 1], f"forward/{layer}", Phase.FORWARD
@@ -125,7 +123,7 @@ def _scores_to_columns(writer: MixtureWriter, layer: int) -> None:
         writer.step(f"{where}/score_unpack", copied, phase, layer, allocates=room)
 
 
-def _scores_to_rows(writer: MixtureWriter, layer: int) -> None:
+def _scores_to_rows(writer: ColumnWriter, layer: int) -> None:
     """Gradients of own heads' scores go to the owners of the rows, and are added up there."""
     n, nodes, s = writer.rows, writer.num_nodes, writer.element_bytes
     heads, where, phase = writer.shape.heads[layer - 1], f"backward/{layer}", Phase.BACKWARD
@@ -145,12 +143,12 @@ def _scores_to_rows(writer: MixtureWriter, layer: int) -> None:
     writer.step(f"{where}/score_sum", added, phase, layer, allocates=room)
 
 
-def _own_heads(writer: MixtureWriter, layer: int) -> Ints:
+def _own_heads(writer: ColumnWriter, layer: int) -> Ints:
     """Heads that each rank has columns of: its k."""
     return np.array(writer.relayouts.score_heads[layer - 1])[writer.own]
 
 
-def _larger_side(writer: MixtureWriter, layer: int) -> Size:
+def _larger_side(writer: ColumnWriter, layer: int) -> Size:
     """Elements of the larger of both buffers: scores by rows, or by columns."""
     by_rows = 2 * writer.rows * sum(writer.relayouts.score_heads[layer - 1])
     return larger(by_rows, 2 * writer.num_nodes * _own_heads(writer, layer))

@@ -21,6 +21,7 @@ from gnnbench_runtime.approaches.whole_graph.share import Loader
 from gnnbench_runtime.models.attention_scores import ScoreExchange
 from gnnbench_runtime.models.column_stack import ColumnStack, Sliced
 from gnnbench_runtime.models.data import reopened_graph
+from gnnbench_runtime.models.layers import attention_columns
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.relayout import Relayout
 from gnnbench_runtime.models.scales import vertex_scales
@@ -28,6 +29,20 @@ from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.training import make_parameters
+
+
+class MixtureStack(ColumnStack):
+    """Layers of either kind: attention has column slices of its own."""
+
+    def layer_forward(self, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
+        if self.shape.model.attention:
+            return attention_columns.forward(self, layer, h_uF, phase)
+        return super().layer_forward(layer, h_uF, phase)
+
+    def layer_backward(self, layer: int, h_uF: Tensor, g_nH: Tensor) -> Tensor | None:
+        if self.shape.model.attention:
+            return attention_columns.backward(self, layer, h_uF, g_nH)
+        return super().layer_backward(layer, h_uF, g_nH)
 
 
 class MixtureTrainer(WholeGraphTrainer):
@@ -64,7 +79,7 @@ class MixtureTrainer(WholeGraphTrainer):
         )
         if context.world_size == 1:
             return Stack(*given, precomputed=aggregated_x)
-        return ColumnStack(
+        return MixtureStack(
             *given,
             precomputed=aggregated_x,
             relayout=Relayout(context, rows, self.relayouts, self.workspace),

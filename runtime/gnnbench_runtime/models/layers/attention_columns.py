@@ -8,23 +8,19 @@ F input width, H output width, f own columns of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.whole_graph.relayout import HeadSlice
 from gnnbench.steps import Phase
+from gnnbench_runtime.models.column_stack import ColumnStack
 from gnnbench_runtime.models.layers.attention import (
     Cut,
     weighted_sum,
     weights,
     weights_backward,
 )
-
-if TYPE_CHECKING:
-    from gnnbench_runtime.models.column_stack import ColumnStack
 
 ENDS = ("destination", "source")
 Ends = tuple[Tensor, Tensor] | Tensor
