@@ -49,7 +49,9 @@ class WholeGraph:
         self.seed = loader.context.run.training.seed
         self.labels, self.masks = loader.labels(own), loader.masks(own)
         self.row_ids = loader.tensor(own).long()
-        self.train_rows = self.masks["train"].nonzero().squeeze(1)
+        assert loader.graph.train_mask is not None
+        trains = np.flatnonzero(np.asarray(loader.graph.train_mask)[own])
+        self.train_rows = loader.tensor(trains)
         self.scale = 1.0 / max(loader.graph.num_train, 1)
 
     def of_period(self, period: int) -> Iterator[Batch]:
