@@ -132,6 +132,17 @@ def test_more_ranks_than_nodes_is_exact(model: dict, knobs: dict, pools: Pools) 
     check_equal(on_ranks(pools, 4, "train", graph, run), single(graph, model, {}), str(model))
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_features_too_wide_for_one_turn_are_precomputed_exactly(
+    world_size: int, pools: Pools
+) -> None:
+    """On two ranks, 66 and 65 columns are summed up 64 at a time, then 2 and 1."""
+    graph, knobs = random_graph(width=131, undirected=False), {"precompute": True}
+    run = cases.make_run("mixture", world_size, MODELS[1], knobs)
+    results = on_ranks(pools, world_size, "train", graph, run)
+    check_equal(results, single(graph, MODELS[1], {"order": "aggregate_first"}), "131 wide")
+
+
 @pytest.mark.parametrize(
     "model", [MODELS[1], {"kind": "gat", "hidden": 12, "layers": 2, "heads": 2, "dropout": 0.4}]
 )

@@ -5,6 +5,8 @@ Legend: N vertices, n own rows, F input width, f own columns of it.
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +31,9 @@ from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.training import make_parameters
+
+_COLUMNS_AT_ONCE = 64
+"""Columns of X that a rank sums up at a time before training."""
 
 
 class MixtureStack(ColumnStack):
@@ -128,34 +133,53 @@ class MixtureTrainer(WholeGraphTrainer):
 
     def _own_columns(self) -> Tensor:
         """Own columns of X (N, f)."""
-        graph, rank = self.loader.graph, self.context.rank
-        shares = even_split(graph.num_features, self.context.world_size)
-        start = sum(shares[:rank])
-        return self.loader.block(slice(0, graph.num_nodes), slice(start, start + shares[rank]))
+        rank = self.context.rank
+        shares = even_split(self.loader.graph.num_features, self.context.world_size)
+        return self._columns(sum(shares[:rank]), shares[rank])
+
+    def _columns(self, first: int, count: int) -> Tensor:
+        return self.loader.block(slice(0, self.loader.graph.num_nodes), slice(first, first + count))
 
     def _aggregate_once(self) -> Tensor:
-        """Own rows of A X from own columns of X, with buffers that do not outlive this."""
-        context, agg, width = self.context, self.whole, self.loader.graph.num_features
+        """Own rows of A X: every rank sums up columns, some at a time, and re-lays them out.
+
+        So neither X nor A X exists in columns as a whole beside the result.
+        """
+        context, width = self.context, self.loader.graph.num_features
+        rank, n = context.rank, self.rows[context.rank]
+        shares = even_split(width, context.world_size)
+        lone = Workspace(context.device, context.dtype)
+        starts = [0, *accumulate(shares)]
+        held = torch.empty((n, width), device=context.device, dtype=context.dtype)
+        for done in range(0, shares[0], _COLUMNS_AT_ONCE):
+            # An even split of their sum as well, because larger shares come first.
+            taken = [min(_COLUMNS_AT_ONCE, share - done) for share in shares]
+            summed = self._aggregated(starts[rank] + done, taken[rank])
+            if context.world_size > 1:
+                once = Relayouts(
+                    forward=((sum(taken),),), backward=((),), x_rows=False, x_columns=True
+                )
+                part = torch.empty((n, sum(taken)), device=context.device, dtype=context.dtype)
+                Relayout(context, self.rows, once, lone).to_rows(summed, part, 1, Phase.LOAD)
+                summed = part
+            for start, piece in zip(starts, summed.split(taken, 1), strict=False):
+                held[:, start + done : start + done + piece.shape[1]] = piece
+        return held
+
+    def _aggregated(self, first: int, count: int) -> Tensor:
+        """Some columns of A X, all vertices."""
+        agg = self.whole
         assert isinstance(agg, Aggregation)
-        x_Nf = self._own_columns()
-        aggregated = torch.empty_like(x_Nf)
-        if x_Nf.shape[1]:
-            context.kernels.spmm(
+        x = self._columns(first, count)
+        out = torch.empty_like(x)
+        if count:
+            self.context.kernels.spmm(
                 agg.indptr,
                 agg.indices,
-                x_Nf,
-                aggregated,
+                x,
+                out,
                 row_scale=agg.row_scale,
                 col_scale=agg.col_scale,
                 self_scale=agg.self_scale,
             )
-        if context.world_size == 1:
-            return aggregated
-        del x_Nf
-        once = Relayouts(forward=((width,),), backward=((),), x_rows=False, x_columns=True)
-        lone = Workspace(context.device, context.dtype)
-        held = torch.empty(
-            (self.rows[context.rank], width), device=context.device, dtype=context.dtype
-        )
-        Relayout(context, self.rows, once, lone).to_rows(aggregated, held, 1, Phase.LOAD)
-        return held
+        return out
