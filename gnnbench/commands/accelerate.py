@@ -120,15 +120,16 @@ def run(args: argparse.Namespace) -> int:
 def open_graph(source: str, format: str | None, options: list[str]) -> GraphLike:
     """The stored profile of this name or file, else the graph."""
     from gnnbench.data.profile import list_profiles, load_profile
-    from gnnbench.data.source import open_source
+    from gnnbench.data.source import open_graph as read_graph
     from gnnbench.errors import SpecError
 
     wrong = [word for word in options if "=" not in word]
     if wrong:
         raise SpecError(f"--option {wrong[0]}: expected the form key=value")
     if source in list_profiles() or source.endswith(".toml"):
-        return load_profile(source)
-    return open_source(source, format, dict(word.split("=", 1) for word in options))
+        stored: GraphLike = load_profile(source)
+        return stored
+    return read_graph(source, format, dict(word.split("=", 1) for word in options))
 
 
 def stack_shape(graph: GraphLike, args: argparse.Namespace) -> StackShape:
