@@ -142,7 +142,7 @@ class LateGraph(WholeGraph):
     """The whole graph, whose boundary rows arrived since the epoch before."""
 
     def __init__(self, trainer: PipeTrainer, aggregation: Any, x: Tensor) -> None:
-        super().__init__(trainer.loader, trainer.local, aggregation, x)
+        super().__init__(trainer.loader, trainer.local.owned, aggregation, x)
         self.trainer = trainer
 
     def of_period(self, period: int) -> Iterator[Batch]:
