@@ -5,4 +5,7 @@ NAMES = {
     "partition": "gnnbench.approaches.whole_graph.partition:APPROACH",
     "bns": "gnnbench.approaches.whole_graph.bns:APPROACH",
     "pipegcn": "gnnbench.approaches.whole_graph.pipegcn:APPROACH",
+    "cagnet-1d": "gnnbench.approaches.whole_graph.cagnet:ONE_D",
+    "cagnet-1.5d": "gnnbench.approaches.whole_graph.cagnet:ONE_AND_A_HALF_D",
+    "cagnet-2d": "gnnbench.approaches.whole_graph.cagnet2d:APPROACH",
 }
