@@ -215,9 +215,7 @@ class SquareWriter(StackWriter):
         shape, s, width = self.shape, self.element_bytes, self.own_widths[0]
         if shape.input_dropout > 0:
             done = work.dropout(self.rows, width, s)
-            self.step(
-                "forward/0/dropout", done, Phase.FORWARD, 0, allocates=self.room("h0", width)
-            )
+            self.step("forward/0/dropout", done, Phase.FORWARD, 0, allocates=self.room("h0", width))
         for layer in range(1, shape.num_layers + 1):
             self.layer_forward(layer)
 
@@ -349,7 +347,9 @@ class Cagnet2d(Approach):
         return [
             example(self.name, 4),
             example(self.name, 4, model=sage, knobs={"order": "aggregate_first"}),
-            example(self.name, 1, knobs={"order": "transform_first"}, training={"optimizer": "sgd"}),
+            example(
+                self.name, 1, knobs={"order": "transform_first"}, training={"optimizer": "sgd"}
+            ),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
