@@ -114,7 +114,8 @@ class GridRanks:
         """Entries of the own block row, or of its transpose, in all stages of the own column."""
         grid = self.grid
         table = grid.nonzeros.T if transpose else grid.nonzeros
-        return table.reshape(grid.num_blocks, grid.replication, -1).sum(2)[self.row, self.column]
+        spans: Ints = table.reshape(grid.num_blocks, grid.replication, -1).sum(2)
+        return spans[self.row, self.column]
 
     def stage_rows(self) -> Ints:
         """Rows of the buffer for a received block: those of the longest foreign one."""

@@ -15,7 +15,7 @@ per product: sparse, Q - 1 foreign blocks of A (nonzeros + rows + 1) and (Q-1) N
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,10 @@ from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, repeated
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Buffer, Groups, Ints, Lane, Phase, Size
+from gnnbench.steps import Buffer, Groups, Ints, Lane, Phase, Size, Work
 from gnnbench.work import ID_BYTES
 
+Group = tuple[int, ...] | Groups
 Room = tuple[Buffer, ...]
 
 
@@ -125,41 +126,35 @@ class SquareWriter(StackWriter):
         self, name: str, phase: Phase, layer: int, elements: Size, t: int, *, ids: bool = False
     ) -> None:
         """Add the broadcast of grid column t's block to the others of its row."""
-        root = self.row * self.grid.side + t
+        mine, root = self.column == t, self.row * self.grid.side + t
         size = ID_BYTES if ids else self.element_bytes
-        place = {"group": self.row_group, "room": "ids" if ids else "row"}
-        self._broadcast(name, phase, layer, (elements, size), root, self.column == t, **place)
+        done = self.broadcast(elements, size, root, mine)
+        self.communicate(name, done, phase, layer, self.row_group, "ids" if ids else "row")
 
     def along_column(self, name: str, phase: Phase, layer: int, elements: Size, t: int) -> None:
         """Add the broadcast of grid row t's block to the others of its column."""
-        root, sent = t * self.grid.side + self.column, (elements, self.element_bytes)
-        place = {"group": self.column_group, "room": "row"}
-        self._broadcast(name, phase, layer, sent, root, self.row == t, **place)
+        mine, root = self.row == t, t * self.grid.side + self.column
+        done = self.broadcast(elements, self.element_bytes, root, mine)
+        self.communicate(name, done, phase, layer, self.column_group, "row")
 
-    def _broadcast(
-        self,
-        name: str,
-        phase: Phase,
-        layer: int,
-        sent: tuple[Size, int],
-        root: Ints,
-        mine: Any,
-        *,
-        group: tuple[int, ...] | Groups,
-        room: str,
+    def broadcast(self, elements: Size, size: int, root: Ints, mine: Any) -> Work:
+        """A broadcast along an axis of the grid."""
+        return work.broadcast(elements, size, self.grid.side, root=plain(root), is_root=mine)
+
+    def communicate(
+        self, name: str, done: Work, phase: Phase, layer: int, group: Group, room: str
     ) -> None:
-        if self.grid.side == 1 or not np.any(sent[0]):
-            return
-        done = work.broadcast(*sent, self.grid.side, root=plain(root), is_root=mine)
-        self.chain.step(
-            name,
-            done,
-            phase=phase,
-            layer=layer,
-            lane=Lane.COMM,
-            group=group,
-            allocates=self.unused.pop(room, ()),
-        )
+        """Add a broadcast, unless there is nothing to send or nobody to send it to."""
+        if self.grid.side > 1 and np.any(done.rows):
+            self.chain.step(
+                name,
+                done,
+                phase=phase,
+                layer=layer,
+                lane=Lane.COMM,
+                group=group,
+                allocates=self.unused.pop(room, ()),
+            )
 
     def row_stage(self, where: str, phase: Phase, layer: int, t: int, width: int) -> None:
         """Broadcast a dense block along the row."""
@@ -199,7 +194,7 @@ class SquareWriter(StackWriter):
     def dense_backward(
         self, weight: str, inputs: str, layer: int, op: str = "gemm_nt", out: Room = ()
     ) -> None:
-        """Add dW[j, t] = X_ij^T G_it and, with `inputs`, dX_ij (+)= sum over t of G_it W[j, t]^T."""
+        """Add dW[j, t] = X_ij^T G_it and, with `inputs`, dX_ij (+)= sum_t G_it W[j, t]^T."""
         phase, n, own = Phase.BACKWARD, self.rows, self.own_widths[layer - 1]
         for t, width in enumerate(self.widths[layer].tolist()):
             self.row_stage(weight, phase, layer, t, width)
@@ -336,7 +331,7 @@ class Cagnet2d(Approach):
         no_attention="the entries that a vertex's softmax runs over lie on all ranks of a grid "
         "row, and broadcast blocks of the adjacency have fixed weights",
         norm=False,
-        no_norm="the ranks of a grid row hold slices of a vertex's values; LayerNorm needs them all",
+        no_norm="LayerNorm needs all values of a vertex, and each rank of a grid row has a slice",
     )
     look = Look(colour="#6A3D9A", marker="h")
     knobs_type = CagnetKnobs
@@ -353,8 +348,9 @@ class Cagnet2d(Approach):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Only this approach zeroes and copies matrices, on one rank too."""
-        return []
+        """On one rank, of the zeroing and copying that only this approach does."""
+        run = replace(probe.run, approach=self.name, ranks=1, knobs={})
+        return [] if probe.ranks > 1 or self.cannot_run(run) else [run]
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         """The grid is square."""

@@ -1,4 +1,4 @@
-"""A rank's block of vertices: sparse patterns, features, labels, splits, and how it trains on them."""
+"""A rank's block of vertices: patterns, features, labels, splits, and a trainer on them."""
 
 from __future__ import annotations
 
