@@ -47,6 +47,11 @@ def broadcast_adjacency(
     return packed[: num_rows + 1], packed[num_rows + 1 :]
 
 
+def sizes(x_nF: Tensor) -> tuple[int, int, int]:
+    """Rows, width, and bytes of an element."""
+    return x_nF.shape[0], x_nF.shape[1], x_nF.element_size()
+
+
 @dataclass(slots=True, kw_only=True)
 class GridBlock:
     """This rank's block of the normalised adjacency and of its transpose, packed (see `pack`).
@@ -224,7 +229,7 @@ class SquareNet(Performer):
         shape, hidden, self.counters = self.shape, x_nF, counters
         if counters is not None and shape.input_dropout > 0:
             hidden = self.workspace.get("h0", *x_nF.shape)
-            done = work.dropout(*x_nF.shape, element_bytes=x_nF.element_size())
+            done = work.dropout(*sizes(x_nF))
             with self.step(f"{phase}/0/dropout", done, phase, 0):
                 key, first = fold(*counters, 0), self.part(0, self.j).start
                 self.kernels.dropout(x_nF, hidden, shape.input_dropout, key, ids, first)
@@ -250,7 +255,7 @@ class SquareNet(Performer):
             t_nH = self.workspace.get(f"t{layer}", *y_nH.shape)
             self.dense(f"{where}/gemm", "gemm_nn", phase, layer, (h_nF, weight, t_nH))
             self.summa(phase, layer, t_nH, y_nH)
-            done = work.bias(*y_nH.shape, element_bytes=y_nH.element_size())
+            done = work.bias(*sizes(y_nH))
             with self.step(f"{where}/bias", done, phase, layer):
                 y_nH.add_(bias)
         if shape.model.self_weight:
@@ -262,9 +267,7 @@ class SquareNet(Performer):
         """Activate and drop out a hidden layer in place."""
         counters, first = self.counters, self.part(layer, self.j).start
         rate = self.shape.dropout if counters is not None else 0.0
-        done = work.activation(
-            "relu", *y_nH.shape, element_bytes=y_nH.element_size(), dropped=rate > 0
-        )
+        done = work.activation("relu", *sizes(y_nH), dropped=rate > 0)
         with self.step(f"{phase}/{layer}/activation", done, phase, layer):
             key = fold(*counters, layer) if counters is not None else 0
             self.kernels.relu_dropout(y_nH, y_nH, rate, key, ids, first)
@@ -326,7 +329,7 @@ class SquareNet(Performer):
         shape, phase = self.shape, Phase.BACKWARD
         fan_in, fan_out = self.width(layer - 1), self.width(layer)
         g_nH = self.room(f"g{layer}", fan_out)
-        done = work.column_sum(*g_nH.shape, element_bytes=g_nH.element_size())
+        done = work.column_sum(*sizes(g_nH))
         with self.step(f"backward/{layer}/bias", done, phase, layer):
             bias = self.parameters.grad[f"bias_{layer}"]
             torch.sum(g_nH, 0, out=bias[self.part(layer, self.j)])
@@ -347,7 +350,7 @@ class SquareNet(Performer):
 
     def activate_backward(self, layer: int, g_nF: Tensor, h_nF: Tensor) -> None:
         """Gradient of the activation of layer - 1, from its output, in place."""
-        done = work.activation_backward("relu", *g_nF.shape, element_bytes=g_nF.element_size())
+        done = work.activation_backward("relu", *sizes(g_nF))
         with self.step(f"backward/{layer}/activation", done, Phase.BACKWARD, layer - 1):
             self.kernels.relu_dropout_backward(g_nF, h_nF, self.shape.dropout, g_nF)
 
