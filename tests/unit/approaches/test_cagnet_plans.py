@@ -253,3 +253,14 @@ def test_replication_one_is_1d() -> None:
     [other] = plan_of(graph, make_run("cagnet-1.5d", 3, replication=1)).iterations
     assert list(one) == list(other)
     assert any(step.phase is Phase.SYNC for step in one[0])
+
+
+@pytest.mark.parametrize(
+    ("approach", "most"), [("cagnet-1d", 40), ("cagnet-1.5d", 40), ("cagnet-2d", 1000)]
+)
+def test_the_steps_of_a_thousand_ranks_are_written_at_once(approach: str, most: int) -> None:
+    """One class: a stage is a step of all ranks, and block rows have two steps for all stages."""
+    plan = plan_of(load_profile("ogbn-products"), make_run(approach, 1024, {"hidden": 64}))
+    [iteration] = plan.iterations
+    [together] = iteration.classes
+    assert len(together) == 1024 and len(together.steps) < most
