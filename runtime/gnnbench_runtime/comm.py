@@ -39,6 +39,8 @@ _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.R
 # Renamed in torch 2.13, which warns of the older names.
 _ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_OF_DEVICES = ("nccl", "fake")
+"""Backends that reach tensors of devices; "fake" is torch's own, which moves nothing."""
 _LOST = ("connection", "timed out", "timeout", "broken pipe", "socket", "nccl", "remote process")
 
 
@@ -384,6 +386,12 @@ class Comm:
 
     def _all_to_all(self, output, input, splits, name, phase, layer, op, lane):
         output_splits, input_splits = (None if s is None else list(s) for s in splits)
+        for what, buffer, split in (
+            ("output", output, output_splits),
+            ("input", input, input_splits),
+        ):
+            if split is not None and sum(split) != len(buffer):
+                raise ValueError(f"{name}: {what} splits {split} of a buffer of {len(buffer)} rows")
         if self.world_size == 1:
             output.copy_(input)
         rows = len(input)
@@ -410,7 +418,7 @@ class Comm:
         def work() -> None:
             tensors = (*targets, *sources)
             group = self._group(lane)
-            if self.device.type == "cpu" or dist.get_backend(group) == "nccl":
+            if self.device.type == "cpu" or dist.get_backend(group) in _OF_DEVICES:
                 call(*tensors, group=group)
                 return
             if not self._staged:

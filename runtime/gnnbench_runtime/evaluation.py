@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gnnbench.steps import Phase
 from gnnbench_runtime.comm import Comm
+from gnnbench_runtime.reading import on_host
 
 
 class NodeAccuracy:
@@ -35,22 +36,28 @@ class NodeAccuracy:
         logits, names = self._logits(), sorted(self._masks)
         counts = torch.zeros((len(names), 2), dtype=torch.float64, device=logits.device)
         for place, name in enumerate(names):
-            rows = self._masks[name]
-            counts[place] = right_and_asked(logits[rows], self._labels[rows])
+            counts[place] = right_and_asked(logits, self._labels, self._masks[name])
         self._comm.all_reduce(counts, "evaluate/counts", Phase.EVALUATE)
         return {
             f"{name}_accuracy": right / asked
-            for name, (right, asked) in zip(names, counts.tolist(), strict=True)
+            for name, (right, asked) in zip(names, on_host(counts), strict=True)
             if asked > 0
         }
 
 
-def right_and_asked(logits: Tensor, labels: Tensor) -> Tensor:
-    """Right answers and questions, float64 [2]: classes, or single labels of a multi-label task."""
+def right_and_asked(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """Right answers and questions among some rows, float64 [2], without waiting for the device.
+
+    Args:
+        logits: [n, C].
+        labels: class numbers [n], or one float per class [n, C] of a multi-label task, each of
+            which is a question.
+        rows: bool [n].
+    """
     if labels.dtype.is_floating_point:
-        right = ((logits > 0) == (labels > 0.5)).sum()
-        asked = torch.tensor(labels.numel(), device=labels.device)
+        asked = rows.unsqueeze(1).expand_as(labels)
+        right = ((logits > 0) == (labels > 0.5)) & asked
     else:
-        known = labels >= 0
-        right, asked = ((logits.argmax(1) == labels) & known).sum(), known.sum()
-    return torch.stack([right, asked]).to(torch.float64)
+        asked = rows & (labels >= 0)
+        right = (logits.argmax(1) == labels) & asked
+    return torch.stack([right.sum(), asked.sum()]).to(torch.float64)

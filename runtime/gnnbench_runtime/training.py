@@ -24,6 +24,7 @@ from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.optimizers import Optimizer, make_optimizer
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.reading import on_host
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +139,7 @@ class StepTrainer:
             share = self.parameters.loss * batch.share
             total = share if total is None else total + share
             del batch  # so that its memory is free before the next one is made
-        return 0.0 if total is None else float(total.item())
+        return 0.0 if total is None else float(on_host(total)[0])
 
     def all_reduce(self) -> None:
         """Sum gradients and loss over ranks, in one collective."""

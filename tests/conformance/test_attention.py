@@ -19,7 +19,7 @@ from gnnbench.data.graph import Graph  # noqa: E402
 from gnnbench.models import names  # noqa: E402
 from gnnbench.spec import RunSpec  # noqa: E402
 from gnnbench.steps import Kind  # noqa: E402
-from gnnbench_runtime.conformance.pool import Pools
+from gnnbench_runtime.conformance.pool import Pools  # noqa: E402
 
 pytestmark = pytest.mark.distributed
 

@@ -8,8 +8,6 @@ torch = pytest.importorskip("torch", reason="kernels need torch")
 
 from test_kernels import close, kernels, matrix, rand, small_ranges  # noqa: E402, F401
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
-
 SHAPES = [(1, 5), (3, 4), (8, 8), (5, 1)]  # heads, width of a head
 
 

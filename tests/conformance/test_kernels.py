@@ -18,8 +18,6 @@ from gnnbench_runtime.kernels import (  # noqa: E402
     torch_ops,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse")
-
 BACKENDS = {
     "cpu": CpuKernels(1),
     "cpu_threads": CpuKernels(3),

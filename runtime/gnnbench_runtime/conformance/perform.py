@@ -45,6 +45,9 @@ class Performance:
     peak_bytes: int
 
 
+_HOST = torch.device("cpu")
+
+
 class KeptRows:
     """A ledger writer that keeps rows in memory."""
 
@@ -89,10 +92,18 @@ class TensorMeter(TorchDispatchMode):
 
 
 def make_trainer(
-    rank: int, world_size: int, run: RunSpec, data: Any, cache: Path, structure: Any = None
+    rank: int,
+    world_size: int,
+    run: RunSpec,
+    data: Any,
+    cache: Path,
+    structure: Any = None,
+    *,
+    device: torch.device = _HOST,
+    kernels: Any = None,
 ) -> tuple[Any, Recorder, KeptRows]:
     """Build the trainer of a run on this rank."""
-    device, kept = torch.device("cpu"), KeptRows()
+    kept = KeptRows()
     recorder = Recorder(device, writer=kept)  # type: ignore[arg-type]
     context = RankContext(
         run=run,
@@ -101,7 +112,7 @@ def make_trainer(
         device=device,
         comm=Comm(recorder, rank=rank, world_size=world_size, device=device),
         recorder=recorder,
-        kernels=backend(device, 1),
+        kernels=kernels or backend(device, 1),
         cache=cache,
     )
     approach = APPROACHES.get(run.approach)

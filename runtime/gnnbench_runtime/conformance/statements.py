@@ -28,6 +28,7 @@ from gnnbench.metrics import TASKS
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import DEFAULT_TASKS, RunSpec
+from gnnbench_runtime.conformance.device import perform_off_the_host
 from gnnbench_runtime.conformance.perform import Performance
 from gnnbench_runtime.conformance.pool import Pools
 from gnnbench_runtime.held import compare, planned_bytes
@@ -211,6 +212,19 @@ def plans_its_memory(trial: Trial) -> None:
         )
 
 
+def runs_off_the_host(trial: Trial) -> None:
+    """A period and an evaluation run on a device whose values the host cannot read."""
+    for rank in range(trial.run.ranks):
+        try:
+            rows = perform_off_the_host(trial.run, trial.data, rank)
+        except Exception as error:
+            raise Broken(
+                f"{trial.approach.name}, example {trial.number}: rank {rank} on a device that the "
+                f"host cannot read: {type(error).__name__}: {error}"
+            ) from error
+        trial.require(bool(rows), f"rank {rank} records no step on a device")
+
+
 def _task(trial: Trial) -> str:
     return trial.run.task_kind or DEFAULT_TASKS[trial.data.kind]
 
@@ -227,6 +241,7 @@ STATEMENTS: tuple[Callable[[Trial], None], ...] = (
     resumes,
     learns,
     plans_its_memory,
+    runs_off_the_host,
 )
 
 

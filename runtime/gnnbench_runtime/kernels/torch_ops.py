@@ -10,10 +10,12 @@ C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from gnnbench.data import keys
 from gnnbench_runtime.kernels.cpu import drop_threshold, survivor_scale
@@ -49,6 +51,7 @@ class TorchKernels:
 
     def __init__(self, device_type: str = "cuda", threads: int = 1) -> None:
         self.device_type, self.threads = device_type, threads
+        self._matrices: Any = WeakTensorKeyDictionary()
 
     def spmm(
         self,
@@ -63,29 +66,48 @@ class TorchKernels:
         edge_scale: Tensor | None = None,
         accumulate: bool = False,
     ) -> None:
-        entries = indices.numel()
-        if entries == 0 or x_SF.shape[1] == 0:
+        if indices.numel() == 0 or x_SF.shape[1] == 0:
             if not accumulate:
                 out_RF.zero_()
         else:
-            values = x_SF.new_ones(entries) if edge_scale is None else edge_scale
-            if col_scale is not None:
-                values = values * col_scale[indices]
-            if row_scale is not None:
-                values = values * torch.repeat_interleave(
-                    row_scale, indptr.diff(), output_size=entries
-                )
-            matrix = torch.sparse_csr_tensor(
-                indptr.to(indices.dtype),
-                indices,
-                values,
-                (out_RF.shape[0], x_SF.shape[0]),
-                check_invariants=False,
-            )
-            torch.addmm(out_RF, matrix, x_SF, beta=float(accumulate), out=out_RF)
+            shape = (out_RF.shape[0], x_SF.shape[0])
+            if edge_scale is None:
+                matrix = self._matrix(indptr, indices, row_scale, col_scale, x_SF, shape)
+            else:
+                values = _entry_values(indptr, indices, row_scale, col_scale, edge_scale)
+                matrix = _csr(indptr, indices, values, shape)
+            self._multiply(matrix, x_SF, out_RF, accumulate)
         if self_scale is not None:
             own = len(self_scale)
             out_RF[:own].addcmul_(self_scale.unsqueeze(1), x_SF[:own])
+
+    def _multiply(self, matrix: Tensor, x_SF: Tensor, out_RF: Tensor, accumulate: bool) -> None:
+        """Y = A X, or Y += A X: the one call into cuSPARSE."""
+        torch.addmm(out_RF, matrix, x_SF, beta=float(accumulate), out=out_RF)
+
+    def _matrix(
+        self,
+        indptr: Tensor,
+        indices: Tensor,
+        row_scale: Tensor | None,
+        col_scale: Tensor | None,
+        like: Tensor,
+        shape: tuple[int, int],
+    ) -> Tensor:
+        """The sparse matrix of a pattern and its scales, made once while the pattern lives.
+
+        A graph's pattern is multiplied in every layer of every epoch; row pointers of cuSPARSE's
+        width and the values of the entries are the same each time.
+        """
+        made = self._matrices.setdefault(indices, {})
+        key = (id(indptr), id(row_scale), id(col_scale), like.dtype, shape)
+        if key not in made:
+            values = _entry_values(
+                indptr, indices, row_scale, col_scale, like.new_ones(indices.numel())
+            )
+            # The scales are kept beside the matrix, so that their ids stay theirs.
+            made[key] = (_csr(indptr, indices, values, shape), indptr, row_scale, col_scale)
+        return made[key][0]
 
     def gather_rows(self, x_NF: Tensor, ids_n: Tensor, out_nF: Tensor) -> None:
         torch.index_select(x_NF, 0, ids_n, out=out_nF)
@@ -276,6 +298,28 @@ class TorchKernels:
         v.mul_(second).addcmul_(grad, grad, value=1 - second)
         floor = v.sqrt().div_((1 - second**step) ** 0.5).add_(eps)
         param.addcdiv_(m, floor, value=-lr / (1 - first**step))
+
+
+def _entry_values(
+    indptr: Tensor,
+    indices: Tensor,
+    row_scale: Tensor | None,
+    col_scale: Tensor | None,
+    values_E: Tensor,
+) -> Tensor:
+    """Values of the entries: the given ones times the scales of their rows and columns."""
+    if col_scale is not None:
+        values_E = values_E * col_scale[indices]
+    if row_scale is not None:
+        entries = indices.numel()
+        values_E = values_E * torch.repeat_interleave(row_scale, indptr.diff(), output_size=entries)
+    return values_E
+
+
+def _csr(indptr: Tensor, indices: Tensor, values_E: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_csr_tensor(
+        indptr.to(indices.dtype), indices, values_E, shape, check_invariants=False
+    )
 
 
 def _draws(x_nF: Tensor, key: int, row_ids: Tensor | None, first_column: int) -> Tensor:

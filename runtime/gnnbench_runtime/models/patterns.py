@@ -27,6 +27,9 @@ class Pattern:
     def to(self, device: torch.device) -> Self:
         """Return the pattern on a device."""
         tensors: dict[str, Any] = {k: v.to(device) for k, v in self._tensors().items()}
+        split = getattr(self, "split", None)
+        if split is not None:
+            tensors["split"] = split.to(device)
         return dataclasses.replace(self, **tensors)
 
     @property
@@ -52,11 +55,19 @@ class Split:
     own_t: tuple[Tensor, Tensor]
     halo_t: tuple[Tensor, Tensor]
 
+    def to(self, device: torch.device) -> Split:
+        """Return the halves on a device."""
+        halves = {
+            spec.name: tuple(tensor.to(device) for tensor in getattr(self, spec.name))
+            for spec in dataclasses.fields(self)
+        }
+        return Split(**halves)
+
     @classmethod
     def of(
         cls, indptr: Tensor, indices: Tensor, indptr_t: Tensor, indices_t: Tensor, rows: int
     ) -> Split:
-        """Split a pattern and its transpose; neighbours keep their order in both halves."""
+        """Split a pattern in host memory; neighbours keep their order in both halves."""
         local = indices < rows
         counts = torch.zeros(indices.numel() + 1, dtype=torch.int64, device=indices.device)
         torch.cumsum(local, 0, out=counts[1:])
@@ -98,7 +109,10 @@ class Aggregation(Pattern):
         return self.indices.numel()
 
     def divided(self) -> Aggregation:
-        """Return the same sums with own and halo sources apart, the whole pattern given up."""
+        """Return the same sums with own and halo sources apart, the whole pattern given up.
+
+        The pattern lies in host memory: the split depends on its values.
+        """
         assert self.indptr is not None and self.indices is not None
         assert self.indptr_t is not None and self.indices_t is not None
         whole = (self.indptr, self.indices, self.indptr_t, self.indices_t)

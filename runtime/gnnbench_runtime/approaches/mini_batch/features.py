@@ -12,6 +12,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.models.data import rows_as_tensor, sizes_of
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.reading import on_host
 from gnnbench_runtime.recorder import Span
 
 
@@ -66,7 +67,7 @@ class FeatureStore:
         send = torch.from_numpy(asked).to(device)
         recv = torch.empty(world, dtype=torch.int64, device=device)
         comm.all_to_all(recv, send, None, None, "fetch/counts", phase, lane=lane)
-        served, asked_rows = recv.tolist(), asked.tolist()
+        served, asked_rows = on_host(recv), asked.tolist()
         requests = torch.empty(sum(served), dtype=torch.int64, device=device)
         comm.all_to_all(requests, wanted, served, asked_rows, "fetch/ids", phase, lane=lane)
         given = torch.empty((len(requests), out.shape[1]), device=device, dtype=out.dtype)

@@ -20,6 +20,7 @@ from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.performer import Exchange
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.reading import array_on_host
 from gnnbench_runtime.training import Batch
 
 
@@ -81,16 +82,18 @@ class BnsTrainer(PartitionTrainer):
         return float(self.knobs.rate)
 
     def make_pattern(self) -> Aggregation | Attention:
-        whole: Aggregation | Attention = super().make_pattern()
         if self.context.world_size == 1:
-            return whole
+            alone: Aggregation | Attention = super().make_pattern()
+            return alone
         local = self.local
         self._boundary, self._send_rows = Boundary.of(local), local.send_rows
-        if isinstance(whole, Attention):
-            ids = None if whole.edge_ids is None else whole.edge_ids.cpu().numpy()
-            indptr, indices = whole.indptr.cpu().numpy(), whole.indices.cpu().numpy()
+        if self.shape.model.attention:
+            held = self.loader.attention(local)
+            ids = None if held.edge_ids is None else held.edge_ids.numpy()
+            indptr, indices = held.indptr.numpy(), held.indices.numpy()
             self._graph = SampledAttention(indptr, indices, ids, self._boundary, self.rate)
-            return whole
+            return held.to(self.context.device)
+        whole = self.loader.aggregation(local)
         self._graph = SampledGraph(local, self.rate)
         self._scale_columns(whole)
         return whole
@@ -141,7 +144,7 @@ class BnsTrainer(PartitionTrainer):
         received = torch.empty(sum(taken), dtype=torch.int64, device=context.device)
         context.comm.all_to_all(received, ids, taken, given, "sample/ids", Phase.SAMPLE)
         with step("sample/rebuild", self._sizes().rebuild_work(), phase=Phase.SAMPLE):
-            found = self._rebuilt(edge.find_received(received.cpu().numpy(), taken))
+            found = self._rebuilt(edge.find_received(array_on_host(received), taken))
         self.stack.exchange = self._drawn
         return found
 

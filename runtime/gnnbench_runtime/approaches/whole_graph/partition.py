@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from gnnbench.approaches.names import APPROACHES
@@ -41,7 +42,9 @@ class WholeGraph:
         own = local.owned
         self.labels, self.masks = loader.labels(own), loader.masks(own)
         self.row_ids = loader.tensor(own).long()
-        self.train_rows = self.masks["train"].nonzero().squeeze(1)
+        assert loader.graph.train_mask is not None
+        trains = np.flatnonzero(np.asarray(loader.graph.train_mask)[own])
+        self.train_rows = loader.tensor(trains)
         self.scale = 1.0 / max(loader.graph.num_train, 1)
 
     def of_period(self, period: int) -> Iterator[Batch]:

@@ -29,7 +29,13 @@ class Loader:
 
     def tensor(self, array: NDArray[Any], dtype: torch.dtype | None = None) -> Tensor:
         """An array on the device."""
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device, dtype)
+        return self.host_tensor(array, dtype).to(self.context.device)
+
+    @staticmethod
+    def host_tensor(array: NDArray[Any], dtype: torch.dtype | None = None) -> Tensor:
+        """An array in host memory, of another type where `dtype` asks for one."""
+        found = torch.from_numpy(np.ascontiguousarray(array))
+        return found if dtype is None else found.to(dtype)
 
     def labels(self, own: NDArray[np.int64] | slice) -> Tensor:
         """Labels of some vertices: class numbers, or one float per class of a multi-label task."""
@@ -73,33 +79,40 @@ class Loader:
 
     def pattern(self, local: RankHalo, *, overlap: bool = False) -> Aggregation | Attention:
         """What the layers sum over: the local entries, with scales or to attend to."""
-        if not self.shape.model.attention:
-            aggregation = self.aggregation(local)
-            return aggregation.divided() if overlap else aggregation
-        pattern = Attention.of(
+        if self.shape.model.attention:
+            return self.attention(local).to(self.context.device)
+        found = self._aggregation(local)
+        return (found.divided() if overlap else found).to(self.context.device)
+
+    def attention(self, local: RankHalo) -> Attention:
+        """Who attends to whom among the local entries, in host memory."""
+        return Attention.of(
             local.csr.indptr,
             local.csr.indices,
             np.concatenate([local.owned, local.halo]),
             self.graph.num_nodes,
             with_ids=self.shape.dropout > 0,
         )
-        return pattern.to(self.context.device)
 
     def aggregation(self, local: RankHalo) -> Aggregation:
         """The local entries of the normalised adjacency."""
+        return self._aggregation(local).to(self.context.device)
+
+    def _aggregation(self, local: RankHalo) -> Aggregation:
+        """The same in host memory."""
         as_destination, as_source = vertex_scales(self.graph, self.shape.model)
         own, every = local.owned, np.concatenate([local.owned, local.halo])
         self_scale = None if as_source is None else as_destination[own] * as_source[own]
         return Aggregation(
-            indptr=self.tensor(local.csr.indptr),
-            indices=self.tensor(local.csr.indices),
-            indptr_t=self.tensor(local.transposed.indptr),
-            indices_t=self.tensor(local.transposed.indices),
+            indptr=self.host_tensor(local.csr.indptr),
+            indices=self.host_tensor(local.csr.indices),
+            indptr_t=self.host_tensor(local.transposed.indptr),
+            indices_t=self.host_tensor(local.transposed.indices),
             rows=local.num_owned,
             source_rows=len(every),
-            row_scale=self.tensor(as_destination[own], self.dtype),
-            col_scale=None if as_source is None else self.tensor(as_source[every], self.dtype),
-            self_scale=None if self_scale is None else self.tensor(self_scale, self.dtype),
+            row_scale=self.host_tensor(as_destination[own], self.dtype),
+            col_scale=None if as_source is None else self.host_tensor(as_source[every], self.dtype),
+            self_scale=None if self_scale is None else self.host_tensor(self_scale, self.dtype),
         )
 
     def precomputed(self, local: RankHalo, aggregation: Aggregation) -> Tensor:
