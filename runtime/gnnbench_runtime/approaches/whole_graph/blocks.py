@@ -64,25 +64,33 @@ def _csr(
 class Scales:
     """Scales of every vertex, [N], as destination and as source, and of own self terms, [n].
 
-    None stands for ones, and for no self term.
+    None stands for ones, and for no self term. A part of a vector is one tensor however often it is
+    asked for: kernels keep what they make of a pattern and its scales.
     """
 
     def __init__(self, loader: Loader, own: slice) -> None:
         to, from_ = vertex_scales(loader.graph, loader.shape.model)
-        self.own, dtype = own, loader.dtype
-        self.to: Tensor | None = loader.tensor(to, dtype)
-        self.from_ = None if from_ is None else loader.tensor(from_, dtype)
         both = None if from_ is None else to[own] * from_[own]
+        self.own, dtype = own, loader.dtype
+        self.to = loader.tensor(to, dtype)
+        self.from_ = None if from_ is None else loader.tensor(from_, dtype)
         self.self_term = None if both is None else loader.tensor(both, dtype)
+        self._parts: dict[tuple[bool, int], Tensor | None] = {}
 
     def of(self, columns: slice, *, mine: bool, transpose: bool) -> dict[str, Tensor | None]:
         """Arguments of a product of the own rows with a block of columns, or its transpose."""
-        rows, sources = (self.from_, self.to) if transpose else (self.to, self.from_)
         return {
-            "row_scale": None if rows is None else rows[self.own],
-            "col_scale": None if sources is None else sources[columns],
+            "row_scale": self._part(self.own, as_source=transpose),
+            "col_scale": self._part(columns, as_source=not transpose),
             "self_scale": self.self_term if mine else None,
         }
+
+    def _part(self, vertices: slice, *, as_source: bool) -> Tensor | None:
+        key = as_source, vertices.start
+        if key not in self._parts:
+            scales = self.from_ if as_source else self.to
+            self._parts[key] = None if scales is None else scales[vertices]
+        return self._parts[key]
 
 
 class BlockOfVertices:
@@ -94,7 +102,8 @@ class BlockOfVertices:
         self.x = loader.block(own, columns)
         self.labels, self.masks = loader.labels(own), loader.masks(own)
         self.row_ids = torch.arange(own.start, own.stop, device=self.x.device)
-        self.train_rows = self.masks["train"].nonzero().squeeze(1)
+        assert loader.graph.train_mask is not None
+        self.train_rows = loader.tensor(np.flatnonzero(loader.graph.train_mask[own]))
         self.scale = 1.0 / max(loader.graph.num_train, 1)
 
     def of_period(self, period: int) -> Iterator[Batch]:
