@@ -41,7 +41,7 @@ from gnnbench.steps import NO_ROOT, Buffer, Groups, Ints, Lane, Phase, Size, Wor
 from gnnbench.strict import bounds
 
 CONDENSE_FROM = 2**15
-"""Stages times ranks from which a plan writes like stages of a product as calls of one step."""
+"""Stages times ranks from which a plan writes the stages of a product as calls of one step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +67,8 @@ class RowGrid(Blocks):
         return self.num_blocks // self.replication
 
     @property
-    def condensed(self) -> bool:
-        """Whether the stages of a product are written as two steps: P^2 of them are too many.
-
-        Entries are then even over stages, and every rank's own broadcast is the first; bytes sent
-        and flops of a product stay the same integers.
-        """
+    def too_many(self) -> bool:
+        """Whether a product has more stages, over all ranks, than a plan writes one by one."""
         full = self.num_nodes >= self.num_blocks
         many = self.num_stages * self.world_size > CONDENSE_FROM
         return full and self.num_stages > 1 and many
@@ -156,11 +152,13 @@ class _Stage:
 class StageWriter(StackWriter):
     """The stack's steps with every sparse product in stages (see the module)."""
 
-    def __init__(self, shape: StackShape, of: GridRanks, chain: Chain) -> None:
+    def __init__(
+        self, shape: StackShape, of: GridRanks, chain: Chain, *, condensed: bool = False
+    ) -> None:
         n, grid = plain(of.rows), of.grid
         sizes = LayerSizes(rows=n, source_rows=n, nonzeros=plain(of.span_nonzeros(transpose=False)))
         super().__init__(shape, [sizes] * shape.num_layers, None, chain)
-        self.of, self.grid = of, grid
+        self.of, self.grid, self.condensed = of, grid, condensed
         row_groups, columns = grid.groups()
         self.column_group: tuple[int, ...] | Groups = one_of(columns, of.column)
         self.row_group: tuple[int, ...] | Groups = one_of(row_groups, of.row)
@@ -172,7 +170,7 @@ class StageWriter(StackWriter):
         grid, where = self.grid, name.removesuffix("/spmm")
         room = self.room if grid.world_size > 1 else ()
         opening = (*place.get("allocates", ()), *room)
-        stages = self._condensed(phase) if grid.condensed else self._each(phase)
+        stages = self._condensed(phase) if self.condensed else self._each(phase)
         for number, stage in enumerate(stages):
             self._stage(f"{where}/{{}}/{number}", phase, layer, width, stage, opening)
             opening = ()
@@ -206,7 +204,11 @@ class StageWriter(StackWriter):
             )
 
     def _condensed(self, phase: Phase) -> Iterator[_Stage]:
-        """The first stage, in which every rank sends that is to send at all, and the others."""
+        """The first stage, and all others as calls of one.
+
+        Every rank that has a block to send sends it in the first; entries are even over stages.
+        Bytes sent and flops of a product stay the same integers.
+        """
         of, grid, count = self.of, self.grid, self.grid.num_stages
         total = of.span_nonzeros(transpose=phase is Phase.BACKWARD)
         held = int(grid.rows[0])
@@ -257,26 +259,28 @@ class StageWriter(StackWriter):
         self.step(name.format("spmm"), stage.done(added), phase, layer, allocates=opening)
 
 
-def row_grid_plan(data: GraphLike, run: RunSpec, grid: RowGrid, order: str) -> Plan:
+def row_grid_plan(
+    data: GraphLike, run: RunSpec, grid: RowGrid, order: str, *, condensed: bool
+) -> Plan:
     """Every epoch is one forward, backward, all-reduce, update."""
     shape = stack_shape(data, run, order)
-    basis = f"{grid.basis}, even over stages" if grid.condensed else grid.basis
+    basis = f"{grid.basis}, even over stages" if condensed else grid.basis
     return Plan(
         approach=run.approach,
         world_size=grid.world_size,
-        **repeated([grid_iteration(shape, grid)], run.training.epochs),
+        **repeated([grid_iteration(shape, grid, condensed=condensed)], run.training.epochs),
         resident=resident(shape, grid),
-        counted=grid.counted and not grid.condensed,
+        counted=grid.counted and not condensed,
         basis=basis,
         notes=grid_notes(shape, (grid.num_blocks, grid.replication)),
     )
 
 
-def grid_iteration(shape: StackShape, grid: RowGrid) -> Iteration:
+def grid_iteration(shape: StackShape, grid: RowGrid, *, condensed: bool) -> Iteration:
     """One epoch of all ranks."""
     classes = []
     for of in GridRanks.alike(grid):
-        steps = StageWriter(shape, of, Chain())
+        steps = StageWriter(shape, of, Chain(), condensed=condensed)
         steps.forward()
         steps.loss(plain(grid.train_rows[of.row]))
         steps.backward()
@@ -335,7 +339,8 @@ class Cagnet1d(Approach):
         return RowGrid.of(data, run.ranks // c, run.ranks, replication=c)
 
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
-        return row_grid_plan(data, run, structure, self.knobs(run).order)
+        condensed = structure.too_many and not layout.performed
+        return row_grid_plan(data, run, structure, self.knobs(run).order, condensed=condensed)
 
 
 class Cagnet15d(Cagnet1d):

@@ -38,9 +38,9 @@ def make_run(approach: str, ranks: int, model: dict[str, Any] = GCN, **knobs: An
     )
 
 
-def plan_of(data: GraphLike, run: RunSpec) -> Plan:
+def plan_of(data: GraphLike, run: RunSpec, *, performed: bool = False) -> Plan:
     approach = APPROACHES.get(run.approach)
-    layout = Layout(world_size=run.ranks, ranks_per_host=8)
+    layout = Layout(world_size=run.ranks, ranks_per_host=8, performed=performed)
     plan = approach.plan(data, run, approach.structure(data, run), layout)
     plan.validate()
     return plan
@@ -158,6 +158,7 @@ def test_condensed_plans_move_and_compute_the_same_integers(
     monkeypatch.setattr(cagnet, "CONDENSE_FROM", 0)
     condensed = plan_of(graph, run)
     assert condensed.num_steps() < full.num_steps()
+    assert plan_of(graph, run, performed=True).num_steps() == full.num_steps()
     assert full.counted and not condensed.counted and "even over stages" in condensed.basis
     assert totals(condensed) == totals(full)
     assert condensed.peak_bytes().tolist() == full.peak_bytes().tolist()
