@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gnnbench.api import (
         calibrate,
         compare,
-        load_graph,
+        load_dataset,
         load_suite,
         predict,
         profile,
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     )
     from gnnbench.cluster import Cluster
     from gnnbench.data.graph import Graph
+    from gnnbench.data.stream import EdgeStream
+    from gnnbench.data.triples import Triples
     from gnnbench.errors import GnnbenchError
     from gnnbench.suites import Suite
 
@@ -31,12 +33,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cluster",
+    "EdgeStream",
     "GnnbenchError",
     "Graph",
     "Suite",
+    "Triples",
     "calibrate",
     "compare",
-    "load_graph",
+    "load_dataset",
     "load_suite",
     "predict",
     "profile",
@@ -46,9 +50,11 @@ __all__ = [
 
 _HOMES = {
     "Cluster": "gnnbench.cluster",
+    "EdgeStream": "gnnbench.data.stream",
     "GnnbenchError": "gnnbench.errors",
     "Graph": "gnnbench.data.graph",
     "Suite": "gnnbench.suites",
+    "Triples": "gnnbench.data.triples",
 }
 
 

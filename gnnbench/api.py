@@ -13,16 +13,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gnnbench.cluster import Cluster
     from gnnbench.data.graph import Graph
-    from gnnbench.data.profile import GraphProfile
+    from gnnbench.data.profile import Profile
+    from gnnbench.data.stream import EdgeStream
+    from gnnbench.data.triples import Triples
     from gnnbench.results import PredictionRecord, RunRecord
     from gnnbench.suites import Suite
     from gnnbench_reports.compare import Comparison
 
 
-def load_graph(path: str | Path, format: str = "auto", **options: Any) -> Graph:
-    """Read a graph file or folder; `auto` recognises the format by names and keys.
+def load_dataset(
+    path: str | Path, format: str = "auto", kind: str = "auto", **options: Any
+) -> Graph | EdgeStream | Triples:
+    """Read a file or folder; `auto` recognises the format by names, keys and first lines.
 
-    `options` are those of the format's reader.
+    `kind` is "graph", "stream" or "triples", for tables that could be several. `options` are those
+    of the format's reader.
 
     Raises:
         DataError: the file is absent, malformed or of no known format.
@@ -30,7 +35,7 @@ def load_graph(path: str | Path, format: str = "auto", **options: Any) -> Graph:
     """
     from gnnbench.data import formats
 
-    return formats.read(format, path, **options)
+    return formats.read(format, path, kind, **options)
 
 
 def load_suite(suite: str | Path | Suite) -> Suite:
@@ -45,28 +50,28 @@ def load_suite(suite: str | Path | Suite) -> Suite:
     return suite if isinstance(suite, Suite) else find_suite(str(suite))
 
 
-def profile(source: str | Path | Graph, **measures: Any) -> GraphProfile:
-    """Profile a graph: an object, a file or folder, or the name of a stored profile.
+def profile(source: str | Path | Graph | EdgeStream | Triples, **measures: Any) -> Profile:
+    """Profile a dataset: an object, a file or folder, or the name of a stored profile.
 
-    `measures` (parts, methods, fanouts, batch, seed) are those of `gnnbench.data.profile.profile`.
+    `measures` (parts, methods, fanouts, batch, seed) are of graphs: those of
+    `gnnbench.data.profile.profile`. `kind` says what a file holds that could be several kinds.
 
     Raises:
-        UnknownName, DataError: there is no such graph.
+        UnknownName, DataError: there is no such dataset.
         SpecError: measures were asked of a stored profile.
     """
-    from gnnbench.data.graph import Graph
-    from gnnbench.data.profile import list_profiles, load_profile
-    from gnnbench.data.profile import profile as measure
+    from gnnbench.data.profile import list_profiles, load_profile, measured
     from gnnbench.data.source import open_source
     from gnnbench.errors import SpecError
 
-    if not isinstance(source, Graph):
+    if isinstance(source, str | Path):
         if str(source) in list_profiles() or str(source).endswith(".toml"):
             if measures:
                 raise SpecError(f"{', '.join(measures)}: {source} is a stored profile")
-            return load_profile(source)
-        source = open_source(str(source))
-    return measure(source, **measures)
+            stored: Profile = load_profile(source)
+            return stored
+        source = open_source(str(source), kind=measures.pop("kind", "auto"))
+    return measured(source, **measures)
 
 
 def run(

@@ -40,10 +40,11 @@ class UnknownName(GnnbenchError):
 
 
 class DataError(GnnbenchError):
-    """A data file cannot be read as what it should be."""
+    """A data file cannot be read as what it should be; one line for each problem."""
 
-    def __init__(self, path: object, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
+    def __init__(self, path: object, problem: str | Sequence[str]) -> None:
+        problems = (problem,) if isinstance(problem, str) else tuple(problem)
+        super().__init__("\n".join(f"{path}: {line}" for line in problems))
 
 
 class MissingExtra(GnnbenchError):

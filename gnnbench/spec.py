@@ -44,8 +44,9 @@ class DatasetRef:
         override: facts of the profile to replace, such as num_features.
         features: "row" divides each feature row by its sum, as is usual for bags of words.
         synthetic: features and labels for a bare topology: num_features, num_classes.
-        split: a random split for a dataset that has none (train, val, seed); with replace = true
-            it takes the place of the dataset's own.
+        split: shares (train, val) for a dataset that brings none: at random (seed) for graphs and
+            triples, by time for streams (tear = true may part events of one time); with
+            replace = true it takes the place of the dataset's own.
         digest: of the content, filled in (as `kind` is) when the dataset is opened; not a key of
             suites.
     """

@@ -46,6 +46,8 @@ class Layout:
 class Approach(ABC):
     """One way to train. Instances are stateless; the runtime part is named, not imported.
 
+    Where a method takes `data`, it is a dataset or its profile, of a kind that the card accepts.
+
     Attributes:
         name: as suites write it.
         title: as figures and tables write it.
@@ -97,19 +99,23 @@ class Approach(ABC):
     def knob_names(self) -> Collection[str]:
         return [spec.name for spec in dataclasses.fields(self.knobs_type)]
 
+    def reference(self, run: RunSpec) -> str:
+        """The approach that a run's results are held against."""
+        return self.promise.reference
+
     # -- what it can run -------------------------------------------------------------------------
 
     def problems(self, run: RunSpec) -> list[str]:
         """What is wrong with a run's knobs in view of its model; said when the suite is read."""
         return []
 
-    def cannot_run(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+    def cannot_run(self, run: RunSpec, data: Any = None) -> str | None:
         """Why this run cannot be done, or None. Asked before the data is there, and after."""
         return self.accepts.refusal(self.name, run, MODELS.get(run.model.kind)) or self.skip_reason(
             run, data
         )
 
-    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         """The approach's own part of `cannot_run`: its rank rule, and what its knobs need."""
         return None
 
@@ -195,6 +201,19 @@ def shared_knobs(
     return dealt
 
 
+_TINY: dict[str, tuple[str, dict[str, Any]]] = {
+    "graph": (
+        "planted_partition",
+        {"num_nodes": 90, "mean_degree": 6.0, "num_classes": 4, "num_features": 7},
+    ),
+    "stream": ("synthetic_stream", {"num_nodes": 60, "num_edges": 600, "num_edge_features": 5}),
+    "triples": (
+        "synthetic_triples",
+        {"num_entities": 50, "num_relations": 4, "num_triples": 600, "spread": 3},
+    ),
+}
+
+
 def example(
     approach: str,
     ranks: int = 2,
@@ -205,8 +224,9 @@ def example(
     training: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     task: Mapping[str, Any] | None = None,
+    kind: str = "graph",
 ) -> RunSpec:
-    """A tiny run for conformance: 90 vertices in four classes, float64, three epochs.
+    """A tiny run for conformance: float64, three epochs, on a dataset that is drawn.
 
     Args:
         approach: its name.
@@ -214,14 +234,14 @@ def example(
         model, batch, training, task: fields that differ from the example's own.
         knobs: of the approach.
         options: of the generator.
+        kind: of the dataset: "graph" (90 vertices in four classes), "stream" (600 events between
+            60 vertices) or "triples" (600 facts on 50 entities).
     """
+    generator, drawn = _TINY[kind]
     return RunSpec(
         suite="examples",
         dataset=DatasetRef(
-            name="tiny",
-            generator="planted_partition",
-            options={"num_nodes": 90, "mean_degree": 6.0, "num_classes": 4, "num_features": 7}
-            | dict(options or {}),
+            name="tiny", generator=generator, options={**drawn, **dict(options or {})}
         ),
         task=TaskSpec(**dict(task or {})),
         model=ModelSpec(name="m", **{"hidden": 8, **dict(model or {})}),

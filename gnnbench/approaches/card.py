@@ -30,6 +30,7 @@ class Promise:
         limit: knobs with which it equals the reference exactly; None if there are none.
         limit_batch: fields of the batch with which it does, beside `limit`; the last fan-out goes
             for all layers.
+        limit_ranks: number of ranks with which it does; None is any.
         by: epochs by which values are old.
     """
 
@@ -38,6 +39,7 @@ class Promise:
     reference: str = "single"
     limit: Mapping[str, Any] | None = None
     limit_batch: Mapping[str, Any] | None = None
+    limit_ranks: int | None = None
     by: int = 0
 
     @property
@@ -78,9 +80,8 @@ class Accepts:
         """Why the approach cannot train a workload, or None."""
         kind = run.dataset.kind
         if kind in DATASET_KINDS and kind not in self.datasets:
-            return (
-                f"{name} trains on {_names(self.datasets)} datasets; {run.dataset.name} is a {kind}"
-            )
+            found = f"{run.dataset.name} is of kind {kind}"
+            return f"{name} trains on {_names(self.datasets)} datasets; {found}"
         if run.task_kind and run.task_kind not in self.tasks:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
         if self.models and run.model.kind not in self.models:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 NAME = "check"
 HELP = "check a suite and show its runs; with --datasets, open its datasets too"
@@ -41,21 +42,21 @@ def run(args: argparse.Namespace) -> int:
                 "reason": reason or "",
             }
         )
-    graphs = _open_datasets(args) if args.datasets else []
-    failed = any(entry["status"] == "failed" for entry in graphs)
+    opened = _open_datasets(args) if args.datasets else []
+    failed = any(entry["status"] != "ok" for entry in opened)
     if args.json:
         emit_json(
             {
                 "suite": suite.name,
                 "runs": len(suite.runs),
                 "configurations": rows,
-                "datasets": graphs,
+                "datasets": opened,
             }
         )
         return int(failed)
     table(rows, ["configuration", "repeats", "status", "reason"])
-    if graphs:
-        table(graphs, ["dataset", "status", "detail"])
+    if opened:
+        table(opened, ["dataset", "status", "detail"])
     print(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
     return int(failed)
 
@@ -63,22 +64,33 @@ def run(args: argparse.Namespace) -> int:
 def _open_datasets(args: argparse.Namespace) -> list[dict[str, object]]:
     from gnnbench.data.source import Library, data_roots
     from gnnbench.errors import GnnbenchError
+    from gnnbench.spec import DEFAULT_TASKS, DatasetRef
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)
     datasets = Library(data_roots(args.data, suite.folder))
+    uses: dict[str, tuple[DatasetRef, set[str]]] = {}
+    for run in suite.runs:
+        uses.setdefault(run.dataset.name, (run.dataset, set()))[1].add(run.task.kind)
     rows: list[dict[str, object]] = []
-    for ref in {run.dataset.name: run.dataset for run in suite.runs}.values():
+    for ref, tasks in uses.values():
         try:
-            if ref.profile:
-                datasets.open(ref)
-                detail = f"profile {ref.profile}"
-            else:
-                data = datasets.graph(ref)
+            data = datasets.open(ref)
+            if not ref.profile:
                 data.check()
-                detail = f"{data.num_nodes} nodes, {data.num_edges} stored edges"
-                detail += f", {data.num_features} features"
-            rows.append({"dataset": ref.name, "status": "ok", "detail": detail})
+            detail = f"profile {ref.profile}" if ref.profile else _sizes(data)
+            reasons = {data.cannot_train(task or DEFAULT_TASKS[data.kind]) for task in tasks}
+            lines = sorted(reason for reason in reasons if reason)
+            status = "untrainable" if lines else "ok"
         except GnnbenchError as error:
-            rows.append({"dataset": ref.name, "status": "failed", "detail": str(error)})
+            status, lines, detail = "failed", str(error).splitlines(), ""
+        for line in lines or [detail]:
+            rows.append({"dataset": ref.name, "status": status, "detail": line})
     return rows
+
+
+def _sizes(data: Any) -> str:
+    counts = {key: n for key, n in data.facts().items() if key.startswith("num_") and n}
+    return f"{data.kind}: " + ", ".join(
+        f"{n} {key[4:].replace('_', ' ')}" for key, n in counts.items()
+    )

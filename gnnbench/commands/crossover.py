@@ -81,15 +81,16 @@ def run(args: argparse.Namespace) -> int:
 def open_graph_or_profile(args: argparse.Namespace) -> GraphLike:
     """Return what is named: a stored profile, else a generator, file or folder."""
     from gnnbench.data.profile import list_profiles, load_profile
-    from gnnbench.data.source import open_source
+    from gnnbench.data.source import open_graph
     from gnnbench.errors import SpecError
 
     if args.graph in list_profiles() or args.graph.endswith(".toml"):
         given = [f"--{name}" for name in ("format", "option") if getattr(args, name) is not None]
         if given:
             raise SpecError(f"{', '.join(given)}: {args.graph} is a stored profile, not a file")
-        return load_profile(args.graph)
-    return open_source(args.graph, args.format, dict(args.option or ()))
+        stored: GraphLike = load_profile(args.graph)
+        return stored
+    return open_graph(args.graph, args.format, dict(args.option or ()))
 
 
 def document(found: Crossover) -> dict[str, Any]:

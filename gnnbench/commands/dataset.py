@@ -1,20 +1,25 @@
-"""`gnnbench dataset`: the profile of a graph: counts, degrees, halo curve, frontier curve."""
+"""`gnnbench dataset`: read a dataset, check it, say what it holds, and save or convert it."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.commands.options import option, positive_int
 
 if TYPE_CHECKING:
-    from gnnbench.data.graph import Graph
-    from gnnbench.data.profile import GraphProfile
+    from gnnbench.data.profile import GraphProfile, Profile
+    from gnnbench.data.source import AnyDataset
+    from gnnbench.data.stream_profile import StreamProfile
+    from gnnbench.data.triples_profile import TriplesProfile
 
 NAME = "dataset"
-HELP = "profile a graph: degrees, halos of partitions, sampled batches; save or convert it"
+HELP = "read and check a graph, an edge stream or triples; profile, save or convert it"
+KINDS = ("auto", "graph", "stream", "triples")
 METHODS = ("metis-vol", "metis-cut", "hash", "chunk")
+OF_GRAPHS = ("parts", "methods", "fanouts", "batch")
 DEFAULT_PARTS, DEFAULT_FANOUTS = (2, 4, 8), (10, 10)
 
 
@@ -23,7 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a graph file or folder, a generator, or the name of a stored profile",
+        help="a file or folder, a generator, or the name of a stored profile",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="auto",
+        help="what the file holds, where it could be several kinds",
     )
     parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
     parser.add_argument(
@@ -34,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="option of the reader or generator; repeatable",
     )
     parser.add_argument(
-        "--parts", type=_parts, metavar="N,N", help="partitions to try (default 2,4,8), or none"
+        "--parts",
+        type=_parts,
+        metavar="N,N",
+        help="of a graph: partitions to try (default 2,4,8), or none",
     )
     parser.add_argument(
         "--methods",
@@ -47,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_fanouts,
         metavar="K,K",
-        help="neighbours drawn per hop, seeds first (default 10,10); repeatable",
+        help="of a graph: neighbours drawn per hop, seeds first (default 10,10); repeatable",
     )
     parser.add_argument(
         "--batch", type=positive_int, metavar="N", help="seeds of a sampled batch (default 1024)"
@@ -59,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save", type=Path, metavar="PROFILE.toml", help="write the profile, for predictions"
     )
     parser.add_argument(
-        "--convert", type=Path, metavar="DIR", help="write the graph in native form, to be mapped"
+        "--convert", type=Path, metavar="DIR", help="write the dataset in native form, to be mapped"
     )
 
 
@@ -69,92 +83,157 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.data.profile import save_profile
     from gnnbench.data.source import open_source
 
-    stored = _stored(args)
-    if stored is None:
-        graph = open_source(args.source, args.format, dict(args.option or ()))
-        found = measure(graph, args)
+    found, notes = _stored(args), {}
+    if found is None:
+        options = dict(args.option or ())
+        data = open_source(args.source, args.format, options, kind=args.kind)
+        found, notes = measure(data, args), data.notes
         if args.convert:
-            native.save(graph, args.convert)
-    else:
-        found = stored
+            native.save(data, args.convert)
     if args.save:
         args.save.parent.mkdir(parents=True, exist_ok=True)
         save_profile(found, args.save)
     if args.json:
-        emit_json({**card(found), "saved": args.save, "converted": args.convert})
+        written = {"saved": args.save, "converted": args.convert}
+        emit_json({**card(found), "notes": notes, **written})
         return 0
-    show(found)
-    for what, path in (("profile", args.save), ("graph", args.convert)):
+    show(found, notes)
+    for what, path in (("profile", args.save), ("dataset", args.convert)):
         if path:
             print(f"wrote the {what} to {path}")
     return 0
 
 
-def measure(graph: Graph, args: argparse.Namespace) -> GraphProfile:
-    """Profile a graph as asked for; METIS takes minutes beyond some ten million edges."""
+def measure(data: AnyDataset, args: argparse.Namespace) -> Profile:
+    """Profile a dataset as asked for; METIS takes minutes beyond some ten million edges."""
     from gnnbench.commands.output import progress
-    from gnnbench.data.profile import profile
+    from gnnbench.data.profile import measured
 
-    parts = DEFAULT_PARTS if args.parts is None else args.parts
-    with progress(f"profile {graph.name}", 1) as advance:
-        found = profile(
-            graph,
-            parts=parts,
-            methods=args.methods or ("metis-vol",),
-            fanouts=args.fanouts or (DEFAULT_FANOUTS,),
-            batch=args.batch or 1024,
-            seed=args.seed,
-        )
+    asked = {name: value for name in OF_GRAPHS if (value := getattr(args, name)) is not None}
+    if data.kind == "graph":
+        asked = {"parts": DEFAULT_PARTS, "fanouts": (DEFAULT_FANOUTS,), "seed": args.seed} | asked
+    with progress(f"profile {data.name}", 1) as advance:
+        found = measured(data, **asked)
         advance("")
     return found
 
 
-def card(found: GraphProfile) -> dict[str, Any]:
+def card(found: Profile) -> dict[str, Any]:
     """Return the JSON document: the profile, with the degrees in figures that people ask for."""
     import dataclasses
 
+    from gnnbench.data.histogram import median
+    from gnnbench.data.profile import GraphProfile
+
+    document = {"kind": found.kind, **dataclasses.asdict(found)}
+    if isinstance(found, GraphProfile):
+        document["degree_mean"] = found.degree_mean
+        document["degree_median"] = median(found.degree_values, found.degree_counts)
+    return document
+
+
+def show(found: Profile, notes: dict[str, object]) -> None:
+    """Print a profile, and what the reader noted about its file."""
+    from gnnbench.data.profile import GraphProfile
+    from gnnbench.data.stream_profile import StreamProfile
+
+    if isinstance(found, GraphProfile):
+        facts = _graph_facts(found)
+    elif isinstance(found, StreamProfile):
+        facts = _stream_facts(found)
+    else:
+        facts = _triples_facts(found)
+    noted = {key.replace("_", " "): note for key, note in notes.items() if _worth_saying(note)}
+    width = max(map(len, [*facts, *noted]))
+    for name, fact in {**facts, **noted}.items():
+        print(f"{name:<{width}}  {fact}")
+    if isinstance(found, GraphProfile):
+        _show_curves(found)
+
+
+def _worth_saying(note: object) -> bool:
+    return isinstance(note, str) or (isinstance(note, int) and note != 0)
+
+
+def _head(found: Profile) -> dict[str, str]:
+    from gnnbench_reports import numbers
+
+    source = found.source if found.status == "measured" else f"published: {found.source}"
+    split = (found.num_train, found.num_val, found.num_test)
     return {
-        **dataclasses.asdict(found),
-        "degree_mean": found.degree_mean,
-        "degree_median": degree_median(found),
+        found.kind: found.name,
+        "source": source,
+        "train, val, test": ", ".join(numbers.whole(n) if n else "–" for n in split),
     }
 
 
-def degree_median(found: GraphProfile) -> float | None:
-    """Return the median of the stored histogram, to the width of its bin; None without one."""
-    if not found.degree_counts:
-        return None
-    seen, half = 0, sum(found.degree_counts) / 2
-    for value, count in zip(found.degree_values, found.degree_counts, strict=True):
-        seen += count
-        if seen >= half:
-            return value
-    return None
-
-
-def show(found: GraphProfile) -> None:
-    """Print a profile."""
-    from gnnbench.commands.output import table
+def _graph_facts(found: GraphProfile) -> dict[str, str]:
+    from gnnbench.data.histogram import median
     from gnnbench_reports import numbers
 
     kind = "undirected, both directions stored" if found.undirected else "directed"
-    median = degree_median(found)
-    split = (found.num_train, found.num_val, found.num_test)
-    facts = {
-        "graph": found.name,
-        "source": found.source if found.status == "measured" else f"published: {found.source}",
+    middle = median(found.degree_values, found.degree_counts)
+    return {
+        **_head(found),
         "nodes": numbers.whole(found.num_nodes),
         "edges": f"{numbers.whole(found.num_edges)} ({kind})",
         "features": numbers.whole(found.num_features),
         "classes": numbers.whole(found.num_classes),
-        "train, val, test": ", ".join(numbers.whole(n) if n else "–" for n in split),
-        "in-degree": f"mean {found.degree_mean:.3g}, median {_or_dash(median)}, "
+        "in-degree": f"mean {found.degree_mean:.3g}, median {_or_dash(middle)}, "
         f"99 % at most {_or_dash(found.degree_p99)}, highest {_or_dash(found.degree_max)}",
         "edge homophily": numbers.percent(found.edge_homophily),
     }
-    width = max(map(len, facts))
-    for name, fact in facts.items():
-        print(f"{name:<{width}}  {fact}")
+
+
+def _stream_facts(found: StreamProfile) -> dict[str, str]:
+    from gnnbench.data.histogram import median
+    from gnnbench_reports import numbers
+
+    sides = f"bipartite, {numbers.whole(found.num_sources)} of them sources"
+    activity = median(found.activity_values, found.activity_counts)
+    mean = 2 * found.num_edges / max(found.num_nodes, 1)
+    return {
+        **_head(found),
+        "nodes": numbers.whole(found.num_nodes) + (f" ({sides})" if found.num_sources else ""),
+        "events": numbers.whole(found.num_edges),
+        "times": f"{found.first_time} to {found.last_time}, "
+        f"{numbers.whole(found.num_times)} distinct, "
+        f"at most {numbers.whole(found.largest_tie)} events at one",
+        "pairs": f"{numbers.whole(found.num_pairs)} distinct (source, destination)",
+        "self loops": numbers.whole(found.self_loops),
+        "features": f"{found.num_edge_features} of edges, {found.num_features} of nodes",
+        "classes": numbers.whole(found.num_classes),
+        "events per node": f"mean {mean:.3g}, median {_or_dash(activity)}",
+        "gap of a node": f"median {_or_dash(found.gap_median)}",
+        "new in test": f"{numbers.percent(found.new_pair_share)} of the pairs, and a node in "
+        f"{numbers.percent(found.new_node_share)} of the events",
+    }
+
+
+def _triples_facts(found: TriplesProfile) -> dict[str, str]:
+    from gnnbench.data.histogram import median
+    from gnnbench_reports import numbers
+
+    degree = median(found.degree_values, found.degree_counts)
+    relation = median(found.relation_values, found.relation_counts)
+    busiest = max(found.relation_values, default=None)
+    return {
+        **_head(found),
+        "entities": numbers.whole(found.num_entities),
+        "relations": numbers.whole(found.num_relations),
+        "facts": numbers.whole(found.num_triples),
+        "facts per entity": f"median {_or_dash(degree)} in training",
+        "facts per relation": f"median {_or_dash(relation)}, most {_or_dash(busiest)} in training",
+        "tails per head": _or_dash(found.tails_per_head, ".2f"),
+        "heads per tail": _or_dash(found.heads_per_tail, ".2f"),
+        "unseen in training": f"{_or_dash(found.num_unseen)} facts of val and test",
+    }
+
+
+def _show_curves(found: GraphProfile) -> None:
+    from gnnbench.commands.output import table
+    from gnnbench_reports import numbers
+
     if found.halo:
         print(
             "\nhalo: copies of remote nodes per node (S/N), largest halo over the mean, edges cut"
@@ -190,19 +269,26 @@ def show(found: GraphProfile) -> None:
         )
 
 
-def _stored(args: argparse.Namespace) -> GraphProfile | None:
+def _stored(args: argparse.Namespace) -> Profile | None:
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError
 
     if args.source not in list_profiles() and not args.source.endswith(".toml"):
         return None
-    measuring = ("format", "option", "parts", "methods", "fanouts", "batch", "convert")
+    measuring = ("format", "option", *OF_GRAPHS, "convert")
     given = [f"--{name}" for name in measuring if getattr(args, name) is not None]
     if given:
+        here = f"; what lies there is ./{args.source}" if Path(args.source).exists() else ""
         raise SpecError(
-            f"{', '.join(given)}: {args.source} is a stored profile, there is no graph to measure"
+            f"{', '.join(given)}: {args.source} is a stored profile without data to measure{here}"
         )
-    return load_profile(args.source)
+    if Path(args.source).is_dir():
+        print(
+            f"gnnbench: {args.source} is the stored profile; the folder here is ./{args.source}",
+            file=sys.stderr,
+        )
+    profile: Profile = load_profile(args.source)
+    return profile
 
 
 def _parts(text: str) -> tuple[int, ...]:
@@ -244,5 +330,5 @@ def _or_none(value: float | None, how: str) -> str | None:
     return None if value is None else format(value, how)
 
 
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f}"
+def _or_dash(value: float | None, how: str = ".0f") -> str:
+    return "–" if value is None else format(value, how)

@@ -47,11 +47,16 @@ def describe(name: str) -> dict[str, Any]:
     if name in list_accelerators():
         return {"kind": "accelerator", **dataclasses.asdict(load_accelerator(name))}
     if name in profile.list_profiles():
-        return {"kind": "graph profile", **dataclasses.asdict(profile.load_profile(name))}
+        found = profile.load_profile(name)
+        return {"kind": f"{found.kind} profile", **dataclasses.asdict(found)}
     if name in generators.GENERATORS:
-        return {"kind": "graph generator", **_callable(name, generators.GENERATORS[name])}
+        return {
+            "kind": f"{generators.kind(name)} generator",
+            **_callable(name, generators.GENERATORS[name]),
+        }
     if name in formats.FORMATS:
-        return {"kind": "graph format", **_callable(name, formats.reader(name), skip=1)}
+        held = "native" if name == "native" else formats.KINDS.get(name, "graph")
+        return {"kind": f"{held} format", **_callable(name, formats.reader(name), skip=1)}
     if name in suite_files():
         suite = find_suite(name)
         runs = [run.run_id for run in suite.runs]

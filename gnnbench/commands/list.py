@@ -76,14 +76,19 @@ def datasets() -> Rows:
     """Where datasets may come from: file formats, generators, and published profiles."""
     from gnnbench.data import formats, generators, profile
 
-    rows: Rows = [{"name": n, "kind": "format", "use": f'format = "{n}"'} for n in formats.FORMATS]
-    rows += [
-        {"name": n, "kind": "generator", "use": f'generator = "{n}"'} for n in generators.GENERATORS
+    held = {"native": "any", **formats.KINDS}
+    rows: Rows = [
+        {"name": n, "what": "format", "holds": held.get(n, "graph"), "use": f'format = "{n}"'}
+        for n in formats.FORMATS
     ]
     rows += [
-        {"name": n, "kind": "profile", "use": f'profile = "{n}" (predict only)'}
-        for n in profile.list_profiles()
+        {"name": n, "what": "generator", "holds": generators.kind(n), "use": f'generator = "{n}"'}
+        for n in generators.GENERATORS
     ]
+    for n in profile.list_profiles():
+        use = f'profile = "{n}" (predict only)'
+        holds = profile.load_profile(n).kind
+        rows.append({"name": n, "what": "profile", "holds": holds, "use": use})
     return rows
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROWS = 1 << 16  # rows that are looked at together, so that a mapped matrix is never all in memory
+MOST_PROBLEMS = 8  # of one kind; what follows is counted
 
 
 class Dataset(Protocol):
@@ -10,17 +20,24 @@ class Dataset(Protocol):
 
     Attributes:
         kind: "graph", "stream" or "triples".
+        ARRAYS: the names of its arrays.
+        PLAIN: the names and types of what else its content consists of, beside name and notes.
         name: as suites call it.
         digest: of the content; "" for data that has not been saved in native form.
     """
 
     kind: ClassVar[str]
+    ARRAYS: ClassVar[tuple[str, ...]]
+    PLAIN: ClassVar[Mapping[str, type]]
 
     @property
     def name(self) -> str: ...
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def notes(self) -> dict[str, object]: ...
 
     def facts(self) -> dict[str, Any]:
         """The sizes that plans and records keep, by name."""
@@ -31,8 +48,57 @@ class Dataset(Protocol):
         ...
 
     def miniature(self, num_nodes: int) -> Self:
-        """A part of the dataset with the same widths and types, to rehearse a run on."""
+        """A small dataset with the same widths and types, to rehearse a run on."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Every broken invariant in a line. Cost: a pass over the arrays."""
         ...
 
     def check(self) -> None:
-        """Raise DataError on the first broken invariant."""
+        """Raise DataError with every broken invariant."""
+        ...
+
+    def cannot_train(self, task: str) -> str | None:
+        """Why no approach can learn a task from it, with the remedy; None if one can."""
+        ...
+
+
+def non_finite(name: str, array: NDArray[Any] | None) -> Iterator[str]:
+    """Yield a line for a matrix that holds nan or infinity, with the first row and column."""
+    if array is None or array.dtype.kind != "f":
+        return
+    for start in range(0, len(array), _ROWS):
+        wrong = ~np.isfinite(array[start : start + _ROWS])
+        if wrong.any():
+            at = np.argwhere(wrong)[0]
+            place = f"row {start + int(at[0])}"
+            place += f", column {int(at[1])}" if len(at) > 1 else ""
+            value = array[(start + int(at[0]), *at[1:])]
+            yield f"{name}: {value} in {place}; allowed are finite numbers"
+            return
+
+
+def out_of_range(name: str, array: NDArray[Any], low: int, high: int) -> Iterator[str]:
+    """Yield a line for an integer array with values outside low..high-1, with the first place."""
+    if len(array) and (int(array.min()) < low or int(array.max()) >= high):
+        at = int(np.argmax((array < low) | (array >= high)))
+        yield f"{name}: found {int(array[at])} at {at}, allowed {low}..{high - 1}"
+
+
+def label_problems(labels: NDArray[Any] | None, num_classes: int, rows: int) -> Iterator[str]:
+    """Yield what is wrong with labels: classes from -1 (unknown), or finite rows of several."""
+    if labels is None:
+        return
+    if len(labels) != rows:
+        yield f"labels: {len(labels)} rows, expected {rows}"
+    elif labels.dtype.kind == "f":
+        yield from non_finite("labels", labels)
+    else:
+        yield from out_of_range("labels", labels, -1, num_classes)
+
+
+def digest_of(profile: Any) -> str:
+    """Identify the statistics of a profile, a dataclass of plain values."""
+    text = json.dumps(dataclasses.asdict(profile), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,7 @@
-"""Made-up graphs of a wanted shape: planted classes, R-MAT, uniform. Same seed, same graph."""
+"""Made-up datasets: graphs (planted classes, R-MAT, uniform), a stream and triples.
+
+Same seed, same dataset.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ from numpy.typing import NDArray
 
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.splits import class_features, random_split, synthetic_task
+from gnnbench.data.stream import EdgeStream
+from gnnbench.data.synthetic_stream import synthetic_stream
+from gnnbench.data.synthetic_triples import synthetic_triples
+from gnnbench.data.triples import Triples
 from gnnbench.errors import SpecError, UnknownName, suggest
 from gnnbench.strict import convert, raise_all
 
@@ -126,17 +133,19 @@ def uniform(
     return _with_task(graph, num_features, num_classes, seed)
 
 
-GENERATORS: dict[str, Callable[..., Graph]] = {
+GENERATORS: dict[str, Callable[..., Graph | EdgeStream | Triples]] = {
     "planted_partition": planted_partition,
     "rmat": rmat,
     "uniform": uniform,
+    "synthetic_stream": synthetic_stream,
+    "synthetic_triples": synthetic_triples,
 }
 
 
-def generate(kind: str, **options: Any) -> Graph:
+def generate(kind: str, **options: Any) -> Any:
     """Call a generator by name. Raises UnknownName for a name or option that does not exist."""
     if kind not in GENERATORS:
-        raise UnknownName("graph generator", kind, GENERATORS)
+        raise UnknownName("dataset generator", kind, GENERATORS)
     parameters = inspect.signature(GENERATORS[kind]).parameters
     for option in options:
         if option not in parameters:
@@ -146,6 +155,14 @@ def generate(kind: str, **options: Any) -> Graph:
         raise SpecError(f"generator {kind!r} needs {', '.join(needed)}")
     raise_all(f"generator {kind!r}: {problem}" for problem in option_problems(kind, options))
     return GENERATORS[kind](**options)
+
+
+def kind(name: str) -> str:
+    """The kind of dataset that a generator draws. Raises UnknownName."""
+    if name not in GENERATORS:
+        raise UnknownName("dataset generator", name, GENERATORS)
+    drawn: str = get_type_hints(GENERATORS[name])["return"].kind
+    return drawn
 
 
 def option_problems(kind: str, options: Mapping[str, Any]) -> list[str]:

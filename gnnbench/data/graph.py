@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.dataset import label_problems, non_finite, out_of_range
 from gnnbench.errors import DataError
 
 Array = NDArray[np.generic]
@@ -27,8 +30,15 @@ class Graph:
 
     kind: ClassVar[str] = "graph"
     ARRAYS: ClassVar[tuple[str, ...]] = (
-        "indptr", "indices", "features", "labels", "train_mask", "val_mask", "test_mask",
-    )  # fmt: skip
+        "indptr",
+        "indices",
+        "features",
+        "labels",
+        "train_mask",
+        "val_mask",
+        "test_mask",
+    )
+    PLAIN: ClassVar[Mapping[str, type]] = MappingProxyType({"num_classes": int, "undirected": bool})
 
     name: str
     indptr: NDArray[np.int64]
@@ -115,20 +125,67 @@ class Graph:
                 array.flags.writeable = False
         return dataclasses.replace(self, digest="", **arrays)
 
-    def check(self) -> None:
-        """Raise DataError on the first broken invariant of the arrays.
-
-        Cost: one pass over the edges.
-        """
+    def problems(self) -> list[str]:
+        """Every broken invariant in a line. Cost: a pass over the edges and the features."""
         n, e = self.num_nodes, self.num_edges
         if n < 0 or self.indptr[0] != 0 or self.indptr[-1] != e or np.any(np.diff(self.indptr) < 0):
-            raise DataError(self.name, "indptr must rise from 0 to the number of edges")
-        if e and (int(self.indices.min()) < 0 or int(self.indices.max()) >= n):
-            raise DataError(self.name, f"indices must lie in 0..{n - 1}")
-        for name in ("features", "labels", "train_mask", "val_mask", "test_mask"):
+            return ["indptr must rise from 0 to the number of edges"]
+        found = [*out_of_range("indices", self.indices, 0, n)]
+        for name in ("features", "train_mask", "val_mask", "test_mask"):
             array = getattr(self, name)
             if array is not None and len(array) != n:
-                raise DataError(self.name, f"{name} has {len(array)} rows for {n} nodes")
+                found.append(f"{name} has {len(array)} rows for {n} nodes")
+        found += non_finite("features", self.features)
+        found += label_problems(self.labels, self.num_classes, n)
+        return found or self._overlaps()
+
+    def _overlaps(self) -> list[str]:
+        pairs = (("train", "val"), ("train", "test"), ("val", "test"))
+        found = []
+        for one, other in pairs:
+            first, second = getattr(self, f"{one}_mask"), getattr(self, f"{other}_mask")
+            if first is not None and second is not None:
+                both = int(np.count_nonzero(np.logical_and(first, second)))
+                if both:
+                    found.append(f"split: {both} nodes are in both {one} and {other}")
+        return found
+
+    def check(self) -> None:
+        """Raise DataError with every broken invariant of the arrays."""
+        found = self.problems()
+        if found:
+            raise DataError(self.name, found)
+
+    def cannot_train(self, task: str) -> str | None:
+        """Why no approach can learn a task from the graph, with the remedy; None if one can."""
+        lacking = [
+            what
+            for what, array in (("features", self.features), ("labels", self.labels))
+            if array is None and (what == "features" or task == "node_classification")
+        ]
+        if lacking:
+            return (
+                f"graph {self.name} has no {' and no '.join(lacking)}: set "
+                "synthetic = { num_features = ..., num_classes = ... }"
+            )
+        if task != "node_classification":
+            return None
+        if self.train_mask is None:
+            return f"graph {self.name} has no split: set split = {{ train = 0.6, val = 0.2 }}"
+        if not self.num_train:
+            return (
+                f"graph {self.name}: the training split is empty: set "
+                "split = { train = 0.6, val = 0.2, replace = true }"
+            )
+        labels = self.labels
+        assert labels is not None
+        if labels.ndim == 1 and labels.dtype.kind != "f":
+            unknown = int(np.count_nonzero(np.asarray(labels, np.int64)[self.train_mask] < 0))
+            if unknown:
+                return (
+                    f"graph {self.name}: {unknown} of {self.num_train} training nodes have no label"
+                )
+        return None
 
 
 def _known(labels: NDArray[Any]) -> NDArray[Any]:

@@ -1,20 +1,28 @@
-"""The graph profile: the statistics that stand in for a graph which is not there."""
+"""The graph profile: the statistics that stand in for a graph which is not there.
+
+Profiles of every kind of dataset are read, saved and listed here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from gnnbench.data.dataset import digest_of
 from gnnbench.data.graph import Graph
+from gnnbench.data.histogram import binned
+from gnnbench.data.stream import EdgeStream
+from gnnbench.data.stream_profile import StreamProfile, profile_stream
+from gnnbench.data.triples import Triples
+from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
@@ -65,6 +73,8 @@ class GraphProfile:
     num_test means not known. `status`: measured on the graph, or published by `source`.
     """
 
+    kind: ClassVar[str] = "graph"
+
     schema: int = field(default=SCHEMA, metadata=bounds(SCHEMA, SCHEMA))
     name: str
     source: str
@@ -100,8 +110,17 @@ class GraphProfile:
     @property
     def digest(self) -> str:
         """Identifies the statistics."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest_of(self)
+
+    def cannot_train(self, task: str) -> str | None:
+        """Why a model cannot be planned on it, with the remedy."""
+        lacking = [
+            f"{what} = ..."
+            for what in ("num_features", "num_classes")
+            if not getattr(self, what) and task == "node_classification"
+        ]
+        remedy = f"set override = {{ {', '.join(lacking)} }}"
+        return f"profile {self.name} has no {lacking[0][4:-6]}: {remedy}" if lacking else None
 
     @property
     def degree_mean(self) -> float:
@@ -217,7 +236,7 @@ def profile(
     from gnnbench.data.splits import edge_homophily
 
     degrees = graph.in_degrees()
-    values, counts = _bins(degrees)
+    values, counts = binned(degrees)
     masks = (graph.val_mask, graph.test_mask)
     num_val, num_test = (0 if m is None else int(np.count_nonzero(m)) for m in masks)
     some = len(degrees) > 0
@@ -246,32 +265,57 @@ def profile(
     )
 
 
-def save_profile(profile: GraphProfile, path: str | Path) -> Path:
-    """Write the profile as TOML; what is unknown is left out."""
+Profile = GraphProfile | StreamProfile | TriplesProfile
+_TYPES: dict[str, type[Profile]] = {
+    cls.kind: cls for cls in (GraphProfile, StreamProfile, TriplesProfile)
+}
+_CHANGEABLE = {
+    "graph": ("num_features", "num_classes", "num_train"),
+    "stream": ("num_features", "num_edge_features", "num_classes"),
+    "triples": (),
+}
+
+
+def measured(data: Graph | EdgeStream | Triples, **measures: Any) -> Profile:
+    """Profile a dataset of any kind; `measures` are those of `profile`, and of graphs only."""
+    if isinstance(data, Graph):
+        return profile(data, **measures)
+    if measures:
+        names = ", ".join(measures)
+        raise SpecError(f"{names}: of graphs only, and {data.name} is a {data.kind} dataset")
+    return profile_stream(data) if isinstance(data, EdgeStream) else profile_triples(data)
+
+
+def save_profile(profile: Profile, path: str | Path) -> Path:
+    """Write the profile as TOML; what is unknown is left out. A graph's needs no `kind`."""
     path = Path(path)
     plain = dataclasses.asdict(profile)
-    lines = [f"{key} = {_toml(value)}" for key, value in plain.items() if _is_plain(key, value)]
+    lines = [] if profile.kind == "graph" else [f'kind = "{profile.kind}"']
+    lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if _is_plain(key, value)]
     for table in ("halo", "frontier"):
-        for row in plain[table]:
+        for row in plain.get(table, ()):
             given = {key: value for key, value in row.items() if value is not None and value != ()}
             lines += ["", f"[[{table}]]", *(f"{k} = {_toml(v)}" for k, v in given.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def read_profile(path: str | Path) -> GraphProfile:
-    """Read a profile file. Raises SpecError with every problem of the file."""
+def read_profile(path: str | Path) -> Any:
+    """Read a profile file, of any kind. Raises SpecError with every problem of the file."""
     path = Path(path)
+    table = dict(read_toml(path))
+    kind = table.pop("kind", "graph")
+    if kind not in _TYPES:
+        raise SpecError(f"{path}.kind: found {kind!r}, {suggest(str(kind), _TYPES)}")
     problems: list[str] = []
-    found = build(GraphProfile, read_toml(path), str(path), problems)
+    found = build(_TYPES[kind], table, str(path), problems)
     raise_all(problems)
-    assert found is not None
     return found
 
 
-def overridden(profile: GraphProfile, override: Mapping[str, Any]) -> GraphProfile:
+def overridden(profile: Profile, override: Mapping[str, Any]) -> Any:
     """The profile with some of its facts replaced. Raises SpecError for one that is unknown."""
-    changeable = {"num_features": int, "num_classes": int, "num_train": int}
+    changeable = _CHANGEABLE[profile.kind]
     problems = [
         f"override.{key}: unknown fact, {suggest(key, changeable)}"
         for key in override
@@ -291,12 +335,12 @@ def list_profiles() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.toml"))
 
 
-def load_profile(name: str | Path) -> GraphProfile:
+def load_profile(name: str | Path) -> Any:
     """Return a profile by name or .toml path. Raises UnknownName, SpecError."""
     if str(name).endswith(".toml"):
         return read_profile(name)
     if name not in list_profiles():
-        raise UnknownName("graph profile", str(name), list_profiles())
+        raise UnknownName("dataset profile", str(name), list_profiles())
     return read_profile(FOLDER / f"{name}.toml")
 
 
@@ -310,20 +354,6 @@ def _power_between(curve: Sequence[HaloPoint], parts: int) -> float:
         return low.halo_per_node
     power = math.log(high.halo_per_node / low.halo_per_node) / math.log(high.parts / low.parts)
     return float(low.halo_per_node * (parts / low.parts) ** power)
-
-
-def _bins(degrees: np.ndarray[Any, Any]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Keep degrees up to 16 apart and join larger ones in bins a seventh wide."""
-    values, counts = np.unique(degrees, return_counts=True)
-    key = np.where(
-        values <= 16, values, 16 + np.ceil(np.log(np.maximum(values, 16) / 16) / math.log(1.15))
-    )
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
-    if not len(starts):
-        return (), ()
-    joined = np.add.reduceat(counts, starts)
-    means = np.add.reduceat(values * counts, starts) / joined
-    return tuple(round(m, 4) for m in means.tolist()), tuple(joined.tolist())
 
 
 def _halo_point(graph: Graph, parts: int, method: str, seed: int) -> HaloPoint:

@@ -21,13 +21,23 @@ import numpy as np
 from gnnbench.data import formats, generators, splits
 from gnnbench.data.formats import native
 from gnnbench.data.graph import Graph
-from gnnbench.data.profile import GraphProfile, list_profiles, load_profile, overridden
+from gnnbench.data.profile import Profile, list_profiles, load_profile, overridden
+from gnnbench.data.stream import EdgeStream, time_split
+from gnnbench.data.triples import Triples
+from gnnbench.data.triples import random_split as split_triples
 from gnnbench.errors import DataError, SpecError, UnknownName, Unsupported, suggest
 from gnnbench.spec import DatasetRef, RunSpec
+
+AnyDataset = Graph | EdgeStream | Triples
 
 # Raised when a reader, a generator or the steps below change what they make.
 CONVERSION = 2
 DATA_VARIABLE = "GNNBENCH_DATA"
+_SPLITS: dict[str, Callable[..., Any]] = {
+    "graph": splits.random_split,
+    "stream": time_split,
+    "triples": split_triples,
+}
 
 
 def data_roots(data: Path | None = None, suite_folder: Path | None = None) -> list[Path]:
@@ -53,6 +63,22 @@ def find(path: str, roots: Sequence[Path]) -> Path:
     raise Unsupported(f"dataset not found: {path}{where}")
 
 
+def open_graph_or_profile(
+    source: str, format: str | None = None, options: Mapping[str, Any] | None = None
+) -> Graph | GraphProfile:
+    """Return the stored profile of this name or TOML file, else as `open_graph`.
+
+    Raises:
+        SpecError: a format or an option was given for a profile, which has neither.
+    """
+    if source not in list_profiles() and not source.endswith(".toml"):
+        return open_graph(source, format, options)
+    given = [f"--{name}" for name, value in (("format", format), ("option", options)) if value]
+    if given:
+        raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
+    return load_profile(source)
+
+
 class Library:
     """The datasets of a session, each opened when it is first asked for.
 
@@ -63,10 +89,10 @@ class Library:
 
     def __init__(self, roots: Sequence[Path], cache: Path | None = None) -> None:
         self._roots, self._cache = roots, cache
-        self._open: dict[str, Graph | GraphProfile] = {}
+        self._open: dict[str, AnyDataset | Profile] = {}
 
-    def open(self, ref: DatasetRef) -> Graph | GraphProfile:
-        """The dataset, or the profile of one.
+    def open(self, ref: DatasetRef) -> Any:
+        """The dataset (Graph, EdgeStream or Triples), or the profile of one.
 
         Raises:
             Unsupported: a path is not there.
@@ -78,27 +104,36 @@ class Library:
             if ref.profile:
                 self._open[key] = overridden(load_profile(ref.profile), ref.override)
             else:
-                self._open[key] = self.graph(ref)
+                self._open[key] = self.dataset(ref)
         return self._open[key]
 
-    def graph(self, ref: DatasetRef) -> Graph:
+    def dataset(self, ref: DatasetRef) -> Any:
         """The dataset that a reference asks for; a profile is Unsupported."""
         if self._cache is not None:
             return native.load(native_folder(ref, self._roots, self._cache))
-        graph = _make(ref, self._roots)
-        return dataclasses.replace(graph, digest=content_digest(graph))
+        data = _make(ref, self._roots)
+        return dataclasses.replace(data, digest=content_digest(data))
 
     def identified(self, run: RunSpec) -> RunSpec:
-        """The run with kind and content digest of its dataset, so that its id covers both."""
+        """The run with kind and content digest of its dataset, so that its id covers both.
+
+        Raises:
+            Unsupported: nothing can learn the run's task from the dataset; the message says why.
+        """
         data = self.open(run.dataset)
         found = dataclasses.replace(run.dataset, digest=data.digest, kind=data.kind)
-        return dataclasses.replace(run, dataset=found)
+        run = dataclasses.replace(run, dataset=found)
+        reason = data.cannot_train(run.task_kind)
+        if reason is not None:
+            raise Unsupported(reason)
+        return run
 
 
-def content_digest(graph: Graph) -> str:
+def content_digest(data: AnyDataset) -> str:
     """Identify the content of a dataset that is not saved in native form."""
-    found = hashlib.sha256(f"{graph.num_classes} {graph.undirected}".encode())
-    for name, array in sorted(graph.arrays().items()):
+    plain = " ".join(str(getattr(data, key)) for key in data.PLAIN)
+    found = hashlib.sha256(plain.encode())
+    for name, array in sorted(data.arrays().items()):
         found.update(f"{name} {array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()[:16]
@@ -118,9 +153,22 @@ def native_folder(ref: DatasetRef, roots: Sequence[Path], cache: Path) -> Path:
     return folder
 
 
-def open_source(
+def open_graph(
     source: str, format: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Graph:
+    """Return the graph of a generator, file or folder (see `open_source`)."""
+    graph = open_source(source, format, options, kind="graph")
+    assert isinstance(graph, Graph)
+    return graph
+
+
+def open_source(
+    source: str,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    kind: str = "auto",
+) -> AnyDataset:
     """Return the dataset of a generator, file or folder; options may be given as text.
 
     Raises: UnknownName, DataError, SpecError as the reader or generator does.
@@ -133,12 +181,19 @@ def open_source(
             raise SpecError(
                 f"--format {format}: {source} is a generator; a file there is ./{source}"
             )
-        return generators.generate(source, **{key: _value(word) for key, word in given.items()})
+        data = generators.generate(source, **{key: _value(word) for key, word in given.items()})
+        return _of_kind(data, kind)
     if path.exists():
-        return formats.read(format or "auto", path, **given)
+        return formats.read(format or "auto", path, kind, **given)
     if named:
         raise DataError(path, "no such file or folder")
     raise UnknownName("dataset", source, [*generators.GENERATORS, *list_profiles()])
+
+
+def _of_kind(data: AnyDataset, kind: str) -> AnyDataset:
+    if kind not in ("auto", data.kind):
+        raise SpecError(f"{data.name} is a dataset of kind {data.kind!r}, and kind = {kind!r}")
+    return data
 
 
 def _value(word: Any) -> Any:
@@ -165,7 +220,7 @@ def reference_problems(ref: DatasetRef) -> list[str]:
         line = f"profile: unknown profile {ref.profile!r}, {suggest(ref.profile, known)}"
         return [] if there else [line]
     lines = _option_problems(splits.synthetic_task, ref.synthetic, "synthetic")
-    lines += _option_problems(splits.random_split, ref.split, "split")
+    lines += _split_problems(ref)
     if ref.generator:
         known = generators.GENERATORS
         if ref.generator not in known:
@@ -180,6 +235,9 @@ def reference_problems(ref: DatasetRef) -> list[str]:
     known = ("auto", *formats.FORMATS)
     if ref.format not in known:
         return [*lines, f"format: unknown {ref.format!r}, {suggest(ref.format, known)}"]
+    held = formats.KINDS.get(ref.format, "graph")
+    if ref.format != "native" and ref.kind not in ("auto", held):
+        lines.append(f"format: {ref.format} holds kind {held!r}, and kind = {ref.kind!r}")
     known = formats.options(ref.format) if ref.options else {}
     return lines + [
         f"options.{key}: unknown option, {suggest(key, known)}"
@@ -188,10 +246,18 @@ def reference_problems(ref: DatasetRef) -> list[str]:
     ]
 
 
+def _split_problems(ref: DatasetRef) -> list[str]:
+    """Keys of `split` that no dataset of the kind takes; all kinds where it is not known yet."""
+    if ref.kind in _SPLITS:
+        return _option_problems(_SPLITS[ref.kind], ref.split, "split")
+    trials = [_option_problems(split, ref.split, "split") for split in _SPLITS.values()]
+    return min(trials, key=len)
+
+
 def _option_problems(
     function: Callable[..., Any], options: Mapping[str, Any], where: str
 ) -> list[str]:
-    """Keys that a function of a graph does not take, and keys that it needs."""
+    """Keys that a function of a dataset does not take, and keys that it needs."""
     if not options:
         return []
     taken = dict(list(inspect.signature(function).parameters.items())[1:])
@@ -205,7 +271,7 @@ def _option_problems(
     ]
 
 
-def describe(data: Graph, ref: DatasetRef) -> dict[str, Any]:
+def describe(data: AnyDataset, ref: DatasetRef) -> dict[str, Any]:
     """Return the facts of a dataset that a record keeps."""
     return {
         "name": ref.name or data.name,
@@ -216,21 +282,28 @@ def describe(data: Graph, ref: DatasetRef) -> dict[str, Any]:
     }
 
 
-def _make(ref: DatasetRef, roots: Sequence[Path]) -> Graph:
+def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
     if ref.profile:
         raise Unsupported(f"dataset {ref.name!r} is a profile: it can be predicted, not trained on")
+    data: Any
     if ref.generator:
-        graph = generators.generate(ref.generator, **ref.options)
+        data = _of_kind(generators.generate(ref.generator, **ref.options), ref.kind)
     else:
-        graph = formats.read(ref.format, find(ref.path, roots), **ref.options)
+        data = formats.read(ref.format, find(ref.path, roots), ref.kind, **ref.options)
     where = f"datasets.{ref.name}"
+    for key, given in (("synthetic", ref.synthetic), ("features", ref.features != "as_is")):
+        if given and data.kind != "graph":
+            raise SpecError(
+                f"{where}.{key}: is for graphs, and this dataset is of kind {data.kind!r}"
+            )
     if ref.synthetic:
-        graph = _call(splits.synthetic_task, graph, ref.synthetic, f"{where}.synthetic")
+        data = _call(splits.synthetic_task, data, ref.synthetic, f"{where}.synthetic")
     if ref.split:
-        graph = _call(splits.random_split, graph, ref.split, f"{where}.split")
+        data = _call(_SPLITS[data.kind], data, ref.split, f"{where}.split")
     if ref.features == "row":
-        graph = with_row_normalised_features(graph)
-    return dataclasses.replace(graph, name=ref.name or graph.name)
+        data = with_row_normalised_features(data)
+    named: AnyDataset = dataclasses.replace(data, name=ref.name or data.name)
+    return named
 
 
 def with_row_normalised_features(graph: Graph) -> Graph:
@@ -242,15 +315,14 @@ def with_row_normalised_features(graph: Graph) -> Graph:
     return dataclasses.replace(graph, features=(graph.features * scale).astype(np.float32))
 
 
-def _call(function: Any, graph: Graph, options: dict[str, Any], where: str) -> Graph:
+def _call(function: Any, data: Any, options: dict[str, Any], where: str) -> Any:
     wrong = _option_problems(function, options, where)
     if wrong:
         raise SpecError(wrong)
     try:
-        made: Graph = function(graph, **options)
+        return function(data, **options)
     except TypeError as error:
         raise SpecError(f"{where}: {error}") from None
-    return made
 
 
 def _is_ready(ref: DatasetRef, source: Path) -> bool:
@@ -258,10 +330,22 @@ def _is_ready(ref: DatasetRef, source: Path) -> bool:
     return ref.format in ("auto", "native") and (source / "meta.json").is_file() and not changed
 
 
+def _kind(ref: DatasetRef, source: Path | None) -> str:
+    """The kind that a reference holds, from names and first lines only."""
+    if ref.kind != "auto":
+        return ref.kind
+    if source is None:
+        return generators.kind(ref.generator)
+    format = formats.detect(source) if ref.format == "auto" else ref.format
+    return native.kind(source) if format == "native" else formats.KINDS.get(format, "graph")
+
+
 def _stamp(ref: DatasetRef, source: Path | None) -> str:
     content = dataclasses.asdict(ref)
     content.pop("name")
     content.pop("digest")
+    # A run knows the kind once its dataset was opened; that must not convert the dataset again.
+    content["kind"] = _kind(ref, source)
     found = [] if source is None else sorted(source.rglob("*")) if source.is_dir() else [source]
     files = [path for path in found if path.is_file()]
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]

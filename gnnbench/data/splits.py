@@ -46,13 +46,20 @@ def synthetic_task(
     *,
     rounds: int = 4,
     noise: float = 1.0,
+    replace: bool = False,
 ) -> Graph:
     """Return the graph with made-up features and labels that a GNN can learn, for bare topologies.
 
     Labels spread from few random seeds: in each of `rounds` rounds every node takes a class with a
     chance that follows its in-neighbours' classes, so neighbours agree. Features are the centre of
-    the class (unit length) plus Gaussian noise whose expected length is `noise`.
+    the class (unit length) plus Gaussian noise whose expected length is `noise`. Features or labels
+    that the graph brings are an error unless `replace` is true.
     """
+    if (graph.features is not None or graph.labels is not None) and not replace:
+        raise SpecError(
+            f"synthetic: {graph.name} brings features or labels of its own; leave `synthetic` out, "
+            "or set synthetic = { replace = true, ... }"
+        )
     if num_features < 1 or num_classes < 1 or rounds < 0 or noise < 0:
         found = f"{num_features} features, {num_classes} classes, {rounds} rounds, noise {noise}"
         raise SpecError(f"synthetic task: found {found}; allowed at least 1, 1, 0 and 0")

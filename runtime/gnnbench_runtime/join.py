@@ -26,7 +26,7 @@ from gnnbench.data.formats import native
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, SpecError, Unsupported
 from gnnbench.plan import Plan
 from gnnbench.results import Results, RunRecord
-from gnnbench.spec import RunSpec
+from gnnbench.spec import DEFAULT_TASKS, RunSpec
 from gnnbench_runtime.held import plan_run
 from gnnbench_runtime.job import Job
 from gnnbench_runtime.launch import choose_device, clear, finished, judged, new_record
@@ -198,7 +198,8 @@ def _together(
     def prepare() -> dict[str, Any]:
         approach = APPROACHES.get(run.approach)
         data = native.load(source.native_folder(run.dataset, roots, cache))
-        reason = approach.cannot_run(run, data)
+        task = run.task.kind or DEFAULT_TASKS[data.kind]
+        reason = data.cannot_train(task) or approach.cannot_run(run, data)
         if reason is not None:
             raise Unsupported(reason)
         approach.prepare(data, run, shared)

@@ -66,7 +66,7 @@ def _one(
         before = results.finished(run, retry_failed=retry_failed)
         if before is not None:
             return before, True
-        data = datasets.graph(run.dataset)
+        data = datasets.dataset(run.dataset)
         reason = approach.cannot_run(run, data)
         if reason is not None:
             return _ended(run, results, "skipped", reason), False

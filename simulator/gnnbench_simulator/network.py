@@ -135,13 +135,17 @@ def _matrix(
     """Bytes from member to member and a key of them; None where the steps do not state them."""
     if any(work.send is None or work.send.shape[-1] != ranks for work, _ in works):
         return None, ()
-    matrix = np.empty((ranks, ranks))
+    matrix, content = np.empty((ranks, ranks)), hashlib.sha1(usedforsecurity=False)
     for work, part in works:
         assert work.send is not None
         rows = work.send if work.send.ndim == 1 else work.send[part.columns]
         matrix[part.members] = rows * float(work.unit_bytes)
+        # What a class sends is one row where all of its ranks send the same.
+        for array in (part.members, rows):
+            content.update(array.tobytes())
+        content.update(str(work.unit_bytes).encode())
     np.fill_diagonal(matrix, 0.0)
-    return matrix, (hashlib.sha1(matrix.tobytes(), usedforsecurity=False).digest(),)
+    return matrix, (content.digest(),)
 
 
 def latency_steps(kind: Kind, ranks: int) -> int:

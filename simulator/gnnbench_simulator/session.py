@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from gnnbench.approaches.base import GraphLike, Layout
+from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import Cluster, save_cluster
 from gnnbench.data.source import Library
@@ -68,7 +69,7 @@ def predict_runs(
 
 def predict_run(
     run: RunSpec,
-    data: GraphLike,
+    data: Any,
     cluster: Cluster,
     cache: Path | None = None,
     *,
@@ -97,7 +98,7 @@ def predict_run(
 
 def predict_on(
     run: RunSpec,
-    data: GraphLike,
+    data: Any,
     cluster: Cluster,
     cache: Path | None = None,
     *,

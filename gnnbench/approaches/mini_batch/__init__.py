@@ -1,3 +1,6 @@
 """Mini-batch training: every optimiser step is computed on a sample of the graph."""
 
-NAMES = {"sampled": "gnnbench.approaches.mini_batch.sampled:APPROACH"}
+NAMES = {
+    "gist": "gnnbench.approaches.mini_batch.gist:APPROACH",
+    "sampled": "gnnbench.approaches.mini_batch.sampled:APPROACH",
+}

@@ -22,7 +22,7 @@ from gnnbench.approaches.mini_batch.batch import (
 )
 from gnnbench.approaches.whole_graph.partition import assign
 from gnnbench.approaches.writing.chain import Chain
-from gnnbench.approaches.writing.shape import StackShape, stack_shape, total
+from gnnbench.approaches.writing.shape import LayerSizes, StackShape, stack_shape, total
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
@@ -161,7 +161,7 @@ class Sampled(Approach):
         distinct = list(dict.fromkeys(wanted))
         numbers = {pair: number for number, pair in enumerate(distinct)}
         owned = structure.owned_rows
-        batches = _BatchWriter(shape, knobs, run.ranks, data.num_nodes, owned, layout.device)
+        batches = BatchWriter(shape, knobs, run.ranks, data.num_nodes, owned, layout.device)
 
         def iteration(number: int) -> Iteration:
             index, first = distinct[number]
@@ -173,14 +173,14 @@ class Sampled(Approach):
             iterations=LazyIterations(len(distinct), iteration),
             schedule=tuple(numbers[pair] for pair in wanted),
             periods=(steps,) * run.training.epochs,
-            resident=resident(shape, data, run.ranks, owned),
+            resident=resident(shape, data, owned),
             counted=drawn.counted,
             basis=drawn.basis,
             notes={"order": shape.orders, "num_parameters": shape.num_parameters, "steps": steps},
         )
 
 
-class _BatchWriter:
+class BatchWriter:
     """Writes iterations: draw, fetch, forward, backward, all-reduce, update."""
 
     def __init__(
@@ -201,7 +201,18 @@ class _BatchWriter:
 
     def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
         """One batch of all ranks; the `first` of an epoch waits for the epoch before."""
-        chain, shape, n = Chain(), self.shape, sizes.vertices
+        chain = Chain()
+        layers = self.prepare(chain, sizes, first=first)
+        stack = StackWriter(self.shape, layers, None, chain)
+        stack.forward()
+        stack.loss(sizes.vertices[-1])
+        stack.backward()
+        stack.update(self.group)
+        return Iteration([RankClass(self.group, chain.done())])
+
+    def prepare(self, chain: Chain, sizes: BatchSizes, *, first: bool) -> list[LayerSizes]:
+        """Draw a batch, build its blocks, fetch its input rows; return the sizes of its layers."""
+        shape, n = self.shape, sizes.vertices
         s, width, layers = shape.element_bytes, shape.dims[0], sizes.layers()
         update = f"update/{shape.optimizer}"
         lag = 1 if first else self.prefetch + 1
@@ -225,12 +236,7 @@ class _BatchWriter:
         else:
             gathered = work.gather(n[0], width, self.num_nodes, s)
             self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(inputs,))
-        stack = StackWriter(shape, layers, None, chain)
-        stack.forward()
-        stack.loss(n[-1])
-        stack.backward()
-        stack.update(self.group)
-        return Iteration([RankClass(self.group, chain.done())])
+        return layers
 
     def _fetch(self, chain: Chain, requests: Ints, inputs: Buffer) -> None:
         """Fetch feature rows from their owners: counts, ids, rows, then back into order."""
@@ -260,10 +266,13 @@ class _BatchWriter:
         chain.step(name, done, phase=phase, lane=self.local, **place)
 
 
-def resident(
-    shape: StackShape, data: GraphLike, ranks: int, owned_rows: Ints | None
-) -> tuple[Buffer, ...]:
+def resident(shape: StackShape, data: GraphLike, owned_rows: Ints | None) -> tuple[Buffer, ...]:
     """Buffers that live from before the first batch: features, topology, tables, parameters."""
+    return sampled_data(shape, data, owned_rows) + parameter_buffers(shape)
+
+
+def sampled_data(shape: StackShape, data: GraphLike, owned_rows: Ints | None) -> tuple[Buffer, ...]:
+    """What a rank that samples holds of the data; features of `owned_rows`, or of all vertices."""
     s, n = shape.element_bytes, data.num_nodes
     rows: Size = n if owned_rows is None else owned_rows
     scales = {"symmetric": 2, "mean": 0, "softmax": 0}[shape.model.normalisation]
@@ -277,7 +286,7 @@ def resident(
     }
     if owned_rows is not None:
         held["owners"] = 4 * n + ID_BYTES * n
-    return tuple(Buffer(name, size) for name, size in held.items()) + parameter_buffers(shape)
+    return tuple(Buffer(name, size) for name, size in held.items())
 
 
 APPROACH = Sampled()

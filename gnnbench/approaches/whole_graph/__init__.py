@@ -8,4 +8,5 @@ NAMES = {
     "cagnet-1d": "gnnbench.approaches.whole_graph.cagnet:ONE_D",
     "cagnet-1.5d": "gnnbench.approaches.whole_graph.cagnet:ONE_AND_A_HALF_D",
     "cagnet-2d": "gnnbench.approaches.whole_graph.cagnet2d:APPROACH",
+    "mixed-accelerators": "gnnbench.approaches.whole_graph.mixed_accelerators:APPROACH",
 }

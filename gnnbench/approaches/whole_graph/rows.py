@@ -164,6 +164,13 @@ def row_iteration(
 
 def resident(shape: StackShape, sizes: RowSizes, *, overlap: bool = False) -> tuple[Buffer, ...]:
     """Buffers that live from before the first epoch: data, topology both ways, parameters."""
+    return share_buffers(shape, sizes, overlap=overlap) + parameter_buffers(shape)
+
+
+def share_buffers(
+    shape: StackShape, sizes: RowSizes, *, overlap: bool = False
+) -> tuple[Buffer, ...]:
+    """Each rank's share of the data: features, topology both ways, labels, scales."""
     s, rows, sources = shape.element_bytes, sizes.rows, sizes.rows + sizes.halo_rows
     width, self_weight = shape.dims[0], shape.model.self_weight
     held: dict[str, Any] = {
@@ -189,7 +196,7 @@ def resident(shape: StackShape, sizes: RowSizes, *, overlap: bool = False) -> tu
     else:
         scales = {"symmetric": rows + sources + rows, "mean": rows}[shape.model.normalisation]
         held["scales"] = scales * s
-    return buffers(held) + parameter_buffers(shape)
+    return buffers(held)
 
 
 def buffers(held: dict[str, Any]) -> tuple[Buffer, ...]:

@@ -9,11 +9,15 @@ from gnnbench.steps import After, Lane, Phase, Step, Work
 
 
 class Chain:
-    """Steps in program order; a step on another lane than its predecessor waits for it."""
+    """Steps in program order; a step on another lane than its predecessor waits for it.
+
+    `prefix` goes before the name of every step; it tells the passes of several models apart.
+    """
 
     def __init__(self, last: Step | None = None) -> None:
         self.steps: list[Step] = []
         self.last = last
+        self.prefix = ""
 
     def step(
         self,
@@ -40,7 +44,8 @@ class Chain:
         waits = tuple(after)
         if self.last is not None and (beside or self.last.lane is not lane):
             waits = (After(self.last.name), *waits)
-        made = Step(name=name, work=work, lane=lane, phase=phase, after=waits, **place)
+        full = self.prefix + name
+        made = Step(name=full, work=work, lane=lane, phase=phase, after=waits, **place)
         self.steps.append(made)
         if not beside:
             self.last = made

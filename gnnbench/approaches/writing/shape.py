@@ -6,7 +6,7 @@ s bytes per element, L layers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -134,6 +134,10 @@ class StackShape:
             optimizer=optimizer,
             precompute=precompute,
         )
+
+    def with_dims(self, dims: tuple[int, ...]) -> StackShape:
+        """The same model at other widths, every product in the same order."""
+        return replace(self, dims=dims)
 
     @property
     def num_layers(self) -> int:

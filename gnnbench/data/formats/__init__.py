@@ -1,10 +1,11 @@
-"""Graph file formats: a registry of readers, one module each, imported when used.
+"""File formats of datasets: a registry of readers, one module each, imported when used.
 
-    graph = read("planetoid", path)            # one format, its own options
-    graph = read("auto", path)                 # guess by the look of the file or folder
+    data = read("planetoid", path)                 # one format, its own options
+    data = read("auto", path)                      # guess by the look of the file or folder
+    data = read("auto", path, kind="stream")       # a table that could be a graph or a stream
 
-Every reader is `read(path, **options) -> Graph`; the options of a format are the keyword
-arguments of its `read` and can be given as text ("true", "3").
+Every reader is `read(path, **options)` and returns a Graph, an EdgeStream or Triples; the options
+of a format are the keyword arguments of its `read` and can be given as text ("true", "3").
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.data.graph import Graph
+from gnnbench.data.stream import EdgeStream
+from gnnbench.data.triples import Triples
 from gnnbench.errors import DataError, SpecError, UnknownName
 
 FORMATS: dict[str, str] = {
@@ -28,17 +31,32 @@ FORMATS: dict[str, str] = {
     "ogb": "gnnbench.data.formats.ogb",
     "snap": "gnnbench.data.formats.snap",
     "metis": "gnnbench.data.formats.metis",
+    "matrix_market": "gnnbench.data.formats.matrix_market",
+    "temporal_text": "gnnbench.data.formats.temporal_text",
+    "temporal_csv": "gnnbench.data.formats.temporal_csv",
+    "quintuples": "gnnbench.data.formats.quintuples",
+    "triples": "gnnbench.data.formats.triples",
 }
+KINDS = {
+    "temporal_text": "stream",
+    "temporal_csv": "stream",
+    "quintuples": "stream",
+    "triples": "triples",
+}
+"""What the formats hold that do not hold graphs; `native` holds any kind."""
 
-_SNAP_SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist")
 
-
-def reader(format: str) -> Callable[..., Graph]:
+def reader(format: str) -> Callable[..., Graph | EdgeStream | Triples]:
     """Return the `read` function of a format. Raises UnknownName."""
     if format not in FORMATS:
-        raise UnknownName("graph format", format, FORMATS)
-    function: Callable[..., Graph] = importlib.import_module(FORMATS[format]).read
+        raise UnknownName("dataset format", format, FORMATS)
+    function: Callable[..., Graph | EdgeStream | Triples] = importlib.import_module(
+        FORMATS[format]
+    ).read
     return function
+
+
+SNAP_SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist")
 
 
 def options(format: str) -> dict[str, str]:
@@ -47,37 +65,61 @@ def options(format: str) -> dict[str, str]:
     return {parameter.name: str(parameter.annotation) for parameter in parameters}
 
 
-def read(format: str, path: str | Path, **given: Any) -> Graph:
-    """Read a graph file or folder; format 'auto' guesses.
+def read(
+    format: str, path: str | Path, kind: str = "auto", **given: Any
+) -> Graph | EdgeStream | Triples:
+    """Read a file or folder; format "auto" guesses, and kind "auto" takes what the format holds.
 
     Raises: UnknownName for a format or option that does not exist, SpecError for an option's value
-    of the wrong type, DataError for a file that is not what it should be.
+    of the wrong type, DataError for a file that is not what it should be (every problem in a line).
     """
     path = Path(path)
     if not path.exists():
         raise DataError(path, "no such file or folder")
     if format == "auto":
-        format = detect(path)
+        format = detect(path, kind)
     function, known = reader(format), options(format)
     for name in given:
         if name not in known:
-            raise UnknownName(f"option of graph format {format!r}:", name, known)
+            raise UnknownName(f"option of dataset format {format!r}:", name, known)
     values = {name: _coerce(format, name, known[name], value) for name, value in given.items()}
-    graph = function(path, **values)
-    graph.check()
-    return graph
+    data = function(path, **values)
+    if kind not in ("auto", data.kind):
+        raise DataError(path, f"format {format} holds {_a(data.kind)}, and kind = {kind!r}")
+    problems = data.problems()
+    if problems:
+        raise DataError(path, problems)
+    return data
 
 
-def detect(path: str | Path) -> str:
-    """Guess the format of a file or folder by its names (and, for npz, its keys).
+def detect(path: str | Path, kind: str = "auto") -> str:
+    """Guess the format of a file or folder by names, keys and first lines.
 
-    Raises DataError when nothing fits.
+    Raises DataError when nothing fits, or when a table of numbers can be read as several kinds.
     """
     path = Path(path)
-    found = _detect_folder(path) if path.is_dir() else _detect_file(path)
+    found = None
+    if kind in ("auto", "graph"):
+        found = _detect_folder(path) if path.is_dir() else _detect_file(path)
+    if found == "native" or (path.is_dir() and (path / "meta.json").exists()):
+        return "native"
+    if kind == "graph" and found is None and path.is_file() and path.suffix == ".csv":
+        return "snap"
+    if kind == "graph" and found is not None:
+        return found
+    if kind != "graph":
+        from gnnbench.data.formats.detection import table_format
+
+        found = table_format(path, kind, found)
     if found is None:
-        raise DataError(path, f"no known graph format; name one of: {', '.join(FORMATS)}")
+        known = [name for name in FORMATS if kind in ("auto", KINDS.get(name, "graph"))]
+        what = "dataset" if kind == "auto" else kind
+        raise DataError(path, f"no known {what} format; name one of: {', '.join(known)}")
     return found
+
+
+def _a(kind: str) -> str:
+    return "triples" if kind == "triples" else f"a {kind}"
 
 
 def _detect_folder(path: Path) -> str | None:
@@ -103,9 +145,11 @@ def _detect_file(path: Path) -> str | None:
         return _detect_npz(path)
     if name.endswith(".mat"):
         return "facebook100"
+    if name.endswith(".mtx"):
+        return "matrix_market"
     if name.endswith((".graph", ".metis")) and not path.with_suffix(".properties").exists():
         return "metis"  # a .properties beside a .graph marks WebGraph's BVGraph
-    return "snap" if name.endswith(_SNAP_SUFFIXES) else None
+    return "snap" if name.endswith(SNAP_SUFFIXES) else None
 
 
 def _detect_npz(path: Path) -> str | None:
@@ -115,7 +159,7 @@ def _detect_npz(path: Path) -> str | None:
         return None
     with zipfile.ZipFile(path) as archive:
         keys = {name.removesuffix(".npy") for name in archive.namelist()}
-    if {"adj_indptr", "adj_indices"} <= keys:
+    if {"adj_indptr", "adj_indices"} <= keys or {"indptr", "indices", "shape"} <= keys:
         return "npz_csr"
     return "npz_dense" if "edges" in keys else None
 
@@ -136,4 +180,6 @@ def _coerce(format: str, name: str, kind: str, value: Any) -> Any:
             return value
     except (KeyError, ValueError, TypeError):
         pass
-    raise SpecError(f"option {name!r} of graph format {format!r}: found {value!r}, allowed {kind}")
+    raise SpecError(
+        f"option {name!r} of dataset format {format!r}: found {value!r}, allowed {kind}"
+    )

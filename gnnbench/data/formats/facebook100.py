@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.formats.reading import dense_codes, only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.errors import UnknownName
+from gnnbench.errors import DataError, UnknownName
 
 COLUMNS = ("status", "gender", "major", "second_major", "dorm", "year", "high_school")
 
@@ -28,6 +28,8 @@ def read(path: Path, *, label: str = "gender", name: str | None = None) -> Graph
     with reading(file, "a Facebook100 .mat file"):
         try:
             content = scipy.io.loadmat(str(file))
+        except NotImplementedError:
+            raise DataError(file, "a MATLAB 7.3 file: save it with save(..., '-v7')") from None
         except scipy.io.matlab.MatReadError as error:
             raise ValueError(str(error)) from error
         adjacency = content["A"].tocoo()

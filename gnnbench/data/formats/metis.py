@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.formats.reading import only_file, read_text, reading, stem
 from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.histogram import distinct
 from gnnbench.errors import DataError
 
 
@@ -32,11 +33,23 @@ def read(path: Path, *, name: str | None = None) -> Graph:
         raise DataError(file, problem)
     if len(dst) and not 1 <= dst.min() <= dst.max() <= num_nodes:
         raise DataError(file, f"neighbours must lie in 1..{num_nodes}")
+    _check_both_ends(src, dst - 1, num_nodes, file)
     graph = from_edges(name or stem(file), src, dst - 1, num_nodes)
     loops = graph.notes["self_loops"]
     assert isinstance(loops, int)
     graph.notes["repeated_edges"] = len(dst) - loops - graph.num_edges
     return graph
+
+
+def _check_both_ends(
+    src: NDArray[np.int64], dst: NDArray[np.int64], num_nodes: int, file: Path
+) -> None:
+    """Raise DataError for an edge that one of its ends does not list."""
+    there, back = distinct(src * num_nodes + dst), distinct(dst * num_nodes + src)
+    if not np.array_equal(there, back):
+        one = int(np.setdiff1d(there, back)[0])
+        node, other = one // num_nodes + 1, one % num_nodes + 1
+        raise DataError(file, f"node {node} lists {other}, but node {other} does not list {node}")
 
 
 def _neighbours(rows: list[str], layout: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

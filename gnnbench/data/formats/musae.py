@@ -110,8 +110,13 @@ def _targets(file: Path, label: str | None) -> tuple[NDArray[np.int64], NDArray[
     """Return node ids, class codes (of the sorted distinct values) and the number of classes."""
     with reading(file, "a csv with a header"):
         rows = list(csv.DictReader(io.StringIO(read_text(file))))
+        if not rows:
+            raise ValueError("no rows")
         columns = list(rows[0])
-        key = next(c for c in _NODE_COLUMNS if c in columns) if rows else ""
+        key = next((c for c in _NODE_COLUMNS if c in columns), None)
+        if key is None:
+            found = f"no column {' or '.join(_NODE_COLUMNS)}, found {', '.join(columns)}"
+            raise DataError(file, found)
         nodes = np.array([int(row[key]) for row in rows], np.int64)
     if label is None:
         label = next((c for c in _LABEL_COLUMNS if c in columns), columns[-1])

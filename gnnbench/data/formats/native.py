@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,38 +15,44 @@ import numpy as np
 
 from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
+from gnnbench.data.stream import EdgeStream
+from gnnbench.data.triples import Triples
 from gnnbench.errors import DataError
 
 SCHEMA_VERSION = 2
-KIND = "gnnbench-graph"
-ARRAYS = Graph.ARRAYS
+TYPES: dict[str, type[Graph] | type[EdgeStream] | type[Triples]] = {
+    f"gnnbench-{cls.kind}": cls for cls in (Graph, EdgeStream, Triples)
+}
+# What a folder needs to be opened at all, whatever its meta.json lists.
+_REQUIRED = {
+    "graph": ("indptr", "indices"),
+    "stream": ("sources", "destinations", "times"),
+    "triples": ("heads", "relations", "tails"),
+}
 
 
-def save(graph: Graph, path: str | Path) -> Path:
-    """Write the graph to the folder `path`, replacing a graph that is there.
+def save(data: Graph | EdgeStream | Triples, path: str | Path) -> Path:
+    """Write the dataset to the folder `path`, replacing a dataset that is there.
 
     The folder appears complete or not at all: files go to a temporary sibling that is renamed.
-    Raises DataError if `path` exists and is not a graph of this format.
+    Raises DataError if `path` exists and is not a dataset of this format.
     """
     path = Path(path)
     if path.exists() and not (path / "meta.json").is_file():
-        raise DataError(path, "exists and is not a gnnbench graph: choose another folder")
+        raise DataError(path, "exists and is not a gnnbench dataset: choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         files = {}
-        for name in ARRAYS:
-            array = getattr(graph, name)
-            if array is not None:
-                np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
-                files[name] = {"sha256": sha256(temporary / f"{name}.npy")}
+        for name, array in data.arrays().items():
+            np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
+            files[name] = {"sha256": sha256(temporary / f"{name}.npy")}
         meta = {
-            "kind": KIND,
+            "kind": f"gnnbench-{data.kind}",
             "schema": SCHEMA_VERSION,
-            "name": graph.name,
-            "num_classes": graph.num_classes,
-            "undirected": graph.undirected,
-            "notes": graph.notes,
+            "name": data.name,
+            **{key: getattr(data, key) for key in data.PLAIN},
+            "notes": data.notes,
             "arrays": files,
         }
         meta["digest"] = _digest(meta)
@@ -58,55 +65,59 @@ def save(graph: Graph, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path, mmap: bool = True, verify: bool = False) -> Graph:
-    """Open a saved graph; `mmap` leaves the arrays on disk, `verify` checks every sha256.
+def load(path: str | Path, mmap: bool = True, verify: bool = False) -> Any:
+    """Open a saved Graph, EdgeStream or Triples.
 
-    Raises DataError for a folder that is not such a graph, is truncated or was changed.
+    Args:
+        path: its folder.
+        mmap: leave the arrays on disk.
+        verify: compare every array with its sha256.
+
+    Raises:
+        DataError: the folder is no dataset of this format, is truncated or was changed.
     """
     path = Path(path)
     meta = _meta(path)
+    cls = TYPES[meta["kind"]]
     arrays: dict[str, Any] = {}
     for name, entry in meta["arrays"].items():
         file = path / f"{name}.npy"
-        if name not in ARRAYS:
+        if name not in cls.ARRAYS:
             raise DataError(path / "meta.json", f"unknown array {name!r}")
         with reading(file, "a .npy array"):
             if verify and sha256(file) != entry["sha256"]:
                 raise DataError(file, "content differs from the sha256 in meta.json: write it anew")
             arrays[name] = _open(file, mmap)
-    if not {"indptr", "indices"} <= arrays.keys():
-        raise DataError(path / "meta.json", "lists no indptr and indices")
-    indptr, indices = arrays["indptr"], arrays["indices"]
-    if not len(indptr) or indptr[-1] != len(indices):
-        raise DataError(path, "indptr and indices do not belong together")
-    return Graph(
-        name=meta["name"],
-        num_classes=meta["num_classes"],
-        undirected=meta["undirected"],
-        notes=meta["notes"],
-        digest=_digest(meta),
-        **arrays,
-    )
+    missing = [name for name in _REQUIRED[cls.kind] if name not in arrays]
+    if missing:
+        raise DataError(path / "meta.json", f"lists no {' and '.join(missing)}")
+    if cls is Graph:
+        indptr, indices = arrays["indptr"], arrays["indices"]
+        if not len(indptr) or indptr[-1] != len(indices):
+            raise DataError(path, "indptr and indices do not belong together")
+    plain = {key: meta[key] for key in cls.PLAIN}
+    return cls(name=meta["name"], notes=meta["notes"], digest=_digest(meta), **plain, **arrays)
 
 
-def read(path: Path, *, mmap: bool = True, verify: bool = False, name: str | None = None) -> Graph:
-    """Read a saved graph (see `load`); `name` renames it."""
-    graph = load(path, mmap, verify)
-    if name is not None:
-        import dataclasses
+def read(path: Path, *, mmap: bool = True, verify: bool = False, name: str | None = None) -> Any:
+    """Read a saved dataset (see `load`); `name` renames it."""
+    data = load(path, mmap, verify)
+    return data if name is None else dataclasses.replace(data, name=name)
 
-        graph = dataclasses.replace(graph, name=name)
-    return graph
+
+def kind(path: Path) -> str:
+    """The kind of a saved dataset, without opening its arrays."""
+    return TYPES[_meta(path)["kind"]].kind
 
 
 def digest(path: Path) -> str:
-    """The digest of a saved graph's content, without opening its arrays."""
+    """The digest of a saved dataset's content, without opening its arrays."""
     return _digest(_meta(path))
 
 
 def _digest(meta: dict[str, Any]) -> str:
     """What identifies the content: the arrays, and what says how to read them. Not the name."""
-    held = {key: meta[key] for key in ("schema", "num_classes", "undirected", "arrays")}
+    held = {key: meta[key] for key in ("schema", *TYPES[meta["kind"]].PLAIN, "arrays")}
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -128,24 +139,22 @@ def _open(file: Path, mmap: bool) -> np.ndarray[Any, Any]:
 
 def _meta(path: Path) -> dict[str, Any]:
     file = path / "meta.json"
-    with reading(file, "the meta.json of a gnnbench graph"):
-        meta = json.loads(file.read_text())
-    if not isinstance(meta, dict) or meta.get("kind") != KIND:
-        raise DataError(file, f"not a gnnbench graph (kind {KIND!r} missing)")
+    with reading(file, "the meta.json of a gnnbench dataset"):
+        meta = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(meta, dict) or meta.get("kind") not in TYPES:
+        found = meta.get("kind") if isinstance(meta, dict) else meta
+        raise DataError(file, f"not a gnnbench dataset: kind {found!r}, allowed {list(TYPES)}")
     if meta.get("schema") != SCHEMA_VERSION:
         found = meta.get("schema")
         raise DataError(file, f"schema {found!r}, this version reads {SCHEMA_VERSION}")
-    kinds = {
-        "name": str,
-        "num_classes": int,
-        "undirected": bool,
-        "notes": dict,
-        "arrays": dict,
-        "digest": str,
-    }
-    for key, kind in kinds.items():
-        if not isinstance(meta.get(key), kind):
-            raise DataError(file, f"{key} must be a {kind.__name__}, found {meta.get(key)!r}")
+    kinds = {"name": str, "notes": dict, "arrays": dict, "digest": str}
+    wrong = [
+        f"{key} must be a {kind.__name__}, found {meta.get(key)!r}"
+        for key, kind in {**kinds, **TYPES[meta["kind"]].PLAIN}.items()
+        if not isinstance(meta.get(key), kind)
+    ]
+    if wrong:
+        raise DataError(file, wrong)
     return meta
 
 
@@ -155,7 +164,7 @@ def _replace(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    os.replace(path, old / "graph")
+    os.replace(path, old / "dataset")
     os.replace(temporary, path)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""npz of CSR parts (Shchur et al. 2018): adj_*, attr_*, labels."""
+"""npz of CSR parts: adj_*, attr_* and labels (Shchur et al. 2018), or one matrix of scipy."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.formats.reading import only_file, reading, stem
+from gnnbench.data.formats.reading import class_labels, only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
 
 
 def read(path: Path, *, directed: bool = False, name: str | None = None) -> Graph:
     """Read one `.npz` (or the folder of one). No split is in the file.
 
+    Features are attr_* in CSR parts or a dense attr_matrix, labels likewise labels or labels_*. A
+    file of scipy's save_npz (indptr, indices, data, shape) is the adjacency alone.
     `directed` keeps the stored arcs (row -> column) instead of both directions of each.
     """
     file = only_file(path, ["*.npz"], "npz of CSR parts")
     with reading(file, "an npz of CSR parts"), file.open("rb") as stream:
         parts = np.load(stream, allow_pickle=False)
-        rows, columns, _ = _coordinates(parts, "adj")
-        num_nodes = int(parts["adj_shape"][0])
-        features = None
-        if "attr_indptr" in parts:
-            shape = parts["attr_shape"]
-            features = np.zeros((int(shape[0]), int(shape[1])), np.float32)
-            at, feature, values = _coordinates(parts, "attr")
-            features[at, feature] = values
-        labels = parts["labels"].astype(np.int64) if "labels" in parts else None
+        prefix = "" if "indptr" in parts else "adj_"
+        rows, columns, _ = _coordinates(parts, prefix)
+        num_nodes = int(parts[f"{prefix}shape"][0])
+        if not prefix and parts["format"].item() not in (b"csr", "csr"):
+            raise ValueError(f"format {parts['format'].item()!r}: save the matrix as csr")
+        features = _matrix(parts, "attr")
+        raw = parts["labels"] if "labels" in parts else _matrix(parts, "labels")
+    labels, num_classes = (None, 0) if raw is None else class_labels(raw, file)
     return from_edges(
         name or stem(file),
         rows,
@@ -37,15 +38,29 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
         undirected=not directed,
         features=features,
         labels=labels,
-        num_classes=int(labels.max()) + 1 if labels is not None and len(labels) else 0,
+        num_classes=num_classes,
     )
+
+
+def _matrix(parts: Any, name: str) -> NDArray[np.float32] | None:
+    """A matrix of the file, dense or in CSR parts; None if it is not there."""
+    if f"{name}_matrix" in parts:
+        dense: NDArray[np.float32] = parts[f"{name}_matrix"].astype(np.float32)
+        return dense
+    if f"{name}_indptr" not in parts:
+        return None
+    shape = parts[f"{name}_shape"]
+    matrix = np.zeros((int(shape[0]), int(shape[1])), np.float32)
+    rows, columns, values = _coordinates(parts, f"{name}_")
+    matrix[rows, columns] = values
+    return matrix
 
 
 def _coordinates(
     parts: Any, prefix: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    indptr, indices = parts[f"{prefix}_indptr"], parts[f"{prefix}_indices"]
+    indptr, indices = parts[f"{prefix}indptr"], parts[f"{prefix}indices"]
     if indptr[-1] != len(indices):
-        raise ValueError(f"{prefix}_indptr and {prefix}_indices do not belong together")
+        raise ValueError(f"{prefix}indptr and {prefix}indices do not belong together")
     rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    return rows, indices.astype(np.int64), parts[f"{prefix}_data"].astype(np.float32)
+    return rows, indices.astype(np.int64), parts[f"{prefix}data"].astype(np.float32)

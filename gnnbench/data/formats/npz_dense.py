@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gnnbench.data.formats.reading import only_file, reading, stem
+from gnnbench.data.formats.reading import class_labels, only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import SpecError
 
@@ -17,9 +17,10 @@ def read(path: Path, *, split: int = 0, name: str | None = None) -> Graph:
     with reading(file, "an npz of dense arrays"), file.open("rb") as stream:
         parts = np.load(stream, allow_pickle=False)
         features = parts["node_features"].astype(np.float32)
-        labels = parts["node_labels"].astype(np.int64)
+        raw = parts["node_labels"]
         edges = parts["edges"].astype(np.int64).reshape(-1, 2)
         masks = {part: parts[f"{part}_masks"].astype(np.bool_) for part in ("train", "val", "test")}
+    labels, num_classes = class_labels(raw, file)
     num_splits = len(masks["train"])
     if not 0 <= split < num_splits:
         raise SpecError(f"{file}: split: found {split}, allowed 0..{num_splits - 1}")
@@ -30,7 +31,7 @@ def read(path: Path, *, split: int = 0, name: str | None = None) -> Graph:
         len(features),
         features=features,
         labels=labels,
-        num_classes=int(labels.max()) + 1 if len(labels) else 0,
+        num_classes=num_classes,
         train_mask=masks["train"][split],
         val_mask=masks["val"][split],
         test_mask=masks["test"][split],

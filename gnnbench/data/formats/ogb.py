@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.formats.reading import (
+    class_labels,
     first_existing,
     integer_table,
     mask_of,
@@ -69,10 +70,8 @@ def _labels(file: Path | None, num_nodes: int) -> tuple[NDArray[Any] | None, int
     table = _numbers(file, num_nodes)
     if table is None:
         return None, 0
-    if table.shape[1] > 1:
-        return table, table.shape[1]
-    labels = np.where(np.isnan(table[:, 0]), -1, np.nan_to_num(table[:, 0])).astype(np.int64)
-    return labels, int(labels.max(initial=-1)) + 1
+    assert file is not None
+    return class_labels(table, file)
 
 
 def _masks(path: Path, split: str | None, num_nodes: int) -> dict[str, NDArray[np.bool_]]:

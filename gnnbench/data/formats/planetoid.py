@@ -63,12 +63,23 @@ def read(path: Path, *, name: str | None = None) -> Graph:
     return graph
 
 
-class _Csr:
-    """Stands in for scipy's csr_matrix: unpickling fills its attributes and runs no scipy code."""
+class _Sparse:
+    """Stands in for scipy's matrices: unpickling fills its attributes and runs no scipy code."""
 
     data: NDArray[np.float32]
     indices: NDArray[np.int32]
     indptr: NDArray[np.int32]
+    rows: NDArray[Any]  # of a lil_matrix: the columns of each row
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes as protocol 2 writes them: as text of latin1, whatever the file asks for."""
+    return text.encode("latin1")
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
+    """An array as protocol 5 writes it."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
@@ -77,8 +88,15 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("scipy.sparse.csr", "csr_matrix"): _Csr,
-    ("scipy.sparse._csr", "csr_matrix"): _Csr,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+    ("scipy.sparse.csr", "csr_matrix"): _Sparse,
+    ("scipy.sparse._csr", "csr_matrix"): _Sparse,
+    ("scipy.sparse._csr", "csr_array"): _Sparse,
+    ("scipy.sparse.lil", "lil_matrix"): _Sparse,
+    ("scipy.sparse._lil", "lil_matrix"): _Sparse,
+    ("scipy.sparse._lil", "lil_array"): _Sparse,
     ("collections", "defaultdict"): collections.defaultdict,
     ("__builtin__", "list"): list,
     ("builtins", "list"): list,
@@ -106,14 +124,16 @@ def _unpickle(file: Path) -> Any:
 
 def _locate(path: Path) -> tuple[Path, str]:
     if path.is_dir():
-        stems = sorted(file.name.split(".")[1] for file in path.glob("ind.*.graph"))
+        names = (file.name for file in path.glob("ind.*.graph"))
+        stems = sorted(name.removeprefix("ind.").removesuffix(".graph") for name in names)
         if len(stems) != 1:
             raise DataError(path, f"expected one file ind.<name>.graph, found {len(stems)}")
         return path, stems[0]
-    pieces = path.name.split(".")
-    if len(pieces) < 3 or pieces[0] != "ind":
+    # The name may hold dots, as that of NELL does: ind.nell.0.001.graph.
+    stem, _, part = path.name.removesuffix(".index").removeprefix("ind.").rpartition(".")
+    if not path.name.startswith("ind.") or not stem or not part:
         raise DataError(path, "not a Planetoid file: expected ind.<name>.<part>")
-    return path.parent, pieces[1]
+    return path.parent, stem
 
 
 def _one_hot(file: Path) -> NDArray[np.int64]:
@@ -130,12 +150,16 @@ def _classes(one_hot: NDArray[np.int64]) -> NDArray[np.int64]:
 def _dense(matrix: object) -> NDArray[np.float32]:
     if isinstance(matrix, np.ndarray):
         return matrix.astype(np.float32)
-    if not isinstance(matrix, _Csr):
+    if not isinstance(matrix, _Sparse):
         raise ValueError(f"expected a feature matrix, found {type(matrix).__name__}")
     shape = vars(matrix).get("_shape") or vars(matrix).get("shape")
     if shape is None:
         raise ValueError("the feature matrix has no shape")
     dense = np.zeros(shape, np.float32)
+    if "rows" in vars(matrix):
+        for i, (columns, values) in enumerate(zip(matrix.rows, matrix.data, strict=True)):
+            dense[i, columns] = values
+        return dense
     rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
     dense[rows, matrix.indices] = matrix.data
     return dense

@@ -6,12 +6,14 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ _BROKEN = (
     IndexError,
     TypeError,
     lzma.LZMAError,
+    tarfile.TarError,
     zlib.error,
     zipfile.BadZipFile,
 )
@@ -63,7 +66,7 @@ def read_bytes(path: Path) -> bytes:
 
 def read_text(path: Path) -> str:
     """Return the whole content as text, decompressed by the suffix."""
-    return read_bytes(path).decode("utf-8")
+    return read_bytes(path).decode("utf-8-sig")
 
 
 def integer_table(
@@ -160,7 +163,12 @@ def stem(path: Path) -> str:
 
 
 def dense_codes(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], int]:
-    """Number distinct values from 0 in sorted order; return codes and how many there are."""
+    """Number distinct values from 0 in sorted order; return codes and how many there are.
+
+    Text that is whole numbers throughout is sorted as numbers: 2 comes before 10.
+    """
+    if values.dtype.kind in "UO" and all(str(v).lstrip("-").isdecimal() for v in values):
+        values = values.astype(np.int64)
     distinct, codes = np.unique(values, return_inverse=True)
     return codes.astype(np.int64).reshape(-1), len(distinct)
 
@@ -170,3 +178,34 @@ def mask_of(ids: NDArray[np.int64], num_nodes: int) -> NDArray[np.bool_]:
     mask = np.zeros(num_nodes, np.bool_)
     mask[ids] = True
     return mask
+
+
+def class_labels(raw: NDArray[Any], file: Path) -> tuple[NDArray[Any], int]:
+    """Return labels as Graph holds them, and the number of classes, from what a file holds.
+
+    A column of whole numbers is classes (nan: -1, unlabelled). Rows with a single 1 each are
+    one-hot and become classes (rows of zeros: -1). Other rows of 0 and 1 are multi-label, float32.
+    Raises DataError for fractions, which would be cut, and for other numbers in rows.
+    """
+    if raw.ndim == 2 and raw.shape[1] == 1:
+        raw = raw[:, 0]
+    values = raw.astype(np.float64) if raw.dtype.kind == "f" else raw
+    if raw.ndim == 1:
+        if values.dtype.kind == "f":
+            known = ~np.isnan(values)
+            wrong = known & (values != np.rint(values))
+            if wrong.any():
+                at = int(wrong.argmax())
+                raise DataError(file, f"label {values[at]:g} of node {at} is no class: a fraction")
+            values = np.where(known, values, -1)
+        labels = values.astype(np.int64)
+        return labels, int(labels.max(initial=-1)) + 1
+    if raw.ndim != 2:
+        raise DataError(file, f"labels of shape {raw.shape}, expected one or two dimensions")
+    if not np.isin(values[~np.isnan(values)] if values.dtype.kind == "f" else values, (0, 1)).all():
+        raise DataError(file, f"labels of shape {raw.shape} that are not 0 and 1 only")
+    rows = np.nan_to_num(values.astype(np.float32))
+    if rows.sum(axis=1).max(initial=0) <= 1:
+        hot = np.where(rows.any(axis=1), rows.argmax(axis=1), -1)
+        return hot.astype(np.int64), raw.shape[1]
+    return values.astype(np.float32), raw.shape[1]

@@ -1,17 +1,31 @@
-"""SNAP-style edge lists: `source target` per line, '#' comments, plain or compressed."""
+"""SNAP-style edge lists: `source target` per line, '#' or '%' comments, plain or compressed."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gnnbench.data.formats.reading import integer_table, only_file, stem
+from gnnbench.data.formats.columns import (
+    Growing,
+    Source,
+    blocks,
+    is_number,
+    layout,
+    renumbered,
+    split_line,
+)
+from gnnbench.data.formats.reading import only_file, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
-PATTERNS = [f"*.{kind}{packed}" for kind in ("txt", "tsv", "el", "edges", "edgelist")
-            for packed in ("", ".gz", ".xz", ".bz2")]  # fmt: skip
+PATTERNS = [
+    f"*.{kind}{packed}"
+    for kind in ("txt", "tsv", "el", "edges", "edgelist", "csv")
+    for packed in ("", ".gz", ".xz", ".bz2")
+]
 
 
 def read(
@@ -26,30 +40,50 @@ def read(
 
     Ids that leave gaps are renumbered from 0 in their order (`notes` says so), unless `num_nodes`
     is given: then ids stay and lie in 0..num_nodes-1, and unused ones are isolated nodes.
-    `delimiter` is blanks by default. `directed` keeps arcs as listed instead of both directions.
+    `delimiter` is found out from the first row: a comma, else blanks. A header is left out, and
+    `notes` says so. `directed` keeps arcs as listed instead of both directions.
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
-    edges = integer_table(file, columns=2, delimiter=delimiter)
-    if len(edges) and edges.min() < 0:
-        raise DataError(file, f"node ids must not be negative, found {edges.min()}")
-    notes: dict[str, object] = {}
+    source, notes = Source(file), dict[str, object]()
+    edges = _edges(source, delimiter, notes)
+    lowest = min(int(end.min(initial=0)) for end in edges)
+    if lowest < 0:
+        raise DataError(file, f"node ids must not be negative, found {lowest}")
     if num_nodes is None:
-        largest = int(edges.max(initial=-1))
-        if largest >= 4 * edges.size:  # too sparse to count in an array
-            distinct = np.sort(edges, axis=None)
-            distinct = distinct[np.diff(distinct, prepend=-1) != 0]
-        else:
-            distinct = np.flatnonzero(np.bincount(edges.reshape(-1), minlength=1))
-            distinct = distinct if len(edges) else distinct[:0]
-        num_nodes = len(distinct)
-        if num_nodes != largest + 1:
-            edges = np.searchsorted(distinct, edges)
-            notes["renumbered_from"] = f"ids {distinct[0]}..{distinct[-1]}, order kept"
+        edges, num_nodes, said = renumbered(edges)
+        if said:
+            notes["renumbered_from"] = said
     return from_edges(
         name or stem(file),
-        edges[:, 0],
-        edges[:, 1],
+        edges[0],
+        edges[1],
         num_nodes,
         undirected=not directed,
         notes=notes,
     )
+
+
+def _edges(
+    source: Source, delimiter: str | None, notes: dict[str, object]
+) -> list[NDArray[np.int64]]:
+    """Sources and targets, in blocks; what is passed over goes to `notes`."""
+    if not any(line.strip() and line[0] not in "#%" for line in source.head()):
+        return [np.zeros(0, np.int64), np.zeros(0, np.int64)]
+    found = layout(source, delimiter=delimiter)
+    rows = [line for line in source.head()[found.skip :] if line.strip()]
+    words, *below = (split_line(line, found.delimiter) for line in rows[:2])
+    if below and is_number(below[0][0]) and not any(is_number(word) for word in words):
+        found = dataclasses.replace(found, skip=found.skip + 1)
+        notes["header"] = f"left out: {rows[0][:40]}"
+    if found.width < 2:
+        raise DataError(
+            source,
+            f"rows have one field: {words[0][:40]!r}; name what parts them by option delimiter",
+        )
+    if found.width > 2:
+        notes["columns_left_out"] = found.width - 2
+    columns = [Growing(np.int64), Growing(np.int64)]
+    for block in blocks(source, found, {0: np.int64, 1: np.int64}):
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    return [column.done() for column in columns]

@@ -6,8 +6,10 @@ Not a figure of a results folder: it is drawn from the ledger rows of one accele
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.errors import SpecError
 from gnnbench.ledger import Row
 from gnnbench_reports.figures import drawing
 
@@ -67,6 +69,22 @@ def draw(frame: Any) -> Figure:
     if handles:
         drawing.legend_above(figure, handles)
     return figure
+
+
+def kind_of(path: Path) -> str:
+    """The file format of a figure, by its suffix. Raises SpecError."""
+    kind = path.suffix.removeprefix(".")
+    if kind not in ("pdf", "svg", "png"):
+        raise SpecError(f"--figure {path}: found suffix {kind!r}, allowed: pdf, svg, png")
+    return kind
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Draw the timeline of some rows into a file."""
+    with drawing.paper_style():
+        content = drawing.save(draw(data(rows)), kind_of(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _shades(group: Any) -> list[tuple[list[tuple[float, float]], float]]:

@@ -250,7 +250,7 @@ STATEMENTS: tuple[Callable[[Trial], None], ...] = (
 
 def _reference(trial: Trial, run: RunSpec) -> RunSpec:
     """The same workload by the approach that the promise is held against."""
-    name = trial.approach.promise.reference
+    name = trial.approach.reference(run)
     ranks = run.ranks
     if APPROACHES.get(name).cannot_run(dataclasses.replace(run, approach=name, knobs={})):
         ranks = 1
@@ -269,7 +269,8 @@ def _with_limit(trial: Trial) -> RunSpec:
     # Dropout is keyed by the step; approaches take other steps until they reach their limit.
     model = dataclasses.replace(run.model, dropout=0.0, input_dropout=0.0)
     knobs = {**run.knobs, **(promise.limit or {})}
-    return dataclasses.replace(run, model=model, knobs=knobs, batch=batch)
+    ranks = promise.limit_ranks or run.ranks
+    return dataclasses.replace(run, model=model, knobs=knobs, batch=batch, ranks=ranks)
 
 
 def _equals(trial: Trial, run: RunSpec, reference: RunSpec) -> None:

@@ -9,6 +9,7 @@ C classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,8 @@ class TorchKernels:
 
     def __init__(self, device_type: str = "cuda", threads: int = 1) -> None:
         self.device_type, self.threads = device_type, threads
+        # torch says so once per process, and nobody can do anything about it.
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         self._matrices: Any = WeakTensorKeyDictionary()
 
     def spmm(

@@ -28,11 +28,20 @@ class Parameters:
             starts equal without a broadcast. Matrices are Glorot uniform; vectors are zero, but
             scales of normalisation layers are one.
         device, dtype: where they are, and what.
+        flat: where the values lie already; nothing is drawn then.
     """
 
-    def __init__(self, shapes: Shapes, seed: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        shapes: Shapes,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        flat: Tensor | None = None,
+    ) -> None:
         count = sum(math.prod(shape) for _, shape in shapes)
-        self.flat = torch.zeros(count, device=device, dtype=dtype)
+        self.flat = torch.zeros(count, device=device, dtype=dtype) if flat is None else flat
         self.flat_grad = torch.zeros(count + 1, device=device, dtype=dtype)
         self.value: dict[str, Tensor] = {}
         self.grad: dict[str, Tensor] = {}
@@ -41,7 +50,9 @@ class Parameters:
             size = math.prod(shape)
             self.value[name] = self.flat[start : start + size].view(shape)
             self.grad[name] = self.flat_grad[start : start + size].view(shape)
-            if len(shape) == 2:
+            if flat is not None:
+                pass
+            elif len(shape) == 2:
                 drawn = glorot(seed, number, shape)
                 self.value[name].copy_(torch.from_numpy(drawn).to(dtype))
             elif name.startswith("norm_scale"):
@@ -61,6 +72,30 @@ class Parameters:
     def loss(self) -> Tensor:
         """The loss element (one value), summed over ranks once the gradient is."""
         return self.flat_grad[-1:]
+
+
+def initial(shapes: Shapes, seed: int, start: int, stop: int) -> NDArray[np.float64]:
+    """Initial values of some flat parameters: a shard is drawn alone, the whole never made.
+
+    Args:
+        shapes, seed: of all parameters, as `Parameters` has them.
+        start, stop: of the range of flat parameters.
+
+    Returns:
+        float64 [stop - start].
+    """
+    found = np.zeros(stop - start)
+    first = 0
+    for number, (name, shape) in enumerate(shapes):
+        last = first + math.prod(shape)
+        low, high = max(first, start), min(last, stop)
+        if low < high and len(shape) == 2:
+            places = np.arange(low - first, high - first, dtype=np.int64)
+            found[low - start : high - start] = _uniform(seed, number, shape, places)
+        elif low < high and name.startswith("norm_scale"):
+            found[low - start : high - start] = 1.0
+        first = last
+    return found
 
 
 def glorot(
@@ -86,9 +121,16 @@ def glorot(
     Source: Glorot and Bengio, AISTATS 2010, equation 16.
     """
     height, width = shape
-    limit = math.sqrt(6.0 / (height + width))
     row = np.arange(height, dtype=np.int64)[rows]
     column = np.arange(width, dtype=np.int64)[columns]
-    bits = extend_array(fold(seed, number), row[:, None] * width + column[None, :])
+    return _uniform(seed, number, shape, row[:, None] * width + column[None, :])
+
+
+def _uniform(
+    seed: int, number: int, shape: tuple[int, ...], places: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Values of elements by their places in a matrix, row by row."""
+    limit = math.sqrt(6.0 / sum(shape))
+    bits = extend_array(fold(seed, number), places)
     unit = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return np.asarray((2.0 * unit - 1.0) * limit)

@@ -98,11 +98,11 @@ def test_profile_takes_an_object_a_folder_or_a_name(tmp_path: Path) -> None:
         gb.profile("redit")
 
 
-def test_load_graph_reads_what_convert_wrote(tmp_path: Path) -> None:
+def test_load_dataset_reads_what_convert_wrote(tmp_path: Path) -> None:
     from gnnbench.data.formats import native
 
     native.save(uniform(50, 4), tmp_path / "u")
-    assert gb.load_graph(tmp_path / "u").num_nodes == 50
+    assert gb.load_dataset(tmp_path / "u").num_nodes == 50
 
 
 def test_calibrate_writes_the_cluster_it_returns(

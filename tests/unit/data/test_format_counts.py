@@ -9,6 +9,10 @@ import pytest
 
 from gnnbench.data import formats
 from gnnbench.data.splits import edge_homophily
+from gnnbench.data.stream_profile import profile_stream
+from gnnbench.data.triples import unpacked_names
+from gnnbench.data.triples_profile import profile_triples
+from gnnbench.metrics import SPLITS
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 pytestmark = pytest.mark.skipif(
@@ -46,7 +50,7 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=[row[0] for row in TABLE])
 def test_counts_match_the_readme(row):
     path, kind, nodes, edges, features, classes, homophily, largest, loops = row
-    assert formats.detect(DATA / path) == kind
+    assert formats.detect(DATA / path, "graph") == kind
     graph = formats.read(kind, DATA / path)
     assert (graph.num_nodes, graph.num_edges) == (nodes, 2 * edges)
     assert (graph.num_features, graph.num_classes) == (features, classes)
@@ -116,3 +120,65 @@ def test_facebook_labels_follow_the_option():
     graph = formats.read("facebook100", DATA / "facebook100" / "Reed98.mat", label="status")
     assert graph.num_classes <= 6 and graph.labels.min() >= -1
     assert graph.num_features != 740
+
+
+# path, options, format, nodes, events, distinct times, largest tie, self loops, pairs, steps back
+STREAMS = [
+    ("CollegeMsg", {}, "temporal_text", 1899, 59835, 58911, 38, 0, 20296, 0),
+    ("sx-mathoverflow", {}, "temporal_text", 24818, 506550, 505784, 3, 116109, 239978, 629),
+    ("sociopatterns_SFHH", {}, "temporal_text", 403, 1417485, 3149, 3247, 0, 73557, 0),
+    ("sociopatterns_LH10", {}, "temporal_text", 73, 150126, 12605, 101, 0, 1381, 0),
+    (
+        "tgc_patent/patent.txt.gz",
+        {"time_scale": 10**9},
+        "temporal_text",
+        12214,
+        41916,
+        891,
+        1354,
+        0,
+        41916,
+        0,
+    ),
+]
+
+
+@pytest.mark.parametrize("row", STREAMS, ids=[row[0] for row in STREAMS])
+def test_streams_match_the_readme(row):
+    path, options, kind, nodes, events, times, tie, loops, pairs, backward = row
+    assert formats.detect(DATA / path, "stream") == kind
+    stream = formats.read("auto", DATA / path, "stream", **options)
+    found = profile_stream(stream)
+    assert (found.num_nodes, found.num_edges, found.num_times) == (nodes, events, times)
+    assert (found.largest_tie, found.self_loops, found.num_pairs) == (tie, loops, pairs)
+    assert stream.notes.get("sorted", "0 ").split()[0] == str(backward)
+    assert found.num_train / events == pytest.approx(0.7, abs=0.04)
+    assert stream.cannot_train("temporal_link_prediction") is None
+
+
+def test_facts_with_times_match_the_readme():
+    stream = formats.read("auto", DATA / "tkg_yago")
+    facts = stream.facts()
+    assert (facts["num_nodes"], facts["num_classes"]) == (10585, 10)
+    assert [facts[f"num_{part}"] for part in SPLITS] == [161540, 19523, 20026]
+    assert (facts["first_time"], facts["last_time"]) == (0, 188)
+
+
+# name, entities, relations, train, val, test, facts of val and test with an unseen entity
+TRIPLES = [
+    ("fb15k-237", 14541, 237, 272115, 17535, 20466, 37),
+    ("wn18rr", 40943, 11, 86835, 3034, 3134, 420),
+    ("kinship", 104, 25, 8544, 1068, 1074, 0),
+]
+
+
+@pytest.mark.parametrize("row", TRIPLES, ids=[row[0] for row in TRIPLES])
+def test_triples_match_the_readme(row):
+    name, entities, relations, *splits, unseen = row
+    triples = formats.read("auto", DATA / name)
+    found = profile_triples(triples)
+    assert (found.num_entities, found.num_relations) == (entities, relations)
+    assert [found.num_train, found.num_val, found.num_test] == splits
+    assert found.num_unseen == unseen
+    assert len(unpacked_names(triples.entity_names)) == entities
+    assert triples.cannot_train("link_prediction") is None

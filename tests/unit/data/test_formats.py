@@ -70,7 +70,7 @@ class TestRegistry:
 
     def test_what_looks_like_nothing_is_not_guessed(self, tmp_path):
         (tmp_path / "notes.doc").write_text("hello")
-        with pytest.raises(DataError, match="no known graph format"):
+        with pytest.raises(DataError, match="no known dataset format"):
             formats.detect(tmp_path)
 
     def test_a_webgraph_file_is_not_taken_for_metis(self, tmp_path):
@@ -112,7 +112,7 @@ class TestNative:
 
     def test_a_foreign_folder_is_not_overwritten(self, triangle, tmp_path):
         (tmp_path / "precious").write_text("x")
-        with pytest.raises(DataError, match="not a gnnbench graph"):
+        with pytest.raises(DataError, match="not a gnnbench dataset"):
             native.save(triangle, tmp_path)
         assert (tmp_path / "precious").exists()
 
@@ -243,8 +243,8 @@ class TestNpz:
         one_line(error)
 
     def test_a_split_outside_the_file_is_refused(self, tmp_path):
-        mask = np.array([[True, False], [False, True]])
-        masks = {f"{part}_masks": mask for part in ("train", "val", "test")}
+        train = np.array([[True, False], [False, True]])
+        masks = {"train_masks": train, "val_masks": ~train, "test_masks": train & ~train}
         np.savez(
             tmp_path / "g.npz",
             node_features=np.ones((2, 1)),
@@ -387,18 +387,40 @@ class TestSnap:
         with pytest.raises(DataError, match=r"0\.\.2"):
             formats.read("snap", tmp_path, num_nodes=3)
 
+    def test_further_columns_are_counted_and_a_kind_must_be_named(self, tmp_path):
+        (tmp_path / "g.txt").write_text("0 1 7\n1 2 7\n")
+        assert formats.read("auto", tmp_path, kind="graph").notes["columns_left_out"] == 1
+        with pytest.raises(DataError, match="kind = 'stream'"):
+            formats.read("auto", tmp_path)
+
     def test_an_empty_file_is_an_empty_graph(self, tmp_path):
         (tmp_path / "g.txt").write_text("# nothing\n")
         assert formats.read("snap", tmp_path).num_nodes == 0
 
     @pytest.mark.parametrize(
-        "text", ["0 1\n2\n3 4 5\n", "0 1\nx y\n", "0 1\n2", "0 1.5\n", "-1 2\n"]
+        ("text", "problems"),
+        [
+            ("0 1\n2\n3 4 5\n", ["line 2: 1 fields, expected 2", "line 3: 3 fields, expected 2"]),
+            ("# c\n0 1\n\nx y\n", ["line 4: field 1 is 'x', expected a whole number"]),
+            ("0 1\n2 1.5\n", ["line 2: field 2 is '1.5', expected a whole number"]),
+            (f"0 1\n{2**63} 1\n", [f"line 2: field 1 is {2**63}, larger than int64 can hold"]),
+            ("-1 2\n", ["node ids must not be negative, found -1"]),
+            ("0;1\n", ["rows have one field: '0;1'; name what parts them by option delimiter"]),
+        ],
     )
-    def test_a_malformed_line_is_told(self, tmp_path, text):
+    def test_every_malformed_line_is_named(self, tmp_path, text, problems):
         (tmp_path / "g.txt").write_text(text)
         with pytest.raises(DataError) as error:
             formats.read("snap", tmp_path)
-        one_line(error)
+        assert str(error.value).splitlines() == [f"{tmp_path / 'g.txt'}: {p}" for p in problems]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["\ufeff0 1\n1 2\n", "% konect\n0 1\n1 2\n", "0,1\n1,2\n", "source,target\n0,1\n1,2\n"],
+    )
+    def test_common_forms_are_read(self, tmp_path, text):
+        (tmp_path / "g.csv").write_text(text, encoding="utf-8")
+        assert neighbours(formats.read("auto", tmp_path / "g.csv")) == [[1], [0, 2], [1]]
 
     @pytest.mark.parametrize(("suffix", "pack"), [(".xz", lzma.compress), (".bz2", bz2.compress)])
     def test_a_truncated_archive_is_told(self, tmp_path, suffix, pack):

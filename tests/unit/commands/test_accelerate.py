@@ -51,7 +51,7 @@ def test_figure_and_trace_are_written(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--sparse", "tpu-v1"], "has a dense engine only"),
         (["--fuse", "softmax"], "allowed: scale, bias, activation"),
         (["--figure", "timeline.gif"], "allowed: pdf, svg, png"),
-        (["--option", "scale"], "key=value"),
+        (["--model-kind", "gat"], "computes new edge weights in every layer"),
     ],
 )
 def test_mistakes_are_answered_in_a_line(
@@ -61,6 +61,17 @@ def test_mistakes_are_answered_in_a_line(
     assert said in capsys.readouterr().err
 
 
+def test_an_option_without_a_value_is_a_wrong_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*GRAPH, "--option", "scale"])
+    assert "'scale' is not of the form key=value" in capsys.readouterr().err
+
+
 def test_a_graph_without_widths_asks_for_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["accelerate", "rmat", "--option", "scale=6"]) == 2
     assert "--features and --classes" in capsys.readouterr().err
+
+
+def test_a_profile_has_no_format_and_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["accelerate", "ogbn-arxiv", "--option", "scale=8"]) == 2
+    assert "--option: ogbn-arxiv is a stored profile" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ import pytest
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.approaches.whole_graph.mixed_accelerators import default_chunks
+from gnnbench.approaches.whole_graph.mixed_structure import default_chunks
 from gnnbench.approaches.whole_graph.row_pipeline import exchanged_bytes
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import load_profile
 from gnnbench.plan import Plan
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench.steps import Kind, Lane, Step
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.program import compile_plan
@@ -29,12 +30,12 @@ PROFILE = load_profile("ogbn-arxiv")
 def make_run(ranks: int, kind: str = "gcn", **knobs: Any) -> RunSpec:
     return RunSpec(
         suite="test",
-        graph=GraphRef(name="arxiv", profile="ogbn-arxiv"),
+        dataset=DatasetRef(name="arxiv", profile="ogbn-arxiv"),
         model=ModelSpec(name="m", kind=kind, hidden=256, layers=3),
         training=TrainingSpec(epochs=2),
         approach="mixed-accelerators",
         ranks=ranks,
-        knobs=dataclasses.asdict(APPROACH.knobs_type(**knobs)),
+        knobs=knobs,
     )
 
 
@@ -48,7 +49,7 @@ def plan_of(run: RunSpec) -> Plan:
 
 
 def moved(plan: Plan) -> int:
-    return sum(size for (kind, _), size in plan.sent_bytes().items() if kind == Kind.ALL_TO_ALL)
+    return sum(size for (kind, _), size in plan.moved_bytes().items() if kind == Kind.ALL_TO_ALL)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8, 64])
@@ -71,21 +72,21 @@ def test_every_handover_has_ends_that_agree(ranks: int) -> None:
                 ends.setdefault(step.name, []).append(step)
     for name, steps in ends.items():
         assert len(steps) == ranks
-        arriving = [sum(step.send_bytes[rank] for step in steps) for rank in range(ranks)]
-        for step, size in zip(steps, arriving, strict=True):
-            assert sum(step.send_bytes) == step.bytes, name
-            assert step.buffer_bytes == step.bytes + size, name
+        sent = np.stack([step.work.send_bytes for step in steps])
+        assert sent.sum(axis=1).tolist() == [step.bytes for step in steps], name
+        for step, arriving in zip(steps, sent.sum(axis=0).tolist(), strict=True):
+            assert step.work.buffer_bytes == step.bytes + arriving, name
 
 
 def test_rows_are_dealt_evenly_and_no_dense_rank_is_idle() -> None:
     """FG-21: rows of dense ranks differ by at most one, whatever the chunks; every row is owned."""
     for ranks, sparse, chunks in ((7, 2, 5), (4, 1, 1), (40, 3, 16)):
         held = APPROACH.structure(PROFILE, make_run(ranks, sparse_ranks=sparse, chunks=chunks))
-        dealt = [held.dealt(chunk) for chunk in range(chunks)]
-        own = [sum(rows) for rows in zip(*dealt, strict=True)]
-        assert max(own) - min(own) <= 1
-        assert sum(own) == PROFILE.num_nodes
-        assert all(max(rows) - min(rows) <= 1 for rows in dealt)
+        own = held.dealt.sum(axis=0)
+        assert np.ptp(own) <= 1
+        assert own.sum() == PROFILE.num_nodes
+        assert (np.ptp(held.dealt, axis=1) <= 1).all()
+        assert held.train_rows.sum() == PROFILE.num_train
 
 
 def test_chunks_by_default_fall_with_the_length_of_messages() -> None:
@@ -98,11 +99,29 @@ def test_chunks_by_default_fall_with_the_length_of_messages() -> None:
     assert counts[-1] == 1
 
 
-def test_like_ranks_share_their_steps() -> None:
-    """A plan for 1,024 ranks is as many steps as there are kinds of rank."""
+def test_like_ranks_form_one_class() -> None:
+    """A plan for 1,024 ranks has as many classes as there are kinds of ranks."""
     plan = plan_of(make_run(1024))
+    [iteration] = plan.iterations
     assert plan.notes["idle_dense_ranks"] == 0
-    assert len({id(step) for steps in plan.iterations[0] for step in steps}) < 1000
+    assert len(iteration.classes) < 10
+    assert sum(len(of) for of in iteration.classes) == 1024
+    for before, after in itertools.pairwise(iteration.classes):
+        assert before.steps != after.steps
+
+
+def test_hidden_layers_are_normalised_chunk_by_chunk_on_dense_ranks() -> None:
+    run = make_run(3, sparse_ranks=1, chunks=2)
+    normed = dataclasses.replace(run, model=dataclasses.replace(run.model, norm="layer"))
+    plain, plan = plan_of(run), plan_of(normed)
+    for rank, steps in enumerate(plan.iterations[0]):
+        names = {step.name for step in plain.iterations[0][rank]}
+        more = [step.name for step in steps if step.name not in names]
+        layers = [f"{way}/{layer}" for way in ("forward", "backward") for layer in (1, 2)]
+        want = {f"{where}/norm/{chunk}" for where in layers for chunk in (0, 1)} if rank else set()
+        assert set(more) == want
+    rows = plan_of(normed).peak_bytes() - plain.peak_bytes()
+    assert (rows[1:] > 0).all()
 
 
 def test_sparse_ranks_only_aggregate_and_dense_ranks_only_update() -> None:
@@ -141,8 +160,8 @@ def test_the_simulated_pipeline_beats_the_serial_order_of_the_same_ranks(
         program = compile_plan(plan, cluster, ranks_per_host=ranks)
         assert not program.contention()
         result = replay(program)
-        np.testing.assert_allclose(result.epoch_s, simulate(program).epoch_s, rtol=1e-9)
-        spans[chunks] = float(result.epoch_s[-1])
+        np.testing.assert_allclose(result.period_s, simulate(program).period_s, rtol=1e-9)
+        spans[chunks] = float(result.period_s[-1])
         busiest = max(float(busy.max()) for busy in result.busy_s.values()) / 2
         assert spans[chunks] >= busiest * (1 - 1e-9)
     # Two chunks may beat eight: each costs its messages.
@@ -167,10 +186,11 @@ def test_a_rank_wants_cores_for_its_engine_for_handovers_and_for_returns() -> No
     [
         (make_run(1), "needs 2 ranks"),
         (make_run(2, sparse_ranks=2), "no dense rank is left"),
+        (make_run(2, "gat"), "dense ranks hold no edges"),
     ],
 )
 def test_what_it_cannot_do_is_a_reasoned_skip(run: RunSpec, reason: str) -> None:
-    assert reason in str(APPROACH.skip_reason(run))
+    assert reason in str(APPROACH.cannot_run(run))
 
 
 def test_a_suite_with_too_many_sparse_ranks_is_told_so() -> None:

@@ -1,0 +1,314 @@
+"""GIST: disjoint sub-models of the hidden dimensions, trained apart and put back together.
+
+A round is: dispatch the blocks of the sharded global model, train every sub-model for ζ iterations
+on the unmodified loss, bring the blocks back. Nothing travels in between. All ranks see the same
+batches: the parallelism is in the model.
+
+Closed forms, per round (θ_sub: parameters of a sub-model, m sub-models, P ranks, s bytes):
+
+    dispatch, aggregate   each m |θ_sub| s (1 - 1/P) bytes in the mean over the draws; the exact
+                          number depends on where the drawn blocks meet the ranges of the owners
+    against data parallel  |θ_sub| / (ζ |θ|), about 1 / (ζ m²) where hidden-hidden matrices dominate
+
+Deviation from the paper: the global model is sharded over the ranks instead of held by one of them,
+and only the last layer's bias is averaged, as all other parameters are in one sub-model at most.
+
+Source: Wolfe, Yang, Chowdhury, Dun, Bayer, Segarra, Kyrillidis, "GIST: Distributed Training for
+Large-Scale Graph Convolutional Networks", 2021; sampling reference section 13, invariants G1-G9.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gnnbench import work
+from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, draw_run, profile_batch
+from gnnbench.approaches.mini_batch.sampled import (
+    DRAWN_EDGES,
+    BatchWriter,
+    SampledKnobs,
+    sampled_data,
+)
+from gnnbench.approaches.mini_batch.submodels import SubModels
+from gnnbench.approaches.whole_graph.rows import RowSizes, share_buffers
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import LayerSizes, stack_shape, total
+from gnnbench.approaches.writing.stack import StackWriter
+from gnnbench.data.profile import GraphProfile
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Ints, Lane, Phase, Size
+from gnnbench.strict import bounds, choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GistKnobs:
+    """Knobs of `gist`.
+
+    parts: sub-models m; 0 is one per rank. local_steps: iterations ζ of a round. base: what a
+    sub-model trains on: the whole graph, or sampled batches as `sampled` draws them.
+    reset_optimizer: the optimizer starts anew in every round, as published; else each sub-model
+    keeps its state by place.
+    """
+
+    parts: int = field(default=0, metadata=bounds(0, 4096))
+    local_steps: int = field(default=10, metadata=bounds(1, 1_000_000))
+    base: str = field(default="whole", metadata=choices("whole", "sampled"))
+    reset_optimizer: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GistStructure:
+    """How the model is cut, and how many iterations an epoch has."""
+
+    sub_models: SubModels
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an iteration lies: of which round it is, and what happens before and after it.
+
+    Args:
+        round: number of the round.
+        dispatches, aggregates: whether the round begins before it, or ends after it.
+        reports: whether an epoch ends after it, so that losses are summed over ranks.
+    """
+
+    round: int
+    dispatches: bool
+    aggregates: bool
+    reports: bool
+
+
+def place_of(iteration: int, local_steps: int, steps: int, total_steps: int) -> Place:
+    """Of an iteration, counted over the whole run; both worlds ask it."""
+    last = iteration == total_steps - 1
+    return Place(
+        round=iteration // local_steps,
+        dispatches=iteration % local_steps == 0,
+        aggregates=(iteration + 1) % local_steps == 0 or last,
+        reports=(iteration + 1) % steps == 0,
+    )
+
+
+class Gist(Approach):
+    """Card and plan of `gist`."""
+
+    name = "gist"
+    title = "GIST, disjoint sub-models"
+    paper = "Wolfe et al., GIST: Distributed Training for Large-Scale GCNs, 2021"
+    summary = "narrow sub-models of disjoint hidden units, trained apart, put together every round"
+    promise = Promise(
+        kind="own",
+        text="Sub-models of disjoint hidden dimensions are trained apart for local_steps "
+        "iterations; with one part and a kept optimizer it is plain training.",
+        limit={"parts": 1, "reset_optimizer": False},
+        limit_ranks=1,
+    )
+    accepts = Accepts(batch=True)
+    look = Look(colour="#0072B2", marker="X")
+    knobs_type = GistKnobs
+    runtime = "gnnbench_runtime.approaches.mini_batch.gist:GistTrainer"
+
+    def examples(self) -> list[RunSpec]:
+        few = {"size": 16, "fanouts_from_seeds": (4, 3)}
+        return [
+            example("gist", 1, knobs={"local_steps": 2}),
+            example("gist", 2, knobs={"local_steps": 2}),
+            example("gist", 2, model={"layers": 3, "norm": "layer"}, knobs={"parts": 4}),
+            example(
+                "gist", 2, batch=few, model={"kind": "sage", "dropout": 0.3},
+                knobs={"base": "sampled", "local_steps": 3},
+            ),
+        ]  # fmt: skip
+
+    def reference(self, run: RunSpec) -> str:
+        """The approach that trains the whole model on the same batches."""
+        return "single" if self.knobs(run).base == "whole" else "sampled"
+
+    def parts(self, run: RunSpec) -> int:
+        """Sub-models of a run."""
+        found: int = self.knobs(run).parts
+        return found or run.ranks
+
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
+        """Hidden units are dealt evenly to sub-models, and sub-models to ranks."""
+        parts, hidden = self.parts(run), run.model.hidden
+        if run.model.layers < 2:
+            return "gist cuts hidden dimensions; a model of one layer has none"
+        if hidden % parts:
+            return f"gist cannot cut {hidden} hidden units into {parts} equal parts"
+        if parts % run.ranks:
+            return (
+                f"gist cannot deal {parts} sub-models evenly to {run.ranks} ranks: make parts a "
+                "multiple of the ranks"
+            )
+        if data is not None and self.knobs(run).base == "sampled" and data.num_train == 0:
+            return "the graph has no training vertices to draw batches from"
+        return None
+
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> GistStructure:
+        """Sizes of the cut and of an epoch, known without the data's arrays."""
+        shape = stack_shape(data, run, self.order(run))
+        steps = 1
+        if self.knobs(run).base == "sampled":
+            steps = max(1, -(-data.num_train // run.batch.size))
+        cut = SubModels(shape, self.parts(run), run.ranks, run.training.seed)
+        return GistStructure(sub_models=cut, steps=steps)
+
+    def order(self, run: RunSpec) -> str:
+        """Which product comes first: as in `single`, or as in `sampled`."""
+        return "min_width" if self.knobs(run).base == "whole" else "aggregate_first"
+
+    def plan(self, data: Any, run: RunSpec, structure: GistStructure, layout: Layout) -> Plan:
+        knobs: GistKnobs = self.knobs(run)
+        steps, total_steps = structure.steps, structure.steps * run.training.epochs
+        drawn = None if knobs.base == "whole" else _drawn(data, run, steps)
+        writer = _RoundWriter(data, structure.sub_models, layout.device, drawn)
+
+        def iteration(number: int) -> Iteration:
+            return writer.iteration(number, place_of(number, knobs.local_steps, steps, total_steps))
+
+        cut = structure.sub_models
+        return Plan(
+            approach=run.approach,
+            world_size=run.ranks,
+            iterations=LazyIterations(total_steps, iteration),
+            schedule=range(total_steps),
+            periods=(steps,) * run.training.epochs,
+            resident=_resident(data, cut, knobs.base),
+            counted=drawn is None or drawn.counted,
+            basis="counted on the real graph" if drawn is None else drawn.basis,
+            notes={
+                "parts": cut.parts,
+                "num_parameters": cut.shape.num_parameters,
+                "sub_model_parameters": cut.sub_shape.num_parameters,
+                "steps": steps,
+            },
+        )
+
+
+def _drawn(data: Any, run: RunSpec, steps: int) -> Drawn:
+    """The batches of a run. Every rank trains on all of each batch, as a single rank would."""
+    alone = dataclasses.replace(run, ranks=1)
+    if isinstance(data, GraphProfile):
+        return Drawn(
+            batches=[profile_batch(data, alone, partitioned=False)],
+            schedule=(0,) * (steps * run.training.epochs),
+            counted=False,
+            basis=f"frontier estimated from degrees of profile {data.name}",
+        )
+    return draw_run(data, alone, steps, None, DRAWN_EDGES)
+
+
+class _RoundWriter:
+    """Writes iterations: dispatch, batch, a pass of every sub-model, aggregation."""
+
+    def __init__(self, data: Any, cut: SubModels, device: str, drawn: Drawn | None) -> None:
+        self.cut, self.drawn, self.data = cut, drawn, data
+        self.group = tuple(range(cut.ranks))
+        knobs = SampledKnobs()
+        self.batches = BatchWriter(cut.sub_shape, knobs, cut.ranks, data.num_nodes, None, device)
+
+    def iteration(self, number: int, place: Place) -> Iteration:
+        """One iteration of all ranks, which are one class."""
+        chain = Chain()
+        if place.dispatches:
+            needed = self.cut.counts(place.round)
+            self._exchange(chain, "dispatch", needed.T, self.cut.shard_length)
+        layers, train_rows = self._batch(chain, number)
+        for at in range(self.cut.per_rank):
+            chain.prefix = f"sub{at}/" if self.cut.per_rank > 1 else ""
+            stack = StackWriter(self.cut.sub_shape, layers, None, chain)
+            stack.forward()
+            stack.loss(train_rows)
+            stack.backward()
+            stack.update(())
+        chain.prefix = ""
+        if place.aggregates:
+            held = self.cut.counts(place.round)
+            self._exchange(chain, "aggregate", held, total(held))
+        if place.reports and self.cut.ranks > 1:
+            loss = work.all_reduce(1, self.cut.shape.element_bytes, self.cut.ranks)
+            chain.step("sync/loss", loss, phase=Phase.SYNC, lane=Lane.COMM, group=self.group)
+        return Iteration([RankClass(self.group, chain.done())])
+
+    def _batch(self, chain: Chain, number: int) -> tuple[list[LayerSizes], Any]:
+        """Sizes of the layers that an iteration trains on, and of its loss."""
+        if self.drawn is None:
+            layer = LayerSizes(
+                rows=self.data.num_nodes,
+                source_rows=self.data.num_nodes,
+                nonzeros=self.data.num_edges,
+            )
+            return [layer] * self.cut.shape.num_layers, self.data.num_train
+        batch = _for_every_rank(self.drawn.batches[self.drawn.schedule[number]], self.cut.ranks)
+        return self.batches.prepare(chain, batch, first=False), batch.vertices[-1]
+
+    def _exchange(self, chain: Chain, name: str, send: Ints, source: Size) -> None:
+        """Move parameters between the ranges of their owners and the sub-models.
+
+        Args:
+            chain: gets the steps.
+            name: dispatch or aggregate.
+            send: elements that rank i sends to rank j, [P, P]; the diagonal stays.
+            source: parameters from which they are picked.
+        """
+        s = self.cut.shape.element_bytes
+        held = total(send), total(send.T)
+        packed = work.gather(held[0], 1, source, s)
+        room = Buffer("packed", held[0] * (s + work.ID_BYTES))
+        chain.step(f"{name}/pack", packed, phase=Phase.SYNC, allocates=(room,))
+        arrived = Buffer("arrived", held[1] * (s + work.ID_BYTES))
+        if self.cut.ranks > 1:
+            others = send.copy()
+            np.fill_diagonal(others, 0)
+            done = work.all_to_all(others, total(others.T), s, width=1)
+            chain.step(
+                f"{name}/blocks", done, phase=Phase.SYNC, lane=Lane.COMM, group=self.group,
+                allocates=(arrived,),
+            )  # fmt: skip
+        placed = work.gather(held[1], 1, held[1], s)
+        chain.step(
+            f"{name}/place", placed, phase=Phase.SYNC, allocates=(arrived,),
+            frees=("packed", "arrived"),
+        )  # fmt: skip
+
+
+def _for_every_rank(batch: BatchSizes, ranks: int) -> BatchSizes:
+    """The same batch on every rank."""
+    return BatchSizes(
+        vertices=tuple(np.repeat(n, ranks) for n in batch.vertices),
+        edges=tuple(np.repeat(e, ranks) for e in batch.edges),
+    )
+
+
+def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:
+    """Buffers that live throughout: data, the rank's range of the global model, its sub-models."""
+    s = cut.shape.element_bytes
+    if base == "whole":
+        held = share_buffers(cut.sub_shape, RowSizes.whole(data))
+    else:
+        held = sampled_data(cut.sub_shape, data, None)
+    return (
+        *(buffer._replace(bytes=_first(buffer.bytes)) for buffer in held),
+        Buffer("global_shard", cut.shard_length * s),
+        Buffer("sub_models", cut.per_rank * cut.sub_shape.parameter_bytes),
+    )
+
+
+def _first(size: Any) -> int:
+    """The size that is the same on every rank."""
+    return int(np.ravel(size)[0])
+
+
+APPROACH = Gist()

@@ -1,0 +1,337 @@
+"""Large tables of text, parsed in blocks: plain, compressed, or a member of an archive.
+
+pandas parses a block in C. Where it finds something wrong, the file is read once more line by line
+to name the lines; nothing but a block is ever in memory besides what the caller keeps.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import lzma
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnbench.data.dataset import MOST_PROBLEMS
+from gnnbench.data.formats.reading import reading
+from gnnbench.data.histogram import distinct
+from gnnbench.errors import DataError
+
+BLOCK_ROWS = 1 << 18
+BLANKS = r"\s+"
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_HEAD_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A text file: a path, or one member of a zip or tar archive."""
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The file's own name without folders and compression."""
+        name = Path(self.member or self.path.name).name
+        return name if self.member else re.sub(r"\.(gz|bz2|xz)$", "", name)
+
+    @property
+    def stem(self) -> str:
+        """The name without the suffix of the format: what a dataset is called by default."""
+        return self.name.rsplit(".", 1)[0] or self.name
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """Yield the decompressed bytes. Raises DataError where they cannot be had."""
+        with reading(self.path, "a readable file"):
+            if not self.member:
+                opener: Any = _OPENERS.get(self.path.suffix, open)
+                with opener(self.path, "rb") as stream:
+                    yield stream
+            elif is_tar(self.path):
+                # Not by name, which would unpack the whole archive before it is read.
+                with tarfile.open(self.path) as tar:
+                    found = next(member for member in tar if member.name == self.member)
+                    yield cast(IO[bytes], tar.extractfile(found))
+            else:
+                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
+                    yield stream
+
+    def head(self) -> list[str]:
+        """The first lines, at most 64 KiB of them, without line ends and byte order mark."""
+        with self.open() as stream, reading(self.path, "text"):
+            raw = stream.read(_HEAD_BYTES)
+        lines = raw.decode("utf-8-sig", "replace").splitlines()
+        return lines[:-1] if len(raw) == _HEAD_BYTES else lines
+
+
+def is_tar(path: Path) -> bool:
+    """Whether the name is that of a tar archive."""
+    return path.name.endswith(_TAR)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the path is a tar or zip archive."""
+    return path.is_file() and (is_tar(path) or path.suffix == ".zip")
+
+
+def sources(path: Path) -> list[Source]:
+    """The files of an archive or folder, hidden ones left out, else the file itself.
+
+    A folder that holds nothing but one archive is that archive.
+    """
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if _visible(file.name, file)]
+        if len(files) != 1 or not is_archive(files[0]):
+            return [Source(file) for file in files]
+        path = files[0]
+    if not is_archive(path):
+        return [Source(path)]
+    with reading(path, "an archive"):
+        if is_tar(path):
+            with tarfile.open(path) as tar:
+                names = [member.name for member in tar if member.isfile()]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    return [Source(path, name) for name in sorted(names) if _visible(name)]
+
+
+def _visible(name: str, file: Path | None = None) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+    return not hidden and (file is None or file.is_file())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How the lines of a table are to be read.
+
+    Args:
+        delimiter: between fields; BLANKS is any run of blanks and tabs.
+        skip: lines before the first row.
+        comment: character that starts a comment, or None.
+        width: fields of a row.
+    """
+
+    delimiter: str
+    skip: int
+    comment: str | None
+    width: int
+
+
+def layout(source: Source, *, delimiter: str | None = None, comments: bool = True) -> Layout:
+    """Find out how a table without a header is laid out, from its first lines.
+
+    Lines that start with '#' or '%' are comments; the delimiter is a comma, a tab or blanks.
+    """
+    skip, comment = 0, "#" if comments else None
+    for line in source.head():
+        if comments and line[:1] in ("#", "%"):
+            skip, comment = skip + 1, line[0]
+        elif not line.strip():
+            skip += 1
+        else:
+            if delimiter is None:
+                delimiter = "," if "," in line else BLANKS
+            return Layout(
+                delimiter=delimiter,
+                skip=skip,
+                comment=comment,
+                width=len(split_line(line, delimiter)),
+            )
+    raise DataError(source, "holds no rows")
+
+
+def split_line(line: str, delimiter: str) -> list[str]:
+    """The fields of a line."""
+    return line.split() if delimiter == BLANKS else line.split(delimiter)
+
+
+def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator[list[Any]]:
+    """Yield the table block by block: for each, the wanted columns as numpy arrays.
+
+    Args:
+        source: the file.
+        layout: of its lines.
+        types: type of each wanted column by its position: a numpy type, or str. Others are skipped.
+
+    Raises:
+        DataError: rows of another width or fields of another type, each with its line.
+    """
+    import pandas
+
+    kinds = {column: types.get(column, object) for column in range(layout.width)}
+    with source.open() as stream:
+        for _ in range(layout.skip):
+            stream.readline()
+        try:
+            table = pandas.read_csv(
+                stream,
+                sep=layout.delimiter,
+                header=None,
+                names=range(layout.width),
+                index_col=False,
+                dtype=kinds,
+                comment=layout.comment,
+                quoting=csv.QUOTE_NONE,
+                na_filter=False,
+                chunksize=BLOCK_ROWS,
+                encoding="utf-8-sig",
+            )
+            for block in table:
+                found = [block[column].to_numpy() for column in types]
+                if any(
+                    kinds[c] is str and (a == "").any() for c, a in zip(types, found, strict=True)
+                ):
+                    raise ValueError("an empty field")
+                yield found
+        except pandas.errors.EmptyDataError:
+            return
+        except (ValueError, OverflowError, pandas.errors.ParserError) as error:
+            said = " ".join(str(error).split())[:160]
+            raise DataError(source, wrong_lines(source, layout, types) or said) from error
+
+
+def wrong_lines(source: Source, layout: Layout, types: Mapping[int, Any]) -> list[str]:
+    """Name the lines that do not fit, with their numbers; those after the first few are counted."""
+    found: list[str] = []
+    count = 0
+    with source.open() as stream, reading(source.path, "text"):
+        for number, raw in enumerate(stream, 1):
+            if number <= layout.skip:
+                continue
+            line = raw.decode("utf-8-sig", "replace").rstrip("\r\n")
+            text = line.partition(layout.comment)[0] if layout.comment else line
+            problem = _wrong(text, layout, types) if text.strip() else None
+            if problem:
+                count += 1
+                if len(found) < MOST_PROBLEMS:
+                    found.append(f"line {number}: {problem}")
+    if count > len(found):
+        found.append(f"and {count - len(found)} more lines")
+    return found
+
+
+def _wrong(text: str, layout: Layout, types: Mapping[int, Any]) -> str | None:
+    fields = split_line(text, layout.delimiter)
+    if len(fields) != layout.width:
+        return f"{len(fields)} fields, expected {layout.width}"
+    for column, kind in types.items():
+        field = fields[column].strip()
+        if kind is str:
+            if not field:
+                return f"field {column + 1} is empty"
+            continue
+        try:
+            value = int(field) if np.dtype(kind).kind == "i" else float(field)
+        except ValueError:
+            what = "a whole number" if np.dtype(kind).kind == "i" else "a number"
+            return f"field {column + 1} is {field!r}, expected {what}"
+        if value != value:
+            return f"field {column + 1} is nan, expected a number"
+        if isinstance(value, int) and abs(value) > np.iinfo(kind).max:
+            return f"field {column + 1} is {field}, larger than {np.dtype(kind)} can hold"
+    return None
+
+
+def is_number(word: str) -> bool:
+    """Whether a field is a number, not nan."""
+    try:
+        return float(word) == float(word)
+    except ValueError:
+        return False
+
+
+class Growing:
+    """A column that grows block by block without a copy of what is there."""
+
+    def __init__(self, kind: Any, width: int = 0) -> None:
+        self._array: NDArray[Any] = np.empty((0, width) if width else 0, kind)
+        self._rows = 0
+
+    def append(self, block: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+        """Add rows; a list of columns becomes rows of a matrix."""
+        columns = block if isinstance(block, np.ndarray) else None
+        count = len(block) if columns is not None else len(block[0])
+        if self._rows + count > len(self._array):
+            shape = (max(2 * self._rows, self._rows + count), *self._array.shape[1:])
+            self._array.resize(shape, refcheck=False)
+        into = self._array[self._rows : self._rows + count]
+        if columns is not None:
+            into[:] = columns
+        else:
+            for i, column in enumerate(block):
+                into[:, i] = column
+        self._rows += count
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def view(self) -> NDArray[Any]:
+        """The rows so far, which the next `append` may move."""
+        return self._array[: self._rows]
+
+    def done(self) -> NDArray[Any]:
+        """The rows, and no room for more."""
+        self._array.resize((self._rows, *self._array.shape[1:]), refcheck=False)
+        return self._array
+
+
+class Numbering:
+    """Numbers names from 0 in the order in which they first come."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __call__(self, names: NDArray[Any]) -> NDArray[np.int64]:
+        import pandas
+
+        codes, distinct = pandas.factorize(names)
+        ids = [self._ids.setdefault(name, len(self._ids)) for name in distinct]
+        return np.array(ids, np.int64)[codes] if len(ids) else np.zeros(0, np.int64)
+
+    def names(self) -> list[str]:
+        return list(self._ids)
+
+
+def renumbered(
+    columns: Sequence[NDArray[np.int64]],
+) -> tuple[list[NDArray[np.int64]], int, str]:
+    """Number ids from 0 in their order where they leave gaps; say how ("" where they stay).
+
+    The ids must not be negative. Cost: a pass where ids are about as many as rows, else a sort.
+    """
+    largest = max((int(column.max(initial=-1)) for column in columns), default=-1)
+    rows = sum(len(column) for column in columns)
+    if largest < 4 * rows + 1024:
+        there = np.zeros(largest + 1, np.bool_)
+        for column in columns:
+            there[column] = True
+        ids = np.flatnonzero(there)
+    else:
+        ids = distinct(np.concatenate([distinct(column) for column in columns]))
+    if len(ids) == largest + 1:
+        return list(columns), len(ids), ""
+    said = f"ids {ids[0]}..{ids[-1]}, order kept"
+    if largest < 4 * rows + 1024:
+        place = np.cumsum(there) - 1
+        return [place[column] for column in columns], len(ids), said
+    return [np.searchsorted(ids, column) for column in columns], len(ids), said
