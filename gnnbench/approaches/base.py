@@ -24,11 +24,19 @@ GraphLike = Graph | GraphProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks lie on hosts. `device` is "cuda" where ranks compute on accelerators."""
+    """How ranks lie on hosts, and what the plan is for.
+
+    Args:
+        world_size, ranks_per_host: ranks in all, and on each host.
+        device: "cuda" where ranks compute on accelerators.
+        performed: a run is compared with the plan step by step, so that no step may stand for
+            several calls of an operation that ranks record one by one.
+    """
 
     world_size: int
     ranks_per_host: int
     device: str = "cpu"
+    performed: bool = False
 
     @property
     def num_hosts(self) -> int:
