@@ -233,6 +233,12 @@ def _load(cls: type[R], path: Path) -> R:
             path,
             f"schema {table['schema']} is newer than this program ({SCHEMA}); upgrade gnnbench",
         )
+    if table["schema"] < SCHEMA:
+        raise DataError(
+            path,
+            f"schema {table['schema']} is of an earlier gnnbench (now {SCHEMA}); "
+            "run or predict the suite again into a new folder",
+        )
     names = {f.name for f in dataclasses.fields(cls)}
     try:
         return cls(**{k: v for k, v in table.items() if k in names})

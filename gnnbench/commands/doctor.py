@@ -23,6 +23,8 @@ HELP = "look at this machine: versions, devices, memory, network; say what is mi
 
 # Distribution names, as pyproject.toml lists them; a test holds the two equal.
 BASE_PACKAGES = (
+    "jinja2",
+    "markupsafe",
     "matplotlib",
     "networkx",
     "numba",

@@ -21,7 +21,7 @@ import numpy as np
 from gnnbench.data import formats, generators, splits
 from gnnbench.data.formats import native
 from gnnbench.data.graph import Graph
-from gnnbench.data.profile import Profile, list_profiles, load_profile, overridden
+from gnnbench.data.profile import GraphProfile, Profile, list_profiles, load_profile, overridden
 from gnnbench.data.stream import EdgeStream, time_split
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples import random_split as split_triples
@@ -61,6 +61,25 @@ def find(path: str, roots: Sequence[Path]) -> Path:
     looked = ", ".join(dict.fromkeys(str(root.resolve()) for root in roots))
     where = "" if Path(path).is_absolute() else f" (looked in {looked}): set --data DIR"
     raise Unsupported(f"dataset not found: {path}{where}")
+
+
+def open_graph_or_profile(
+    source: str, format: str | None = None, options: Mapping[str, Any] | None = None
+) -> Graph | GraphProfile:
+    """Return the stored profile of this name or TOML file, else as `open_graph`.
+
+    Raises:
+        SpecError: a format or an option was given for a profile, which has neither.
+    """
+    if source not in list_profiles() and not source.endswith(".toml"):
+        return open_graph(source, format, options)
+    given = [f"--{name}" for name, value in (("format", format), ("option", options)) if value]
+    if given:
+        raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
+    profile = load_profile(source)
+    if not isinstance(profile, GraphProfile):
+        raise SpecError(f"{source} is the profile of a {profile.kind}, a graph is needed")
+    return profile
 
 
 class Library:

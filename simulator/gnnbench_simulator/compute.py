@@ -1,8 +1,8 @@
 """Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
 
-A calibrated operation is taken for the number of ranks that share the host. An operation nobody
-calibrated borrows the constants of a calibrated one of its kind (grade "probed"), and only without
-one falls back to the datasheet (grade "datasheet").
+A calibrated operation has constants per number of ranks on a host. An operation that was not
+calibrated borrows the constants of a calibrated one of its kind (grade "probed"); without one, its
+time is a roofline of the datasheet (grade "datasheet").
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.errors import Unsupported
-from gnnbench.steps import COMMUNICATION, Engine, Kind, Step, Work
+from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
-"""The calibrated time between one step and the next, which no step's duration holds."""
+"""Calibrated time between one step and the next, which is part of no step's duration."""
 PROBE_OP = "speed_probe"
-"""What a fixed kernel took, again and again, while the machine was calibrated."""
+"""Time of a fixed kernel, repeated during calibration: the spread of the machine's speed."""
 BORROWED_RADIUS = 0.5
-"""A constant taken from another operation of the same kind: within a factor of 1.65."""
+"""Error radius of a borrowed constant (natural log): a factor of 1.65."""
 
 
 _ZERO = np.zeros(1)
@@ -33,7 +33,7 @@ _ZERO = np.zeros(1)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Work that a number of ranks do, on the host's cores where it is `hosted`."""
+    """Work of `ranks` ranks; `hosted` work runs on the host's cores, not on the device."""
 
     work: Work
     ranks: int
@@ -42,9 +42,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class CostClass:
-    """Steps whose times rest on the same constants and so err together.
+    """Steps whose times depend on the same constants, so that their errors are correlated.
 
-    `borrowed`: nobody calibrated the operation; the constants are those of another of its kind.
+    radius     90 % of errors are within a factor of exp(radius)
+    borrowed   the operation was not calibrated; the constants are those of another of its kind
     """
 
     name: str
@@ -122,6 +123,11 @@ class Durations:
         seconds, _, labels = self.price(items)
         return np.concatenate([np.zeros(0), *seconds]), labels
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the cluster knows seconds that a framework spends between steps."""
+        return self._gap is not None
+
     def _gaps(self, items: Sequence[Item]) -> list[Floats]:
         """Seconds that a framework spends after each step, calibrated apart from the steps."""
         model = self._gap
@@ -153,13 +159,18 @@ class Durations:
     def _one_call(
         self, op: str, kind: Kind, hosted: bool, facts: Facts
     ) -> tuple[CostClass, Floats]:
+        if kind in STORAGE and self.cluster.storage is None:
+            raise Unsupported(
+                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
+                "disk: add one to its file, or calibrate on the machine"
+            )
         on_cpu = hosted or self.cluster.device.kind == "cpu"
         model = self._models.get(op)
         if model is not None:
             where = CostClass(op, grade(model.status), model.radius)
             return where, op_seconds(model, facts)
         borrowed = self._models.get(f"kind:{kind.value}")
-        if borrowed is not None and kind not in (Kind.COPY, Kind.READ, Kind.WRITE):
+        if borrowed is not None and kind not in STORAGE | {Kind.COPY}:
             radius = max(borrowed.radius, BORROWED_RADIUS)
             weaker = "probed" if grade(borrowed.status) == "measured" else "datasheet"
             return CostClass(op, weaker, radius, borrowed=True), op_seconds(borrowed, facts)
@@ -167,7 +178,7 @@ class Durations:
         return CostClass(op, "datasheet", radius), self._datasheet(kind, on_cpu, facts)
 
     def _datasheet(self, kind: Kind, on_cpu: bool, facts: Facts) -> Floats:
-        if kind in (Kind.READ, Kind.WRITE):
+        if kind in STORAGE:
             return self._disk(kind, facts)
         if kind is Kind.COPY and self.cluster.links.host is not None:
             link = self.cluster.links.host
@@ -180,11 +191,7 @@ class Durations:
     def _disk(self, kind: Kind, facts: Facts) -> Floats:
         """Sequential bandwidth, or the rate of requests, whichever takes longer (section 6)."""
         disk = self.cluster.storage
-        if disk is None:
-            raise Unsupported(
-                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
-                "disk: add one to its file, or calibrate on the machine"
-            )
+        assert disk is not None
         speed = disk.read_bytes_per_s if kind is Kind.READ else disk.write_bytes_per_s
         requests = facts.rows / max(disk.iops.value, 1.0)
         busy: Floats = np.maximum(facts.bytes / speed.value, requests)

@@ -1,9 +1,9 @@
-"""The engine: a plan executed in SimPy, with everything that can be contended for.
+"""The engine: executes a plan in SimPy, with shared links, disks, cores and devices.
 
-One process per rank and lane runs the lane's blocks. Collectives are a rendezvous with one event,
-not one per message. Transfers over shared links and work on oversubscribed cores are fluid flows.
-The semantics are those of `gnnbench.plan`; where nothing is contended for, the replay gives the
-same times (a property test holds that).
+One process per rank and lane runs the lane's blocks. A collective is one event for all ranks of its
+group, not one per message. Transfers over shared links and work on oversubscribed cores are fluid
+flows. The semantics are those of `gnnbench.plan`. Property tests require that the event loop gives
+the same times for every plan, and the replay for plans without contention.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A rank that dies at a time; the others wait for it until they give up."""
+    """A rank that fails at `at_s` seconds; the others wait `timeout_s` seconds, then give up."""
 
     rank: int
     at_s: float

@@ -1,9 +1,9 @@
-"""The engine's semantics without SimPy: time is known ahead wherever nothing is shared.
+"""The event loop: the engine's semantics without SimPy, used for plans with contention.
 
-A lane runs on by itself, as in the replay, until it meets something that only the clock decides: a
-flow over shared links or cores, or a message that has not come. Events are the starts and ends of
-flows, and nothing else. Equal to the engine (a property test holds that); failures are the engine's
-alone. Used where the replay declines.
+A lane advances without events, as in the replay, until its time depends on others: at a flow over
+shared links, disks or cores, or at a message that has not arrived. The only events are starts and
+ends of flows. A property test requires the times of the engine. Failed ranks are simulated by the
+engine alone.
 """
 
 from __future__ import annotations

@@ -5,4 +5,5 @@ NAMES = {
     "partition": "gnnbench.approaches.whole_graph.partition:APPROACH",
     "bns": "gnnbench.approaches.whole_graph.bns:APPROACH",
     "pipegcn": "gnnbench.approaches.whole_graph.pipegcn:APPROACH",
+    "mixed-accelerators": "gnnbench.approaches.whole_graph.mixed_accelerators:APPROACH",
 }
