@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gnnbench.data.triples import Triples
     from gnnbench.results import PredictionRecord, RunRecord
     from gnnbench.suites import Suite
-    from gnnbench_reports.compare import Comparison
+    from gnnbench_reports.comparison import Comparison
 
 
 def load_dataset(

@@ -56,9 +56,13 @@ class StackWriter(LayerWriter):
         room = self.buffer(f"g{last}", rows, classes)
         scratch = self.buffer("loss_scratch", 2 * train_rows, classes + 1)
         self.step(
-            "forward/loss", done, Phase.FORWARD, last, allocates=(*room, *scratch),
+            "forward/loss",
+            done,
+            Phase.FORWARD,
+            last,
+            allocates=(*room, *scratch),
             frees=("loss_scratch",),
-        )  # fmt: skip
+        )
 
     def backward(self) -> None:
         """Write the backward pass, last layer first."""

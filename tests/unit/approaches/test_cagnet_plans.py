@@ -136,9 +136,12 @@ def test_a_grid_splits_the_work_without_adding_to_it() -> None:
 
     alone = plan_of(graph, make_run("single", 1))
     for approach, ranks, knobs, replicas in (
-        ("cagnet-1d", 1, {}, 1), ("cagnet-1d", 4, {}, 1), ("cagnet-1.5d", 4, REPLICATED, 2),
-        ("cagnet-2d", 1, {}, 1), ("cagnet-2d", 4, {}, 1),
-    ):  # fmt: skip
+        ("cagnet-1d", 1, {}, 1),
+        ("cagnet-1d", 4, {}, 1),
+        ("cagnet-1.5d", 4, REPLICATED, 2),
+        ("cagnet-2d", 1, {}, 1),
+        ("cagnet-2d", 4, {}, 1),
+    ):
         plan = plan_of(graph, make_run(approach, ranks, **knobs))
         assert flops(plan, Kind.SPMM) == flops(alone, Kind.SPMM), approach
         assert flops(plan, Kind.GEMM) == replicas * flops(alone, Kind.GEMM), approach

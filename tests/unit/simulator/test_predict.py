@@ -176,9 +176,13 @@ print([m for m in ("torch", "scipy", "pandas", "matplotlib", "simpy") if m in sy
 
 def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
     run = RunSpec(
-        suite="s", dataset=DatasetRef(name="g", path="x"), model=ModelSpec(name="m"),
-        training=TrainingSpec(), approach="single", ranks=2,
-    )  # fmt: skip
+        suite="s",
+        dataset=DatasetRef(name="g", path="x"),
+        model=ModelSpec(name="m"),
+        training=TrainingSpec(),
+        approach="single",
+        ranks=2,
+    )
     record = predict_plan(_plan(kit), kit.cluster()).record(run, ranks_per_host=2)
     assert record.config_id == run.config_id
     json.dumps(dataclasses.asdict(record), allow_nan=False)
@@ -198,9 +202,11 @@ def test_the_time_between_steps_counts_for_the_period_and_for_no_step(kit: Any) 
 def test_the_time_after_a_step_that_took_the_caches_is_longer(kit: Any) -> None:
     """Half a cold gap where a step's bytes equal the cache."""
     gap = OpModel(
-        op="gap", kind="host", form="gap",
+        op="gap",
+        kind="host",
+        form="gap",
         params={"t0_s": 0.25, "cold_s": 0.5, "cache_bytes": 1000.0},
-    )  # fmt: skip
+    )
     cluster = kit.cluster(ops=(*kit.cluster().ops, gap))
     p = predict_plan(kit.plan((kit.work("a", 0), kit.work("b", 1000))), cluster)
     assert p.work["gap"] == pytest.approx(0.25 + 0.25 + 0.5 * 0.5, rel=1e-3)
