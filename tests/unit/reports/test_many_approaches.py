@@ -10,7 +10,7 @@ from matplotlib.collections import PolyCollection
 from gnnbench.approaches.names import APPROACHES
 from gnnbench_reports.figures import dodged, drawing, parity, scaling, volume
 from gnnbench_reports.labels import printable
-from gnnbench_reports.study import read_study
+from gnnbench_reports.opening import read_study
 
 NINE = (
     "single",
