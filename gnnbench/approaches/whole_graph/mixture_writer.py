@@ -1,6 +1,7 @@
 """Steps of the mixture of parallelism on two ranks or more: what its plan is made of.
 
-Ranks that have columns of the same widths take the same steps: they form a class. The runtime's part is `gnnbench_runtime.approaches.whole_graph.mixture`.
+Ranks that have columns of the same widths take the same steps: they form a class. The runtime's
+part is `gnnbench_runtime.approaches.whole_graph.mixture`.
 """
 
 from __future__ import annotations
