@@ -15,8 +15,10 @@ crash never destroys an earlier one. Every record carries the schema version.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
+import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -188,6 +190,17 @@ class Results:
         kept = {"ok"} if retry_failed else {"ok", "failed"}
         return record if record is not None and record.status in kept else None
 
+    def forget_unopened(self, asked: RunSpec) -> None:
+        """Remove what a run left while its dataset could not be opened.
+
+        Such records have ids without the digest of a content, so nothing would replace them.
+        """
+        if asked.dataset.digest:
+            return
+        shutil.rmtree(self.run_folder(asked.run_id), ignore_errors=True)
+        for folder in self.folder.glob(f"predictions/{glob.escape(asked.config_id)}@*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def runs(self) -> Iterator[RunRecord]:
         for path in sorted(self.folder.glob("runs/*/run.json")):
             yield _load(RunRecord, path)
@@ -219,6 +232,12 @@ def _load(cls: type[R], path: Path) -> R:
         raise DataError(
             path,
             f"schema {table['schema']} is newer than this program ({SCHEMA}); upgrade gnnbench",
+        )
+    if table["schema"] < SCHEMA:
+        raise DataError(
+            path,
+            f"schema {table['schema']} is of an earlier gnnbench (now {SCHEMA}); "
+            "run or predict the suite again into a new folder",
         )
     names = {f.name for f in dataclasses.fields(cls)}
     try:

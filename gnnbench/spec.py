@@ -235,6 +235,8 @@ class RunSpec:
             content.pop(key, None)
         for key in ("dataset", "model", "task"):
             content.get(key, {}).pop("name", None)
+        if not content.get("task"):
+            content.pop("task", None)  # a name alone is no task of its own
         text = json.dumps(content, sort_keys=True, default=str)
         short = hashlib.sha256(text.encode()).hexdigest()[:8]
         label = f"{self.dataset.name}-{self.model.name}-{self.approach}-p{self.ranks}"

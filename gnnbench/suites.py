@@ -43,6 +43,7 @@ from gnnbench.approaches.base import shared_knobs
 from gnnbench.approaches.names import APPROACHES, knob_names
 from gnnbench.data.source import reference_problems
 from gnnbench.errors import SpecError, UnknownName, suggest
+from gnnbench.metrics import TASKS
 from gnnbench.models.names import MODELS
 from gnnbench.spec import (
     BatchSpec,
@@ -59,9 +60,9 @@ from gnnbench.units import size_bytes
 SCHEMA = 2
 _FOLDER = Path(__file__).parent / "catalogue" / "suites"
 _TOP = (
-    "schema", "name", "description", "datasets", "tasks", "models", "batch", "training", "memory",
-    "runs",
-)  # fmt: skip
+    *("schema", "name", "description", "datasets", "tasks", "models"),
+    *("batch", "training", "memory", "runs"),
+)
 T = TypeVar("T")
 
 
@@ -202,6 +203,7 @@ class _Parser:
         self.models = self._named(ModelSpec, "models")
         self._check_models()
         self.tasks: dict[str, TaskSpec | None] = {"": TaskSpec(), **self._named(TaskSpec, "tasks")}
+        self._check_tasks()
         self.base = {key: self._table(key) for key in ("batch", "training", "memory")}
 
     def _check_top(self) -> None:
@@ -261,6 +263,18 @@ class _Parser:
                 self.problems += [
                     f"{place}.{line}" for line in MODELS.get(model.kind).problems(model)
                 ]
+
+    def _check_tasks(self) -> None:
+        """A task's metric is one that its kind yields; the kind may be the dataset's own."""
+        for name, task in self.tasks.items():
+            if task is not None and task.metric:
+                kinds = [task.kind] if task.kind else list(TASKS)
+                known = {metric for kind in kinds for metric in TASKS[kind].metrics}
+                if task.metric not in known:
+                    self.problems.append(
+                        f"{self.where}: tasks.{name}.metric: unknown metric {task.metric!r}, "
+                        f"{suggest(task.metric, known)}"
+                    )
 
     # -- entries ---------------------------------------------------------------------------------
 

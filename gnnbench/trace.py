@@ -1,7 +1,8 @@
 """Ledgers as a Chrome trace, for Perfetto or chrome://tracing, of measured and predicted runs.
 
 One process per world and rank, one thread per lane, complete ("X") events only: events of a lane
-never overlap, as such traces demand (simulation 13). A counter shows the bytes a rank is sending.
+never overlap, as the format demands (simulation 13). A counter shows the bytes that a rank is
+sending.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Any
 
 from gnnbench.ledger import Row
 from gnnbench.results import write_text
-from gnnbench.steps import COMMUNICATION, Lane
+from gnnbench.steps import COMMUNICATION, Engine, Lane
 
 MAX_EVENTS = 200_000
 """About 40 MB of JSON; what comes later in time is left out."""
 
-_LANES = {lane.value: number for number, lane in enumerate(Lane, start=1)}
+_ENGINES = {engine: 1000 * place for place, engine in enumerate(Engine, start=1)}
+"""First thread number of each engine, so that viewers show the lanes of an engine together."""
 _COMMUNICATION = frozenset(kind.value for kind in COMMUNICATION)
 
 Worlds = Mapping[str, Mapping[int, Sequence[Row]]]
@@ -30,7 +32,7 @@ def write_trace(path: Path, worlds: Worlds, *, max_events: int = MAX_EVENTS) -> 
     Args:
         path: the file to write, replaced as a whole.
         worlds: per world ("measured", "predicted"), rows of some ranks.
-        max_events: cap on the events; whole epochs from the start of each ledger are kept.
+        max_events: cap on the events; whole periods from the start of each ledger are kept.
 
     Returns:
         How many rows were left out.
@@ -42,7 +44,7 @@ def write_trace(path: Path, worlds: Worlds, *, max_events: int = MAX_EVENTS) -> 
     written = 0
     for number, (world, ranks) in enumerate(sorted(worlds.items())):
         for rank, rows in sorted(ranks.items()):
-            kept = _first_epochs(rows, share)
+            kept = _first_periods(rows, share)
             written += len(kept)
             pid = 100_000 * number + rank
             events += _names(pid, f"{world} rank {rank}", {row.lane for row in kept})
@@ -53,32 +55,38 @@ def write_trace(path: Path, worlds: Worlds, *, max_events: int = MAX_EVENTS) -> 
     return total - written
 
 
-def _first_epochs(rows: Sequence[Row], most: int) -> list[Row]:
-    """As many whole epochs from the start as fit; of a single larger epoch, its start."""
+def _first_periods(rows: Sequence[Row], most: int) -> list[Row]:
+    """As many whole periods from the start as fit; of a single larger period, its start."""
     ordered = sorted(rows, key=lambda row: row.start_s)
     if len(ordered) <= most:
         return ordered
     counts: dict[int, int] = {}
     for row in ordered:
-        counts[row.epoch] = counts.get(row.epoch, 0) + 1
+        counts[row.period] = counts.get(row.period, 0) + 1
     kept: set[int] = set()
     room = most
-    for epoch in sorted(counts):
-        if counts[epoch] > room:
+    for period in sorted(counts):
+        if counts[period] > room:
             break
-        kept.add(epoch)
-        room -= counts[epoch]
+        kept.add(period)
+        room -= counts[period]
     if not kept:
         return ordered[:most]
-    return [row for row in ordered if row.epoch in kept]
+    return [row for row in ordered if row.period in kept]
 
 
 def _names(pid: int, name: str, lanes: set[str]) -> Iterator[dict[str, Any]]:
     yield {"ph": "M", "pid": pid, "name": "process_name", "args": {"name": name}}
     yield {"ph": "M", "pid": pid, "name": "process_sort_index", "args": {"sort_index": pid}}
     for lane in sorted(lanes):
-        tid = _LANES.get(lane, 99)
+        tid = _thread(lane)
         yield {"ph": "M", "pid": pid, "tid": tid, "name": "thread_name", "args": {"name": lane}}
+
+
+def _thread(lane: str) -> int:
+    """The thread number of a lane: "disk:2" comes after "disk"."""
+    parsed = Lane.parse(lane)
+    return _ENGINES[parsed.engine] + parsed.number
 
 
 def _spans(pid: int, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
@@ -86,14 +94,14 @@ def _spans(pid: int, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         yield {
             "ph": "X",
             "pid": pid,
-            "tid": _LANES.get(row.lane, 99),
+            "tid": _thread(row.lane),
             "name": row.name,
             "cat": row.phase,
             "ts": round(row.start_s * 1e6, 3),
             "dur": round(max(row.duration_s, 0.0) * 1e6, 3),
             "args": {
                 "op": row.op,
-                "epoch": row.epoch,
+                "period": row.period,
                 "iteration": row.iteration,
                 "bytes": row.bytes,
                 "flops": row.flops,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import suggest
@@ -48,6 +48,7 @@ class Approach(ABC):
         promise: what it owes the reference (see `card.Promise`).
         accepts: which datasets, tasks and models it can train.
         look: its colour and marker in every figure.
+        published: systems of papers that do the same.
         knobs_type: a frozen dataclass whose fields are the knobs; metadata give bounds and choices.
         runtime: "module:Class" of the trainer.
     """
@@ -59,6 +60,7 @@ class Approach(ABC):
     promise: ClassVar[Promise]
     accepts: ClassVar[Accepts] = Accepts()
     look: ClassVar[Look] = Look()
+    published: ClassVar[tuple[Published, ...]] = ()
     knobs_type: ClassVar[type[Any]]
     runtime: ClassVar[str]
 
@@ -67,7 +69,12 @@ class Approach(ABC):
         """Tiny runs that conformance performs in both worlds; see `example`."""
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Runs that calibrate the operations that only this approach performs."""
+        """Runs on a probe's workload that this approach offers to calibrate operations with.
+
+        None by default: calibration then trains the examples on workloads of several sizes. An
+        approach whose datasets are no graphs offers runs on generated datasets of `probe.number`
+        different sizes.
+        """
         return []
 
     @property
@@ -140,7 +147,6 @@ class Probe:
     run: RunSpec
     number: int = 0
     ranks: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def changed(knobs: Any) -> dict[str, Any]:
@@ -173,12 +179,20 @@ def shared_knobs(
         problems: gets a line for each knob that none of the approaches has.
     """
     dealt: dict[str, dict[str, Any]] = {name: {} for name in cards}
+    every = {name for owners in known.values() for name in owners} | set(cards)
     for key, value in table.items():
         if isinstance(value, Mapping):
             if key in dealt:
                 dealt[key].update(value)
-            elif key not in known:
-                problems.append(f"{where}.{key}: unknown approach, {suggest(key, cards)}")
+            elif key not in every:
+                problems.append(f"{where}.{key}: unknown approach, {suggest(key, every)}")
+            else:  # of an approach that this entry does not run: its keys must exist all the same
+                own = [knob for knob, owners in known.items() if key in owners]
+                problems += [
+                    f"{where}.{key}.{knob}: unknown knob, {suggest(knob, own)}"
+                    for knob in value
+                    if knob not in own
+                ]
             continue
         owners = [name for name, card in cards.items() if key in card.knob_names()]
         for name in owners:

@@ -108,5 +108,19 @@ class Look:
     dashed: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """Systems of papers that an approach stands for, so that their numbers can be predicted.
+
+    Args:
+        names: regular expression, searched in the lower-case name that a table gives a system.
+        recipe: "module:function" that reads the rest of a row, such as
+            "gnnbench.published.recipes:native" for code that does what the plan says.
+    """
+
+    names: str
+    recipe: str
+
+
 def _names(of: frozenset[str]) -> str:
     return ", ".join(sorted(of))

@@ -1,27 +1,26 @@
-"""`gnnbench compare`: runs and predictions of a results folder, side by side."""
+"""`gnnbench compare`: measured runs and predictions of a results folder, in tables and words."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from gnnbench.commands import options
 
 if TYPE_CHECKING:
-    from gnnbench_reports.compare import Comparison
+    from gnnbench_reports.comparison import Comparison
+    from gnnbench_reports.finding import Finding
 
 NAME = "compare"
-HELP = "lay measured runs and predictions of a results folder side by side"
+HELP = "compare measured runs with predictions of a results folder"
 
-COLUMNS = (
-    "status", "graph", "model", "approach", "ranks", "measured", "±", "predicted", "90 % interval",
-    "error", "bytes", "memory",
-)  # fmt: skip
-
-# A finding with more lines would bury the verdict.
 MOST_LINES = 40
+"""Findings with more lines are left to --json and the report."""
 MOST_NAMES = 3
+LABEL = 20
+"""Characters of a label that leave a table within 80 columns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,42 +33,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, table
+    from gnnbench.commands.output import emit_json
     from gnnbench.results import Results
     from gnnbench_reports.finding import findings
     from gnnbench_reports.study import read_study
-    from gnnbench_reports.verdict import sentences
+    from gnnbench_reports.verdict import verdict
 
     study = read_study(Results(args.results, create=False), args.cluster)
     found = findings(study)
     if args.json:
-        told = {name: {"verdict": one.verdict, "rows": one.rows} for name, one in found.items()}
+        listed = {name: {"verdict": one.verdict, "rows": one.rows} for name, one in found.items()}
         document = {"cluster": study.cluster, "summary": study.summary, "rows": study.rows}
-        emit_json({"schema": 1, **document, "findings": told})
+        emit_json({"schema": 2, **document, "findings": listed})
         return 0
-    if study.rows:
-        table([_cells(row) for row in study.rows], COLUMNS)
-        print()
+    for sentence in verdict(study.summary, study.rows, found):
+        print(sentence)
+    _print_rows(study.rows)
     for one in found.values():
-        if len(one.cells) > MOST_LINES:
-            print(f"{one.title}: {len(one.cells)} lines; --json and `gnnbench report` show them\n")
-            continue
-        print(f"{one.title}:")
-        heads = [column.heading for column in one.columns]
-        table([dict(zip(heads, line, strict=True)) for line in one.cells], heads)
-        print()
+        _print_finding(one)
     for line in _reasons(study.rows):
         print(line)
-    # Last, where a terminal's reader is.
-    for sentence in sentences(study.summary, study.rows):
-        print(sentence)
-    for one in found.values():
-        for sentence in one.verdict:
-            print(sentence)
     return 0
 
 
-def _reasons(rows: Sequence[Comparison]) -> list[str]:
+def _print_rows(rows: Sequence[Comparison]) -> None:
+    """A table per dataset and model: measured and predicted time per period."""
+    for (dataset, model), group in groupby(rows, key=lambda row: (row.dataset, row.model)):
+        cells = [_cells(row) for row in group]
+        _table(f"{dataset}, {model}: time per period", cells, list(cells[0]))
+
+
+def _print_finding(found: Finding) -> None:
+    """A finding's table, one per dataset and model if it names both."""
+    if len(found.cells) > MOST_LINES:
+        print(f"\n{found.title}: {len(found.cells)} lines, see --json or `gnnbench report`")
+        return
+    heads = [column.heading for column in found.columns]
+    shown = [column.heading for column in found.columns if not column.page_only]
+    lines = [dict(zip(heads, line, strict=True)) for line in found.cells]
+    place = ["dataset", "model"] if heads[:2] == ["dataset", "model"] else []
+    for key, group in groupby(lines, key=lambda line: [str(line[name]) for name in place]):
+        title = ": ".join([*([", ".join(key)] if key else []), found.title])
+        _table(
+            title, [_short(line) for line in group], [head for head in shown if head not in place]
+        )
+
+
+def _table(title: str, rows: Sequence[Mapping[str, object]], heads: Sequence[str]) -> None:
+    from gnnbench.commands.output import table
+
+    print(f"\n{title}")
+    table(rows, heads)
+
+
+def _short(line: Mapping[str, object]) -> dict[str, object]:
+    """A line with the label of its approach cut to `LABEL` characters."""
+    from gnnbench_reports.labels import printable
+
+    return {
+        head: printable(str(value), LABEL) if head == "approach" else value
+        for head, value in line.items()
+    }
+
+
+def _reasons(rows: Iterable[Comparison]) -> list[str]:
     """Each reason once, with the configurations that have it."""
     having: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -78,34 +105,28 @@ def _reasons(rows: Sequence[Comparison]) -> list[str]:
     lines = []
     for (status, reason), names in having.items():
         more = len(names) - MOST_NAMES
-        told = ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"{status}: {reason}: {told}")
-    return [*lines, ""] if lines else []
+        listed = ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"{status}: {reason}: {listed}")
+    return ["", *lines] if lines else []
 
 
 def _cells(row: Comparison) -> dict[str, object]:
     from gnnbench_reports import numbers
-    from gnnbench_reports.sections import predicted_time
+    from gnnbench_reports.configurations import predicted_time
+    from gnnbench_reports.labels import printable
 
-    spread = row.repeat_spread
-    memory = row.memory.peak_ratio
+    memory, error = row.memory.peak_ratio, None
+    if row.error is not None:
+        error = numbers.percent(row.error, row.uncertainty, signed=True).replace(" ", "")
+    measured = numbers.seconds(row.measured_period_s, row.uncertainty) if row.measured else None
+    lost = row.status not in ("ok", "predicted")
     return {
-        "status": row.status,
-        "graph": row.graph,
-        "model": row.model,
-        "approach": row.label,
+        "approach": printable(row.label, LABEL),
         "ranks": row.ranks,
-        "measured": _or_none(numbers.seconds(row.measured_epoch_s, row.uncertainty)),
-        "±": None if spread is None else numbers.percent(spread, 0.001).replace(" ", ""),
-        "predicted": _or_none(predicted_time(row)),
-        "90 % interval": _or_none(numbers.interval(row.predicted_low_s, row.predicted_high_s)),
-        "error": None
-        if row.error is None
-        else numbers.percent(row.error, row.uncertainty, signed=True).replace(" ", ""),
+        "measured": row.status if lost else measured,
+        "predicted": predicted_time(row) if row.predicted else None,
+        "error": error,
+        "inside": {True: "yes", False: "no", None: None}[row.inside_interval],
         "bytes": {True: "equal", False: "differ", None: None}[row.bytes_equal],
         "memory": None if memory is None else numbers.factor(memory),
     }
-
-
-def _or_none(text: str) -> str | None:
-    return None if text == "–" else text

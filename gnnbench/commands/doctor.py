@@ -23,6 +23,8 @@ HELP = "look at this machine: versions, devices, memory, network; say what is mi
 
 # Distribution names, as pyproject.toml lists them; a test holds the two equal.
 BASE_PACKAGES = (
+    "jinja2",
+    "markupsafe",
     "matplotlib",
     "networkx",
     "numba",
@@ -32,6 +34,7 @@ BASE_PACKAGES = (
     "rich",
     "scipy",
     "simpy",
+    "tomlkit",
 )
 RUNTIME_PACKAGES = ("nvidia-ml-py", "psutil", "torch")
 

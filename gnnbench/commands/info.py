@@ -35,6 +35,7 @@ def describe(name: str) -> dict[str, Any]:
     from gnnbench.cluster import list_clusters, load_cluster
     from gnnbench.data import formats, generators, profile
     from gnnbench.errors import UnknownName
+    from gnnbench.metrics import TASKS
     from gnnbench.models.names import MODELS
     from gnnbench.suites import find_suite, suite_files
 
@@ -42,6 +43,8 @@ def describe(name: str) -> dict[str, Any]:
         return {"kind": "approach", **_approach(APPROACHES.get(name))}
     if name in MODELS.names():
         return {"kind": "model", **dataclasses.asdict(MODELS.get(name))}
+    if name in TASKS:
+        return {"kind": "task", **dataclasses.asdict(TASKS[name])}
     if name in list_clusters():
         return {"kind": "cluster", **load_cluster(name).to_table()}
     if name in list_accelerators():
@@ -61,7 +64,7 @@ def describe(name: str) -> dict[str, Any]:
         suite = find_suite(name)
         runs = [run.run_id for run in suite.runs]
         return {"kind": "suite", "name": name, "description": suite.description, "runs": runs}
-    known = [*APPROACHES.names(), *MODELS.names(), *list_clusters()]
+    known = [*APPROACHES.names(), *MODELS.names(), *TASKS, *list_clusters()]
     known += list_accelerators()
     known += [*profile.list_profiles(), *suite_files(), *generators.GENERATORS, *formats.FORMATS]
     raise UnknownName("name", name, known)

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench_reports.finding import findings
     from gnnbench_reports.report import write_report
     from gnnbench_reports.study import read_study
-    from gnnbench_reports.verdict import sentences
+    from gnnbench_reports.verdict import verdict
 
     results = Results(args.results, create=False)
     study = read_study(results, args.cluster)
@@ -39,12 +39,11 @@ def run(args: argparse.Namespace) -> int:
         path = write_report(
             study, args.out or results.folder / "report", found=found, drawn=advance
         )
-    said = sentences(study.summary, study.rows)
-    said += [line for one in found.values() for line in one.verdict]
+    sentences = verdict(study.summary, study.rows, found)
     if args.json:
-        emit_json({"page": path, "cluster": study.cluster, "verdict": said})
+        emit_json({"page": path, "cluster": study.cluster, "verdict": sentences})
         return 0
-    for sentence in said:
+    for sentence in sentences:
         print(sentence)
     print(path)
     return 0

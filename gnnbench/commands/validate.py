@@ -129,8 +129,9 @@ def draw(path: Path, comparisons: Sequence[Comparison]) -> None:
             {
                 "approach": c.row.system.split("(")[0].strip(),
                 "ranks": c.row.ranks,
-                "measured_epoch_s": c.published,
-                "predicted_epoch_s": c.predicted,
+                "period": "epoch",
+                "measured_period_s": c.published,
+                "predicted_period_s": c.predicted,
                 "predicted_low_s": c.low,
                 "predicted_high_s": c.high,
                 "repeat_spread": 0.0,

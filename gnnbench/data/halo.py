@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.graph import Graph
-from gnnbench.data.partition import check_assignment
+from gnnbench.errors import DataError
 
 
 class Csr(NamedTuple):
@@ -110,6 +110,24 @@ class HaloStructure:
     def halo_copies(self) -> int:
         """S, the total of all halos."""
         return int(self.counts.sum())
+
+
+def check_assignment(
+    graph: Graph, assignment: NDArray[np.integer[Any]], num_parts: int
+) -> NDArray[np.int32]:
+    """Return the assignment as int32 [N]. Raises DataError when it does not fit the graph."""
+    parts = np.asarray(assignment)
+    if parts.shape != (graph.num_nodes,) or not np.issubdtype(parts.dtype, np.integer):
+        raise DataError(
+            graph.name,
+            f"assignment {parts.dtype} {parts.shape}: expected {graph.num_nodes} integers",
+        )
+    if len(parts) and not 0 <= parts.min() <= parts.max() < num_parts:
+        raise DataError(
+            graph.name,
+            f"assignment reaches {parts.min()}..{parts.max()}, allowed 0..{num_parts - 1}",
+        )
+    return parts.astype(np.int32, copy=False)
 
 
 def halo_structure(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.graph import Graph
+from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.halo import check_assignment, halo_counts
 from gnnbench.errors import DataError, MissingExtra, RunFailed, SpecError, UnknownName, Unsupported
 
 METHODS = ("metis", "hash", "chunk")
@@ -60,24 +61,6 @@ def partition(
     return _metis(graph, num_parts, objective, weights if balance != "nodes" else None, seed)
 
 
-def check_assignment(
-    graph: Graph, assignment: NDArray[np.integer[Any]], num_parts: int
-) -> NDArray[np.int32]:
-    """Return the assignment as int32 [N]. Raises DataError when it does not fit the graph."""
-    parts = np.asarray(assignment)
-    if parts.shape != (graph.num_nodes,) or not np.issubdtype(parts.dtype, np.integer):
-        raise DataError(
-            graph.name,
-            f"assignment {parts.dtype} {parts.shape}: expected {graph.num_nodes} integers",
-        )
-    if len(parts) and not 0 <= parts.min() <= parts.max() < num_parts:
-        raise DataError(
-            graph.name,
-            f"assignment reaches {parts.min()}..{parts.max()}, allowed 0..{num_parts - 1}",
-        )
-    return parts.astype(np.int32, copy=False)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionReport:
     """What an assignment costs. Per-part tuples are in order of the parts; edges are stored ones.
@@ -107,8 +90,6 @@ class PartitionReport:
 
 def report(graph: Graph, assignment: NDArray[np.integer[Any]], num_parts: int) -> PartitionReport:
     """Measure an assignment. Cost: one pass over the edges."""
-    from gnnbench.data.halo import halo_counts
-
     parts = check_assignment(graph, assignment, num_parts)
     counts, edges, nodes = halo_counts(graph, parts, num_parts)
     halo = counts.sum(axis=1)
@@ -200,7 +181,5 @@ def _metis(
 
 
 def _without_direction(graph: Graph) -> Graph:
-    from gnnbench.data.graph import from_edges
-
     dst = np.repeat(np.arange(graph.num_nodes), graph.in_degrees())
     return from_edges(graph.name, graph.indices, dst, graph.num_nodes)

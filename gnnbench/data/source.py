@@ -21,7 +21,7 @@ import numpy as np
 from gnnbench.data import formats, generators, splits
 from gnnbench.data.formats import native
 from gnnbench.data.graph import Graph
-from gnnbench.data.profile import Profile, list_profiles, load_profile, overridden
+from gnnbench.data.profile import GraphProfile, Profile, list_profiles, load_profile, overridden
 from gnnbench.data.stream import EdgeStream, time_split
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples import random_split as split_triples
@@ -61,6 +61,25 @@ def find(path: str, roots: Sequence[Path]) -> Path:
     looked = ", ".join(dict.fromkeys(str(root.resolve()) for root in roots))
     where = "" if Path(path).is_absolute() else f" (looked in {looked}): set --data DIR"
     raise Unsupported(f"dataset not found: {path}{where}")
+
+
+def open_graph_or_profile(
+    source: str, format: str | None = None, options: Mapping[str, Any] | None = None
+) -> Graph | GraphProfile:
+    """Return the stored profile of this name or TOML file, else as `open_graph`.
+
+    Raises:
+        SpecError: a format or an option was given for a profile, which has neither.
+    """
+    if source not in list_profiles() and not source.endswith(".toml"):
+        return open_graph(source, format, options)
+    given = [f"--{name}" for name, value in (("format", format), ("option", options)) if value]
+    if given:
+        raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
+    profile = load_profile(source)
+    if not isinstance(profile, GraphProfile):
+        raise SpecError(f"{source} is the profile of a {profile.kind}, a graph is needed")
+    return profile
 
 
 class Library:
@@ -130,6 +149,7 @@ def native_folder(ref: DatasetRef, roots: Sequence[Path], cache: Path) -> Path:
     """
     source = find(ref.path, roots) if ref.path else None
     if source is not None and _is_ready(ref, source):
+        _verify(source)
         return source
     folder = cache / "datasets" / f"{_safe(ref)}-{_stamp(ref, source)}"
     if not (folder / "meta.json").exists():
@@ -202,6 +222,11 @@ def reference_problems(ref: DatasetRef) -> list[str]:
         known = list_profiles()
         there = ref.profile.endswith(".toml") or ref.profile in known
         line = f"profile: unknown profile {ref.profile!r}, {suggest(ref.profile, known)}"
+        if ref.profile in known and ref.override:
+            try:
+                overridden(load_profile(ref.profile), ref.override)
+            except SpecError as error:
+                return list(error.problems)
         return [] if there else [line]
     lines = _option_problems(splits.synthetic_task, ref.synthetic, "synthetic")
     lines += _split_problems(ref)
@@ -314,6 +339,31 @@ def _is_ready(ref: DatasetRef, source: Path) -> bool:
     return ref.format in ("auto", "native") and (source / "meta.json").is_file() and not changed
 
 
+_VERIFIED: set[tuple[object, ...]] = set()
+
+
+def _verify(folder: Path) -> None:
+    """Check the arrays of a native dataset that may have been changed after its meta.json.
+
+    The digest that identifies a dataset is read from meta.json, so an array that was overwritten in
+    place must be an error. Raises DataError.
+    """
+    stamps = _stamps(folder)
+    written = (folder / "meta.json").stat().st_ctime_ns
+    later = any(at >= written for path, *_, at in stamps if not path.endswith("meta.json"))
+    if later and (*stamps,) not in _VERIFIED:
+        native.load(folder, verify=True)
+        _VERIFIED.add((*stamps,))
+
+
+def _stamps(source: Path | None) -> list[tuple[str, int, int, int]]:
+    """Path, size, and times of the last change of content and of status of every file."""
+    found = [] if source is None else sorted(source.rglob("*")) if source.is_dir() else [source]
+    stats = [(str(path), path.stat()) for path in found if path.is_file()]
+    # A copy may keep the times of its original, but not the time at which it came.
+    return [(path, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in stats]
+
+
 def _kind(ref: DatasetRef, source: Path | None) -> str:
     """The kind that a reference holds, from names and first lines only."""
     if ref.kind != "auto":
@@ -330,10 +380,7 @@ def _stamp(ref: DatasetRef, source: Path | None) -> str:
     content.pop("digest")
     # A run knows the kind once its dataset was opened; that must not convert the dataset again.
     content["kind"] = _kind(ref, source)
-    found = [] if source is None else sorted(source.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in found if path.is_file()]
-    stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    text = json.dumps([CONVERSION, content, stamps], sort_keys=True, default=str)
+    text = json.dumps([CONVERSION, content, _stamps(source)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

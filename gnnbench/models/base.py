@@ -2,7 +2,7 @@
 
 A model here is a stack of layers with an activation and dropout after every layer but the last. A
 layer is a convolution, `Y = norm(A) H W (+ H W_self) + b`, or attention, where the weights of the
-sum over neighbours are computed from the layer's input (see `approaches.steps`).
+sum over neighbours are computed from the layer's input (see `approaches.writing.layers`).
 """
 
 from __future__ import annotations

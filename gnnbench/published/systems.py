@@ -1,7 +1,7 @@
 """The run of ours that a published row describes: approach, knobs, model, batch, ranks, software.
 
-`SYSTEMS` is the table of published systems and the approaches that stand for them. A `Case` is all
-that a prediction needs, so that rows of one configuration share a prediction. A row that describes
+The cards of approaches name the published systems that they stand for. A `Case` is all that a
+prediction needs, so that rows of one configuration share a prediction. A row that describes
 no case has a `Reason`.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from gnnbench.approaches.names import APPROACHES
@@ -18,11 +19,12 @@ from gnnbench.errors import GnnbenchError
 from gnnbench.models.names import MODELS
 from gnnbench.published.counts import COUNTS, PartitionCount
 from gnnbench.published.metrics import check_metric
-from gnnbench.published.places import cluster_of, method_of, objective_of, profile_of
+from gnnbench.published.places import cluster_of, method_of, profile_of
 from gnnbench.published.reason import NotModelled, Reason
-from gnnbench.published.rows import PublishedRow, whole_number
+from gnnbench.published.recipes import Recipe
+from gnnbench.published.rows import PublishedRow
 from gnnbench.published.software import NATIVE, Software
-from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
 EPOCHS = 3
 DROPOUT = 0.5
@@ -60,27 +62,14 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How a system trains a row's model, in our words."""
-
-    software: Software = NATIVE
-    knobs: dict[str, Any] = field(default_factory=dict)
-    batch: BatchSpec = field(default_factory=BatchSpec)
-    norm: str = "none"
-    method: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """A published system.
+    """A published system: the approach that does the same, and how to read the rest of a row.
 
     Args:
-        name: what its names match, in lower case.
-        approach: that does the same.
-        recipe: reads the rest of a row. Raises NotModelled.
+        approach: its name.
+        recipe: raises NotModelled.
     """
 
-    name: str
     approach: str
     recipe: Callable[[PublishedRow], Recipe]
 
@@ -95,11 +84,14 @@ def case_of(row: PublishedRow) -> Case | PartitionCount | Reason:
 
 
 def system_of(row: PublishedRow) -> System:
-    """The first entry of `SYSTEMS` that a row's system matches. Raises NotModelled."""
+    """The system that a row names, from the cards of approaches. Raises NotModelled."""
     name = row.system.lower()
-    for system in SYSTEMS:
-        if re.search(system.name, name):
-            return system
+    for approach in APPROACHES.names():
+        # A card that extends another does not stand for what the other one stands for.
+        for published in vars(type(APPROACHES.get(approach))).get("published", ()):
+            if re.search(published.names, name):
+                module, _, function = published.recipe.partition(":")
+                return System(approach=approach, recipe=getattr(import_module(module), function))
     raise NotModelled("system not modelled", row.system)
 
 
@@ -213,94 +205,3 @@ def _count(row: PublishedRow) -> PartitionCount:
     found = PartitionCount(profile=profile_of(row), parts=row.ranks, method=method_of(row))
     _check_halo(found.profile, found.parts, found.method)
     return found
-
-
-# -- recipes -------------------------------------------------------------------------------------
-
-
-def _native(row: PublishedRow) -> Recipe:
-    """Code that does what our plan says."""
-    return Recipe()
-
-
-def _vanilla(row: PublishedRow) -> Recipe:
-    return _released(row, Software(released=True, precompute=_precomputes(row)))
-
-
-def _pipegcn(row: PublishedRow) -> Recipe:
-    return _released(row, Software(released=True, precompute=_precomputes(row), pipelined=True))
-
-
-def _bns(row: PublishedRow) -> Recipe:
-    """BNS-GCN: its code refuses to run without precomputation (fullgraph section 6)."""
-    words = f"{row.system} {row.notes}"
-    rate = re.search(r"\bp\s*=\s*(0?\.\d+|0|1(?:\.0+)?)(?![.\d])", words)
-    if rate is None:
-        raise NotModelled("configuration not stated", "sampling rate p of BNS-GCN")
-    precompute = _precomputes(row, unstated=True)
-    software = Software(released=True, precompute=precompute, rebuilds=True)
-    return _released(row, software, rate=float(rate[1]))
-
-
-def _released(row: PublishedRow, software: Software, **knobs: Any) -> Recipe:
-    """The released partition-parallel code: parts of METIS, aggregate-first, layers normalised."""
-    return Recipe(
-        software=software,
-        knobs={"objective": objective_of(row), "order": "aggregate_first", **knobs},
-        norm="none" if "norm none" in row.notes.lower() else "layer",
-        method=method_of(row),
-    )
-
-
-def _precomputes(row: PublishedRow, *, unstated: bool = False) -> bool:
-    """Whether the first aggregation is precomputed, by "use_pp" in the notes.
-
-    A silent row is as in the logs of the study that printed most rows: with it for GAT, else
-    without it, or what `unstated` says.
-    """
-    words = row.notes.lower()
-    stated = re.search(r"use_pp\s*=\s*(true|false)", words)
-    if stated is not None:
-        return stated[1] == "true"
-    return "use_pp" in words or unstated or row.model.lower() == "gat"
-
-
-def _mini_batch(row: PublishedRow) -> Recipe:
-    """Neighbour sampling with all features on every device; DistDGL fetches them from servers.
-
-    Fan-outs are listed input layer first by DGL and seeds first by Quiver (sampling section 2).
-    """
-    name = row.system.lower()
-    if not row.fanout or not row.batch:
-        raise NotModelled("configuration not stated", "fan-outs and batch of mini-batch training")
-    if name.startswith("distdgl"):
-        fetched = "features fetched from servers of DistDGL"
-        raise NotModelled("software path not modelled", fetched)
-    listed = [whole_number(word) for word in re.split(r"[-,; ]+", row.fanout)]
-    fanouts = [number for number in listed if number is not None]
-    batch = re.fullmatch(r"(\d+)(?:\.0)?(/gpu)?", row.batch.lower())
-    each = whole_number(batch[1]) if batch else None
-    if batch is None or each is None or not len(fanouts) == len(listed) == row.num_layers:
-        found = f"fan-outs {row.fanout}, batch {row.batch}"
-        raise NotModelled("configuration not stated", found)
-    if not batch[2] and row.ranks != 1:
-        found = f"whether batch {row.batch} is of one device"
-        raise NotModelled("configuration not stated", found)
-    if name.startswith("dgl"):
-        fanouts.reverse()
-    return Recipe(
-        software=Software(batched=True),
-        knobs={"order": "aggregate_first"},
-        batch=BatchSpec(size=each * (row.ranks or 1), fanouts_from_seeds=tuple(fanouts)),
-    )
-
-
-SYSTEMS = (
-    System(name=r"vanilla|^full-graph$|^pipegcn \(sync\)$", approach="partition", recipe=_vanilla),
-    System(name=r"^pipegcn", approach="pipegcn", recipe=_pipegcn),
-    System(name=r"^bns-gcn", approach="bns", recipe=_bns),
-    System(name=r"^(distdgl|dgl|quiver)\b", approach="sampled", recipe=_mini_batch),
-    System(name=r"^cagnet[ -]?1d", approach="cagnet-1d", recipe=_native),
-    System(name=r"naive tp|^mixgcn\b(?!.*accelerator)", approach="mixture", recipe=_native),
-)
-"""Published systems and the approaches that stand for them; the first match is taken."""

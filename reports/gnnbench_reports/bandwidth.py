@@ -1,23 +1,22 @@
-"""Do communication steps waste bandwidth? Their rate against what calibration measured.
+"""Achieved bandwidth of collectives, as a share of the bandwidth that calibration measured.
 
-On both sides it is the rank held up least whose time counts, so neither holds waiting for a slower
-rank. (Clusters of older versions have only one time of a collective, from a barrier to its end.)
+Both times are the minimum over ranks, which excludes waiting for late ranks.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.cluster import TRANSFER
 from gnnbench_reports import numbers
-from gnnbench_reports.compare import warmup_epochs
+from gnnbench_reports.compare import warmup_periods
 from gnnbench_reports.finding import Finding
 from gnnbench_reports.ledgers import collectives
-from gnnbench_reports.markup import Column
+from gnnbench_reports.tables import Column
 
 if TYPE_CHECKING:
     from gnnbench.cluster import Cluster, CollectiveModel
@@ -29,15 +28,17 @@ TARGET = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandwidthRow:
-    """One kind of collective of one configuration; per epoch, steps of all ranks together.
+    """One kind of collective of one configuration, per period.
 
-    bytes          most that any rank sends, summed over steps (broadcast: the buffers)
-    measured_s     without waiting, the median over repeats
-    calibrated_s   what the calibrated collective takes for the same message sizes
-    share          calibrated_s / measured_s: the share of the calibrated bandwidth that is reached
+    Attributes:
+        bytes: the maximum over ranks of the bytes sent, summed over steps; of a broadcast, the
+            buffers.
+        measured_s: without waiting, the median over repeats.
+        calibrated_s: of the calibrated collective with the same message sizes.
+        share: calibrated_s / measured_s, the achieved share of the calibrated bandwidth.
     """
 
-    graph: str
+    dataset: str
     model: str
     label: str
     approach: str
@@ -51,25 +52,20 @@ class BandwidthRow:
 
 
 def bandwidths(study: Study) -> list[BandwidthRow]:
-    """Return a row per configuration and kind of collective that was calibrated on its ranks."""
+    """A row per configuration and kind of collective that was calibrated on its rank count."""
     if study.machine is None or not study.machine.collectives:
         return []
-    finished: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in study.runs:
-        if run.status == "ok":
-            finished[run.config_id].append(run)
     found = []
     for row in study.rows:
-        runs = [run for name in row.config_ids for run in finished[name]] if row.ranks > 1 else []
         by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for run in runs:
+        for run in study.runs_of(row) if row.ranks > 1 else ():
             for kind, table in _of_run(study, run, row.ranks, study.machine).items():
                 by_kind[kind].append(table)
         for kind, tables in sorted(by_kind.items()):
             middle = {key: statistics.median(t[key] for t in tables) for key in tables[0]}
             found.append(
                 BandwidthRow(
-                    graph=row.graph,
+                    dataset=row.dataset,
                     model=row.model,
                     label=row.label,
                     approach=row.approach,
@@ -85,15 +81,15 @@ def bandwidths(study: Study) -> list[BandwidthRow]:
     return found
 
 
-def _of_run(study: Study, run: RunRecord, ranks: int, machine: Cluster) -> dict[str, Any]:
-    """By kind: steps, bytes, measured and calibrated seconds per epoch."""
+def _of_run(study: Study, run: RunRecord, ranks: int, machine: Cluster) -> Mapping[str, Any]:
+    """By kind: steps, bytes, measured and calibrated seconds per period."""
     import numpy as np
 
     from gnnbench.costs.model import collective_seconds
 
     per_host = int(run.device.get("ranks_per_host", 0)) or ranks
     frame = collectives(
-        study.results.run_folder(run.run_id), ranks=ranks, warmup_epochs=warmup_epochs(run)
+        study.results.run_folder(run.run_id), ranks=ranks, warmup=warmup_periods(run)
     )
     found: dict[str, Any] = {}
     if frame is None:
@@ -115,9 +111,9 @@ def _of_run(study: Study, run: RunRecord, ranks: int, machine: Cluster) -> dict[
 
 
 def calibrated(machine: Cluster, kind: str, ranks: int, layout: str) -> CollectiveModel | None:
-    """Return the collective as measured on so many ranks, with nobody else on the host.
+    """The collective as measured on this rank count with no other ranks on the host, or None.
 
-    An extrapolation judges nobody.
+    Extrapolated models are not used: they would judge a measurement by a guess.
     """
     for op in (kind + TRANSFER, kind):
         for model in machine.collectives:
@@ -128,10 +124,10 @@ def calibrated(machine: Cluster, kind: str, ranks: int, layout: str) -> Collecti
 
 
 def shares(rows: Iterable[BandwidthRow]) -> dict[str, list[float]]:
-    """Share of each configuration, all kinds together, by approach."""
+    """Share of each configuration, all kinds of collectives together, by approach."""
     places: dict[tuple[str, ...], list[BandwidthRow]] = defaultdict(list)
     for row in rows:
-        places[row.approach, row.graph, row.model, row.label, str(row.ranks)].append(row)
+        places[row.approach, row.dataset, row.model, row.label, str(row.ranks)].append(row)
     found: dict[str, list[float]] = defaultdict(list)
     for (approach, *_), group in places.items():
         found[approach].append(
@@ -141,32 +137,40 @@ def shares(rows: Iterable[BandwidthRow]) -> dict[str, list[float]]:
 
 
 def finding(study: Study) -> Finding | None:
-    """Return the table, where runs and a calibration of their rank counts are both there."""
-    rows = bandwidths(study)
+    """The table, where there are runs and a calibration of their rank counts."""
+    return table(bandwidths(study))
+
+
+def table(rows: Sequence[BandwidthRow]) -> Finding | None:
+    """The finding that shows these rows; None without rows."""
     if not rows:
         return None
     columns = (
-        Column(heading="graph", word=True),
+        Column(heading="dataset", word=True),
         Column(heading="model"),
         Column(heading="approach", word=True),
         Column(heading="ranks", number=True),
         Column(heading="collective"),
-        Column(heading="steps", number=True, meaning="per epoch"),
-        Column(heading="bytes", number=True, meaning="most that a rank sends per epoch"),
-        Column(heading="measured", number=True, meaning="bytes per second, waiting left out"),
-        Column(heading="calibrated", number=True, meaning="bytes per second, same sizes"),
+        Column(heading="steps", number=True, meaning="per period", page_only=True),
+        Column(
+            heading="bytes",
+            number=True,
+            meaning="per period, maximum over ranks",
+            page_only=True,
+        ),
+        Column(heading="measured", number=True, meaning="bytes per second, waiting excluded"),
+        Column(heading="calibrated", number=True, meaning="bytes per second at the same sizes"),
         Column(heading="share", number=True),
     )
     return Finding(
         title="Share of the calibrated bandwidth",
         meaning=(
-            "Bytes per second of the collectives that all ranks take part in, against what "
-            "calibration measured for the same collective, ranks and message sizes on cluster "
-            f"{study.cluster}. The time of a step is that of the rank held up least, median over "
-            "epochs, so waiting for a slower rank does not count. Left out: transfers behind "
-            "computation, groups of some of the ranks, and rank counts that were not calibrated. "
-            f"Aim: at least {numbers.percent(TARGET)}. Above 100 % a step was faster than its "
-            "like in the calibration."
+            "Bytes per second of the collectives of all ranks, and what calibration measured for "
+            "the same collective, rank count and message sizes. The time of a step is the minimum "
+            "over ranks, which excludes waiting for late ranks, median over periods. Left out: "
+            "transfers that overlap with computation, collectives of some of the ranks, and rank "
+            f"counts that were not calibrated. Target: at least {numbers.percent(TARGET)}. Above "
+            "100 % the collective was faster in training than in calibration."
         ),
         columns=columns,
         rows=tuple(rows),
@@ -177,7 +181,7 @@ def finding(study: Study) -> Finding | None:
 
 def _cells(row: BandwidthRow) -> tuple[object, ...]:
     return (
-        row.graph,
+        row.dataset,
         row.model,
         row.label,
         row.ranks,
@@ -191,9 +195,9 @@ def _cells(row: BandwidthRow) -> tuple[object, ...]:
 
 
 def _verdict(rows: Sequence[BandwidthRow]) -> tuple[str, ...]:
-    told = [
+    medians = [
         f"{approach} {numbers.percent(statistics.median(found))}"
         + (f" (lowest {numbers.percent(min(found))} of {len(found)})" if len(found) > 1 else "")
         for approach, found in sorted(shares(rows).items())
     ]
-    return (f"Share of the calibrated bandwidth, median: {'; '.join(told)}.",)
+    return (f"Share of the calibrated bandwidth, median: {'; '.join(medians)}.",)

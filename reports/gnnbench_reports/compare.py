@@ -1,6 +1,6 @@
-"""Lay measured runs and predictions side by side: one row per configuration.
+"""Compare measured runs with predictions: one row per configuration.
 
-Repeats are pooled, and so are seeds: configurations that differ by nothing else are one row.
+Repeats are pooled, and so are seeds: configurations that differ by the seed alone are one row.
 """
 
 from __future__ import annotations
@@ -11,94 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gnnbench.cluster import GRADES
 from gnnbench.errors import UnknownName
 from gnnbench.results import PredictionRecord, Results, RunRecord
-from gnnbench_reports.labels import apart_from_seed, label_all, seed_of, spec_name
+from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.labels import (
+    Spec,
+    apart_from_content,
+    apart_from_seed,
+    digest_of,
+    knobs_of,
+    label_all,
+    primary_metric,
+    seed_of,
+    spec_name,
+)
 from gnnbench_reports.ledgers import phase_seconds
-from gnnbench_reports.memory import Memory, pool_memory
-from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes
-
-GRADES = ("measured", "probed", "datasheet")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """One configuration, measured, predicted or both. What is unknown is None or empty.
-
-    config_id             of the lowest seed, whose prediction this is; config_ids of all seeds
-    label                 the approach, with the knobs that tell it from others of the same name
-    status                "ok" (measured), "failed", "skipped", "running" or, without runs,
-                          "predicted" or the prediction's own status
-    repeats               finished runs pooled here, seeds included
-    measured_epoch_s      median over non-warm-up epochs within a repeat, then over repeats
-    repeat_spread         half the range of the repeats' medians over their median
-    epoch_spread          half the interquartile range of a repeat's epochs over their median
-    beyond                why the prediction goes beyond the cluster as described, if it does
-    program               equal for configurations whose ranks do the same steps; "" if not known
-    ratio, error          predicted / measured, and that minus one
-    inside_interval       the measured median lies in the predicted 90 % interval
-    volumes, bytes_equal  bytes sent by kind and phase; whether each of them is the same integer
-    probe_ratio           time of the speed probe around the runs over the calibration's: above 1
-                          the machine was slower than when it was calibrated
-    speed_adjusted_error  error after multiplying the prediction by `probe_ratio`
-    phases_*              seconds per epoch by phase, slowest rank, waiting included
-    accuracy              {"train" | "val" | "test": {"mean", "std"}} over repeats
-    """
-
-    config_id: str
-    config_ids: tuple[str, ...] = ()
-    label: str
-    approach: str
-    graph: str
-    model: str
-    ranks: int
-    knobs: Mapping[str, Any] = field(default_factory=dict)
-    status: str
-    reason: str = ""
-    failed_rank: int | None = None
-    failed_phase: str = ""
-    repeats: int = 0
-    epochs: int = 0
-    measured_epoch_s: float | None = None
-    repeat_spread: float | None = None
-    epoch_spread: float | None = None
-    cluster: str = ""
-    prediction_status: str = ""
-    prediction_reason: str = ""
-    predicted_epoch_s: float | None = None
-    predicted_low_s: float | None = None
-    predicted_high_s: float | None = None
-    grade: str = ""
-    method: str = ""
-    beyond: str = ""
-    exact: bool | None = None
-    basis: str = ""
-    program: str = ""
-    ratio: float | None = None
-    error: float | None = None
-    inside_interval: bool | None = None
-    volumes: tuple[Volume, ...] = ()
-    bytes_equal: bool | None = None
-    memory: Memory = field(default_factory=Memory)
-    phases_measured: Mapping[str, float] = field(default_factory=dict)
-    phases_predicted: Mapping[str, float] = field(default_factory=dict)
-    probe_ratio: float | None = None
-    speed_adjusted_error: float | None = None
-    accuracy: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    final_loss: float | None = None
-
-    @property
-    def measured(self) -> bool:
-        return self.measured_epoch_s is not None
-
-    @property
-    def predicted(self) -> bool:
-        return self.predicted_epoch_s is not None
-
-    @property
-    def uncertainty(self) -> float | None:
-        """Relative uncertainty of the measured time: what repeats, or else epochs, spread by."""
-        return self.repeat_spread if self.repeat_spread is not None else self.epoch_spread
+from gnnbench_reports.memory import pool_memory
+from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes, sent_bytes
 
 
 def compare(results: Results, cluster: str | None = None) -> list[Comparison]:
@@ -145,37 +75,34 @@ def compare_records(
     cluster: str,
 ) -> list[Comparison]:
     """Compare records already read with the predictions for one cluster."""
-    grouped: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        grouped[run.config_id].append(run)
-    predicted = {record.config_id: record for record in predictions if record.cluster == cluster}
-    specs = {record.config_id: record.spec for record in predicted.values()}
-    specs |= {config_id: group[0].spec for config_id, group in grouped.items()}
-    labels = label_all(specs)
-    together: dict[str, list[str]] = defaultdict(list)
-    for config_id in sorted(specs, key=lambda name: (seed_of(specs[name]), name)):
-        together[apart_from_seed(specs[config_id])].append(config_id)
+    seeds = _seeds(runs, [record for record in predictions if record.cluster == cluster])
+    labels = label_all(
+        {seed.key: seed.spec for seed in seeds}, {seed.key: seed.layout for seed in seeds}
+    )
+    together: dict[tuple[str, int], list[_Seed]] = defaultdict(list)
+    for seed in sorted(seeds, key=lambda seed: (seed_of(seed.spec), seed.config_id)):
+        together[apart_from_seed(seed.spec), seed.layout].append(seed)
     rows = [
-        _row(
-            results,
-            specs[ids[0]],
-            [_Seed(runs=grouped.get(name, []), prediction=predicted.get(name)) for name in ids],
-        )
-        | {"config_id": ids[0], "config_ids": tuple(ids), "label": labels[ids[0]]}
-        for ids in together.values()
+        Comparison(**_row(results, same), label=labels[same[0].key]) for same in together.values()
     ]
-    comparisons = [Comparison(**row) for row in rows]
     return sorted(
-        comparisons, key=lambda c: (c.graph, c.model, c.approach, c.label, c.ranks, c.config_id)
+        rows, key=lambda c: (c.dataset, c.model, c.approach, c.label, c.ranks, c.config_id)
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Seed:
-    """What there is of one configuration with one seed."""
+    """The runs and the prediction of one configuration, with one seed, on one layout."""
 
-    runs: Sequence[RunRecord]
-    prediction: PredictionRecord | None
+    config_id: str
+    layout: int
+    spec: Spec
+    runs: list[RunRecord] = field(default_factory=list)
+    prediction: PredictionRecord | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.config_id}-x{self.layout}"
 
     @property
     def done(self) -> list[RunRecord]:
@@ -190,26 +117,75 @@ class _Seed:
     def volumes(self) -> tuple[Volume, ...]:
         planned = self.usable
         return compare_volumes(
-            [run.epochs for run in self.done], planned.bytes if planned is not None else None
+            [run.periods for run in self.done], None if planned is None else planned.bytes
         )
 
 
-def _row(results: Results, spec: Mapping[str, Any], seeds: Sequence[_Seed]) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "approach": str(spec.get("approach", "")),
-        "graph": spec_name(spec, "graph"),
-        "model": spec_name(spec, "model"),
-        "ranks": int(spec.get("ranks", 1)),
-        "knobs": dict(spec.get("knobs") or {}),
-    }
+def _seeds(runs: Iterable[RunRecord], predictions: Iterable[PredictionRecord]) -> Sequence[_Seed]:
+    """Match runs with predictions of the same configuration and ranks per host.
+
+    A run that was skipped has no ranks per host, and no digest of a dataset that was not opened. It
+    goes with the layout that was measured, or else with the one of most ranks per host, and with
+    the configuration that differs from it by the digest alone.
+    """
+    records: list[tuple[int, RunRecord | PredictionRecord]] = [
+        (int(run.device.get("ranks_per_host") or 0), run) for run in runs
+    ]
+    records += [(record.ranks_per_host, record) for record in predictions]
+    opened = _opened(record for _, record in records)
+    layouts: dict[str, list[tuple[bool, int]]] = defaultdict(list)
+    for layout, record in records:
+        if layout:
+            layouts[record.config_id].append((isinstance(record, RunRecord), layout))
+    found: dict[tuple[str, int], _Seed] = {}
+    for layout, record in records:
+        same = record
+        if not digest_of(record.spec):
+            same = opened.get(apart_from_content(record.spec), record)
+        config_id, spec = same.config_id, same.spec
+        known = layout or max(layouts[config_id], default=(False, 0))[1]
+        place = config_id, known
+        if place not in found:
+            found[place] = _Seed(config_id=config_id, layout=known, spec=spec)
+        if isinstance(record, RunRecord):
+            found[place].runs.append(record)
+        else:
+            found[place].prediction = record
+    return list(found.values())
+
+
+def _opened(
+    records: Iterable[RunRecord | PredictionRecord],
+) -> dict[str, RunRecord | PredictionRecord]:
+    """Records of opened datasets by their spec without digest, where there is only one digest."""
+    found: dict[str, dict[str, RunRecord | PredictionRecord]] = defaultdict(dict)
+    for record in records:
+        if digest := digest_of(record.spec):
+            found[apart_from_content(record.spec)][digest] = record
+    return {key: next(iter(of.values())) for key, of in found.items() if len(of) == 1}
+
+
+def _row(results: Results, seeds: Sequence[_Seed]) -> dict[str, Any]:
+    spec = seeds[0].spec
     runs = [run for seed in seeds for run in seed.runs]
     done = [run for seed in seeds for run in seed.done]
     usable = next((seed.usable for seed in seeds if seed.usable is not None), None)
     known = [seed.prediction for seed in seeds if seed.prediction is not None]
     prediction = usable or (known[0] if known else None)
-    row |= _outcome(runs, done)
-    row |= _measured(results, done)
-    row |= _predicted(prediction)
+    row: dict[str, Any] = {
+        "config_id": seeds[0].config_id,
+        "config_ids": tuple(seed.config_id for seed in seeds),
+        "approach": str(spec.get("approach", "")),
+        "dataset": spec_name(spec, "dataset"),
+        "model": spec_name(spec, "model"),
+        "ranks": int(spec.get("ranks", 1)),
+        "ranks_per_host": seeds[0].layout,
+        "knobs": knobs_of(spec),
+        "metric": primary_metric(spec),
+        **_outcome(runs, done),
+        **_measured(results, done),
+        **_predicted(prediction),
+    }
     if not runs and prediction is not None:
         row["status"] = "predicted" if prediction.status == "ok" else prediction.status
         row["reason"] = prediction.reason
@@ -217,8 +193,11 @@ def _row(results: Results, spec: Mapping[str, Any], seeds: Sequence[_Seed]) -> d
     if usable is not None and row.get("phases_measured"):
         row["phases_predicted"] = _phases_alike(results, usable, row["phases_predicted"])
     row["volumes"] = pool_volumes([seed.volumes for seed in seeds])
+    row["counted_bytes"] = sent_bytes(row["volumes"], "counted")
+    row["planned_bytes"] = sent_bytes(row["volumes"], "planned")
     verdicts = [volume.equal for volume in row["volumes"]]
-    if done and usable is not None and usable.bytes and None not in verdicts:
+    planned = any(period.get("planned") is not None for run in done for period in run.periods)
+    if done and (planned or (usable is not None and usable.bytes)) and None not in verdicts:
         row["bytes_equal"] = all(verdicts)
     row["memory"] = pool_memory([r.memory for r in done], usable.memory if usable else ())
     return row
@@ -228,24 +207,15 @@ def _outcome(runs: Sequence[RunRecord], done: Sequence[RunRecord]) -> dict[str, 
     """Status and reason over repeats: one finished repeat is enough for "ok"."""
     if not runs:
         return {"status": "predicted"}
-    others = [run for run in runs if run.status != "ok"]
-    worst = next(
-        (
-            run
-            for status in ("failed", "skipped", "running")
-            for run in others
-            if run.status == status
-        ),
-        None,
-    )
-    if worst is None:
+    order = ("failed", "skipped", "running")
+    lost = sorted((run for run in runs if run.status != "ok"), key=lambda r: order.index(r.status))
+    if not lost:
         return {"status": "ok"}
+    worst = lost[0]
     reason = worst.reason or ("did not finish" if worst.status == "running" else "no reason given")
     if done:
-        return {
-            "status": "ok",
-            "reason": f"{len(others)} of {len(runs)} repeats {worst.status}: {reason}",
-        }
+        reason = f"{len(lost)} of {len(runs)} repeats {worst.status}: {reason}"
+        return {"status": "ok", "reason": reason}
     return {
         "status": worst.status,
         "reason": reason,
@@ -262,23 +232,22 @@ def _measured(results: Results, done: Sequence[RunRecord]) -> dict[str, Any]:
     middle = statistics.median(medians)
     spread = (max(medians) - min(medians)) / 2 / middle if len(medians) > 1 and middle else None
     phases = [
-        phase_seconds(results.run_folder(run.run_id), warmup_epochs=warmup_epochs(run))
-        for run in done
+        phase_seconds(results.run_folder(run.run_id), warmup=warmup_periods(run)) for run in done
     ]
-    names = {name for table in phases for name in table}
-    losses = [run.epochs[-1].get("loss") for run in done if run.epochs]
+    losses = [run.periods[-1].get("loss") for run in done if run.periods]
     known = [float(loss) for loss in losses if loss is not None]
     return {
+        "period": done[0].period,
         "repeats": len(timed),
-        "epochs": max(len(run.epochs) for run in done),
-        "measured_epoch_s": middle,
+        "periods": max(len(run.periods) for run in done),
+        "measured_period_s": middle,
         "repeat_spread": spread,
-        "epoch_spread": statistics.median(_half_iqr(times) for times in timed),
+        "period_spread": statistics.median(_half_iqr(times) for times in timed),
         "phases_measured": {
             name: statistics.median(table.get(name, 0.0) for table in phases if table)
-            for name in sorted(names)
+            for name in sorted({name for table in phases for name in table})
         },
-        "accuracy": _accuracy(done),
+        "metrics": _pooled(run.metrics for run in done),
         "final_loss": statistics.median(known) if known else None,
     }
 
@@ -288,17 +257,18 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
         return {}
     row: dict[str, Any] = {
         "cluster": record.cluster,
+        "period": record.period,
         "prediction_status": record.status,
         "prediction_reason": record.reason,
         "grade": record.grade,
         "method": record.method,
         "beyond": str(record.notes.get("beyond", "")),
-        "exact": record.exact,
+        "counted": record.counted,
         "basis": record.basis,
         "program": str(record.notes.get("program", "")),
     }
-    if record.status == "ok" and record.epoch_s > 0:
-        row["predicted_epoch_s"] = record.epoch_s
+    if record.status == "ok" and record.period_s > 0:
+        row["predicted_period_s"] = record.period_s
         row["phases_predicted"] = dict(record.phases)
         if record.high_s > 0:
             row |= {"predicted_low_s": record.low_s, "predicted_high_s": record.high_s}
@@ -308,19 +278,18 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
 def _phases_alike(
     results: Results, prediction: PredictionRecord, fallback: Mapping[str, float]
 ) -> Mapping[str, float]:
-    """Predicted phases over the same lanes and epochs as the measured ones.
+    """Predicted phases over the same lanes and periods as the measured ones.
 
-    The record's own sum may hold lanes that work beside the rank.
+    The record's own sums include lanes that overlap with computation.
     """
-    folder = results.prediction_folder(prediction.config_id, prediction.cluster)
     warmup = int((prediction.spec.get("training") or {}).get("warmup_epochs", 0))
-    return phase_seconds(folder, warmup_epochs=warmup) or fallback
+    return phase_seconds(results.prediction_folder(prediction), warmup=warmup) or fallback
 
 
 def _side_by_side(
     row: Mapping[str, Any], done: Sequence[RunRecord], prediction: PredictionRecord | None
 ) -> dict[str, Any]:
-    measured, predicted = row.get("measured_epoch_s"), row.get("predicted_epoch_s")
+    measured, predicted = row.get("measured_period_s"), row.get("predicted_period_s")
     if not measured or not predicted:
         return {}
     both: dict[str, Any] = {"ratio": predicted / measured, "error": predicted / measured - 1}
@@ -334,16 +303,12 @@ def _side_by_side(
 
 
 def steady_seconds(run: RunRecord) -> list[float]:
-    """Seconds of each non-warm-up epoch; of all epochs if all of them are warm-up."""
-    first = warmup_epochs(run)
-    epochs = [(int(e.get("epoch", at)), e.get("seconds")) for at, e in enumerate(run.epochs)]
-    timed = [(epoch, float(seconds)) for epoch, seconds in epochs if seconds is not None]
-    steady = [seconds for epoch, seconds in timed if epoch >= first]
-    return steady or [seconds for _, seconds in timed]
+    """Seconds of each period after the warm-up; of all periods if none would be left."""
+    return [float(p["seconds"]) for p in run.steady_periods() if p.get("seconds") is not None]
 
 
-def warmup_epochs(run: RunRecord) -> int:
-    """Epochs that the run's own settings leave out of medians."""
+def warmup_periods(run: RunRecord) -> int:
+    """Periods that the run's own settings leave out of medians."""
     return int((run.spec.get("training") or {}).get("warmup_epochs", 0))
 
 
@@ -355,11 +320,17 @@ def _half_iqr(values: Sequence[float]) -> float:
     return (high - low) / 2 / middle
 
 
-def _accuracy(done: Sequence[RunRecord]) -> dict[str, dict[str, float]]:
-    pooled: dict[str, dict[str, float]] = {}
-    for split in ("train", "val", "test"):
-        values = [run.accuracy[split] for run in done if run.accuracy.get(split) is not None]
-        if values:
-            std = statistics.stdev(values) if len(values) > 1 else 0.0
-            pooled[split] = {"mean": statistics.fmean(values), "std": std}
-    return pooled
+def _pooled(tables: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and deviation of every metric over repeats."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for table in tables:
+        for name, value in table.items():
+            if value is not None:
+                values[name].append(float(value))
+    return {
+        name: {
+            "mean": statistics.fmean(found),
+            "std": statistics.stdev(found) if len(found) > 1 else 0.0,
+        }
+        for name, found in sorted(values.items())
+    }

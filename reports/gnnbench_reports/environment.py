@@ -1,34 +1,36 @@
-"""Where numbers come from: machine, versions, calibration."""
+"""The machine, the versions and the constants behind the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gnnbench.results import PredictionRecord
 from gnnbench_reports import numbers
-from gnnbench_reports.markup import Column, Html, element, joined, table
+from gnnbench_reports.blocks import Block, Table, Text
 from gnnbench_reports.study import Study
+from gnnbench_reports.tables import Column
 
 
-def environment(study: Study) -> Html | None:
-    """List devices, versions and the constants that predictions rest on; None if unknown."""
+def environment(study: Study) -> Sequence[Block]:
+    """Devices, versions and the constants that predictions rest on."""
     facts: list[tuple[str, str]] = []
     facts += _facts("device", (run.device for run in study.runs))
     facts += _facts("version", (run.versions for run in study.runs))
+    facts += _energy(study)
     if study.cluster:
-        chosen = [record for record in study.predictions if record.cluster == study.cluster]
+        rows = [row for row in study.rows if row.cluster == study.cluster]
         facts.append(("predicted for cluster", study.cluster))
-        facts.append(("constants", _distinct(record.grade for record in chosen)))
-        facts.append(("simulated by", _distinct(record.method for record in chosen)))
-        inexact = sum(not record.exact for record in chosen)
-        if inexact:
-            basis = _distinct(record.basis for record in chosen if not record.exact)
-            facts.append(("sizes estimated", f"in {inexact} predictions: {basis}"))
-        beyond = [record.notes["beyond"] for record in chosen if record.notes.get("beyond")]
+        facts.append(("grade of the constants", _distinct(row.grade for row in rows)))
+        facts.append(("simulated by", _distinct(row.method for row in rows)))
+        estimated = [row for row in rows if row.counted is False]
+        if estimated:
+            basis = _distinct(row.basis for row in estimated)
+            facts.append(("sizes estimated", f"in {len(estimated)} predictions: {basis}"))
+        beyond = [row.beyond for row in rows if row.beyond]
         if beyond:
             facts.append(("beyond the cluster", f"{len(beyond)} predictions: {beyond[0]}, ..."))
-        facts += _weightiest(chosen)
+        facts += _largest_work(r for r in study.predictions if r.cluster == study.cluster)
     if study.summary.probe_ratio is not None:
         ratio = numbers.factor(study.summary.probe_ratio)
         facts.append(("machine speed", f"the probe kernel took {ratio} its time at calibration"))
@@ -36,21 +38,19 @@ def environment(study: Study) -> Html | None:
     if started:
         facts.append(("runs started", f"{started[0]} to {started[-1]}"))
     if not facts:
-        return None
+        return ()
     columns = (Column(heading="what", word=True), Column(heading="value"))
-    intro = element(
-        "p",
-        "Constants are graded by the weakest one that matters to a prediction: measured on this "
-        "machine by ",
-        element("code", "gnnbench calibrate"),
-        ", probed (published and scaled by a short probe here), or from a datasheet. Only those "
-        "measured here come with an interval that was earned here.",
+    definitions = (
+        "A prediction is graded by the weakest constant that matters to it: measured on this "
+        "machine by `gnnbench calibrate`, probed (a published constant scaled by a short probe "
+        "here), or from a datasheet. Only the intervals of measured constants rest on measurements "
+        "of this machine."
     )
-    return joined([intro, table(columns, facts)])
+    return Text(definitions), Table(columns=columns, rows=facts)
 
 
-def _weightiest(records: Iterable[PredictionRecord]) -> list[tuple[str, str]]:
-    """Say which kinds of work the predicted times consist of: their constants matter most."""
+def _largest_work(records: Iterable[PredictionRecord]) -> list[tuple[str, str]]:
+    """The kinds of work that take most of the predicted time: their constants matter most."""
     totals: dict[str, float] = {}
     for record in records:
         work = record.notes.get("work_s") or {}
@@ -63,7 +63,17 @@ def _weightiest(records: Iterable[PredictionRecord]) -> list[tuple[str, str]]:
     whole = sum(totals.values())
     top = sorted(totals.items(), key=lambda pair: -pair[1])[:3]
     shares = ", ".join(f"{kind} {numbers.percent(part / whole)}" for kind, part in top)
-    return [("depends most on", f"{shares} of the predicted work; measured by gnnbench calibrate")]
+    return [("largest predicted work", shares)]
+
+
+def _energy(study: Study) -> list[tuple[str, str]]:
+    """Energy over all runs that metered it."""
+    metered = [run.energy for run in study.runs if run.energy.get("joules") is not None]
+    if not metered:
+        return []
+    joules = sum(float(energy["joules"]) for energy in metered)
+    sources = _distinct(str(energy.get("source", "")) for energy in metered)
+    return [("energy", f"{joules:.0f} J over {len(metered)} runs, by {sources}")]
 
 
 def _facts(kind: str, tables: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -76,4 +86,4 @@ def _facts(kind: str, tables: Iterable[dict[str, Any]]) -> list[tuple[str, str]]
 
 
 def _distinct(values: Iterable[str]) -> str:
-    return ", ".join(sorted({value for value in values if value})) or "not said"
+    return ", ".join(sorted({value for value in values if value})) or "unknown"

@@ -1,6 +1,6 @@
-"""A finding: a table that answers one question, with what it means and how it was judged.
+"""A finding: a table that answers one question, with its definitions and its verdict.
 
-The page and `gnnbench compare` print the same findings, so neither can say what the other does not.
+The page and `gnnbench compare` print the same findings.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from gnnbench_reports.markup import Column
+from gnnbench_reports.tables import Column
 
 if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
-# Modules of this package that offer `finding(study) -> Finding | None`.
-NAMES = ("accuracy", "order", "bandwidth", "pipelines")
+NAMES = ("quality", "order", "bandwidth", "pipelines")
+"""Modules of this package that offer `finding(study) -> Finding | None`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One question answered.
 
-    title       what the table is about
-    meaning     what its numbers are, and by which rule they are judged
-    columns     headings; cells hold one tuple of text or numbers per line, in their order
-    verdict     sentences that say what the table shows
-    rows        the same lines as numbers in SI units, for files
+    Attributes:
+        title: what is compared.
+        meaning: definitions of the numbers, and the rule by which they are judged.
+        columns: headings; `cells` hold one tuple of text or numbers per line, in their order.
+        verdict: sentences with the result.
+        rows: the same lines as numbers in SI units, for files.
     """
 
     title: str
@@ -41,6 +42,8 @@ class Finding:
 def finding(name: str, study: Study) -> Finding | None:
     """Return one of `NAMES`, or None where the results hold nothing to answer it with."""
     module = import_module(f"gnnbench_reports.{name}")
+    if name in study.kept:
+        return cast("Finding | None", module.table(study.kept[name]))
     make = cast("Callable[[Study], Finding | None]", module.finding)
     return make(study)
 

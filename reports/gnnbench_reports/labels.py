@@ -1,68 +1,153 @@
-"""Name configurations so that no two of one graph, model and rank count look alike."""
+"""Labels of configurations, and what a record's spec says of dataset, task and metric.
+
+Specs are read as plain tables, so that a record of an approach that is not installed can be shown.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from gnnbench.approaches.base import Approach
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.metrics import TASKS
+from gnnbench.spec import DEFAULT_TASKS
 
-def label_all(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Name each configuration's approach, with the settings that vary under that name, if any.
+Spec = Mapping[str, Any]
 
-    Seeds are no setting: configurations that differ by the seed alone have one label.
+
+def label_all(
+    specs: Mapping[str, Spec], layouts: Mapping[str, int] | None = None
+) -> dict[str, str]:
+    """Return a label per key: the approach, and in brackets the settings that tell it from others.
+
+    A setting is shown where two configurations of one approach, dataset, model and rank count
+    differ by it. Seeds are not shown: configurations that differ by the seed alone share a label.
+
+    Args:
+        specs: by any key.
+        layouts: ranks per host by the same key, a further setting; 0 is unknown.
     """
     by_approach: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
-    for config_id, spec in specs.items():
-        settings = {**(spec.get("training") or {}), **(spec.get("knobs") or {})}
-        by_approach[str(spec.get("approach", ""))][config_id] = {
-            key: _show(value) for key, value in settings.items() if key != "seed"
+    for key, spec in specs.items():
+        by_approach[str(spec.get("approach", ""))][key] = _settings(spec) | {
+            "ranks_per_host": str((layouts or {}).get(key) or "")
         }
     labels: dict[str, str] = {}
     for approach, settings_of in by_approach.items():
-        varying = _varying(approach, settings_of, specs)
-        for config_id, settings in settings_of.items():
-            told = [f"{key}={settings[key]}" for key in varying if key in settings]
-            labels[config_id] = f"{approach} [{', '.join(told)}]" if told else approach
+        varying = _varying(settings_of, specs)
+        for key, settings in settings_of.items():
+            shown = [f"{name}={settings[name]}" for name in varying if settings.get(name)]
+            labels[key] = f"{approach} [{', '.join(shown)}]" if shown else approach
     return labels
 
 
-def _varying(
-    approach: str,
-    settings_of: Mapping[str, Mapping[str, str]],
-    specs: Mapping[str, Mapping[str, Any]],
-) -> list[str]:
-    """Settings in which two configurations of one graph, model and rank count differ."""
+def _settings(spec: Spec) -> dict[str, str]:
+    """Settings by name; those of other tables than training and knobs carry the table's name."""
+    found: dict[str, Any] = {
+        f"{table}.{name}": value
+        for table in ("task", "batch", "memory")
+        for name, value in (spec.get(table) or {}).items()
+        if name != "name"
+    }
+    found["dataset.digest"] = digest_of(spec)[:8]
+    found |= {**(spec.get("training") or {}), **knobs_of(spec)}
+    found.pop("seed", None)
+    return {name: _show(value) for name, value in found.items()}
+
+
+def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, Spec]) -> list[str]:
+    """Settings in which two configurations of one dataset, model and rank count differ."""
     places: dict[tuple[str, str, int], list[Mapping[str, str]]] = defaultdict(list)
-    for config_id, settings in settings_of.items():
-        spec = specs[config_id]
-        place = spec_name(spec, "graph"), spec_name(spec, "model"), int(spec.get("ranks", 1))
+    for key, settings in settings_of.items():
+        spec = specs[key]
+        place = spec_name(spec, "dataset"), spec_name(spec, "model"), int(spec.get("ranks", 1))
         places[place].append(settings)
     varying: dict[str, None] = {}
     for together in places.values():
-        for key in sorted({key for settings in together for key in settings}):
-            if len({settings.get(key) for settings in together}) > 1:
-                varying[key] = None
+        for name in sorted({name for settings in together for name in settings}):
+            if len({settings.get(name) for settings in together}) > 1:
+                varying[name] = None
     return list(varying)
 
 
-def spec_name(spec: Mapping[str, Any], kind: str) -> str:
-    """Return the name of a spec's "graph" or "model"."""
+def printable(text: str, limit: int = 40) -> str:
+    """A label without control characters and of at most `limit` characters.
+
+    A label that is too long loses the names of its settings first, then the end of the approach's
+    name; the values stay, because they tell labels of one approach apart.
+    """
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    if len(clean) <= limit:
+        return clean
+    name, bracket, settings = clean.rstrip("]").partition(" [")
+    if bracket:
+        values = ", ".join(one.rpartition("=")[2] for one in settings.split(", "))
+        spare = limit - len(values) - 3
+        if spare >= 4:
+            name = name if len(name) <= spare else f"{name[: spare - 1]}…"
+            return f"{name} [{values}]"
+    return clean[: limit - 1] + "…"
+
+
+def card(approach: str) -> Approach | None:
+    """The approach's card, or None if no approach of this name is installed."""
+    return APPROACHES.get(approach) if approach in APPROACHES.known else None
+
+
+def knobs_of(spec: Spec) -> dict[str, Any]:
+    """Every knob of a spec: those it sets, and the defaults of the approach's card."""
+    known = card(str(spec.get("approach", "")))
+    defaults = {} if known is None else dataclasses.asdict(known.knobs_type())
+    return {**defaults, **(spec.get("knobs") or {})}
+
+
+def spec_name(spec: Spec, kind: str) -> str:
+    """The name of a spec's "dataset" or "model"."""
     table = spec.get(kind) or {}
     return str(table.get("name", "")) if isinstance(table, Mapping) else str(table)
 
 
-def seed_of(spec: Mapping[str, Any]) -> int:
-    """Return the seed of a spec's training."""
+def seed_of(spec: Spec) -> int:
+    """The seed of a spec's training."""
     return int((spec.get("training") or {}).get("seed", 0))
 
 
-def apart_from_seed(spec: Mapping[str, Any]) -> str:
-    """Return a text that is the same for specs that differ by seed, repeat or suite alone."""
+def apart_from_seed(spec: Spec) -> str:
+    """A text that is the same for specs that differ by seed, repeat or suite alone."""
     content = {key: value for key, value in spec.items() if key not in ("suite", "repeat")}
     content["training"] = {**(spec.get("training") or {}), "seed": 0}
     return json.dumps(content, sort_keys=True, default=str)
+
+
+def digest_of(spec: Spec) -> str:
+    """The digest of a spec's dataset; "" where the dataset was not opened."""
+    return str((spec.get("dataset") or {}).get("digest", ""))
+
+
+def apart_from_content(spec: Spec) -> str:
+    """A text that is the same for specs that differ by repeat, suite or the dataset's content."""
+    content = {key: value for key, value in spec.items() if key not in ("suite", "repeat")}
+    dataset = spec.get("dataset") or {}
+    # The kind is filled in with the digest, when the dataset is opened.
+    content["dataset"] = {k: v for k, v in dataset.items() if k not in ("digest", "kind")}
+    return json.dumps(content, sort_keys=True, default=str)
+
+
+def task_of(spec: Spec) -> str:
+    """The kind of task of a spec, "" where the kind of its dataset is not known."""
+    asked = (spec.get("task") or {}).get("kind", "")
+    return str(asked or DEFAULT_TASKS.get((spec.get("dataset") or {}).get("kind", ""), ""))
+
+
+def primary_metric(spec: Spec) -> str:
+    """The metric that a spec's runs are compared by, such as "accuracy"; "" if not known."""
+    asked = (spec.get("task") or {}).get("metric", "")
+    task = TASKS.get(task_of(spec))
+    return str(asked or ("" if task is None else task.primary))
 
 
 def _show(value: object) -> str:

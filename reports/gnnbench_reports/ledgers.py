@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.errors import DataError
-from gnnbench.ledger import COLUMNS
+from gnnbench.ledger import COLUMNS, SCHEMA
 from gnnbench.steps import COLLECTIVES, Kind, Lane, Phase
 
-# A step on these lanes holds the rank up; the other lanes work beside them.
+# A rank waits for steps on these lanes; the other lanes overlap with them.
 FOREGROUND = (Lane.COMPUTE.value, Lane.COMM.value)
 
 
-def phase_seconds(folder: Path, *, warmup_epochs: int = 0) -> dict[str, float]:
-    """Return seconds per epoch by phase on the slowest rank of a run.
+def phase_seconds(folder: Path, *, warmup: int = 0) -> dict[str, float]:
+    """Seconds per period by phase on the slowest rank of a run; empty without ledgers.
 
-    Each is the median over epochs of the summed durations on the foreground lanes, waiting for
-    peers included and evaluation left out. The slowest rank is the one with the largest sum.
-    Epochs before `warmup_epochs` are left out unless there are no others. Empty without ledgers.
+    Each is the median over periods of the summed durations on the foreground lanes. Waiting for
+    other ranks is included, evaluation is left out. The slowest rank is the one with the largest
+    sum. Periods before `warmup` are left out unless there are no others.
     """
     slowest: dict[str, float] = {}
     for path in sorted(folder.glob("ledger-rank*.csv")):
-        phases = _phases_of_rank(path, warmup_epochs)
+        phases = _phases_of_rank(path, warmup)
         if sum(phases.values()) > sum(slowest.values()):
             slowest = phases
     return slowest
@@ -35,13 +35,13 @@ def phase_seconds(folder: Path, *, warmup_epochs: int = 0) -> dict[str, float]:
 _JUDGED = frozenset(COLLECTIVES - {Kind.BARRIER})
 
 
-def collectives(folder: Path, *, ranks: int, warmup_epochs: int = 0) -> Any:
-    """Return the collectives of all ranks of a run: one row per step of an epoch.
+def collectives(folder: Path, *, ranks: int, warmup: int = 0) -> Any:
+    """The collectives of all ranks of a run: one row per step of a period.
 
-    Columns: name, kind, bytes (most that any rank sends), duration_s (of the rank that was held up
-    least: the last one to arrive waits for nobody). Bytes and durations are medians over epochs
-    after `warmup_epochs`. Evaluation, barriers, messages without bytes, groups of some of the ranks
-    and transfers behind computation are left out. None unless every rank wrote the same steps.
+    Columns: name, kind, bytes (the maximum over ranks of the bytes sent), duration_s (the minimum
+    over ranks, which excludes waiting for late ranks). Bytes and durations are medians over periods
+    after `warmup`. Left out: evaluation, barriers, messages without bytes, collectives of some of
+    the ranks, and transfers on the background lane. None unless every rank wrote the same steps.
     """
     import pandas as pd
 
@@ -56,15 +56,15 @@ def collectives(folder: Path, *, ranks: int, warmup_epochs: int = 0) -> Any:
             & (frame["lane"] == Lane.COMM.value)
             & (frame["phase"] != Phase.EVALUATE.value)
             & (frame["group_size"] == ranks)
-            & (frame["epoch"] >= warmup_epochs)
+            & (frame["period"] >= warmup)
         ].copy()
-        frame["place"] = frame.groupby("epoch").cumcount()
-        frames.append(frame.set_index(["epoch", "place"])[["name", "kind", "bytes", "duration_s"]])
+        frame["place"] = frame.groupby("period").cumcount()
+        frames.append(frame.set_index(["period", "place"])[["name", "kind", "bytes", "duration_s"]])
     first = frames[0]
     if first.empty or any(not frame["name"].equals(first["name"]) for frame in frames[1:]):
         return None
     together = pd.concat(frames, keys=range(ranks), names=["rank"])
-    steps = together.groupby(level=["epoch", "place"]).agg(
+    steps = together.groupby(level=["period", "place"]).agg(
         name=("name", "first"),
         kind=("kind", "first"),
         bytes=("bytes", "max"),
@@ -79,23 +79,26 @@ def collectives(folder: Path, *, ranks: int, warmup_epochs: int = 0) -> Any:
     return found[(found["bytes"] > 0) & (found["duration_s"] > 0)].reset_index(drop=True)
 
 
-def _phases_of_rank(path: Path, warmup_epochs: int) -> dict[str, float]:
+def _phases_of_rank(path: Path, warmup: int) -> dict[str, float]:
     frame = _read(path, _PHASE_TYPES)
-    # Evaluation happens between epochs: their seconds and bytes leave it out, so phases do too.
+    # A period's seconds and bytes exclude evaluation, so its phases do too.
     frame = frame[frame["lane"].isin(FOREGROUND) & (frame["phase"] != Phase.EVALUATE.value)]
     if frame.empty:
         return {}
-    steady = frame[frame["epoch"] >= warmup_epochs]
+    steady = frame[frame["period"] >= warmup]
     if not steady.empty:
         frame = steady
-    sums = frame.groupby(["epoch", "phase"])["duration_s"].sum().unstack(fill_value=0.0)
+    sums = frame.groupby(["period", "phase"])["duration_s"].sum().unstack(fill_value=0.0)
     return {str(phase): float(value) for phase, value in sums.median().items()}
 
 
-_PHASE_TYPES = {"epoch": "int64", "lane": "str", "phase": "str", "duration_s": "float64"}
-_COLLECTIVE_TYPES = {
-    **_PHASE_TYPES, "name": "str", "kind": "str", "group_size": "int64", "bytes": "int64",
-}  # fmt: skip
+_PHASE_TYPES = {"period": "int64", "lane": "str", "phase": "str", "duration_s": "float64"}
+_COLLECTIVE_TYPES = _PHASE_TYPES | {
+    "name": "str",
+    "kind": "str",
+    "group_size": "int64",
+    "bytes": "int64",
+}
 
 
 def _read(path: Path, types: dict[str, str]) -> Any:
@@ -108,7 +111,9 @@ def _read(path: Path, types: dict[str, str]) -> Any:
     # A crash can leave half a line at the end; what has no line end is not a row yet.
     content = content[: content.rfind(b"\n") + 1]
     if content.split(b"\n", 1)[0] != ",".join(COLUMNS).encode():
-        raise DataError(path, "not a ledger: its header is not the one of this version")
+        raise DataError(
+            path, f"not a ledger of schema {SCHEMA}; run the suite again into a new folder"
+        )
     try:
         return pd.read_csv(io.BytesIO(content), usecols=list(types), dtype=types)
     except ValueError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-# What a figure without a known spread may be uncertain by: it is printed with two to three digits.
+from gnnbench.metrics import Measure
+
+# Relative uncertainty assumed of a number without a known spread: two to three digits are printed.
 UNKNOWN_SPREAD = 0.05
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
@@ -59,7 +61,7 @@ def size(value: float | None) -> str:
 
 
 def whole(value: float | None) -> str:
-    """Write a count exactly, in groups of three; a mean over epochs may have a fraction."""
+    """Write a count exactly, in groups of three; a mean over periods may have a fraction."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
@@ -70,19 +72,26 @@ def factor(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}×"
 
 
-def accuracy(value: float | None, std: float | None = None) -> str:
-    """Write a share of right answers in percent, with its deviation over repeats."""
+def metric(measure: Measure, value: float | None, std: float | None = None) -> str:
+    """Write a metric with its deviation: a share in percent, others with four digits at most."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" + (f" ± {100 * std:.1f}" if std else "")
+    if measure.unit == "share":
+        return f"{100 * value:.1f} %" + (f" ± {100 * std:.1f}" if std else "")
+    text = rounded(value, std or 0.0)
+    return text + (f" ± {rounded(std, std)}" if std else "")
 
 
-def points(value: float | None, error: float | None = None) -> str:
-    """Write a difference of shares in percentage points, with its standard error."""
+def difference(
+    measure: Measure, value: float | None, error: float | None = None, *, signed: bool = True
+) -> str:
+    """Write a difference of metrics with its standard error: shares in percentage points."""
     if value is None:
         return "–"
-    text = _no_negative_zero(f"{100 * value:+.2f}")
-    return text if error is None else f"{text} ± {100 * error:.2f}"
+    sign = "+" if signed else ""
+    scale, digits = (100, 2) if measure.unit == "share" else (1, 4)
+    text = _no_negative_zero(f"{scale * value:{sign}.{digits}f}")
+    return text if error is None else f"{text} ± {scale * error:.{digits}f}"
 
 
 def _unit(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:

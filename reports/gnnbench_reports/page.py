@@ -1,29 +1,29 @@
-"""The report page: one HTML file that needs nothing else, the most important number first."""
+"""The report page: one HTML file that needs no other, made from Jinja templates.
+
+Every value is escaped by the templates (autoescape); a name that a template does not know is an
+error.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from gnnbench_reports import sections
+from gnnbench_reports.blocks import Drawing
 from gnnbench_reports.finding import Finding
-from gnnbench_reports.markup import Html, element, inline_svg, joined, link
 from gnnbench_reports.study import Study
-from gnnbench_reports.verdict import sentences
+from gnnbench_reports.verdict import verdict
 
 STYLE = Path(__file__).parent / "styles" / "page.css"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
-    """A figure ready for the page; `svg` is None when there was nothing to draw."""
-
-    name: str
-    title: str
-    caption: str
-    svg: bytes | None
-    files: tuple[str, ...] = ()
+_COLUMN_PT = 300
+"""Drawings narrower than this are shown in a column."""
 
 
 def page(
@@ -36,87 +36,70 @@ def page(
 
     Args:
         study: what was compared.
-        drawings: the figures, in any order; the page knows where each belongs.
-        files: further files beside the page, path to description.
+        drawings: the figures, in any order; the page knows the section of each.
+        files: further files in the page's folder, path to description.
         found: the study's findings, by name.
     """
-    drawn = {drawing.name: drawing for drawing in drawings}
-    said = sentences(study.summary, study.rows)
-    said += [line for one in found.values() for line in one.verdict]
-    parts: list[tuple[str, str, Html]] = []
-    for anchor, title, blocks in sections.SECTIONS:
-        content = [
-            made
-            for block in blocks
-            if (
-                made := _figure(drawn[block])
-                if block in drawn
-                else sections.block(block, study, found)
-            )
-        ]
-        if content:
-            parts.append((anchor, title, joined(content)))
-    if files:
-        parts.append(("files", "Files", _files(files, drawings)))
-    body = [
-        element("h1", sections.title(study)),
-        element("p", sections.subtitle(study), class_="soft"),
-        element(
-            "div",
-            *(element("p", line) for line in said),
-            class_="verdict",
-        ),
-        sections.next_step(study),
-        element(
-            "nav",
-            joined([element("a", title, href=f"#{anchor}") for anchor, title, _ in parts], " "),
-        ),
-        *(
-            element("section", element("h2", title), content, id=anchor)
-            for anchor, title, content in parts
-        ),
-    ]
-    return _document(sections.title(study), joined(body))
-
-
-def _document(title: str, body: Html) -> str:
-    head = joined(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            # Nothing may be fetched or run, whatever a record says.
-            Html(
-                '<meta http-equiv="Content-Security-Policy" '
-                "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-            ),
-            element("title", title),
-            element("style", Html("\n" + STYLE.read_text(encoding="utf-8"))),
-        ]
-    )
-    markup = element("html", element("head", head), element("body", body), lang="en")
-    return f"<!DOCTYPE html>\n{markup.text}\n"
-
-
-def _figure(drawing: Drawing) -> Html | None:
-    if drawing.svg is None:
-        return None
-    links = joined([link(path, path.rsplit(".", 1)[-1].upper()) for path in drawing.files], " ")
-    svg, width_pt = inline_svg(drawing.svg)
-    kind = "sheet column" if width_pt < 300 else "sheet"
-    return element(
-        "figure",
-        element("figcaption", element("b", drawing.title + ". "), drawing.caption, " ", links),
-        element("div", svg, class_=kind, role="img", aria_label=drawing.title),
-    )
-
-
-def _files(files: Mapping[str, str], drawings: Sequence[Drawing]) -> Html:
-    items = [element("li", link(path, path), " ", what) for path, what in files.items()]
-    items += [
-        element(
-            "li", joined([link(path, path) for path in drawing.files], ", "), " ", drawing.title
+    by_name = {drawing.name: drawing for drawing in drawings}
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            title=sections.title(study),
+            subtitle=sections.subtitle(study),
+            verdict=verdict(study.summary, study.rows, found),
+            hints=sections.hints(study),
+            sections=sections.sections(study, by_name, found),
+            files=files,
+            drawn=[drawing for drawing in drawings if drawing.files],
+            style=Markup(STYLE.read_text(encoding="utf-8")),  # a file of this package
         )
-        for drawing in drawings
-        if drawing.files
-    ]
-    return element("ul", *items)
+    )
+
+
+@cache
+def templates() -> Environment:
+    """The templates of this package and their filters."""
+    environment = Environment(
+        loader=PackageLoader("gnnbench_reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"prose": prose, "cell": cell, "path": quote, "svg": svg}
+    environment.filters["svg_class"] = svg_class
+    return environment
+
+
+def prose(text: str) -> Markup:
+    """Text with code between pairs of backticks; a lone backtick stays as it is."""
+    parts = re.split(r"`([^`]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else _whole(part)
+        for at, part in enumerate(parts)
+    )
+
+
+def cell(value: object) -> Markup:
+    """A table cell's text; None and "" are a dash."""
+    return Markup("–") if value is None or value == "" else _whole(str(value))
+
+
+def _whole(text: str) -> Markup:
+    """Escaped text in which a number stays on one line with its percent sign and its error."""
+    spaced = str(escape(text)).replace(" %", "&nbsp;%").replace(" ± ", "&nbsp;±&nbsp;")
+    return Markup(spaced)  # escaped above
+
+
+def svg(content: bytes) -> Markup:
+    """A drawing of this package as an element: without the XML declaration of a file."""
+    text = content.decode("utf-8")
+    return Markup(text[text.index("<svg") :])  # matplotlib escapes its texts
+
+
+def svg_class(content: bytes) -> str:
+    """The classes of a drawing, by its width in points."""
+    width = re.search(rb'viewBox="0 0 ([0-9.]+) ', content)
+    return "sheet column" if width is None or float(width[1]) < _COLUMN_PT else "sheet"

@@ -1,10 +1,12 @@
-"""Does handing over row chunks pay? The mixture of accelerators, pipelined against serial.
+"""Speedup of pipelining: approaches that hand rows over in chunks, against their serial order.
 
-Serial is the same split of ranks with one chunk: the dense ranks start when all rows are summed up.
+An approach is included if its runs differ in a knob `chunks`. With one chunk the groups of ranks
+take turns, which is the serial order; with several they overlap.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,25 +14,25 @@ from typing import TYPE_CHECKING
 
 from gnnbench_reports import numbers
 from gnnbench_reports.finding import Finding
-from gnnbench_reports.markup import Column
+from gnnbench_reports.tables import Column
 
 if TYPE_CHECKING:
-    from gnnbench_reports.compare import Comparison
+    from gnnbench_reports.comparison import Comparison
     from gnnbench_reports.study import Study
 
-APPROACH = "mixed-accelerators"
-WORLDS = ("measured", "predicted")
+CHUNKS, SPARSE_RANKS = "chunks", "sparse_ranks"
+SIDES = ("measured", "predicted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineRow:
-    """One split of ranks: serial and best time of each world in seconds per epoch.
+    """One split of ranks: seconds per period in serial order, and with the best settings.
 
-    The best of a world is its own: prediction is not told which chunk count measured best.
-    `*_settings` say chunks and node order of the best; `*_gain` is serial / best.
+    The best settings are chosen per side: those measured and those predicted to be fastest.
+    `*_settings` are chunks and node order of the best; `*_gain` is serial / best.
     """
 
-    graph: str
+    dataset: str
     model: str
     ranks: int
     sparse_ranks: int
@@ -45,66 +47,67 @@ class PipelineRow:
 
 
 def pipelines(rows: Iterable[Comparison]) -> list[PipelineRow]:
-    """Return a row for each graph, model and split that holds one chunk and several."""
-    groups: dict[tuple[str, str, int, int], list[Comparison]] = defaultdict(list)
+    """A row for each approach, dataset, model and split with a serial and a pipelined run."""
+    groups: dict[tuple[str, str, str, int, int], list[Comparison]] = defaultdict(list)
     for row in rows:
-        if row.approach == APPROACH and (row.measured or row.predicted):
-            sparse = int(row.knobs.get("sparse_ranks", 0)) or row.ranks // 2
-            groups[row.graph, row.model, row.ranks, sparse].append(row)
+        if CHUNKS in row.knobs and (row.measured or row.predicted):
+            # Half of the ranks aggregate unless the knob says otherwise.
+            sparse = int(row.knobs.get(SPARSE_RANKS, 0)) or row.ranks // 2
+            groups[row.approach, row.dataset, row.model, row.ranks, sparse].append(row)
     found = []
-    for (graph, model, ranks, sparse), group in sorted(groups.items()):
+    for (_, dataset, model, ranks, sparse), group in sorted(groups.items()):
         sides = {**_side(group, "measured"), **_side(group, "predicted")}
         if sides:
             found.append(
-                PipelineRow(graph=graph, model=model, ranks=ranks, sparse_ranks=sparse, **sides)  # type: ignore[arg-type]
+                PipelineRow(dataset=dataset, model=model, ranks=ranks, sparse_ranks=sparse, **sides)  # type: ignore[arg-type]
             )
     return found
 
 
-def _side(group: Iterable[Comparison], world: str) -> dict[str, object]:
-    """Serial and best of one world; empty unless it has both."""
-    timed = [(seconds, row) for row in group if (seconds := getattr(row, f"{world}_epoch_s"))]
-    serial = [seconds for seconds, row in timed if row.knobs.get("chunks") == 1]
-    piped = [(seconds, row) for seconds, row in timed if row.knobs.get("chunks") != 1]
+def _side(group: Iterable[Comparison], side: str) -> dict[str, object]:
+    """Serial and best of one side; empty unless it has both."""
+    timed = [(seconds, row) for row in group if (seconds := getattr(row, f"{side}_period_s"))]
+    serial = [seconds for seconds, row in timed if row.knobs[CHUNKS] == 1]
+    piped = [(seconds, row) for seconds, row in timed if row.knobs[CHUNKS] != 1]
     if not serial or not piped:
         return {}
     best, row = min(piped, key=lambda pair: pair[0])
     return {
-        f"{world}_serial_s": min(serial),
-        f"{world}_best_s": best,
-        f"{world}_settings": _settings(row),
-        f"{world}_gain": min(serial) / best,
+        f"{side}_serial_s": min(serial),
+        f"{side}_best_s": best,
+        f"{side}_settings": _settings(row),
+        f"{side}_gain": min(serial) / best,
     }
 
 
 def _settings(row: Comparison) -> str:
-    chunks = row.knobs.get("chunks") or "default"
-    return f"{chunks} chunks, {row.knobs.get('node_order', 'natural')}"
+    return f"{row.knobs[CHUNKS] or 'default'} chunks, {row.knobs.get('node_order', 'natural')}"
 
 
 def finding(study: Study) -> Finding | None:
-    """Return the table, where serial and pipelined runs are both there."""
+    """The table, where there are serial and pipelined runs."""
     rows = pipelines(study.rows)
     if not rows:
         return None
     columns = (
-        Column(heading="graph", word=True),
+        Column(heading="dataset", word=True),
         Column(heading="model"),
-        Column(heading="sparse + dense ranks", number=True),
-        Column(heading="world"),
-        Column(heading="serial", number=True, meaning="seconds per epoch with one chunk"),
+        Column(heading="split", number=True, meaning="sparse + dense ranks"),
+        Column(heading="side"),
+        Column(heading="serial", number=True, meaning="time per period with one chunk"),
         Column(heading="pipelined", number=True, meaning="the best of the others"),
-        Column(heading="best of", word=True),
-        Column(heading="gain", number=True, meaning="serial / pipelined"),
+        Column(heading="best settings", word=True),
+        Column(heading="speedup", number=True, meaning="serial / pipelined"),
     )
-    spreads = {row.config_id: row.uncertainty for row in study.rows}
-    typical = max((s for s in spreads.values() if s is not None), default=None)
+    spreads = [row.uncertainty for row in study.rows if row.uncertainty is not None]
+    typical = statistics.median(spreads) if spreads else None
     return Finding(
-        title="Pipeline of sparse and dense ranks",
+        title="Speedup of pipelining sparse and dense ranks",
         meaning=(
-            "Seconds per epoch with one chunk, where the two groups of ranks work in turns, and "
-            "with the best of the other chunk counts and node orders, where they overlap within "
-            "a layer; the gain is the ratio. Each world names its own best."
+            "Time per period with one chunk, where the two groups of ranks take turns, and with "
+            "the best of the other chunk counts and node orders, where they overlap within a "
+            "layer; the speedup is the ratio. The best settings are chosen among measured times "
+            "and among predicted times separately."
         ),
         columns=columns,
         rows=tuple(rows),
@@ -117,28 +120,28 @@ def _cells(row: PipelineRow, spread: float | None) -> list[tuple[object, ...]]:
     split = f"{row.sparse_ranks} + {row.ranks - row.sparse_ranks}"
     return [
         (
-            row.graph,
+            row.dataset,
             row.model,
             split,
-            world,
-            numbers.seconds(getattr(row, f"{world}_serial_s"), spread),
-            numbers.seconds(getattr(row, f"{world}_best_s"), spread),
-            getattr(row, f"{world}_settings"),
+            side,
+            numbers.seconds(getattr(row, f"{side}_serial_s"), spread),
+            numbers.seconds(getattr(row, f"{side}_best_s"), spread),
+            getattr(row, f"{side}_settings"),
             numbers.factor(gain),
         )
-        for world in WORLDS
-        if (gain := getattr(row, f"{world}_gain")) is not None
+        for side in SIDES
+        if (gain := getattr(row, f"{side}_gain")) is not None
     ]
 
 
 def _verdict(rows: Iterable[PipelineRow]) -> tuple[str, ...]:
-    said = []
-    for world in WORLDS:
-        gains = [gain for row in rows if (gain := getattr(row, f"{world}_gain")) is not None]
+    sentences = []
+    for side in SIDES:
+        gains = [gain for row in rows if (gain := getattr(row, f"{side}_gain")) is not None]
         if gains:
             faster = sum(gain > 1 for gain in gains)
-            said.append(
-                f"Pipelining sparse and dense ranks, {world}: faster than their serial order in "
-                f"{faster} of {len(gains)} cases, by up to {numbers.factor(max(gains))}."
+            sentences.append(
+                f"Pipelining sparse and dense ranks, {side}: faster than the serial order in "
+                f"{faster} of {len(gains)} cases, speedup up to {numbers.factor(max(gains))}."
             )
-    return tuple(said)
+    return tuple(sentences)

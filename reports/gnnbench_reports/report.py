@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnnbench.results import Results, write_json, write_text
+from gnnbench.results import SCHEMA, Results, write_json, write_text
 from gnnbench_reports import figures
-from gnnbench_reports.compare import Comparison
+from gnnbench_reports.blocks import Drawing
 from gnnbench_reports.finding import Finding, findings
-from gnnbench_reports.page import Drawing, page
+from gnnbench_reports.kept import TABLE, flat
+from gnnbench_reports.page import page
 from gnnbench_reports.study import Study, read_study
 from gnnbench_reports.summary import error_table
 from gnnbench_reports.traces import write_traces
@@ -45,8 +46,11 @@ def write_report(
 ) -> Path:
     """Write the report of a study into `out`; the page last, once everything it links exists.
 
-    `found` are the study's findings, where the caller has them already; `drawn` is told of each
-    figure when it is done.
+    Args:
+        study: what was compared.
+        out: the folder, made if absent.
+        found: the study's findings, where the caller has them already.
+        drawn: called with the name of each figure when it is done.
     """
     found = findings(study) if found is None else found
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -91,51 +95,29 @@ def _draw(study: Study, name: str, out: Path) -> Drawing:
 def _tables(study: Study, out: Path, found: Mapping[str, Finding]) -> dict[str, str]:
     import pandas as pd
 
-    if not study.rows:
-        return {}
-    _write_bytes(out / "comparison.csv", _csv(pd.DataFrame([flat(row) for row in study.rows])))
-    document = {
-        "schema": 1,
-        "cluster": study.cluster,
-        "summary": dataclasses.asdict(study.summary),
-        "rows": [dataclasses.asdict(row) for row in study.rows],
-    }
-    write_json(out / "comparison.json", document)
-    files = {
-        "comparison.csv": "one row per configuration: times, error, bytes, memory, accuracy",
-        "comparison.json": "the same with volumes by collective and the summary",
-    }
+    def write(name: str, rows: Sequence[Any]) -> None:
+        _write_bytes(out / f"{name}.csv", _csv(pd.DataFrame(rows)))
+
+    files: dict[str, str] = {}
+    if study.rows:
+        _write_bytes(out / TABLE, _csv(pd.DataFrame([flat(row) for row in study.rows])))
+        document = {
+            "schema": SCHEMA,
+            "cluster": study.cluster,
+            "summary": dataclasses.asdict(study.summary),
+            "rows": [dataclasses.asdict(row) for row in study.rows],
+        }
+        write_json(out / "comparison.json", document)
+        files[TABLE] = "one row per configuration: times, error, bytes, memory, metrics"
+        files["comparison.json"] = "the same with the volumes of each kind of step, and the summary"
     errors = error_table(study.rows)
     if errors:
-        _write_bytes(
-            out / "errors.csv", _csv(pd.DataFrame([dataclasses.asdict(e) for e in errors]))
-        )
-        files["errors.csv"] = "the error table"
+        write("errors", [dataclasses.asdict(line) for line in errors])
+        files["errors.csv"] = "the errors of the predictions by group"
     for name, one in found.items():
-        table = pd.DataFrame([dataclasses.asdict(row) for row in one.rows])
-        _write_bytes(out / f"{name}.csv", _csv(table))
-        files[f"{name}.csv"] = one.title.lower()
+        write(name, [dataclasses.asdict(row) for row in one.rows])
+        files[f"{name}.csv"] = one.title
     return files
-
-
-def flat(row: Comparison) -> dict[str, Any]:
-    """One configuration as flat columns for a CSV file; volumes are summed."""
-    from gnnbench_reports.volume import total_bytes
-
-    table = dataclasses.asdict(row)
-    memory, accuracy = table.pop("memory"), table.pop("accuracy")
-    for name in ("volumes", "knobs", "config_ids"):
-        table.pop(name)
-    table["measured_bytes"] = total_bytes(row.volumes, "measured")
-    table["predicted_bytes"] = total_bytes(row.volumes, "predicted")
-    table |= {f"memory_{key}": value for key, value in memory.items()}
-    for split in ("train", "val", "test"):
-        found = accuracy.get(split, {})
-        table |= {f"{split}_accuracy": found.get("mean"), f"{split}_std": found.get("std")}
-    for side in ("measured", "predicted"):
-        phases = table.pop(f"phases_{side}")
-        table |= {f"{side}_{phase}_s": value for phase, value in sorted(phases.items())}
-    return table
 
 
 def _csv(frame: Any) -> bytes:

@@ -1,6 +1,6 @@
 """How good the predictions are: errors, interval coverage, order of approaches, regret.
 
-Definitions follow section 11 of the simulation reference: t is measured, t̂ predicted.
+In the definitions t is a measured and t̂ a predicted time per period.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from gnnbench_reports.compare import Comparison
+from gnnbench_reports.comparison import Comparison
 
-# Two approaches count as different when their measured medians are further apart than this.
 DECISIVE = 0.15
+"""Two approaches differ clearly if their measured medians are further apart than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """Agreement of prediction and measurement over the configurations that have both.
 
-    median_error, p90_error   of |t̂/t - 1|
-    bias                      exp(mean ln(t̂/t)): above 1 predictions are too slow on the whole
-    adjusted_error            median |error| after correcting for the machine's speed at run time
-    coverage                  share of measured medians inside their 90 % interval, of num_intervals
-    memory_error              median |predicted / measured - 1| of peak memory; workload_error of
-                              the part above the baseline
-    order_right, order_pairs  pairs of approaches on one graph, model and rank count whose measured
-                              medians differ by more than 15 %, and those predicted in that order;
-                              approaches that are one program there make no pair
-    kendall_tau               over all such pairs, close ones included
-    regret_*                  t(fastest by prediction) / t(fastest measured) - 1, over groups
-    scaling_points            median |efficiency predicted - measured| in percentage points,
-                              efficiency(n) = t(1) / (n t(n))
-    repeat_spread             median over configurations
+    Attributes:
+        median_error, p90_error: of |t̂/t - 1|.
+        bias: exp(mean ln(t̂/t)): above 1 predictions are too slow on average.
+        adjusted_error: median |error| after correcting for the machine's speed at run time.
+        coverage: share of measured medians inside their 90 % interval, of num_intervals.
+        memory_error: median |predicted / measured - 1| of peak memory; workload_error of the part
+            above the baseline.
+        order_right, order_pairs: pairs of approaches on one dataset, model and rank count whose
+            measured medians differ by more than 15 %, and those predicted in that order;
+            approaches that run the same program there are not paired.
+        kendall_tau: over all such pairs, close ones included.
+        regret_*: t(fastest by prediction) / t(fastest measured) - 1, over groups.
+        scaling_points: median |efficiency predicted - measured| in percentage points, where
+            efficiency(n) = t(1) / (n t(n)).
+        repeat_spread: median over configurations.
     """
 
     num_rows: int
@@ -83,9 +84,9 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The fastest approach of one graph, model and rank count, by measurement and by prediction."""
+    """The fastest approach of one dataset, model and rank count, measured and predicted."""
 
-    graph: str
+    dataset: str
     model: str
     ranks: int
     measured_order: tuple[str, ...]
@@ -136,12 +137,12 @@ def summarise(rows: Sequence[Comparison]) -> Summary:
 
 
 def error_table(rows: Sequence[Comparison]) -> list[ErrorRow]:
-    """Errors over all configurations, then by approach, graph, model and rank count."""
+    """Errors over all configurations, then by approach, dataset, model and rank count."""
     both = [row for row in rows if row.error is not None]
     if not both:
         return []
     table = [_error_row("all", "all", both)]
-    for by in ("label", "graph", "model", "ranks"):
+    for by in ("label", "dataset", "model", "ranks"):
         groups: dict[object, list[Comparison]] = defaultdict(list)
         for row in both:
             groups[getattr(row, by)].append(row)
@@ -171,14 +172,14 @@ def _error_row(by: str, group: str, rows: Sequence[Comparison]) -> ErrorRow:
 
 
 def choices(rows: Iterable[Comparison]) -> list[Choice]:
-    """The order of approaches wherever at least two were measured and predicted alike."""
+    """The order of approaches wherever at least two were measured and predicted."""
     found = []
-    for (graph, model, ranks), group in contests(rows).items():
+    for (dataset, model, ranks), group in contests(rows).items():
         by_prediction = sorted(group, key=_predicted)
         decisive = [pair for pair in pairs(group) if _differ(*pair)]
         found.append(
             Choice(
-                graph=graph,
+                dataset=dataset,
                 model=model,
                 ranks=ranks,
                 measured_order=tuple(row.label for row in sorted(group, key=_measured)),
@@ -192,16 +193,16 @@ def choices(rows: Iterable[Comparison]) -> list[Choice]:
 
 
 def contests(rows: Iterable[Comparison]) -> dict[tuple[str, str, int], list[Comparison]]:
-    """Rows that both worlds timed, where several programs share graph, model and rank count."""
+    """Measured and predicted rows, where several programs share dataset, model and rank count."""
     groups: dict[tuple[str, str, int], list[Comparison]] = defaultdict(list)
     for row in rows:
         if row.ratio is not None:
-            groups[row.graph, row.model, row.ranks].append(row)
+            groups[row.dataset, row.model, row.ranks].append(row)
     return {key: group for key, group in groups.items() if len(_programs(group)) > 1}
 
 
 def _programs(group: Iterable[Comparison]) -> list[list[Comparison]]:
-    """The rows of each program: approaches that do the same steps, as most do on one rank."""
+    """The rows of each program; most approaches run the same program on one rank."""
     found: dict[str, list[Comparison]] = defaultdict(list)
     for row in group:
         found[row.program or row.config_id].append(row)
@@ -209,16 +210,16 @@ def _programs(group: Iterable[Comparison]) -> list[list[Comparison]]:
 
 
 def pairs(group: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
-    """Pairs of a contest that have an order to predict: those of two programs."""
+    """Pairs of a contest that run different programs: only these have an order to predict."""
     return [
         (a, b) for one, other in combinations(_programs(group), 2) for a, b in product(one, other)
     ]
 
 
 def regret(group: Sequence[Comparison]) -> float:
-    """How much longer than the fastest program the one that prediction favours takes.
+    """t(fastest by prediction) / t(fastest measured) - 1 over the programs of a group.
 
-    A program measured under several names takes the median of their times.
+    The time of a program that was measured under several names is the median of their times.
     """
     timed = [
         (min(map(_predicted, rows)), statistics.median(map(_measured, rows)))
@@ -229,12 +230,12 @@ def regret(group: Sequence[Comparison]) -> float:
 
 
 def repeat_spread(rows: Iterable[Comparison]) -> float | None:
-    """What repeats of one configuration spread by, in the median; None without repeats."""
+    """The median spread of repeats of one configuration; None without repeats."""
     return _median(row.repeat_spread for row in rows if row.repeat_spread is not None)
 
 
 def _kendall_tau(rows: Iterable[Comparison]) -> float | None:
-    """(right - wrong) / pairs over all pairs of one graph, model and rank count."""
+    """(right - wrong) / pairs over all pairs of one dataset, model and rank count."""
     signs = [agreement(*pair) for group in contests(rows).values() for pair in pairs(group)]
     return sum(signs) / len(signs) if signs else None
 
@@ -253,12 +254,12 @@ def _differ(a: Comparison, b: Comparison) -> bool:
 def scaling_points(rows: Iterable[Comparison]) -> list[float]:
     """Error of scaling efficiency in percentage points, for each configuration above the smallest.
 
-    The base of each series is its smallest rank count that has both worlds, usually 1.
+    The base of each series is its smallest rank count that was measured and predicted, usually 1.
     """
     series: dict[tuple[str, str, str], list[Comparison]] = defaultdict(list)
     for row in rows:
         if row.ratio is not None:
-            series[row.graph, row.model, row.label].append(row)
+            series[row.dataset, row.model, row.label].append(row)
     points = []
     for group in series.values():
         base, *larger = sorted(group, key=lambda row: row.ranks)
@@ -271,13 +272,17 @@ def scaling_points(rows: Iterable[Comparison]) -> list[float]:
 
 
 def _measured(row: Comparison) -> float:
-    assert row.measured_epoch_s is not None, "only rows with both worlds are compared"
-    return row.measured_epoch_s
+    assert row.measured_period_s is not None, (
+        "only rows that were measured and predicted are compared"
+    )
+    return row.measured_period_s
 
 
 def _predicted(row: Comparison) -> float:
-    assert row.predicted_epoch_s is not None, "only rows with both worlds are compared"
-    return row.predicted_epoch_s
+    assert row.predicted_period_s is not None, (
+        "only rows that were measured and predicted are compared"
+    )
+    return row.predicted_period_s
 
 
 def _errors(rows: Iterable[Comparison], ratio: Callable[[Comparison], float | None]) -> list[float]:

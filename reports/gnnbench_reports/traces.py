@@ -1,4 +1,4 @@
-"""Timelines of a few telling runs, both worlds in one file, for Perfetto."""
+"""Timelines of a few chosen runs for Perfetto, measured and predicted in one file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from gnnbench.ledger import Row, read_ledger
 from gnnbench.trace import write_trace
-from gnnbench_reports.compare import Comparison
+from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.study import Study
 
 MAX_EVENTS = 40_000
 MAX_RANKS = 3
 
 
-def telling(study: Study) -> dict[str, Comparison]:
-    """Return the configurations worth looking at, by why: the best, median and worst prediction.
+def chosen(study: Study) -> dict[str, Comparison]:
+    """The configurations to show, by reason: the best, median and worst prediction.
 
-    Where nothing was both measured and predicted: the slowest configuration.
+    If nothing was both measured and predicted, the slowest configuration.
     """
     errors = [(row.error, row) for row in study.rows if row.error is not None]
     compared = sorted((abs(error), row.config_id, row) for error, row in errors)
@@ -28,7 +28,7 @@ def telling(study: Study) -> dict[str, Comparison]:
         }
         return {why: compared[at][2] for why, at in places.items()}
     timed = [
-        (row.measured_epoch_s or row.predicted_epoch_s or 0.0, row.config_id, row)
+        (row.measured_period_s or row.predicted_period_s or 0.0, row.config_id, row)
         for row in study.rows
         if row.measured or row.predicted
     ]
@@ -36,41 +36,40 @@ def telling(study: Study) -> dict[str, Comparison]:
 
 
 def write_traces(study: Study, folder: Path) -> dict[str, str]:
-    """Write the timelines; return file name to what it shows. Earlier traces are removed."""
+    """Write the timelines; return file name to description. Earlier traces are removed."""
     folder.mkdir(exist_ok=True)
     for old in folder.glob("*.trace.json"):
         old.unlink()
     written: dict[str, str] = {}
-    for why, row in telling(study).items():
+    for why, row in chosen(study).items():
         name = f"{_safe(row.config_id)}.trace.json"
         if name in written:
             continue
-        worlds = _worlds(study, row)
-        if not worlds:
+        sides = _sides(study, row)
+        if not sides:
             continue
-        left_out = write_trace(folder / name, worlds, max_events=MAX_EVENTS)
-        sides = " and ".join(worlds)
-        short = f", its first epochs ({left_out} later steps left out)" if left_out else ""
-        written[name] = f"timeline of the {why}, {sides}{short}; open in ui.perfetto.dev"
+        left_out = write_trace(folder / name, sides, max_events=MAX_EVENTS)
+        short = f", its first periods ({left_out} later steps left out)" if left_out else ""
+        written[name] = (
+            f"timeline of the {why}, {' and '.join(sides)}{short}; open in ui.perfetto.dev"
+        )
     return written
 
 
-def _worlds(study: Study, row: Comparison) -> dict[str, dict[int, list[Row]]]:
-    results = study.results
-    predicted = _ranks(results.prediction_folder(row.config_id, row.cluster)) if row.cluster else {}
-    runs = [r for r in study.runs if r.config_id == row.config_id and r.status == "ok"]
-    measured = _ranks(results.run_folder(runs[0].run_id)) if runs else {}
-    # The same ranks on both sides, where both have them.
-    common = sorted(measured.keys() & predicted.keys())
-    chosen = {
-        world: common or sorted(found)
-        for world, found in (("measured", measured), ("predicted", predicted))
-        if found
+def _sides(study: Study, row: Comparison) -> dict[str, dict[int, list[Row]]]:
+    record, runs = study.prediction_of(row), study.runs_of(row)
+    # Other seeds are other runs: the prediction is of the first configuration.
+    first = [run for run in runs if run.config_id == row.config_id]
+    of = {
+        "measured": _ranks(study.results.run_folder(first[0].run_id)) if first else {},
+        "predicted": _ranks(study.results.prediction_folder(record)) if record else {},
     }
-    of = {"measured": measured, "predicted": predicted}
+    # The same ranks on both sides, where both have them.
+    common = sorted(of["measured"].keys() & of["predicted"].keys())
     return {
-        world: {rank: read_ledger(of[world][rank]) for rank in ranks[:MAX_RANKS]}
-        for world, ranks in chosen.items()
+        side: {rank: read_ledger(found[rank]) for rank in (common or sorted(found))[:MAX_RANKS]}
+        for side, found in of.items()
+        if found
     }
 
 

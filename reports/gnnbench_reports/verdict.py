@@ -1,34 +1,49 @@
-"""Say in plain sentences what a comparison shows, each number with its meaning."""
+"""The result of a comparison in plain sentences, most important first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from gnnbench_reports.compare import Comparison
+from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.finding import Finding
 from gnnbench_reports.numbers import factor, percent
 from gnnbench_reports.summary import Summary
 
-NOTHING = "This folder holds neither runs nor predictions."
+NOTHING = (
+    "This folder holds no runs and no predictions: `gnnbench run SUITE --results DIR` and "
+    "`gnnbench predict SUITE --results DIR` fill it."
+)
 
 
-def sentences(summary: Summary, rows: Sequence[Comparison]) -> list[str]:
-    """Return the verdict, most important sentence first; never empty."""
-    if not rows:
-        return [NOTHING]
-    said = [_scope(summary, rows)]
+def verdict(
+    summary: Summary, rows: Sequence[Comparison], found: Mapping[str, Finding] | None = None
+) -> list[str]:
+    """The sentences of the summary, then those of the findings; never empty."""
+    sentences = _sentences(summary, rows) if rows else []
+    sentences += [line for one in (found or {}).values() for line in one.verdict]
+    return sentences or [NOTHING]
+
+
+def _sentences(summary: Summary, rows: Sequence[Comparison]) -> list[str]:
+    sentences = [_scope(summary, rows)]
     if summary.num_compared:
-        said += _times(summary)
-        said += _order(summary)
+        sentences += _times(summary)
+        sentences += _order(summary)
     if summary.memory_error is not None:
-        said.append(
-            f"Peak memory was off by {percent(summary.memory_error)} in the median "
+        small = 0.001 if summary.memory_error < 0.01 else None
+        sentences.append(
+            f"Median error of peak memory: {percent(summary.memory_error, small)} "
             f"(n = {summary.num_memory})."
         )
     if summary.bytes_compared:
-        said.append(_bytes(summary))
-    said += _rest(summary)
-    said += _losses(rows)
-    return said
+        sentences.append(_bytes(summary))
+    return sentences + _rest(summary) + _losses(rows)
+
+
+def period_noun(rows: Sequence[Comparison]) -> str:
+    """What a period of these rows is, such as "epoch"; "period" if they differ."""
+    nouns = {row.period for row in rows if row.measured or row.predicted}
+    return nouns.pop() if len(nouns) == 1 else "period"
 
 
 def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
@@ -37,17 +52,17 @@ def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
     where = f"cluster {cluster}" + (f" (constants: {', '.join(grades)})" if grades else "")
     if summary.num_compared:
         return (
-            f"Over {_count(summary.num_compared, 'configuration')} both measured and predicted on "
-            f"{where}, predicted epoch time was off by {percent(summary.median_error)} in the "
-            f"median and by at most {percent(summary.p90_error)} "
-            f"{'in nine of ten' if summary.num_compared >= 10 else 'at worst'} "
-            f"(bias {factor(summary.bias)})."
+            f"Predicted {period_noun(rows)} time against measured, "
+            f"{_count(summary.num_compared, 'configuration')}, {where}: median error "
+            f"{percent(summary.median_error)}, "
+            f"{'nine of ten within' if summary.num_compared >= 10 else 'largest'} "
+            f"{percent(summary.p90_error)}, bias {factor(summary.bias)}."
         )
     if summary.num_measured and summary.num_predicted:
         return (
             f"{_count(summary.num_measured, 'configuration')} measured and "
-            f"{summary.num_predicted} predicted on {where}, but none of them both: predict the "
-            "suite that was run, or run the one that was predicted."
+            f"{summary.num_predicted} predicted on {where}, but no configuration is in both: "
+            "predict the suite that was run, or run the one that was predicted."
         )
     if summary.num_measured:
         return (
@@ -57,60 +72,61 @@ def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
     if summary.num_predicted:
         return (
             f"{_count(summary.num_predicted, 'configuration')} predicted on {where}, none "
-            "measured: nothing here confirms these predictions yet."
+            "measured: no run in this folder tests these predictions."
         )
     return "Nothing was measured and nothing could be predicted."
 
 
 def _times(summary: Summary) -> list[str]:
     if summary.repeat_spread is not None:
-        said = [
-            f"Repeats of one run spread by ±{percent(summary.repeat_spread, 0.001)} in the median; "
-            "a smaller error cannot be told from noise."
+        sentences = [
+            f"Median spread of repeats: ±{percent(summary.repeat_spread, 0.001)}; errors below it "
+            "are within the noise."
         ]
     else:
-        said = ["No run was repeated, so the spread of the measurements is unknown."]
+        sentences = ["No run was repeated: the spread of the measurements is unknown."]
     if summary.coverage is not None:
         inside = round(summary.coverage * summary.num_intervals)
-        said.append(
+        sentences.append(
             f"{inside} of {summary.num_intervals} measured times ({percent(summary.coverage)}) "
-            "lie inside their 90 % interval."
+            "lie inside their predicted 90 % interval."
         )
     if summary.adjusted_error is not None and summary.probe_ratio is not None:
-        said.append(
-            f"While measuring, the machine took {factor(summary.probe_ratio)} the time of its "
-            f"calibration on a fixed kernel; corrected for that the median error is "
+        sentences.append(
+            f"A fixed kernel took {factor(summary.probe_ratio)} its time at calibration during the "
+            f"runs; with predictions scaled by that the median error is "
             f"{percent(summary.adjusted_error)}."
         )
-    return said
+    return sentences
 
 
 def _order(summary: Summary) -> list[str]:
     if not summary.num_choices:
         return []
     regret = (
-        f"choosing by prediction would have cost {percent(summary.regret_worst)} at worst"
+        "the approach predicted to be fastest is at most "
+        f"{percent(summary.regret_worst)} slower than the fastest one"
         if summary.regret_worst
-        else "choosing by prediction would always have found the fastest"
+        else "the approach predicted to be fastest always is"
     )
     if not summary.order_pairs:
         return [f"No two approaches differ by more than 15 %; {regret}."]
     return [
-        f"Where two approaches differ by more than 15 %, their order was predicted right in "
-        f"{summary.order_right} of {summary.order_pairs} pairs; {regret}."
+        f"Order predicted correctly in {summary.order_right} of {summary.order_pairs} pairs of "
+        f"approaches whose times differ by more than 15 %; {regret}."
     ]
 
 
 def _bytes(summary: Summary) -> str:
     if summary.bytes_equal == summary.bytes_compared:
         return (
-            "Bytes sent, counted and planned, are the same integers in "
-            f"{summary.bytes_equal} of {summary.bytes_compared} configurations."
+            "Bytes counted in the run equal the plan's in all "
+            f"{_count(summary.bytes_compared, 'configuration')}."
         )
     wrong = summary.bytes_compared - summary.bytes_equal
     return (
-        f"Bytes sent differ from the plan in {wrong} of {summary.bytes_compared} configurations: "
-        "see the table of volumes."
+        f"Bytes counted in the run differ from the plan's in {wrong} of "
+        f"{summary.bytes_compared} configurations: see the table of volumes."
     )
 
 
@@ -121,17 +137,18 @@ def _rest(summary: Summary) -> list[str]:
         (summary.num_measured - summary.num_compared, "only measured"),
         (summary.num_predicted - summary.num_compared, "only predicted"),
     )
-    told = [f"{_count(number, 'configuration')} {what}" for number, what in extra if number]
-    return [f"Besides, {' and '.join(told)}."] if told else []
+    more = [f"{_count(number, 'configuration')} {what}" for number, what in extra if number]
+    return [f"Not compared: {' and '.join(more)}."] if more else []
 
 
 def _losses(rows: Sequence[Comparison]) -> list[str]:
-    said = []
-    for status, verb in (("failed", "failed"), ("skipped", "skipped"), ("running", "unfinished")):
-        number = sum(row.status == status for row in rows)
-        if number:
-            said.append(f"{_count(number, 'configuration')} {verb}; the reasons are listed.")
-    return said
+    words = (("failed", "failed"), ("skipped", "skipped"), ("running", "unfinished"))
+    numbers = [(sum(row.status == status for row in rows), word) for status, word in words]
+    return [
+        f"{_count(number, 'configuration')} {word}; the reasons are listed."
+        for number, word in numbers
+        if number
+    ]
 
 
 def _count(number: int, noun: str) -> str:

@@ -98,7 +98,7 @@ class Comm:
         self._staged = staged
         self._groups: dict[str, Any] = {Lane.COMM: group}
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        self._stream: Any = None
+        self._streams: dict[str, Any] = {}
 
     # --- collectives ------------------------------------------------------------------------
 
@@ -289,8 +289,6 @@ class Comm:
         if self.world_size == 1 or Lane.BACKGROUND in self._groups:
             return
         self._groups[Lane.BACKGROUND] = dist.new_group(list(self.ranks))
-        if self.device.type == "cuda":
-            self._stream = torch.cuda.Stream(self.device)
 
     def on_host(self) -> Comm:
         """Return a Comm of the same ranks for tensors in host memory; itself where they all are.
@@ -460,23 +458,26 @@ class Comm:
                 _guarded(work)
 
     def _later(self, task) -> Pending:
-        """Run the work beside the caller: on CPU in the lane's thread, on CUDA on a stream.
+        """Run the work beside the caller: on CPU in the lane's thread, on CUDA on its stream.
 
         Timed where it runs, so that its span in the ledger is its own and not the caller's wait.
         """
         kind, work, *where = task
         if self.world_size == 1:
             return Pending()
+        lane = where[-2]
         if self.device.type == "cuda" and not self._staged:
-            self._group(where[-2])  # says so if the lane was never opened
-            stream = self._stream
+            self._group(lane)  # says so if the lane was never opened
+            if lane not in self._streams:
+                self._streams[lane] = torch.cuda.Stream(self.device)
+            stream = self._streams[lane]
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 with self._span(kind, *where):
                     _guarded(work)
                 event = stream.record_event()
             return Pending(event=event, device=self.device)
-        span, lane = self._span(kind, *where), where[-2]
+        span = self._span(kind, *where)
         if lane not in self._threads:
             self._threads[lane] = ThreadPoolExecutor(1, thread_name_prefix=f"{lane}")
 

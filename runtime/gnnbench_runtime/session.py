@@ -62,7 +62,8 @@ def _one(
         reason = approach.cannot_run(run)
         if reason is not None:
             return _ended(run, results, "skipped", reason), False
-        run = datasets.identified(run)
+        asked, run = run, datasets.identified(run)
+        results.forget_unopened(asked)
         before = results.finished(run, retry_failed=retry_failed)
         if before is not None:
             return before, True

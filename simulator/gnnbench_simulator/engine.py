@@ -1,9 +1,9 @@
-"""The engine: a plan executed in SimPy, with everything that can be contended for.
+"""The engine: executes a plan in SimPy, with shared links, disks, cores and devices.
 
-One process per rank and lane runs the lane's blocks. Collectives are a rendezvous with one event,
-not one per message. Transfers over shared links and work on oversubscribed cores are fluid flows.
-The semantics are those of `gnnbench.plan`; where nothing is contended for, the replay gives the
-same times (a property test holds that).
+One process per rank and lane runs the lane's blocks. A collective is one event for all ranks of its
+group, not one per message. Transfers over shared links and work on oversubscribed cores are fluid
+flows. The semantics are those of `gnnbench.plan`. Property tests require that the event loop gives
+the same times for every plan, and the replay for plans without contention.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A rank that dies at a time; the others wait for it until they give up."""
+    """A rank that fails at `at_s` seconds; the others wait `timeout_s` seconds, then give up."""
 
     rank: int
     at_s: float
@@ -262,16 +262,22 @@ class _Engine:
             peer = self.program.peer(timed.layout, rank, place)
             latency, cap, path = self.network.point_to_point(rank, peer)
             yield self.env.timeout(latency)
-            size = float(timed.letters[of][place][column])
+            size = float(timed.demand[of][place][column])
             yield self.fluid.start(path, size, cap=cap)
             self._letter(rank, peer, Kind.SEND).succeed()
         elif kind is Kind.RECV:
             peer = self.program.peer(timed.layout, rank, place)
             yield self._letter(peer, rank, Kind.RECV)
-        else:
-            what = "host_link" if kind is Kind.COPY else "disk"
+        elif kind is Kind.COPY:
             # One unit per second: a transfer alone takes the seconds it was given.
-            yield self.fluid.start([(what, self.program.host_of(rank))], seconds, cap=1.0)
+            host = self.program.host_of(rank)
+            yield self.fluid.start([("host_link", host)], seconds, cap=1.0)
+        elif busy := float(timed.demand[of][place][column]):
+            # While it waits for its requests, the disk is free for others.
+            disk = ("disk", self.program.host_of(rank))
+            yield self.fluid.start([disk], busy, cap=busy / seconds)
+        else:
+            yield self.env.timeout(seconds)
 
     def _letter(self, sender: int, receiver: int, side: Kind) -> simpy.Event:
         """The arrival of the next message between two ranks, as one side counts them."""

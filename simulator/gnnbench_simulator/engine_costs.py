@@ -126,7 +126,7 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ChunkWork:
     """What chunks take on an engine. memory_s is at the full rate of the off-chip memory."""
 
     compute_s: Floats
@@ -139,7 +139,7 @@ class Work:
         """Time of each chunk with the memory for itself."""
         return np.maximum(self.compute_s, self.memory_s) + self.fixed_s
 
-    def permuted(self, order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Work:
+    def permuted(self, order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> ChunkWork:
         """The same chunks in another order."""
         return replace(
             self,
@@ -164,7 +164,7 @@ def sparse_work(
     outer: bool,
     stream_widths: float,
     hit_rate: float | None,
-) -> Work:
+) -> ChunkWork:
     """Sparse product of `width` columns over the chunks.
 
     Args:
@@ -188,7 +188,7 @@ def sparse_work(
     if engine.lanes_per_row.value:
         lanes = min(engine.lanes_per_row.value, engine.lanes.value)
         compute = np.maximum(compute, chunks.widest * width / (lanes * engine.clock_hz.value))
-    return Work(
+    return ChunkWork(
         compute_s=compute,
         memory_s=_memory_s(device, scattered, streamed),
         fixed_s=chunks.rows * engine.row_overhead_s.value + engine.chunk_overhead_s.value,
@@ -204,7 +204,7 @@ def dense_work(
     *,
     element_bytes: int,
     stream_widths: float,
-) -> Work:
+) -> ChunkWork:
     """Dense products over chunks of rows. Weights are read once, whatever the number of chunks."""
     engine, s = dense_engine(device), element_bytes
     cycles = np.zeros(len(rows))
@@ -215,7 +215,7 @@ def dense_work(
         cycles = cycles + np.where(rows > 0, systolic_cycles(engine, m, k, gemm.width), 0.0)
     weights = sum(gemm.inner * gemm.width for gemm in gemms) * s / max(len(rows), 1)
     streamed = rows * stream_widths * s + weights
-    return Work(
+    return ChunkWork(
         compute_s=cycles / engine.clock_hz.value,
         memory_s=_memory_s(device, np.zeros(len(rows)), streamed),
         fixed_s=np.full(len(rows), engine.chunk_overhead_s.value),

@@ -1,17 +1,17 @@
-"""The layout of an iteration: classes of ranks, blocks of steps, and who meets whom.
+"""The layout of an iteration: classes of ranks, blocks of steps, and matched collectives.
 
-Iterations that differ in sizes alone share one layout, which is worked out once however many of
-them there are. What differs, the seconds, is in `program.Timed`.
+Iterations that differ only in sizes share one layout, so a layout is computed once for thousands of
+iterations. `program.Timed` holds the seconds, which differ.
 
-Consecutive local steps of a lane that nobody waits for in between are one block: removing events,
-not a faster engine, is what makes simulation fast (simulation 12.2). Engine, event loop and replay
-execute the same blocks.
+A block is a sequence of local steps on one lane in which no other step waits for an inner one.
+Fewer events make the simulation faster than a faster engine would (simulation 12.2). Engine, event
+loop and replay execute the same blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
@@ -45,12 +45,12 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meeting:
-    """A collective as the ranks of a class take part in it; arrays are over the ranks.
+    """A collective from the side of one class; arrays have one entry per rank of the class.
 
-    groups     which entry of `Layout.groups` each is in
-    sequence   its place among the collectives of the group
-    members    of broadcasts down a tree (see `tree`): each rank's place in it, counted from the
-               root; NO_ROOT: the ranks of its group leave together
+    groups     index into `Layout.groups` of each rank's group
+    sequence   number of this collective among those of the group
+    members    for a broadcast over a tree (see `tree`): distance of each rank from the root in the
+               order of the group; NO_ROOT where all ranks of the group end at the same time
     """
 
     groups: Places
@@ -60,14 +60,14 @@ class Meeting:
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """Steps of one lane that run back to back, for all ranks of a class.
+    """Steps of one lane that run without a gap, for all ranks of a class.
 
-    number     place among the blocks of the class
-    steps      places of the steps in the program of the class
-    waits      (step, lag) on other lanes or earlier iterations, see `steps.After`
-    publishes  the step whose end others wait for, or ""
-    meeting    of a collective: whom each rank of the class meets
-    pool       what the work occupies: "cores" of the host, its "device"s, or "" (neither)
+    number     index among the blocks of the class
+    steps      indices of the steps in the program of the class
+    waits      steps on other lanes or of earlier iterations that must end first, see `steps.After`
+    publishes  name of the step that other blocks wait for, or ""
+    meeting    the collective, if the block is one
+    pool       resource that the work occupies: "cores", "device", or "" for neither
     """
 
     number: int
@@ -82,12 +82,12 @@ class Block:
 
 @dataclass(slots=True, eq=False)
 class ClassLayout:
-    """Ranks with the same program, and its blocks in program order.
+    """A class of ranks, which take the same steps, with its blocks in program order.
 
-    ranks      rising
-    columns    place of each rank in arrays of the class
-    steps      the program; sizes are those of the iteration that was looked at first
-    order      places of the steps, block after block; block b has them from starts[b] on
+    ranks      in ascending order
+    columns    index of each rank in arrays of the class
+    steps      the program; its sizes are those of the first iteration with this layout
+    order      indices of the steps, block after block; those of block b begin at starts[b]
     """
 
     ranks: Places
@@ -107,7 +107,7 @@ class ClassLayout:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Ranks of one class in a collective: their columns there, and their places in the group."""
+    """Ranks of one class in a collective: index in the class and index in the group of each."""
 
     number: int
     place: int
@@ -117,7 +117,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Encounter:
-    """One collective: its group's number in `Layout.groups`, and the ranks that join it."""
+    """One collective: index of its group in `Layout.groups`, and its ranks by class."""
 
     kind: Kind
     group: int
@@ -126,32 +126,32 @@ class Encounter:
 
 @dataclass(slots=True, eq=False)
 class Layout:
-    """Classes, the groups of their collectives, and the class of each rank.
+    """Classes of ranks, groups of collectives, and what connects them.
 
-    encounters   all collectives
+    class_of     index of each rank's class
+    encounters   all collectives of the iteration
     """
 
     classes: list[ClassLayout]
     groups: list[tuple[int, ...]]
     class_of: Places
     encounters: list[Encounter]
-    memory: dict[str, object] = field(default_factory=dict)
 
     def names(self, rank: int) -> frozenset[str]:
         """Names of the steps of a rank."""
-        of: ClassLayout = self.classes[self.class_of[rank]]
-        return of.names
+        return self.classes[int(self.class_of[rank])].names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What decides how steps become blocks; the same for a whole plan.
+    """Rules that turn steps into blocks; the same for all iterations of a plan.
 
     published   names of steps that a step on another lane, or of a later iteration, waits for
-    flows       kinds whose transfers share a link or disk, so that their speed depends on others
-    cores       whether collectives keep cores busy
+    flows       kinds whose transfers share a link or a disk: their speed depends on other transfers
+    cores       whether collectives occupy cores
     on_cpu      whether ranks compute on cores
-    trees       whether broadcasts go down gloo's tree, in which ranks run ahead of a late leaf
+    trees       whether a broadcast uses gloo's tree, in which a rank need not wait for a late one
+    fuse        whether steps are joined to blocks; False gives every step a block, for tests
     """
 
     published: frozenset[str]
@@ -165,7 +165,7 @@ class Rules:
     def of(
         cls, samples: Sequence[Iteration], cluster: Cluster, per_host: int, *, fuse: bool
     ) -> Rules:
-        """Read the rules off one iteration of each layout and the cluster."""
+        """Derive the rules from one iteration of each layout and the cluster."""
         programs = [of.steps for iteration in samples for of in iteration.classes]
         background = any(
             step.lane.engine is Engine.BACKGROUND and step.work.kind in COLLECTIVES
@@ -190,7 +190,7 @@ class Rules:
         return Mode.FLOW if step.work.kind in self.flows else Mode.LOCAL
 
     def pool(self, step: Step, mode: Mode) -> str:
-        """What a step keeps busy."""
+        """The resource that a step occupies: "cores", "device" or ""."""
         if mode is Mode.COLLECTIVE:
             return "cores" if self.cores else ""
         if mode is Mode.FLOW or step.work.kind in _LINKS:

@@ -1,4 +1,4 @@
-"""Peak memory per rank and space: what an idle process or device holds, and the plan's buffers."""
+"""Peak memory per rank and memory space: a baseline and the buffers of the plan."""
 
 from __future__ import annotations
 
@@ -23,13 +23,22 @@ def predict_memory(
     ranks_per_host: int | None = None,
     caps: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Per rank, in bytes: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes", ...}.
+    """Predict the peak memory of each rank, in bytes.
+
+    Keys of each entry: "baseline_bytes" (an idle process or a device's context), "workload_bytes"
+    (largest sum of living buffers), "peak_bytes"; and for the space with the least room "space",
+    "judged_bytes" (needed), "limit_bytes" and "fits".
 
     On a CPU, device and host are one memory, and the peak is the resident set: baseline and
-    workload. On a GPU it is what PyTorch calls allocated (FG-65); "reserved_bytes" is what its
-    allocator holds, "device_used_bytes" adds the context, and "host_bytes" are the plan's buffers
-    in the host's memory. "judged_bytes" and "limit_bytes" are what was compared to say whether the
-    run "fits", of the space that fits worst; `caps` lower the limits, in bytes per rank and space.
+    workload. On a GPU the peak is what PyTorch reports as allocated (FG-65); "reserved_bytes" is
+    what its caching allocator reserves, "device_used_bytes" adds the context, and "host_bytes" are
+    buffers in the host's memory.
+
+    Args:
+        plan: steps of all ranks.
+        cluster: sizes of its memories.
+        ranks_per_host: ranks that share the host's memory; by default as many as it has devices.
+        caps: lower limits in bytes per rank, by memory space ("device", "host").
     """
     periods = _periods(plan)
     per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
@@ -110,7 +119,7 @@ def _periods(plan: Plan) -> int:
 
 
 def _allocations(plan: Plan, rank: int) -> tuple[object, ...]:
-    """What decides a rank's allocations in a period: equal for ranks that allocate alike."""
+    """What a rank allocates and frees in the first period; equal for ranks that allocate alike."""
     resident = tuple((buffer.name, pick(buffer.bytes, rank)) for buffer in plan.resident)
     events = []
     for ranks, step in plan.allocations(periods=1):

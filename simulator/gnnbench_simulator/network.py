@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, grade, weakest
+from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl, grade, weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
-from gnnbench.steps import Ints, Kind, Size, Step, Work
+from gnnbench.steps import Kind, Size, Step, Work
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
 from gnnbench_simulator.tree import tree_of
@@ -51,24 +51,24 @@ class Timing:
 
 
 class Member(Protocol):
-    """Where some ranks of a class stand in a group."""
+    """Ranks of one class that take part in a collective."""
 
     @property
     def columns(self) -> npt.NDArray[np.intp]:
-        """Their places in arrays of the class."""
+        """Index of each rank in arrays of its class."""
 
     @property
     def members(self) -> npt.NDArray[np.intp]:
-        """Their places in the group."""
+        """Index of each rank in the group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Call:
-    """A collective: what each rank of the group sends, in the order of the group.
+    """One collective with the sizes of every rank of its group, in the order of the group.
 
     bytes, buffer_bytes   [ranks], as in `steps.Work`, of one call
     matrix                bytes from member i to member j, where the steps state it; of one call
-    calls                 like calls one after the other
+    calls                 how many times it runs, one after the other
     key                   equal for calls of the same sizes
     """
 
@@ -82,7 +82,7 @@ class Call:
 
     @classmethod
     def of(cls, steps: Sequence[Step], group: Sequence[int]) -> Call:
-        """The call of single ranks' steps, one of each rank of the group."""
+        """Build a call from one step per rank of the group."""
         parts = [_Alone(place) for place in range(len(steps))]
         works = [step.work for step in steps]
         return cls.gathered(steps[0].kind, tuple(group), list(zip(works, parts, strict=True)))
@@ -91,7 +91,7 @@ class Call:
     def gathered(
         cls, kind: Kind, group: tuple[int, ...], works: Sequence[tuple[Work, Member]]
     ) -> Call:
-        """Put together what the ranks of several classes send."""
+        """Build a call from the work of each class, whose sizes are over the ranks of the class."""
         calls = max(int(np.max(work.calls)) for work, _ in works)
         sent, buffers = np.empty(len(group)), np.empty(len(group))
         for work, part in works:
@@ -125,8 +125,8 @@ class _Alone:
         return np.array([self.place])
 
 
-def _column(size: Size, part: Member) -> int | Ints:
-    return size if isinstance(size, int) else np.asarray(size)[part.columns]
+def _column(size: Size, part: Member) -> Size:
+    return size if isinstance(size, int) else size[part.columns]
 
 
 def _matrix(
@@ -135,17 +135,21 @@ def _matrix(
     """Bytes from member to member and a key of them; None where the steps do not state them."""
     if any(work.send is None or work.send.shape[-1] != ranks for work, _ in works):
         return None, ()
-    matrix = np.empty((ranks, ranks))
+    matrix, content = np.empty((ranks, ranks)), hashlib.sha1(usedforsecurity=False)
     for work, part in works:
         assert work.send is not None
         rows = work.send if work.send.ndim == 1 else work.send[part.columns]
         matrix[part.members] = rows * float(work.unit_bytes)
+        # What a class sends is one row where all of its ranks send the same.
+        for array in (part.members, rows):
+            content.update(array.tobytes())
+        content.update(str(work.unit_bytes).encode())
     np.fill_diagonal(matrix, 0.0)
-    return matrix, (hashlib.sha1(matrix.tobytes(), usedforsecurity=False).digest(),)
+    return matrix, (content.digest(),)
 
 
 def latency_steps(kind: Kind, ranks: int) -> int:
-    """Messages one after the other in gloo's algorithm (simulation 4.5)."""
+    """Number of sequential messages in gloo's algorithm (simulation 4.5)."""
     if kind is Kind.ALL_REDUCE:
         return 2 * (ranks - 1)
     if kind in (Kind.BROADCAST, Kind.BARRIER):
@@ -166,7 +170,7 @@ class Network:
         return rank // self.ranks_per_host
 
     def collective(self, call: Call) -> Timing:
-        """Time a collective; calls of the same sizes between like ranks are timed once."""
+        """Time a collective; equal calls between ranks placed alike on hosts are timed once."""
         key = (*self._shape(call.group), *call.key)
         timing = self._known.get(key) if call.key else None
         if timing is None:
@@ -192,8 +196,9 @@ class Network:
         hosts = len({self.host_of(rank) for rank in call.group})
         layout = "intra" if hosts == 1 else "inter"
         model = self._measured(kind, ranks, layout)
-        if model is None and self.cluster.transport == "nccl":
-            return self._nccl(call, hosts)
+        nccl = self.cluster.nccl if self.cluster.transport == "nccl" else None
+        if model is None and nccl is not None:
+            return self._nccl(call, nccl, hosts)
         if model is not None:
             volume = _volume(call)
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
@@ -209,7 +214,7 @@ class Network:
     def point_to_point(
         self, sender: int, receiver: int
     ) -> tuple[float, float, tuple[tuple[str, int], ...]]:
-        """Latency, rate of one flow, and the resources on its way."""
+        """Return latency (s), bandwidth of one flow (bytes/s), and the resources on its path."""
         links = self.cluster.links
         a, b = self.host_of(sender), self.host_of(receiver)
         if a == b:
@@ -225,7 +230,7 @@ class Network:
         return links.inter.latency_s.value, rate, path
 
     def capacity(self, resource: tuple[str, int]) -> float:
-        """Bytes per second of a resource named by `point_to_point`."""
+        """Return the bandwidth of a resource on a path of `point_to_point`, in bytes per second."""
         inside = resource[0] in ("out", "in")
         links = self.cluster.links
         model = self._measured(Kind.SEND, 2, "intra") if inside else None
@@ -379,9 +384,7 @@ class Network:
             return 0.0
         return 2 * _transfer(link, float(max(call.buffer_bytes.max(), call.bytes.max())))
 
-    def _nccl(self, call: Call, hosts: int) -> Timing:
-        nccl = self.cluster.nccl
-        assert nccl is not None
+    def _nccl(self, call: Call, nccl: Nccl, hosts: int) -> Timing:
         links, kind, group = self.cluster.links, call.kind, call.group
         if kind is Kind.ALL_TO_ALL:
             matrix = _pair_bytes(call)

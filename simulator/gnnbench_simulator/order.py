@@ -1,7 +1,7 @@
 """The order in which the replay evaluates the blocks of an iteration.
 
-Each block comes after those it waits for. Nothing waits for a later iteration, so iterations can be
-evaluated one after the other, whatever overlaps in time.
+A block comes after the blocks for which it waits. No step waits for a later iteration, so
+iterations are evaluated one after the other, also where they overlap in time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a simulation yields, whichever way it was done."""
+"""The result of a simulation by engine, event loop or replay, and its ledger."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from gnnbench_simulator.program import Program
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A block as one rank executed it: `ready_s` when it could start, `end_s` when it ended.
+    """One execution of a block by one rank.
 
-    `iteration` is the place in the schedule.
+    iteration   index in the schedule
+    ready_s     when the lane was free and all waits were over; a collective then waits for peers
+    end_s       when the block ended
     """
 
     iteration: int
@@ -30,11 +32,12 @@ class Span:
 class SimResult:
     """Times of a simulated plan. All times in seconds since its start.
 
-    period_s       per period, from the end of the period before to its own end on the last rank; in
-                   the vectorised replay one column per draw
-    end_s          per rank, when its last step ended
-    busy_s         per lane and rank, time spent working (waiting left out)
-    spans          per recorded rank, its blocks in order of execution
+    method         "engine", "events" or "replay"
+    period_s       per period: from the end of the period before to its own end on the last rank; in
+                   a replay with draws [periods, draws]
+    end_s          per rank: end of its last step
+    busy_s         per lane and rank: seconds of work, waiting excluded
+    spans          per recorded rank: executed blocks in order of time
     """
 
     method: str

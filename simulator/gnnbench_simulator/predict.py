@@ -1,4 +1,4 @@
-"""Predict a plan on a cluster: epoch time with interval and grade, bytes, memory, ledgers."""
+"""Predict a plan on a cluster: time per period with interval and grade, bytes, memory, ledgers."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _REPLAY_STEPS = 3_000_000
 
 @dataclass(slots=True, kw_only=True)
 class Prediction:
-    """What a plan is predicted to do on a cluster.
+    """The prediction of one plan on one cluster.
 
     period_s, low_s, high_s  seconds per period: median of those after the first, 90 % interval
     periods_s                seconds of each simulated period
     period                   what a period is: "epoch", "increment" or "round"
-    grade                    of the weakest constants that matter
-    method, reason           "replay", "events" or "engine", and why not the replay
+    grade                    weakest grade of the constants that contribute to the time
+    method, reason           "replay", "events" or "engine", and why the replay was not used
     bytes                    per simulated period, bytes moved by all ranks by "kind/phase"
     memory                   per rank, see `memory.predict_memory`
     phases                   seconds per period by phase on the slowest rank, waiting included
@@ -109,12 +109,12 @@ def predict_plan(
     """Predict a plan on a cluster.
 
     Args:
-        plan: what every rank does.
-        cluster: what it does it on.
+        plan: steps of all ranks.
+        cluster: devices, links and calibrated constants.
         ranks_per_host: by default as many as a host has devices.
         periods: how many periods to simulate; by default all, or as many as take about a second.
         element_bytes: bytes of a feature element.
-        caps: bytes per rank that a space may hold, by its name.
+        caps: limits in bytes per rank, by memory space ("device", "host").
 
     Raises:
         SpecError: the ranks' steps do not fit together.
@@ -202,7 +202,7 @@ def _affordable(program: Program, budget: int) -> int:
 
 
 def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:
-    """Local work of each rank: collectives end together and say nothing of who is slow."""
+    """Seconds of local work of each rank; collectives are excluded because they include waiting."""
     shared = {kind.value for kind in COLLECTIVES}
     total = np.zeros(program.world_size)
     for label, seconds in work.items():
@@ -241,9 +241,9 @@ def _phases(rows: list[Row], periods: int) -> dict[str, float]:
 def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
-    borrowed = sorted(c.name for c in program.cost_classes.values() if c.borrowed)
-    if borrowed:
-        notes["borrowed"] = borrowed
+    missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
+    if missing:
+        notes["uncalibrated"] = missing
     if hosts > program.cluster.host.hosts_max:
         most = program.cluster.host.hosts_max
         notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"

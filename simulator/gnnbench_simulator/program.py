@@ -1,7 +1,8 @@
-"""A plan made ready to simulate: layouts, and the seconds of every step of each iteration.
+"""A compiled plan: layouts, and the seconds of every step of each iteration.
 
-Iterations are looked at one after the other and may be made lazily; what is kept of each are some
-numbers per block and rank. Steps are priced many at once.
+Iterations are compiled one after the other and may be made lazily: only a few numbers per step and
+rank are kept of each. Steps of many iterations are priced together, with one array operation per
+cost class.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gnnbench.cluster import Cluster
-from gnnbench.costs.facts import Floats
-from gnnbench.iterations import Iteration
+from gnnbench.costs.facts import Floats, column
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, iteration_bytes
-from gnnbench.steps import LATEST, Engine, Groups, Kind, Lane
+from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
 from gnnbench_simulator.compute import CostClass, Durations, Item
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
 from gnnbench_simulator.network import Call, Network
 
-_PRICED_AT_ONCE = 200_000
-"""Steps of all ranks after which the iterations gathered so far are priced."""
+_PRICED_AT_ONCE = 2_000
+_SECONDS_AT_ONCE = 200_000
+"""Steps of classes, and steps of all ranks, after which the iterations gathered are priced: many at
+once for speed, and not all at once, because a step takes kilobytes and its seconds some bytes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +35,8 @@ class Timed:
     gaps      (blocks, ranks): time after the steps of a block that belongs to none of them
     totals    (blocks, ranks): all steps of a block, and their gaps
     idle      by place of a collective (ranks,): seconds in which its ranks keep no core busy
-    letters   by place of a message (ranks,): its bytes
+    demand    by place of a message (ranks,): its bytes; of a transfer on a shared disk: seconds for
+              which it keeps the disk busy
     sent      bytes that all ranks move, by (kind, phase)
     """
 
@@ -41,7 +45,7 @@ class Timed:
     gaps: list[Floats]
     totals: list[Floats]
     idle: list[dict[int, Floats]]
-    letters: list[dict[int, Floats]]
+    demand: list[dict[int, Floats]]
     sent: dict[tuple[str, str], int]
 
 
@@ -49,12 +53,13 @@ class Timed:
 class Program:
     """A compiled plan.
 
-    iterations     by number of the distinct iteration
-    layouts        of the iterations, each once
-    cost_classes   by label: what each duration rests on
+    iterations     seconds of each distinct iteration, by its number in the plan
+    layouts        each layout once
+    cost_classes   by label: grade and error radius of the durations
     labels         per layout and class, the cost class of each step
-    max_lag        the largest lag that any step waits with
-    waits_latest   names of steps whose latest occurrence is waited for
+    max_lag        largest lag of any wait
+    waits_latest   names of steps for whose latest occurrence a step waits
+    contended      which of "cores" and "device" more work can want than a host has
     """
 
     plan: Plan
@@ -76,7 +81,7 @@ class Program:
         return self.labels[id(layout)]
 
     def latest(self, rank: int, name: str, number: int) -> int | None:
-        """The last place in the schedule before `number` at which a rank has a step."""
+        """Index of the last scheduled iteration before `number` in which a rank has a step."""
         for before in range(number - 1, -1, -1):
             layout = self.iterations[self.plan.schedule[before]].layout
             if name in layout.names(rank):
@@ -84,7 +89,7 @@ class Program:
         return None
 
     def peer(self, layout: Layout, rank: int, place: int) -> int:
-        """The other rank of the group of a message."""
+        """The rank with which a rank exchanges a message."""
         of = layout.classes[layout.class_of[rank]]
         group = of.steps[place].group
         if isinstance(group, Groups):
@@ -95,7 +100,7 @@ class Program:
         return rank // self.ranks_per_host
 
     def capacity(self, resource: tuple[str, int], network: Network) -> float:
-        """Units per second of what flows share: cores, devices, or bytes of a link."""
+        """Capacity of a shared resource: cores, devices, or bytes per second of a link."""
         if resource[0] == "cores":
             return float(self.cluster.host.cores)
         if resource[0] == "device":
@@ -105,14 +110,14 @@ class Program:
         return network.capacity(resource)
 
     def core_share(self) -> float:
-        """Cores that a rank's transfer keeps busy: its share of what all ranks of a host have.
+        """Cores that a rank occupies during a collective: its share of the cores of the host.
 
-        Collectives were measured with all ranks of a host in them: together they had all cores.
+        Collectives are calibrated with all ranks of a host at once, which had all cores together.
         """
         return min(1.0, self.cluster.host.cores / self.ranks_per_host)
 
     def contention(self) -> str:
-        """Why blocks may slow each other down; "" if they cannot."""
+        """The resource for which blocks compete, in words; "" if there is none."""
         if any(block.mode is Mode.FLOW for of in self._classes() for block in of.blocks):
             return "transfers share links or a disk"
         if "cores" in self.contended:
@@ -126,7 +131,7 @@ class Program:
             yield from layout.classes
 
     def contended_pools(self) -> frozenset[str]:
-        """Which of "cores" and "device" can be wanted by more than there is on a host."""
+        """Which of "cores" and "device" more work can want at once than a host has."""
         contended = set()
         wanted = self._lanes_at_once() * self.ranks_per_host * self.cluster.device.threads
         if wanted > self.cluster.host.cores:
@@ -156,7 +161,14 @@ def compile_plan(
     element_bytes: float = 4.0,
     fuse: bool = True,
 ) -> Program:
-    """Give every step its duration on a cluster, and join steps to blocks where nobody sees it.
+    """Compile a plan for a cluster: validate it, join steps to blocks, and price every step.
+
+    Args:
+        plan: steps of all ranks.
+        cluster: devices, links and calibrated constants.
+        ranks_per_host: by default as many as a host has devices.
+        element_bytes: bytes of a feature element, for working sets in caches.
+        fuse: False gives every step a block of its own.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
@@ -180,7 +192,7 @@ def compile_plan(
         layouts=layouts,
         cost_classes={**pricing.durations.classes, **pricing.network.classes},
         labels=pricing.labels,
-        max_lag=max((after.lag for after in waits), default=0),
+        max_lag=max((0, *(after.lag for after in waits))),
         waits_latest=frozenset(after.step for after in waits if after.lag == LATEST),
     )
     program.contended = program.contended_pools()
@@ -195,13 +207,17 @@ class _Pricing:
         self.network = Network(cluster, per_host)
         self.done: dict[int, Timed] = {}
         self.labels: dict[int, list[list[str]]] = {}
+        # What is the same in all iterations of a layout is kept once.
+        self._without_gaps: dict[int, list[Floats]] = {}
+        self._nothing: dict[int, list[dict[int, Floats]]] = {}
         self._waiting: list[tuple[int, Iteration, Layout]] = []
-        self._steps = 0
+        self._steps = self._seconds = 0
 
     def add(self, index: int, iteration: Iteration, layout: Layout) -> None:
         self._waiting.append((index, iteration, layout))
-        self._steps += iteration.num_steps()
-        if self._steps > _PRICED_AT_ONCE:
+        self._steps += sum(len(of.steps) for of in iteration.classes)
+        self._seconds += iteration.num_steps()
+        if self._steps > _PRICED_AT_ONCE or self._seconds > _SECONDS_AT_ONCE:
             self.price()
 
     def price(self) -> None:
@@ -220,7 +236,7 @@ class _Pricing:
                 tables.append((priced[span], gaps[span], labels[span]))
                 at = span.stop
             self.done[index] = self._timed(iteration, layout, tables)
-        self._waiting, self._steps = [], 0
+        self._waiting, self._steps, self._seconds = [], 0, 0
 
     def _timed(
         self,
@@ -229,6 +245,7 @@ class _Pricing:
         tables: Sequence[tuple[Sequence[Floats], Sequence[Floats], Sequence[str]]],
     ) -> Timed:
         if id(layout) not in self.labels:
+            self._nothing[id(layout)] = [{} for _ in layout.classes]
             self.labels[id(layout)] = [
                 [
                     label or step.work.kind.value
@@ -241,23 +258,45 @@ class _Pricing:
             for (rows, _, _), of in zip(tables, iteration.classes, strict=True)
         ]
         idle = self._meet(iteration, layout, seconds)
-        gaps = [
-            cls.by_block(_table(rows, len(cls.ranks)))
-            for cls, (_, rows, _) in zip(layout.classes, tables, strict=True)
-        ]
+        gaps = self._gaps(layout, [rows for _, rows, _ in tables])
         totals = [
             cls.by_block(table) + gap
             for cls, table, gap in zip(layout.classes, seconds, gaps, strict=True)
         ]
-        letters = [
-            {
-                place: np.broadcast_to(np.asarray(step.work.bytes, np.float64), (len(of),))
-                for place, step in enumerate(of.steps)
-                if step.work.kind is Kind.SEND
-            }
-            for of in iteration.classes
+        demand = [self._demand(of) for of in iteration.classes]
+        nothing = self._nothing[id(layout)]
+        return Timed(
+            layout=layout,
+            seconds=seconds,
+            gaps=gaps,
+            totals=totals,
+            idle=idle if any(idle) else nothing,
+            demand=demand if any(demand) else nothing,
+            sent=iteration_bytes(iteration),
+        )
+
+    def _gaps(self, layout: Layout, rows: Sequence[Sequence[Floats]]) -> list[Floats]:
+        """Gaps of the blocks; one table for all iterations of a layout where there are none."""
+        known = self._without_gaps.get(id(layout))
+        if known is not None:
+            return known
+        gaps = [
+            cls.by_block(_table(own, len(cls.ranks)))
+            for cls, own in zip(layout.classes, rows, strict=True)
         ]
-        return Timed(layout, seconds, gaps, totals, idle, letters, iteration_bytes(iteration))
+        if not self.durations.has_gaps:
+            self._without_gaps[id(layout)] = gaps
+        return gaps
+
+    def _demand(self, of: RankClass) -> dict[int, Floats]:
+        """What the flows of a class ask of the resource that they share, see `Timed`."""
+        found: dict[int, Floats] = {}
+        for place, step in enumerate(of.steps):
+            if step.work.kind is Kind.SEND:
+                found[place] = column([step.work.bytes], [len(of)], len(of))
+            elif step.work.kind in STORAGE:
+                found[place] = self.durations.disk_busy(step.work, len(of))
+        return found
 
     def _meet(
         self, iteration: Iteration, layout: Layout, seconds: list[Floats]

@@ -1,10 +1,10 @@
 """The replay: a plan without contention as a max-plus recurrence, vectorised over ranks.
 
-Equal to the engine where nothing is contended for (a property test holds that), and about a
-thousand times faster (simulation 3, L1). Uncertainty draws ride along as a second axis: every
-array is (ranks, draws). Iterations of one layout share its preparation. Once an iteration that
-repeats moves everything it rests on by the same time, so do its repeats, and they are not evaluated
-one by one.
+The replay gives the times of the engine (a property test requires it) about a thousand times
+faster (simulation 3, L1). Uncertainty draws are a second axis: every array is [ranks, draws].
+Iterations of one layout share one evaluation order. When a repeated iteration has moved all times
+that the next one depends on by the same amount, the state is steady, and the remaining repeats are
+added at once.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class _Part:
     groups   of a collective: which of the operation's groups each rank is in
     order, starts   ranks sorted by group (None: they are), and where each group starts
     present   the groups that have ranks of this class
+    first     a rank of each of them, by its column in the class
     """
 
     cls: int
@@ -46,6 +47,7 @@ class _Part:
     order: Places | None = None
     starts: Places | None = None
     present: Places | None = None
+    first: Places | None = None
 
 
 @dataclass(slots=True)
@@ -327,13 +329,13 @@ class _Replay:
         transfer = np.zeros((operation.num_groups, self.draws))
         for part, arrival in zip(operation.parts, arrivals, strict=True):
             sorted_arrival = arrival if part.order is None else arrival[part.order]
-            assert part.starts is not None
+            assert part.starts is not None and part.first is not None
             last = np.maximum.reduceat(sorted_arrival, part.starts, axis=0)
             latest[part.present] = np.maximum(latest[part.present], last)
-            transfer[part.groups] = durations[part.cls][part.block.number]
+            transfer[part.present] = durations[part.cls][part.block.number, part.first]
         ends = latest + transfer
         together = [
-            np.broadcast_to(ends[part.groups] if operation.num_groups > 1 else ends[0], a.shape)
+            ends[part.groups] if operation.num_groups > 1 else ends.repeat(len(a), axis=0)
             for part, a in zip(operation.parts, arrivals, strict=True)
         ]
         if operation.descents is not None:
@@ -402,7 +404,8 @@ def _rendezvous(parts: list[_Part]) -> _Operation:
         in_order = bool(np.all(groups[1:] >= groups[:-1]))
         part.order = None if in_order else order
         part.starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-        part.present = groups[order][part.starts]
+        part.first = order[part.starts]
+        part.present = groups[part.first]
         members.append((groups, meeting.members))
     descends = any(np.any(of != NO_ROOT) for _, of in members)
     return _Operation(parts, len(numbers), Descents.of(members) if descends else None)

@@ -28,15 +28,15 @@ def predict_runs(
     *,
     ranks_per_host: int | None = None,
 ) -> Iterator[tuple[PredictionRecord, Ledgers]]:
-    """Predict each run; yield the record and the ledgers of a few ranks. Saves into `results`.
+    """Predict each run; yield its record and the ledgers of a few ranks, and save both.
 
-    What cannot be predicted is a skipped record with its reason; the others go on.
+    A run that cannot be predicted yields a record with status "skipped" or "failed" and the reason.
 
     Args:
         runs: configurations.
-        cluster: on which they run.
-        roots: where paths of datasets are looked up.
-        results: where predictions are kept, and converted datasets are cached.
+        cluster: devices, links and calibrated constants.
+        roots: folders in which paths of datasets are looked up.
+        results: folder of predictions and of cached datasets; None saves nothing.
         ranks_per_host: by default that of the same configuration's finished run, else as many as a
             host has devices.
     """
@@ -52,6 +52,8 @@ def predict_runs(
         per_host = ranks_per_host or 0
         try:
             run = datasets.identified(asked)
+            if results is not None:
+                results.forget_unopened(asked)
             per_host = ranks_per_host or _measured_layout(run, results) or 0
             per_host = per_host or cluster.ranks_per_host(run.ranks)
             data = datasets.open(run.dataset)
@@ -77,7 +79,8 @@ def predict_run(
 ) -> tuple[PredictionRecord, Ledgers]:
     """Plan one run and simulate the plan.
 
-    A run that does not fit the memory it may use is a skipped record with all its numbers.
+    A run that needs more memory than its limit yields a record with status "skipped", the reason,
+    and all predicted numbers.
 
     Raises:
         Unsupported: the approach's reason, or what the cluster lacks.
@@ -121,7 +124,7 @@ def predict_on(
 
 
 def layout_on(run: RunSpec, cluster: Cluster, ranks_per_host: int) -> Layout:
-    """How the ranks of a run lie on a cluster. Raises Unsupported if it has too few hosts."""
+    """The layout of a run's ranks on a cluster. Raises Unsupported if it has too few hosts."""
     hosts = -(-run.ranks // ranks_per_host)
     if hosts > cluster.host.hosts_max:
         raise Unsupported(

@@ -1,4 +1,4 @@
-"""Memory over time: which of a plan's buffers live when, as a simulation or a run executed it."""
+"""Memory over time: bytes of living buffers as a simulation or a measured run executed a plan."""
 
 from __future__ import annotations
 

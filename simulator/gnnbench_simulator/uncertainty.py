@@ -1,8 +1,8 @@
-"""How far a prediction may be off: Monte Carlo over the errors of its constants.
+"""The interval of a prediction: Monte Carlo over the errors of its cost classes.
 
-Operation errors partly cancel in a sum, but those of one cost class err together: each draw gives
-every class one lognormal factor, and the plan is replayed with all draws at once, so that barriers
-and overlap act on them as they would (simulation 10.4).
+Errors of different cost classes partly cancel in a sum; errors within one class are correlated.
+Each draw gives every class one lognormal factor. The plan is replayed with all draws at once, so
+that barriers and overlap apply to every draw (simulation 10.4).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A results folder kept from schema 1 stays readable, and says the same as ever.
+"""A kept results folder of schema 2 compares as it did when it was committed.
 
-After a wanted change: python tests/golden/test_compare.py writes the expectation anew; look at the
+After a wanted change: python tests/golden/test_compare.py writes the expectation again; look at the
 difference before committing it.
 """
 
@@ -27,7 +27,7 @@ def near(value: Any) -> Any:
     return [near(item) for item in value] if isinstance(value, list) else value
 
 
-def test_compare_says_of_an_old_folder_what_it_always_said(
+def test_compare_of_a_kept_folder_is_unchanged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["compare", str(HERE / "results"), "--json"]) == 0

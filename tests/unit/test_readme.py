@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from gnnbench import cli
-from gnnbench.spec import parse_suite
+from gnnbench.suites import parse_suite
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
 

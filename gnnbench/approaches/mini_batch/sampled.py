@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gnnbench import work
 from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.batch import (
     BatchSizes,
     Drawn,
@@ -87,6 +87,9 @@ class Sampled(Approach):
     )
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="^")
+    published = (
+        Published(names=r"^(distdgl|dgl|quiver)\b", recipe="gnnbench.published.recipes:mini_batch"),
+    )
     knobs_type = SampledKnobs
     runtime = "gnnbench_runtime.approaches.mini_batch.sampled:SampledTrainer"
 

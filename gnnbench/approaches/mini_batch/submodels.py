@@ -2,7 +2,8 @@
 
 Every round, each hidden dimension is cut into m groups of equal size by a permutation that all
 ranks draw alike. Sub-model g has the rows and columns of its groups; input and output dimensions
-are whole. Between rounds the global model is sharded: each rank owns a range of the flat parameters.
+are whole. Between rounds the global model is sharded: each rank owns a range of its
+flat parameters.
 
 Legend: m sub-models, P ranks, d hidden width, n parameters of the global model.
 
@@ -109,7 +110,8 @@ class SubModels:
         """Units of a dimension that a sub-model has: its group, or all of input and output."""
         if dim in (0, self.shape.num_layers):
             return np.arange(self.shape.dims[dim], dtype=np.int64)
-        return groups[dim - 1][part]
+        units: Ints = groups[dim - 1][part]
+        return units
 
     def ids_of_rank(self, groups: Sequence[NDArray[np.int64]], rank: int) -> NDArray[np.int64]:
         """Flat ids of all parameters of a rank's sub-models, one sub-model after the other."""

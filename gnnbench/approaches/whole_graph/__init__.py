@@ -6,4 +6,5 @@ NAMES = {
     "bns": "gnnbench.approaches.whole_graph.bns:APPROACH",
     "pipegcn": "gnnbench.approaches.whole_graph.pipegcn:APPROACH",
     "mixture": "gnnbench.approaches.whole_graph.mixture:APPROACH",
+    "mixed-accelerators": "gnnbench.approaches.whole_graph.mixed_accelerators:APPROACH",
 }

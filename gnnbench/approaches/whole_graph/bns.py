@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike, Layout, example
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.whole_graph.partition import (
     Partitioned,
     PartitionStructure,
@@ -173,6 +173,7 @@ class Bns(Partitioned):
     )
     accepts = Accepts(attention=True)
     look = Look(colour="#56B4E9", marker="v")
+    published = (Published(names=r"^bns-gcn", recipe="gnnbench.published.recipes:bns"),)
     knobs_type = BnsKnobs
     runtime = "gnnbench_runtime.approaches.whole_graph.bns:BnsTrainer"
     max_rows = 20_000_000

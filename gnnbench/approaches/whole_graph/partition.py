@@ -7,7 +7,6 @@ ranks.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import tempfile
@@ -20,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
-from gnnbench.approaches.card import EXACT, Accepts, Look, Promise
+from gnnbench.approaches.card import EXACT, Accepts, Look, Promise, Published
 from gnnbench.approaches.whole_graph.rows import Options, RowSizes, precompute_problem, row_plan
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_counts, halo_entries
 from gnnbench.data.partition import partition
 from gnnbench.data.profile import GraphProfile
+from gnnbench.data.source import content_digest
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -130,15 +130,14 @@ def assign(
 
     if partitioner != "metis" or run.ranks == 1:
         return make()
-    source = {**dataclasses.asdict(run.dataset), "name": ""}
-    key = (source, graph.num_nodes, graph.num_edges, run.ranks, objective, run.training.seed)
-    if repr(key) not in _ASSIGNMENTS:
-        _ASSIGNMENTS[repr(key)] = cached_array(cache, "metis", key, make)
-    return _ASSIGNMENTS[repr(key)]
+    key = (graph.digest or content_digest(graph), run.ranks, objective, run.training.seed)
+    if key not in _ASSIGNMENTS:
+        _ASSIGNMENTS[key] = cached_array(cache, "metis", key, make)
+    return _ASSIGNMENTS[key]
 
 
 # METIS is the dearest step of a prediction and serves every model and repeat of a suite.
-_ASSIGNMENTS: dict[str, NDArray[np.int32]] = {}
+_ASSIGNMENTS: dict[tuple[object, ...], NDArray[np.int32]] = {}
 
 
 def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> PartitionStructure:
@@ -218,6 +217,12 @@ class Partition(Partitioned):
     promise: ClassVar[Promise] = EXACT
     accepts = Accepts(attention=True)
     look: ClassVar[Look] = Look(colour="#0072B2", marker="o")
+    published: ClassVar[tuple[Published, ...]] = (
+        Published(
+            names=r"vanilla|^full-graph$|^pipegcn \(sync\)$",
+            recipe="gnnbench.published.recipes:vanilla",
+        ),
+    )
     knobs_type: ClassVar[type[Any]] = PartitionKnobs
     runtime = "gnnbench_runtime.approaches.whole_graph.partition:PartitionTrainer"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike, Layout, Probe, example
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.whole_graph.partition import Partitioned
 from gnnbench.approaches.whole_graph.rows import (
     Options,
@@ -152,6 +152,9 @@ class PipeGcn(Partitioned):
     )
     accepts = Accepts(attention=True)
     look = Look(colour="#009E73", marker="D")
+    published = (
+        Published(names=r"^pipegcn(?! \(sync\)$)", recipe="gnnbench.published.recipes:pipegcn"),
+    )
     knobs_type = PipeKnobs
     runtime = "gnnbench_runtime.approaches.whole_graph.pipegcn:PipeTrainer"
 

@@ -3,7 +3,7 @@
 A figure module states
     NAME, TITLE      file name and heading;
     CAPTION          what is drawn, and how to read it;
-    data(study)      the numbers as a DataFrame, written as CSV beside the figure;
+    data(study)      the numbers as a DataFrame, written as CSV with the figure;
     draw(frame)      a matplotlib Figure of exactly these numbers.
 A frame without rows means that the results folder has nothing to draw.
 """
@@ -26,7 +26,7 @@ NAMES = (
     "collectives",
     "memory",
     "parity",
-    "accuracy",
+    "quality",
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import drawing
+from gnnbench_reports.labels import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gnnbench_reports.compare import Comparison
+    from gnnbench_reports.comparison import Comparison
 
 BAR_IN = 0.085
 SLOT_IN = 0.235
@@ -22,14 +23,14 @@ SIDES = ("measured", "predicted")
 
 
 def chosen(rows: Iterable[Comparison]) -> list[Comparison]:
-    """Rows that bars are worth drawing for: the measured ones, else predictions at few ranks."""
+    """The rows to draw bars for: the measured ones, else predictions at a few rank counts."""
     known = [row for row in rows if row.measured or row.predicted]
     measured = [row for row in known if row.measured]
     if measured:
         return measured
     by_place: dict[tuple[str, str], list[Comparison]] = {}
     for row in known:
-        by_place.setdefault((row.graph, row.model), []).append(row)
+        by_place.setdefault((row.dataset, row.model), []).append(row)
     kept = []
     for group in by_place.values():
         counts = sorted({row.ranks for row in group})
@@ -40,21 +41,30 @@ def chosen(rows: Iterable[Comparison]) -> list[Comparison]:
 
 
 def draw_bars(
-    frame: Any, *, value: str, part: str, colours: Mapping[str, str], kind: str, xlabel: str
+    frame: Any,
+    *,
+    value: str,
+    part: str,
+    colours: Mapping[str, str],
+    kind: str,
+    xlabel: str,
+    words: tuple[str, str] = SIDES,
 ) -> Figure:
-    """Draw `frame`: columns graph, model, approach, ranks, side, `part` and `value`.
+    """Draw `frame`: columns dataset, model, approach, ranks, side, `part` and `value`.
 
     An optional column `mark` is drawn as a black tick on the bar (one value per bar), an optional
-    column `note` is written behind it.
+    column `note` is written after it. `words` name the sides in the legend.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
+    groups = {key: group for key, group in frame.groupby(["dataset", "model"], sort=False)}
     slots = {key: _slots(group) for key, group in groups.items()}
     if drawing.is_matrix(groups):
-        # One list of bars along each line of panels, so that the labels stand only at its left.
-        slots = {(graph, model): _slots(frame[frame["model"] == model]) for graph, model in groups}
+        # The same bars in each line of panels, so that only the leftmost panel needs labels.
+        slots = {
+            (dataset, model): _slots(frame[frame["model"] == model]) for dataset, model in groups
+        }
     heights = {key: max(0.35, SLOT_IN * len(found)) for key, found in slots.items()}
     figure, axes = drawing.panels(groups, heights=heights)
     left = drawing.leftmost(axes)
@@ -65,17 +75,26 @@ def draw_bars(
     for panel in drawing.lowest(axes):
         panel.set_xlabel(xlabel)
     used = [name for name in colours if name in set(frame[part])]
-    handles: list[Any] = [Patch(facecolor=colours[n], label=drawing.printable(n)) for n in used]
+    handles: list[Any] = [Patch(facecolor=colours[n], label=printable(n)) for n in used]
     sides = set(frame["side"])
     where = (" (upper bar)", " (lower)") if len(sides) > 1 else ("", "")
     if "measured" in sides:
-        handles.append(Patch(facecolor="#777777", label=f"measured{where[0]}"))
+        handles.append(Patch(facecolor="#777777", label=f"{words[0]}{where[0]}"))
     if "predicted" in sides:
-        label = f"predicted{where[1]}"
+        label = f"{words[1]}{where[1]}"
         handles.append(Patch(facecolor="#777777", edgecolor="white", hatch="//////", label=label))
     if "mark" in frame and frame["mark"].notna().any():
         handles.append(
-            Line2D([], [], color="black", marker="|", ls="", ms=7, mew=1.2, label="epoch time")
+            Line2D(
+                [],
+                [],
+                color="black",
+                marker="|",
+                ls="",
+                ms=7,
+                mew=1.2,
+                label=f"time per {drawing.period_noun(frame)}",
+            )
         )
     drawing.legend_above(figure, handles)
     return figure
@@ -103,10 +122,7 @@ def _panel(
     present = set(_slots(group))
     for slot in slots:
         if slot not in present:
-            panel.annotate(
-                "none", (0, place[slot]), (3, 0), textcoords="offset points", va="center",
-                fontsize=6, color="#888888",
-            )  # fmt: skip
+            _note(panel, "none", (0, place[slot]), 3, fontsize=6, color="#888888")
     height = BAR_IN / SLOT_IN
     if group["side"].nunique() == 1:
         height *= 1.7
@@ -131,12 +147,14 @@ def _panel(
             panel.plot([at, at], [y - height / 2, y + height / 2], color="black", lw=1.2)
             highest = max(highest, at)
         if "note" in bar and str(bar["note"].iloc[0]):
-            panel.annotate(
-                str(bar["note"].iloc[0]), (end, y), (2, 0), textcoords="offset points",
-                va="center", fontsize=5.5, color="#444444",
-            )  # fmt: skip
-    panel.set_yticks(range(len(slots)), [f"{drawing.printable(a, 26)} · {r}" for a, r in slots])
+            _note(panel, str(bar["note"].iloc[0]), (end, y), 2, fontsize=5.5, color="#444444")
+    panel.set_yticks(range(len(slots)), [f"{printable(a, 22)} · {r}" for a, r in slots])
     panel.set_ylim(len(slots) - 0.45, -0.55)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)
     drawing.linear_axis(panel, kind, highest)
+
+
+def _note(panel: Axes, text: str, at: tuple[float, float], right_pt: int, **style: Any) -> None:
+    """Write a text to the right of a point."""
+    panel.annotate(text, at, (right_pt, 0), textcoords="offset points", va="center", **style)

@@ -1,10 +1,10 @@
-"""Bytes sent by kind of communication and phase, counted beside planned."""
+"""Bytes moved by kind of step and phase, counted and planned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gnnbench_reports.figures import bars
+from gnnbench_reports.figures import bars, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
 NAME = "collectives"
-TITLE = "Communication by collective"
+TITLE = "Bytes moved by kind of step"
 CAPTION = (
-    "Bytes that all ranks together send to other ranks in one epoch, by kind of communication and "
-    "phase. The upper bar was counted in the run, the hatched lower one stands in the plan; '=' "
-    "says that every part is the same integer, '≠' that one is not."
+    "Bytes that all ranks together move per period, by kind of step and phase: sent to other "
+    "ranks, copied between memories, read from or written to disk. Upper bar: counted in the run. "
+    "Hatched lower bar: planned. “=”: every counted volume equals the planned integer. “≠”: one "
+    "does not."
 )
 _PALETTE = (
     "#4477AA",
@@ -32,34 +33,38 @@ _PALETTE = (
 )
 
 
+_SIDES = {"measured": "counted", "predicted": "planned"}
+
+
 def data(study: Study) -> Any:
-    """One row per configuration, side and collective; bytes per epoch."""
+    """One row per configuration, side and kind of step; bytes per period."""
     import pandas as pd
 
-    names = ("graph", "model", "approach", "ranks", "side", "collective", "bytes", "equal", "note")
+    place = ("dataset", "model", "approach", "ranks", "period", "side")
     signs = {True: "=", False: "≠", None: ""}
     found = []
     for row in bars.chosen(study.rows):
         for volume in row.volumes:
-            for side in bars.SIDES:
-                size = getattr(volume, f"{side}_bytes")
+            for side, source in _SIDES.items():
+                size = getattr(volume, f"{source}_bytes")
                 if size:
-                    place = (row.graph, row.model, row.label, row.ranks, side)
+                    where = (row.dataset, row.model, row.label, row.ranks, row.period, side)
                     name = f"{volume.kind} · {volume.phase}".replace("_", "-")
                     note = signs[row.bytes_equal] if side == "predicted" else ""
-                    found.append((*place, name, size, volume.equal, note))
-    return pd.DataFrame(found, columns=list(names))
+                    found.append((*where, name, size, volume.equal, note))
+    return pd.DataFrame(found, columns=[*place, "step", "bytes", "equal", "note"])
 
 
 def draw(frame: Any) -> Figure:
-    """One panel per graph and model."""
-    names = sorted(set(frame["collective"]))
+    """One panel per dataset and model."""
+    names = sorted(set(frame["step"]))
     colours = {name: _PALETTE[at % len(_PALETTE)] for at, name in enumerate(names)}
     return bars.draw_bars(
         frame,
         value="bytes",
-        part="collective",
+        part="step",
         colours=colours,
         kind="bytes",
-        xlabel="bytes sent per epoch",
+        xlabel=f"bytes moved per {drawing.period_noun(frame)}",
+        words=("counted", "planned"),
     )

@@ -1,6 +1,6 @@
-"""Many approaches on few rank counts: side by side above each count, measured beside predicted.
+"""Many approaches on few rank counts: drawn next to each other at each count.
 
-Not a figure of its own: `scaling` and `volume` are drawn so where lines would lie on each other.
+Not a figure of its own: `scaling` and `volume` use it where their lines would cover each other.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from gnnbench.approaches.card import Look
+
 MOST_LINES, MOST_COUNTS = 4, 4
-"""Up to so many approaches lines are read with ease; up to so many counts there is room."""
+"""More approaches than this are too many lines; more rank counts than this are too narrow."""
 _FILL = 0.86  # of the width between two rank counts
 _WIDEST = 0.16
 
 
 def crowded(frame: Any) -> bool:
-    """Tell whether a panel would hold more approaches than lines can tell apart."""
-    return int(frame.groupby(["graph", "model"])["approach"].nunique().max()) > MOST_LINES
+    """Whether a panel would have more lines than can be told apart."""
+    return int(frame.groupby(["dataset", "model"])["approach"].nunique().max()) > MOST_LINES
 
 
 def suits(frame: Any) -> bool:
-    """Tell whether approaches are many and rank counts few."""
+    """Whether approaches are many and rank counts few."""
     return crowded(frame) and frame["ranks"].nunique() <= MOST_COUNTS
 
 
@@ -42,24 +44,24 @@ def draw(
     spread: str = "",
     ideal: Callable[[Any], dict[int, float]] = lambda group: {},
 ) -> Figure:
-    """Draw one panel per graph and model.
+    """Draw one panel per dataset and model.
 
     Args:
-        frame: columns graph, model, approach, ranks, those named below, optionally status.
+        frame: columns dataset, model, approach, ranks, those named below, optionally status.
         measured, predicted: columns of values; interval: columns of the prediction's ends.
         kind: unit of the values, see `drawing.short`.
-        words: what measured and predicted are called in the legend.
+        words: names of measured and predicted values in the legend.
         spread: column of the relative spread of `measured`.
         ideal: value at each rank count to compare with, from a panel's rows.
     """
     from matplotlib.lines import Line2D
 
-    # What was skipped, and rank counts on which nothing has a value, take no room.
+    # No space for skipped configurations and for rank counts without any value.
     valued = frame[measured].notna() | frame[predicted].notna()
     if "status" in frame:
         valued |= frame["status"] == "failed"
     frame = frame[valued]
-    groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
+    groups = {key: group for key, group in frame.groupby(["dataset", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.5, most_columns=2)
     looks = drawing.looks(frame["approach"])
     values = [measured, predicted, *(interval or ())]
@@ -74,23 +76,26 @@ def draw(
             _mark(panel, x, row, looks[row["approach"]], measured, predicted, interval, spread)
             if row.get("status") == "failed":
                 failed = True
-                panel.plot([x], [0.03], "x", color=looks[row["approach"]].colour, ms=3.5, mew=1,
-                           transform=panel.get_xaxis_transform(), clip_on=False)  # fmt: skip
+                bottom: dict[str, Any] = {
+                    "transform": panel.get_xaxis_transform(),
+                    "clip_on": False,
+                }
+                colour = looks[row["approach"]].colour
+                panel.plot([x], [0.03], "x", color=colour, ms=3.5, mew=1, **bottom)
     for panel in drawing.leftmost(axes):
         panel.set_ylabel(ylabel)
     for panel in drawing.lowest(axes):
         panel.set_xlabel("ranks")
-    handles: list[Any] = [
-        Line2D([], [], color=look.colour, marker=look.marker, ls="", label=drawing.printable(label))
-        for label, look in looks.items()
-    ]
+    handles = drawing.legend_of(looks, lines=False)
     grey = "#666666"
     if frame[measured].notna().any():
         handles.append(Line2D([], [], color=grey, marker="o", ls="", label=words[0]))
     if frame[predicted].notna().any():
         name = f"{words[1]}, 90 % interval" if interval else words[1]
-        handles.append(Line2D([], [], color=grey, marker="o", mfc="white", ls="-" if interval
-                              else "", lw=0.8, label=name))  # fmt: skip
+        style = "-" if interval else ""
+        handles.append(
+            Line2D([], [], color=grey, marker="o", mfc="white", ls=style, lw=0.8, label=name)
+        )
     if any(ideal(group) for group in groups.values()):
         handles.append(Line2D([], [], color="#999999", ls=":", lw=1, label="ideal"))
     if failed:
@@ -100,9 +105,9 @@ def draw(
 
 
 def _places(
-    panel: Axes, group: Any, looks: dict[str, drawing.Look]
+    panel: Axes, group: Any, looks: dict[str, Look]
 ) -> tuple[dict[tuple[str, int], float], dict[int, int]]:
-    """Where each approach stands above each rank count; prepares the axis."""
+    """Horizontal position of each approach at each rank count; prepares the axis."""
     counts = sorted({int(ranks) for ranks in group["ranks"]})
     present = set(group["approach"])
     labels = [label for label in looks if label in present]
@@ -133,7 +138,7 @@ def _mark(
     panel: Axes,
     x: float,
     row: dict[str, Any],
-    look: drawing.Look,
+    look: Look,
     measured: str,
     predicted: str,
     interval: tuple[str, str] | None,
@@ -144,14 +149,25 @@ def _mark(
         if interval and row[interval[0]] == row[interval[0]]:
             ends = [row[interval[0]], row[interval[1]]]
             panel.plot([x, x], ends, color=look.colour, lw=0.9, alpha=0.55, zorder=2)
-        panel.plot(
-            [x], [row[predicted]], look.marker, color=look.colour, mfc="white", mew=0.9, ms=5.4,
-            zorder=3,
-        )  # fmt: skip
+        hollow: dict[str, Any] = {
+            "color": look.colour,
+            "mfc": "white",
+            "mew": 0.9,
+            "ms": 5.4,
+            "zorder": 3,
+        }
+        panel.plot([x], [row[predicted]], look.marker, **hollow)
     if row[measured] == row[measured]:
         relative = row[spread] if spread and row[spread] == row[spread] else 0.0
         panel.errorbar(
-            [x], [row[measured]], yerr=[relative * row[measured]], fmt=look.marker,
-            color=look.colour, mec="white", mew=0.3, ms=4.2 if paired else 5, elinewidth=0.8,
+            [x],
+            [row[measured]],
+            yerr=[relative * row[measured]],
+            fmt=look.marker,
+            color=look.colour,
+            mec="white",
+            mew=0.3,
+            ms=4.2 if paired else 5,
+            elinewidth=0.8,
             zorder=4,
-        )  # fmt: skip
+        )

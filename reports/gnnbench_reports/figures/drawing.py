@@ -8,9 +8,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gnnbench.approaches.card import Look
+from gnnbench_reports.labels import card, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,29 +23,16 @@ MAX_COLUMNS = 4
 PNG_DPI = 200
 STYLE = Path(__file__).parents[1] / "styles" / "gnnbench.mplstyle"
 
-# Okabe and Ito's palette, told apart under the common colour deficiencies, and a few darker tones;
-# black is for `single`, and the marker tells what a colour cannot.
-_OWN_LOOK = {
-    "single": ("#222222", "s"),
-    "partition": ("#0072B2", "o"),
-    "bns": ("#56B4E9", "v"),
-    "pipegcn": ("#009E73", "D"),
-    "sampled": ("#D55E00", "^"),
-    "mixture": ("#CC79A7", "P"),
-    "mixed-accelerators": ("#882255", "X"),
-    "cagnet-1d": ("#E69F00", "<"),
-    "cagnet-1.5d": ("#8C6D31", ">"),
-    "cagnet-2d": ("#6A3D9A", "h"),
-}
+# For approaches without a look of their own, and for the settings of one approach.
 _OTHER_LOOKS = (
-    ("#5F5F5F", "d"),
-    ("#117733", "p"),
-    ("#B2182B", "*"),
-    ("#3B5BA5", "H"),
-    ("#A6761D", "8"),
-    ("#66A61E", "D"),
-    ("#1B9E9E", "v"),
-    ("#E7298A", "P"),
+    Look(colour="#5F5F5F", marker="d"),
+    Look(colour="#117733", marker="p"),
+    Look(colour="#B2182B", marker="*"),
+    Look(colour="#3B5BA5", marker="H"),
+    Look(colour="#A6761D", marker="8"),
+    Look(colour="#66A61E", marker="D"),
+    Look(colour="#1B9E9E", marker="v"),
+    Look(colour="#E7298A", marker="P"),
 )
 # Paul Tol's bright scheme; greys for what happens outside the training step.
 PHASE_COLOURS = {
@@ -58,26 +47,42 @@ PHASE_COLOURS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How one series is drawn in every figure."""
-
-    colour: str
-    marker: str
-
-
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """Give each approach its colour and marker; known approaches keep theirs everywhere."""
-    found: dict[str, Look] = {}
-    free = 0
-    names = set(labels)
-    for label in [*(n for n in _OWN_LOOK if n in names), *sorted(names - set(_OWN_LOOK))]:
-        own = _OWN_LOOK.get(label)
-        if own is None:
-            own = _OTHER_LOOKS[free % len(_OTHER_LOOKS)]
-            free += 1
-        found[label] = Look(*own)
-    return found
+    """Colour and marker of each label, in the order of legends: approaches with a card first.
+
+    An approach looks the same in every figure, as its card says. A label that is no approach's name
+    alone, such as one with settings, takes the next of the other looks.
+    """
+    names = sorted(set(labels))
+    known = {name: card(name) for name in names}
+    cards = {name: one for name, one in known.items() if one is not None and one.look != Look()}
+    # A reference comes before the approaches that are compared with it.
+    own = sorted(cards, key=lambda name: (cards[name].promise.reference != name, name))
+    found = {name: cards[name].look for name in own}
+    others = [name for name in names if name not in cards]
+    return found | {name: _OTHER_LOOKS[at % len(_OTHER_LOOKS)] for at, name in enumerate(others)}
+
+
+def line_style(look: Look) -> Any:
+    """The line style of an approach, as matplotlib takes it."""
+    return (0, (5, 1.5)) if look.dashed else "-"
+
+
+def legend_of(looks: Mapping[str, Look], *, lines: bool = True) -> list[Any]:
+    """Legend entries of approaches, with a line through the marker or without."""
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D(
+            [],
+            [],
+            color=look.colour,
+            marker=look.marker,
+            ls=line_style(look) if lines else "",
+            label=printable(label),
+        )
+        for label, look in looks.items()
+    ]
 
 
 @contextmanager
@@ -90,25 +95,6 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def printable(text: str, limit: int = 40) -> str:
-    """Return a name fit for drawing: no control characters, not endless.
-
-    A label that is too long gives up the names of its settings first, then the end of the
-    approach's own name: the values are what tells it from its like.
-    """
-    clean = "".join(c if c.isprintable() else "?" for c in text)
-    if len(clean) <= limit:
-        return clean
-    name, bracket, settings = clean.rstrip("]").partition(" [")
-    if bracket:
-        values = ", ".join(one.rpartition("=")[2] for one in settings.split(", "))
-        spare = limit - len(values) - 3
-        if spare >= 4:
-            name = name if len(name) <= spare else f"{name[: spare - 1]}…"
-            return f"{name} [{values}]"
-    return clean[: limit - 1] + "…"
-
-
 Key = tuple[str, str]
 
 
@@ -119,21 +105,21 @@ def panels(
     spare_in: float = 0.62,
     most_columns: int = MAX_COLUMNS,
 ) -> tuple[Figure, dict[Key, Axes]]:
-    """Make one panel per (graph, model): models down, graphs across, where `is_matrix` says so.
+    """Make one panel per (dataset, model): models down, datasets across, where `is_matrix` says so.
 
     `heights` is the height of a panel's axes in inches; `spare_in` what titles and legend need.
-    With more graphs than `most_columns`, panels run on line by line.
+    With more datasets than `most_columns`, panels run on line by line.
     """
     from matplotlib.figure import Figure
 
     ordered = list(dict.fromkeys(keys))
-    # Graphs with most models stand left, so that a line that lacks panels lacks them at its right.
-    panels_of = Counter(graph for graph, _ in ordered)
-    graphs = sorted(panels_of, key=lambda graph: -panels_of[graph])
+    # Datasets with most models come first, so that panels are missing at the right of a line only.
+    panels_of = Counter(dataset for dataset, _ in ordered)
+    datasets = sorted(panels_of, key=lambda dataset: -panels_of[dataset])
     models = list(dict.fromkeys(model for _, model in ordered))
     if is_matrix(ordered, most_columns):
-        columns, rows = len(graphs), len(models)
-        place = {key: (models.index(key[1]), graphs.index(key[0])) for key in ordered}
+        columns, rows = len(datasets), len(models)
+        place = {key: (models.index(key[1]), datasets.index(key[0])) for key in ordered}
     else:
         columns = min(len(ordered), most_columns)
         rows = math.ceil(len(ordered) / columns)
@@ -157,7 +143,7 @@ def panels(
 
 
 def _title(key: Key, limit: int) -> str:
-    """Graph and model within so many characters; the graph's name gives way first."""
+    """Dataset and model within so many characters; the dataset's name is cut first."""
     model = printable(key[1], max(limit // 3, 8))
     return f"{printable(key[0], max(limit - len(model) - 3, 8))} · {model}"
 
@@ -171,8 +157,8 @@ def _axes_width_in(panel: Axes) -> float:
 
 
 def is_matrix(keys: Iterable[Key], most_columns: int = MAX_COLUMNS) -> bool:
-    """Tell whether panels stand in a matrix of models and graphs, or run on line by line."""
-    return len({graph for graph, _ in keys}) <= most_columns
+    """Whether panels form a matrix of models and datasets, or run on line by line."""
+    return len({dataset for dataset, _ in keys}) <= most_columns
 
 
 def leftmost(axes: Mapping[Key, Axes]) -> list[Axes]:
@@ -286,10 +272,16 @@ def _round_step(rough: float) -> float:
     return next(step * base for step in (1, 2, 2.5, 5, 10) if step * base >= rough * (1 - 1e-9))
 
 
+def period_noun(frame: Any) -> str:
+    """What a period is in a frame with a column `period`, such as "epoch"."""
+    nouns = set(frame["period"])
+    return str(nouns.pop()) if len(nouns) == 1 else "period"
+
+
 def save(figure: Figure, kind: str) -> bytes:
     """Return the figure as "pdf", "svg" or "png", the same bytes every time.
 
-    Canvases are asked directly: `savefig` draws everything twice, and would solve the layout anew.
+    Draws on the canvases directly: `savefig` draws twice and solves the layout again.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf

@@ -1,4 +1,4 @@
-"""Peak memory of the rank that needs most, measured beside predicted."""
+"""Peak memory of the rank with the highest peak, measured and predicted."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 NAME = "memory"
 TITLE = "Peak memory"
 CAPTION = (
-    "Highest memory of any rank during training. Grey is the process before it holds data "
-    "(interpreter and libraries), blue what the workload adds: graph, features, activations, "
-    "gradients, buffers. The upper bar is measured, the hatched lower one predicted."
+    "Highest memory of any rank during training. Grey: the process (on a GPU, the device context) "
+    "before it holds data. Blue: the workload, that is graph, features, activations, gradients and "
+    "buffers. Upper bar: measured. Hatched lower bar: predicted."
 )
 COLOURS = {"baseline": "#BBBBBB", "workload": "#4477AA"}
 
@@ -25,20 +25,20 @@ def data(study: Study) -> Any:
     """Two rows per configuration and side: baseline and workload bytes."""
     import pandas as pd
 
-    names = ("graph", "model", "approach", "ranks", "side", "part", "bytes")
+    names = ("dataset", "model", "approach", "ranks", "side", "part", "bytes")
     found = []
     for row in bars.chosen(study.rows):
         for side in bars.SIDES:
             for part in COLOURS:
                 size = getattr(row.memory, f"{side}_{part}_bytes")
                 if size is not None:
-                    place = (row.graph, row.model, row.label, row.ranks, side)
+                    place = (row.dataset, row.model, row.label, row.ranks, side)
                     found.append((*place, part, float(size)))
     return pd.DataFrame(found, columns=list(names))
 
 
 def draw(frame: Any) -> Figure:
-    """One panel per graph and model."""
+    """One panel per dataset and model."""
     return bars.draw_bars(
         frame, value="bytes", part="part", colours=COLOURS, kind="memory", xlabel="peak memory"
     )

@@ -1,4 +1,4 @@
-"""Predicted against measured epoch time: on the diagonal the prediction is right."""
+"""Predicted against measured time per period: on the diagonal both are equal."""
 
 from __future__ import annotations
 
@@ -16,48 +16,52 @@ if TYPE_CHECKING:
 NAME = "parity"
 TITLE = "Predicted against measured"
 CAPTION = (
-    "Each point is one configuration: measured seconds per epoch across, predicted upwards, both "
-    "axes logarithmic. On the line the two agree; the darker band is ±10 %, the lighter ±25 %. "
-    "Vertical bars are the 90 % interval of the prediction, horizontal ones the range of the "
-    "repeats. Hollow markers have more than one rank."
+    "One point per configuration: measured time per period on the horizontal axis, predicted on "
+    "the vertical, both logarithmic. On the line both are equal; the darker band is ±10 %, the "
+    "lighter ±25 %. Vertical bars: 90 % interval of the prediction. Horizontal bars: range of the "
+    "repeats. Hollow markers: more than one rank."
 )
-# Up to so many approaches the legend leaves the points room; a longer one stands beside the panel.
+# A legend of more approaches would cover points: it is drawn next to the panel.
 _MOST_INSIDE, _LEGEND_IN = 4, 1.9
 
 
 def data(study: Study) -> Any:
-    """One row per configuration that has both worlds; times in seconds."""
+    """One row per configuration that was measured and predicted; times in seconds."""
     import pandas as pd
 
     names = (
-        "config_id", "graph", "model", "approach", "ranks", "measured_epoch_s", "repeat_spread",
-        "predicted_epoch_s", "predicted_low_s", "predicted_high_s", "error", "inside_interval",
-    )  # fmt: skip
+        "config_id",
+        "dataset",
+        "model",
+        "label",
+        "ranks",
+        "period",
+        "measured_period_s",
+        "repeat_spread",
+        "predicted_period_s",
+        "predicted_low_s",
+        "predicted_high_s",
+        "error",
+        "inside_interval",
+    )
     found = [
-        (
-            row.config_id, row.graph, row.model, row.label, row.ranks, row.measured_epoch_s,
-            row.repeat_spread, row.predicted_epoch_s, row.predicted_low_s, row.predicted_high_s,
-            row.error, row.inside_interval,
-        )
-        for row in study.rows
-        if row.ratio is not None
-    ]  # fmt: skip
+        tuple(getattr(row, name) for name in names) for row in study.rows if row.ratio is not None
+    ]
     frame = pd.DataFrame(found, columns=list(names))
     numeric = [name for name in names if name.endswith("_s") or name == "repeat_spread"]
-    return frame.astype(dict.fromkeys(numeric, "float64"))
+    return frame.astype(dict.fromkeys(numeric, "float64")).rename(columns={"label": "approach"})
 
 
 def draw(frame: Any) -> Figure:
     """One square panel, a colour and marker per approach."""
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
     looks = drawing.looks(frame["approach"])
     beside = len(looks) > _MOST_INSIDE
     width = drawing.COLUMN_IN + (_LEGEND_IN if beside else 0.0)
     figure = Figure(figsize=(width, drawing.COLUMN_IN), layout="constrained")
     panel = figure.add_subplot()
-    columns = ["measured_epoch_s", "predicted_epoch_s", "predicted_low_s", "predicted_high_s"]
+    columns = ["measured_period_s", "predicted_period_s", "predicted_low_s", "predicted_high_s"]
     values = frame[columns].to_numpy().ravel()
     drawing.log_axis(panel, "x", values, "s")
     drawing.log_axis(panel, "y", values, "s")
@@ -69,7 +73,7 @@ def draw(frame: Any) -> Figure:
     panel.plot(ends, ends, color="#777777", lw=0.8, zorder=0.6)
     for (label, several), group in frame.groupby(["approach", frame["ranks"] > 1], sort=False):
         look = looks[label]
-        middle, predicted = group["measured_epoch_s"], group["predicted_epoch_s"]
+        middle, predicted = group["measured_period_s"], group["predicted_period_s"]
         below = (predicted - group["predicted_low_s"]).fillna(0).clip(lower=0)
         above = (group["predicted_high_s"] - predicted).fillna(0).clip(lower=0)
         panel.errorbar(
@@ -85,20 +89,15 @@ def draw(frame: Any) -> Figure:
             ms=3.6,
             elinewidth=0.5,
         )
-    panel.set_xlabel("measured time per epoch")
-    panel.set_ylabel("predicted time per epoch")
+    panel.set_xlabel(f"measured time per {drawing.period_noun(frame)}")
+    panel.set_ylabel(f"predicted time per {drawing.period_noun(frame)}")
     panel.set_aspect("equal")
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, ls="", label=drawing.printable(label))
-        for label, look in looks.items()
-    ]
+    handles = drawing.legend_of(looks, lines=False)
     if beside:
         figure.legend(handles=handles, loc="outside right upper")
     else:
         panel.legend(handles=handles, loc="upper left")
     error = statistics.median(abs(error) for error in frame["error"])
-    panel.text(
-        0.97, 0.04, f"median error {percent(error)}, n = {len(frame)}",
-        transform=panel.transAxes, ha="right", fontsize=7.5,
-    )  # fmt: skip
+    note = f"median error {percent(error)}, n = {len(frame)}"
+    panel.text(0.97, 0.04, note, transform=panel.transAxes, ha="right", fontsize=7.5)
     return figure

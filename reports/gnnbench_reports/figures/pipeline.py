@@ -1,4 +1,4 @@
-"""The timeline of two engines that hand chunks to each other.
+"""The timeline of two engines that hand over chunks of rows.
 
 Not a figure of a results folder: it is drawn from the ledger rows of one acceleration or one run.
 """
@@ -6,8 +6,10 @@ Not a figure of a results folder: it is drawn from the ledger rows of one accele
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.errors import SpecError
 from gnnbench.ledger import Row
 from gnnbench_reports.figures import drawing
 
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
 NAME = "pipeline"
 TITLE = "Pipeline of the sparse and the dense engine"
 CAPTION = (
-    "One bar per chunk on each engine over time, shaded by layer, lighter and darker in turn; the "
-    "middle lane is the link between the engines. White is idle. The share of the time that an "
-    "engine is busy stands at its right."
+    "One bar per chunk on each engine over time, lighter and darker by turns; the middle lane is "
+    "the link between the engines. White: idle. At the right: share of the time that the engine is "
+    "busy."
 )
 LANES = ("sparse", "comm", "dense")
 _MOST_BARS = 4_000
@@ -67,6 +69,22 @@ def draw(frame: Any) -> Figure:
     if handles:
         drawing.legend_above(figure, handles)
     return figure
+
+
+def kind_of(path: Path) -> str:
+    """The file format of a figure, by its suffix. Raises SpecError."""
+    kind = path.suffix.removeprefix(".")
+    if kind not in ("pdf", "svg", "png"):
+        raise SpecError(f"--figure {path}: found suffix {kind!r}, allowed: pdf, svg, png")
+    return kind
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Draw the timeline of some rows into a file."""
+    with drawing.paper_style():
+        content = drawing.save(draw(data(rows)), kind_of(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _shades(group: Any) -> list[tuple[list[tuple[float, float]], float]]:

@@ -1,11 +1,10 @@
-"""Bytes sent per epoch over ranks, counted and planned."""
+"""Bytes sent per period over ranks, counted and planned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import dodged, drawing
-from gnnbench_reports.volume import total_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,66 +14,64 @@ if TYPE_CHECKING:
 NAME = "volume"
 TITLE = "Communication volume over ranks"
 CAPTION = (
-    "Bytes that all ranks together send in one epoch, both axes logarithmic. Markers were counted "
-    "in runs, lines stand in the plans, also for rank counts that were not run. One rank sends "
-    "nothing and is not drawn. With more than four approaches on few rank counts, approaches stand "
-    "side by side above each count and planned bytes are hollow. A dashed line lies on another: "
-    "the plans send the same."
+    "Bytes that all ranks together send to other ranks per period, both axes logarithmic. Markers: "
+    "counted in runs. Lines: planned, also for rank counts that were not run. A single rank sends "
+    "nothing and is not drawn. With more than four approaches on few rank counts, approaches are "
+    "drawn next to each other at each count and planned bytes are hollow markers. A line that "
+    "covers another is dashed: both plans send the same."
 )
 
 
 def data(study: Study) -> Any:
-    """One row per configuration that communicates; bytes per epoch, summed over collectives."""
+    """One row per configuration that communicates; bytes sent per period, summed over steps."""
     import pandas as pd
 
-    names = ("graph", "model", "approach", "ranks", "measured_bytes", "predicted_bytes", "equal")
+    place = ("dataset", "model", "approach", "ranks", "period")
     found = []
     for row in study.rows:
-        measured = total_bytes(row.volumes, "measured")
-        predicted = total_bytes(row.volumes, "predicted")
-        if measured or predicted:
-            place = (row.graph, row.model, row.label, row.ranks)
-            found.append((*place, measured, predicted, row.bytes_equal))
-    frame = pd.DataFrame(found, columns=list(names))
-    return frame.astype({"measured_bytes": "float64", "predicted_bytes": "float64"})
+        if row.counted_bytes or row.planned_bytes:
+            where = (row.dataset, row.model, row.label, row.ranks, row.period)
+            found.append((*where, row.counted_bytes, row.planned_bytes, row.bytes_equal))
+    frame = pd.DataFrame(found, columns=[*place, "counted_bytes", "planned_bytes", "equal"])
+    return frame.astype({"counted_bytes": "float64", "planned_bytes": "float64"})
 
 
 def draw(frame: Any) -> Figure:
-    """One panel per graph and model, one colour per approach."""
+    """One panel per dataset and model, one colour per approach."""
     from matplotlib.lines import Line2D
 
+    label = f"bytes sent per {drawing.period_noun(frame)}"
     if dodged.suits(frame):
         return dodged.draw(
             frame,
-            measured="measured_bytes",
-            predicted="predicted_bytes",
+            measured="counted_bytes",
+            predicted="planned_bytes",
             kind="bytes",
-            ylabel="bytes sent per epoch",
-            words=("counted in the run", "planned"),
+            ylabel=label,
+            words=("counted", "planned"),
         )
-    groups = {key: group for key, group in frame.groupby(["graph", "model"], sort=False)}
+    groups = {key: group for key, group in frame.groupby(["dataset", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.25)
     looks = drawing.looks(frame["approach"])
     for key, panel in axes.items():
         group = groups[key]
         drawing.rank_axis(panel, group["ranks"])
-        both = group[["measured_bytes", "predicted_bytes"]].to_numpy().ravel()
+        both = group[["counted_bytes", "planned_bytes"]].to_numpy().ravel()
         drawing.log_axis(panel, "y", both, "bytes")
         drawn: list[dict[int, float]] = []
-        for label, series in group.groupby("approach", sort=False):
-            look, series = looks[label], series.sort_values("ranks")
-            planned = series.dropna(subset="predicted_bytes")
-            points = dict(zip(planned["ranks"], planned["predicted_bytes"], strict=True))
+        for name, series in group.groupby("approach", sort=False):
+            look, series = looks[name], series.sort_values("ranks")
+            planned = series.dropna(subset="planned_bytes")
+            points = dict(zip(planned["ranks"], planned["planned_bytes"], strict=True))
             covers = any(points.items() <= other.items() for other in drawn) and len(points) > 1
             drawn.append(points)
             lone = "_" if len(planned) == 1 else None
-            panel.plot(
-                planned["ranks"], planned["predicted_bytes"], color=look.colour, marker=lone, ms=9,
-                ls=(0, (3, 3)) if covers else "-",
-            )  # fmt: skip
+            style = (0, (3, 3)) if covers else drawing.line_style(look)
+            bytes_of = planned["planned_bytes"]
+            panel.plot(planned["ranks"], bytes_of, color=look.colour, marker=lone, ms=9, ls=style)
             panel.plot(
                 series["ranks"],
-                series["measured_bytes"],
+                series["counted_bytes"],
                 look.marker,
                 color=look.colour,
                 mec="white",
@@ -82,14 +79,11 @@ def draw(frame: Any) -> Figure:
                 zorder=3,
             )
     for panel in drawing.leftmost(axes):
-        panel.set_ylabel("bytes sent per epoch")
+        panel.set_ylabel(label)
     for panel in drawing.lowest(axes):
         panel.set_xlabel("ranks")
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, label=drawing.printable(label))
-        for label, look in looks.items()
-    ]
-    handles.append(Line2D([], [], color="#666666", marker="o", ls="", label="counted in the run"))
+    handles = drawing.legend_of(looks)
+    handles.append(Line2D([], [], color="#666666", marker="o", ls="", label="counted"))
     handles.append(Line2D([], [], color="#666666", label="planned"))
     drawing.legend_above(figure, handles)
     return figure

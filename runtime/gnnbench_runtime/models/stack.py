@@ -20,7 +20,8 @@ from gnnbench.steps import Phase
 from gnnbench_runtime.models.layers import attention, convolution
 from gnnbench_runtime.models.performer import Performer
 
-_EPSILON = 1e-5
+EPSILON = 1e-5
+"""Added to the variance that a normalisation layer divides by."""
 
 
 class Stack(Performer):
@@ -120,7 +121,7 @@ class Stack(Performer):
                 [width],
                 value[f"norm_scale_{layer}"],
                 value[f"norm_shift_{layer}"],
-                _EPSILON,
+                EPSILON,
                 out0=out[:n],
                 out1=mean,
                 out2=deviation,

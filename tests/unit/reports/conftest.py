@@ -11,7 +11,7 @@ import pytest
 
 from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import PredictionRecord, Results, RunRecord
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TaskSpec, TrainingSpec
 
 MIB = 2**20
 SECONDS = {"arxiv": 0.9, "cora": 0.012, "blocks10k": 0.16}
@@ -30,6 +30,11 @@ PHASES = {
 }
 
 
+def row(period: int, phase: str, start: float, took: float, lane: str = "compute") -> Row:
+    """A ledger row of a rank's own work."""
+    return Row(period, 0, phase, "gemm", "gemm", lane, phase, 0, 1, 0, 0, start, took)
+
+
 class Fabricator:
     """Writes records through `Results`, as the runtime and the simulator do."""
 
@@ -39,7 +44,7 @@ class Fabricator:
 
     @staticmethod
     def spec(
-        graph: str = "cora",
+        dataset: str = "cora",
         model: str = "gcn",
         approach: str = "partition",
         ranks: int = 2,
@@ -47,10 +52,13 @@ class Fabricator:
         knobs: dict[str, Any] | None = None,
         epochs: int = 6,
         seed: int = 0,
+        task: str = "",
+        metric: str = "",
     ) -> RunSpec:
         return RunSpec(
             suite="made-up",
-            graph=GraphRef(name=graph, generator="planted_partition"),
+            dataset=DatasetRef(name=dataset, generator="planted_partition", kind="graph"),
+            task=TaskSpec(kind=task, metric=metric),
             model=ModelSpec(name=model, kind="gcn"),
             training=TrainingSpec(epochs=epochs, warmup_epochs=1, seed=seed),
             approach=approach,
@@ -60,14 +68,14 @@ class Fabricator:
         )
 
     def true_seconds(self, run: RunSpec) -> float:
-        base = SECONDS.get(run.graph.name, 0.1) * SPEED.get(run.approach, 1.5)
+        base = SECONDS.get(run.dataset.name, 0.1) * SPEED.get(run.approach, 1.5)
         heavier = 1.25 if run.model.name == "sage" else 1.0
         return heavier * base * (0.92 / run.ranks + 0.06 + 0.02 * run.ranks**0.5)
 
     def volumes(self, run: RunSpec) -> dict[str, int]:
         if run.ranks == 1:
             return {}
-        unit = int(SECONDS.get(run.graph.name, 0.1) * 4_000_000) * 4
+        unit = int(SECONDS.get(run.dataset.name, 0.1) * 4_000_000) * 4
         halo = int(unit * (1 - 1 / run.ranks))
         found = {"all_reduce/sync": 92_231 * 8 * (run.ranks - 1)}
         if run.approach == "partition":
@@ -81,23 +89,28 @@ class Fabricator:
     def run(
         self, run: RunSpec, *, seconds: float | None = None, ledgers: bool = True, **changes: Any
     ) -> RunRecord:
-        """Save a finished run; `seconds` fixes every epoch's time, `changes` replace fields."""
+        """Save a finished run; `seconds` fixes every period's time, `changes` replace fields."""
         middle = seconds if seconds is not None else self.true_seconds(run)
         middle *= 1 if seconds is not None else self.random.gauss(1, 0.03)
-        epochs = []
-        for epoch in range(run.training.epochs):
+        periods = []
+        for period in range(run.training.epochs):
             noise = 1 if seconds is not None else self.random.gauss(1, 0.02)
-            slow = 3 if epoch == 0 else 1
-            epochs.append(
+            slow = 3 if period == 0 else 1
+            periods.append(
                 {
-                    "epoch": epoch,
+                    "period": period,
+                    "kind": "epoch",
+                    "iterations": 1,
                     "seconds": middle * noise * slow,
-                    "loss": 1.9 * 0.8**epoch,
+                    "loss": 1.9 * 0.8**period,
                     "bytes": self.volumes(run),
-                    "val_accuracy": 0.8 - 0.6 * 0.6**epoch + self.random.gauss(0, 0.004),
+                    "planned": self.volumes(run),
+                    "metrics": {
+                        "val_accuracy": 0.8 - 0.6 * 0.6**period + self.random.gauss(0, 0.004)
+                    },
                 }
             )
-        workload = int(300 * MIB * SECONDS.get(run.graph.name, 0.1) / run.ranks + 20 * MIB)
+        workload = int(300 * MIB * SECONDS.get(run.dataset.name, 0.1) / run.ranks + 20 * MIB)
         fields: dict[str, Any] = {
             "run_id": run.run_id,
             "config_id": run.config_id,
@@ -105,7 +118,7 @@ class Fabricator:
             "status": "ok",
             "started_at": "2025-01-01T00:00:00Z",
             "wall_s": 12.0,
-            "graph": {"num_nodes": 10_000, "num_edges": 150_000},
+            "dataset": {"num_nodes": 10_000, "num_edges": 150_000},
             "device": {
                 "kind": "cpu",
                 "name": "a made-up processor",
@@ -114,7 +127,7 @@ class Fabricator:
                 "threads_per_rank": 1,
             },
             "versions": {"gnnbench": "0.1.0", "torch": "2.8.0", "python": "3.11"},
-            "epochs": epochs,
+            "periods": periods,
             "memory": [
                 {
                     "rank": rank,
@@ -124,7 +137,11 @@ class Fabricator:
                 }
                 for rank in range(run.ranks)
             ],
-            "accuracy": {"train": 0.95, "val": 0.79, "test": self.random.gauss(0.81, 0.005)},
+            "metrics": {
+                "train_accuracy": 0.95,
+                "val_accuracy": 0.79,
+                "test_accuracy": self.random.gauss(0.81, 0.005),
+            },
             "probe": {"before_s": 0.0102, "after_s": 0.0106},
         }
         record = RunRecord(**(fields | changes))
@@ -136,27 +153,11 @@ class Fabricator:
     def ledgers(self, run: RunSpec, middle: float) -> None:
         for rank in range(run.ranks):
             rows, clock = [], 0.0
-            for epoch in range(run.training.epochs):
+            for period in range(run.training.epochs):
                 for phase, share in PHASES.get(run.approach, {"forward": 1.0}).items():
                     lane = "comm" if phase in ("fetch", "sync") else "compute"
-                    took = middle * share * (3 if epoch == 0 else 1) * (1 - 0.02 * rank)
-                    rows.append(
-                        Row(
-                            epoch,
-                            epoch,
-                            phase,
-                            "gemm",
-                            "gemm",
-                            lane,
-                            phase,
-                            0,
-                            1,
-                            0,
-                            0,
-                            clock,
-                            took,
-                        )
-                    )
+                    took = middle * share * (3 if period == 0 else 1) * (1 - 0.02 * rank)
+                    rows.append(row(period, phase, clock, took, lane))
                     clock += took
             write_ledger(self.results.run_folder(run.run_id) / f"ledger-rank{rank}.csv", rows)
 
@@ -166,13 +167,14 @@ class Fabricator:
         """Save a prediction; `seconds` fixes its time, else it errs by about a tenth."""
         middle = seconds if seconds is not None else self.true_seconds(run)
         middle *= 1 if seconds is not None else self.random.gauss(1.03, 0.08)
-        workload = int(290 * MIB * SECONDS.get(run.graph.name, 0.1) / run.ranks + 21 * MIB)
+        workload = int(290 * MIB * SECONDS.get(run.dataset.name, 0.1) / run.ranks + 21 * MIB)
         phases = PHASES.get(run.approach, {"forward": 1.0})
         fields: dict[str, Any] = {
             "config_id": run.config_id,
             "spec": run.to_dict(),
             "cluster": cluster,
-            "epoch_s": middle,
+            "ranks_per_host": min(run.ranks, 16),
+            "period_s": middle,
             "low_s": middle * 0.82,
             "high_s": middle * 1.2,
             "grade": "measured",
@@ -201,24 +203,24 @@ class Fabricator:
 
     def whole_suite(
         self,
-        graphs: tuple[str, ...] = tuple(SECONDS),
+        datasets: tuple[str, ...] = tuple(SECONDS),
         models: tuple[str, ...] = ("gcn", "sage"),
         approaches: tuple[str, ...] = tuple(SPEED),
         measured: tuple[int, ...] = (1, 2),
         predicted: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64),
         repeats: int = 3,
     ) -> Results:
-        """Three graphs, two models, three approaches; a skip, a failure, a second cluster."""
-        for graph in graphs:
+        """Three datasets, two models, three approaches; a skip, a failure, a second cluster."""
+        for dataset in datasets:
             for model in models:
                 for approach in approaches:
                     for ranks in sorted({*measured, *predicted}):
-                        self._one(graph, model, approach, ranks, measured, predicted, repeats)
+                        self._one(dataset, model, approach, ranks, measured, predicted, repeats)
         return self.results
 
     def _one(
         self,
-        graph: str,
+        dataset: str,
         model: str,
         approach: str,
         ranks: int,
@@ -227,22 +229,22 @@ class Fabricator:
         repeats: int,
     ) -> None:
         fits = approach != "single" or ranks == 1
-        spec = self.spec(graph, model, approach, ranks)
+        spec = self.spec(dataset, model, approach, ranks)
         for repeat in range(repeats if ranks in measured else 0):
-            again = self.spec(graph, model, approach, ranks, repeat)
+            again = self.spec(dataset, model, approach, ranks, repeat)
             if not fits:
                 reason = f"single uses 1 rank, not {ranks}"
-                self.run(again, status="skipped", reason=reason, epochs=[], memory=[], accuracy={})
-            elif (graph, model, approach, ranks) == ("arxiv", "sage", "sampled", 2):
+                self.run(again, status="skipped", reason=reason, periods=[], memory=[], metrics={})
+            elif (dataset, model, approach, ranks) == ("arxiv", "sage", "sampled", 2):
                 self.run(
                     again,
                     status="failed",
                     reason="out of memory: 3.1 GiB wanted, 1.2 GiB free",
                     failed_rank=1,
                     failed_phase="backward",
-                    epochs=[],
+                    periods=[],
                     memory=[],
-                    accuracy={},
+                    metrics={},
                 )
             else:
                 self.run(again)

@@ -27,10 +27,10 @@ def machine(*models: CollectiveModel) -> Cluster:
     return dataclasses.replace(base, name="bench", collectives=models)
 
 
-def step(epoch: int, kind: str, size: int, took: float, **more: Any) -> Row:
+def step(period: int, kind: str, size: int, took: float, **more: Any) -> Row:
     fields: dict[str, Any] = {
-        "epoch": epoch,
-        "iteration": epoch,
+        "period": period,
+        "iteration": 0,
         "name": f"a {kind}",
         "kind": kind,
         "op": kind,
@@ -82,7 +82,7 @@ def test_a_broadcast_is_judged_by_its_buffer(fabricator: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"epoch": 0},
+        {"period": 0},
         {"phase": "evaluate"},
         {"lane": "background"},
         {"group_size": 1},
@@ -95,7 +95,7 @@ def test_a_broadcast_is_judged_by_its_buffer(fabricator: Any) -> None:
 def test_what_calibration_has_no_like_of_is_left_out(
     fabricator: Any, change: dict[str, Any]
 ) -> None:
-    fields = {"epoch": 1, "kind": "all_to_all", "bytes": 1000}
+    fields = {"period": 1, "kind": "all_to_all", "bytes": 1000}
     row = step(1, "all_to_all", 1000, 0.001)._replace(**(fields | change))
     assert bandwidths(measured(fabricator, [row], [row])) == []
 

@@ -12,34 +12,34 @@ from gnnbench.cli import main
 
 
 def folder(fabricator: Any) -> str:
-    fabricator.whole_suite(graphs=("cora",), models=("gcn",), predicted=(1, 2), repeats=2)
+    fabricator.whole_suite(datasets=("cora",), models=("gcn",), predicted=(1, 2), repeats=2)
     return str(fabricator.results.folder)
 
 
-def test_compare_prints_one_line_per_configuration_and_the_verdict(
+def test_compare_prints_the_verdict_then_tables_within_80_columns(
     fabricator: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", folder(fabricator)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:7]].count("ok") == 5
-    assert any(
-        line.startswith("Over 5 configurations both measured and predicted") for line in lines
-    )
-    assert any("single uses 1 rank, not 2" in line for line in lines)
+    assert lines[0].startswith("Predicted epoch time against measured, 5 configurations")
+    start = lines.index("cora, gcn: time per period")
+    assert [line.split()[0] for line in lines[start + 2 : start + 8]].count("partition") == 2
+    tables = [line for line in lines[start:] if not line.startswith(("skipped:", "failed:"))]
+    assert max(map(len, tables)) <= 80
 
 
-def test_compare_tells_each_reason_once_and_the_verdict_last(
+def test_compare_prints_each_reason_once_and_last(
     fabricator: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fabricator.whole_suite(graphs=("a", "b", "c", "d"), models=("gcn",), predicted=(1, 2))
+    fabricator.whole_suite(datasets=("a", "b", "c", "d"), models=("gcn",), predicted=(1, 2))
     assert main(["compare", str(fabricator.results.folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    (told,) = (n for n, line in enumerate(lines) if "single uses 1 rank, not 2" in line)
-    assert lines[told].startswith("skipped: ") and lines[told].endswith(" and 1 more")
-    assert told < min(n for n, line in enumerate(lines) if line.startswith("Over "))
+    (reason,) = (line for line in lines if "single uses 1 rank, not 2" in line)
+    assert reason == lines[-1]
+    assert reason.startswith("skipped: ") and reason.endswith(" and 1 more")
 
 
-def test_compare_json_has_a_row_per_configuration_with_both_worlds(
+def test_compare_json_has_a_row_per_configuration_with_both_sides(
     fabricator: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", folder(fabricator), "--json"]) == 0
@@ -47,23 +47,23 @@ def test_compare_json_has_a_row_per_configuration_with_both_worlds(
     assert document["summary"]["num_compared"] == 5
     rows = {(row["approach"], row["ranks"]): row for row in document["rows"]}
     row = rows["partition", 2]
-    assert row["ratio"] == pytest.approx(row["predicted_epoch_s"] / row["measured_epoch_s"])
+    assert row["ratio"] == pytest.approx(row["predicted_period_s"] / row["measured_period_s"])
     assert row["bytes_equal"] is True
     assert {volume["kind"] for volume in row["volumes"]} == {"all_reduce", "all_to_all"}
     assert rows["single", 2]["status"] == "skipped"
 
 
-def test_compare_tells_findings_as_lines_and_as_numbers(
+def test_compare_prints_findings_as_lines_and_as_numbers(
     fabricator: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = folder(fabricator)
     assert main(["compare", where]) == 0
     shown = capsys.readouterr().out
-    assert "Accuracy against one device:" in shown
-    assert "Order of approaches, Kendall's tau of predicted with measured: cora " in shown
+    assert "cora, gcn: Test accuracy against the reference" in shown
+    assert "Kendall's tau between predicted and measured order of approaches: cora " in shown
     assert main(["compare", where, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["findings"]
-    assert set(found) == {"accuracy", "order"}
+    assert set(found) == {"quality", "order"}
     (order,) = found["order"]["rows"]
     assert order["pairs"] == 4
     assert -1 <= order["tau_all"] <= 1

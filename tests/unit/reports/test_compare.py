@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from gnnbench.errors import DataError, UnknownName
-from gnnbench_reports.compare import Comparison, compare
+from gnnbench_reports.compare import compare
+from gnnbench_reports.comparison import Comparison
 
 
 def only(rows: list[Comparison]) -> Comparison:
@@ -15,26 +17,26 @@ def only(rows: list[Comparison]) -> Comparison:
     return rows[0]
 
 
-def epochs(*seconds: float, **more: Any) -> list[dict[str, Any]]:
-    return [{"epoch": at, "seconds": s, "loss": 1.0, **more} for at, s in enumerate(seconds)]
+def periods(*seconds: float, **more: Any) -> list[dict[str, Any]]:
+    return [{"period": at, "seconds": s, "loss": 1.0, **more} for at, s in enumerate(seconds)]
 
 
 def test_warm_up_epochs_do_not_count(fabricator: Any) -> None:
-    fabricator.run(fabricator.spec(), epochs=epochs(100.0, 2.0, 3.0, 4.0))
-    assert only(compare(fabricator.results)).measured_epoch_s == 3.0
+    fabricator.run(fabricator.spec(), periods=periods(100.0, 2.0, 3.0, 4.0))
+    assert only(compare(fabricator.results)).measured_period_s == 3.0
 
 
 def test_epochs_that_are_all_warm_up_count_after_all(fabricator: Any) -> None:
-    fabricator.run(fabricator.spec(), epochs=epochs(5.0))
-    assert only(compare(fabricator.results)).measured_epoch_s == 5.0
+    fabricator.run(fabricator.spec(), periods=periods(5.0))
+    assert only(compare(fabricator.results)).measured_period_s == 5.0
 
 
 def test_repeats_are_pooled_by_the_median_of_their_medians(fabricator: Any) -> None:
     for repeat, seconds in enumerate((1.0, 1.1, 1.6)):
-        fabricator.run(fabricator.spec(repeat=repeat), epochs=epochs(9.0, seconds, seconds))
+        fabricator.run(fabricator.spec(repeat=repeat), periods=periods(9.0, seconds, seconds))
     row = only(compare(fabricator.results))
     assert row.repeats == 3
-    assert row.measured_epoch_s == pytest.approx(1.1)
+    assert row.measured_period_s == pytest.approx(1.1)
     assert row.repeat_spread == pytest.approx(0.3 / 1.1)
 
 
@@ -98,7 +100,7 @@ def test_an_unfinished_run_gives_no_time(fabricator: Any) -> None:
 
 
 def test_a_prediction_that_could_not_be_made_gives_its_reason(fabricator: Any) -> None:
-    fabricator.prediction(fabricator.spec(), status="skipped", reason="needs 2 hosts", epoch_s=0.0)
+    fabricator.prediction(fabricator.spec(), status="skipped", reason="needs 2 hosts", period_s=0.0)
     row = only(compare(fabricator.results))
     assert (row.status, row.reason, row.predicted) == ("skipped", "needs 2 hosts", False)
 
@@ -138,10 +140,10 @@ def test_memory_is_that_of_the_neediest_rank_with_the_workload_apart(fabricator:
 
 def test_accuracy_is_the_mean_over_repeats_with_its_deviation(fabricator: Any) -> None:
     for repeat, test in enumerate((0.80, 0.82)):
-        fabricator.run(fabricator.spec(repeat=repeat), accuracy={"test": test})
-    accuracy = only(compare(fabricator.results)).accuracy
-    assert accuracy["test"]["mean"] == pytest.approx(0.81)
-    assert accuracy["test"]["std"] == pytest.approx(0.02 / 2**0.5)
+        fabricator.run(fabricator.spec(repeat=repeat), metrics={"test_accuracy": test})
+    row = only(compare(fabricator.results))
+    assert row.test_metric["mean"] == pytest.approx(0.81)
+    assert row.test_metric["std"] == pytest.approx(0.02 / 2**0.5)
 
 
 def test_knobs_are_in_the_label_only_where_they_tell_approaches_apart(fabricator: Any) -> None:
@@ -161,3 +163,43 @@ def test_a_broken_record_is_named(fabricator: Any) -> None:
     path.write_text(path.read_text()[:100])
     with pytest.raises(DataError, match=r"run\.json"):
         compare(fabricator.results)
+
+
+def test_a_record_of_an_earlier_schema_is_refused_in_one_line(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec())
+    path = next(fabricator.results.folder.glob("runs/*/run.json"))
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 1'))
+    with pytest.raises(DataError, match=r"schema 1 is of an earlier gnnbench.*into a new folder"):
+        compare(fabricator.results)
+
+
+def test_a_prediction_for_another_layout_of_the_ranks_is_another_row(fabricator: Any) -> None:
+    spec = fabricator.spec(ranks=4)
+    fabricator.run(spec, seconds=1.0)
+    fabricator.prediction(spec, seconds=1.1, ranks_per_host=4)
+    fabricator.prediction(spec, seconds=3.0, ranks_per_host=2)
+    rows = {row.label: row for row in compare(fabricator.results)}
+    assert rows["partition [ranks_per_host=4]"].ratio == pytest.approx(1.1)
+    other = rows["partition [ranks_per_host=2]"]
+    assert (other.measured, other.predicted_period_s) == (False, pytest.approx(3.0))
+
+
+def test_a_skip_without_digest_is_the_row_of_its_skipped_prediction(fabricator: Any) -> None:
+    asked = fabricator.spec(approach="single", ranks=2)
+    opened = dataclasses.replace(asked, dataset=dataclasses.replace(asked.dataset, digest="abc"))
+    device: dict[str, Any] = {}
+    fabricator.run(asked, status="skipped", reason="one rank", periods=[], device=device)
+    fabricator.prediction(opened, status="skipped", reason="one rank", period_s=0.0)
+    row = only(compare(fabricator.results))
+    assert (row.config_id, row.label) == (opened.config_id, "single")
+
+
+def test_contents_of_one_name_are_rows_of_their_own(fabricator: Any) -> None:
+    spec = fabricator.spec()
+    for digest in ("abc", "def"):
+        dataset = dataclasses.replace(spec.dataset, digest=digest)
+        fabricator.run(dataclasses.replace(spec, dataset=dataset))
+    assert [row.label for row in compare(fabricator.results)] == [
+        "partition [dataset.digest=abc]",
+        "partition [dataset.digest=def]",
+    ]

@@ -1,4 +1,4 @@
-"""The crossover figure: bytes of the two approaches side by side, where both are there."""
+"""The crossover figure: pairs of approaches of which one sends fewer bytes on few ranks only."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def test_the_ratio_counts_features_and_gradients_and_leaves_weights_out(fabricat
     frame = crossover.data(read_study(fabricator.results))
     assert frame["ranks"].tolist() == [2, 4, 8]
     assert frame["ratio"].tolist() == [0.25, 0.5, 2.0]
-    assert frame["mixture_bytes"].tolist() == [800, 1200, 1800]
+    assert frame["second_bytes"].tolist() == [800, 1200, 1800]
+    assert set(frame["pair"]) == {"partition / mixture"}
 
 
-def test_one_number_of_ranks_is_no_curve(fabricator: Any) -> None:
-    predict(fabricator, "partition", 2, 100)
-    predict(fabricator, "mixture", 2, 400)
-    predict(fabricator, "mixture", 4, 400)
+def test_pairs_that_never_cross_are_not_drawn(fabricator: Any) -> None:
+    for ranks in (2, 4):
+        predict(fabricator, "partition", ranks, 100)
+        predict(fabricator, "mixture", ranks, 400)
     assert len(crossover.data(read_study(fabricator.results))) == 0
 
 
-def test_without_the_mixture_there_is_nothing_to_draw(fabricator: Any) -> None:
+def test_one_approach_alone_makes_no_pair(fabricator: Any) -> None:
     for ranks in (2, 4):
         predict(fabricator, "partition", ranks, 100)
     assert len(crossover.data(read_study(fabricator.results))) == 0

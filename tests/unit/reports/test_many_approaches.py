@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from matplotlib.collections import PolyCollection
 
+from gnnbench.approaches.names import APPROACHES
 from gnnbench_reports.figures import dodged, drawing, parity, scaling, volume
+from gnnbench_reports.labels import printable
 from gnnbench_reports.study import read_study
 
 NINE = (
@@ -18,7 +20,7 @@ NINE = (
 
 def suite(fabricator: Any, approaches: tuple[str, ...], predicted: tuple[int, ...]) -> Any:
     fabricator.whole_suite(
-        graphs=("cora",), models=("gcn",), approaches=approaches, measured=(1, 2, 4),
+        datasets=("cora",), models=("gcn",), approaches=approaches, measured=(1, 2, 4),
         predicted=predicted, repeats=2,
     )  # fmt: skip
     return read_study(fabricator.results)
@@ -53,7 +55,7 @@ def test_a_failure_is_crossed_where_it_would_have_stood_and_a_skip_takes_no_room
 ) -> None:
     for approach in NINE[1:7]:
         fabricator.run(fabricator.spec("cora", "gcn", approach, 2), seconds=1.0)
-    none: dict[str, Any] = {"epochs": [], "memory": [], "accuracy": {}}
+    none: dict[str, Any] = {"periods": [], "memory": [], "metrics": {}}
     broken = fabricator.spec("cora", "gcn", "cagnet-1d", 4)
     fabricator.run(broken, status="failed", reason="x", **none)
     fabricator.run(
@@ -108,10 +110,11 @@ def test_a_line_of_panels_with_gaps_keeps_its_labels_at_its_left() -> None:
     assert len(left) == 2
 
 
-def test_every_built_in_approach_keeps_its_colour_whoever_else_is_there() -> None:
-    alone = {name: drawing.looks([name])[name] for name in NINE}
-    assert drawing.looks(NINE) == alone
-    assert len({(look.colour, look.marker) for look in alone.values()}) == len(NINE)
+def test_every_approach_looks_as_its_card_says_and_like_no_other() -> None:
+    names = APPROACHES.names()
+    looks = drawing.looks([*names, "of no card", "bns [rate=0.1]"])
+    assert {name: looks[name] for name in names} == {n: APPROACHES.get(n).look for n in names}
+    assert len({(look.colour, look.marker) for look in looks.values()}) == len(names) + 2
 
 
 @pytest.mark.parametrize(
@@ -125,5 +128,5 @@ def test_every_built_in_approach_keeps_its_colour_whoever_else_is_there() -> Non
     ],
 )
 def test_a_long_label_gives_up_what_tells_least(label: str, limit: int, shown: str) -> None:
-    assert drawing.printable(label, limit) == shown
+    assert printable(label, limit) == shown
     assert len(shown) <= limit

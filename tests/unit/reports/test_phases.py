@@ -21,7 +21,7 @@ def test_steps_of_a_phase_add_up_and_epochs_give_the_median(tmp_path: Path) -> N
     rows = [row(0, "forward", 9.0)]
     rows += [row(epoch, "forward", s) for epoch in (1, 2, 3) for s in (1.0, float(epoch))]
     write_ledger(tmp_path / "ledger-rank0.csv", rows)
-    assert phase_seconds(tmp_path, warmup_epochs=1) == {"forward": 3.0}
+    assert phase_seconds(tmp_path, warmup=1) == {"forward": 3.0}
 
 
 def test_the_slowest_rank_speaks(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_both_worlds_are_summed_over_the_same_lanes(fabricator: Any) -> None:
     spec = fabricator.spec()
     fabricator.run(spec)
     record = fabricator.prediction(spec, phases={"forward": 1.0, "sample": 5.0})
-    folder = fabricator.results.prediction_folder(record.config_id, record.cluster)
+    folder = fabricator.results.prediction_folder(record)
     rows = [row(1, "forward", 1.0), row(1, "sample", 5.0, "host")]
     write_ledger(folder / "ledger-rank0.csv", rows)
     (found,) = compare(fabricator.results)

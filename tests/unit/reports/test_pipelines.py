@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gnnbench_reports.compare import Comparison
+from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.pipelines import pipelines
 
 
@@ -15,13 +15,13 @@ def made(
         "config_id": str((chunks, more)),
         "label": str(chunks),
         "approach": "mixed-accelerators",
-        "graph": "g",
+        "dataset": "g",
         "model": "gcn",
         "ranks": 4,
         "status": "ok",
         "knobs": {"chunks": chunks, "node_order": "natural", "sparse_ranks": 0},
-        "measured_epoch_s": measured,
-        "predicted_epoch_s": predicted,
+        "measured_period_s": measured,
+        "predicted_period_s": predicted,
     }
     return Comparison(**(fields | more))  # type: ignore[arg-type]
 

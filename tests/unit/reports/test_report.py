@@ -22,9 +22,10 @@ HOSTILE = "<script>alert(1)</script>--><img src=x onerror=alert(2)>$\\bad{$\x00\
 
 
 def small(fabricator: Any) -> Any:
-    fabricator.whole_suite(graphs=("cora",), models=("gcn",), predicted=(1, 2, 4), repeats=2)
-    for ranks in (2, 4):
-        fabricator.prediction(fabricator.spec("cora", "gcn", "mixture", ranks))
+    fabricator.whole_suite(datasets=("cora",), models=("gcn",), predicted=(1, 2, 4), repeats=2)
+    for ranks, moved in ((2, 10**9), (4, 10)):
+        spec = fabricator.spec("cora", "gcn", "mixture", ranks)
+        fabricator.prediction(spec, bytes=[{"all_to_all/forward": moved}])
     return fabricator.results
 
 
@@ -65,11 +66,11 @@ def test_every_link_of_the_page_leads_to_a_file_or_an_anchor(page: Path) -> None
 
 def test_hostile_names_and_reasons_stay_text(fabricator: Any) -> None:
     for ranks in (1, 2):
-        spec = fabricator.spec(graph=HOSTILE, model="<b>", approach="<i>", ranks=ranks)
+        spec = fabricator.spec(dataset=HOSTILE, model="<b>", approach="<i>", ranks=ranks)
         fabricator.run(spec, device={"name": HOSTILE, HOSTILE: HOSTILE})
-        fabricator.prediction(spec, cluster="<u>x", basis=HOSTILE, exact=False)
+        fabricator.prediction(spec, cluster="<u>x", basis=HOSTILE, counted=False)
     fabricator.run(
-        fabricator.spec(graph=HOSTILE, repeat=1), status="failed", reason=HOSTILE, epochs=[]
+        fabricator.spec(dataset=HOSTILE, repeat=1), status="failed", reason=HOSTILE, periods=[]
     )
     text = report(fabricator.results).read_text(encoding="utf-8")
     for tag in ("<script>", "<img", "<b>x", "<i>", "<u>", "-->"):
@@ -80,15 +81,15 @@ def test_hostile_names_and_reasons_stay_text(fabricator: Any) -> None:
 
 def test_findings_escape_names_too_and_open_the_page(fabricator: Any) -> None:
     for approach, ranks in (("single", 1), ("partition", 2)):
-        spec = fabricator.spec(graph=HOSTILE, model="<b>", approach=approach, ranks=ranks)
-        fabricator.run(spec, accuracy={"test": 0.8})
+        spec = fabricator.spec(dataset=HOSTILE, model="<b>", approach=approach, ranks=ranks)
+        fabricator.run(spec, metrics={"test_accuracy": 0.8})
     page = report(fabricator.results)
     text = page.read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "<b>," not in text
     verdict = text[: text.index("<nav>")]
-    assert "Test accuracy within tolerance of single: 1 of 1 exact" in verdict
-    assert (page.parent / "accuracy.csv").read_text().count("\n") >= 3
+    assert "Test accuracy within tolerance of the reference: 1 of 1 exact" in verdict
+    assert (page.parent / "quality.csv").read_text().count("\n") >= 3
 
 
 def test_two_reports_of_one_folder_are_the_same_bytes(page: Path, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_only_predictions_make_a_report(fabricator: Any) -> None:
 
 
 def test_only_failures_make_a_report(fabricator: Any) -> None:
-    fabricator.run(fabricator.spec(), status="failed", reason="rank 1 died", epochs=[], memory=[])
+    fabricator.run(fabricator.spec(), status="failed", reason="rank 1 died", periods=[], memory=[])
     text = report(fabricator.results).read_text(encoding="utf-8")
     assert "1 configuration failed" in text
     assert "rank 1 died" in text
@@ -133,8 +134,8 @@ def test_only_failures_make_a_report(fabricator: Any) -> None:
 
 def test_an_empty_folder_makes_a_page_that_says_what_to_do(fabricator: Any) -> None:
     text = report(fabricator.results).read_text(encoding="utf-8")
-    assert "neither runs nor predictions" in text
-    assert "gnnbench run demo" in text
+    assert "no runs and no predictions" in text
+    assert "<code>gnnbench run SUITE --results DIR</code>" in text
 
 
 def test_a_figure_that_has_nothing_to_draw_any_more_is_removed(fabricator: Any) -> None:
@@ -153,7 +154,7 @@ def test_a_trace_shows_both_worlds_of_a_telling_prediction(fabricator: Any) -> N
     fabricator.run(spec)
     record = fabricator.prediction(spec)
     rows = [Row(0, 0, "f", "gemm", "gemm", "compute", "forward", 0, 1, 0, 0, 0.0, 1.0)]
-    folder = fabricator.results.prediction_folder(record.config_id, record.cluster)
+    folder = fabricator.results.prediction_folder(record)
     write_ledger(folder / "ledger-rank1.csv", rows)
     (name,) = write_traces(read_study(fabricator.results), fabricator.results.folder / "traces")
     text = (fabricator.results.folder / "traces" / name).read_text()
@@ -170,7 +171,7 @@ def test_the_csv_beside_a_figure_is_what_was_drawn(name: str, page: Path) -> Non
     assert len(written) == len(frame) > 0
 
 
-@pytest.mark.parametrize("name", ["scaling", "phases", "parity", "memory", "accuracy"])
+@pytest.mark.parametrize("name", ["scaling", "phases", "parity", "memory", "quality"])
 def test_a_figure_of_a_single_configuration_can_be_drawn(name: str, fabricator: Any) -> None:
     fabricator.run(fabricator.spec(ranks=1))
     fabricator.prediction(fabricator.spec(ranks=1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gnnbench_reports.compare import Comparison
+from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.summary import choices, error_table, scaling_points, summarise
-from gnnbench_reports.verdict import NOTHING, sentences
+from gnnbench_reports.verdict import NOTHING, verdict
 
 
 def made(
@@ -16,12 +16,12 @@ def made(
         "config_id": f"{label}-{ranks}",
         "label": label,
         "approach": label,
-        "graph": "g",
+        "dataset": "g",
         "model": "m",
         "ranks": ranks,
         "status": "ok",
-        "measured_epoch_s": measured,
-        "predicted_epoch_s": predicted,
+        "measured_period_s": measured,
+        "predicted_period_s": predicted,
         "ratio": predicted / measured,
         "error": predicted / measured - 1,
     }
@@ -89,12 +89,12 @@ def test_the_error_table_breaks_down_only_by_what_varies() -> None:
 
 def test_a_single_byte_is_a_sentence_of_the_verdict() -> None:
     rows = [made("a", 1.0, 1.0, bytes_equal=True), made("b", 1.0, 1.0, bytes_equal=False)]
-    said = " ".join(sentences(summarise(rows), rows))
-    assert "Bytes sent differ from the plan in 1 of 2 configurations" in said
+    sentences = " ".join(verdict(summarise(rows), rows))
+    assert "differ from the plan's in 1 of 2 configurations" in sentences
 
 
 def test_an_empty_folder_has_a_verdict_too() -> None:
-    assert sentences(summarise([]), []) == [NOTHING]
+    assert verdict(summarise([]), []) == [NOTHING]
     assert error_table([]) == []
 
 

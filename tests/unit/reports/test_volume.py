@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from gnnbench_reports.volume import compare_volumes, total_bytes
+from gnnbench_reports.volume import compare_volumes, sent_bytes
 
 
 def repeat(*tables: dict[str, int]) -> list[dict[str, Any]]:
-    return [{"epoch": at, "bytes": table} for at, table in enumerate(tables)]
+    return [{"period": at, "bytes": table} for at, table in enumerate(tables)]
 
 
 def test_equal_integers_are_equal() -> None:
     (volume,) = compare_volumes([repeat({"all_reduce/sync": 10})] * 2, [{"all_reduce/sync": 10}])
-    assert (volume.kind, volume.phase, volume.measured_bytes) == ("all_reduce", "sync", 10)
+    assert (volume.kind, volume.phase, volume.counted_bytes) == ("all_reduce", "sync", 10)
     assert volume.equal is True
 
 
@@ -25,13 +25,13 @@ def test_one_byte_too_many_is_seen_in_the_repeat_that_has_it() -> None:
 
 def test_epochs_that_differ_but_agree_on_average_are_not_equal() -> None:
     (volume,) = compare_volumes([repeat({"a/b": 1}, {"a/b": 3})], [{"a/b": 2}, {"a/b": 2}])
-    assert volume.measured_bytes == volume.predicted_bytes == 2
+    assert volume.counted_bytes == volume.planned_bytes == 2
     assert volume.equal is False
 
 
 def test_only_epochs_that_both_cover_are_compared() -> None:
     (volume,) = compare_volumes([repeat({"a/b": 5}, {"a/b": 7}, {"a/b": 9})], [{"a/b": 5}])
-    assert (volume.epochs, volume.measured_bytes, volume.equal) == (1, 5, True)
+    assert (volume.periods, volume.counted_bytes, volume.equal) == (1, 5, True)
 
 
 def test_a_collective_that_one_side_lacks_counts_as_zero() -> None:
@@ -42,6 +42,22 @@ def test_a_collective_that_one_side_lacks_counts_as_zero() -> None:
 def test_without_a_partner_bytes_are_means_without_verdict() -> None:
     (measured,) = compare_volumes([repeat({"a/b": 1}, {"a/b": 2})], None)
     (predicted,) = compare_volumes([], [{"a/b": 4}])
-    assert (measured.measured_bytes, measured.predicted_bytes, measured.equal) == (1.5, None, None)
-    assert (predicted.predicted_bytes, predicted.equal) == (4, None)
-    assert total_bytes([measured], "predicted") is None
+    assert (measured.counted_bytes, measured.planned_bytes, measured.equal) == (1.5, None, None)
+    assert (predicted.planned_bytes, predicted.equal) == (4, None)
+    assert sent_bytes([measured], "planned") is None
+
+
+def test_counts_are_compared_with_the_runs_own_plan_and_with_the_prediction() -> None:
+    def one(counted: int, planned: int, predicted: int | None = None) -> bool | None:
+        period = {"period": 0, "bytes": {"a/b": counted}, "planned": {"a/b": planned}}
+        (volume,) = compare_volumes([[period]], predicted and [{"a/b": predicted}])
+        return volume.equal
+
+    assert one(5, 5) is True
+    assert one(5, 6) is False
+    assert one(5, 5, 6) is False
+
+
+def test_bytes_sent_leave_out_copies_and_the_disk() -> None:
+    volumes = compare_volumes([], [{"all_to_all/fetch": 3, "read/load": 50, "copy/fetch": 7}])
+    assert sent_bytes(volumes, "planned") == 3

@@ -47,7 +47,7 @@ def unit_cluster(**changes: Any) -> Cluster:
         ),
         links=Links(intra=link, inter=dataclasses.replace(link, shared=True)),
         storage=Storage(
-            read_bytes_per_s=constant(1.0), write_bytes_per_s=constant(1.0), iops=constant(1e9),
+            read_bytes_per_s=constant(1.0), write_bytes_per_s=constant(1.0), iops=constant(1e300),
             latency_s=constant(0.0),
         ),
         ops=(OpModel(op="work", kind="elementwise", form="linear", params={"s_per_byte": 1.0}),),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gnnbench.accelerators import Accelerator, list_accelerators, load_accelerator
-from gnnbench.approaches.writing.stack import StackShape
+from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.cluster import Constant
 from gnnbench.data.generators import generate
 from gnnbench.data.graph import Graph
@@ -17,8 +17,10 @@ from gnnbench.data.profile import load_profile, profile
 from gnnbench.errors import SpecError, UnknownName
 from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
-from gnnbench_simulator.accelerators import Accelerate, Acceleration, Setup, operations
+from gnnbench_simulator.acceleration import Acceleration, Setup
+from gnnbench_simulator.accelerators import Accelerate
 from gnnbench_simulator.engine_costs import RowTable, systolic_cycles
+from gnnbench_simulator.operations import operations
 
 
 def shape_of(kind: str = "gcn", order: str = "min_width", dims: tuple[int, ...] = (32, 16, 8)):
@@ -33,10 +35,8 @@ def graph() -> Graph:
 
 def go(graph: Graph, sparse: str = "hygcn", dense: str = "hygcn", **setup) -> Acceleration:
     order = setup.pop("shape_order", "aggregate_first")
-    return Accelerate(
-        graph, shape_of(order=order), load_accelerator(sparse), load_accelerator(dense),
-        Setup(**setup),
-    ).best()  # fmt: skip
+    pair = load_accelerator(sparse), load_accelerator(dense)
+    return Accelerate(graph, shape_of(order=order), *pair, Setup(**setup)).best()
 
 
 def zero(value: Constant) -> Constant:
@@ -188,13 +188,9 @@ def test_more_chunks_never_hurt_without_overhead(graph: Graph) -> None:
     """FG-62: powers of two are nested cuts, so each refines the last; buffers enough."""
     device = without_overhead(load_accelerator("hygcn"))
     setup = Setup(slots=2048, memory="apart")
-    times = [
-        Accelerate(
-            graph, shape_of(order="aggregate_first"), device, device,
-            dataclasses.replace(setup, chunks=2**power),
-        ).best().makespan_s
-        for power in range(9)
-    ]  # fmt: skip
+    shape = shape_of(order="aggregate_first")
+    cuts = [dataclasses.replace(setup, chunks=2**power) for power in range(9)]
+    times = [Accelerate(graph, shape, device, device, cut).best().makespan_s for cut in cuts]
     assert all(fine <= coarse * (1 + 1e-9) for coarse, fine in pairwise(times))
     assert times[-1] < times[0]
 
@@ -254,9 +250,14 @@ def test_training_has_a_backward_pass_and_layer_one_needs_no_input_gradient() ->
     first = operations(shape_of(order="aggregate_first"), "training")
     names = [op.name for op in first]
     assert names == [
-        "forward/1/sparse", "forward/1/dense", "forward/2/sparse", "forward/2/dense",
-        "backward/2/dense", "backward/2/sparse", "backward/1/dense",
-    ]  # fmt: skip
+        "forward/1/sparse",
+        "forward/1/dense",
+        "forward/2/sparse",
+        "forward/2/dense",
+        "backward/2/dense",
+        "backward/2/sparse",
+        "backward/1/dense",
+    ]
     assert not any(gemm.reduces is False for gemm in first[-1].gemms)
 
 
@@ -266,11 +267,14 @@ def test_which_operations_overlap_depends_on_the_product_order(graph: Graph) -> 
         for order in ("row_wise", "outer_product")
     }
     assert names["row_wise"] == [
-        "forward/1/sparse > forward/1/dense", "forward/2/sparse > forward/2/dense"
-    ]  # fmt: skip
+        "forward/1/sparse > forward/1/dense",
+        "forward/2/sparse > forward/2/dense",
+    ]
     assert names["outer_product"] == [
-        "forward/1/sparse", "forward/1/dense > forward/2/sparse", "forward/2/dense"
-    ]  # fmt: skip
+        "forward/1/sparse",
+        "forward/1/dense > forward/2/sparse",
+        "forward/2/dense",
+    ]
 
 
 def test_a_faster_memory_is_never_slower(graph: Graph) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gnnbench.cluster import CollectiveModel
 from gnnbench.errors import RunFailed
 from gnnbench.plan import Plan
-from gnnbench.steps import After, Kind, Lane, Phase, Step
+from gnnbench.steps import After, Kind, Lane, Step
 from gnnbench_simulator.engine import Failure, simulate
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.outcome import ledger
@@ -22,7 +22,7 @@ from gnnbench_simulator.program import compile_plan
 POSITIVE = st.integers(1, 9)
 
 
-def _epochs(plan: Plan, cluster: Any, **how: Any) -> list[float]:
+def _periods(plan: Plan, cluster: Any, **how: Any) -> list[float]:
     return simulate(compile_plan(plan, cluster), **how).period_s.tolist()
 
 
@@ -141,7 +141,7 @@ def test_fg60_sa_d1_free_communication_leaves_pure_compute(kit: Any) -> None:
     free = tuple(
         dataclasses.replace(m, latency_s=0.0, bytes_per_s=1e30) for m in kit.cluster().collectives
     )
-    assert _epochs(_exchange_plan(kit, 50), kit.cluster(collectives=free)) == [pytest.approx(7.0)]
+    assert _periods(_exchange_plan(kit, 50), kit.cluster(collectives=free)) == [pytest.approx(7.0)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -159,7 +159,7 @@ def test_fg61_time_is_monotone_in_bytes_latency_and_inverse_rate(
             dataclasses.replace(m, latency_s=latency, bytes_per_s=rate)
             for m in kit.cluster().collectives
         )
-        return _epochs(_exchange_plan(kit, int(size)), kit.cluster(collectives=models))[0]
+        return _periods(_exchange_plan(kit, int(size)), kit.cluster(collectives=models))[0]
 
     base = time(size, latency, rate)
     assert time(size * more, latency, rate) >= base - 1e-9
@@ -225,9 +225,15 @@ def test_where_ranks_overlap_every_transfer_takes_cores(kit: Any) -> None:
 
 
 def test_ranks_of_a_host_share_its_disk(kit: Any) -> None:
-    read = Step(name="r", kind=Kind.READ, op="read", lane=Lane.DISK, phase=Phase.LOAD, bytes=6)
-    one, two = (_epochs(kit.plan(*[(read,)] * n), kit.cluster()) for n in (1, 2))
+    one, two = (_periods(kit.plan(*[(kit.disk("r", 6),)] * n), kit.cluster()) for n in (1, 2))
     assert (one, two) == ([pytest.approx(6.0)], [pytest.approx(12.0)])
+
+
+@pytest.mark.parametrize("lane", [Lane.DISK, Lane.DISK.at(1)], ids=["one lane", "two lanes"])
+def test_reads_and_writes_share_one_disk(kit: Any, periods_by_all: Any, lane: Lane) -> None:
+    """4 s of reading and 2 s of writing: one after the other, or both at half the speed."""
+    steps = kit.disk("read", 4), kit.disk("write", 2, kind=Kind.WRITE, lane=lane)
+    assert periods_by_all(kit.plan(steps)) == [pytest.approx(6.0)]
 
 
 def test_messages_between_hosts_share_the_nic(kit: Any) -> None:
@@ -247,16 +253,11 @@ def test_messages_between_hosts_share_the_nic(kit: Any) -> None:
     assert simulate(apart).period_s.tolist() == [pytest.approx(5.0)]
 
 
-def test_a_queue_gives_each_item_to_whoever_comes_first(kit: Any) -> None:
-    producer = tuple(kit.work(f"p{i}", 1, puts="q") for i in range(3))
-    fast = (kit.work("f0", 1, takes="q"), kit.work("f1", 1, takes="q"))
-    slow = (kit.work("warm", 2), kit.work("s0", 4, takes="q"))
-    result = simulate(compile_plan(kit.plan(producer, fast, slow), kit.cluster()))
-    assert result.end_s.tolist() == [3.0, 4.0, 6.0]
-
-
-def test_a_step_does_not_start_before_its_release(kit: Any, periods_by_all: Any) -> None:
-    assert periods_by_all(kit.plan((kit.work("a", 1), kit.work("b", 1, release_s=5.0)))) == [6.0]
+def test_an_iteration_starts_no_earlier_than_its_release(kit: Any, periods_by_all: Any) -> None:
+    """2 s of work each; the third has arrived at 1 s, but its lane is free at 9 s only."""
+    steps = kit.work("a", 2), kit.work("b", 1, lane=Lane.HOST)
+    plan = kit.plan(steps, periods=3, releases=(0.0, 7.0, 1.0))
+    assert periods_by_all(plan) == [2.0, 7.0, 2.0]
 
 
 def test_a_dead_rank_ends_the_run_with_its_rank_and_phase(kit: Any) -> None:

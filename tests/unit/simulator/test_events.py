@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnnbench.errors import Unsupported
-from gnnbench.plan import Plan
-from gnnbench.steps import After, Kind, Lane, Phase, Step
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
+from gnnbench.steps import After, Kind, Lane
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.outcome import ledger
@@ -25,12 +26,6 @@ FIXED = settings(max_examples=60, deadline=None, suppress_health_check=list(Heal
 def _message(kit: Any, name: str, kind: Kind, rank: int, peer: int, size: int, **facts: Any) -> Any:
     lane = Lane.COMM if kind is Kind.SEND else Lane.BACKGROUND
     return kit.meet(name, (rank, peer), size, kind=kind, lane=lane, **facts)
-
-
-def _read(name: str, seconds: int) -> Step:
-    return Step(
-        name=name, kind=Kind.READ, op="read", lane=Lane.DISK, phase=Phase.LOAD, bytes=seconds
-    )
 
 
 def _ranks(draw: Any, kit: Any, world: int) -> tuple[Any, ...]:
@@ -65,7 +60,7 @@ def _ranks(draw: Any, kit: Any, world: int) -> tuple[Any, ...]:
             for rank in range(world):
                 seconds, lane = draw(st.integers(0, 9)), draw(st.sampled_from(LANES))
                 ranks[rank].append(
-                    _read(f"d{number}", seconds)
+                    kit.disk(f"d{number}", seconds, lane=Lane.DISK.at(number % 2))
                     if what == "read"
                     else kit.work(f"w{number}", seconds, lane=lane, after=waits(rank))
                 )
@@ -83,9 +78,8 @@ def test_random_plans_take_the_same_time_by_events_and_by_the_engine(
     plan = Plan(
         approach="random",
         world_size=world,
-        iterations=(_ranks(data.draw, kit, world),),
-        schedule=(0, 0, 0),
-        iterations_per_period=1,
+        releases=(0.0, float(data.draw(st.integers(0, 30))), 0.0),
+        **repeated([Iteration.of_ranks(_ranks(data.draw, kit, world))], 3),
     )
     program = compile_plan(
         plan, kit.cluster(host=host), ranks_per_host=data.draw(st.sampled_from((2, 6)))
@@ -133,12 +127,11 @@ def test_a_message_that_came_early_is_there_at_once(kit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ranks", "reason"),
-    [("queues", "named queues"), ("lanes", "on several lanes"), ("circle", "in a circle")],
+    [("lanes", "on several lanes"), ("circle", "in a circle")],
 )
 def test_what_only_the_engine_can_do_is_declined(kit: Any, ranks: str, reason: str) -> None:
     sent = _message(kit, "s", Kind.SEND, 0, 1, 2)
     steps = {
-        "queues": ((kit.work("a", 1, puts="q"),), (kit.work("b", 1, takes="q"),)),
         "lanes": (
             (sent, dataclasses.replace(sent, name="t", lane=Lane.BACKGROUND)),
             (_message(kit, "r", Kind.RECV, 1, 0, 2),),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from gnnbench.errors import SpecError
+from gnnbench.cluster import OpModel
+from gnnbench.errors import SpecError, Unsupported
 from gnnbench.iterations import Iteration, LazyIterations
 from gnnbench.plan import Plan, repeated
 from gnnbench.steps import LATEST, After, Buffer, Kind, Lane, Phase, Space, Step
@@ -281,10 +282,12 @@ def test_out_of_core_is_judged_by_the_hosts_cap(kit: Any) -> None:
 
 
 def test_out_of_core_without_a_disk_in_the_cluster_is_refused(kit: Any) -> None:
-    from gnnbench.errors import Unsupported
-
-    with pytest.raises(Unsupported, match=r"has no \[storage\]"):
-        compile_plan(_out_of_core(kit, 3), dataclasses.replace(kit.cluster(), storage=None))
+    """Also where reads were calibrated: nothing says how they share the disk with writes."""
+    reads = OpModel(op="read", kind="read", form="linear", params={"s_per_byte": 1.0})
+    for ops in (kit.cluster().ops, (*kit.cluster().ops, reads)):
+        cluster = dataclasses.replace(kit.cluster(), storage=None, ops=ops)
+        with pytest.raises(Unsupported, match=r"has no \[storage\]"):
+            compile_plan(_out_of_core(kit, 3), cluster)
 
 
 # -- 5: a continuous stream ----------------------------------------------------------------------

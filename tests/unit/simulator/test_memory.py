@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnnbench.steps import Buffer
 from gnnbench_simulator.allocator import MIB, CachingAllocator, replay_allocator
 from gnnbench_simulator.memory import predict_memory
 
@@ -83,19 +84,19 @@ def test_sa_d3_the_ledger_of_bytes_never_goes_negative_and_returns_to_zero(
 
 
 def test_a_plan_is_replayed_with_its_resident_buffers(kit: Any) -> None:
-    step = kit.work("a", 1, allocates=(("x", 12 * MIB),), frees=("x",))
-    plan = kit.plan((step,), periods=3, resident=({"params": 20 * MIB},))
+    step = kit.work("a", 1, allocates=(Buffer("x", 12 * MIB),), frees=("x",))
+    plan = kit.plan((step,), periods=3, resident=(Buffer("params", 20 * MIB),))
     allocator = replay_allocator(plan, 0, periods=3)
     assert (allocator.allocated, allocator.reserved) == (20 * MIB, 32 * MIB)
 
 
 def test_on_a_cpu_the_peak_is_baseline_and_living_buffers(kit: Any) -> None:
     steps = (
-        kit.work("a", 1, allocates=(("x", 100),)),
-        kit.work("b", 1, allocates=(("y", 50),), frees=("x",)),
-        kit.work("c", 1, allocates=(("z", 30),), frees=("y", "z")),
+        kit.work("a", 1, allocates=(Buffer("x", 100),)),
+        kit.work("b", 1, allocates=(Buffer("y", 50),), frees=("x",)),
+        kit.work("c", 1, allocates=(Buffer("z", 30),), frees=("y", "z")),
     )
-    entry = predict_memory(kit.plan(steps, resident=({"p": 7},)), kit.cluster())[0]
+    entry = predict_memory(kit.plan(steps, resident=(Buffer("p", 7),)), kit.cluster())[0]
     assert (entry["baseline_bytes"], entry["workload_bytes"], entry["peak_bytes"]) == (
         100,
         157,

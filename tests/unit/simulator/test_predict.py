@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from gnnbench.cluster import OpModel
+from gnnbench.cluster import OpModel, list_clusters, load_cluster
 from gnnbench.plan import Plan
-from gnnbench.steps import After, Kind, Lane
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.steps import COMMUNICATION, After, Kind
 from gnnbench_simulator.compute import Durations
 from gnnbench_simulator.predict import predict_plan
 from gnnbench_simulator.program import compile_plan
 from gnnbench_simulator.uncertainty import interval
 
 
-def _plan(kit: Any, epochs: int = 3) -> Plan:
+def _plan(kit: Any, periods: int = 3) -> Plan:
     ranks = [
         (
             kit.work("a", seconds, after=(After("m", 1),)),
@@ -28,7 +29,7 @@ def _plan(kit: Any, epochs: int = 3) -> Plan:
         )
         for seconds in (10, 20)
     ]
-    return kit.plan(*ranks, periods=epochs)
+    return kit.plan(*ranks, periods=periods)
 
 
 def test_a_prediction_holds_its_parts_together(kit: Any) -> None:
@@ -58,8 +59,7 @@ def test_the_grade_is_of_the_weakest_class_that_matters(kit: Any) -> None:
             op="other", kind="gemm", form="linear", params={"s_per_byte": 1.0}, status=status
         )
         cluster = kit.cluster(ops=(*kit.cluster().ops, other))
-        small = kit.work("b", seconds)
-        small = dataclasses.replace(small, kind=Kind.GEMM, op="other")
+        small = kit.work("b", seconds, kind=Kind.GEMM, op="other")
         return predict_plan(kit.plan((kit.work("a", 100), small)), cluster).grade
 
     assert grade("assumed", 50) == "datasheet"
@@ -140,27 +140,27 @@ def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> Non
         assert durations.seconds([step])[0].tolist() == [seconds]
 
 
-def test_an_uncalibrated_operation_borrows_from_its_kind_and_says_so(kit: Any) -> None:
-    durations = Durations(kit.cluster())
-    step = dataclasses.replace(kit.work("a", 10), op="novel")
-    assert durations.seconds([step])[0].tolist() == [10.0]
-    assert durations.classes["novel"].grade == "probed"
+def test_an_uncalibrated_operation_is_predicted_from_peak_rates_and_named(kit: Any) -> None:
+    """80 % of 1 B/s of memory: never the constants of the calibrated operation of its kind."""
+    plan = kit.plan((kit.work("a", 10, op="novel"), kit.work("b", 1)))
+    predicted = predict_plan(plan, kit.cluster())
+    assert predicted.period_s == pytest.approx(10 / 0.8 + 1)
+    assert (predicted.grade, predicted.notes["uncalibrated"]) == ("datasheet", ["novel"])
+    known = predict_plan(kit.plan((kit.work("b", 1),)), kit.cluster())
+    assert "uncalibrated" not in known.notes
 
 
 def test_a_datasheet_prediction_covers_every_kind_of_step(kit: Any) -> None:
-    from gnnbench.cluster import list_clusters, load_cluster
-    from gnnbench.steps import COMMUNICATION, Phase, Step
-
+    sizes = dict(flops=10**6, rows=1000, nonzeros=9000, width=32, inner=32, source_rows=1000)
     steps = [
-        Step(
-            name=k.value, kind=k, op=k.value, lane=Lane.COMPUTE, phase=Phase.FORWARD, bytes=10**6,
-            flops=10**6, rows=1000, nonzeros=9000, width=32, inner=32, source_rows=1000,
-        )
-        for k in Kind
-        if k not in COMMUNICATION
-    ]  # fmt: skip
+        kit.work(kind.value, 10**6, kind=kind, op=kind.value, **sizes)
+        for kind in Kind
+        if kind not in COMMUNICATION
+    ]
     for name in list_clusters():
-        seconds, labels = Durations(load_cluster(name)).seconds(steps)
+        cluster = load_cluster(name)
+        cluster = dataclasses.replace(cluster, storage=cluster.storage or kit.cluster().storage)
+        seconds, labels = Durations(cluster).seconds(steps)
         assert (seconds > 0).all()
         assert all(labels)
 
@@ -175,23 +175,21 @@ print([m for m in ("torch", "scipy", "pandas", "matplotlib", "simpy") if m in sy
 
 
 def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
-    from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
-
     run = RunSpec(
-        suite="s", graph=GraphRef(name="g", path="x"), model=ModelSpec(name="m"),
+        suite="s", dataset=DatasetRef(name="g", path="x"), model=ModelSpec(name="m"),
         training=TrainingSpec(), approach="single", ranks=2,
     )  # fmt: skip
-    record = predict_plan(_plan(kit), kit.cluster()).record(run)
+    record = predict_plan(_plan(kit), kit.cluster()).record(run, ranks_per_host=2)
     assert record.config_id == run.config_id
     json.dumps(dataclasses.asdict(record), allow_nan=False)
 
 
-def test_the_time_between_steps_counts_for_the_epoch_and_for_no_step(kit: Any) -> None:
+def test_the_time_between_steps_counts_for_the_period_and_for_no_step(kit: Any) -> None:
     gap = OpModel(op="gap", kind="host", form="rows", params={"s_per_row": 0.5})
     cluster = kit.cluster(ops=(*kit.cluster().ops, gap))
     plan = kit.plan((kit.work("a", 2), kit.work("b", 3)), periods=2)
     p = predict_plan(plan, cluster)
-    assert p.epochs_s == pytest.approx([6.0, 6.0])
+    assert p.periods_s == pytest.approx([6.0, 6.0])
     spans = [(row.start_s, row.duration_s) for row in p.ledgers[0]]
     assert sum(spans, ()) == pytest.approx((0.0, 2.0, 2.5, 3.0, 6.0, 2.0, 8.5, 3.0))
     assert p.work == {"work": pytest.approx(5.0), "gap": pytest.approx(1.0)}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gnnbench.cluster import OpModel
 from gnnbench.errors import Unsupported
+from gnnbench.iterations import Iteration
 from gnnbench.plan import Plan
-from gnnbench.steps import After, Kind, Lane
+from gnnbench.steps import LATEST, After, Kind, Lane
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.outcome import ledger
 from gnnbench_simulator.program import compile_plan
@@ -21,11 +22,14 @@ from gnnbench_simulator.replay import replay
 LANES = (Lane.COMPUTE, Lane.HOST, Lane.COMM, Lane.BACKGROUND)
 
 
-def _iteration(draw: Any, kit: Any, world: int, tag: str) -> tuple[Any, ...]:
-    """Random steps; ranks share the collectives, not the work between them."""
+def _iteration(draw: Any, kit: Any, world: int, tag: str) -> Iteration:
+    """Random steps; ranks share the collectives, not the work between them.
+
+    Every rank has a step "start" in every iteration, for which waits of any lag are valid.
+    """
     halves = [tuple(range(world // 2)), tuple(range(world // 2, world))]
     everyone = tuple(range(world))
-    ranks: list[list[Any]] = [[] for _ in range(world)]
+    ranks: list[list[Any]] = [[kit.work("start", draw(st.integers(0, 5)))] for _ in range(world)]
     for number in range(draw(st.integers(1, 6))):
         if world > 1 and draw(st.booleans()):
             split = world > 3 and draw(st.booleans())
@@ -47,31 +51,32 @@ def _iteration(draw: Any, kit: Any, world: int, tag: str) -> tuple[Any, ...]:
                 lane, after = draw(st.sampled_from(LANES)), _waits(draw, ranks[rank])
                 seconds = draw(st.integers(0, 9))
                 ranks[rank].append(kit.work(f"{tag}w{number}", seconds, lane=lane, after=after))
-    return tuple(tuple(steps) for steps in ranks)
+    return Iteration.of_ranks(ranks)
 
 
 def _waits(draw: Any, before: list[Any]) -> tuple[After, ...]:
-    if not before or draw(st.booleans()):
+    if draw(st.booleans()):
         return ()
-    return (After(draw(st.sampled_from(before)).name, draw(st.integers(0, 3))),)
+    name = draw(st.sampled_from(before)).name
+    lags = (0, 1, 2, 3, LATEST) if name == "start" else (0, LATEST)
+    return (After(name, draw(st.sampled_from(lags))),)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_plans_take_the_same_time(kit: Any, data: st.DataObject) -> None:
     world = data.draw(st.integers(1, 6))
-    iterations = tuple(
-        _iteration(data.draw, kit, world, t) for t in "ab"[: data.draw(st.integers(1, 2))]
-    )
-    schedule = tuple(
-        data.draw(st.lists(st.integers(0, len(iterations) - 1), min_size=4, max_size=4))
-    )
+    tags = "ab"[: data.draw(st.integers(1, 2))]
+    iterations = [_iteration(data.draw, kit, world, tag) for tag in tags]
+    schedule = data.draw(st.lists(st.integers(0, len(tags) - 1), min_size=4, max_size=4))
+    releases = data.draw(st.lists(st.integers(0, 40), min_size=4, max_size=4) | st.just([]))
     plan = Plan(
         approach="random",
         world_size=world,
         iterations=iterations,
         schedule=schedule,
-        iterations_per_period=2,
+        periods=data.draw(st.sampled_from([(2, 2), (1, 3), (4,)])),
+        releases=releases,
     )
     gap = OpModel(
         op="gap", kind="host", form="gap",
@@ -95,7 +100,7 @@ def test_random_plans_take_the_same_time(kit: Any, data: st.DataObject) -> None:
 def _table(program: Any, result: Any, rank: int) -> list[Any]:
     rows = ledger(program, result, rank)
     return sorted(
-        (r.iteration, r.epoch, r.name, round(r.start_s, 6), round(r.duration_s, 6)) for r in rows
+        (r.iteration, r.period, r.name, round(r.start_s, 6), round(r.duration_s, 6)) for r in rows
     )
 
 
@@ -122,10 +127,7 @@ def test_draws_scale_the_times_of_their_class(kit: Any) -> None:
     assert replay(program, factors=factors).period_s.tolist() == [[8.0, 18.0]]
 
 
-def test_the_replay_declines_what_only_the_engine_can_say(kit: Any) -> None:
-    queue = kit.plan((kit.work("a", 1, puts="q"),), (kit.work("b", 1, takes="q"),))
-    with pytest.raises(Unsupported, match="queues"):
-        replay(compile_plan(queue, kit.cluster()))
+def test_the_replay_declines_transfers_that_share_links(kit: Any) -> None:
     message = kit.meet("s", (0, 1), 4, kind=Kind.SEND), kit.meet("r", (0, 1), 4, kind=Kind.RECV)
     with pytest.raises(Unsupported, match="share links"):
         replay(compile_plan(kit.plan((message[0],), (message[1],)), kit.cluster()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gnnbench.plan import Plan
-from gnnbench.steps import After, Kind, Lane
+from gnnbench.iterations import Iteration
+from gnnbench.plan import Plan, repeated
+from gnnbench.steps import LATEST, After, Kind, Lane
 from gnnbench_simulator import replay as module
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.outcome import ledger
@@ -20,13 +22,16 @@ from gnnbench_simulator.replay import replay
 LANES = (Lane.COMPUTE, Lane.HOST, Lane.COMM)
 
 
-def plan_of(iterations: tuple[Any, ...], schedule: tuple[int, ...], epochs: int = 2) -> Plan:
+def plan_of(
+    iterations: Sequence[Any], schedule: tuple[int, ...], periods: int = 2, **facts: Any
+) -> Plan:
+    """A plan whose periods all run the same schedule; an iteration is the steps of each rank."""
+    made = [Iteration.of_ranks(ranks) for ranks in iterations]
     plan = Plan(
         approach="test",
         world_size=len(iterations[0]),
-        iterations=iterations,
-        schedule=schedule * epochs,
-        iterations_per_period=len(schedule),
+        **repeated(made, periods, schedule),
+        **facts,
     )
     plan.validate()
     return plan
@@ -85,7 +90,7 @@ def test_a_steady_stage_is_taken_many_times_at_once(kit: Any, executed: list[int
 
 
 def test_what_comes_after_the_repeats_starts_when_they_end(kit: Any) -> None:
-    first, last = stages(kit, (5, 3)), ((kit.work("z", 1), kit.work("y", 2, lane=Lane.HOST)),) * 2
+    first, last = stages(kit, (5, 3)), ((kit.work("w", 1), kit.work("y", 2, lane=Lane.HOST)),) * 2
     same(kit, plan_of((first, last), (1, *(0,) * 40, 1, *(0,) * 9)))
 
 
@@ -94,17 +99,21 @@ def test_ranks_that_drift_apart_are_never_steady(kit: Any, executed: list[int]) 
     assert len(executed) == 20
 
 
-def test_a_release_time_is_no_steady_state(kit: Any) -> None:
-    work = (kit.work("a", 1), kit.work("b", 1, lane=Lane.HOST, release_s=30.0))
-    same(kit, plan_of(((work,),), (0,) * 50, periods=1))
+def test_releases_of_a_stream_are_no_steady_state(kit: Any) -> None:
+    """Increments of 2 s arrive every 1 s; the last of 50 arrives at 500 s."""
+    work = (kit.work("a", 1), kit.work("b", 2, lane=Lane.HOST))
+    releases = (*map(float, range(49)), 500.0)
+    result = same(kit, plan_of(((work,),), (0,) * 50, periods=1, releases=releases))
+    assert result.period_s.tolist() == [502.0]
 
 
 def test_a_later_iteration_of_other_classes_waits_for_ends_that_stay(kit: Any) -> None:
     """All ranks publish "a"; then rank 1 works on, before rank 0 asks when "a" had ended."""
     first = ((kit.work("a", 4), kit.work("h", 1, lane=Lane.HOST, after=(After("a"),))),) * 2
+    latest = After("a", LATEST)
     second = (
-        (kit.work("q", 3, lane=Lane.HOST, after=(After("a", 1),)),),
-        (kit.work("p", 9), kit.work("q", 1, lane=Lane.HOST, after=(After("a", 1), After("p")))),
+        (kit.work("q", 3, lane=Lane.HOST, after=(latest,)),),
+        (kit.work("p", 9), kit.work("q", 1, lane=Lane.HOST, after=(latest, After("p")))),
     )
     same(kit, plan_of((first, second), (0, 1, 1, 0)))
 
@@ -114,13 +123,18 @@ def test_a_later_iteration_of_other_classes_waits_for_ends_that_stay(kit: Any) -
 def test_random_stages_repeat_as_in_the_engine(kit: Any, data: st.DataObject) -> None:
     world = data.draw(st.integers(1, 3))
     iterations = []
+
+    def lags(name: str) -> tuple[int, ...]:
+        """Only "start" is in every iteration, and so in the one so many before."""
+        return (0, 1, 2, 3, LATEST) if name == "start" else (0, LATEST)
+
     for tag in "ab":
-        ranks: list[list[Any]] = [[] for _ in range(world)]
+        ranks: list[list[Any]] = [[kit.work("start", 1)] for _ in range(world)]
         for number in range(data.draw(st.integers(1, 3))):
             lane = data.draw(st.sampled_from(LANES))
             for rank, steps in enumerate(ranks):
                 waits = tuple(
-                    After(other.name, data.draw(st.integers(0, 3)))
+                    After(other.name, data.draw(st.sampled_from(lags(other.name))))
                     for other in steps[-2:]
                     if data.draw(st.booleans())
                 )

@@ -1,306 +1,215 @@
 """A rank of `mixed-accelerators` that updates its share of every chunk's rows.
 
-Its rows stand chunk by chunk in processing numbering. Where there is one sparse rank, whole rows
-come in and go out in place; else blocks of columns pass through two buffers each way.
+Its rows are stored chunk by chunk in processing order. Where there is one sparse rank, whole rows
+arrive and leave in place; else blocks of columns pass through two buffers each way.
 
 Legend: n rows (own, or own of a chunk), F input width, H output width.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.row_pipeline import BUFFERS
-from gnnbench.data.graph import Graph
+from gnnbench import work
+from gnnbench.approaches.whole_graph.mixed_structure import MixedStructure
 from gnnbench.data.keys import fold
-from gnnbench.steps import Kind, Lane, Phase
-from gnnbench_runtime.comm import Pending
-from gnnbench_runtime.models.relayout import copy_blocks
+from gnnbench.steps import Lane, Phase
+from gnnbench_runtime.approaches.whole_graph.mixed_mail import Inbox, Mail
+from gnnbench_runtime.approaches.whole_graph.mixed_norm import ChunkNorm
+from gnnbench_runtime.approaches.whole_graph.mixed_rank import Counters, MixedRank
+from gnnbench_runtime.approaches.whole_graph.share import Loader
+from gnnbench_runtime.models.data import sizes_of
+from gnnbench_runtime.models.parameters import Parameters
 
-if TYPE_CHECKING:
-    from gnnbench_runtime.approaches.whole_graph.mixed_accelerators import MixedTrainer
 
+class DenseRank(MixedRank):
+    """Takes chunks as they arrive, updates them and returns them while the next ones travel."""
 
-class DenseRank:
-    """Takes chunks as they come, updates them and returns them while the next ones travel."""
+    lane = Lane.DENSE
 
-    def __init__(self, trainer: MixedTrainer, graph: Graph) -> None:
-        self.trainer, self.structure = trainer, trainer.structure
-        held, place = self.structure, trainer.context.rank - trainer.structure.sparse_ranks
-        assert held.row_order is not None
-        chunks = range(len(held.forward))
-        ends = [held.shares[chunk, place : place + 2].tolist() for chunk in chunks]
-        rows = held.row_order[np.concatenate([np.arange(first, end) for first, end in ends])]
-        counts = [end - first for first, end in ends]
-        starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        self.at = [slice(starts[chunk], starts[chunk + 1]) for chunk in chunks]
-        self.row_ids = _tensor(rows)
-        dtype, dims = trainer.dtype, trainer.shape.dims
-        self.labels = _labels(graph, rows, dtype)
-        self.masks = {
-            name: _tensor(np.asarray(getattr(graph, f"{name}_mask"))[rows])
-            for name in trainer.mask_names
+    def __init__(self, loader: Loader, structure: MixedStructure, parameters: Parameters) -> None:
+        super().__init__(loader, structure, parameters)
+        rows = self._own_rows()
+        self.row_ids = loader.tensor(rows)
+        self.labels, self.masks = loader.labels(rows), loader.masks(rows)
+        train = np.asarray(loader.graph.train_mask)[rows]
+        self._train_rows = [loader.tensor(np.flatnonzero(train[at])) for at in self.at]
+        n, dims, layers = len(rows), self.shape.dims, range(1, self.shape.num_layers + 1)
+        self.z = {layer: self.empty(n, dims[layer - 1]) for layer in layers}
+        self.h = {layer: self.empty(n, dims[layer]) for layer in layers}
+        self.g = {layer: self.empty(n, dims[layer]) for layer in layers}
+        self._norms = {
+            layer: ChunkNorm(self, layer, self.h[layer], self.g[layer], self.at)
+            for layer in layers
+            if self.shape.has_norm(layer)
         }
-        self.train_rows = [self.masks["train"][at].nonzero().squeeze(1) for at in self.at]
-        n, layers = len(rows), range(1, len(dims))
-        self.z = {layer: torch.empty((n, dims[layer - 1]), dtype=dtype) for layer in layers}
-        self.h = {layer: torch.empty((n, dims[layer]), dtype=dtype) for layer in layers}
-        self.g = {layer: torch.empty((n, dims[layer]), dtype=dtype) for layer in layers}
-        self._input: Tensor | None = None
-        self._dropped: Tensor | None = None
-        if trainer.model.self_weight:
-            assert graph.features is not None
-            self._input = _tensor(np.asarray(graph.features)[rows], dtype)
-            if trainer.shape.input_dropout > 0:
-                self._dropped = torch.empty_like(self._input)
-        self.alone, tallest = held.sparse_ranks == 1, 0 if held.sparse_ranks == 1 else max(counts)
-        wide, back = max(dims[:-1]), max(dims[1:-1], default=0)
-        self.arriving = [torch.empty(tallest * wide, dtype=dtype) for _ in chunks[:BUFFERS]]
-        self.leaving = [torch.empty(tallest * back, dtype=dtype) for _ in chunks[:BUFFERS]]
-        self.columns = {width: held.columns(width) for width in dims}
-        self._outbox = Outbox(self)
-        self.nobody, self.nothing = [0] * held.world_size, torch.empty(0, dtype=dtype)
+        self.x, self._dropped = self.empty(0, 0), None
+        if self.shape.model.self_weight:
+            self.x = loader.features(rows, n)
+            self._dropped = torch.empty_like(self.x) if self.shape.input_dropout > 0 else None
+        self._hidden = self.x
+        self._mail = Mail(self, self.at)
+
+    def _own_rows(self) -> np.ndarray:
+        """Vertices of the own rows, chunk by chunk; `at` says where each chunk's are."""
+        held, place = self.structure, self.context.rank - self.structure.sparse_ranks
+        assert held.row_order is not None
+        ends = [held.shares[chunk, place : place + 2].tolist() for chunk in self.chunks]
+        starts = list(accumulate((end - first for first, end in ends), initial=0))
+        self.at = [slice(starts[chunk], starts[chunk + 1]) for chunk in self.chunks]
+        return held.row_order[np.concatenate([np.arange(first, end) for first, end in ends])]
 
     # -- one step each ---------------------------------------------------------------------------
 
     def _gemm(
-        self, name: str, op: str, phase: Phase, layer: int, a: Tensor, b: Tensor, out: Tensor,
+        self,
+        name: str,
+        op: str,
+        phase: Phase,
+        layer: int,
+        product: tuple[Tensor, Tensor, Tensor],
         add: Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """Out = a b, plus `add`: a row vector, or `out` itself."""
-        (m, k), n, s = a.shape, b.shape[1], out.element_size()
-        size, flops = (m * k + k * n + m * n) * s, 2 * m * k * n
-        with self.trainer.step(name, Kind.GEMM, op, phase, layer, size, flops):
+    ) -> None:
+        """Run out = a b for a `product` (a, b, out), plus `add`: a row vector, or `out` itself."""
+        a, b, out = product
+        done = work.gemm(op, *sizes_of(a), b.shape[1], out.element_size())
+        with self.step(name, done, phase, layer):
             if add is None:
                 torch.mm(a, b, out=out)
             else:
                 torch.addmm(add, a, b, out=out)
 
-    def copy(self, name: str, phase: Phase, layer: int, packed: Tensor, rows_nF: Tensor) -> Any:
-        """Blocks of columns into whole rows, or back."""
-        pack = "/pack/" in name
-        size = 2 * rows_nF.numel() * rows_nF.element_size()
-        with self.trainer.step(name, Kind.GATHER, "gather", phase, layer, size):
-            copy_blocks(packed, rows_nF, self.columns[rows_nF.shape[1]], pack=pack)
+    # -- forward ---------------------------------------------------------------------------------
 
-    # -- passes ----------------------------------------------------------------------------------
-
-    def forward(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor:
-        """Update every chunk of every layer; in training also the loss and first gradients."""
-        hidden, last = self._own_input(counters, phase), self.trainer.shape.num_layers
+    def forward(self, counters: Counters, phase: Phase, *, turns: bool) -> Tensor:
+        """Update every chunk of every layer; with `turns` also the loss and first gradients."""
+        last = self.shape.num_layers
+        self._hidden = self.x
+        if counters is not None and self._dropped is not None:
+            self._hidden = self.drop_input(self._dropped, counters, phase, self.row_ids)
         for layer in range(1, last + 1):
-            self._forward_layer(layer, hidden, counters, phase)
-            hidden = self.h[layer]
-        if phase is not Phase.FORWARD:
-            self._outbox.close()
+            self._forward_layer(layer, self._input_of(layer), counters, phase, turns=turns)
+        if not turns:
+            self._mail.close()
         return self.h[last]
 
-    def _own_input(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor | None:
-        """The features of the own rows, which a self weight multiplies, behind their dropout."""
-        x_nF = self._input
-        if x_nF is None or self._dropped is None or counters is None:
-            return x_nF
-        with self.trainer.elementwise(f"{phase}/0/dropout", "dropout", phase, 0, x_nF, 2):
-            rate, key = self.trainer.shape.input_dropout, fold(*counters, 0)
-            self.trainer.context.kernels.dropout(x_nF, self._dropped, rate, key, self.row_ids)
-        return self._dropped
+    def _input_of(self, layer: int) -> Tensor:
+        """The own rows of H_{layer - 1}: what a self weight multiplies."""
+        return self._hidden if layer == 1 else self.output(layer - 1)
+
+    def output(self, layer: int) -> Tensor:
+        """The own rows of a layer's output."""
+        return self._norms[layer].out if layer in self._norms else self.h[layer]
+
+    def gradient(self, layer: int) -> Tensor:
+        """The gradient of a layer's product and bias, own rows."""
+        return self._norms[layer].grad if layer in self._norms else self.g[layer]
 
     def _forward_layer(
-        self, layer: int, hidden: Tensor | None, counters: tuple[int, ...] | None, phase: Phase
+        self, layer: int, hidden: Tensor, counters: Counters, phase: Phase, *, turns: bool
     ) -> None:
-        shape, value = self.trainer.shape, self.trainer.parameters.value
+        value, order, where = self.parameters.value, self.structure.forward, f"{phase}/{layer}"
         weight, bias = value[f"weight_{layer}"], value[f"bias_{layer}"]
-        order, where, own = self.structure.forward, f"{phase}/{layer}", shape.model.self_weight
-        inbox = Inbox(self, phase, layer, order, self.z[layer])
+        inbox = Inbox(self._mail, phase, layer, order, self.z[layer])
+        own = self.shape.model.self_weight
         if own:
-            assert hidden is not None
-            self._gemm(
-                f"{where}/self", "gemm_nn_bias", phase, layer, hidden,
-                value[f"self_weight_{layer}"], self.h[layer], bias,
-            )  # fmt: skip
+            product = hidden, value[f"self_weight_{layer}"], self.h[layer]
+            self._gemm(f"{where}/self", "gemm_nn_bias", phase, layer, product, bias)
         for chunk in order:
             inbox.take(chunk)
-            z_nF, y_nH = self.z[layer][self.at[chunk]], self.h[layer][self.at[chunk]]
+            at = self.at[chunk]
+            z_nF, y_nH = self.z[layer][at], self.h[layer][at]
             op, add = ("gemm_nn_add", y_nH) if own else ("gemm_nn_bias", bias)
-            self._gemm(f"{where}/gemm/{chunk}", op, phase, layer, z_nF, weight, y_nH, add)
-            if layer < shape.num_layers:
-                self._activate(phase, layer, chunk, y_nH, counters)
-                self._outbox.put(phase, layer, chunk, y_nH)
-            elif phase is Phase.FORWARD:
+            self._gemm(f"{where}/gemm/{chunk}", op, phase, layer, (z_nF, weight, y_nH), add)
+            if layer < self.shape.num_layers:
+                self._activate(phase, layer, chunk, counters)
+                self._mail.put(phase, layer, chunk, self.output(layer)[at])
+            elif turns:
                 self._loss(chunk)
                 self._input_gradient(layer, chunk)
 
-    def _activate(
-        self, phase: Phase, layer: int, chunk: int, y_nH: Tensor, counters: tuple[int, ...] | None
-    ) -> None:
-        rate = self.trainer.shape.dropout if counters is not None else 0.0
-        op, name = "relu_dropout" if rate > 0 else "relu", f"{phase}/{layer}/activation/{chunk}"
-        with self.trainer.elementwise(name, op, phase, layer, y_nH, 2):
+    def _activate(self, phase: Phase, layer: int, chunk: int, counters: Counters) -> None:
+        if layer in self._norms:
+            self._norms[layer].forward(phase, chunk)
+        at, rate = self.at[chunk], self.shape.dropout if counters is not None else 0.0
+        y_nH, name = self.output(layer)[at], self.shape.model.activation
+        done = work.activation(name, *sizes_of(y_nH), y_nH.element_size(), dropped=rate > 0)
+        with self.step(f"{phase}/{layer}/activation/{chunk}", done, phase, layer):
             key = fold(*counters, layer) if counters is not None else 0
-            ids = self.row_ids[self.at[chunk]]
-            self.trainer.context.kernels.relu_dropout(y_nH, y_nH, rate, key, ids)
+            self.kernels.relu_dropout(y_nH, y_nH, rate, key, self.row_ids[at])
 
     def _loss(self, chunk: int) -> None:
-        trainer, last, at = self.trainer, self.trainer.shape.num_layers, self.at[chunk]
-        logits, train = self.h[last][at], self.train_rows[chunk]
-        (rows, classes), t = logits.shape, train.numel()
-        size = (rows + 2 * t) * classes * logits.element_size()
-        with trainer.step(
-            f"forward/loss/{chunk}", Kind.ELEMENTWISE, "softmax_cross_entropy", Phase.FORWARD,
-            last, size, 5 * t * classes,
-        ):  # fmt: skip
-            value = trainer.context.kernels.softmax_cross_entropy(
-                logits, self.labels[at], train, trainer.loss_scale, self.g[last][at]
+        last, at, train = self.shape.num_layers, self.at[chunk], self._train_rows[chunk]
+        logits = self.h[last][at]
+        done = work.cross_entropy(*sizes_of(logits), train.numel(), logits.element_size())
+        with self.step(f"forward/loss/{chunk}", done, Phase.FORWARD, last):
+            value = self.kernels.softmax_cross_entropy(
+                logits, self.labels[at], train, self.scale, self.g[last][at]
             )
-            trainer.parameters.loss.add_(float(value))
+            self.parameters.loss.add_(value)
+
+    # -- backward --------------------------------------------------------------------------------
 
     def backward(self) -> None:
         """Gradients below the last layer's product; they leave as they are ready."""
         order, phase = self.structure.backward, Phase.BACKWARD
-        for layer in range(self.trainer.shape.num_layers - 1, 0, -1):
-            # Joined before the weights' gradients, which fill the time until the first chunk. The
-            # rows that come lie where those that go lie; but no sparse rank begins to send before
-            # it has all that go.
-            inbox = Inbox(self, phase, layer, order, self.g[layer])
+        for layer in range(self.shape.num_layers - 1, 0, -1):
+            # Joined before the weights' gradients, which fill the time until the first chunk.
+            # Arriving rows take the place of leaving ones: no sparse rank sends any before it has
+            # received all that leave.
+            inbox = Inbox(self._mail, phase, layer, order, self.g[layer])
             self._weight_gradients(layer + 1, slice(None), "")
             for chunk in order:
                 inbox.take(chunk)
                 self._output_gradient(layer, chunk)
                 self._input_gradient(layer, chunk)
-        self._outbox.close()
+        self._mail.close()
 
     def _output_gradient(self, layer: int, chunk: int) -> None:
-        """Finish the gradient of H_l that came in, down to before its activation."""
-        shape, value, at = self.trainer.shape, self.trainer.parameters.value, self.at[chunk]
-        g_nH, h_nH, phase = self.g[layer][at], self.h[layer][at], Phase.BACKWARD
-        if shape.model.self_weight:
-            above = layer + 1
-            self._gemm(
-                f"backward/{above}/self_input/{chunk}", "gemm_nt_add", phase, above,
-                self.g[above][at], value[f"self_weight_{above}"].t(), g_nH, g_nH,
-            )  # fmt: skip
-        name = f"backward/{layer}/activation/{chunk}"
-        with self.trainer.elementwise(name, "relu_backward", phase, layer, g_nH, 3):
-            self.trainer.context.kernels.relu_dropout_backward(g_nH, h_nH, shape.dropout, g_nH)
+        """Finish the gradient of H_l that arrived, down to before its activation."""
+        value, at, phase, above = self.parameters.value, self.at[chunk], Phase.BACKWARD, layer + 1
+        g_nH, h_nH = self.g[layer][at], self.output(layer)[at]
+        if self.shape.model.self_weight:
+            weight_t, name = (
+                value[f"self_weight_{above}"].t(),
+                f"backward/{above}/self_input/{chunk}",
+            )
+            product = self.gradient(above)[at], weight_t, g_nH
+            self._gemm(name, "gemm_nt_add", phase, above, product, g_nH)
+        s, rate = g_nH.element_size(), self.shape.dropout
+        done = work.activation_backward(self.shape.model.activation, *sizes_of(g_nH), s)
+        with self.step(f"backward/{layer}/activation/{chunk}", done, phase, layer):
+            self.kernels.relu_dropout_backward(g_nH, h_nH, rate, g_nH)
+        if layer in self._norms:
+            self._norms[layer].backward(chunk)
 
     def _input_gradient(self, layer: int, chunk: int) -> None:
-        """Send DZ of a chunk home; where nothing is below, take the weights' gradients instead."""
-        at, phase = self.at[chunk], Phase.BACKWARD
+        """Send off the gradient of the product below; in layer 1, that of the weights is due."""
+        phase, at = Phase.BACKWARD, self.at[chunk]
         if layer == 1:
             self._weight_gradients(layer, at, f"/{chunk}")
             return
-        # The rows of g of the layer below are free until dH comes.
-        out, weight = self.g[layer - 1][at], self.trainer.parameters.value[f"weight_{layer}"]
-        name = f"backward/{layer}/input/{chunk}"
-        self._gemm(name, "gemm_nt", phase, layer, self.g[layer][at], weight.t(), out)
-        self._outbox.put(phase, layer, chunk, out)
+        # The rows of g of the layer below are free until dH arrives.
+        out, weight_t = self.g[layer - 1][at], self.parameters.value[f"weight_{layer}"].t()
+        product, name = (self.gradient(layer)[at], weight_t, out), f"backward/{layer}/input/{chunk}"
+        self._gemm(name, "gemm_nt", phase, layer, product)
+        self._mail.put(phase, layer, chunk, out)
 
     def _weight_gradients(self, layer: int, at: slice, suffix: str) -> None:
-        """Add to the weights' gradients, which were zeroed before the pass, those of some rows."""
-        grads, phase, where = self.trainer.parameters.grad, Phase.BACKWARD, f"backward/{layer}"
-        g_nH = self.g[layer][at]
-        name = f"{where}/bias{suffix}"
-        with self.trainer.elementwise(name, "column_sum", phase, layer, g_nH, 1):
+        """Add to the weights' gradients, zero before the pass, those of some rows."""
+        grads, phase, where = self.parameters.grad, Phase.BACKWARD, f"backward/{layer}"
+        g_nH = self.gradient(layer)[at]
+        done = work.column_sum(*sizes_of(g_nH), g_nH.element_size())
+        with self.step(f"{where}/bias{suffix}", done, phase, layer):
             grads[f"bias_{layer}"].add_(g_nH.sum(0))
-        z_t, weight, op = self.z[layer][at].t(), grads[f"weight_{layer}"], "gemm_tn"
-        self._gemm(f"{where}/weight{suffix}", op, phase, layer, z_t, g_nH, weight, weight)
-        if self.trainer.shape.model.self_weight:
-            h_t = (self.h[layer - 1] if layer > 1 else self._trained_input())[at].t()
-            own, name = grads[f"self_weight_{layer}"], f"{where}/self_weight{suffix}"
-            self._gemm(name, op, phase, layer, h_t, g_nH, own, own)
-
-    def _trained_input(self) -> Tensor:
-        found = self._input if self._dropped is None else self._dropped
-        assert found is not None
-        return found
-
-
-class Inbox:
-    """Handovers of one layer, joined in order and ahead as far as there is room.
-
-    `rows` are all own rows, into which chunks go.
-    """
-
-    def __init__(
-        self, rank: DenseRank, phase: Phase, layer: int, order: Sequence[int], rows: Tensor
-    ) -> None:
-        self._rank, self._phase, self._layer, self._rows = rank, phase, layer, rows
-        self._left = deque(order)
-        self._pending: deque[tuple[Pending, Tensor]] = deque()
-        self._joined = 0
-        for _ in range(len(order) if rank.alone else BUFFERS):
-            self._join()
-
-    def _join(self) -> None:
-        if not self._left:
-            return
-        rank, chunk = self._rank, self._left.popleft()
-        out_nF, width = self._rows[rank.at[chunk]], self._rows.shape[1]
-        flat = out_nF.view(-1)
-        if not rank.alone:
-            flat = rank.arriving[self._joined % len(rank.arriving)][: out_nF.numel()]
-        self._joined += 1
-        splits = [cut * len(out_nF) for cut in rank.columns[width]]
-        pending = rank.trainer.context.comm.all_to_all_async(
-            flat, rank.nothing, splits + rank.nobody[len(splits) :], rank.nobody,
-            f"{self._phase}/{self._layer}/hand/{chunk}", self._phase, layer=self._layer,
-            lane=Lane.COMM,
-        )  # fmt: skip
-        self._pending.append((pending, flat))
-
-    def take(self, chunk: int) -> None:
-        """Wait until the chunk's rows are in place. Chunks are taken in order."""
-        pending, flat = self._pending.popleft()
-        pending.wait()
-        if not self._rank.alone:
-            name = f"{self._phase}/{self._layer}/unpack/{chunk}"
-            out_nF = self._rows[self._rank.at[chunk]]
-            self._rank.copy(name, self._phase, self._layer, flat, out_nF)
-            self._join()
-
-
-class Outbox:
-    """Returns under way."""
-
-    def __init__(self, rank: DenseRank) -> None:
-        self._rank = rank
-        self._pending: deque[Pending] = deque()
-        self._count = 0
-
-    def put(self, phase: Phase, layer: int, chunk: int, rows_nF: Tensor) -> None:
-        """Send a chunk's rows home. They stay as they are until the sparse ranks answer."""
-        rank, where = self._rank, f"{phase}/{layer}"
-        flat, width = rows_nF.view(-1), rows_nF.shape[1]
-        if not rank.alone:
-            while len(self._pending) >= len(rank.leaving):
-                self._pending.popleft().wait()
-            flat = rank.leaving[self._count % len(rank.leaving)][: rows_nF.numel()]
-            self._count += 1
-            rank.copy(f"{where}/pack/{chunk}", phase, layer, flat, rows_nF)
-        splits = [cut * len(rows_nF) for cut in rank.columns[width]]
-        self._pending.append(
-            rank.trainer.context.comm.all_to_all_async(
-                rank.nothing, flat, rank.nobody, splits + rank.nobody[len(splits) :],
-                f"{where}/return/{chunk}", phase, layer=layer, lane=Lane.BACKGROUND,
-            )
-        )  # fmt: skip
-
-    def close(self) -> None:
-        """Wait until everything has been sent."""
-        while self._pending:
-            self._pending.popleft().wait()
-
-
-def _tensor(array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
-
-
-def _labels(graph: Graph, rows: np.ndarray, dtype: torch.dtype) -> Tensor:
-    labels = np.asarray(graph.labels)[rows]
-    return _tensor(labels, dtype if labels.dtype.kind == "f" else torch.int64)
+        inputs = {"weight": self.z[layer]}
+        if self.shape.model.self_weight:
+            inputs["self_weight"] = self._input_of(layer)
+        for name, rows in inputs.items():
+            grad = grads[f"{name}_{layer}"]
+            product = rows[at].t(), g_nH, grad
+            self._gemm(f"{where}/{name}{suffix}", "gemm_tn", phase, layer, product, grad)
