@@ -78,6 +78,7 @@ def test_a_saved_profile_can_be_shown_again_and_predicted_with(say: Say, tmp_pat
     shown, stored = json.loads(first), json.loads(again)
     assert shown.pop("saved") == str(path)
     assert stored.pop("saved") is None
+    assert (shown.pop("notes")["generator"], stored.pop("notes")) == ("planted_partition", {})
     assert shown == stored
     suite = tmp_path / "s.toml"
     suite.write_text(
@@ -92,7 +93,7 @@ def test_a_converted_graph_reads_back_equal(say: Say, tmp_path: Path) -> None:
     folder = tmp_path / "native"
     code, out, _ = say(*SMALL, "--parts", "none", "--convert", str(folder))
     assert code == 0
-    assert f"wrote the graph to {folder}" in out
+    assert f"wrote the dataset to {folder}" in out
     graph = formats.read("native", folder)
     assert (graph.num_nodes, graph.num_edges, graph.num_classes) == (400, 2400, 4)
     _, out, _ = say(str(folder), "--parts", "none", "--json")
