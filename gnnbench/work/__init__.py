@@ -33,7 +33,7 @@ from gnnbench.work.dense import (
     scatter_add,
     sgd,
 )
-from gnnbench.work.modules import host, launches, module
+from gnnbench.work.modules import host, launches, module, repeated
 from gnnbench.work.moving import (
     all_gather,
     all_reduce,
@@ -86,6 +86,7 @@ __all__ = [
     "rebuild_graph",
     "recv",
     "reduce_scatter",
+    "repeated",
     "route",
     "sample",
     "scatter_add",

@@ -320,8 +320,10 @@ def _entry_values(
 
 
 def _csr(indptr: Tensor, indices: Tensor, values_E: Tensor, shape: tuple[int, int]) -> Tensor:
+    # An alias of the indices: a matrix that held them would keep the key of its own cache alive.
+    columns = indices.detach()
     return torch.sparse_csr_tensor(
-        indptr.to(indices.dtype), indices, values_E, shape, check_invariants=False
+        indptr.to(columns.dtype), columns, values_E, shape, check_invariants=False
     )
 
 
