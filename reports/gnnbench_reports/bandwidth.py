@@ -8,13 +8,13 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.cluster import TRANSFER
 from gnnbench_reports import numbers
 from gnnbench_reports.compare import warmup_periods
 from gnnbench_reports.finding import Finding
-from gnnbench_reports.finding_rows import BandwidthRow
 from gnnbench_reports.ledgers import collectives
 from gnnbench_reports.tables import Column
 
@@ -24,6 +24,31 @@ if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
 TARGET = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandwidthRow:
+    """One kind of collective of one configuration, per period.
+
+    Attributes:
+        bytes: the maximum over ranks of the bytes sent, summed over steps; of a broadcast, the
+            buffers.
+        measured_s: without waiting, the median over repeats.
+        calibrated_s: of the calibrated collective with the same message sizes.
+        share: calibrated_s / measured_s, the achieved share of the calibrated bandwidth.
+    """
+
+    dataset: str
+    model: str
+    label: str
+    approach: str
+    ranks: int
+    kind: str
+    steps: int
+    bytes: float
+    measured_s: float
+    calibrated_s: float
+    share: float
 
 
 def bandwidths(study: Study) -> list[BandwidthRow]:

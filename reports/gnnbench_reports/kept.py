@@ -16,9 +16,10 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
+from gnnbench_reports.bandwidth import BandwidthRow
 from gnnbench_reports.comparison import Comparison
-from gnnbench_reports.finding_rows import BandwidthRow, QualityRow
 from gnnbench_reports.memory import Memory
+from gnnbench_reports.quality import QualityRow
 
 TABLE = "comparison.csv"
 FINDINGS: Mapping[str, type[Any]] = {"quality": QualityRow, "bandwidth": BandwidthRow}

@@ -11,12 +11,12 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.metrics import measure_of
 from gnnbench_reports import numbers
 from gnnbench_reports.finding import Finding
-from gnnbench_reports.finding_rows import QualityRow
 from gnnbench_reports.labels import card, seed_of
 from gnnbench_reports.tables import Column
 
@@ -31,6 +31,38 @@ APPROXIMATE_TOLERANCE = 0.01
 """1 point: BNS-GCN and PipeGCN report about half a point either way, on larger test sets."""
 _TIMING = ("seed", "threads_per_rank", "timeout_s", "warmup_epochs", "evaluate_every")
 """Fields of the training that leave the trained model as it is, and the seed, which is paired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityRow:
+    """The test metric of one approach in the metric's own unit; deviations are over seeds.
+
+    Attributes:
+        metric: such as "test_accuracy".
+        reference_label: the approach that the row is compared with; "" if there is none.
+        reference: its mean over the seeds that both were trained with.
+        difference: mean over these seeds of this minus the reference.
+        error: standard error of that mean; None with fewer than two seeds.
+        tolerance: what the difference may be at most; of an approximation, how far it may be worse.
+        within: whether it is; None without a reference, without a promise of equality, and for an
+            approximation with a single seed.
+    """
+
+    dataset: str
+    model: str
+    label: str
+    ranks: int
+    metric: str
+    exact: bool
+    seeds: int
+    mean: float
+    std: float | None
+    reference_label: str = ""
+    reference: float | None = None
+    difference: float | None = None
+    error: float | None = None
+    tolerance: float | None = None
+    within: bool | None = None
 
 
 def qualities(study: Study) -> list[QualityRow]:
