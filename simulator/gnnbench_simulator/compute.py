@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.cluster import Cluster, Device, OpModel, Storage, grade, weakest
+from gnnbench.cluster import Cluster, Device, OpModel, Storage
 from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.costs.storage import disk_seconds
+from gnnbench.ladder import grade, weakest
 from gnnbench.errors import Unsupported
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 

@@ -19,9 +19,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl, grade, weakest
+from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
+from gnnbench.ladder import grade, weakest
 from gnnbench.steps import Kind, Size, Step, Work
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
@@ -289,7 +290,7 @@ class Network:
             model = self._nearest(kind, layout, 2)
         if model is not None:
             steps = max(latency_steps(kind, model.ranks), 1)
-            how = "probed" if grade(model.status) == "measured" else "datasheet"
+            how = "transferred" if grade(model.status) == "measured" else "datasheet"
             radius = max(model.radius, _EXTRAPOLATED_RADIUS)
             latency_s = model.latency_s - self._meeting_s(model)
             # A tree sends the whole buffer in each of its rounds, which the fitted rate holds.
