@@ -73,6 +73,7 @@ class Kernel:
     start    coefficients at which a fit starts, and to which it is drawn where points say little
     spread   how far (log) a coefficient may go for the price of one standard deviation
     known    facts that a device needs
+    draw     weight of that price in a fit to several devices; chosen by leaving devices out
     """
 
     name: str
@@ -81,6 +82,7 @@ class Kernel:
     start: Params
     spread: Params
     known: tuple[str, ...]
+    draw: float = 0.4
 
     def applies(self, device: DeviceFacts) -> bool:
         """Whether the device's facts suffice."""
@@ -211,16 +213,17 @@ _KERNELS = (
             spread=_SPMM_SPREAD,
             known=_CACHE,
         )
-        for name in ("row split", "rode", "aspt", "sputnik")
+        for name in ("naive_csr", "csr_direct", "rb_sr", "rode", "aspt", "sputnik")
     ),
     *(
         Kernel(
-            name=f"{name} sddmm",
+            name=f"{name}_sddmm",
             operation="sddmm",
             seconds=_sddmm,
             start=_SDDMM_START,
             spread=_SDDMM_SPREAD,
             known=_CACHE_AND_LAUNCH,
+            draw=5.0,
         )
         for name in ("rode", "aspt", "cusddmm")
     ),
@@ -231,6 +234,7 @@ _KERNELS = (
         start=_GEMM_START,
         spread=dict.fromkeys(_GEMM_START, 1.5),
         known=_CACHE_AND_LAUNCH,
+        draw=0.15,
     ),
 )  # fmt: skip
 KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}
