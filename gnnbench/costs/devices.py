@@ -25,6 +25,7 @@ class DeviceFacts:
 
     device: str
     aliases: tuple[str, ...]
+    arch: str
     fabric: str
     memory_bytes_per_s: float
     stream_bytes_per_s: float | None
@@ -51,7 +52,7 @@ class DeviceFacts:
         return self.device == self.cache_from == self.launch_from
 
 
-_TEXT = ("device", "fabric", "cache_from", "launch_from", "source")
+_TEXT = ("device", "arch", "fabric", "cache_from", "launch_from", "source")
 
 
 def read_text(name: str) -> str:

@@ -16,7 +16,7 @@ from gnnbench.costs.kernels import KERNELS, Floats, Kernel, Params
 from gnnbench.costs.points import Points
 
 FOLDS = 10
-DEVICE_DRAW = 0.4
+DEVICE_DRAW = 0.3
 _SOFT = 0.15  # log error beyond which a point counts as an outlier
 _GENERATED = 0.3  # weight of a generated matrix beside a real graph's 1
 _ROWS_OF_ORIGIN = 3.0  # an origin of more points than these weighs no more

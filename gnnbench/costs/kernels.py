@@ -82,7 +82,7 @@ class Kernel:
     start: Params
     spread: Params
     known: tuple[str, ...]
-    draw: float = 0.4
+    draw: float = 0.3
 
     def applies(self, device: DeviceFacts) -> bool:
         """Whether the device's facts suffice."""
