@@ -98,10 +98,22 @@ def model_of(kernel: str, device: str) -> KernelModel | None:
     return KernelModel(kernel=KERNELS[kernel], device=facts, form=form, grade=rung)
 
 
-def step_model(device: str, operation: str, element_bytes: float) -> KernelModel | None:
-    """What predicts an operation's steps on a device, if tables of its precision exist."""
+def step_model(device: str, operation: str, op: str, facts: Facts) -> KernelModel | None:
+    """What predicts an operation's steps on a device; None where no table has such kernels.
+
+    Tables hold products with one weight per entry and dot products per entry, in one precision.
+    Attention's products with a weight per head, and its sums of scores per edge, are other kernels.
+
+    Args:
+        device: its name.
+        operation: kind of the steps: "spmm", "sddmm", "gemm".
+        op: their cost class.
+        facts: their shapes.
+    """
     kernel, size = PREFERRED.get(operation, ("", 0.0))
-    return model_of(kernel, device) if kernel and size == element_bytes else None
+    other = operation == "spmm" and np.any(facts.inner > 1.0)
+    other = other or (operation == "sddmm" and op != "sddmm_dot")
+    return None if not kernel or size != facts.element_bytes or other else model_of(kernel, device)
 
 
 def _chip(device: DeviceFacts | str) -> str:

@@ -171,7 +171,7 @@ class Durations:
         uncalibrated, device = bool(self._models), self.cluster.device
         known = None
         if device.kind == "gpu" and not hosted:
-            known = step_model(device.name, kind.value, facts.element_bytes)
+            known = step_model(device.name, kind.value, op, facts)
         if known is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
             seconds = np.maximum(device.launch_s.value, known.seconds_of(facts))
