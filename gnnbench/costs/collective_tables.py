@@ -134,17 +134,12 @@ class Timed:
 
 @cache
 def _radii() -> dict[str, float]:
-    """90 % radius of each rung of the shipped table, over what was left out."""
+    """90 % radius of what was left out of the shipped table: sizes by device, ranks, devices."""
     table = shipped_table()
-    groups = {
-        "size": leave_sizes_out(table),
-        "ranks": leave_ranks_out(table),
-        "device": leave_devices_out(table),
-    }
-    return {
-        name: conformal_radius(np.concatenate([j.errors for j in judged]))
-        for name, judged in groups.items()
-    }
+    found = {j.device: conformal_radius(j.errors) for j in leave_sizes_out(table)}
+    for name, judged in (("ranks", leave_ranks_out(table)), ("device", leave_devices_out(table))):
+        found[name] = conformal_radius(np.concatenate([j.errors for j in judged]))
+    return found
 
 
 @cache
@@ -158,7 +153,8 @@ def collective_time(device: str, op: str, ranks: int, size: float) -> Timed | No
     if own is not None:
         where, just_so = own
         grade = "measured elsewhere" if just_so else "transferred"
-        radius = _radii()["size" if just_so else "ranks"]
+        radius = _radii()[facts.device]
+        radius = radius if just_so else max(radius, _radii()["ranks"])
         return Timed(seconds=math.exp(where), grade=grade, radius=radius)
     # One host of a fabric earns no interval for another.
     donors = [d for d in table.devices() if (f := facts_of(d)) and f.fabric == facts.fabric]
@@ -207,19 +203,21 @@ def leave_devices_out(table: Table) -> list[Judged]:
 
 
 def _judged(errors: Mapping[str, Sequence[float]], left_out: str) -> list[Judged]:
-    """Each device's interval is earned on the others; a single one's on its even points."""
+    """A left-out device's interval is earned on the other devices.
+
+    That of sizes or ranks is earned on the device itself: each half of its points on the other.
+    """
     arrays = {device: np.array(values) for device, values in errors.items()}
     judged = []
     for device, own in arrays.items():
-        others = [values for name, values in arrays.items() if name != device] or [own[::2]]
-        radius = conformal_radius(np.concatenate(others))
+        others = [values for name, values in arrays.items() if name != device]
+        if left_out == "device" and others:
+            radius = np.full(len(own), conformal_radius(np.concatenate(others)))
+        else:
+            odd = np.arange(len(own)) % 2 == 1
+            radius = np.where(odd, conformal_radius(own[~odd]), conformal_radius(own[odd]))
+        inside = (np.abs(own) <= radius).astype(float)
         judged.append(
-            Judged(
-                kernel="nccl",
-                device=device,
-                left_out=left_out,
-                errors=own,
-                inside=(np.abs(own) <= radius).astype(float),
-            )
+            Judged(kernel="nccl", device=device, left_out=left_out, errors=own, inside=inside)
         )
     return judged
