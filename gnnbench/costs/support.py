@@ -100,7 +100,11 @@ def supported_by(cluster: Cluster) -> list[Support]:
         if key in calibrated and "bf16" not in entry.operation:
             rung, radius = calibrated[key]
             entry = Support(
-                device=cluster.name, operation=entry.operation, rung=rung, radius=radius, missing=None
+                device=cluster.name,
+                operation=entry.operation,
+                rung=rung,
+                radius=radius,
+                missing=None,
             )
         lifted.append(entry)
     return lifted

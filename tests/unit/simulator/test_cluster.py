@@ -21,9 +21,9 @@ from gnnbench.cluster import (
     parse_cluster,
     save_cluster,
     save_storage,
-    weakest,
 )
 from gnnbench.errors import SpecError, UnknownName
+from gnnbench.ladder import grade, weakest
 from gnnbench.tomlwriter import format_toml, replace_section
 
 
