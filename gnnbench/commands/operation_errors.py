@@ -32,8 +32,8 @@ def show(name: str, judgement: Judgement) -> None:
     without = sum(judgement.reasons.values())
     if judgement.median_error is not None:
         print(
-            f"{name}: median |error| {numbers.percent(judgement.median_error)} over {scored} scored "
-            f"timings, {numbers.percent(judgement.inside)} of them inside the 90 % interval"
+            f"{name}: median |error| {numbers.percent(judgement.median_error)} over {scored} "
+            f"scored timings, {numbers.percent(judgement.inside)} of them inside the 90 % interval"
         )
     print(f"timings: {judgement.rows}; not predicted: {without}")
     print("\nErrors of timings by what the fit that predicts them had not seen")

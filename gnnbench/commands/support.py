@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="DEVICE|CLUSTER",
-        help="devices of the catalogue, built-in clusters or cluster files; by default every device "
-        "of the catalogue of measured constants",
+        help="devices of the catalogue, built-in clusters or cluster files; by default every "
+        "device of the catalogue of measured constants",
     )
 
 

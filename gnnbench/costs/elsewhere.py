@@ -21,7 +21,7 @@ PREFERRED: Mapping[str, tuple[str, float]] = {
 }
 """The kernel that stands for each operation, and the bytes of an element that its tables have."""
 _OF_FRAMEWORKS = ("cusparse", "gemm")
-"""Kernels that frameworks call themselves. Others' figures are transferred to those of frameworks."""
+"""Kernels that frameworks call themselves. Others' figures are transferred to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def fitted_forms() -> dict[tuple[str, str], FittedForm]:
 
 @cache
 def model_of(kernel: str, device: str) -> KernelModel | None:
-    """A kernel on a device by its own form, else that of all devices; None: nothing to anchor on."""
+    """A kernel on a device by its own form, else that of all devices; None: no anchor."""
     facts = facts_of(device)
     if facts is None or not KERNELS[kernel].applies(facts):
         return None
@@ -111,8 +111,8 @@ def step_model(device: str, operation: str, op: str, facts: Facts) -> KernelMode
         facts: their shapes.
     """
     kernel, size = PREFERRED.get(operation, ("", 0.0))
-    other = operation == "spmm" and np.any(facts.inner > 1.0)
-    other = other or (operation == "sddmm" and op != "sddmm_dot")
+    per_head = operation == "spmm" and bool(np.any(facts.inner > 1.0))
+    other = per_head or (operation == "sddmm" and op != "sddmm_dot")
     return None if not kernel or size != facts.element_bytes or other else model_of(kernel, device)
 
 

@@ -86,7 +86,7 @@ def _weights(group: Points) -> Floats:
     """Every matrix counts alike, however many widths it was measured at."""
     _, place, counts = np.unique(group.origins, return_inverse=True, return_counts=True)
     each = np.minimum(_ROWS_OF_ORIGIN / counts[place], 1.5)
-    return np.sqrt(each * np.where(group.judged, 1.0, _GENERATED))
+    return np.asarray(np.sqrt(each * np.where(group.judged, 1.0, _GENERATED)))
 
 
 def errors_of(kernel: Kernel, group: Points, params: Params) -> Floats:
@@ -151,6 +151,7 @@ def leave_devices_out(groups: Sequence[Points]) -> list[Judged]:
 
 
 def take(group: Points, index: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Points:
+    """The points of some places."""
     return Points(
         kernel=group.kernel,
         device=group.device,
@@ -163,6 +164,7 @@ def take(group: Points, index: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Po
 
 
 def judged_of(group: Points, left_out: str, errors: Floats, inside: Floats) -> Judged:
+    """A judgement of a group's points, or of some of them."""
     return Judged(
         kernel=group.kernel,
         device=group.device.device,

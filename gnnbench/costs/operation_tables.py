@@ -1,8 +1,8 @@
 """Judge tables of operations: kernels and collectives that others timed.
 
-A timing that the catalogue's constants were not fitted to is predicted by them as they are. One that
-they were fitted to is predicted by a fit that left it out, with its matrix, size or rank count, and
-again by one that left out its whole device.
+A timing that the catalogue's constants were not fitted to is predicted by them as they are. A timing
+that they were fitted to is predicted by a fit that left out its matrix, shape or size, and again by
+a fit that left out its whole device.
 """
 
 from __future__ import annotations
