@@ -1,6 +1,6 @@
 """Judge tables of operations: kernels and collectives that others timed.
 
-A timing that the catalogue's constants were not fitted to is predicted by them as they are. A timing
+A timing that the catalogue's constants were not fitted to is predicted by them. A timing
 that they were fitted to is predicted by a fit that left out its matrix, shape or size, and again by
 a fit that left out its whole device.
 """
