@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gnnbench_simulator.acceleration import Acceleration
 
 NAME = "accelerate"
-HELP = "simulate a GNN on a sparse and a dense accelerator that hand chunks of rows to each other"
+HELP = "simulate a GNN on a sparse and a dense accelerator that exchange chunks of rows"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -142,47 +142,47 @@ def _write(found: Acceleration, args: argparse.Namespace) -> list[Path]:
 
 
 def show(found: Acceleration) -> None:
-    """Print what runs together, then the whole."""
+    """Print makespan, utilisation and energy, then each group of overlapping stages."""
     from gnnbench.commands.output import table
     from gnnbench_reports import numbers
 
-    table(
-        [
-            {
-                "runs together": group.name,
-                "chunks": len(group.seconds[0]),
-                "sparse": numbers.seconds(group.busy_s("sparse")),
-                "dense": numbers.seconds(group.busy_s("dense")),
-                "time": numbers.seconds(group.makespan_s),
-                "lower bound": numbers.seconds(group.bound_s),
-            }
-            for group in found.groups
-        ],
-        ["runs together", "chunks", "sparse", "dense", "time", "lower bound"],
-    )
-    best = "best of those tried" if found.setup.chunks is None else "as asked"
-    print(f"\ngraph      {found.graph}, widths {', '.join(map(str, found.dims))}")
+    best = "the best of those tried" if found.setup.chunks is None else "as asked"
     chunks = "1 chunk" if found.chunks == 1 else f"{found.chunks} chunks"
-    print(f"time       {numbers.seconds(found.makespan_s)} in {chunks} ({best})")
+    print(f"graph      {found.graph}, widths {', '.join(map(str, found.dims))}")
+    print(f"makespan   {numbers.seconds(found.makespan_s)} in {chunks} ({best})")
     print(
-        f"serial     {numbers.seconds(found.serial_s)} one engine after the other: "
-        f"{numbers.factor(found.speed_up)}"
+        f"serial     {numbers.seconds(found.serial_s)} with one engine after the other: "
+        f"the pipeline is {numbers.factor(found.speed_up)} as fast"
     )
     for engine, device in (("sparse", found.sparse), ("dense", found.dense)):
         print(
-            f"{engine:<10} {device.name}: busy {numbers.percent(found.utilisation(engine))}, "
-            f"{found.energy_j[engine]:.3g} J"
+            f"{engine:<10} {device.name}: busy {numbers.percent(found.utilisation(engine))} of the "
+            f"makespan, {found.energy_j[engine]:.3g} J"
         )
     if found.setup.fuse:
         saved = numbers.size(found.bytes_saved)
-        print(f"fused      {', '.join(found.setup.fuse)}: {saved} of off-chip traffic saved")
-    where = "shared" if found.shared_memory else "apart"
-    print(f"grade      {found.grade}; off-chip memory {where}")
+        print(f"fused      {', '.join(found.setup.fuse)}: saves {saved} of off-chip traffic")
+    shared = "shared by both engines" if found.shared_memory else "separate for each engine"
+    print(f"memory     off-chip memory {shared}")
+    print(f"grade      {found.grade}")
     if not found.exact:
-        print("sizes      from the profile; in natural order every chunk has the mean degree")
+        print("sizes      from the profile: every chunk has the mean degree")
     unknown = found.num_unverified()
     if unknown:
-        print(f"mind       {unknown} constants of these devices are assumed or unverified")
+        print(f"caution    {unknown} constants of these devices are assumed or unverified")
+    print("\nstages that run at the same time, and their busy times")
+    rows = [
+        {
+            "stages": group.name,
+            "chunks": len(group.seconds[0]),
+            "sparse": numbers.seconds(group.busy_s("sparse")),
+            "dense": numbers.seconds(group.busy_s("dense")),
+            "makespan": numbers.seconds(group.makespan_s),
+            "lower bound": numbers.seconds(group.bound_s),
+        }
+        for group in found.groups
+    ]
+    table(rows, list(rows[0]))
 
 
 def _chunks(text: str) -> int | None:

@@ -132,7 +132,7 @@ def test_the_command_prints_the_curve_and_the_verdict(capsys: pytest.CaptureFixt
     assert main(args) == 0
     text = capsys.readouterr().out
     assert "602 - 256 - 256 - 41" in text
-    assert "in a whole epoch: from P = 4" in text
+    assert "The mixture sends fewer bytes than partitions from P = 4 on" in text
     assert main([*args, "--ranks", "2,64", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [point["ranks"] for point in document["points"]] == [2, 64]
