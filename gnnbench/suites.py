@@ -115,12 +115,18 @@ class Suite:
         return list({run.config_id: run for run, reason in moved if reason is None}.values())
 
     def left_out(self, ranks: Sequence[int] | None) -> list[str]:
-        """A line for each reason why `at_ranks` left approaches out."""
-        reasons: dict[str, dict[str, None]] = {}
+        """A line for each approach that `at_ranks` left out: at which counts, and the first reason.
+
+        Example: "left out: single on 2, 4 ranks: single runs on 1 rank, 2 asked".
+        """
+        reasons: dict[str, dict[int, str]] = {}
         for run, reason in self._moved(ranks):
             if reason is not None:
-                reasons.setdefault(reason, {})[run.approach] = None
-        return [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+                reasons.setdefault(run.approach, {})[run.ranks] = reason
+        return [
+            f"left out: {name} on {', '.join(map(str, at))} ranks: {next(iter(at.values()))}"
+            for name, at in reasons.items()
+        ]
 
     def _moved(self, ranks: Sequence[int] | None) -> Iterator[tuple[RunSpec, str | None]]:
         """Each configuration at each rank count, with the reason why it is left out there."""

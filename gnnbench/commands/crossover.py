@@ -99,9 +99,7 @@ def show(found: Crossover) -> None:
     for line in sentences(found):
         text(line)
     print("\nbytes sent by all ranks per epoch")
-    rows = [
-        _compared(point, point.partition_bytes, point.mixture_bytes) for point in found.points
-    ]
+    rows = [_compared(point, point.partition_bytes, point.mixture_bytes) for point in found.points]
     table(rows, list(rows[0]))
     once = [
         _compared(point, point.partition_precomputed_bytes, point.mixture_precomputed_bytes)

@@ -236,7 +236,7 @@ def _show_curves(found: GraphProfile) -> None:
 
     if found.halo:
         print(
-            "\nhalo: copies of remote nodes per node (S/N), largest halo over the mean, edges cut"
+            "\nhalo of partitions: halo nodes per node (S/N), largest halo over the mean, cut edges"
         )
         table(
             [
@@ -254,7 +254,7 @@ def _show_curves(found: GraphProfile) -> None:
             ["method", "parts", "S/N", "max/mean", "cut"],
         )
     if found.frontier:
-        print("\nfrontier: mean vertices of a sampled batch, inputs first, and edges of its layers")
+        print("\nsampled batch: mean vertices and edges per layer, input layer first")
         table(
             [
                 {

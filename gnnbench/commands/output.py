@@ -96,7 +96,7 @@ def text(words: str, indent: str = "", hanging: str = "") -> None:
     if width is None:
         print(indent + words)
     else:
-        print("\n".join(_broken(words, max(width, 40), indent, indent + hanging)))
+        print("\n".join(_broken(words, max(width, 40), indent, indent + hanging) or [""]))
 
 
 def _fitted(cells: Sequence[Sequence[str]], available: int | None) -> list[int]:

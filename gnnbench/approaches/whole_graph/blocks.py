@@ -29,8 +29,9 @@ PAPER = (
 class CagnetKnobs:
     """Knobs of `cagnet-1d` and `cagnet-2d`.
 
-    order: which product comes first in a layer; the paper aggregates first, min_width aggregates
-    the narrower side.
+    Args:
+        order: which product of a layer comes first. The paper aggregates first; min_width
+            aggregates at the smaller of the layer's two widths.
     """
 
     order: str = field(

@@ -54,9 +54,14 @@ ID_BYTES = work.ID_BYTES
 class BnsKnobs:
     """Knobs of `bns`.
 
-    rate: share p of every pair's boundary rows that travels; 1 is `partition`, 0 trains each part
-    by itself. Convolutions weigh the sampled rows by 1/p; attention runs its softmax over the
-    sampled neighbours only, without reweighting. partitioner, objective, order: as in `partition`.
+    Args:
+        rate: share p of the boundary rows of each pair of ranks that is sent, drawn at random in
+            every epoch. 1 is `partition`; 0 trains each part alone. Convolutions scale the sampled
+            rows by 1/p. For attention the softmax runs over the sampled neighbours only, without reweighting.
+        partitioner: how vertices are assigned to ranks.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
     """
 
     rate: float = field(default=0.1, metadata=bounds(0, 1))
@@ -165,10 +170,10 @@ class Bns(Partitioned):
     name = "bns"
     title = "BNS-GCN (boundary node sampling)"
     paper = "Wan et al., BNS-GCN, MLSys 2022"
-    summary = "vertices split over ranks; a random share of boundary rows travels, anew each epoch"
+    summary = "partitions; each epoch exchanges another random sample of the halo rows"
     promise = Promise(
         kind="unbiased",
-        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean.",
+        text="With convolutions, the expected sum over a vertex's neighbours is the exact sum.",
         limit={"rate": 1.0},
     )
     accepts = Accepts(attention=True)

@@ -46,7 +46,11 @@ CONDENSE_FROM = 2**15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicatedKnobs(CagnetKnobs):
-    """Knobs of `cagnet-1.5d`. replication: ranks that hold the same block row (c)."""
+    """Knobs of `cagnet-1.5d`.
+
+    Args:
+        replication: number c of ranks that hold the same block row.
+    """
 
     replication: int = field(default=2, metadata=bounds(1))
 
@@ -348,7 +352,7 @@ class Cagnet15d(Cagnet1d):
 
     name = "cagnet-1.5d"
     title = "CAGNET 1.5D (replicated block rows)"
-    summary = "block rows replicated c times; fewer broadcasts, and an all-reduce over replicas"
+    summary = "block rows on c ranks each: fewer broadcasts, plus an all-reduce over replicas"
     look = Look(colour="#8C6D31", marker=">")
     knobs_type = ReplicatedKnobs
 

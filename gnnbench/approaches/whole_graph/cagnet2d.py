@@ -325,7 +325,7 @@ class Cagnet2d(Approach):
     name = "cagnet-2d"
     title = "CAGNET 2D (SUMMA on a square grid)"
     paper = PAPER
-    summary = "adjacency and features in blocks on a square grid; sparse and dense blocks broadcast"
+    summary = "adjacency and features in square-grid blocks; SUMMA broadcasts both"
     promise = EXACT
     accepts = Accepts(
         no_attention="the entries that a vertex's softmax runs over lie on all ranks of a grid "

@@ -36,11 +36,13 @@ from gnnbench.strict import bounds, choices
 class MixedKnobs:
     """Knobs of `mixed-accelerators`.
 
-    sparse_ranks: ranks that aggregate (0: half of them); the rest update. chunks: blocks of rows
-    that are handed over one after another, at most one per row; 1 is the serial order (0: see
-    `default_chunks`). node_order: natural; degree sorts rows by rising in-degree; johnson keeps
-    rows and takes the chunks by rising number of entries, which is Johnson's rule where every chunk
-    has the same dense work.
+    Args:
+        sparse_ranks: number of ranks that aggregate; 0 is half of them. The others update.
+        chunks: number of row blocks that are handed over one after another, at most one per row;
+            1 is the serial order, 0 lets `default_chunks` choose.
+        node_order: natural keeps the order. degree sorts rows by increasing in-degree. johnson
+            keeps the rows of each chunk and sorts the chunks by increasing number of nonzeros,
+            which is Johnson's rule if every chunk has the same dense work.
     """
 
     sparse_ranks: int = field(default=0, metadata=bounds(0))
@@ -54,7 +56,7 @@ class MixedAccelerators(Approach):
     name = "mixed-accelerators"
     title = "Mixture of accelerators (sparse ranks feed dense ranks)"
     paper = "MixGCN (mixture of accelerators); chunking and node order are gnnbench's own"
-    summary = "some ranks aggregate, the others update; row chunks travel in a pipeline"
+    summary = "sparse ranks aggregate, dense ranks update; row chunks form a pipeline"
     promise = EXACT
     accepts = Accepts(
         no_attention="its sparse ranks aggregate before a dense one transforms; attention weighs "

@@ -44,10 +44,12 @@ from gnnbench.strict import choices
 class MixtureKnobs:
     """Knobs of `mixture`.
 
-    order: which product comes first in a layer; min_width aggregates the narrower side.
-    precompute: aggregate the input features once, before training, and keep the result; the first
-    layer then aggregates first and communicates nothing. Not with input dropout, which changes the
-    features every epoch, nor with attention, which also transforms first whatever the order.
+    Args:
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths. Attention always transforms first.
+        precompute: aggregate the input features once, before training; layer 1 then aggregates
+            first and communicates nothing. Not allowed with input dropout, which changes the
+            features in every epoch, nor with attention.
     """
 
     order: str = field(
@@ -127,7 +129,7 @@ class Mixture(Approach):
     name = "mixture"
     title = "Mixture of parallelism (column slices to aggregate, row slices to update)"
     paper = "MixGCN's mixture of parallelism; RDM (IPDPS 2023) redistributes matrices the same way"
-    summary = "whole graph on every rank; features re-laid out between columns and rows, no halo"
+    summary = "whole graph on every rank; all-to-all between column and row slices; no halo"
     promise = EXACT
     accepts = Accepts(attention=True)
     look = Look(colour="#CC79A7", marker="P")

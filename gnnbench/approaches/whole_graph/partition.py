@@ -36,12 +36,17 @@ from gnnbench.strict import choices
 class PartitionKnobs:
     """Knobs of `partition`.
 
-    partitioner: metis, hash or chunk. objective: what METIS minimises (communication volume or
-    edge cut). order: which product comes first in a layer; min_width aggregates the narrower side.
-    precompute: aggregate the features once, before training; layer 1 then neither communicates nor
-    has a sparse product. overlap: sum up the entries with own sources while halo rows travel.
-    transport: native, or host_staged, which takes all rows and gradients from device to host, over
-    gloo and back, as systems did before they had NCCL; on CPU the two are one.
+    Args:
+        partitioner: how vertices are assigned to ranks.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
+        precompute: aggregate the input features once, before training; layer 1 then needs neither
+            communication nor a sparse product.
+        overlap: aggregate over the rank's own source rows while halo rows travel.
+        transport: native sends from device memory. host_staged copies rows and gradients to the
+            host, sends them over gloo and copies them back, as systems without NCCL do; on CPU
+            both are the same.
     """
 
     partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
@@ -213,7 +218,7 @@ class Partition(Partitioned):
     name = "partition"
     title = "Partition parallel (halo exchange)"
     paper = "vanilla mode of BNS-GCN (Wan et al., MLSys 2022) and PipeGCN (Wan et al., ICLR 2022)"
-    summary = "vertices split over ranks; boundary rows exchanged before every aggregation"
+    summary = "partitions; halo rows are exchanged before every aggregation"
     promise: ClassVar[Promise] = EXACT
     accepts = Accepts(attention=True)
     look: ClassVar[Look] = Look(colour="#0072B2", marker="o")

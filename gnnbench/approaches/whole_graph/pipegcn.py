@@ -45,10 +45,16 @@ PLACE_PASSES, SMOOTH_PASSES = 5, 3
 class PipeKnobs:
     """Knobs of `pipegcn`.
 
-    staleness: epochs that boundary rows are late; 0 is `partition`. Attention wants smaller steps
-    then than it does with fresh rows. smoothing: which arrivals are replaced by their running
-    average, avg = gamma avg + (1 - gamma) arrival, from zero. partitioner, objective, order: as in
-    `partition`.
+    Args:
+        staleness: age of halo rows and of their gradients, in epochs; 0 is `partition`. With
+            attention, stale rows may need a smaller learning rate.
+        smoothing: which received values are replaced by their running average,
+            avg = gamma avg + (1 - gamma) received, which starts at zero.
+        gamma: decay of the running average.
+        partitioner: how vertices are assigned to ranks.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
     """
 
     staleness: int = field(default=1, metadata=bounds(0, 1))
@@ -142,10 +148,10 @@ class PipeGcn(Partitioned):
     name = "pipegcn"
     title = "PipeGCN (halo exchange one epoch late)"
     paper = "Wan et al., PipeGCN, ICLR 2022"
-    summary = "boundary rows and their gradients are one epoch old and travel behind computation"
+    summary = "partitions; halo rows of the previous epoch, sent while ranks compute"
     promise = Promise(
         kind="stale",
-        text="Boundary rows and their gradients are those of the epoch before; with staleness 0 "
+        text="Halo rows and their gradients are those of the previous epoch; with staleness 0 "
         "it equals `partition`.",
         limit={"staleness": 0},
         by=1,
