@@ -231,7 +231,8 @@ class OpModel:
                 raise SpecError(f"params.{name}: found {value!r}, allowed a number >= 0")
         object.__setattr__(self, "params", {k: float(v) for k, v in self.params.items()})
         if len({len(row) for row in self.residuals}) > 1:
-            raise SpecError("residuals: rows of different lengths")
+            lengths = sorted({len(row) for row in self.residuals})
+            raise SpecError(f"residuals: found rows of lengths {lengths}, allowed one length")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

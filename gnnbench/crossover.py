@@ -117,7 +117,7 @@ def crossover(
     """
     if not graph.num_features or not graph.num_classes:
         found = f"{graph.num_features} features and {graph.num_classes} classes"
-        raise SpecError(f"graph {graph.name}: found {found}; both must be known to count widths")
+        raise SpecError(f"graph {graph.name}: found {found}; use a graph or profile that has both")
     counts = sorted(set(ranks))
     if not counts or counts[0] < 2:
         raise SpecError(f"ranks: found {list(ranks)}; allowed: numbers of at least 2")
@@ -162,7 +162,7 @@ def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
 
     if parts > graph.num_nodes:
         raise Unsupported(
-            f"graph {graph.name}: {graph.num_nodes} vertices cannot make {parts} partitions; "
+            f"graph {graph.name}: {graph.num_nodes} vertices, too few for {parts} partitions; "
             "give fewer --ranks"
         )
     owners = partition(graph, parts, "metis", objective=objective, seed=seed)

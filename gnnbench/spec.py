@@ -77,7 +77,7 @@ class DatasetRef:
                 "override = { num_features = ... }"
             )
         if self.override and not self.profile:
-            raise SpecError("override: replaces facts of a profile, and there is none")
+            raise SpecError("override: found without a profile; it replaces facts of `profile`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ def _disk_only(args: argparse.Namespace) -> int:
 
     folder = _disk(args)
     if folder is None:
-        raise SpecError("--only disk with --disk none leaves nothing to measure")
+        raise SpecError("--only disk, --disk none: nothing to measure; give --disk a folder")
     before = load_cluster(args.out)
     calibration()
     from gnnbench_runtime.calibration.disk_sweep import FULL, QUICK, sweep_disk

@@ -110,7 +110,9 @@ def _start(points: Sequence[DiskPoint], direction: str) -> list[float]:
     """Bandwidth, latency and requests per second, read off the extremes of a direction's sweep."""
     blocks = sorted({p.block_bytes for p in points})
     if len(blocks) < 2:
-        raise SpecError(f"sweep of the disk, {direction}: found {len(blocks)} block sizes, needs 2")
+        raise SpecError(
+            f"disk sweep, {direction}: found {len(blocks)} block sizes, needs at least 2"
+        )
     rate = max(p.bytes_per_s for p in points)
     small = [p for p in points if p.block_bytes == blocks[0]]
     least = min(p.depth for p in small)

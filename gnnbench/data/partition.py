@@ -176,7 +176,8 @@ def _metis(
             num_parts, **adjacency, vweights=vertex_weights, recursive=False, options=options
         )
     except RuntimeError as error:
-        raise RunFailed(f"METIS gave up on {graph.name} in {num_parts} parts: {error}") from error
+        found = f"METIS failed on {graph.name} with {num_parts} parts: {error}"
+        raise RunFailed(f"{found}; try partitioner hash or chunk") from error
     return np.asarray(parts, np.int32)
 
 

@@ -282,7 +282,7 @@ def measured(data: Graph | EdgeStream | Triples, **measures: Any) -> Profile:
         return profile(data, **measures)
     if measures:
         names = ", ".join(measures)
-        raise SpecError(f"{names}: of graphs only, and {data.name} is a {data.kind} dataset")
+        raise SpecError(f"{names}: allowed for graphs only; {data.name} holds {data.kind} data")
     return profile_stream(data) if isinstance(data, EdgeStream) else profile_triples(data)
 
 

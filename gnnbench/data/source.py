@@ -78,7 +78,9 @@ def open_graph_or_profile(
         raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
     profile = load_profile(source)
     if not isinstance(profile, GraphProfile):
-        raise SpecError(f"{source} is the profile of a {profile.kind}, a graph is needed")
+        raise SpecError(
+            f"{source}: found a profile of kind {profile.kind!r}, expected one of a graph"
+        )
     return profile
 
 
@@ -196,7 +198,7 @@ def open_source(
 
 def _of_kind(data: AnyDataset, kind: str) -> AnyDataset:
     if kind not in ("auto", data.kind):
-        raise SpecError(f"{data.name} is a dataset of kind {data.kind!r}, and kind = {kind!r}")
+        raise SpecError(f"{data.name}: found kind = {kind!r}, the dataset is of kind {data.kind!r}")
     return data
 
 
@@ -293,7 +295,9 @@ def describe(data: AnyDataset, ref: DatasetRef) -> dict[str, Any]:
 
 def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
     if ref.profile:
-        raise Unsupported(f"dataset {ref.name!r} is a profile: it can be predicted, not trained on")
+        raise Unsupported(
+            f"dataset {ref.name!r} is a profile, which can be predicted, not trained: give path or generator"
+        )
     data: Any
     if ref.generator:
         data = _of_kind(generators.generate(ref.generator, **ref.options), ref.kind)
@@ -303,7 +307,7 @@ def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
     for key, given in (("synthetic", ref.synthetic), ("features", ref.features != "as_is")):
         if given and data.kind != "graph":
             raise SpecError(
-                f"{where}.{key}: is for graphs, and this dataset is of kind {data.kind!r}"
+                f"{where}.{key}: allowed for graphs only; this dataset is of kind {data.kind!r}"
             )
     if ref.synthetic:
         data = _call(splits.synthetic_task, data, ref.synthetic, f"{where}.synthetic")

@@ -161,7 +161,7 @@ def packed_names(names: Sequence[str]) -> NDArray[np.uint8]:
     """Names as Triples stores them. Raises DataError for one that holds a line break."""
     broken = next((name for name in names if "\n" in name), None)
     if broken is not None:
-        raise DataError(repr(broken), "a name must not hold a line break")
+        raise DataError(repr(broken), "contains a line break, which a name must not")
     return np.frombuffer("\n".join(names).encode(), np.uint8)
 
 

@@ -159,7 +159,7 @@ class _Clock:
             if self.sharing.unsettled and not (self.heap and self.heap[0][0] <= self.now):
                 self.sharing.settle(self.now)
         if any(track.number != _DONE for track in self.tracks):
-            raise Unsupported("ranks wait for each other in a circle")
+            raise Unsupported("deadlock: ranks wait for each other in a cycle")
         last = np.maximum.accumulate(np.array(self.iteration_end))[self.period_ends - 1]
         end_s = np.zeros(self.program.world_size)
         np.maximum.at(end_s, [t.rank for t in self.tracks], [t.free_s for t in self.tracks])

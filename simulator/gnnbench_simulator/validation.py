@@ -40,7 +40,7 @@ def chosen(rows: Sequence[PublishedRow], pattern: str) -> list[PublishedRow]:
         )
     ]
     if not found:
-        raise SpecError(f"{pattern!r} matches none of {len(rows)} rows")
+        raise SpecError(f"--only {pattern!r} matches none of {len(rows)} rows")
     return found
 
 

@@ -69,4 +69,4 @@ def test_the_disk_alone_needs_a_file_and_a_disk(
     assert "cannot read" in capsys.readouterr().err
     words = ["--only", "disk", "--disk", "none", "--out", "x.toml"]
     assert main(["calibrate", *words]) == 2
-    assert "nothing to measure" in capsys.readouterr().err
+    assert "nothing to measure; give --disk a folder" in capsys.readouterr().err

@@ -154,7 +154,7 @@ def layout(source: Source, *, delimiter: str | None = None, comments: bool = Tru
                 comment=comment,
                 width=len(split_line(line, delimiter)),
             )
-    raise DataError(source, "holds no rows")
+    raise DataError(source, "found no data rows")
 
 
 def split_line(line: str, delimiter: str) -> list[str]:

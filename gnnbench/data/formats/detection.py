@@ -46,7 +46,8 @@ def _facts(train: Source, kind: str) -> str | None:
     if found is None or kind not in ("auto", found):
         said = {"triples": "facts without times", "stream": "facts with times"}.get(found or "")
         raise DataError(
-            train, f"rows have {width} fields, which are {said or 'no facts'}, not kind = {kind!r}"
+            train,
+            f"rows have {width} fields ({said or 'not facts'}), which does not fit kind = {kind!r}",
         )
     return "triples" if found == "triples" else "quintuples"
 

@@ -54,7 +54,7 @@ def roles_of(columns: str) -> list[str]:
             raise SpecError(f"option 'columns': unknown {word!r}, {suggest(word, ROLES)}")
     for word in ROLES[:3]:
         if words.count(word) != 1:
-            raise SpecError(f"option 'columns': {word} must be there once, found {columns!r}")
+            raise SpecError(f"option 'columns': expected {word} exactly once, found {columns!r}")
     return words
 
 
@@ -174,7 +174,7 @@ def number_ends(
         if said:
             notes["renumbered_from"] = said
     if num_nodes > _LARGEST:
-        raise DataError(source, f"{num_nodes} nodes, at most {_LARGEST} can be held")
+        raise DataError(source, f"found {num_nodes} nodes, allowed at most {_LARGEST}")
     return ends, num_nodes, num_sources
 
 
@@ -183,6 +183,9 @@ def _ends(marks: NDArray[np.int64] | None, source: Source) -> tuple[int, int] | 
     if marks is None:
         return None
     if len(marks) and (marks.min() < 0 or marks.max() > 2 or np.any(np.diff(marks) < 0)):
-        raise DataError(source, "the column of splits must rise from 0 (train) over 1 to 2 (test)")
+        raise DataError(
+            source,
+            "split column: expected 0 (train), then 1 (val), then 2 (test), in order of the rows",
+        )
     train_end, val_end = (int(np.searchsorted(marks, mark, side="right")) for mark in (0, 1))
     return train_end, val_end

@@ -165,7 +165,7 @@ def _wait(processes: list[subprocess.Popen[bytes]], folder: Path, progress: Prog
         if failed:
             break
         if time.monotonic() > deadline:
-            raise RunFailed(f"calibration made no end in {TIMEOUT_S:.0f} s", rank=0)
+            raise RunFailed(f"calibration did not finish within {TIMEOUT_S:.0f} s", rank=0)
         done = folder / "progress"
         if done.exists():
             part, _, whole = (done.read_text(encoding="utf-8") or "0/1").partition("/")

@@ -140,11 +140,13 @@ def _fill(file: BlockFile) -> None:
 def _check(folder: Path, sweep: Sweep) -> None:
     kind = file_system(folder)
     if kind in _IN_MEMORY:
-        raise Unsupported(f"{folder} is in memory ({kind}): name a folder on the disk")
+        raise Unsupported(
+            f"{folder}: found a file system in memory ({kind}); give --disk a folder on a disk"
+        )
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     if free < 2 * sweep.file_bytes:
         raise Unsupported(
-            f"{folder}: {free / MIB:.0f} MiB free, the sweep writes {sweep.file_bytes / MIB:.0f}"
+            f"{folder}: {free / MIB:.0f} MiB free, the sweep needs {sweep.file_bytes / MIB:.0f} MiB"
         )
 
 

@@ -112,7 +112,7 @@ class TestText:
                     "columns = 'source,destination,time,-', for example"
                 ],
             ),
-            ("# nothing\n", ["holds no rows"]),
+            ("# nothing\n", ["found no data rows"]),
         ],
     )
     def test_every_wrong_line_is_named(self, tmp_path, text, problems):
@@ -132,7 +132,7 @@ class TestText:
         (problem,) = told(tmp_path / "m.txt", "a likes b\n", kind="auto")
         assert "'triples'" in problem
         (tmp_path / "m.txt").write_text("0 1\n")
-        with pytest.raises(DataError, match="holds a graph, and kind = 'stream'"):
+        with pytest.raises(DataError, match="holds a graph, found kind = 'stream'"):
             formats.read("snap", tmp_path, "stream")
 
 
