@@ -1,4 +1,4 @@
-"""The words of a plan: what a step does (work), where it does it (lane) and what it waits for.
+"""The vocabulary of a plan: steps with their work, lane, phase, buffers and waits.
 
 A step is a piece of work at a place. `Work` holds kind, operation, bytes, flops and the shape facts
 that cost models need; functions in `gnnbench.work` make it. `Step` adds name, lane, phase, buffers
@@ -207,7 +207,7 @@ class Groups(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a step does: kind, operation, bytes, flops, and the shape facts of its cost model.
+    """The work of a step: kind, operation, bytes, flops, and the shape facts of its cost model.
 
     Units: `bytes` is, for communication, what this rank sends to other ranks (its own block
     excluded; all_reduce: the ring volume 2 (P-1)/P of the buffer, rounded down); for read, write

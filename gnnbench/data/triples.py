@@ -179,10 +179,9 @@ def random_split(
     *,
     replace: bool = False,
 ) -> Triples:
-    """Return the triples with a random split; what `train` and `val` leave over is the test set.
+    """Return the triples with a random split; facts outside of `train` and `val` form the test set.
 
-    A split that came with the data is kept: asking for another is an error unless `replace` is
-    true.
+    Triples with a split of their own are an error unless `replace` is true.
     """
     if triples.own_split and not replace:
         raise SpecError(

@@ -39,9 +39,10 @@ class Failure:
 
 @dataclass(slots=True)
 class _Meeting:
-    """A collective under way: how many ranks are still to come, and the event of its end.
+    """A collective in progress: how many ranks are missing, and the event of its end.
 
-    `descent` tells who leaves when, where not all leave together; each rank then has its own event.
+    `descent` gives the end of each rank where ranks do not end together; each then has its own
+    event.
     """
 
     missing: int

@@ -74,9 +74,9 @@ class _Mailbox:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Way:
-    """What a flow takes: the pipes, the most it does per second, and its latency.
+    """Resources of a flow: pipes, highest rate, and latency.
 
-    share     units of work per second that it takes alone
+    share     units of work per second if the flow is alone
     mailbox   of a message: where it arrives; its work are its bytes
     disk      whether its work are the seconds for which it keeps the disk busy; alone it takes
               longer, and the disk is free for others meanwhile
@@ -111,9 +111,10 @@ class _Track:
 
 @dataclass(slots=True, eq=False)
 class _Meeting:
-    """A collective under way: how many ranks are still to come, and who is there since when.
+    """A collective in progress: how many ranks are missing, and since when the others wait.
 
-    `descent` tells who leaves when, where not all leave together; ranks are then in `by_member`.
+    `descent` gives the end of each rank where ranks do not end together; ranks are then in
+    `by_member`.
     """
 
     missing: int

@@ -128,7 +128,7 @@ def layout_on(run: RunSpec, cluster: Cluster, ranks_per_host: int) -> Layout:
     hosts = -(-run.ranks // ranks_per_host)
     if hosts > cluster.host.hosts_max:
         raise Unsupported(
-            f"{run.ranks} ranks need {hosts} hosts, "
+            f"{run.ranks} ranks need {hosts} hosts; "
             f"cluster {cluster.name} has {cluster.host.hosts_max}"
         )
     device = "cpu" if cluster.device.kind == "cpu" else "cuda"

@@ -1,4 +1,4 @@
-"""Which kind of dataset a table of text holds, by the names of files and their first rows."""
+"""Detect the kind of dataset that a text table holds, from file names and first rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def table_format(path: Path, kind: str, guess: str | None) -> str | None:
     Args:
         path: a file, folder or archive.
         kind: "auto", "stream" or "triples".
-        guess: what the names of the files say if they hold a graph.
+        guess: the graph format that the file names suggest, or None.
 
     Raises:
         DataError: the table can be read as several kinds, and `kind` is "auto".

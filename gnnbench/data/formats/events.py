@@ -1,4 +1,4 @@
-"""What the readers of edge streams share: from a table whose columns have roles to a stream."""
+"""Code shared by readers of edge streams: from a table whose columns have roles to a stream."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LARGEST = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a table of events is to be understood.
+    """How a table of events is read.
 
     Args:
-        bipartite: sources and destinations are numbered apart, destinations after the sources.
-        time_scale: what times are multiplied by before they become whole numbers.
-        num_nodes: ids stay as they are and lie below it; None numbers them from 0 in their order.
+        bipartite: sources and destinations are numbered separately, sources first.
+        time_scale: factor on times before they are converted to integers.
+        num_nodes: ids are kept and must be below it; None renumbers them in increasing order.
         name: of the stream.
-        notes: to begin with.
+        notes: initial notes.
     """
 
     bipartite: bool = False

@@ -1,4 +1,4 @@
-"""gnnbench's own format: a folder of mmap-able .npy files and a meta.json that vouches for them."""
+"""gnnbench's native format: a folder of memory-mappable .npy files and a meta.json with digests."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def digest(path: Path) -> str:
 
 
 def _digest(meta: dict[str, Any]) -> str:
-    """What identifies the content: the arrays, and what says how to read them. Not the name."""
+    """Digest of the content: arrays and how to read them; the name is not part of it."""
     held = {key: meta[key] for key in ("schema", *TYPES[meta["kind"]].PLAIN, "arrays")}
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 

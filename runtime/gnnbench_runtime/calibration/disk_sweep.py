@@ -30,10 +30,10 @@ _IN_MEMORY = ("tmpfs", "ramfs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What is swept.
+    """Settings of a sweep.
 
-    file_bytes   size of the file; beyond the caches of a disk, if it is to be
-    seconds      that each point is measured for, per turn
+    file_bytes   size of the file; larger than the caches of the disk if those are to be excluded
+    seconds      duration of the measurement of each point, per turn
     """
 
     blocks: tuple[int, ...]

@@ -120,7 +120,7 @@ def test_precomputation_takes_the_first_exchange_from_partition_parallelism() ->
 def test_what_cannot_be_counted_is_refused_in_one_line(path_graph: Graph) -> None:
     with pytest.raises(SpecError, match="at least 2"):
         crossover(path_graph, ModelSpec(), (1, 2))
-    with pytest.raises(Unsupported, match="5 vertices cannot make 8 partitions"):
+    with pytest.raises(Unsupported, match="5 vertices, too few for 8 partitions"):
         crossover(path_graph, ModelSpec(), (8,))
     bare = Graph(name="bare", indptr=np.zeros(3, np.int64), indices=np.zeros(0, np.int32))
     with pytest.raises(SpecError, match="0 features and 0 classes"):

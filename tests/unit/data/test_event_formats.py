@@ -153,7 +153,7 @@ class TestCsv:
         assert (data.name, data.train_end, data.val_end, data.own_split) == ("edges", 2, 3, True)
         assert data.edge_features is None
         text = header + "0,0,2,5,0,1\n1,1,2,6,0,0\n"
-        assert "column of splits must rise" in told(tmp_path / "edges.csv", text)[0]
+        assert "split column: expected 0 (train)" in told(tmp_path / "edges.csv", text)[0]
 
     def test_columns_that_are_not_understood_are_told_with_the_option_that_helps(self, tmp_path):
         (problem,) = told(tmp_path / "m.csv", "src,dst,ts,colour\n0,1,5,7\n")

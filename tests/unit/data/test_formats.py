@@ -407,9 +407,7 @@ class TestSnap:
             ("-1 2\n", ["node ids must not be negative, found -1"]),
             (
                 "0;1\n",
-                [
-                    "rows have one field: '0;1'; set option delimiter to the character between fields"
-                ],
+                ["rows have one field: '0;1'; set option delimiter to the separator"],
             ),
         ],
     )
