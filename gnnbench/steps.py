@@ -71,7 +71,7 @@ COUNTED = COMMUNICATION | STORAGE | {Kind.COPY}
 
 
 class Engine(StrEnum):
-    """The part of a rank's machine that a lane stands for.
+    """The part of a rank's machine that a lane occupies.
 
     `background` is communication on a second communicator or thread that runs at the same time as
     `comm`; `sparse` and `dense` are the two accelerators of a mixed pair.
@@ -226,7 +226,7 @@ class Work(NamedTuple):
     communication           rows (elements sent)
 
     `op` is the cost class: operations with one `op` share calibrated constants. `calls` is how many
-    like operations the step stands for; sizes are totals over all of them.
+    equal operations the step represents; sizes are totals over all of them.
 
     Communication only: `buffer_bytes` is the size of a collective's buffer on this rank (the S of
     alpha-beta formulas); `send` are the units sent to each rank of the group, int64 [P] (or

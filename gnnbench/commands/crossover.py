@@ -121,8 +121,8 @@ def _compared(point: CrossoverPoint, partition: int | None, mixture: int | None)
 
     return {
         "ranks": point.ranks,
-        "partition": numbers.size(partition),
-        "mixture": numbers.size(mixture),
+        "by partition": numbers.size(partition),
+        "by mixture": numbers.size(mixture),
         "partition / mixture": f"{partition / mixture:.2f}" if partition and mixture else "-",
     }
 

@@ -1,4 +1,4 @@
-"""`gnnbench dataset`: read a dataset, check it, say what it holds, and save or convert it."""
+"""`gnnbench dataset`: read, check and profile a dataset, and save or convert it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gnnbench run`: train a suite for real; finished runs are kept, failed ones told."""
+"""`gnnbench run`: train the runs of a suite; finished runs are kept, failed ones reported."""
 
 from __future__ import annotations
 

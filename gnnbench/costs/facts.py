@@ -40,7 +40,7 @@ class Facts:
     ) -> Facts:
         """Collect facts in order. `counts` are the ranks that do each piece; 1 by default.
 
-        Work that stands for several calls is described by the facts of one call; its time is that
+        Work that represents several calls is described by the facts of one call; its time is that
         of one call times the number of calls.
         """
         total = len(works) if counts is None else sum(counts)

@@ -151,7 +151,7 @@ def _check(folder: Path, sweep: Sweep) -> None:
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """The type of the file system that a folder is on; "" where it cannot be told."""
+    """The type of the file system of a folder; "" if it is unknown."""
     where = folder.resolve()
     found, deepest = "", -1
     try:

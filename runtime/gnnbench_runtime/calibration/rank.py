@@ -187,7 +187,7 @@ def keep_samples(
 ) -> None:
     """Keep one sample per step name: mean facts, and median time and gap over timed iterations.
 
-    If a step stands for several like calls, the sample is one call.
+    If a step represents several equal calls, the sample is one call.
 
     Times are divided by the speed probe of their period; the fit multiplies them by the probe's
     usual time. Batches of one probe have similar shapes, so that many noisy times of nearly one

@@ -250,7 +250,7 @@ STATEMENTS: tuple[Callable[[Trial], None], ...] = (
 
 
 def _reference(trial: Trial, run: RunSpec) -> RunSpec:
-    """The same workload by the approach that the promise is held against."""
+    """The same workload by the reference of the promise."""
     name = trial.approach.reference(run)
     ranks = run.ranks
     if APPROACHES.get(name).cannot_run(dataclasses.replace(run, approach=name, knobs={})):

@@ -64,7 +64,7 @@ def _csr(
 class Scales:
     """Scales of every vertex, [N], as destination and as source, and of own self terms, [n].
 
-    None stands for ones, or for no self term. A slice of a vector is made once and then reused:
+    None means ones, or no self term. A slice of a vector is made once and then reused:
     kernels cache the matrix that they build from a pattern and its scales.
     """
 
