@@ -34,14 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sparse", metavar="NAME|FILE", default="hygcn", help=device)
     parser.add_argument("--dense", metavar="NAME|FILE", default="hygcn", help=device)
     model = parser.add_argument_group("model")
-    model.add_argument("--model-kind", metavar="KIND", default="gcn", help="gcn (default), sage")
-    model.add_argument("--hidden", type=positive_int, default=64, metavar="N")
-    model.add_argument("--layers", type=positive_int, default=2, metavar="N")
+    model.add_argument("--model-kind", metavar="KIND", default="gcn", help="gcn (default) or sage")
     model.add_argument(
-        "--features", type=positive_int, metavar="N", help="input width, if the graph has none"
+        "--hidden", type=positive_int, default=64, metavar="N", help="hidden width (default 64)"
+    )
+    model.add_argument("--layers", type=positive_int, default=2, metavar="N", help="default 2")
+    model.add_argument(
+        "--features",
+        type=positive_int,
+        metavar="N",
+        help="input width, if the graph has no features",
     )
     model.add_argument(
-        "--classes", type=positive_int, metavar="N", help="output width, if the graph has none"
+        "--classes",
+        type=positive_int,
+        metavar="N",
+        help="output width, if the graph has no classes",
     )
     model.add_argument(
         "--product",
@@ -49,17 +57,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="min_width",
         help="which product comes first in a layer",
     )
-    model.add_argument("--passes", choices=("forward", "training"), default="forward")
-    model.add_argument("--element-bytes", type=positive_int, default=4, metavar="N")
+    model.add_argument(
+        "--passes",
+        choices=("forward", "training"),
+        default="forward",
+        help="forward pass only (default), or forward and backward",
+    )
+    model.add_argument(
+        "--element-bytes", type=positive_int, default=4, metavar="N", help="of a number (default 4)"
+    )
     work = parser.add_argument_group("pipeline")
     work.add_argument(
-        "--chunks", type=_chunks, default=None, metavar="N|auto", help="default auto: the best"
+        "--chunks",
+        type=_chunks,
+        default=None,
+        metavar="N|auto",
+        help="chunks of rows; default auto: the fastest of those tried",
     )
     work.add_argument(
         "--order",
         choices=("row_wise", "outer_product"),
         default="row_wise",
-        help="how the sparse product is formed, which decides what can overlap",
+        help="order of the sparse product, which decides which products can overlap",
     )
     work.add_argument(
         "--nodes",
@@ -67,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="natural",
         help="order in which rows are processed",
     )
-    work.add_argument("--slots", type=positive_int, metavar="N", help="buffers between the engines")
+    work.add_argument(
+        "--slots", type=positive_int, metavar="N", help="chunk buffers between the engines"
+    )
     work.add_argument(
         "--memory",
         choices=("auto", "shared", "apart"),
@@ -78,10 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fuse",
         default="",
         metavar="S,S",
-        help="elementwise steps done on the way: scale, bias, activation",
+        help="elementwise steps without a memory pass of their own: scale, bias, activation",
     )
     work.add_argument(
-        "--hit-rate", type=_share, metavar="H", help="share of repeated row touches found on chip"
+        "--hit-rate",
+        type=_share,
+        metavar="H",
+        help="share of repeated row accesses that hit on-chip memory",
     )
     parser.add_argument("--figure", type=Path, metavar="FILE", help="timeline as pdf, svg or png")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="timeline as a Perfetto trace")

@@ -24,19 +24,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
     parser.add_argument(
-        "--option", action="append", type=option, metavar="K=V", help="of the reader; repeatable"
+        "--option",
+        action="append",
+        type=option,
+        metavar="K=V",
+        help="option of the reader or generator",
     )
-    parser.add_argument("--model-kind", default="gcn", metavar="KIND", help="default gcn")
-    parser.add_argument("--hidden", type=positive_int, default=64, metavar="H", help="default 64")
     parser.add_argument(
-        "--heads", type=positive_int, default=1, metavar="K", help="of hidden attention layers"
+        "--model-kind", default="gcn", metavar="KIND", help="gcn (default), sage or gat"
+    )
+    parser.add_argument(
+        "--hidden", type=positive_int, default=64, metavar="H", help="hidden width (default 64)"
+    )
+    parser.add_argument(
+        "--heads", type=positive_int, default=1, metavar="K", help="attention heads (default 1)"
     )
     parser.add_argument("--layers", type=positive_int, default=2, metavar="L", help="default 2")
     parser.add_argument(
-        "--ranks", type=rank_counts, metavar="N,N", help="default 2,4,8,16,32,64; at least 2"
+        "--ranks", type=rank_counts, metavar="N,N", help="rank counts (default 2,4,8,16,32,64)"
     )
     parser.add_argument(
-        "--order", choices=ORDERS, default="min_width", help="which product comes first"
+        "--order",
+        choices=ORDERS,
+        default="min_width",
+        help="which product comes first in a layer",
     )
     parser.add_argument(
         "--objective",
@@ -44,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="vol",
         help="what METIS minimises: communication volume (default) or edge cut",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the partitioner")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of METIS")
 
 
 def run(args: argparse.Namespace) -> int:

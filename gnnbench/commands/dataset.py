@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default="auto",
-        help="what the file holds, where it could be several kinds",
+        help="kind of dataset, if the file can be read as several",
     )
     parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
     parser.add_argument(
@@ -48,26 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parts",
         type=_parts,
         metavar="N,N",
-        help="of a graph: partitions to try (default 2,4,8), or none",
+        help="numbers of partitions of a graph (default 2,4,8), or none",
     )
     parser.add_argument(
         "--methods",
         type=_methods,
         metavar="M,M",
-        help=f"of {', '.join(METHODS)}; default metis-vol",
+        help=f"partitioners: {', '.join(METHODS)} (default metis-vol)",
     )
     parser.add_argument(
         "--fanouts",
         action="append",
         type=_fanouts,
         metavar="K,K",
-        help="of a graph: neighbours drawn per hop, seeds first (default 10,10); repeatable",
+        help="neighbours sampled per hop, seeds first (default 10,10); repeatable",
     )
     parser.add_argument(
         "--batch", type=positive_int, metavar="N", help="seeds of a sampled batch (default 1024)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of partitions and batches"
+        "--seed", type=int, default=0, metavar="N", help="seed of partitions and batches"
     )
     parser.add_argument(
         "--save", type=Path, metavar="PROFILE.toml", help="write the profile, for predictions"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 NAME = "doctor"
-HELP = "look at this machine: versions, devices, memory, network; say what is missing"
+HELP = "check this machine: versions, devices, memory, network, and what is missing"
 
 # Distribution names, as pyproject.toml lists them; a test holds the two equal.
 BASE_PACKAGES = (

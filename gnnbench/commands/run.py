@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeats",
         type=positive_int,
         metavar="N",
-        help="repeats of each configuration instead of the suite's own",
+        help="number of repeats of each configuration (default: the suite's)",
     )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="auto takes GPUs where there are any (default)",
+        help="auto (default) takes GPUs where there are any",
     )
     parser.add_argument("--retry-failed", action="store_true", help="run failed runs again")
 

@@ -1,4 +1,4 @@
-"""`gnnbench validate`: predict what others have published and print the error of every row."""
+"""`gnnbench validate`: predict published measurements and print the errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gnnbench.published.score import Comparison, Group, Ranking, Score
 
 NAME = "validate"
-HELP = "predict published measurements and print every error; needs no torch"
+HELP = "predict published measurements and print the errors; needs no torch"
 TABLE, DOCUMENT, PICTURE = "validation.csv", "validation.json", "parity.svg"
 MOST_ROWS = 40
 """More predicted rows than these are left to --json and --out."""
@@ -28,18 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Path,
         metavar="ROWS.csv",
-        help="published rows; by default those that come with gnnbench",
+        help="tables of published measurements; default: those that come with gnnbench",
     )
     parser.add_argument(
         "--only",
         metavar="GLOB",
-        help="only rows whose id, system, dataset, source or metric matches",
+        help="only rows whose id, system, dataset, source or metric matches, such as 'pipegcn*'",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help=f"write {TABLE}, {DOCUMENT} and {PICTURE} there",
+        help=f"write {TABLE} (every row), {DOCUMENT} and {PICTURE} into this folder",
     )
 
 
