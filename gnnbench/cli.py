@@ -64,8 +64,6 @@ def build_parser(known: dict[str, Command]) -> Parser:
         description="Train GNNs with distributed methods, predict the same runs, compare both.",
         epilog="exit codes: 0 done, 1 failed, 2 wrong usage",
         allow_abbrev=False,
-        # Room for the longest command, so that every description begins on its line.
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20),
     )
     parser.add_argument("--version", action="version", version=f"gnnbench {__version__}")
     verbs = parser.add_subparsers(
