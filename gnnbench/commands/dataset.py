@@ -134,6 +134,7 @@ def card(found: Profile) -> dict[str, Any]:
 
 def show(found: Profile, notes: dict[str, object]) -> None:
     """Print a profile, and what the reader noted about its file."""
+    from gnnbench.commands.output import text
     from gnnbench.data.profile import GraphProfile
     from gnnbench.data.stream_profile import StreamProfile
 
@@ -146,7 +147,7 @@ def show(found: Profile, notes: dict[str, object]) -> None:
     noted = {key.replace("_", " "): note for key, note in notes.items() if _worth_saying(note)}
     width = max(map(len, [*facts, *noted]))
     for name, fact in {**facts, **noted}.items():
-        print(f"{name:<{width}}  {fact}")
+        text(f"{name:<{width}}  {fact}", hanging=" " * (width + 2))
     if isinstance(found, GraphProfile):
         _show_curves(found)
 
@@ -204,9 +205,9 @@ def _stream_facts(found: StreamProfile) -> dict[str, str]:
         "features": f"{found.num_edge_features} of edges, {found.num_features} of nodes",
         "classes": numbers.whole(found.num_classes),
         "events per node": f"mean {mean:.3g}, median {_or_dash(activity)}",
-        "gap of a node": f"median {_or_dash(found.gap_median)}",
-        "new in test": f"{numbers.percent(found.new_pair_share)} of the pairs, and a node in "
-        f"{numbers.percent(found.new_node_share)} of the events",
+        "time to next event": f"median {_or_dash(found.gap_median)}",
+        "new in test": f"{numbers.percent(found.new_pair_share)} of pairs; "
+        f"{numbers.percent(found.new_node_share)} of events have a new node",
     }
 
 
