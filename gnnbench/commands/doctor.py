@@ -111,7 +111,11 @@ def cores() -> Iterator[Finding]:
     if len(quota) == 2 and quota[0] != "max":
         detail += f", quota {int(quota[0]) / int(quota[1]):.3g}"
     word: Word = "warn" if usable == 1 else "ok"
-    remedy = "ranks will share one core: their times are not those of one rank per core" if word == "warn" else ""
+    remedy = (
+        "ranks will share one core: their times are not those of one rank per core"
+        if word == "warn"
+        else ""
+    )
     yield Finding(word, "cores", detail, remedy)
 
 
