@@ -1,4 +1,4 @@
-"""The cluster: what both worlds must know of hardware, in SI units, a source for every number.
+"""The cluster: hardware constants of runtime and simulator, in SI units, each with its source.
 
     schema = 1
     name = "desk"
@@ -57,7 +57,7 @@ def weakest(grades: list[str] | set[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
-    """A number of a machine, with how it is known and from where."""
+    """A constant of a machine, with status and source."""
 
     value: float = field(metadata=bounds(0))
     status: str = field(metadata=choices(*STATUSES))
@@ -87,7 +87,7 @@ class PeakFlops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What one rank computes on.
+    """The device of one rank.
 
     cache_bytes     last cache before memory (L2 of a GPU, last level of a CPU)
     launch_s        fixed cost of one operation as a framework issues it
@@ -176,7 +176,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Rent of one host. Rates age: `date` is when the rate held."""
+    """Rent of one host; `date` is the date of the rate."""
 
     usd_per_hour: Constant
     date: str
@@ -185,7 +185,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nccl:
-    """What NCCL's tuner needs. `*_bytes_per_s_per_channel` as its topology search prints.
+    """Constants of NCCL's tuner. `*_bytes_per_s_per_channel` as its topology search prints.
 
     host_s and factor correct the tuner: seconds = host_s + factor * tuner (simulation 4.3).
     """
@@ -231,7 +231,8 @@ class OpModel:
                 raise SpecError(f"params.{name}: found {value!r}, allowed a number >= 0")
         object.__setattr__(self, "params", {k: float(v) for k, v in self.params.items()})
         if len({len(row) for row in self.residuals}) > 1:
-            raise SpecError("residuals: rows of different lengths")
+            lengths = sorted({len(row) for row in self.residuals})
+            raise SpecError(f"residuals: found rows of lengths {lengths}, allowed one length")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 NAME = "list"
-HELP = "list approaches, models, tasks, datasets, clusters, accelerators or suites"
+HELP = "list the names of approaches, models, tasks, datasets, clusters, accelerators, suites"
 
 Rows = list[dict[str, object]]
 

@@ -36,7 +36,7 @@ class Rows:
 
 
 class SparseRank(MixedRank):
-    """Multiplies chunk after chunk into one of two buffers, and hands them over meanwhile."""
+    """Multiplies chunk after chunk into one of two buffers, and sends each while it continues."""
 
     lane = Lane.SPARSE
 
