@@ -141,7 +141,7 @@ class SampledBatches:
         order = sampling.epoch_seeds(self.train_nodes, self.seed, period)
 
         def prepare(step: int, slot: int) -> Batch:
-            return self.prepare(order, period, step, slot)
+            return self.prepare(sampling.batch_seeds(order, self.size, step), period, step, slot)
 
         if self.prefetch:
             at, device = self.context.recorder.at, self.context.device
@@ -152,10 +152,9 @@ class SampledBatches:
             self.context.recorder.at(step)
             yield prepare(step, 0)
 
-    def prepare(self, order: NDArray[np.int64], epoch: int, step: int, slot: int) -> Batch:
+    def prepare(self, seeds: NDArray[np.int64], epoch: int, step: int, slot: int) -> Batch:
         """Draw this rank's share of a global batch, build its blocks, fetch its input rows."""
         context = self.context
-        seeds = sampling.batch_seeds(order, self.size, step)
         mine = sampling.split_seeds(seeds, context.world_size, context.rank)
         with self._step("sample/draw") as span:
             batch = self.sampler.sample(mine, epoch, step)

@@ -1,0 +1,5 @@
+"""Out-of-core training: features or embeddings lie on the disk, some partitions in memory."""
+
+NAMES = {
+    "out-of-core": "gnnbench.approaches.out_of_core.out_of_core:APPROACH",
+}
