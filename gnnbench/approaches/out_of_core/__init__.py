@@ -1,5 +1,6 @@
 """Out-of-core training: features or embeddings lie on the disk, some partitions in memory."""
 
 NAMES = {
+    "embeddings": "gnnbench.approaches.out_of_core.embeddings:APPROACH",
     "out-of-core": "gnnbench.approaches.out_of_core.out_of_core:APPROACH",
 }

@@ -62,7 +62,7 @@ class Step:
 
 def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout) -> Plan:
     """Write the steps of all epochs."""
-    knobs_prefetch = bool(run.knobs.get("prefetch", 0))
+    ahead = bool(run.knobs.get("read_ahead", 0))
     shape = stack_shape(data, run, "aggregate_first")
     if isinstance(data, GraphProfile):
         epochs = [_estimated(data, run, structure)]
@@ -80,14 +80,14 @@ def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: L
     lengths = [sum(len(visit.batches) for visit in visits) for visits in epochs]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
-    writer = _Writer(shape, structure, epochs, layout.device, prefetch=knobs_prefetch)
+    writer = _Writer(shape, structure, epochs, layout.device, prefetch=ahead)
     return Plan(
         approach=run.approach,
         world_size=1,
         iterations=LazyIterations(len(steps), lambda number: writer.iteration(steps[number])),
         schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
         periods=tuple(lengths[e] for e in chosen),
-        resident=_resident(shape, data, structure, prefetch=knobs_prefetch),
+        resident=_resident(shape, data, structure, prefetch=ahead),
         counted=counted,
         basis=basis,
         notes={

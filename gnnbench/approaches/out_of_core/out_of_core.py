@@ -13,6 +13,8 @@ from typing import Any
 from gnnbench.approaches.base import Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.out_of_core import policies
+from gnnbench.approaches.out_of_core.link_plan import link_plan
+from gnnbench.approaches.out_of_core.links import entity_rows, link_problem, link_structure
 from gnnbench.approaches.out_of_core.node_plan import node_plan
 from gnnbench.approaches.out_of_core.nodes import (
     feature_rows,
@@ -20,6 +22,8 @@ from gnnbench.approaches.out_of_core.nodes import (
     policy_name,
     training_partitions,
 )
+from gnnbench.approaches.out_of_core.visits import policy_of
+from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
@@ -32,7 +36,7 @@ class OutOfCoreKnobs:
     partitions: physical partitions p of the table on the disk. buffer: partitions c in memory; 0
     is all of them. policy: of the order in which partitions are read; "auto" is sequential where
     the training partitions fit the buffer and else dispersed, and comet for embeddings. logical:
-    logical partitions l of comet; 0 is 2 p / c. prefetch: whether the next partitions are read
+    logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
     while the present ones are trained on.
     """
 
@@ -42,10 +46,11 @@ class OutOfCoreKnobs:
         default="auto", metadata=choices("auto", "sequential", "dispersed", "comet", "beta")
     )
     logical: int = field(default=0, metadata=bounds(0, 16_384))
-    prefetch: int = field(default=0, metadata=bounds(0, 1))
+    read_ahead: int = field(default=0, metadata=bounds(0, 1))
 
 
 NODE_POLICIES = ("auto", "sequential", "dispersed")
+LINK_POLICIES = ("auto", "comet", "beta")
 
 
 class OutOfCore(Approach):
@@ -62,10 +67,16 @@ class OutOfCore(Approach):
         reference="sampled",
         limit={"buffer": 0, "policy": "auto", "logical": 0},
     )
-    accepts = Accepts(attention=True, batch=True)
+    accepts = Accepts(
+        datasets=frozenset({"graph", "triples"}),
+        tasks=frozenset({"node_classification", "link_prediction"}),
+        attention=True,
+        batch=True,
+        embeddings=True,
+    )
     look = Look(colour="#009E73", marker="D")
     knobs_type = OutOfCoreKnobs
-    runtime = "gnnbench_runtime.approaches.out_of_core.nodes:NodeTrainer"
+    runtime = "gnnbench_runtime.approaches.out_of_core.trainers:from_disk"
 
     def examples(self) -> list[RunSpec]:
         few = {"size": 16, "fanouts_from_seeds": (4, 3)}
@@ -76,27 +87,53 @@ class OutOfCore(Approach):
                 knobs={"partitions": 6, "buffer": 5, "policy": "sequential"},
             ),
             example(
-                self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "prefetch": 1}
+                self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "read_ahead": 1}
             ),
             example(
                 self.name, 1, batch=few, model={"kind": "gat", "heads": 2, "dropout": 0.3},
                 knobs={"partitions": 5, "buffer": 2, "policy": "dispersed"},
             ),
+            *(
+                example(
+                    self.name, 1, kind="triples", batch={"size": 64, "negatives": 20},
+                    model={"kind": "embedding", "decoder": decoder}, knobs=knobs,
+                    training={"optimizer": "adagrad"},
+                )
+                for decoder, knobs in (
+                    ("distmult", {"partitions": 8, "buffer": 4}),
+                    ("complex", {"partitions": 4, "buffer": 2, "policy": "beta"}),
+                    ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
+                )
+            ),
         ]  # fmt: skip
+
+    def reference(self, run: RunSpec) -> str:
+        """The approach that trains on the same batches from memory."""
+        return "embeddings" if of_rows(run) else "sampled"
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         """One rank; partitions that are not empty; a buffer that its policy can work with."""
         if run.ranks > 1:
             return f"{self.name} trains on one rank: several ranks over one disk are not built"
         knobs: OutOfCoreKnobs = self.knobs(run)
-        name = "sequential" if knobs.policy == "auto" else knobs.policy
-        if knobs.policy not in NODE_POLICIES:
-            return f"{self.name} orders graphs by {', '.join(NODE_POLICIES)}, not {knobs.policy}"
-        found = policies.problems(
-            name, knobs.partitions, knobs.buffer or knobs.partitions, knobs.logical
-        )
+        kind = getattr(data, "kind", run.dataset.kind)
+        if kind == "triples" and not of_rows(run):
+            return f"{self.name} trains embeddings on triples: set the model's kind to embedding"
+        if kind == "graph" and of_rows(run):
+            return f"{self.name} trains embeddings on triples, and {run.dataset.name} is a graph"
+        allowed = LINK_POLICIES if of_rows(run) else NODE_POLICIES
+        if knobs.policy not in allowed:
+            what = "embeddings" if of_rows(run) else "graphs"
+            return f"{self.name} orders {what} by {', '.join(allowed)}, not {knobs.policy}"
+        policy = policy_of(knobs, "comet" if knobs.policy == "auto" else knobs.policy, 0)
+        found = link_problem(self.name, run) if of_rows(run) else None
+        if of_rows(run) or knobs.policy != "auto":
+            sizes = policy.partitions, policy.capacity, policy.logical
+            found = found or policies.problems(policy.name, *sizes)
         if found or data is None:
             return found
+        if of_rows(run):
+            return entity_rows(data, run, knobs.partitions).problem()
         return self._of_graph(run, data)
 
     def _of_graph(self, run: RunSpec, data: Any) -> str | None:
@@ -117,10 +154,19 @@ class OutOfCore(Approach):
         return None
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> Any:
-        return node_structure(data, run, self.knobs(run))
+        place = link_structure if of_rows(run) else node_structure
+        return place(data, run, self.knobs(run))
 
     def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        if of_rows(run):
+            ahead = bool(self.knobs(run).read_ahead)
+            return link_plan(data, run, structure, layout, on_disk=True, ahead=ahead)
         return node_plan(data, run, structure, layout)
+
+
+def of_rows(run: RunSpec) -> bool:
+    """Whether a run trains a table of rows, rather than a stack of layers."""
+    return not MODELS.get(run.model.kind).convolves
 
 
 APPROACH = OutOfCore()

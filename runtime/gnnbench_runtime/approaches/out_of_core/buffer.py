@@ -170,6 +170,11 @@ class PartitionBuffer:
         found: Ints = self.slot_of[partition] * self.slot_rows + offset
         return found
 
+    def read_block(self, name: str, partition: int, block: NDArray[np.uint8], phase: Phase) -> None:
+        """Read a partition beside the buffer."""
+        pieces = [(block, partition * self.rows.block_bytes)]
+        self._disk.read(name, self.files.rows, pieces, phase=phase)
+
     def _settle(self) -> None:
         """Wait for what still runs beside the last visit."""
         if self._pending is not None:

@@ -182,7 +182,7 @@ class NodeTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        prefetch = bool(knobs.prefetch)
+        prefetch = bool(knobs.read_ahead)
         self.batches = BufferedBatches(context, data, structure, shape, prefetch=prefetch)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = FullGraphEvaluator(context, data, parameters)

@@ -1,0 +1,68 @@
+"""Embeddings in memory: what `out-of-core` equals where its buffer holds all partitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.out_of_core.link_plan import link_plan
+from gnnbench.approaches.out_of_core.links import LinkStructure, link_problem, link_structure
+from gnnbench.approaches.out_of_core.out_of_core import OutOfCoreKnobs
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingsKnobs:
+    """`embeddings` has none."""
+
+
+class Embeddings(Approach):
+    """Card and plan of `embeddings`."""
+
+    name = "embeddings"
+    title = "Embeddings in memory"
+    paper = "Yang et al., ICLR 2015; Trouillon et al., ICML 2016"
+    summary = "link prediction on learnt rows of entities, the whole table in memory"
+    promise = Promise(
+        kind="exact",
+        text="Every fact is trained on once in an epoch, against corrupted ends drawn among all "
+        "entities.",
+        reference="embeddings",
+    )
+    accepts = Accepts(
+        datasets=frozenset({"triples"}),
+        tasks=frozenset({"link_prediction"}),
+        batch=True,
+        models=frozenset({"embedding"}),
+        embeddings=True,
+    )
+    look = Look(colour="#009E73", marker="s", dashed=True)
+    knobs_type = EmbeddingsKnobs
+    runtime = "gnnbench_runtime.approaches.out_of_core.trainers:in_memory"
+
+    def examples(self) -> list[RunSpec]:
+        return [
+            example(
+                self.name, 1, kind="triples", batch={"size": 64, "negatives": 20},
+                model={"kind": "embedding", "decoder": decoder}, training={"optimizer": "adagrad"},
+            )
+            for decoder in ("distmult", "complex", "dot")
+        ]  # fmt: skip
+
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
+        if run.ranks > 1:
+            return f"{self.name} trains on one rank"
+        return link_problem(self.name, run)
+
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> LinkStructure:
+        return link_structure(data, run, OutOfCoreKnobs(partitions=1))
+
+    def plan(self, data: Any, run: RunSpec, structure: LinkStructure, layout: Layout) -> Plan:
+        return link_plan(data, run, structure, layout, on_disk=False, ahead=False)
+
+
+APPROACH = Embeddings()
