@@ -163,8 +163,8 @@ def link_structure(data: Any, run: RunSpec, knobs: Any) -> LinkStructure:
     order = keys.generator(seed, _PLACES).permutation(rows.num_rows)
     position = np.empty(rows.num_rows, np.int32)
     position[order] = np.arange(rows.num_rows, dtype=np.int32)
-    buckets, facts = None, int(data.facts()["num_train"]) if _is_here(data) else data.num_train
-    if _is_here(data):
+    buckets = None
+    if isinstance(data, Triples):
         part = position // np.int32(rows.per_partition)
         own = training_facts(data)
         counts = bucket_counts(part[own[:, 0]], part[own[:, 2]], rows.partitions)
@@ -176,12 +176,13 @@ def link_structure(data: Any, run: RunSpec, knobs: Any) -> LinkStructure:
         buckets=buckets,
         batch_size=run.batch.size,
         negatives=run.batch.negatives,
-        num_facts=facts,
+        num_facts=num_facts(data),
     )
 
 
-def _is_here(data: Any) -> bool:
-    return isinstance(data, Triples)
+def num_facts(data: Any) -> int:
+    """Training facts of triples, or of their profile."""
+    return int(data.train_end if isinstance(data, Triples) else data.num_train)
 
 
 def training_facts(data: Triples) -> Facts:

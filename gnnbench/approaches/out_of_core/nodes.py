@@ -8,6 +8,7 @@ the very batches of `sampled`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,7 @@ from gnnbench.steps import Ints
 EDGE_BYTES = 8
 """Of an edge on the disk: two ids of 32 bits."""
 _SHUFFLE = 100
+_EDGES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True, slots=False, kw_only=True, eq=False)
@@ -130,8 +132,9 @@ def node_structure(data: GraphLike, run: RunSpec, knobs: Any) -> NodeStructure:
     if not isinstance(data, GraphProfile):
         position = place_rows(data, name, seed)
         part = position // np.int32(rows.per_partition)
-        targets = np.repeat(part, data.in_degrees())
-        counts = bucket_counts(part[np.asarray(data.indices)], targets, policy.partitions)
+        counts = np.zeros((policy.partitions, policy.partitions), np.int64)
+        for sources, targets in edge_chunks(data):
+            counts += bucket_counts(part[sources], part[targets], policy.partitions)
         placed = {
             "position": position,
             "buckets": Buckets(counts=counts, edge_bytes=EDGE_BYTES),
@@ -144,6 +147,18 @@ def node_structure(data: GraphLike, run: RunSpec, knobs: Any) -> NodeStructure:
         num_train=data.num_train,
         **placed,
     )
+
+
+def edge_chunks(graph: Graph) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Sources and targets of all edges, some millions at a time: all may not fit in memory."""
+    indptr, start = np.asarray(graph.indptr), 0
+    while start < graph.num_nodes:
+        stop = int(np.searchsorted(indptr, indptr[start] + _EDGES_AT_ONCE, side="right")) - 1
+        stop = min(max(stop, start + 1), graph.num_nodes)
+        degrees = np.diff(indptr[start : stop + 1])
+        targets = np.repeat(np.arange(start, stop, dtype=np.int32), degrees)
+        yield np.asarray(graph.indices[indptr[start] : indptr[stop]]), targets
+        start = stop
 
 
 def place_rows(graph: Graph, policy: str, seed: int) -> NDArray[np.int32]:
@@ -189,10 +204,13 @@ def resident_edges(graph: Graph, resident: Ints) -> tuple[NDArray[np.int32], NDA
     """Ends (sources, targets) of the edges of a graph between resident vertices."""
     there = np.zeros(graph.num_nodes, bool)
     there[resident] = True
-    targets = np.repeat(np.arange(graph.num_nodes, dtype=np.int32), graph.in_degrees())
-    sources = np.asarray(graph.indices)
-    kept = there[sources] & there[targets]
-    return sources[kept], targets[kept]
+    kept = []
+    for sources, targets in edge_chunks(graph):
+        inside = there[sources] & there[targets]
+        kept.append((sources[inside], targets[inside]))
+    empty = np.empty(0, np.int32)
+    of_sources, of_targets = zip(*kept, strict=True) if kept else ((empty,), (empty,))
+    return np.concatenate(of_sources), np.concatenate(of_targets)
 
 
 def buffer_profile(profile: GraphProfile, share: float) -> GraphProfile:

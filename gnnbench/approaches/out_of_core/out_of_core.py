@@ -6,7 +6,7 @@ Training of Graph Neural Networks", EuroSys 2023; out-of-core reference sections
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from gnnbench.approaches.out_of_core.nodes import (
     policy_name,
     training_partitions,
 )
+from gnnbench.approaches.out_of_core.tuning import Sizes, tune
 from gnnbench.approaches.out_of_core.visits import policy_of
+from gnnbench.errors import Unsupported
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -33,14 +35,15 @@ from gnnbench.strict import bounds, choices
 class OutOfCoreKnobs:
     """Knobs of `out-of-core`.
 
-    partitions: physical partitions p of the table on the disk. buffer: partitions c in memory; 0
+    partitions: physical partitions p of the table on the disk; 0 chooses p, c and l for the run's
+    memory.host (see `tuning`). buffer: partitions c in memory; 0
     is all of them. policy: of the order in which partitions are read; "auto" is sequential where
     the training partitions fit the buffer and else dispersed, and comet for embeddings. logical:
     logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
     while the present ones are trained on.
     """
 
-    partitions: int = field(default=8, metadata=bounds(1, 16_384))
+    partitions: int = field(default=8, metadata=bounds(0, 16_384))
     buffer: int = field(default=0, metadata=bounds(0, 16_384))
     policy: str = field(
         default="auto", metadata=choices("auto", "sequential", "dispersed", "comet", "beta")
@@ -100,7 +103,7 @@ class OutOfCore(Approach):
                     training={"optimizer": "adagrad"},
                 )
                 for decoder, knobs in (
-                    ("distmult", {"partitions": 8, "buffer": 4}),
+                    ("distmult", {"buffer": 4}),
                     ("complex", {"partitions": 4, "buffer": 2, "policy": "beta"}),
                     ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
                 )
@@ -125,6 +128,15 @@ class OutOfCore(Approach):
         if knobs.policy not in allowed:
             what = "embeddings" if of_rows(run) else "graphs"
             return f"{self.name} orders {what} by {', '.join(allowed)}, not {knobs.policy}"
+        if knobs.partitions == 0:
+            if not run.memory.host:
+                return "partitions = 0 chooses them for a memory cap: set memory.host"
+            if data is None:
+                return None
+            tuned = settled(knobs, run, data)
+            if isinstance(tuned, str):
+                return tuned
+            knobs = tuned
         policy = policy_of(knobs, "comet" if knobs.policy == "auto" else knobs.policy, 0)
         found = link_problem(self.name, run) if of_rows(run) else None
         if of_rows(run) or knobs.policy != "auto":
@@ -134,28 +146,14 @@ class OutOfCore(Approach):
             return found
         if of_rows(run):
             return entity_rows(data, run, knobs.partitions).problem()
-        return self._of_graph(run, data)
-
-    def _of_graph(self, run: RunSpec, data: Any) -> str | None:
-        """What a graph's sizes do not allow."""
-        knobs: OutOfCoreKnobs = self.knobs(run)
-        if data.num_train == 0:
-            return "the graph has no training vertices to draw batches from"
-        rows = feature_rows(data, run, knobs)
-        least = training_partitions(data.num_train, rows)
-        if rows.problem():
-            return rows.problem()
-        held = knobs.buffer or knobs.partitions
-        if policy_name(knobs, data.num_train, rows) == "sequential" and held < least:
-            return (
-                f"buffer: found {held}, and the {data.num_train} training vertices fill {least} "
-                f'partitions: allowed {least} or more, or policy = "dispersed"'
-            )
-        return None
+        return _graph_problem(knobs, run, data)
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> Any:
         place = link_structure if of_rows(run) else node_structure
-        return place(data, run, self.knobs(run))
+        knobs = settled(self.knobs(run), run, data)
+        if isinstance(knobs, str):
+            raise Unsupported(knobs)
+        return place(data, run, knobs)
 
     def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         if of_rows(run):
@@ -167,6 +165,37 @@ class OutOfCore(Approach):
 def of_rows(run: RunSpec) -> bool:
     """Whether a run trains a table of rows, rather than a stack of layers."""
     return not MODELS.get(run.model.kind).convolves
+
+
+def settled(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> OutOfCoreKnobs | str:
+    """The knobs with sizes chosen for the memory cap where none are given; or why none fit."""
+    if knobs.partitions:
+        return knobs
+    ahead = bool(knobs.read_ahead)
+    found = tune(Sizes.of(run, data, ahead=ahead), run.memory.host)
+    if isinstance(found, str):
+        return found
+    return replace(
+        knobs, partitions=found.partitions, buffer=found.buffer, logical=found.logical
+    )
+
+
+def _graph_problem(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> str | None:
+    """What a graph's sizes do not allow."""
+    if data.num_train == 0:
+        return "the graph has no training vertices to draw batches from"
+    rows = feature_rows(data, run, knobs)
+    if rows.problem():
+        return rows.problem()
+    least, held = training_partitions(data.num_train, rows), knobs.buffer or knobs.partitions
+    if held > knobs.partitions:
+        return f"buffer: found {held}, allowed at most the {knobs.partitions} partitions"
+    if policy_name(knobs, data.num_train, rows) == "sequential" and held < least:
+        return (
+            f"buffer: found {held}, and the {data.num_train} training vertices fill {least} "
+            f'partitions: allowed {least} or more, or policy = "dispersed"'
+        )
+    return None
 
 
 APPROACH = OutOfCore()

@@ -111,9 +111,9 @@ class Policy:
         there = residency(states, self.partitions)
         pairs = [np.outer(row, row) for row in there]
         if self.name == "comet":
-            draws = keys.generator(self.seed, epoch, _ITEMS).random(pairs[0].shape)
-            return nth_true(pairs, draws)
-        return nth_true(pairs, np.zeros(pairs[0].shape))
+            rng = keys.generator(self.seed, epoch, _ITEMS)
+            return nth_true(pairs, rng.random((self.partitions, self.partitions)))
+        return nth_true(pairs, np.zeros((self.partitions, self.partitions)))
 
     def states_of_rows(
         self, epoch: int, states: States, partition_of: NDArray[np.integer]

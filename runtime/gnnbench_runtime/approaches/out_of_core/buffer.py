@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench.approaches.out_of_core.storage import Buckets, Rows, padded
+from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
@@ -38,31 +38,29 @@ class Files:
         rows: Rows,
         buckets: Buckets,
         partition: Callable[[int], NDArray[Any]],
-        edges: NDArray[np.int32],
+        edges: Iterable[tuple[Ints, NDArray[np.int32]]],
     ) -> Files:
-        """Write both files.
+        """Write both files, chunk by chunk: neither need fit in memory.
 
         Args:
             cache: folder on the disk that is measured.
             rows, buckets: where everything lies.
             partition: content of a partition, rows of `rows.row_bytes`.
-            edges: in the order of the buckets, int32 [E, columns].
+            edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
         """
         with tempfile.TemporaryDirectory(prefix="out-of-core-", dir=cache) as folder:
+            paths = Path(folder) / "rows.bin", Path(folder) / "edges.bin"
             made = cls(
-                rows=BlockFile(
-                    Path(folder) / "rows.bin", size_bytes=rows.file_bytes, writable=True
-                ),
-                edges=BlockFile(
-                    Path(folder) / "edges.bin", size_bytes=buckets.file_bytes, writable=True
-                ),
+                rows=BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
+                edges=BlockFile(paths[1], size_bytes=buckets.file_bytes, writable=True),
             )
+            _write_edges(paths[1], buckets, edges)
+        made.edges.drop()
         block = aligned_empty((rows.block_bytes,), np.uint8)
         for number in range(rows.partitions):
             content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
             block[: len(content)] = content
             made.rows.write(block[: rows.bytes_of(number)], number * rows.block_bytes)
-        _write_padded(made.edges, edges)
         return made
 
     def close(self) -> None:
@@ -71,14 +69,23 @@ class Files:
         self.edges.close()
 
 
-def _write_padded(file: BlockFile, edges: NDArray[np.int32], chunk: int = 1 << 24) -> None:
-    """Write an array in whole blocks."""
-    flat = np.ascontiguousarray(edges).reshape(-1).view(np.uint8)
-    block = aligned_empty((min(chunk, padded(len(flat))),), np.uint8)
-    for start in range(0, len(flat), chunk):
-        part = flat[start : start + chunk]
-        block[: len(part)] = part
-        file.write(block[: padded(len(part))], start)
+def _write_edges(
+    path: Path, buckets: Buckets, chunks: Iterable[tuple[Ints, NDArray[np.int32]]]
+) -> None:
+    """Put each edge into its bucket, behind those that came before."""
+    total, columns = int(buckets.offsets[-1]), buckets.edge_bytes // 4
+    if not total:
+        return
+    file = np.memmap(path, np.int32, "r+", shape=(total, columns))
+    cursor = buckets.offsets[:-1].copy()
+    for bucket, edges in chunks:
+        order = np.argsort(bucket, kind="stable")
+        number, first, counts = np.unique(bucket[order], return_index=True, return_counts=True)
+        # Rank of each edge among those of its bucket in this chunk.
+        within = np.arange(len(order)) - np.repeat(first, counts)
+        file[np.repeat(cursor[number], counts) + within] = edges[order]
+        cursor[number] += counts
+    file.flush()
 
 
 class PartitionBuffer:

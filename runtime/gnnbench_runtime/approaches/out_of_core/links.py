@@ -18,6 +18,7 @@ from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients, score
 from gnnbench_runtime.approaches.out_of_core.ranking import Ranking
 from gnnbench_runtime.approaches.out_of_core.tables import Present, Table
+from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.optimizers import make_optimizer
 from gnnbench_runtime.protocol import RankContext
@@ -162,7 +163,7 @@ class LinkTrainer:
             with self._step("update/copy", work.to_host(size), Phase.UPDATE, lane=Lane.COPY):
                 gradient = torch.from_numpy(array_on_host(gradient))
         table, lr = self.table.table, self.context.run.training.lr
-        done = work.adagrad_rows(*gradient.shape, len(table), gradient.element_size())
+        done = work.adagrad_rows(*sizes_of(gradient), len(table), gradient.element_size())
         with self._step("update/adagrad_rows", done, Phase.UPDATE):
             adagrad_rows(table, batch.rows, batch.states, gradient, lr)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from gnnbench import work
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.node_plan import buffer_slots
-from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph
+from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph, edge_chunks
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
@@ -51,13 +51,14 @@ def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> 
         ids = order[number * rows.per_partition : (number + 1) * rows.per_partition]
         return np.asarray(graph.features)[ids].astype(kind)
 
-    sources = np.asarray(graph.indices)
-    targets = np.repeat(np.arange(graph.num_nodes, dtype=np.int32), graph.in_degrees())
     part = structure.partition_of
-    bucket = part[sources].astype(np.int64) * rows.partitions + part[targets]
-    by_bucket = np.argsort(bucket, kind="stable")
-    edges = np.stack([sources[by_bucket], targets[by_bucket]], axis=1)
-    return Files.make(context.cache, rows, structure.buckets, partition, edges)
+
+    def chunks() -> Iterator[tuple[Ints, NDArray[np.int32]]]:
+        for sources, targets in edge_chunks(graph):
+            bucket = part[sources].astype(np.int64) * rows.partitions + part[targets]
+            yield bucket, np.stack([sources, targets], axis=1)
+
+    return Files.make(context.cache, rows, structure.buckets, partition, chunks())
 
 
 class BufferedFeatures:

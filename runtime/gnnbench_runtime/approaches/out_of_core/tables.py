@@ -138,10 +138,8 @@ class DiskTable:
             return np.concatenate([rows, np.zeros_like(rows)])
 
         facts = training_facts(data)
-        by_bucket = np.argsort(structure.bucket_of(facts), kind="stable")
-        files = Files.make(
-            context.cache, structure.rows, structure.buckets, partition, facts[by_bucket]
-        )
+        edges = [(structure.bucket_of(facts), facts)]
+        files = Files.make(context.cache, structure.rows, structure.buckets, partition, edges)
         self._buffer = PartitionBuffer(
             context,
             files,
