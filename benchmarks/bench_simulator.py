@@ -52,9 +52,13 @@ def _rank_steps(rank: int, world_size: int, draw: random.Random) -> tuple[Step, 
             where, wait = f"{phase}/{layer}", tuple(After(s.name) for s in steps[-1:])
             place: dict[str, Any] = {"phase": phase, "layer": layer}
             met = Step(
-                name=f"{where}/exchange", work=exchange, lane=Lane.COMM, group=group, after=wait,
+                name=f"{where}/exchange",
+                work=exchange,
+                lane=Lane.COMM,
+                group=group,
+                after=wait,
                 **place,
-            )  # fmt: skip
+            )
             summed = Step(name=f"{where}/spmm", work=spmm, after=(After(met.name),), **place)
             steps += [met, summed, Step(name=f"{where}/gemm", work=gemm, **place)]
     reduced, adam = work.all_reduce(parameters, 4, world_size), work.adam(parameters, 4)
@@ -80,9 +84,13 @@ def approaches() -> None:
     for name in APPROACHES.names():
         approach = APPROACHES.get(name)
         run = RunSpec(
-            suite="bench", dataset=dataset, model=model,
-            training=TrainingSpec(), approach=name, ranks=RANKS,
-        )  # fmt: skip
+            suite="bench",
+            dataset=dataset,
+            model=model,
+            training=TrainingSpec(),
+            approach=name,
+            ranks=RANKS,
+        )
         if approach.cannot_run(run, graph):
             continue
         started = time.process_time()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gnnbench.data.triples import Triples
     from gnnbench.results import PredictionRecord, RunRecord
     from gnnbench.suites import Suite
-    from gnnbench_reports.compare import Comparison
+    from gnnbench_reports.comparison import Comparison
 
 
 def load_dataset(
@@ -176,20 +176,31 @@ def calibrate(
     co_located: int = 0,
     threads: int = 1,
     device: str = "auto",
+    approaches: Sequence[str] = (),
+    disk: str | Path | None = None,
 ) -> Cluster:
     """Measure this machine into a cluster, written to the file `out` if one is named.
 
     `co_located` is the most ranks measured at once; 0 is what cores or GPUs allow, at most 4.
+    `approaches` are those whose operations are measured; all if empty. `disk` is a folder on the
+    disk to sweep.
 
     Raises:
         MissingExtra: torch is not installed.
         RunFailed: a probing rank died or hung.
+        Unsupported: the folder is in memory.
     """
     from gnnbench.cluster import save_cluster
     from gnnbench.commands.calibrate import calibration
 
     cluster = calibration()(
-        name=name, quick=quick, co_located=co_located, threads=threads, device=device
+        name=name,
+        quick=quick,
+        co_located=co_located,
+        threads=threads,
+        device=device,
+        approaches=approaches,
+        disk=None if disk is None else Path(disk),
     )
     if out is not None:
         save_cluster(cluster, Path(out))

@@ -32,7 +32,7 @@ from typing import Any
 
 from gnnbench.errors import SpecError, UnknownName
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
-from gnnbench.tomlwriter import format_toml
+from gnnbench.tomlwriter import format_toml, replace_section
 
 SCHEMA = 1
 STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed", "unverified")
@@ -127,13 +127,51 @@ class Links:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskPoint:
+    """One point of a sweep of the disk: all lanes' bytes per second together.
+
+    `depth` lanes work at a time, each with one request of `block_bytes` in flight; in direction
+    "mixed" every second lane writes (at depth 1, every second request).
+    """
+
+    direction: str = field(metadata=choices("read", "write", "mixed"))
+    block_bytes: int = field(metadata=bounds(1))
+    depth: int = field(metadata=bounds(1))
+    bytes_per_s: float = field(metadata=bounds(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """The disk of a host, shared by its ranks."""
+    """The disk of a host: one resource, shared by all its ranks and by both directions.
+
+    A lane that waits for each request before it issues the next is slowed by latency; several lanes
+    overlap their latencies until the disk is busy all the time. See `disk_seconds`.
+
+    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s alike
+    iops               small reads per second with many in flight
+    latency_s          of one small read while the disk is idle
+    write_iops, write_latency_s   of writes; as reads where absent
+    method             how a sweep kept the page cache out: "O_DIRECT" or "fadvise"; "" without one
+    radius             90 % of the sweep's points lie within exp(+-radius) of `disk_seconds`
+    sweep              what was measured
+    """
 
     read_bytes_per_s: Constant
     write_bytes_per_s: Constant
     iops: Constant
     latency_s: Constant
+    write_iops: Constant | None = None
+    write_latency_s: Constant | None = None
+    method: str = field(default="", metadata=choices("", "O_DIRECT", "fadvise"))
+    radius: float = field(default=0.8, metadata=bounds(0, 10))
+    sweep: tuple[DiskPoint, ...] = ()
+
+    def constants(self, *, write: bool) -> tuple[Constant, Constant, Constant]:
+        """Bandwidth, latency and requests per second of a direction."""
+        if not write:
+            return self.read_bytes_per_s, self.latency_s, self.iops
+        latency = self.latency_s if self.write_latency_s is None else self.write_latency_s
+        return self.write_bytes_per_s, latency, self.write_iops or self.iops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +204,8 @@ class Nccl:
 class OpModel:
     """Seconds of one operation from its step's facts: a physics form, then a bounded residual.
 
-    op            cost class, as `plan.Step.op`
-    kind          kind of step; an operation nobody calibrated borrows one of its kind
+    op            cost class, as `steps.Work.op`
+    kind          kind of step
     co_located    ranks that worked on one host at the same time during calibration
     form, params  a form of `gnnbench.costs.forms` and its parameters (SI units)
     residuals     rows of (log features of the form ..., log of measured / form)
@@ -200,7 +238,7 @@ class OpModel:
 class CollectiveModel:
     """Seconds of a collective: latency_s + bytes / bytes_per_s, then a bounded residual.
 
-    `bytes` is the most that any rank sends (`plan.Step.bytes`), for broadcast the buffer. `ranks`
+    `bytes` is the most that any rank sends (`steps.Work.bytes`), for broadcast the buffer. `ranks`
     are those of the group, `co_located` those that used the host meanwhile (0: the group's).
     `residuals` are pairs (log bytes, log of measured / form), by rising size.
     """
@@ -247,8 +285,12 @@ class Cluster:
         problems = []
         if self.schema != SCHEMA:
             problems.append(f"schema: found {self.schema}, allowed: {SCHEMA}")
-        if self.transport == "nccl" and (self.nccl is None or self.device.kind != "gpu"):
-            problems.append("transport: 'nccl' needs a gpu device and an [nccl] table")
+        timed = self.nccl is not None or self.collectives or self.host.devices_per_host == 1
+        if self.transport == "nccl" and (self.device.kind != "gpu" or not timed):
+            problems.append(
+                "transport: 'nccl' needs a gpu device, and an [nccl] table or calibrated "
+                "[[collectives]]"
+            )
         if self.transport == "gloo_staged" and self.links.host is None:
             problems.append("links.host: missing; 'gloo_staged' copies over it")
         seen: set[tuple[object, ...]] = set()
@@ -310,6 +352,17 @@ def save_cluster(cluster: Cluster, path: Path) -> None:
     from gnnbench.results import write_text
 
     write_text(path, format_toml(cluster.to_table()))
+
+
+def save_storage(storage: Storage, path: Path) -> None:
+    """Put a [storage] section into a cluster file, in place of the one it has, if any.
+
+    The rest of the file, comments included, stays as it is.
+    """
+    from gnnbench.results import write_text
+
+    text = path.read_text(encoding="utf-8")
+    write_text(path, replace_section(text, "storage", dataclasses.asdict(storage)))
 
 
 DEFAULT = "cpu-2core"

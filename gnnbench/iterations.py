@@ -165,9 +165,18 @@ def _head(step: Step) -> Hash:
     work = step.work
     buffers = tuple((b.name, b.space, b.exact) for b in step.allocates)
     return (
-        step.name, work.kind, work.op, step.lane, step.phase, step.layer, step.after, step.frees,
-        buffers, work.unit_bytes, work.send is None,
-    )  # fmt: skip
+        step.name,
+        work.kind,
+        work.op,
+        step.lane,
+        step.phase,
+        step.layer,
+        step.after,
+        step.frees,
+        buffers,
+        work.unit_bytes,
+        work.send is None,
+    )
 
 
 def _meetings(steps: Sequence[Step]) -> Hash:

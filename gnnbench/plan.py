@@ -246,9 +246,11 @@ def repeated(
 
 def _allocating(iteration: Iteration) -> tuple[list[tuple[Places, Step]], bool]:
     steps = [
-        (of.ranks, step) for of in iteration.classes for step in of.steps
+        (of.ranks, step)
+        for of in iteration.classes
+        for step in of.steps
         if step.allocates or step.frees
-    ]  # fmt: skip
+    ]
     return steps, any(step.frees or any(b.exact for b in step.allocates) for _, step in steps)
 
 
@@ -257,6 +259,12 @@ def _content(step: Step) -> tuple[object, ...]:
     sent = None if work.send is None else (work.send * work.unit_bytes).tolist()
     sizes = tuple(getattr(work, name) for name in SIZES)
     return (
-        work.kind.value, work.op, str(step.lane), step.phase.value, sizes, step.ranks, sent,
+        work.kind.value,
+        work.op,
+        str(step.lane),
+        step.phase.value,
+        sizes,
+        step.ranks,
+        sent,
         tuple(after.lag for after in step.after),
-    )  # fmt: skip
+    )

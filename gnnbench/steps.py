@@ -200,6 +200,11 @@ class Groups(NamedTuple):
     table: tuple[tuple[int, ...], ...]
     of: NDArray[np.intp]
 
+    @property
+    def size(self) -> int:
+        """Ranks of each group, where all groups have as many."""
+        return len(self.table[0])
+
 
 class Work(NamedTuple):
     """What a step does: kind, operation, bytes, flops, and the shape facts of its cost model.

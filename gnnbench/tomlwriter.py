@@ -1,72 +1,82 @@
-"""Write plain tables as TOML: the counterpart of `tomllib`, for machine-written files.
+"""Write plain tables as TOML, by tomlkit.
 
-Small tables of scalars (a constant with its status and source) are written on one line, so that a
-cluster file reads as a list of facts.
+tomlkit and not tomli-w, for two reasons: a constant with its status and source stays an inline
+table, so that a cluster file reads as a list of facts, one a line; and replacing one section of a
+file that somebody edited leaves comments, order and spacing of all others alone.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
 def format_toml(table: Mapping[str, Any]) -> str:
-    """Return `table` as TOML text. None is left out; keys keep their order within a table.
+    """Return `table` as TOML text. None is left out; scalars of a table come before its sections.
 
     Raises:
         ValueError: a value is not finite or of no TOML type.
     """
-    return "\n".join(_lines(table, ())).strip("\n") + "\n"
+    import tomlkit
+
+    document = tomlkit.document()
+    _fill(document, table)
+    return tomlkit.dumps(document)
 
 
-def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    later: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        if value is None:
-            continue
-        if _is_section(value):
-            later.append((key, value))
-        else:
-            yield f"{_key(key)} = {_value(value)}"
-    for key, value in later:
-        place = (*path, key)
-        name = ".".join(_key(part) for part in place)
-        if isinstance(value, Mapping):
-            yield f"\n[{name}]"
-            yield from _lines(value, place)
-        else:
-            for entry in value:
-                yield f"\n[[{name}]]"
-                yield from _lines(entry, place)
+def replace_section(text: str, name: str, table: Mapping[str, Any]) -> str:
+    """Return TOML text with one top-level section replaced, or appended where there is none.
+
+    Everything else, comments included, stays as it is.
+    """
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    section = _item(table)
+    if name in document:
+        document[name] = section
+    else:
+        document.add(tomlkit.nl())
+        document.append(name, section)
+    return tomlkit.dumps(document)
+
+
+def _fill(container: Any, table: Mapping[str, Any]) -> Any:
+    known = {key: value for key, value in table.items() if value is not None}
+    for key, value in sorted(known.items(), key=lambda pair: _is_section(pair[1])):
+        container.append(key, _item(value))
+    return container
+
+
+def _item(value: Any) -> Any:
+    import tomlkit
+
+    if isinstance(value, Mapping):
+        return _fill(tomlkit.table() if _is_section(value) else tomlkit.inline_table(), value)
+    if isinstance(value, list | tuple) and _is_section(value):
+        tables = tomlkit.aot()
+        for entry in value:
+            tables.append(_fill(tomlkit.table(), entry))
+        return tables
+    plain = _plain(value)
+    try:
+        return tomlkit.item(plain)
+    except ValueError:
+        raise ValueError(f"no TOML type for {value!r}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Lists all the way down, because tomlkit wants them, and finite numbers."""
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"TOML file of finite numbers only, found {value}")
+    return value
 
 
 def _is_section(value: Any) -> bool:
+    """Whether a value has lines of its own: a table of tables or lists, or a list of tables."""
     if isinstance(value, Mapping):
         return any(isinstance(v, Mapping | list | tuple) for v in value.values())
     return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
-
-
-def _key(key: str) -> str:
-    bare = key and all(c.isascii() and (c.isalnum() or c in "-_") for c in key)
-    return key if bare else json.dumps(key, ensure_ascii=False)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"TOML file of finite numbers only, found {value}")
-        return repr(value)
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    raise ValueError(f"no TOML type for {value!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,11 +24,19 @@ GraphLike = Graph | GraphProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks lie on hosts. `device` is "cuda" where ranks compute on accelerators."""
+    """How ranks lie on hosts, and what the plan is for.
+
+    Args:
+        world_size, ranks_per_host: ranks in all, and on each host.
+        device: "cuda" where ranks compute on accelerators.
+        performed: a run is compared with the plan step by step, so that no step may stand for
+            several calls of an operation that ranks record one by one.
+    """
 
     world_size: int
     ranks_per_host: int
     device: str = "cpu"
+    performed: bool = False
 
     @property
     def num_hosts(self) -> int:
@@ -69,7 +77,12 @@ class Approach(ABC):
         """Tiny runs that conformance performs in both worlds; see `example`."""
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Runs that calibrate the operations that only this approach performs."""
+        """Runs on a probe's workload that this approach offers to calibrate operations with.
+
+        None by default: calibration then trains the examples on workloads of several sizes. An
+        approach whose datasets are no graphs offers runs on generated datasets of `probe.number`
+        different sizes.
+        """
         return []
 
     @property
@@ -142,7 +155,6 @@ class Probe:
     run: RunSpec
     number: int = 0
     ranks: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def changed(knobs: Any) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from gnnbench.cluster import Cluster, CollectiveModel
+    from gnnbench.cluster import Cluster, CollectiveModel, Storage
 
 NAME = "calibrate"
 HELP = "measure this machine into a cluster file, for predictions"
@@ -19,7 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gnnbench.commands.options import add_out, positive_int
 
     add_out(parser, "cluster TOML file to write")
-    parser.add_argument("--quick", action="store_true", help="half the probes: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer probes: about a minute")
+    parser.add_argument(
+        "--approach",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="measure the operations of this approach; may be repeated (default: all approaches)",
+    )
     parser.add_argument(
         "--co-located",
         type=positive_int,
@@ -36,15 +45,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPU threads of a rank (default 1)",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--disk",
+        metavar="DIR|none",
+        default="",
+        help="a folder on the disk to sweep (default: that of the file to write)",
+    )
+    parser.add_argument(
+        "--only",
+        choices=("disk",),
+        help="measure the disk alone, into the [storage] of a cluster file that exists",
+    )
     parser.add_argument("--name", default="", help="name of the cluster (default: the file's)")
 
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.cluster import save_cluster
-    from gnnbench.commands.output import emit_json, progress, table
 
+    if args.only == "disk":
+        return _disk_only(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     calibrate = calibration()
+    with _progress() as report:
+        cluster = calibrate(
+            name=args.name or args.out.stem,
+            quick=args.quick,
+            co_located=args.co_located,
+            threads=args.threads,
+            device=args.device,
+            approaches=args.approach,
+            disk=_disk(args),
+            progress=report,
+        )
+    save_cluster(cluster, args.out)
+    _print(args, cluster, _uncalibrated(args, cluster))
+    return 0
+
+
+def _disk_only(args: argparse.Namespace) -> int:
+    """Measure the disk into a cluster file; all else in the file, comments too, stays."""
+    from gnnbench.cluster import load_cluster, save_storage
+    from gnnbench.errors import SpecError
+
+    folder = _disk(args)
+    if folder is None:
+        raise SpecError("--only disk with --disk none leaves nothing to measure")
+    before = load_cluster(args.out)
+    calibration()
+    from gnnbench_runtime.calibration.disk_sweep import FULL, QUICK, sweep_disk
+
+    with _progress() as report:
+        storage = sweep_disk(folder, QUICK if args.quick else FULL, progress=report)
+    save_storage(storage, args.out)
+    _print(args, dataclasses.replace(before, storage=storage, ops=(), collectives=()), {})
+    return 0
+
+
+def _disk(args: argparse.Namespace) -> Path | None:
+    if args.disk == "none":
+        return None
+    return Path(args.disk) if args.disk else args.out.resolve().parent
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar that follows the share done."""
+    from gnnbench.commands.output import progress
+
     with progress("calibrate", 100) as advance:
         done = 0
 
@@ -54,22 +121,35 @@ def run(args: argparse.Namespace) -> int:
                 done += 1
                 advance(word)
 
-        cluster = calibrate(
-            name=args.name or args.out.stem,
-            quick=args.quick,
-            co_located=args.co_located,
-            threads=args.threads,
-            device=args.device,
-            progress=report,
-        )
-    save_cluster(cluster, args.out)
+        yield report
+
+
+def _uncalibrated(args: argparse.Namespace, cluster: Cluster) -> dict[str, list[str]]:
+    """Operations without constants, and the approaches that need them."""
+    from gnnbench.approaches.names import APPROACHES
+    from gnnbench.approaches.operations import needed
+
+    device = "cuda" if cluster.device.kind == "gpu" else "cpu"
+    owners = needed(args.approach or APPROACHES.names(), device)
+    known = {model.op for model in cluster.ops}
+    return {op: names for op, names in owners.items() if op not in known}
+
+
+def _print(args: argparse.Namespace, cluster: Cluster, missing: dict[str, list[str]]) -> None:
+    from gnnbench.commands.output import emit_json, table
+
     rows = summary(cluster)
     if args.json:
-        emit_json({"cluster": str(args.out), "operations": rows})
-    else:
-        table(rows, ["operation", "ranks", "points", "mean error", "90 % within"])
-        print(f"wrote {args.out}")
-    return 0
+        emit_json({"cluster": str(args.out), "operations": rows, "uncalibrated": missing})
+        return
+    table(rows, ["operation", "ranks", "points", "mean error", "90 % within"])
+    for op, names in missing.items():
+        print(f"not calibrated: {op} (needed by {', '.join(names)})")
+    if missing:
+        print("predictions take these from the device's peak rates and are graded datasheet")
+    if cluster.storage is None:
+        print("no disk was swept: plans that read or write one cannot be predicted")
+    print(f"wrote {args.out}")
 
 
 def calibration() -> Callable[..., Cluster]:
@@ -86,12 +166,12 @@ def calibration() -> Callable[..., Cluster]:
 
 
 def summary(cluster: Cluster) -> list[dict[str, object]]:
-    """One row per fitted constant set, with how well it fits points that it had not seen."""
+    """One row per fitted set of constants, with its errors at points that the fit had not seen."""
     import math
 
     models = [(m.op, str(m.co_located), m) for m in cluster.ops]
     models += [(c.op, _crowd(c), c) for c in cluster.collectives]  # type: ignore[misc]
-    return [
+    rows: list[dict[str, object]] = [
         {
             "operation": op,
             "ranks": ranks,
@@ -101,6 +181,28 @@ def summary(cluster: Cluster) -> list[dict[str, object]]:
         }
         for op, ranks, model in models
     ]
+    return rows + ([] if cluster.storage is None else _disk_rows(cluster.storage))
+
+
+def _disk_rows(storage: Storage) -> list[dict[str, object]]:
+    import math
+
+    from gnnbench.costs.storage import point_bytes_per_s
+
+    rows: list[dict[str, object]] = []
+    for direction in ("read", "write", "mixed"):
+        points = [point for point in storage.sweep if point.direction == direction]
+        off = [abs(point_bytes_per_s(storage, p) / p.bytes_per_s - 1.0) for p in points]
+        rows.append(
+            {
+                "operation": f"disk {direction} ({storage.method})",
+                "ranks": "all",
+                "points": len(points),
+                "mean error": f"{100 * sum(off) / max(len(off), 1):.0f} %",
+                "90 % within": f"x{math.exp(storage.radius):.2f}",
+            }
+        )
+    return rows
 
 
 def _crowd(model: CollectiveModel) -> str:

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
     from gnnbench.results import Results
     from gnnbench_reports.finding import findings
-    from gnnbench_reports.study import read_study
+    from gnnbench_reports.opening import read_study
     from gnnbench_reports.verdict import verdict
 
     study = read_study(Results(args.results, create=False), args.cluster)

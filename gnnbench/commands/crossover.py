@@ -9,15 +9,23 @@ from gnnbench.commands.options import option, positive_int, rank_counts
 
 if TYPE_CHECKING:
     from gnnbench.approaches.base import GraphLike
-    from gnnbench.approaches.crossover import Crossover, CrossoverPoint
+    from gnnbench.crossover import Crossover, CrossoverPoint
 
 NAME = "crossover"
 HELP = "bytes of partition parallelism and of the mixture, over ranks, and where they cross"
 ORDERS = ("min_width", "aggregate_first", "transform_first")
 COLUMNS = (
-    "ranks", "S/N", "2(P-1)/P", "partition", "mixture", "ratio", "partition once", "mixture once",
-    "ratio once", "weights",
-)  # fmt: skip
+    "ranks",
+    "S/N",
+    "2(P-1)/P",
+    "partition sends",
+    "mixture sends",
+    "ratio",
+    "partition once",
+    "mixture once",
+    "ratio once",
+    "weights",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.approaches.crossover import DEFAULT_RANKS, crossover
     from gnnbench.commands.output import emit_json, progress
+    from gnnbench.crossover import DEFAULT_RANKS, crossover
     from gnnbench.spec import ModelSpec
 
     graph = open_graph_or_profile(args)
-    model = ModelSpec(name=args.model_kind, kind=args.model_kind, hidden=args.hidden,
-                      layers=args.layers, heads=args.heads)  # fmt: skip
+    model = ModelSpec(
+        name=args.model_kind,
+        kind=args.model_kind,
+        hidden=args.hidden,
+        layers=args.layers,
+        heads=args.heads,
+    )
     ranks = args.ranks or DEFAULT_RANKS
     with progress(f"crossover {graph.name}", len(ranks)) as advance:
         found = crossover(
@@ -127,8 +140,8 @@ def row(point: CrossoverPoint) -> dict[str, Any]:
         "ranks": point.ranks,
         "S/N": f"{point.halo_per_node:.3f}",
         "2(P-1)/P": f"{point.relayout_per_node:.3f}",
-        "partition": numbers.size(point.partition_bytes),
-        "mixture": numbers.size(point.mixture_bytes),
+        "partition sends": numbers.size(point.partition_bytes),
+        "mixture sends": numbers.size(point.mixture_bytes),
         "ratio": ratio(point.partition_bytes, point.mixture_bytes),
         "weights": numbers.size(point.weights_bytes),
     }

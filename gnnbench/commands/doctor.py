@@ -34,6 +34,7 @@ BASE_PACKAGES = (
     "rich",
     "scipy",
     "simpy",
+    "tomlkit",
 )
 RUNTIME_PACKAGES = ("nvidia-ml-py", "psutil", "torch")
 

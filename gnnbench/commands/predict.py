@@ -70,19 +70,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"on {cluster.name}: {cluster.description}")
         table([_row(record) for record in records], list(_COLUMNS))
-        for line in (*suite.left_out(args.ranks), *_borrowed(records)):
+        for line in (*suite.left_out(args.ranks), *_uncalibrated(records)):
             print(line)
     return int(any(record.status == "failed" for record in records))
 
 
-def _borrowed(records: Sequence[PredictionRecord]) -> list[str]:
+def _uncalibrated(records: Sequence[PredictionRecord]) -> list[str]:
     """A line that names the operations that were not calibrated on this cluster."""
-    ops = {op for record in records for op in record.notes.get("borrowed", ())}
+    ops = {op for record in records for op in record.notes.get("uncalibrated", ())}
     if not ops:
         return []
     return [
-        f"not calibrated: {', '.join(sorted(ops))}; their times are those of another operation of "
-        "the same kind"
+        f"not calibrated on this cluster: {', '.join(sorted(ops))}; predicted from the device's "
+        "peak rates (grade datasheet where they matter)"
     ]
 
 
@@ -111,6 +111,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "phases_s": record.phases,
         "counted": record.counted,
         "basis": record.basis,
+        "uncalibrated": record.notes.get("uncalibrated", []),
     }
 
 

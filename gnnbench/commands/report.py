@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.results import Results
     from gnnbench_reports import figures
     from gnnbench_reports.finding import findings
+    from gnnbench_reports.opening import read_study
     from gnnbench_reports.report import write_report
-    from gnnbench_reports.study import read_study
     from gnnbench_reports.verdict import verdict
 
     results = Results(args.results, create=False)

@@ -21,7 +21,7 @@ from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, Form, Shapes
 from gnnbench.costs.forms import form as form_named
 from gnnbench.costs.model import BOUND, nearest_residual
 from gnnbench.errors import SpecError
-from gnnbench.steps import Step
+from gnnbench.steps import Work
 
 MAX_POINTS = 128
 COVERAGE = 0.9
@@ -31,7 +31,7 @@ _TINY = 1e-4  # a coefficient never starts below this share of the samples' time
 
 
 def fit_op(
-    samples: Sequence[tuple[Step, float]],
+    samples: Sequence[tuple[Work, float]],
     *,
     op: str = "",
     form: str = "",
@@ -42,10 +42,10 @@ def fit_op(
     status: str = "measured",
     source: str = "calibrate",
 ) -> OpModel:
-    """Fit one operation to samples of (step, seconds).
+    """Fit one operation to samples of (work, seconds).
 
     Args:
-        samples: steps with all shape facts that their kind has, and measured seconds each. Several
+        samples: work with all shape facts that their kind has, and measured seconds each. Several
             samples of one shape are allowed. At least four different shapes.
         op: cost class; the samples' own by default.
         origins: where each sample comes from (any numbers): samples of one origin share what
@@ -57,13 +57,13 @@ def fit_op(
     Raises:
         SpecError: too few samples, or a time that is not positive.
     """
-    steps = [step for step, _ in samples]
+    works = [done for done, _ in samples]
     seconds = np.array([s for _, s in samples], dtype=np.float64)
-    op = op or (steps[0].op if steps else "")
+    op = op or (works[0].op if works else "")
     _check(seconds, f"fit of {op!r}")
-    kind = steps[0].kind.value
+    kind = works[0].kind.value
     shape = form_named(form or FORM_OF_KIND.get(kind, "rows"))
-    facts = Facts.of(steps, element_bytes=element_bytes)
+    facts = Facts.of(works, element_bytes=element_bytes)
     fixed = dict(constants or {})
     params = _fit(shape, facts, seconds, fixed)
     if origins is None:
@@ -103,7 +103,7 @@ def fit_collective(
 ) -> CollectiveModel:
     """Fit one collective to samples of (bytes, seconds).
 
-    Bytes are the most that any rank sends (`plan.Step.bytes`; broadcast: the buffer; barrier: 0),
+    Bytes are the most that any rank sends (`steps.Work.bytes`; broadcast: the buffer; barrier: 0),
     seconds from the last rank's start to the end. At least six sizes are wise (simulation 10.1).
     """
     volume = np.array([b for b, _ in samples], dtype=np.float64)

@@ -34,7 +34,7 @@ from gnnbench.work.dense import (
     sgd,
 )
 from gnnbench.work.links import decode, decode_backward, draw_negatives, shuffle
-from gnnbench.work.modules import host, launches, module
+from gnnbench.work.modules import host, launches, module, repeated
 from gnnbench.work.moving import (
     all_gather,
     all_reduce,
@@ -90,6 +90,7 @@ __all__ = [
     "rebuild_graph",
     "recv",
     "reduce_scatter",
+    "repeated",
     "route",
     "sample",
     "scatter_add",

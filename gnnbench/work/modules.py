@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gnnbench.steps import Kind, Size, Work
 
 
@@ -35,6 +37,15 @@ def module(
 def launches(calls: Size) -> Work:
     """Operations so small that issuing them is all they cost."""
     return Work(kind=Kind.ELEMENTWISE, op="eager", calls=calls)
+
+
+def repeated(done: Work, times: int) -> Work:
+    """The same operation `times` times, one after another: sizes are those of all of them."""
+    totals: dict[str, Any] = {
+        name: times * getattr(done, name)
+        for name in ("bytes", "flops", "rows", "nonzeros", "buffer_bytes", "calls")
+    }
+    return done._replace(**totals)
 
 
 def host(op: str, *, rows: Size, bytes: Size = 0) -> Work:

@@ -14,8 +14,9 @@ from gnnbench_reports import figures
 from gnnbench_reports.blocks import Drawing
 from gnnbench_reports.finding import Finding, findings
 from gnnbench_reports.kept import TABLE, flat
+from gnnbench_reports.opening import read_study
 from gnnbench_reports.page import page
-from gnnbench_reports.study import Study, read_study
+from gnnbench_reports.study import Study
 from gnnbench_reports.summary import error_table
 from gnnbench_reports.traces import write_traces
 

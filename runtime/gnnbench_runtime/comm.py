@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ import torch.distributed as dist
 from gnnbench.errors import RunFailed, Unsupported
 from gnnbench.steps import Kind, Lane, Work
 from gnnbench.work import all_reduce_bytes
+from gnnbench_runtime.pending import Pending
 from gnnbench_runtime.recorder import Recorder, Span
 
 _REDUCTIONS = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}
@@ -46,30 +47,6 @@ _LOST = ("connection", "timed out", "timeout", "broken pipe", "socket", "nccl", 
 
 class PeerLost(RunFailed):
     """A collective broke because another rank went away: a consequence, not the cause."""
-
-
-class Pending:
-    """A transfer under way. `wait` makes its result usable; it blocks the host only on CPU."""
-
-    def __init__(
-        self,
-        future: Future[Any] | None = None,
-        event: Any = None,
-        device: torch.device | None = None,
-    ) -> None:
-        self._future, self._event, self._device = future, event, device
-
-    def wait(self) -> None:
-        if self._future is not None:
-            self._future.result()
-        if self._event is not None:
-            torch.cuda.current_stream(self._device).wait_event(self._event)
-
-    def done(self) -> bool:
-        """Tell whether the transfer has ended, without waiting."""
-        if self._future is not None:
-            return self._future.done()
-        return self._event is None or bool(self._event.query())
 
 
 class Comm:

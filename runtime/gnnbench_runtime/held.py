@@ -48,7 +48,9 @@ class Held:
 def plan_run(run: RunSpec, data: Dataset, cache: Path, *, device: str, ranks_per_host: int) -> Plan:
     """The plan of a run, validated. Raises SpecError if its ranks' steps do not fit together."""
     approach = APPROACHES.get(run.approach)
-    layout = Layout(world_size=run.ranks, ranks_per_host=ranks_per_host, device=device)
+    layout = Layout(
+        world_size=run.ranks, ranks_per_host=ranks_per_host, device=device, performed=True
+    )
     plan = approach.plan(data, run, approach.structure(data, run, cache), layout)
     plan.validate()
     return plan

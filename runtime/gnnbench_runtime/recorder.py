@@ -56,9 +56,7 @@ class Span:
     def did(self, work: Work) -> None:
         """Say what the step did, where only the step itself can tell."""
         head = self._head
-        self._head = (
-            *head[:3], work.kind, work.op, *head[5:9], work.bytes, work.flops
-        )  # fmt: skip
+        self._head = (*head[:3], work.kind, work.op, *head[5:9], work.bytes, work.flops)
         if self._kept:
             self._recorder._count(work, head[6])
 
@@ -141,9 +139,18 @@ class Recorder:
             phase = Phase.EVALUATE
         iteration = getattr(self._local, "iteration", 0)
         head = (
-            self.period, iteration, name, work.kind, work.op, lane, phase, layer, group_size,
-            work.bytes, work.flops,
-        )  # fmt: skip
+            self.period,
+            iteration,
+            name,
+            work.kind,
+            work.op,
+            lane,
+            phase,
+            layer,
+            group_size,
+            work.bytes,
+            work.flops,
+        )
         if work.bytes and self.recording:
             # Counted now: a background transfer may end in a later period than it belongs to.
             self._count(work, phase)

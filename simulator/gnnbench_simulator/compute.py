@@ -1,8 +1,8 @@
 """Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
 
-A calibrated operation has constants per number of ranks on a host. An operation that was not
-calibrated borrows the constants of a calibrated one of its kind (grade "probed"); without one, its
-time is a roofline of the datasheet (grade "datasheet").
+A calibrated operation uses the constants for the number of ranks that share the host. An operation
+that nobody calibrated uses a roofline of the device's peak rates (grade "datasheet"), never the
+constants of another operation; on a calibrated cluster the prediction names it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.cluster import Cluster, Device, OpModel, grade
+from gnnbench.cluster import Cluster, Device, OpModel, Storage, grade, weakest
 from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
+from gnnbench.costs.storage import disk_seconds
 from gnnbench.errors import Unsupported
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
 """Calibrated time between one step and the next, which is part of no step's duration."""
 PROBE_OP = "speed_probe"
-"""Time of a fixed kernel, repeated during calibration: the spread of the machine's speed."""
-BORROWED_RADIUS = 0.5
-"""Error radius of a borrowed constant (natural log): a factor of 1.65."""
-
+"""What a fixed kernel took, again and again, while the machine was calibrated."""
 
 _ZERO = np.zeros(1)
 
@@ -44,14 +42,13 @@ class Item:
 class CostClass:
     """Steps whose times depend on the same constants, so that their errors are correlated.
 
-    radius     90 % of errors are within a factor of exp(radius)
-    borrowed   the operation was not calibrated; the constants are those of another of its kind
+    `uncalibrated`: others of the cluster's operations are calibrated, and this one is not.
     """
 
     name: str
     grade: str
     radius: float
-    borrowed: bool = False
+    uncalibrated: bool = False
 
 
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
@@ -159,43 +156,41 @@ class Durations:
     def _one_call(
         self, op: str, kind: Kind, hosted: bool, facts: Facts
     ) -> tuple[CostClass, Floats]:
-        if kind in STORAGE and self.cluster.storage is None:
-            raise Unsupported(
-                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
-                "disk: add one to its file, or calibrate on the machine"
-            )
-        on_cpu = hosted or self.cluster.device.kind == "cpu"
+        if kind in STORAGE:
+            disk, write = self._disk(), kind is Kind.WRITE
+            seconds = disk_seconds(disk, facts.bytes, facts.rows, write=write)[1]
+            worst = weakest([grade(c.status) for c in disk.constants(write=write)])
+            return CostClass(op, worst, disk.radius), seconds
         model = self._models.get(op)
         if model is not None:
             where = CostClass(op, grade(model.status), model.radius)
             return where, op_seconds(model, facts)
-        borrowed = self._models.get(f"kind:{kind.value}")
-        if borrowed is not None and kind not in STORAGE | {Kind.COPY}:
-            radius = max(borrowed.radius, BORROWED_RADIUS)
-            weaker = "probed" if grade(borrowed.status) == "measured" else "datasheet"
-            return CostClass(op, weaker, radius, borrowed=True), op_seconds(borrowed, facts)
         radius = _RADII.get(kind, _DEFAULT_RADIUS)
-        return CostClass(op, "datasheet", radius), self._datasheet(kind, on_cpu, facts)
+        where = CostClass(op, "datasheet", radius, uncalibrated=bool(self._models))
+        return where, self._datasheet(kind, hosted, facts)
 
-    def _datasheet(self, kind: Kind, on_cpu: bool, facts: Facts) -> Floats:
-        if kind in STORAGE:
-            return self._disk(kind, facts)
+    def _datasheet(self, kind: Kind, hosted: bool, facts: Facts) -> Floats:
         if kind is Kind.COPY and self.cluster.links.host is not None:
             link = self.cluster.links.host
             copied: Floats = link.latency_s.value + facts.bytes / link.bytes_per_s.value
             return copied
-        if on_cpu:
+        if hosted or self.cluster.device.kind == "cpu":
             return _cpu_defaults(self.cluster, kind, facts)
         return _gpu_defaults(self.cluster.device, kind, facts)
 
-    def _disk(self, kind: Kind, facts: Facts) -> Floats:
-        """Sequential bandwidth, or the rate of requests, whichever takes longer (section 6)."""
-        disk = self.cluster.storage
-        assert disk is not None
-        speed = disk.read_bytes_per_s if kind is Kind.READ else disk.write_bytes_per_s
-        requests = facts.rows / max(disk.iops.value, 1.0)
-        busy: Floats = np.maximum(facts.bytes / speed.value, requests)
-        return disk.latency_s.value + busy
+    def disk_busy(self, work: Work, ranks: int) -> Floats:
+        """Seconds for which a read or write keeps the disk busy, [ranks]."""
+        size, requests = (column([size], [ranks], ranks) for size in (work.bytes, work.rows))
+        return disk_seconds(self._disk(), size, requests, write=work.kind is Kind.WRITE)[0]
+
+    def _disk(self) -> Storage:
+        if self.cluster.storage is None:
+            raise Unsupported(
+                f"cluster {self.cluster.name} has no [storage], and the run reads or writes the "
+                "disk: measure it on the machine with `gnnbench calibrate --only disk --out FILE`, "
+                "or add the section to the cluster file"
+            )
+        return self.cluster.storage
 
 
 def calibrated(cluster: Cluster, op: str, co_located: int) -> OpModel | None:
@@ -208,21 +203,10 @@ def calibrated(cluster: Cluster, op: str, co_located: int) -> OpModel | None:
 
 
 def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
-    """One model per operation, see `calibrated`.
-
-    Also one model per kind, under "kind:K", for operations nobody calibrated: the kind's model with
-    the most points.
-    """
+    """One model per operation, see `calibrated`."""
     names = dict.fromkeys(model.op for model in cluster.ops)
     found = {op: calibrated(cluster, op, co_located) for op in names}
-    chosen = {op: model for op, model in found.items() if model is not None}
-    for model in list(chosen.values()):
-        if model.op == GAP_OP:
-            continue
-        key = f"kind:{model.kind}"
-        if key not in chosen or chosen[key].points < model.points:
-            chosen[key] = model
-    return chosen
+    return {op: model for op, model in found.items() if model is not None}
 
 
 def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:

@@ -262,16 +262,22 @@ class _Engine:
             peer = self.program.peer(timed.layout, rank, place)
             latency, cap, path = self.network.point_to_point(rank, peer)
             yield self.env.timeout(latency)
-            size = float(timed.letters[of][place][column])
+            size = float(timed.demand[of][place][column])
             yield self.fluid.start(path, size, cap=cap)
             self._letter(rank, peer, Kind.SEND).succeed()
         elif kind is Kind.RECV:
             peer = self.program.peer(timed.layout, rank, place)
             yield self._letter(peer, rank, Kind.RECV)
-        else:
-            what = "host_link" if kind is Kind.COPY else "disk"
+        elif kind is Kind.COPY:
             # One unit per second: a transfer alone takes the seconds it was given.
-            yield self.fluid.start([(what, self.program.host_of(rank))], seconds, cap=1.0)
+            host = self.program.host_of(rank)
+            yield self.fluid.start([("host_link", host)], seconds, cap=1.0)
+        elif busy := float(timed.demand[of][place][column]):
+            # While it waits for its requests, the disk is free for others.
+            disk = ("disk", self.program.host_of(rank))
+            yield self.fluid.start([disk], busy, cap=busy / seconds)
+        else:
+            yield self.env.timeout(seconds)
 
     def _letter(self, sender: int, receiver: int, side: Kind) -> simpy.Event:
         """The arrival of the next message between two ranks, as one side counts them."""

@@ -78,6 +78,8 @@ class _Way:
 
     share     units of work per second that it takes alone
     mailbox   of a message: where it arrives; its work are its bytes
+    disk      whether its work are the seconds for which it keeps the disk busy; alone it takes
+              longer, and the disk is free for others meanwhile
     """
 
     path: tuple[Pipe, ...]
@@ -85,6 +87,7 @@ class _Way:
     share: float = 1.0
     latency_s: float = 0.0
     mailbox: _Mailbox | None = None
+    disk: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -330,11 +333,14 @@ class _Clock:
         if way is None:
             way = self.ways[key] = self._way(track.rank, block, timed.layout)
         if isinstance(way, _Way):
-            work = way.share * seconds
-            if way.mailbox is not None:
+            work, cap, start = way.share * seconds, way.cap, ready + way.latency_s
+            if way.mailbox is not None or way.disk:
                 of, column = self._seat(track.rank, timed.layout)
-                work = float(timed.letters[of][block.steps[0]][column])
-            self._at(ready + way.latency_s, lambda: self._start(track, block, ready, way, work))
+                work = float(timed.demand[of][block.steps[0]][column])
+            if way.disk:
+                cap = work / seconds if work else 1.0
+                start = ready if work else ready + seconds
+            self._at(start, lambda: self._start(track, block, ready, way, work, cap))
         elif way.taken < len(way.arrived):
             way.taken += 1
             end = max(ready, way.arrived[way.taken - 1])
@@ -343,14 +349,16 @@ class _Clock:
         else:
             way.waiting = track, block, ready
 
-    def _start(self, track: _Track, block: Block, ready: float, way: _Way, work: float) -> None:
+    def _start(
+        self, track: _Track, block: Block, ready: float, way: _Way, work: float, cap: float
+    ) -> None:
         def done(end: float) -> None:
             if way.mailbox is not None:
                 self._arrive(way.mailbox, end)
             self._finish(track, block, ready, end)
             self.ready.append(track)
 
-        self.sharing.start(self.now, way.path, work, way.cap, done)
+        self.sharing.start(self.now, way.path, work, cap, done)
 
     def _arrive(self, mailbox: _Mailbox, end: float) -> None:
         mailbox.arrived.append(end)
@@ -381,9 +389,11 @@ class _Clock:
             latency, cap, path = self.network.point_to_point(rank, peer)
             mailbox = self.mail.setdefault((rank, peer), _Mailbox())
             return _Way(tuple(self._pipe(name) for name in path), cap, 1.0, latency, mailbox)
-        what = "host_link" if kind is Kind.COPY else "disk"
-        # One unit per second: a transfer alone takes the seconds it was given.
-        return _Way((self._pipe((what, self.program.host_of(rank))),), 1.0)
+        host = self.program.host_of(rank)
+        if kind is Kind.COPY:
+            # One unit per second: a transfer alone takes the seconds it was given.
+            return _Way((self._pipe(("host_link", host)),), 1.0)
+        return _Way((self._pipe(("disk", host)),), 1.0, disk=True)
 
     def _pipe(self, name: tuple[str, int]) -> Pipe:
         return self.sharing.pipe(name, self._capacity)

@@ -115,7 +115,8 @@ def _cap(caps: Mapping[str, float], *spaces: Space) -> list[float]:
 
 
 def _periods(plan: Plan) -> int:
-    return max(1, min(plan.num_periods, _STEPS_MAX // max(plan.num_steps(), 1)))
+    """Periods to follow: two at least, because what the first one leaves lives in the second."""
+    return min(plan.num_periods, max(2, _STEPS_MAX // max(plan.num_steps(), 1)))
 
 
 def _allocations(plan: Plan, rank: int) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, grade, weakest
+from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl, grade, weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
 from gnnbench.steps import Kind, Size, Step, Work
@@ -196,8 +196,9 @@ class Network:
         hosts = len({self.host_of(rank) for rank in call.group})
         layout = "intra" if hosts == 1 else "inter"
         model = self._measured(kind, ranks, layout)
-        if model is None and self.cluster.transport == "nccl":
-            return self._nccl(call, hosts)
+        nccl = self.cluster.nccl if self.cluster.transport == "nccl" else None
+        if model is None and nccl is not None:
+            return self._nccl(call, nccl, hosts)
         if model is not None:
             volume = _volume(call)
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
@@ -383,9 +384,7 @@ class Network:
             return 0.0
         return 2 * _transfer(link, float(max(call.buffer_bytes.max(), call.bytes.max())))
 
-    def _nccl(self, call: Call, hosts: int) -> Timing:
-        nccl = self.cluster.nccl
-        assert nccl is not None
+    def _nccl(self, call: Call, nccl: Nccl, hosts: int) -> Timing:
         links, kind, group = self.cluster.links, call.kind, call.group
         if kind is Kind.ALL_TO_ALL:
             matrix = _pair_bytes(call)

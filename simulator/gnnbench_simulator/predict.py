@@ -241,9 +241,9 @@ def _phases(rows: list[Row], periods: int) -> dict[str, float]:
 def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
-    borrowed = sorted(c.name for c in program.cost_classes.values() if c.borrowed)
-    if borrowed:
-        notes["borrowed"] = borrowed
+    missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
+    if missing:
+        notes["uncalibrated"] = missing
     if hosts > program.cluster.host.hosts_max:
         most = program.cluster.host.hosts_max
         notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gnnbench.cluster import Cluster
-from gnnbench.costs.facts import Floats
-from gnnbench.iterations import Iteration
+from gnnbench.costs.facts import Floats, column
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, iteration_bytes
-from gnnbench.steps import LATEST, Engine, Groups, Kind, Lane
+from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
 from gnnbench_simulator.compute import CostClass, Durations, Item
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
 from gnnbench_simulator.network import Call, Network
@@ -31,12 +31,13 @@ once for speed, and not all at once, because a step takes kilobytes and its seco
 class Timed:
     """One distinct iteration with its seconds; per class of its layout, arrays over its ranks.
 
-    seconds   (steps, ranks): seconds of a step; of a collective, without waiting for late ranks
-    gaps      (blocks, ranks): seconds that a framework spends between the steps of a block
-    totals    (blocks, ranks): seconds of a block, gaps included
-    idle      by index of a collective (ranks,): seconds in which it occupies no core
-    letters   by index of a message (ranks,): its bytes
-    sent      bytes moved by all ranks, by (kind, phase)
+    seconds   (steps, ranks); of a collective, the transfer without waiting
+    gaps      (blocks, ranks): time after the steps of a block that belongs to none of them
+    totals    (blocks, ranks): all steps of a block, and their gaps
+    idle      by place of a collective (ranks,): seconds in which its ranks keep no core busy
+    demand    by place of a message (ranks,): its bytes; of a transfer on a shared disk: seconds for
+              which it keeps the disk busy
+    sent      bytes that all ranks move, by (kind, phase)
     """
 
     layout: Layout
@@ -44,7 +45,7 @@ class Timed:
     gaps: list[Floats]
     totals: list[Floats]
     idle: list[dict[int, Floats]]
-    letters: list[dict[int, Floats]]
+    demand: list[dict[int, Floats]]
     sent: dict[tuple[str, str], int]
 
 
@@ -262,14 +263,7 @@ class _Pricing:
             cls.by_block(table) + gap
             for cls, table, gap in zip(layout.classes, seconds, gaps, strict=True)
         ]
-        letters = [
-            {
-                place: np.broadcast_to(np.asarray(step.work.bytes, np.float64), (len(of),))
-                for place, step in enumerate(of.steps)
-                if step.work.kind is Kind.SEND
-            }
-            for of in iteration.classes
-        ]
+        demand = [self._demand(of) for of in iteration.classes]
         nothing = self._nothing[id(layout)]
         return Timed(
             layout=layout,
@@ -277,7 +271,7 @@ class _Pricing:
             gaps=gaps,
             totals=totals,
             idle=idle if any(idle) else nothing,
-            letters=letters if any(letters) else nothing,
+            demand=demand if any(demand) else nothing,
             sent=iteration_bytes(iteration),
         )
 
@@ -293,6 +287,16 @@ class _Pricing:
         if not self.durations.has_gaps:
             self._without_gaps[id(layout)] = gaps
         return gaps
+
+    def _demand(self, of: RankClass) -> dict[int, Floats]:
+        """What the flows of a class ask of the resource that they share, see `Timed`."""
+        found: dict[int, Floats] = {}
+        for place, step in enumerate(of.steps):
+            if step.work.kind is Kind.SEND:
+                found[place] = column([step.work.bytes], [len(of)], len(of))
+            elif step.work.kind in STORAGE:
+                found[place] = self.durations.disk_busy(step.work, len(of))
+        return found
 
     def _meet(
         self, iteration: Iteration, layout: Layout, seconds: list[Floats]

@@ -35,8 +35,12 @@ def make_run(
     parsed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
     assert not problems and parsed is not None, problems
     settings: dict[str, Any] = {
-        "precision": "float64", "lr": 0.05, "weight_decay": 1e-3, "epochs": 3, "seed": 7,
-    }  # fmt: skip
+        "precision": "float64",
+        "lr": 0.05,
+        "weight_decay": 1e-3,
+        "epochs": 3,
+        "seed": 7,
+    }
     return RunSpec(
         suite="test",
         dataset=DatasetRef(name="g", generator="none"),

@@ -95,9 +95,11 @@ def watched(rank: int, world_size: int, graph: Graph, run: RunSpec, epochs: int)
         channel.wait = wait
     trainer.close()
     return {
-        "first_halo": halos[0], "later_halo": min(halos[1:]), "ages": ages,
+        "first_halo": halos[0],
+        "later_halo": min(halos[1:]),
+        "ages": ages,
         "most_under_way": max(under_way),
-    }  # fmt: skip
+    }
 
 
 def evaluated(
@@ -280,13 +282,23 @@ def sampled_means(
         out, back = torch.zeros((n, 3)).double(), torch.zeros_like(h)
         trainer.stack.exchange.forward(h, 1, Phase.FORWARD)
         kernels.spmm(
-            agg.indptr, agg.indices, h, out,
-            row_scale=agg.row_scale, col_scale=agg.col_scale, self_scale=agg.self_scale,
-        )  # fmt: skip
+            agg.indptr,
+            agg.indices,
+            h,
+            out,
+            row_scale=agg.row_scale,
+            col_scale=agg.col_scale,
+            self_scale=agg.self_scale,
+        )
         kernels.spmm(
-            agg.indptr_t, agg.indices_t, g[ids], back,
-            row_scale=agg.col_scale, col_scale=agg.row_scale, self_scale=agg.self_scale,
-        )  # fmt: skip
+            agg.indptr_t,
+            agg.indices_t,
+            g[ids],
+            back,
+            row_scale=agg.col_scale,
+            col_scale=agg.row_scale,
+            self_scale=agg.self_scale,
+        )
         trainer.stack.exchange.backward(back, 1)
         return out, back[:n].clone()
 

@@ -118,9 +118,15 @@ def boundary_graph() -> Graph:
     n = 24
     src, dst = rng.integers(0, n, 150), rng.integers(0, n, 150) ** 2 // n
     return from_edges(
-        "boundary", src, dst, n, features=rng.standard_normal((n, 4)).astype(np.float32),
-        labels=rng.integers(0, 3, n), num_classes=3, train_mask=np.ones(n, bool),
-    )  # fmt: skip
+        "boundary",
+        src,
+        dst,
+        n,
+        features=rng.standard_normal((n, 4)).astype(np.float32),
+        labels=rng.integers(0, 3, n),
+        num_classes=3,
+        train_mask=np.ones(n, bool),
+    )
 
 
 @pytest.mark.parametrize("kind", ["gcn", "sage"])

@@ -25,11 +25,18 @@ def random_graph(
     dst = np.minimum(rng.integers(0, n - 3, edges), rng.integers(0, n - 3, edges))
     train = rng.random(n) < 0.4
     return from_edges(
-        "random", src, dst, n, undirected=undirected,
+        "random",
+        src,
+        dst,
+        n,
+        undirected=undirected,
         features=rng.standard_normal((n, width)).astype(np.float32),
-        labels=rng.integers(0, 4, n), num_classes=4,
-        train_mask=train, val_mask=~train & (rng.random(n) < 0.5), test_mask=~train,
-    )  # fmt: skip
+        labels=rng.integers(0, 4, n),
+        num_classes=4,
+        train_mask=train,
+        val_mask=~train & (rng.random(n) < 0.5),
+        test_mask=~train,
+    )
 
 
 def assemble(results: list[dict], key: str) -> np.ndarray:
@@ -126,10 +133,16 @@ def test_a_width_below_the_number_of_ranks_is_exact(pools: Pools) -> None:
 def test_more_ranks_than_nodes_is_exact(pools: Pools) -> None:
     """FG-7: three vertices on four ranks."""
     graph = from_edges(
-        "path", np.array([0, 1]), np.array([1, 2]), 3,
-        features=np.eye(3, dtype=np.float32), labels=np.array([0, 1, 0]), num_classes=2,
-        train_mask=np.array([True, True, False]), test_mask=np.array([False, False, True]),
-    )  # fmt: skip
+        "path",
+        np.array([0, 1]),
+        np.array([1, 2]),
+        3,
+        features=np.eye(3, dtype=np.float32),
+        labels=np.array([0, 1, 0]),
+        num_classes=2,
+        train_mask=np.array([True, True, False]),
+        test_mask=np.array([False, False, True]),
+    )
     model = {"kind": "sage", "hidden": 4, "layers": 2}
     single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}))
     run = cases.make_run("partition", 4, model, {})

@@ -136,6 +136,18 @@ def test_spmm_does_not_depend_on_threads() -> None:
     assert torch.equal(one, many)
 
 
+def test_a_sparse_matrix_is_made_once_and_goes_with_its_pattern() -> None:
+    """A pattern that is new in every epoch must not leave its matrix behind."""
+    torch_kernels, out = TorchKernels("cpu"), rand(6, 4)
+    for _ in range(3):
+        indptr, indices, _ = matrix(6, 6)
+        for _ in range(2):
+            torch_kernels.spmm(indptr, indices, rand(6, 4), out)
+        assert [len(made) for made in torch_kernels._matrices.values()] == [1]
+        del indptr, indices
+    assert not len(torch_kernels._matrices)
+
+
 def test_kernels_refuse_matrices_with_gaps() -> None:
     indptr, indices, _ = matrix(6, 6)
     with pytest.raises(ValueError, match="contiguous"):

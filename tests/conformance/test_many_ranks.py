@@ -5,7 +5,7 @@ Grids of CAGNET 1.5D and 2D on 8 and 9 ranks are in `test_cagnet`; the mixture's
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ import pytest
 pytest.importorskip("torch", reason="needs the runtime extra")
 
 import cases
-from pool import close_all, pool
 from test_exactness import check_equal, random_graph
 
-pytestmark = pytest.mark.distributed
+from gnnbench_runtime.conformance.pool import RankPool
+
+pytestmark = [pytest.mark.distributed, pytest.mark.deep]
 
 GCN = {"kind": "gcn", "hidden": 8, "layers": 2, "dropout": 0.4}
 SAGE = {"kind": "sage", "hidden": 5, "layers": 3}
@@ -33,21 +34,21 @@ RUNS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _pools():
+@pytest.fixture(scope="module", params=[8, 9])
+def ranks(request: pytest.FixtureRequest) -> Iterator[RankPool]:
     """So many ranks end before those of other tests begin."""
-    yield
-    close_all()
+    pool = RankPool(request.param)
+    yield pool
+    pool.close()
 
 
-@pytest.mark.parametrize("world_size", [8, 9])
-def test_exact_approaches_are_exact_on_many_ranks(world_size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("approach", "model", "knobs"), RUNS)
+def test_exact_approaches_are_exact_on_many_ranks(
+    approach: str, model: dict[str, Any], knobs: dict[str, Any], ranks: RankPool
+) -> None:
     """A directed graph of 40 vertices: widths and parts smaller than the ranks are many."""
     graph = random_graph(undirected=False)
-    ranks = pool(world_size, tmp_path)
-    for approach, model, knobs in RUNS:
-        reference = cases.make_run("single", 1, model, {})
-        single = cases.train_full(0, 1, graph, reference, None, 3)
-        run = cases.make_run(approach, world_size, model, knobs)
-        results = ranks.run("cases:train_full", graph, run, None, 3)
-        check_equal(results, single, f"{approach}, {model}, {world_size} ranks")
+    single = cases.train_full(0, 1, graph, cases.make_run("single", 1, model, {}), None, 3)
+    run = cases.make_run(approach, ranks.world_size, model, knobs)
+    results = ranks.run("cases:train_full", graph, run, None, 3)
+    check_equal(results, single, f"{approach}, {model}, {ranks.world_size} ranks")

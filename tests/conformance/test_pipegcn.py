@@ -54,9 +54,11 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
                     assert steps == planned(plan, epoch, 0, rank), (name, rank, epoch)
             for epoch in range(3):
                 counted = sum(
-                    b for got in results for k, b in got["sent"][epoch].items()
+                    b
+                    for got in results
+                    for k, b in got["sent"][epoch].items()
                     if k.startswith("all_to_all/")
-                )  # fmt: skip
+                )
                 assert counted == closed, name
 
 

@@ -65,8 +65,9 @@ def test_the_dense_model_without_delay_is_the_exact_one() -> None:
             np.testing.assert_allclose(
                 dense.exact_logits(graph, run, parameters),
                 dense.exact_logits(graph, run, want["parameters"]),
-                rtol=0, atol=1e-8,
-            )  # fmt: skip
+                rtol=0,
+                atol=1e-8,
+            )
 
 
 # bns
@@ -213,9 +214,16 @@ def test_evaluation_uses_the_whole_graph(pools: Pools) -> None:
 def test_accuracy_comes_near_that_of_one_device(approach: str, knobs: dict, pools: Pools) -> None:
     """On a planted graph; one epoch of delay asks for small steps, so the rate is 0.003."""
     graph = generate(
-        "planted_partition", num_nodes=400, mean_degree=12, num_classes=4, num_features=16,
-        homophily=0.6, feature_noise=2.0, train_fraction=0.3, seed=5,
-    )  # fmt: skip
+        "planted_partition",
+        num_nodes=400,
+        mean_degree=12,
+        num_classes=4,
+        num_features=16,
+        homophily=0.6,
+        feature_noise=2.0,
+        train_fraction=0.3,
+        seed=5,
+    )
 
     def trained(name: str, world_size: int, given: dict) -> float:
         run = cases.make_run(name, world_size, PLAIN, given)
@@ -258,9 +266,11 @@ def test_pipegcn_performs_its_plan_in_every_epoch(
                     steps = performed(got["ledger"], epoch, 0)
                     assert steps == planned(plan, epoch, 0, rank), (name, rank, epoch)
                 counted = sum(
-                    b for got in results for k, b in got["sent"][epoch].items()
+                    b
+                    for got in results
+                    for k, b in got["sent"][epoch].items()
                     if k.startswith("all_to_all/")
-                )  # fmt: skip
+                )
                 assert counted == closed, name
 
 

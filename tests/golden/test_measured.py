@@ -10,8 +10,8 @@ import pytest
 from gnnbench.results import Results
 from gnnbench_reports.finding import findings
 from gnnbench_reports.numbers import percent
+from gnnbench_reports.opening import read_study
 from gnnbench_reports.order import orders
-from gnnbench_reports.study import read_study
 
 MEASURED = Path(__file__).parents[2] / "reports" / "measured"
 FOLDERS = sorted(path.name for path in MEASURED.iterdir() if path.is_dir())

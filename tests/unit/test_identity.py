@@ -99,13 +99,13 @@ def test_an_array_of_a_native_dataset_that_is_changed_in_place_is_an_error(tmp_p
     folder = native.save(graph, tmp_path / "native")
     library = Library([tmp_path], tmp_path / "cache")
     ref = DatasetRef(path="native")
-    assert library.graph(ref).digest
+    assert library.dataset(ref).digest
     np.save(folder / "features.npy", graph.features + np.float32(1))
     with pytest.raises(DataError, match=r"features\.npy: content differs from the sha256"):
-        library.graph(ref)
+        library.dataset(ref)
     shutil.rmtree(folder)
     native.save(graph, folder)
-    assert library.graph(ref).digest
+    assert library.dataset(ref).digest
 
 
 # Runs and failures

@@ -126,10 +126,13 @@ class Gist(Approach):
             example("gist", 2, knobs={"local_steps": 2}),
             example("gist", 2, model={"layers": 3, "norm": "layer"}, knobs={"parts": 4}),
             example(
-                "gist", 2, batch=few, model={"kind": "sage", "dropout": 0.3},
+                "gist",
+                2,
+                batch=few,
+                model={"kind": "sage", "dropout": 0.3},
                 knobs={"base": "sampled", "local_steps": 3},
             ),
-        ]  # fmt: skip
+        ]
 
     def reference(self, run: RunSpec) -> str:
         """The approach that trains the whole model on the same batches."""
@@ -274,14 +277,21 @@ class _RoundWriter:
             np.fill_diagonal(others, 0)
             done = work.all_to_all(others, total(others.T), s, width=1)
             chain.step(
-                f"{name}/blocks", done, phase=Phase.SYNC, lane=Lane.COMM, group=self.group,
+                f"{name}/blocks",
+                done,
+                phase=Phase.SYNC,
+                lane=Lane.COMM,
+                group=self.group,
                 allocates=(arrived,),
-            )  # fmt: skip
+            )
         placed = work.gather(held[1], 1, held[1], s)
         chain.step(
-            f"{name}/place", placed, phase=Phase.SYNC, allocates=(arrived,),
+            f"{name}/place",
+            placed,
+            phase=Phase.SYNC,
+            allocates=(arrived,),
             frees=("packed", "arrived"),
-        )  # fmt: skip
+        )
 
 
 def _for_every_rank(batch: BatchSizes, ranks: int) -> BatchSizes:

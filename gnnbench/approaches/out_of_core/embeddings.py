@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.out_of_core.link_plan import link_plan
 from gnnbench.approaches.out_of_core.links import LinkStructure, link_problem, link_structure
 from gnnbench.approaches.out_of_core.out_of_core import OutOfCoreKnobs
 from gnnbench.plan import Plan
-from gnnbench.spec import RunSpec
+from gnnbench.spec import DatasetRef, ModelSpec, RunSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,26 @@ class Embeddings(Approach):
                 model={"kind": "embedding", "decoder": decoder}, training={"optimizer": "adagrad"},
             )
             for decoder in ("distmult", "complex", "dot")
+        ]  # fmt: skip
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """Facts on as many entities as the probed graph has vertices, with each decoder in turn."""
+        run = probe.run
+        entities = int(run.dataset.options["num_nodes"])
+        options = {"num_entities": entities, "num_relations": 50, "num_triples": 4 * entities}
+        decoder = ("distmult", "complex", "dot")[probe.number % 3]
+        return [
+            replace(
+                run, approach=self.name, ranks=1, knobs={},
+                dataset=DatasetRef(
+                    name=run.dataset.name, generator="synthetic_triples", options=options
+                ),
+                model=ModelSpec(
+                    name="probe", kind="embedding", hidden=run.model.hidden, decoder=decoder
+                ),
+                batch=replace(run.batch, negatives=16 << probe.number % 5),
+                training=replace(run.training, optimizer="adagrad"),
+            )
         ]  # fmt: skip
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:

@@ -14,94 +14,75 @@ per product: sparse, Q - 1 foreign blocks of A (nonzeros + rows + 1) and (Q-1) N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from gnnbench.approaches.base import Approach, GraphLike, Layout
-from gnnbench.approaches.whole_graph.cagnet import (
-    COUNTED,
-    EVEN,
+import numpy as np
+
+from gnnbench import work
+from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
+from gnnbench.approaches.card import EXACT, Accepts, Look
+from gnnbench.approaches.whole_graph.blocks import (
     PAPER,
+    Blocks,
     CagnetKnobs,
-    Ints,
-    block_nonzeros,
-    block_train_rows,
+    axis_groups,
     even_bounds,
+    grid_notes,
+    held_buffers,
+    one_of,
+    plain,
 )
-from gnnbench.approaches.whole_graph.stages import Shared, StageSteps
-from gnnbench.approaches.writing.shape import stack_shape
-from gnnbench.approaches.writing.stack import StackShape
-from gnnbench.data.profile import GraphProfile
-from gnnbench.iterations import RankSteps
-from gnnbench.plan import Plan
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.approaches.writing.stack import StackWriter
+from gnnbench.iterations import Iteration, RankClass
+from gnnbench.plan import Plan, repeated
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Kind, Lane, Phase
+from gnnbench.steps import Buffer, Groups, Ints, Lane, Phase, Size, Work
+from gnnbench.work import ID_BYTES
 
-ID_BYTES = 8
+Group = tuple[int, ...] | Groups
+Room = tuple[Buffer, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SquareGrid:
-    """Q x Q ranks and the blocks they hold.
-
-    `edges` [Q + 1]: where blocks of vertices start and end, of rows and columns alike. `nonzeros`
-    int64 [Q, Q]: entries by block of the destination and block of the source.
-    """
-
-    edges: tuple[int, ...]
-    nonzeros: Ints
-    train_rows: tuple[int, ...]
-    exact: bool = True
-    basis: str = COUNTED
-
-    @classmethod
-    def of(cls, graph: GraphLike, ranks: int) -> SquareGrid:
-        """Cut a graph into a square of blocks."""
-        edges = even_bounds(graph.num_nodes, side(ranks))
-        profile = isinstance(graph, GraphProfile)
-        return cls(
-            edges=edges,
-            nonzeros=block_nonzeros(graph, edges),
-            train_rows=block_train_rows(graph, edges),
-            exact=not profile or ranks == 1,
-            basis=EVEN if profile else COUNTED,
-        )
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SquareGrid(Blocks):
+    """Q x Q ranks; blocks of vertices cut rows and columns of the adjacency alike."""
 
     @property
     def side(self) -> int:
-        return len(self.edges) - 1
+        return self.num_blocks
 
     @property
     def world_size(self) -> int:
         return self.side**2
 
-    def rows(self, block: int) -> int:
-        return self.edges[block + 1] - self.edges[block]
-
     def place(self, rank: int) -> tuple[int, int]:
         """Row and column of a rank."""
         return divmod(rank, self.side)
 
-    def row_groups(self) -> list[list[int]]:
-        """Ranks of every grid row."""
-        return [list(range(i * self.side, (i + 1) * self.side)) for i in range(self.side)]
+    def groups(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Ranks of every row, and of every column."""
+        return axis_groups(self.world_size, self.side)
 
-    def columns(self) -> list[list[int]]:
-        """Ranks of every grid column."""
-        return [list(range(j, self.world_size, self.side)) for j in range(self.side)]
+    def table(self, *, transpose: bool) -> Ints:
+        """Entries of the blocks of the adjacency, or of its transpose, int64 [Q, Q]."""
+        return self.nonzeros.T if transpose else self.nonzeros
 
-    def entries(self, row: int, stage: int, *, transpose: bool) -> int:
-        """Entries of block (row, stage) of the adjacency or of its transpose."""
-        return int(self.nonzeros[stage, row] if transpose else self.nonzeros[row, stage])
+    def received_ids(self) -> Ints:
+        """Elements of each rank's buffer for a sparse block, int64 [Q, Q].
 
-
-def side(ranks: int) -> int:
-    """The whole part of the square root."""
-    return isqrt(ranks)
+        It has room for the largest foreign one of the row, in either direction.
+        """
+        if self.side == 1:
+            return np.zeros((1, 1), np.int64)
+        most = np.maximum(self.nonzeros, self.nonzeros.T)
+        foreign = [np.delete(most, own, axis=1).max(axis=1) for own in range(self.side)]
+        return np.stack(foreign, axis=1) + self.rows[:, None] + 1
 
 
 def width_edges(shape: StackShape, parts: int) -> list[tuple[int, ...]]:
@@ -109,278 +90,233 @@ def width_edges(shape: StackShape, parts: int) -> list[tuple[int, ...]]:
     return [even_bounds(width, parts) for width in shape.dims]
 
 
-def block_widths(shape: StackShape, parts: int) -> list[list[int]]:
-    """Widths of the column blocks of H_0 ... H_L."""
-    return [[b - a for a, b in pairwise(edges)] for edges in width_edges(shape, parts)]
-
-
 def received_rows(shape: StackShape, grid: SquareGrid) -> int:
     """Elements of the buffer for a received dense block: the largest there is, 0 on one rank."""
     if grid.side == 1:
         return 0
-    return grid.rows(0) * max(blocks[0] for blocks in block_widths(shape, grid.side))
+    return int(grid.rows[0]) * max(edges[1] for edges in width_edges(shape, grid.side))
 
 
-def received_ids(grid: SquareGrid, row: int, column: int) -> int:
-    """Elements of the buffer for a received sparse block: the largest foreign one of the row."""
-    foreign = [t for t in range(grid.side) if t != column]
-    entries = [grid.entries(row, t, transpose=back) for t in foreign for back in (False, True)]
-    return max(entries) + grid.rows(row) + 1 if entries else 0
+class SquareWriter(StackWriter):
+    """Writes the steps of ranks that have the same ones: a row and a column of each, [ranks]."""
 
-
-class SquareSteps(StageSteps):
-    """Write the steps of one rank."""
-
-    def __init__(self, shape: StackShape, grid: SquareGrid, rank: int, shared: Shared) -> None:
-        super().__init__(shape, shared)
+    def __init__(self, shape: StackShape, grid: SquareGrid, ranks: Ints, chain: Chain) -> None:
+        super().__init__(shape, [], None, chain)
         self.grid = grid
-        self.row, self.column = grid.place(rank)
-        q = grid.side
-        self.row_group = tuple(range(self.row * q, (self.row + 1) * q))
-        self.column_group = tuple(range(self.column, q * q, q))
-        self.blocks = block_widths(shape, q)
-        self.rows = grid.rows(self.row)
-        s = shape.element_bytes
-        self.row_room = (("stage_rows", received_rows(shape, grid) * s),)
-        ids = ID_BYTES * received_ids(grid, self.row, self.column)
-        self.id_room = (("stage_adjacency", ids),)
+        self.row, self.column = ranks // grid.side, ranks % grid.side
+        self.rows = plain(grid.rows[self.row])
+        rows, columns = grid.groups()
+        self.row_group, self.column_group = one_of(rows, self.row), one_of(columns, self.column)
+        self.widths = [np.diff(edges) for edges in width_edges(shape, grid.side)]
+        self.own_widths = [plain(widths[self.column]) for widths in self.widths]
+        ids = plain(grid.received_ids()[self.row, self.column])
+        # A buffer is allocated by the first step that needs it.
+        self.unused = {
+            "row": self.buffer("stage_rows", received_rows(shape, grid), 1),
+            "ids": (Buffer("stage_adjacency", ID_BYTES * ids),),
+        }
 
-    def _width(self, layer: int) -> int:
-        return self.blocks[layer][self.column]
+    def room(self, name: str, width: Size) -> Room:
+        """A buffer of the own rows."""
+        return self.buffer(name, self.rows, width)
 
-    def _along_row(self, key: tuple[Hashable, ...], write: Callable[[], None]) -> None:
-        """Add stages that the ranks of a row share but for the one whose block is their own."""
-        others, own, places = self._stages((self.row, *key), write)
-        steps = others.copy()
-        for place in places.get(self.column, ()):
-            steps[place] = own[place]
-        self._extend(steps)
+    # -- stages ----------------------------------------------------------------------------------
+
+    def along_row(
+        self, name: str, phase: Phase, layer: int, elements: Size, t: int, *, ids: bool = False
+    ) -> None:
+        """Add the broadcast of grid column t's block to the others of its row."""
+        mine, root = self.column == t, self.row * self.grid.side + t
+        size = ID_BYTES if ids else self.element_bytes
+        done = self.broadcast(elements, size, root, mine)
+        self.communicate(name, done, phase, layer, self.row_group, "ids" if ids else "row")
+
+    def along_column(self, name: str, phase: Phase, layer: int, elements: Size, t: int) -> None:
+        """Add the broadcast of grid row t's block to the others of its column."""
+        mine, root = self.row == t, t * self.grid.side + self.column
+        done = self.broadcast(elements, self.element_bytes, root, mine)
+        self.communicate(name, done, phase, layer, self.column_group, "row")
+
+    def broadcast(self, elements: Size, size: int, root: Ints, mine: Any) -> Work:
+        """A broadcast along an axis of the grid."""
+        return work.broadcast(elements, size, self.grid.side, root=plain(root), is_root=mine)
+
+    def communicate(
+        self, name: str, done: Work, phase: Phase, layer: int, group: Group, room: str
+    ) -> None:
+        """Add a broadcast, unless there is nothing to send or nobody to send it to."""
+        if self.grid.side > 1 and np.any(done.rows):
+            self.chain.step(
+                name,
+                done,
+                phase=phase,
+                layer=layer,
+                lane=Lane.COMM,
+                group=group,
+                allocates=self.unused.pop(room, ()),
+            )
+
+    def row_stage(self, where: str, phase: Phase, layer: int, t: int, width: int) -> None:
+        """Broadcast a dense block along the row."""
+        self.along_row(f"{where}/row_broadcast/{t}", phase, layer, self.rows * width, t)
 
     # -- products --------------------------------------------------------------------------------
 
-    def _broadcast(
-        self, name: str, phase: Phase, layer: int, elements: int, element_bytes: int, mine: bool,
-        group: tuple[int, ...], room: tuple[tuple[str, int], ...],
-    ) -> None:  # fmt: skip
-        if len(group) == 1 or not elements:
-            return
-        size = elements * element_bytes
-        self._add(
-            name, Kind.BROADCAST, "broadcast", phase, layer, Lane.COMM, rows=elements,
-            bytes=size * (len(group) - 1) if self._owns(mine) else 0, buffer_bytes=size,
-            group=group,
-            allocates=room,
-        )  # fmt: skip
+    def sparse(self, phase: Phase, layer: int, width: Size, out: Room = ()) -> None:
+        """Add a product with the own row of (transposed) adjacency blocks."""
+        where, n, grid = f"{phase}/{layer}", self.rows, self.grid
+        table = grid.table(transpose=phase is Phase.BACKWARD)
+        for t, held in enumerate(grid.rows.tolist()):
+            nonzeros = plain(table[self.row, t])
+            ids = n + 1 + nonzeros
+            self.along_row(f"{where}/adjacency/{t}", phase, layer, ids, t, ids=True)
+            self.along_column(f"{where}/broadcast/{t}", phase, layer, held * width, t)
+            done = work.spmm(
+                rows=n,
+                nonzeros=nonzeros,
+                width=width,
+                source_rows=held,
+                element_bytes=self.element_bytes,
+                adds=t > 0,
+                index_bytes=ID_BYTES,
+            )
+            self.step(f"{where}/spmm/{t}", done, phase, layer, allocates=() if t else out)
 
-    def _sparse(
-        self, where: str, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...]
-    ) -> None:
-        """One SUMMA product of this row of (transposed) adjacency blocks."""
-        q = self.grid.side
-
-        def received() -> None:
-            for t in range(q):
-                self._dense_block(where, phase, layer, width, t)
-
-        def write() -> None:
-            self._sparse_stages(where, phase, layer, width, out)
-
-        rows = [self.grid.rows(t) for t in range(q)]
-        if q == 1 or not width or not all(rows):
-            write()
-            return
-        # Stage t: a sparse block along the row, a dense one along the column, their product.
-        others, own, _ = self._stages((where, self.row, width, self.id_room), write)
-        steps = others.copy()
-        steps[3 * self.column] = own[3 * self.column]
-        self.chain.last = steps[0]  # the sparse block: a dense one follows it on the same lane
-        others, own, _ = self._stages((where, "column", self.column, width), received)
-        steps[1::3] = others
-        steps[3 * self.row + 1] = own[self.row]
-        self._extend(steps)
-
-    def _dense_block(self, where: str, phase: Phase, layer: int, width: int, t: int) -> None:
-        self._broadcast(
-            f"{where}/broadcast/{t}", phase, layer, self.grid.rows(t) * width,
-            self.shape.element_bytes, t == self.row, self.column_group, self.row_room,
-        )  # fmt: skip
-
-    def _sparse_stages(
-        self, where: str, phase: Phase, layer: int, width: int, out: tuple[tuple[str, int], ...]
-    ) -> None:
-        grid, n, s = self.grid, self.rows, self.shape.element_bytes
-        for t in range(grid.side):
-            nonzeros = grid.entries(self.row, t, transpose=phase is Phase.BACKWARD)
-            held = grid.rows(t)
-            self._broadcast(
-                f"{where}/adjacency/{t}", phase, layer, n + 1 + nonzeros, ID_BYTES,
-                t == self.column, self.row_group, self.id_room,
-            )  # fmt: skip
-            self._dense_block(where, phase, layer, width, t)
-            moved = (min(held, nonzeros) + (2 if t else 1) * n) * width * s
-            self._compute(
-                f"{where}/spmm/{t}", Kind.SPMM, "spmm", phase, layer, rows=n, source_rows=held,
-                nonzeros=nonzeros, width=width, flops=2 * nonzeros * width,
-                bytes=ID_BYTES * (n + 1 + nonzeros) + moved, allocates=() if t else out,
-            )  # fmt: skip
-
-    def _row_stage(self, where: str, phase: Phase, layer: int, t: int, width: int) -> None:
-        self._broadcast(
-            f"{where}/row_broadcast/{t}", phase, layer, self.rows * width,
-            self.shape.element_bytes, t == self.column, self.row_group, self.row_room,
-        )  # fmt: skip
-
-    def _dense(
-        self, where: str, layer: int, op: str, out: tuple[tuple[str, int], ...] = ()
-    ) -> None:
-        """Y_ij (+)= sum over t of X_it W_tj; `op` is that of the first stage."""
+    def dense(self, where: str, layer: int, op: str, out: Room = ()) -> None:
+        """Add Y_ij (+)= sum over t of X_it W_tj; `op` is that of the first stage."""
         phase = Phase.FORWARD
+        for t, inner in enumerate(self.widths[layer - 1].tolist()):
+            self.row_stage(where, phase, layer, t, inner)
+            sizes = self.rows, inner, self.own_widths[layer]
+            kind, room = ("gemm_nn_add", ()) if t else (op, out)
+            self.gemm(f"{where}/{t}", kind, phase, layer, sizes, allocates=room)
 
-        def write() -> None:
-            for t, inner in enumerate(self.blocks[layer - 1]):
-                self._row_stage(where, phase, layer, t, inner)
-                self._gemm(
-                    f"{where}/{t}", "gemm_nn_add" if t else op, phase, layer, self.rows, inner,
-                    self._width(layer), allocates=() if t else out,
-                )  # fmt: skip
-
-        self._along_row((where, self._width(layer), out), write)
-
-    def _dense_backward(
-        self, weight: str, inputs: str, layer: int, op: str = "gemm_nt",
-        out: tuple[tuple[str, int], ...] = (),
-    ) -> None:  # fmt: skip
-        """dW[j, t] = X_ij^T G_it and, with `inputs`, dX_ij (+)= sum over t of G_it W[j, t]^T."""
-        phase, n, own = Phase.BACKWARD, self.rows, self._width(layer - 1)
-
-        def write() -> None:
-            for t, width in enumerate(self.blocks[layer]):
-                self._row_stage(weight, phase, layer, t, width)
-                self._gemm(f"{weight}/{t}", "gemm_tn", phase, layer, own, n, width)
-                if inputs:
-                    self._gemm(
-                        f"{inputs}/{t}", "gemm_nt_add" if t else op, phase, layer, n, width, own,
-                        allocates=() if t else out,
-                    )  # fmt: skip
-
-        self._along_row((weight, own, out), write)
+    def dense_backward(
+        self, weight: str, inputs: str, layer: int, op: str = "gemm_nt", out: Room = ()
+    ) -> None:
+        """Add dW[j, t] = X_ij^T G_it and, with `inputs`, dX_ij (+)= sum_t G_it W[j, t]^T."""
+        phase, n, own = Phase.BACKWARD, self.rows, self.own_widths[layer - 1]
+        for t, width in enumerate(self.widths[layer].tolist()):
+            self.row_stage(weight, phase, layer, t, width)
+            self.gemm(f"{weight}/{t}", "gemm_tn", phase, layer, (own, n, width))
+            if inputs:
+                kind, room = ("gemm_nt_add", ()) if t else (op, out)
+                sizes = n, width, own
+                self.gemm(f"{inputs}/{t}", kind, phase, layer, sizes, allocates=room)
 
     # -- passes ----------------------------------------------------------------------------------
 
     def forward(self) -> None:
-        """Write the forward pass."""
-        shape, n, s = self.shape, self.rows, self.shape.element_bytes
+        shape, s, width = self.shape, self.element_bytes, self.own_widths[0]
         if shape.input_dropout > 0:
-            width = self._width(0)
-            self._elementwise(
-                "forward/0/dropout", "dropout", Phase.FORWARD, 0, n, width, 2,
-                allocates=(("h0", n * width * s),),
-            )  # fmt: skip
+            done = work.dropout(self.rows, width, s)
+            self.step("forward/0/dropout", done, Phase.FORWARD, 0, allocates=self.room("h0", width))
         for layer in range(1, shape.num_layers + 1):
-            self._forward_layer(layer)
+            self.layer_forward(layer)
 
-    def _room(self, name: str, width: int) -> tuple[tuple[str, int], ...]:
-        return ((name, self.rows * width * self.shape.element_bytes),)
-
-    def _forward_layer(self, layer: int) -> None:
+    def layer_forward(self, layer: int) -> None:
         shape, phase, where = self.shape, Phase.FORWARD, f"forward/{layer}"
-        fan_in, fan_out = self._width(layer - 1), self._width(layer)
-        out = self._room(f"h{layer}", fan_out)
+        n, s = self.rows, self.element_bytes
+        fan_in, fan_out = self.own_widths[layer - 1], self.own_widths[layer]
+        out = self.room(f"h{layer}", fan_out)
         if shape.orders[layer - 1] == "aggregate_first":
-            self._sparse(where, phase, layer, fan_in, self._room(f"z{layer}", fan_in))
-            self._dense(f"{where}/gemm", layer, "gemm_nn_bias", out)
+            self.sparse(phase, layer, fan_in, self.room(f"z{layer}", fan_in))
+            self.dense(f"{where}/gemm", layer, "gemm_nn_bias", out)
         else:
-            self._dense(f"{where}/gemm", layer, "gemm_nn", self._room(f"t{layer}", fan_out))
-            self._sparse(where, phase, layer, fan_out, out)
-            self._elementwise(f"{where}/bias", "bias", phase, layer, self.rows, fan_out, 2)
+            self.dense(f"{where}/gemm", layer, "gemm_nn", self.room(f"t{layer}", fan_out))
+            self.sparse(phase, layer, fan_out, out)
+            self.step(f"{where}/bias", work.bias(n, fan_out, s), phase, layer)
         if shape.model.self_weight:
-            self._dense(f"{where}/self", layer, "gemm_nn_add")
+            self.dense(f"{where}/self", layer, "gemm_nn_add")
         if layer < shape.num_layers:
-            op = "relu_dropout" if shape.dropout > 0 else "relu"
-            self._elementwise(f"{where}/activation", op, phase, layer, self.rows, fan_out, 2)
+            dropped = shape.dropout > 0
+            done = work.activation(shape.model.activation, n, fan_out, s, dropped=dropped)
+            self.step(f"{where}/activation", done, phase, layer)
 
-    def loss(self, train_rows: int) -> None:
+    def loss(self, train_rows: Size) -> None:
         """Gather the logits along the row; every rank of it computes the loss of its rows."""
-        shape, n, s, phase = self.shape, self.rows, self.shape.element_bytes, Phase.FORWARD
-        last, classes = shape.num_layers, shape.dims[-1]
+        shape, n, s, phase = self.shape, self.rows, self.element_bytes, Phase.FORWARD
+        last, classes, own = shape.num_layers, shape.dims[-1], self.own_widths[-1]
+        for t, width in enumerate(self.widths[-1].tolist()):
+            self.row_stage("forward/logits", phase, last, t, width)
+            room = () if t else self.room("logits", classes)
+            self.copied(f"forward/logits/{t}", last, width, allocates=room)
+        done = work.cross_entropy(n, classes, train_rows, s)
+        scratch = self.buffer("loss_scratch", 2 * train_rows, classes + 1)
+        room = (*self.room("logits_gradient", classes), *scratch)
+        frees = ("loss_scratch",)
+        self.step("forward/loss", done, phase, last, allocates=room, frees=frees)
+        self.copied("forward/loss/slice", last, own, allocates=self.room(f"g{last}", own))
 
-        def write() -> None:
-            for t, width in enumerate(self.blocks[-1]):
-                self._row_stage("forward/logits", phase, last, t, width)
-                self._elementwise(
-                    f"forward/logits/{t}", "copy", phase, last, n, width, 2,
-                    allocates=() if t else self._room("logits", classes),
-                )  # fmt: skip
-
-        self._along_row(("forward/logits",), write)
-        self._compute(
-            "forward/loss", Kind.ELEMENTWISE, "softmax_cross_entropy", phase, last,
-            rows=n * classes, nonzeros=train_rows * classes, width=classes,
-            flops=5 * train_rows * classes, bytes=(n + 2 * train_rows) * classes * s,
-            allocates=self._room("logits_gradient", classes),
-        )  # fmt: skip
-        own = self._width(last)
-        self._elementwise(
-            "forward/loss/slice", "copy", phase, last, n, own, 2,
-            allocates=self._room(f"g{last}", own),
-        )  # fmt: skip
+    def copied(self, name: str, layer: int, width: Size, **place: Any) -> None:
+        """Add a copy of columns of the own rows."""
+        self.elementwise(name, "copy", Phase.FORWARD, layer, self.rows, width, passes=2, **place)
 
     def backward(self) -> None:
-        """Write the backward pass, last layer first."""
         # A rank writes some rows of each weight gradient; the sum over ranks needs the rest zero.
         theta = self.shape.num_parameters
-        self._elementwise("backward/zero", "zero", Phase.BACKWARD, -1, theta, 1, 1)
+        self.elementwise("backward/zero", "zero", Phase.BACKWARD, -1, theta, 1, passes=1)
         for layer in range(self.shape.num_layers, 0, -1):
-            self._backward_layer(layer)
+            self.layer_backward(layer)
 
-    def _backward_layer(self, layer: int) -> None:
+    def layer_backward(self, layer: int) -> None:
         shape, phase, where = self.shape, Phase.BACKWARD, f"backward/{layer}"
-        fan_in, fan_out = self._width(layer - 1), self._width(layer)
-        self._elementwise(f"{where}/bias", "column_sum", phase, layer, self.rows, fan_out, 1)
-        below = self._room(f"g{layer - 1}", fan_in)
+        n, s = self.rows, self.element_bytes
+        fan_in, fan_out = self.own_widths[layer - 1], self.own_widths[layer]
+        self.step(f"{where}/bias", work.column_sum(n, fan_out, s), phase, layer)
+        below = self.room(f"g{layer - 1}", fan_in)
         inputs = f"{where}/input" if layer > 1 else ""
         if shape.orders[layer - 1] == "aggregate_first":
-            self._dense_backward(
-                f"{where}/weight", inputs, layer, out=self._room(f"d{layer}", fan_in)
-            )
+            room = self.room(f"d{layer}", fan_in)
+            self.dense_backward(f"{where}/weight", inputs, layer, out=room)
             if layer > 1:
-                self._sparse(where, phase, layer, fan_in, below)
+                self.sparse(phase, layer, fan_in, below)
         else:
-            self._sparse(where, phase, layer, fan_out, ())
-            self._dense_backward(f"{where}/weight", inputs, layer, out=below)
+            self.sparse(phase, layer, fan_out)
+            self.dense_backward(f"{where}/weight", inputs, layer, out=below)
         if shape.model.self_weight:
             inputs = f"{where}/self_input" if layer > 1 else ""
-            self._dense_backward(f"{where}/self_weight", inputs, layer, "gemm_nt_add")
+            self.dense_backward(f"{where}/self_weight", inputs, layer, "gemm_nt_add")
         if layer > 1:
-            name = f"{where}/activation"
-            self._elementwise(name, "relu_backward", phase, layer - 1, self.rows, fan_in, 3)
+            done = work.activation_backward(shape.model.activation, n, fan_in, s)
+            self.step(f"{where}/activation", done, phase, layer - 1)
 
 
-def rank_steps(shape: StackShape, grid: SquareGrid, rank: int, shared: Shared) -> RankSteps:
-    """One epoch of one rank; `shared` holds those of ranks before it."""
-    steps = SquareSteps(shape, grid, rank, shared)
-    steps.forward()
-    steps.loss(grid.train_rows[steps.row])
-    steps.backward()
-    steps.update(tuple(range(grid.world_size)))
-    return steps.chain.done()
+def alike(shape: StackShape, grid: SquareGrid) -> Iterator[Ints]:
+    """Yield classes of ranks: theirs are rows or none, and columns or none of the same layers."""
+    ranks = np.arange(grid.world_size)
+    # Widths beyond the first ones are empty, so their number tells which ranks have columns.
+    empty = sum((ranks % grid.side >= width).astype(np.int64) for width in shape.dims)
+    key = 2 * empty + (grid.rows[ranks // grid.side] > 0)
+    for found in np.unique(key):
+        yield ranks[key == found]
 
 
-def resident(shape: StackShape, grid: SquareGrid, rank: int) -> dict[str, int]:
-    """Bytes that live from before the first epoch. Scales are those of all vertices."""
-    row, column = grid.place(rank)
-    s, n, whole = shape.element_bytes, grid.rows(row), grid.edges[-1]
-    symmetric = shape.model.normalisation == "symmetric"
-    return {
-        "x": n * block_widths(shape, grid.side)[0][column] * s,
-        "topology": ID_BYTES * (n + 1 + grid.entries(row, column, transpose=False)),
-        "topology_t": ID_BYTES * (n + 1 + grid.entries(row, column, transpose=True)),
-        "scales": (2 * whole + n if symmetric else whole) * s,
-        "labels": 8 * n + 3 * n,
-        "row_ids": 8 * n,
-        "train_rows": 8 * grid.train_rows[row],
-        "parameters": 4 * shape.num_parameters * s,
-    }
+def grid_iteration(shape: StackShape, grid: SquareGrid) -> Iteration:
+    """One epoch of all ranks."""
+    classes = []
+    for ranks in alike(shape, grid):
+        steps = SquareWriter(shape, grid, ranks, Chain())
+        steps.forward()
+        steps.loss(plain(grid.train_rows[steps.row]))
+        steps.backward()
+        steps.update(tuple(range(grid.world_size)))
+        classes.append(RankClass(ranks, steps.chain.done()))
+    return Iteration(classes)
+
+
+def resident(shape: StackShape, grid: SquareGrid) -> Room:
+    """Buffers that live from before the first epoch."""
+    row, column = np.divmod(np.arange(grid.world_size), grid.side)
+    n, width = grid.rows[row], np.diff(width_edges(shape, grid.side)[0])[column]
+    return held_buffers(
+        shape,
+        grid,
+        row,
+        x=n * width * shape.element_bytes,
+        topology=ID_BYTES * (n + 1 + grid.nonzeros[row, column]),
+        topology_t=ID_BYTES * (n + 1 + grid.nonzeros[column, row]),
+    )
 
 
 class Cagnet2d(Approach):
@@ -390,17 +326,34 @@ class Cagnet2d(Approach):
     title = "CAGNET 2D (SUMMA on a square grid)"
     paper = PAPER
     summary = "adjacency and features in blocks on a square grid; sparse and dense blocks broadcast"
-    exact = True
-    no_attention = (
-        "the entries that a vertex's softmax runs over lie on all ranks of a grid row, which holds "
-        "its transformed row in slices; broadcast blocks of the adjacency have fixed weights"
+    promise = EXACT
+    accepts = Accepts(
+        no_attention="the entries that a vertex's softmax runs over lie on all ranks of a grid "
+        "row, and broadcast blocks of the adjacency have fixed weights",
+        norm=False,
+        no_norm="LayerNorm needs all values of a vertex, and each rank of a grid row has a slice",
     )
-    runtime = "gnnbench_runtime.approaches.whole_graph.cagnet2d:SquareGridTrainer"
+    look = Look(colour="#6A3D9A", marker="h")
     knobs_type = CagnetKnobs
+    runtime = "gnnbench_runtime.approaches.whole_graph.cagnet2d:SquareGridTrainer"
 
-    def skip_reason(self, run: RunSpec, graph: GraphLike | None = None) -> str | None:
+    def examples(self) -> list[RunSpec]:
+        sage = {"kind": "sage", "layers": 3, "dropout": 0.5, "input_dropout": 0.3}
+        return [
+            example(self.name, 4),
+            example(self.name, 4, model=sage, knobs={"order": "aggregate_first"}),
+            example(
+                self.name, 1, knobs={"order": "transform_first"}, training={"optimizer": "sgd"}
+            ),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """On one rank: only this approach zeroes and copies matrices."""
+        return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
+
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         """The grid is square."""
-        q = side(run.ranks)
+        q = isqrt(run.ranks)
         if q * q == run.ranks:
             return None
         return (
@@ -408,28 +361,20 @@ class Cagnet2d(Approach):
             f"use {q * q} or {(q + 1) ** 2}"
         )
 
-    def structure(self, graph: GraphLike, run: RunSpec, cache: Path | None = None) -> SquareGrid:
-        return SquareGrid.of(graph, run.ranks)
+    def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> SquareGrid:
+        return SquareGrid.of(data, isqrt(run.ranks), run.ranks)
 
-    def plan(self, graph: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         grid: SquareGrid = structure
-        shape = stack_shape(graph, run, self.knobs(run).order)
-        ranks, shared = range(grid.world_size), Shared()
+        shape = stack_shape(data, run, self.knobs(run).order)
         return Plan(
             approach=run.approach,
             world_size=grid.world_size,
-            iterations=(tuple(rank_steps(shape, grid, rank, shared) for rank in ranks),),
-            schedule=(0,) * run.training.epochs,
-            iterations_per_epoch=1,
-            resident=tuple(resident(shape, grid, rank) for rank in ranks),
-            exact=grid.exact,
+            **repeated([grid_iteration(shape, grid)], run.training.epochs),
+            resident=resident(shape, grid),
+            counted=grid.counted,
             basis=grid.basis,
-            notes={
-                "order": shape.orders,
-                "backward": "save_z: the weight gradient uses the saved aggregate",
-                "grid": (grid.side, grid.side),
-                "num_parameters": shape.num_parameters,
-            },
+            notes=grid_notes(shape, (grid.side, grid.side)),
         )
 
 

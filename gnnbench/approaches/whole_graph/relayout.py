@@ -27,7 +27,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gnnbench.approaches.writing.stack import StackShape
+from gnnbench import work
+from gnnbench.approaches.writing.shape import StackShape
+from gnnbench.steps import Kind, Size, Work
 
 
 def even_split(total: int, parts: int) -> tuple[int, ...]:
@@ -45,6 +47,39 @@ def relayout_elements(rows: Sequence[int], columns: Sequence[int]) -> int:
     """
     own = sum(n * f for n, f in zip(rows, columns, strict=True))
     return sum(rows) * sum(columns) - own
+
+
+def regroup_work(rows: Size, width: int, ranks: int, element_bytes: int) -> Work:
+    """Copy between whole rows and one block for each rank that has columns of them, either way.
+
+    Args:
+        rows: own rows.
+        width: of the matrix.
+        ranks: among which its columns are split.
+        element_bytes: s.
+    """
+    pieces = min(ranks, width)
+    sizes = rows * pieces, -(-width // pieces), rows * pieces
+    copied = work.gather(*sizes, element_bytes, ids=False)
+    return copied._replace(bytes=2 * rows * width * element_bytes)
+
+
+def score_blocks_work(
+    rows: Size, counts: Sequence[int], element_bytes: int, *, adds: bool = False
+) -> Work:
+    """Copy both scores of own rows into one block for each rank with heads; or add blocks up.
+
+    Args:
+        rows: own rows.
+        counts: k_j, heads of every rank.
+        element_bytes: s.
+        adds: blocks of gradients that came back are added to those of the rows.
+    """
+    total, pieces = sum(counts), sum(count > 0 for count in counts)
+    sizes = 2 * rows * pieces, -(-total // pieces), 2 * rows
+    made = work.gather(*sizes, element_bytes, ids=False)
+    made = made._replace(bytes=4 * rows * total * element_bytes)
+    return made._replace(kind=Kind.SCATTER, op="scatter_add") if adds else made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +127,14 @@ class Relayouts:
     score_heads: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of(cls, shape: StackShape, *, ranks: int, precompute: bool) -> Relayouts:
+    def of(cls, shape: StackShape, *, ranks: int) -> Relayouts:
         """Work out the table of fullgraph section 9 for a model.
 
         Every aggregation takes its input to columns and its output back to rows, at the width w_l,
         and so does its gradient. The first layer takes less when it aggregates first: its input has
         no gradient and can be held in columns from the start, unless it is dropped out anew every
-        epoch, which needs the rows. With `precompute` it does not aggregate at all. On one rank
-        both layouts are the same matrix.
+        epoch, which needs the rows. Precomputed, it does not aggregate at all. On one rank both
+        layouts are the same matrix.
         """
         layers = range(1, shape.num_layers + 1)
         pairs: list[tuple[int, ...]] = [(shape.exchange_width(layer),) * 2 for layer in layers]
@@ -107,12 +142,12 @@ class Relayouts:
         x_columns = False
         if shape.orders[0] == "aggregate_first":
             backward[0] = ()
-            x_columns = not precompute and shape.input_dropout == 0 and ranks > 1
-            if precompute:
+            x_columns = not shape.precompute and shape.input_dropout == 0 and ranks > 1
+            if shape.precompute:
                 forward[0] = ()
             elif x_columns:
                 forward[0] = (shape.dims[0],)
-        x_rows = shape.model.self_weight or not (precompute or x_columns)
+        x_rows = shape.model.self_weight or not (shape.precompute or x_columns)
         heads: list[tuple[HeadSlice, ...]] = []
         if shape.model.attention:
             widths = zip(shape.dims[1:], shape.heads, strict=True)
@@ -130,9 +165,15 @@ class Relayouts:
         )
 
     @property
-    def precomputed(self) -> bool:
-        """Whether the first layer's aggregation is kept from before training."""
-        return not self.forward[0]
+    def widest(self) -> int:
+        """The widest matrix that returns to rows; 0 where none does."""
+        return max((layer[0] for layer in (*self.forward, *self.backward) if layer), default=0)
+
+    @property
+    def widest_there(self) -> int:
+        """The widest matrix that goes to columns and returns; 0 where none does."""
+        layers = (*self.forward, *self.backward)
+        return max((layer[0] for layer in layers if len(layer) == 2), default=0)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ class Single(Approach):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        return []
+        order = ("min_width", "aggregate_first", "transform_first")[probe.number % 3]
+        return [replace(probe.run, approach=self.name, ranks=1, knobs={"order": order})]
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         """`single` is for one rank."""

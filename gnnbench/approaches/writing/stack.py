@@ -6,11 +6,13 @@ order, bytes and flops equal.
 
 from __future__ import annotations
 
+from typing import Any
+
 from gnnbench import work
 from gnnbench.approaches.writing.layers import attention, convolution
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.writer import LayerWriter
-from gnnbench.steps import Buffer, Lane, Phase, Size, Work
+from gnnbench.steps import Buffer, Groups, Lane, Phase, Size, Work
 
 
 class StackWriter(LayerWriter):
@@ -56,9 +58,13 @@ class StackWriter(LayerWriter):
         room = self.buffer(f"g{last}", rows, classes)
         scratch = self.buffer("loss_scratch", 2 * train_rows, classes + 1)
         self.step(
-            "forward/loss", done, Phase.FORWARD, last, allocates=(*room, *scratch),
+            "forward/loss",
+            done,
+            Phase.FORWARD,
+            last,
+            allocates=(*room, *scratch),
             frees=("loss_scratch",),
-        )  # fmt: skip
+        )
 
     def backward(self) -> None:
         """Write the backward pass, last layer first."""
@@ -85,27 +91,39 @@ class StackWriter(LayerWriter):
             room = self.buffer(f"gn{below}", rows, width)
             self.step(f"{where}/norm", done, phase, below, allocates=room)
 
-    def update(self, group: tuple[int, ...]) -> None:
+    def update(self, group: tuple[int, ...] | Groups) -> None:
         """Write the all-reduce of the gradient (the loss is one more element) and the optimizer."""
         shape, s = self.shape, self.element_bytes
-        if len(group) > 1:
+        members = group.size if isinstance(group, Groups) else len(group)
+        if members > 1:
             elements = shape.num_parameters + 1
             staged = self.halo is not None and self.halo.staged
             if staged:
                 self.copy("sync/to_host", work.to_host(elements * s), Phase.SYNC, -1)
-            reduced = work.all_reduce(elements, s, len(group))
+            reduced = work.all_reduce(elements, s, members)
             self.chain.step(
                 "sync/gradients", reduced, phase=Phase.SYNC, lane=Lane.COMM, group=group
             )
             if staged:
                 self.copy("sync/to_device", work.to_device(elements * s), Phase.SYNC, -1)
         done = optimizer_work(shape)
-        self.step(f"update/{done.op}", done, Phase.UPDATE, -1)
+        self.step(f"update/{done.op}", done, Phase.UPDATE, -1, **optimizer_scratch(shape))
 
 
 def optimizer_work(shape: StackShape) -> Work:
     """One step of the optimizer over all parameters."""
     return OPTIMIZERS[shape.optimizer](shape.num_parameters, shape.element_bytes)
+
+
+def optimizer_scratch(shape: StackShape) -> dict[str, Any]:
+    """Where a step of the optimizer needs a vector of its own while it lasts, as a step wants it.
+
+    Adagrad takes the roots of its squares; Adam puts them where the gradient was.
+    """
+    if shape.optimizer != "adagrad":
+        return {}
+    room = Buffer("update_scratch", shape.num_parameters * shape.element_bytes)
+    return {"allocates": (room,), "frees": ("update_scratch",)}
 
 
 OPTIMIZERS = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}

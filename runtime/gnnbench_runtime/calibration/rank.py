@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -22,20 +23,18 @@ import torch
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.data.generators import planted_partition
+from gnnbench.costs.facts import PER_CALL
+from gnnbench.data.source import Library
+from gnnbench.iterations import RankSteps
 from gnnbench.ledger import Row
 from gnnbench.plan import Plan
 from gnnbench.results import write_json
-from gnnbench.steps import COMMUNICATION, Phase, Step
+from gnnbench.spec import RunSpec
+from gnnbench.steps import COMMUNICATION, STORAGE, Phase, Work
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
 from gnnbench_runtime.calibration.collectives import sweep_all
-from gnnbench_runtime.calibration.workloads import (
-    WARMUP_EPOCHS,
-    Workload,
-    of_turn,
-    workloads,
-)
+from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.memory import MemoryMeter
 from gnnbench_runtime.probe import speed_probe
@@ -62,7 +61,7 @@ class _Kept:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure as this rank. A request for no probes (count 0) is one for sweeps alone."""
+    """Measure as this rank. A request without probes is one for sweeps of collectives alone."""
     folder, rank, world_size = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     torch.set_num_threads(request["threads"])
@@ -76,24 +75,15 @@ def main(arguments: list[str]) -> int:
     backend = kernels.backend(device, request["threads"])
     comm.sync()
     speed_probe(device)
-    content: dict[str, Any] = {
-        "steps": [],
-        "probes": [],
-        "collectives": [],
-    }
-    todo = of_turn(
-        workloads(
-            request["count"], threads=request["threads"], epochs=request["epochs"], ranks=world_size
-        ),
-        request.get("turn", 0),
-        request.get("turns", 1),
-    )
-    kinds = {(w.run.approach == "sampled", w.run.model.kind == "gat"): w for w in reversed(todo)}
-    for workload in kinds.values():  # one of each: load and compile what runs will use
+    content: dict[str, Any] = {"steps": [], "probes": [], "collectives": [], "workloads": 0}
+    todo = [
+        Workload(run=RunSpec.from_dict(probe["run"]), only=frozenset(probe["only"]))
+        for probe in request["probes"]
+    ]
+    for workload in _one_of_each(todo):  # load and compile what runs will use
         context = _context(workload, comm, recorder, backend, folder)
-        graph = planted_partition(**workload.options)
-        rehearse(_trainer_type(workload), APPROACHES.get(workload.run.approach), context, graph)
-        del graph
+        data: Any = Library([]).open(workload.run.dataset)
+        rehearse(_trainer_type(workload), APPROACHES.get(workload.run.approach), context, data)
     memory.take_baseline()
     content["baseline_bytes"] = memory.report(rank)["baseline_bytes"]
     for number, workload in enumerate(todo):
@@ -104,6 +94,11 @@ def main(arguments: list[str]) -> int:
         content["collectives"] = sweep_all(comm, device, request["sweeps"])
     write_json(folder / f"samples-rank{rank}.json", content)
     return 0
+
+
+def _one_of_each(todo: Sequence[Workload]) -> list[Workload]:
+    """The first probe of each approach and kind of model."""
+    return list({(w.run.approach, w.run.model.kind): w for w in reversed(todo)}.values())
 
 
 def _context(
@@ -141,104 +136,131 @@ def measure(
     taken out of them. The epoch right after it is not kept: the probe took the caches and the
     allocator's pages, which in training belong to the epoch before.
     """
-    run = workload.run
+    run, recorder = workload.run, context.recorder
     approach = APPROACHES.get(run.approach)
-    graph = planted_partition(**workload.options)
-    structure = approach.structure(graph, run)
-    trainer = _trainer_type(workload)(context, graph, structure)
-    plan = approach.plan(
-        graph, run, structure, Layout(world_size=run.ranks, ranks_per_host=run.ranks)
-    )
+    data: Any = Library([]).open(run.dataset)
+    structure = approach.structure(data, run)
+    trainer = _trainer_type(workload)(context, data, structure)
+    layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks, device=context.device.type)
+    plan = approach.plan(data, run, structure, layout)
     kept.rows.clear()
-    epoch_s, probes = [], []
-    for epoch in range(run.training.epochs):
+    period_s, probes = [], []
+    recorder.arrive(plan.periods, ())
+    warm_up = _warm_up(plan.num_periods)
+    for period in range(plan.num_periods):
         peers.sync()
-        if epoch == 0 or _is_settling(epoch):
+        if period == 0 or _is_settling(period, warm_up):
             content["probes"].append(speed_probe(context.device, PROBE_ROUNDS))
             peers.sync()
         probes.append(content["probes"][-1])
-        context.recorder.epoch_begin(epoch)
+        recorder.period_begin(period)
         begin = perf_counter()
-        trainer.train_epoch(epoch)
+        trainer.train_period(period)
         if context.device.type == "cuda":
             torch.cuda.synchronize(context.device)
-        epoch_s.append(perf_counter() - begin)
-        context.recorder.epoch_end()
-    keep_samples(plan, context.rank, kept.rows, epoch_s, probes, content, workload.only)
+        period_s.append(perf_counter() - begin)
+        recorder.period_end()
+    keep_samples(plan, context.rank, kept.rows, period_s, probes, content, workload.only)
     trainer.close()
-    del trainer, graph, structure
+    del trainer, data, structure
     gc.collect()
 
 
-def _is_settling(epoch: int) -> bool:
-    """Whether the epoch follows a speed probe, after the first ones, which are not kept either."""
-    return epoch >= WARMUP_EPOCHS and (epoch - WARMUP_EPOCHS) % PROBE_EPOCHS == 0
+def _is_settling(period: int, warm_up: int = WARMUP_EPOCHS) -> bool:
+    """Whether the period follows a speed probe, after the first ones, which are not kept either."""
+    return period >= warm_up and (period - warm_up) % PROBE_EPOCHS == 0
+
+
+def _warm_up(periods: int) -> int:
+    """Periods that are not kept: fewer where there are few, as of a short stream."""
+    return min(WARMUP_EPOCHS, periods // 2)
 
 
 def keep_samples(
     plan: Plan,
     rank: int,
     rows: list[Row],
-    epoch_s: list[float],
+    period_s: list[float],
     probes: list[float],
     content: dict[str, Any],
     only: frozenset[str] = frozenset(),
 ) -> None:
     """Keep one sample per step name: mean facts, and median time and gap over timed iterations.
 
-    Times are in units of the speed probe of their epoch: dimensionless until the fit, which knows
+    Of a step that stands for several like calls, the sample is one call.
+
+    Times are in units of the speed probe of their period: dimensionless until the fit, which knows
     what the probe usually takes. Batches of one probe are alike, so many noisy times of nearly one
     shape become one steady time of their mean shape.
     """
-    gaps = _gaps(rows, epoch_s)
+    gaps = _gaps(rows, period_s)
     times: dict[str, list[float]] = defaultdict(list)
     after: dict[str, list[float]] = defaultdict(list)
-    facts: dict[str, list[Step]] = defaultdict(list)
-    per_epoch = plan.iterations_per_epoch
-    planned = [{step.name: step for step in iteration[rank]} for iteration in plan.iterations]
+    facts: dict[str, list[Work]] = defaultdict(list)
+    works, warm_up = _Works(plan, rank), _warm_up(plan.num_periods)
     for row, gap_s in zip(rows, gaps, strict=True):
-        if row.epoch < WARMUP_EPOCHS or _is_settling(row.epoch) or row.phase == Phase.EVALUATE:
+        early = row.period < warm_up or _is_settling(row.period, warm_up)
+        if early or row.phase == Phase.EVALUATE:
             continue
-        index = 0 if len(planned) == 1 else row.epoch * per_epoch + row.iteration
-        step = planned[index].get(row.name) if index < len(planned) else None
-        if step is not None and step.kind not in COMMUNICATION:
-            times[row.name].append(row.duration_s / probes[row.epoch])
-            facts[row.name].append(step)
-            after[row.name].append(max(gap_s, 1e-8) / probes[row.epoch])
-    content["workloads"] = content.get("workloads", 0) + 1
-    for name, steps in facts.items():
-        if only and steps[0].op not in only:
+        done = works.of(row)
+        if done is not None and done.kind not in COMMUNICATION | STORAGE:
+            times[row.name].append(row.duration_s / probes[row.period])
+            facts[row.name].append(done)
+            after[row.name].append(max(gap_s, 1e-8) / probes[row.period])
+    content["workloads"] += 1
+    for name, found in facts.items():
+        if only and found[0].op not in only:
             continue
-        mean = {fact: statistics.fmean(getattr(s, fact) for s in steps) for fact in FACTS}
+        calls = max(statistics.fmean(int(done.calls) for done in found), 1.0)
+        mean = {fact: statistics.fmean(getattr(w, fact) for w in found) for fact in FACTS}
         content["steps"].append(
             {
-                "op": steps[0].op,
-                "kind": steps[0].kind.value,
-                "probes": statistics.median(times[name]),
+                "op": found[0].op,
+                "kind": found[0].kind.value,
+                "probes": statistics.median(times[name]) / calls,
                 "gap_probes": 0.0 if only else statistics.median(after[name]),
                 "workload": content["workloads"],
-                **{fact: round(value) for fact, value in mean.items()},
+                **{
+                    fact: round(value / calls if fact in PER_CALL else value)
+                    for fact, value in mean.items()
+                },
             }
         )
 
 
-def _gaps(rows: list[Row], epoch_s: list[float]) -> list[float]:
+class _Works:
+    """The planned work of a rank's steps, by place in the schedule and name."""
+
+    def __init__(self, plan: Plan, rank: int) -> None:
+        self._plan, self._rank = plan, rank
+        self._known: dict[int, dict[str, Work]] = {}
+
+    def of(self, row: Row) -> Work | None:
+        """The work of a recorded step; None if the plan has no such step."""
+        index = self._plan.schedule[self._plan.starts[row.period] + row.iteration]
+        if index not in self._known:
+            steps: RankSteps = self._plan.iterations[index][self._rank]
+            self._known[index] = {step.name: step.work for step in steps}
+        return self._known[index].get(row.name)
+
+
+def _gaps(rows: list[Row], period_s: list[float]) -> list[float]:
     """Seconds from the end of each step to the next one's start.
 
-    Before the first and after the last step of an epoch, too, time passes: all steps share it.
+    Before the first and after the last step of a period, too, time passes: all steps share it.
     """
     gaps = [0.0] * len(rows)
     places: dict[int, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
-        places[row.epoch].append(place)
-    for epoch, own in places.items():
+        places[row.period].append(place)
+    for period, own in places.items():
         own.sort(key=lambda place: rows[place].start_s)
         for place, following in pairwise(own):
             end = rows[place].start_s + rows[place].duration_s
             gaps[place] = max(rows[following].start_s - end, 0.0)
         busy = sum(rows[place].duration_s + gaps[place] for place in own)
         for place in own:
-            gaps[place] += max(epoch_s[epoch] - busy, 0.0) / len(own)
+            gaps[place] += max(period_s[period] - busy, 0.0) / len(own)
     return gaps
 
 

@@ -2,19 +2,20 @@
 
 Operations are calibrated where they will be used: inside real training epochs of these workloads,
 so that caches, call overheads and neighbours are those of training. The shapes are spread over the
-ranges by a low-discrepancy sequence and belong to no suite.
+ranges by a low-discrepancy sequence and belong to no suite. Which approaches train them is in
+`mix`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-from gnnbench.approaches.names import APPROACHES
-from gnnbench.spec import GraphRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
+
+T = TypeVar("T")
 
 # Ranges (low, high), spread evenly in the logarithm.
 NODES = (600, 60_000)
@@ -65,39 +66,30 @@ _STEPS = [(1 / _RATIO ** (k + 1)) % 1.0 for k in range(6)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One probe: generator options and the run that is trained on the graph.
+    """One probe: a run, and the operations whose times are kept; all of them if `only` is empty.
 
-    `only`: the operations whose times are kept, all if empty: what else is trained beside transfers
-    in the background is slower than alone.
+    What runs beside transfers in the background, or beside another lane, is slower than alone.
     """
 
-    options: dict[str, Any]
     run: RunSpec
     only: frozenset[str] = frozenset()
 
 
-def workloads(
-    count: int, *, threads: int, epochs: int, ranks: int = 1, seed: int = 1
-) -> list[Workload]:
-    """The first `count` probes, alternating models, product orders, full-graph and sampled.
-
-    Two pairs of five are of attention, whose operations are of their own.
-
-    With several ranks, half of the full-graph probes are partitioned over them, so that packing and
-    unpacking of halo rows is calibrated too; all other probes are trained by each rank alone.
-    """
-    return [_workload(i, threads, epochs, ranks, seed) for i in range(count)]
-
-
-def of_turn(probes: Sequence[Workload], turn: int, turns: int) -> list[Workload]:
+def of_turn(probes: Sequence[T], turn: int, turns: int) -> list[T]:
     """The probes of one of several turns. Blocks alternate, each with all that a block can hold."""
     return [probe for n, probe in enumerate(probes) if n // (2 * LARGE_EVERY) % turns == turn]
 
 
-def _workload(index: int, threads: int, epochs: int, ranks: int, seed: int) -> Workload:
+def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec:
+    """A run without an approach: dataset, model, batch and training of one probe.
+
+    Every second one (odd `index`) is for training on batches: few training vertices, because a few
+    batches say as much as an epoch of them. Two of five are of attention, whose operations are of
+    their own.
+    """
     at = [(0.5 + (index + seed) * step) % 1.0 for step in _STEPS]
-    sampled, other = index % 2 == 1, index // 2
-    scale = LARGE if not sampled and other % LARGE_EVERY == 5 else USUAL
+    batches, other = index % 2 == 1, index // 2
+    scale = LARGE if not batches and other % LARGE_EVERY == 5 else USUAL
 
     def spread(bounds: tuple[float, float], position: float) -> int:
         low, high = bounds
@@ -125,53 +117,31 @@ def _workload(index: int, threads: int, epochs: int, ranks: int, seed: int) -> W
         dropout=(0.0, 0.5, 0.5)[other % 3],
         input_dropout=(0.0, 0.3, 0.0, 0.5, 0.0)[other % 5],
     )
-    fanouts: tuple[int, ...] = ((15, 10), (10, 5), (25, 10), (5, 5))[other % 4]
-    fanouts = fanouts + (5,) * (model.layers - 2)
     batch = min(batch, max(64, nodes // 4))
-    together = ranks > 1 and not sampled and other % 2 == 0
-    only: frozenset[str] = frozenset()
-    order = ("min_width", "aggregate_first", "transform_first")[(other // 2) % 3]
-    if sampled:
-        approach = "sampled"
-        knobs: dict[str, Any] = {"batch_size": batch, "fanouts_from_seeds": fanouts}
-    elif together:
-        partitioner = ("metis", "hash")[(other // 2) % 2]
-        approach = "partition"
-        knobs = {"order": order, "partitioner": partitioner, "objective": "cut"}
-        if other % 3 == 1 and not attention:
-            approach, knobs, only = "pipegcn", {**knobs, "smoothing": "both"}, frozenset({"smooth"})
-    elif other % 5 == 3:  # the only one to zero and copy
-        approach, knobs = "cagnet-2d", {}
-    else:
-        approach, knobs = "single", {"order": order}
-    problems: list[str] = []
-    typed = APPROACHES.get(approach).parse_knobs(knobs, "knobs", problems)
-    assert not problems, problems
-    # A few batches say as much as an epoch of them.
-    train = min(0.5, 6 * batch / nodes) if sampled else 0.5
-    return Workload(
-        options={
-            "num_nodes": nodes,
-            "mean_degree": float(degree),
-            "num_classes": classes,
-            "num_features": features,
-            "homophily": 0.6,
-            "train_fraction": train,
-            "degree_exponent": (2.2, 2.6, 3.2)[other % 3],
-            "seed": index,
-        },
-        run=RunSpec(
-            suite="calibration",
-            graph=GraphRef(name=f"probe-{index}", generator="planted_partition"),
-            model=model,
-            training=TrainingSpec(
-                epochs=epochs, warmup_epochs=WARMUP_EPOCHS, threads_per_rank=threads, seed=index
-            ),
-            approach=approach,
-            ranks=ranks if together else 1,
-            knobs=dataclasses.asdict(typed),
+    fanouts: tuple[int, ...] = ((15, 10), (10, 5), (25, 10), (5, 5))[other % 4]
+    return RunSpec(
+        suite="calibration",
+        dataset=DatasetRef(
+            name=f"probe-{index}",
+            generator="planted_partition",
+            options={
+                "num_nodes": nodes,
+                "mean_degree": float(degree),
+                "num_classes": classes,
+                "num_features": features,
+                "homophily": 0.6,
+                "train_fraction": min(0.5, 6 * batch / nodes) if batches else 0.5,
+                "degree_exponent": (2.2, 2.6, 3.2)[other % 3],
+                "seed": index,
+            },
         ),
-        only=only,
+        model=model,
+        batch=BatchSpec(size=batch, fanouts_from_seeds=fanouts + (5,) * (model.layers - 2)),
+        training=TrainingSpec(
+            epochs=epochs, warmup_epochs=WARMUP_EPOCHS, threads_per_rank=threads, seed=index
+        ),
+        approach="",
+        ranks=1,
     )
 
 

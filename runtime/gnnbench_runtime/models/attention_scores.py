@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.relayout import HeadSlice
-from gnnbench.steps import Kind, Lane, Phase
+from gnnbench import work
+from gnnbench.approaches.whole_graph.relayout import HeadSlice, score_blocks_work
+from gnnbench.steps import Phase, Work
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -35,17 +37,21 @@ class ScoreExchange:
         self._bounds = np.concatenate([[0], np.cumsum(self._rows)]).tolist()
 
     def to_columns(
-        self, scores_2nK: Tensor, slices: Sequence[HeadSlice], out_2Nk: Tensor, layer: int,
+        self,
+        scores_2nK: Tensor,
+        slices: Sequence[HeadSlice],
+        out_2Nk: Tensor,
+        layer: int,
         phase: Phase,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Fill the scores of all vertices for own heads."""
         leaving, arriving = self._by_peer(slices), self._by_owner(slices)
-        with self._copying(f"{phase}/{layer}/score_pack", phase, layer, leaving):
+        with self._step("score_pack", self._row_work(slices), phase, layer):
             for block, heads in self._row_blocks(leaving, slices):
                 block.copy_(scores_2nK[:, :, heads.first : heads.stop])
         self._transfer("scores_to_columns", arriving, leaving, slices, layer, phase)
         if arriving.numel():
-            with self._copying(f"{phase}/{layer}/score_unpack", phase, layer, arriving):
+            with self._step("score_unpack", self._column_work(arriving), phase, layer):
                 for block, (start, stop) in self._column_blocks(arriving, slices):
                     out_2Nk[:, start:stop].copy_(block)
 
@@ -56,11 +62,11 @@ class ScoreExchange:
         phase = Phase.BACKWARD
         leaving, arriving = self._by_owner(slices), self._by_peer(slices)
         if leaving.numel():
-            with self._copying(f"{phase}/{layer}/score_pack", phase, layer, leaving):
+            with self._step("score_pack", self._column_work(leaving), phase, layer):
                 for block, (start, stop) in self._column_blocks(leaving, slices):
                     block.copy_(grad_2Nk[:, start:stop])
         self._transfer("scores_to_rows", arriving, leaving, slices, layer, phase)
-        with self._copying(f"{phase}/{layer}/score_sum", phase, layer, arriving, adds=True):
+        with self._step("score_sum", self._row_work(slices, adds=True), phase, layer):
             out_2nK.zero_()
             for block, heads in self._row_blocks(arriving, slices):
                 out_2nK[:, :, heads.first : heads.stop].add_(block)
@@ -100,9 +106,14 @@ class ScoreExchange:
             yield block.view(2, stop - start, heads), (start, stop)
 
     def _transfer(
-        self, name: str, arriving: Tensor, leaving: Tensor, slices: Sequence[HeadSlice],
-        layer: int, phase: Phase,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        arriving: Tensor,
+        leaving: Tensor,
+        slices: Sequence[HeadSlice],
+        layer: int,
+        phase: Phase,
+    ) -> None:
         by_peer = [2 * self._own_rows * part.count for part in slices]
         by_owner = [2 * rows * slices[self._context.rank].count for rows in self._rows]
         forward = phase is not Phase.BACKWARD
@@ -110,9 +121,16 @@ class ScoreExchange:
         where = f"{phase}/{layer}/{name}"
         self._context.comm.all_to_all(arriving, leaving, received, sent, where, phase, layer=layer)
 
-    def _copying(self, name: str, phase: Phase, layer: int, flat: Tensor, *, adds: bool = False):
-        kind, op = (Kind.SCATTER, "scatter_add") if adds else (Kind.GATHER, "gather")
-        return self._context.recorder.step(
-            name, kind, op, lane=Lane.COMPUTE, phase=phase, layer=layer,
-            bytes=2 * flat.numel() * flat.element_size(),
-        )  # fmt: skip
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _row_work(self, slices: Sequence[HeadSlice], *, adds: bool = False) -> Work:
+        counts, s = [part.count for part in slices], self._workspace.dtype.itemsize
+        return score_blocks_work(self._own_rows, counts, s, adds=adds)
+
+    def _column_work(self, blocks: Tensor) -> Work:
+        rows = 2 * self._bounds[-1]
+        return work.gather(rows, blocks.numel() // rows, rows, blocks.element_size(), ids=False)
+
+    def _step(self, name: str, done: Work, phase: Phase, layer: int) -> Any:
+        recorder = self._context.recorder
+        return recorder.step(f"{phase}/{layer}/{name}", done, phase=phase, layer=layer)

@@ -17,9 +17,9 @@ from torch import Tensor
 from gnnbench import work
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.steps import Phase, Work
-from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.pending import Pending
 
 
 class Exchange(Protocol):

@@ -10,11 +10,12 @@ Legend: N vertices, n own rows, F width, f own columns, P ranks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
-from gnnbench.steps import Kind, Lane, Phase
+from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split, regroup_work
+from gnnbench.steps import Phase
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 
@@ -38,9 +39,7 @@ class Relayout:
     ) -> None:
         self._context, self._rows, self._workspace = context, tuple(rows), workspace
         self.num_nodes, self.own_rows = sum(rows), rows[context.rank]
-        layers = (*relayouts.forward, *relayouts.backward)
-        self._widest_back = max((layer[0] for layer in layers if layer), default=0)
-        self._widest_there = max((layer[0] for layer in layers if len(layer) == 2), default=0)
+        self._widest, self._widest_there = relayouts.widest, relayouts.widest_there
 
     @property
     def rank(self) -> int:
@@ -56,7 +55,7 @@ class Relayout:
 
     def aggregated(self, width: int) -> Tensor:
         """The buffer (N, f) that a local product writes to."""
-        return self._slice("aggregated", self._widest_back, width)
+        return self._slice("aggregated", self._widest, width)
 
     def to_columns(
         self, x_nF: Tensor, layer: int, phase: Phase, out_Nf: Tensor | None = None
@@ -67,7 +66,7 @@ class Relayout:
         """
         width, mine = x_nF.shape[1], self.own_columns(x_nF.shape[1])
         packed = self._packed(width)
-        with self._packing(f"{phase}/{layer}/pack", phase, layer, packed):
+        with self._regrouping("pack", phase, layer, width):
             copy_blocks(packed, x_nF, self.columns(width), pack=True)
         if out_Nf is None:
             out_Nf = self._slice("columns", self._widest_there, width)
@@ -95,11 +94,11 @@ class Relayout:
             phase,
             layer=layer,
         )
-        with self._packing(f"{phase}/{layer}/unpack", phase, layer, packed):
+        with self._regrouping("unpack", phase, layer, width):
             copy_blocks(packed, out_nF, self.columns(width), pack=False)
 
     def _packed(self, width: int) -> Tensor:
-        flat = self._workspace.get("packed", self.own_rows, self._widest_back)
+        flat = self._workspace.get("packed", self.own_rows, self._widest)
         return flat.view(-1)[: self.own_rows * width]
 
     def _slice(self, name: str, widest: int, width: int) -> Tensor:
@@ -107,11 +106,11 @@ class Relayout:
         mine = self.own_columns(width)
         return flat[: self.num_nodes * mine].view(self.num_nodes, mine)
 
-    def _packing(self, name: str, phase: Phase, layer: int, packed: Tensor):
-        return self._context.recorder.step(
-            name, Kind.GATHER, "gather", lane=Lane.COMPUTE, phase=phase, layer=layer,
-            bytes=2 * packed.numel() * packed.element_size(),
-        )  # fmt: skip
+    def _regrouping(self, name: str, phase: Phase, layer: int, width: int) -> Any:
+        s = self._workspace.dtype.itemsize
+        done = regroup_work(self.own_rows, width, len(self._rows), s)
+        recorder = self._context.recorder
+        return recorder.step(f"{phase}/{layer}/{name}", done, phase=phase, layer=layer)
 
 
 def copy_blocks(packed: Tensor, rows_nF: Tensor, columns: Sequence[int], *, pack: bool) -> None:

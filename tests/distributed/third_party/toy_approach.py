@@ -67,10 +67,15 @@ class Toy(Approach):
             summed = work.all_reduce(structure, 8, run.ranks)
             steps.append(
                 Step(
-                    name="sum", work=summed, lane=Lane.COMM, phase=Phase.SYNC, group=group,
-                    after=(After("work"),), allocates=(Buffer("ones", 8 * structure),),
+                    name="sum",
+                    work=summed,
+                    lane=Lane.COMM,
+                    phase=Phase.SYNC,
+                    group=group,
+                    after=(After("work"),),
+                    allocates=(Buffer("ones", 8 * structure),),
                 )
-            )  # fmt: skip
+            )
         return Plan(
             approach="toy",
             world_size=run.ranks,

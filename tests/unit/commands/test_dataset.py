@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gnnbench.cli import main
-from gnnbench.commands.dataset import degree_median
 from gnnbench.data import formats
-from gnnbench.data.profile import GraphProfile, load_profile
+from gnnbench.data.histogram import median
+from gnnbench.data.profile import load_profile
 from gnnbench.data.source import open_source
 
 SMALL = [
@@ -79,6 +78,7 @@ def test_a_saved_profile_can_be_shown_again_and_predicted_with(say: Say, tmp_pat
     shown, stored = json.loads(first), json.loads(again)
     assert shown.pop("saved") == str(path)
     assert stored.pop("saved") is None
+    assert (shown.pop("notes")["generator"], stored.pop("notes")) == ("planted_partition", {})
     assert shown == stored
     suite = tmp_path / "s.toml"
     suite.write_text(
@@ -93,7 +93,7 @@ def test_a_converted_graph_reads_back_equal(say: Say, tmp_path: Path) -> None:
     folder = tmp_path / "native"
     code, out, _ = say(*SMALL, "--parts", "none", "--convert", str(folder))
     assert code == 0
-    assert f"wrote the graph to {folder}" in out
+    assert f"wrote the dataset to {folder}" in out
     graph = formats.read("native", folder)
     assert (graph.num_nodes, graph.num_edges, graph.num_classes) == (400, 2400, 4)
     _, out, _ = say(str(folder), "--parts", "none", "--json")
@@ -136,13 +136,8 @@ def test_wrong_usage_is_one_line_and_exit_code_2(say: Say, words: list[str], pro
 
 
 def test_the_median_degree_is_that_of_the_histogram() -> None:
-    def profile(**fields: Any) -> GraphProfile:
-        return GraphProfile(
-            name="p", source="test", status="measured", num_nodes=5, num_edges=9, **fields
-        )
-
-    assert degree_median(profile(degree_values=(0.0, 1.0, 7.0), degree_counts=(1, 2, 2))) == 1.0
-    assert degree_median(profile()) is None
+    assert median((0.0, 1.0, 7.0), (1, 2, 2)) == 1.0
+    assert median((), ()) is None
 
 
 def test_options_of_a_generator_are_read_as_a_suite_would() -> None:

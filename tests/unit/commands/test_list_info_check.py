@@ -172,11 +172,12 @@ def test_check_prints_the_same_as_a_table(say: Say, suite_file: Path) -> None:
 
 def test_check_opens_datasets_when_asked(say: Say, suite_file: Path) -> None:
     code, out, _ = say("check", str(suite_file), "--datasets", "--json")
-    assert code == 0
-    assert [(g["dataset"], g["status"], g["detail"]) for g in json.loads(out)["datasets"]] == [
-        ("made", "ok", "30 nodes, 120 stored edges, 4 features"),
-        ("filed", "ok", "3 nodes, 4 stored edges, 0 features"),
-    ]
+    assert code == 1
+    made, filed = json.loads(out)["datasets"]
+    sizes = "graph: 30 nodes, 120 edges, 4 features, 2 classes, 18 train"
+    assert (made["dataset"], made["status"], made["detail"]) == ("made", "ok", sizes)
+    assert filed["status"] == "untrainable"
+    assert filed["detail"].startswith("graph filed has no features and no labels: set synthetic = ")
 
 
 def test_a_dataset_that_cannot_be_opened_fails_the_check_and_hides_no_other(

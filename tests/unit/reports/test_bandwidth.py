@@ -11,7 +11,7 @@ import pytest
 from gnnbench.cluster import Cluster, CollectiveModel, load_cluster, save_cluster
 from gnnbench.ledger import Row, write_ledger
 from gnnbench_reports.bandwidth import bandwidths, calibrated, finding, shares
-from gnnbench_reports.study import find_machine, read_study
+from gnnbench_reports.opening import find_machine, read_study
 
 RATE, LATENCY = 1e9, 1e-3
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gnnbench_reports.figures import crossover, drawing
-from gnnbench_reports.study import read_study
+from gnnbench_reports.opening import read_study
 
 
 def predict(fabricator: Any, approach: str, ranks: int, moved: int, model: str = "gcn") -> None:

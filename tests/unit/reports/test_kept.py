@@ -12,8 +12,9 @@ import pytest
 from gnnbench.errors import DataError, UnknownName
 from gnnbench.results import Results
 from gnnbench_reports.finding import findings
+from gnnbench_reports.opening import read_study
 from gnnbench_reports.report import report
-from gnnbench_reports.study import Study, read_study
+from gnnbench_reports.study import Study
 
 TABLES = ("comparison.csv", "quality.csv")
 

@@ -10,19 +10,30 @@ from matplotlib.collections import PolyCollection
 from gnnbench.approaches.names import APPROACHES
 from gnnbench_reports.figures import dodged, drawing, parity, scaling, volume
 from gnnbench_reports.labels import printable
-from gnnbench_reports.study import read_study
+from gnnbench_reports.opening import read_study
 
 NINE = (
-    "single", "partition", "bns", "pipegcn", "mixture", "mixed-accelerators", "cagnet-1d",
-    "cagnet-1.5d", "cagnet-2d",
-)  # fmt: skip
+    "single",
+    "partition",
+    "bns",
+    "pipegcn",
+    "mixture",
+    "mixed-accelerators",
+    "cagnet-1d",
+    "cagnet-1.5d",
+    "cagnet-2d",
+)
 
 
 def suite(fabricator: Any, approaches: tuple[str, ...], predicted: tuple[int, ...]) -> Any:
     fabricator.whole_suite(
-        datasets=("cora",), models=("gcn",), approaches=approaches, measured=(1, 2, 4),
-        predicted=predicted, repeats=2,
-    )  # fmt: skip
+        datasets=("cora",),
+        models=("gcn",),
+        approaches=approaches,
+        measured=(1, 2, 4),
+        predicted=predicted,
+        repeats=2,
+    )
     return read_study(fabricator.results)
 
 

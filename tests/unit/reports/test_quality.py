@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gnnbench_reports.compare import compare
+from gnnbench_reports.opening import read_study
 from gnnbench_reports.quality import compare as differ
 from gnnbench_reports.quality import finding, judge, qualities
-from gnnbench_reports.study import read_study
 
 
 def trained(

@@ -14,8 +14,8 @@ from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import Results
 from gnnbench_reports import figures
 from gnnbench_reports.figures import drawing
+from gnnbench_reports.opening import read_study
 from gnnbench_reports.report import report
-from gnnbench_reports.study import read_study
 from gnnbench_reports.traces import write_traces
 
 HOSTILE = "<script>alert(1)</script>--><img src=x onerror=alert(2)>$\\bad{$\x00\"'漢"

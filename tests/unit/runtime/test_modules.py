@@ -88,8 +88,11 @@ def test_gradients_equal_those_of_one_graph(modules: dict[str, nn.Module], tmp_p
     torch.testing.assert_close(by_tape, parameters.gradient, rtol=0, atol=1e-12)
     assert by_tape.abs().sum() > 0
     assert [row.name for row in rows] == [
-        "forward/halves", "forward/decoder", "backward/decoder", "backward/halves",
-    ]  # fmt: skip
+        "forward/halves",
+        "forward/decoder",
+        "backward/decoder",
+        "backward/halves",
+    ]
     assert {(row.kind, row.bytes, row.flops) for row in rows} == {("module", 9, 7)}
 
 

@@ -37,17 +37,27 @@ def unit_cluster(**changes: Any) -> Cluster:
         name="unit",
         transport="gloo",
         host=Host(
-            devices_per_host=64, cores=100_000, memory_bytes=constant(1e12),
-            memory_bytes_per_s=constant(1e9), hosts_max=64,
+            devices_per_host=64,
+            cores=100_000,
+            memory_bytes=constant(1e12),
+            memory_bytes_per_s=constant(1e9),
+            hosts_max=64,
         ),
         device=Device(
-            name="unit", kind="cpu", peak_flops_per_s=PeakFlops(float32=constant(1.0)),
-            memory_bytes_per_s=constant(1.0), cache_bytes=constant(1.0), launch_s=constant(0.0),
-            memory_bytes=constant(1e9), context_bytes=constant(100.0),
+            name="unit",
+            kind="cpu",
+            peak_flops_per_s=PeakFlops(float32=constant(1.0)),
+            memory_bytes_per_s=constant(1.0),
+            cache_bytes=constant(1.0),
+            launch_s=constant(0.0),
+            memory_bytes=constant(1e9),
+            context_bytes=constant(100.0),
         ),
         links=Links(intra=link, inter=dataclasses.replace(link, shared=True)),
         storage=Storage(
-            read_bytes_per_s=constant(1.0), write_bytes_per_s=constant(1.0), iops=constant(1e9),
+            read_bytes_per_s=constant(1.0),
+            write_bytes_per_s=constant(1.0),
+            iops=constant(1e300),
             latency_s=constant(0.0),
         ),
         ops=(OpModel(op="work", kind="elementwise", form="linear", params={"s_per_byte": 1.0}),),
@@ -56,7 +66,7 @@ def unit_cluster(**changes: Any) -> Cluster:
             for kind in kinds
             for n in range(2, 9)
         ),
-    )  # fmt: skip
+    )
     return dataclasses.replace(base, **changes)
 
 

@@ -8,48 +8,40 @@ import math
 import numpy as np
 import pytest
 
+from gnnbench import work
 from gnnbench.cluster import OpModel
 from gnnbench.costs.facts import Facts
 from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op
 from gnnbench.costs.forms import FORMS, form
 from gnnbench.costs.model import BOUND, collective_seconds, op_seconds
 from gnnbench.errors import SpecError
-from gnnbench.steps import Kind, Lane, Phase, Step
+from gnnbench.steps import Kind, Work
 
 
-def _step(kind: Kind, **facts: int) -> Step:
-    return Step(name="s", kind=kind, op=kind.value, lane=Lane.COMPUTE, phase=Phase.FORWARD, **facts)
+def _gemm(rows: int, inner: int, width: int) -> Work:
+    return work.gemm("gemm", rows, inner, width, 4)
 
 
-def _gemm(rows: int, inner: int, width: int) -> Step:
-    size = 4 * (rows * inner + inner * width + rows * width)
-    flops = 2 * rows * inner * width
-    return _step(Kind.GEMM, rows=rows, inner=inner, width=width, flops=flops, bytes=size)
-
-
-def _spmm(rows: int, degree: int, width: int) -> Step:
+def _spmm(rows: int, degree: int, width: int) -> Work:
     nonzeros = rows * degree
-    return _step(
-        Kind.SPMM, rows=rows, source_rows=rows, nonzeros=nonzeros, width=width,
-        flops=2 * nonzeros * width, bytes=4 * nonzeros + 8 * rows * width,
-    )  # fmt: skip
+    return work.spmm(rows=rows, nonzeros=nonzeros, width=width, source_rows=rows, element_bytes=4)
 
 
 GEMMS = [_gemm(r, k, n) for r in (500, 4000, 60000) for k in (16, 128, 700) for n in (8, 64, 256)]
 SPMMS = [_spmm(r, d, w) for r in (800, 9000, 120000) for d in (3, 20) for w in (8, 64, 256)]
 
 
-def _larger(step: Step) -> Step:
+def _larger(step: Work) -> Work:
     if step.kind is Kind.GEMM:
         return _gemm(step.rows * 4 // 3, step.inner, step.width)
     return _spmm(step.rows * 4 // 3, step.nonzeros // step.rows, step.width)
 
 
-def _gemm_truth(step: Step) -> float:
+def _gemm_truth(step: Work) -> float:
     return 5e-6 + step.flops / 4e10 + 2e-10 * step.rows * step.inner
 
 
-def _spmm_truth(step: Step) -> float:
+def _spmm_truth(step: Work) -> float:
     fits = step.source_rows * step.width * 4 < 8e6
     traffic = step.nonzeros * step.width * 4
     return 8e-6 + 1.5e-9 * step.nonzeros + traffic / (4e10 if fits else 9e9)
@@ -86,11 +78,14 @@ def test_every_form_is_zero_or_more_and_grows_with_its_work() -> None:
 
 def test_a_residual_is_bounded_and_fades_far_from_its_points() -> None:
     model = OpModel(
-        op="gemm", kind="gemm", form="linear", params={"s_per_flop": 1.0, "t0_s": 0.0},
+        op="gemm",
+        kind="gemm",
+        form="linear",
+        params={"s_per_flop": 1.0, "t0_s": 0.0},
         residuals=((math.log(100), math.log(10), 3.0),),
-    )  # fmt: skip
-    here = _step(Kind.GEMM, flops=100, bytes=10)
-    far = _step(Kind.GEMM, flops=10**9, bytes=10)
+    )
+    here = Work(kind=Kind.GEMM, op="gemm", flops=100, bytes=10)
+    far = here._replace(flops=10**9)
     seconds = op_seconds(model, Facts.of([here, far]))
     assert seconds[0] == pytest.approx(100 * math.exp(BOUND))
     assert seconds[1] == pytest.approx(1e9)
@@ -130,3 +125,10 @@ def test_residuals_of_an_older_form_are_left_aside() -> None:
     known = OpModel(op="g", kind="gemm", form="gemm", params={"t0_s": 1.0})
     older = dataclasses.replace(known, residuals=((1.0, 2.0, 0.3),))
     assert op_seconds(older, Facts.of([step])) == op_seconds(known, Facts.of([step]))
+
+
+def test_the_facts_of_several_calls_are_those_of_one() -> None:
+    one = _gemm(500, 16, 8)
+    many = one._replace(calls=3, flops=3 * one.flops, bytes=3 * one.bytes, rows=3 * one.rows)
+    assert Facts.of([many]).flops == Facts.of([one]).flops
+    assert Facts.of([many]).width == Facts.of([one]).width

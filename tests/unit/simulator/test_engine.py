@@ -130,10 +130,13 @@ def test_sa_d1_one_throttled_stage_sets_the_epoch(kit: Any, periods_by_all: Any)
 
 def _exchange_plan(kit: Any, size: int) -> Plan:
     ranks = [
-        (kit.work("a", w), kit.meet("m", (0, 1, 2), size, after=(After("a"),)),
-         kit.work("b", 2, after=(After("m"),)))
+        (
+            kit.work("a", w),
+            kit.meet("m", (0, 1, 2), size, after=(After("a"),)),
+            kit.work("b", 2, after=(After("m"),)),
+        )
         for w in (3, 4, 5)
-    ]  # fmt: skip
+    ]
     return kit.plan(*ranks)
 
 

@@ -18,10 +18,13 @@ RANKS = 1024
 
 def run_of(approach: str) -> RunSpec:
     return RunSpec(
-        suite="test", dataset=DatasetRef(name="g", profile="ogbn-products", kind="graph"),
+        suite="test",
+        dataset=DatasetRef(name="g", profile="ogbn-products", kind="graph"),
         model=ModelSpec(name="m", kind="gcn", hidden=64, layers=2),
-        training=TrainingSpec(epochs=3), approach=approach, ranks=RANKS,
-    )  # fmt: skip
+        training=TrainingSpec(epochs=3),
+        approach=approach,
+        ranks=RANKS,
+    )
 
 
 def planned(approach: str) -> Plan:

@@ -132,9 +132,13 @@ def test_corrected_nccl_reaches_the_published_bus_bandwidth() -> None:
 
 def _model(op: str, ranks: int, co_located: int, latency_s: float) -> CollectiveModel:
     return CollectiveModel(
-        op=op, ranks=ranks, layout="intra", co_located=co_located, latency_s=latency_s,
+        op=op,
+        ranks=ranks,
+        layout="intra",
+        co_located=co_located,
+        latency_s=latency_s,
         bytes_per_s=10.0,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("on_host", "latency_s"), [(2, 1.0), (4, 5.0), (8, 5.0)])

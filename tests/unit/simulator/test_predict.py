@@ -140,11 +140,14 @@ def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> Non
         assert durations.seconds([step])[0].tolist() == [seconds]
 
 
-def test_an_uncalibrated_operation_borrows_from_its_kind_and_says_so(kit: Any) -> None:
-    durations = Durations(kit.cluster())
-    step = kit.work("a", 10, op="novel")
-    assert durations.seconds([step])[0].tolist() == [10.0]
-    assert durations.classes["novel"].grade == "probed"
+def test_an_uncalibrated_operation_is_predicted_from_peak_rates_and_named(kit: Any) -> None:
+    """80 % of 1 B/s of memory: never the constants of the calibrated operation of its kind."""
+    plan = kit.plan((kit.work("a", 10, op="novel"), kit.work("b", 1)))
+    predicted = predict_plan(plan, kit.cluster())
+    assert predicted.period_s == pytest.approx(10 / 0.8 + 1)
+    assert (predicted.grade, predicted.notes["uncalibrated"]) == ("datasheet", ["novel"])
+    known = predict_plan(kit.plan((kit.work("b", 1),)), kit.cluster())
+    assert "uncalibrated" not in known.notes
 
 
 def test_a_datasheet_prediction_covers_every_kind_of_step(kit: Any) -> None:
@@ -173,9 +176,13 @@ print([m for m in ("torch", "scipy", "pandas", "matplotlib", "simpy") if m in sy
 
 def test_a_record_of_a_prediction_can_be_saved(kit: Any) -> None:
     run = RunSpec(
-        suite="s", dataset=DatasetRef(name="g", path="x"), model=ModelSpec(name="m"),
-        training=TrainingSpec(), approach="single", ranks=2,
-    )  # fmt: skip
+        suite="s",
+        dataset=DatasetRef(name="g", path="x"),
+        model=ModelSpec(name="m"),
+        training=TrainingSpec(),
+        approach="single",
+        ranks=2,
+    )
     record = predict_plan(_plan(kit), kit.cluster()).record(run, ranks_per_host=2)
     assert record.config_id == run.config_id
     json.dumps(dataclasses.asdict(record), allow_nan=False)
@@ -195,9 +202,11 @@ def test_the_time_between_steps_counts_for_the_period_and_for_no_step(kit: Any) 
 def test_the_time_after_a_step_that_took_the_caches_is_longer(kit: Any) -> None:
     """Half a cold gap where a step's bytes equal the cache."""
     gap = OpModel(
-        op="gap", kind="host", form="gap",
+        op="gap",
+        kind="host",
+        form="gap",
         params={"t0_s": 0.25, "cold_s": 0.5, "cache_bytes": 1000.0},
-    )  # fmt: skip
+    )
     cluster = kit.cluster(ops=(*kit.cluster().ops, gap))
     p = predict_plan(kit.plan((kit.work("a", 0), kit.work("b", 1000))), cluster)
     assert p.work["gap"] == pytest.approx(0.25 + 0.25 + 0.5 * 0.5, rel=1e-3)

@@ -79,9 +79,11 @@ def test_random_plans_take_the_same_time(kit: Any, data: st.DataObject) -> None:
         releases=releases,
     )
     gap = OpModel(
-        op="gap", kind="host", form="gap",
+        op="gap",
+        kind="host",
+        form="gap",
         params={"t0_s": 0.25, "cold_s": 0.5, "cache_bytes": 4.0},
-    )  # fmt: skip
+    )
     gaps = (gap,) if data.draw(st.booleans()) else ()
     program = compile_plan(plan, kit.cluster(ops=(*kit.cluster().ops, *gaps)))
     slow, fast = simulate(program, record=range(world)), None
@@ -107,10 +109,15 @@ def _table(program: Any, result: Any, rank: int) -> list[Any]:
 def test_fusing_blocks_changes_no_time(kit: Any) -> None:
     group = (0, 1)
     ranks = [
-        (kit.work("a", 2), kit.work("b", r), kit.meet("m", group, after=(After("b"),)),
-         kit.work("c", 4, after=(After("m"),)), kit.work("d", 1))
+        (
+            kit.work("a", 2),
+            kit.work("b", r),
+            kit.meet("m", group, after=(After("b"),)),
+            kit.work("c", 4, after=(After("m"),)),
+            kit.work("d", 1),
+        )
         for r in (1, 5)
-    ]  # fmt: skip
+    ]
     plan = kit.plan(*ranks, periods=3)
     times = [
         simulate(compile_plan(plan, kit.cluster(), fuse=fuse)).period_s.tolist()
@@ -120,8 +127,10 @@ def test_fusing_blocks_changes_no_time(kit: Any) -> None:
 
 
 def test_draws_scale_the_times_of_their_class(kit: Any) -> None:
-    plan = kit.plan((kit.work("a", 4), kit.meet("m", (0, 1), 10, after=(After("a"),))),
-                    (kit.work("a", 6), kit.meet("m", (0, 1), 10, after=(After("a"),))))  # fmt: skip
+    plan = kit.plan(
+        (kit.work("a", 4), kit.meet("m", (0, 1), 10, after=(After("a"),))),
+        (kit.work("a", 6), kit.meet("m", (0, 1), 10, after=(After("a"),))),
+    )
     program = compile_plan(plan, kit.cluster())
     factors = {"work": np.array([1.0, 2.0]), "all_reduce": np.array([1.0, 3.0])}
     assert replay(program, factors=factors).period_s.tolist() == [[8.0, 18.0]]

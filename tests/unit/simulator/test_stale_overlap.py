@@ -21,18 +21,28 @@ EPOCHS = 12
 
 def plan_of(approach: str, **knobs: Any) -> Plan:
     profile = GraphProfile(
-        name="p", source="test", status="measured", num_nodes=40_000, num_edges=400_000,
-        num_train=4000, num_features=64,
-        num_classes=16, degree_values=(10.0,), degree_counts=(40_000,),
+        name="p",
+        source="test",
+        status="measured",
+        num_nodes=40_000,
+        num_edges=400_000,
+        num_train=4000,
+        num_features=64,
+        num_classes=16,
+        degree_values=(10.0,),
+        degree_counts=(40_000,),
         halo=(HaloPoint(parts=4, method="metis-vol", halo_per_node=0.8, cut_fraction=0.4),),
-    )  # fmt: skip
+    )
     card = APPROACHES.get(approach)
     run = RunSpec(
-        suite="test", dataset=DatasetRef(name="g", generator="uniform", kind="graph"),
+        suite="test",
+        dataset=DatasetRef(name="g", generator="uniform", kind="graph"),
         model=ModelSpec(name="m", kind="gcn", hidden=32, layers=3),
-        training=TrainingSpec(epochs=EPOCHS), approach=approach, ranks=4,
+        training=TrainingSpec(epochs=EPOCHS),
+        approach=approach,
+        ranks=4,
         knobs=knobs,
-    )  # fmt: skip
+    )
     structure = card.structure(profile, run)
     return card.plan(profile, run, structure, Layout(world_size=4, ranks_per_host=4))
 

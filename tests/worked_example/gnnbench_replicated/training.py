@@ -30,7 +30,7 @@ class ReplicatedTrainer(StepTrainer):
         loader = Loader(context, graph, shape)
         everything = halo_structure(graph, np.zeros(graph.num_nodes, np.int32), 1).ranks[0]
         features = loader.features(everything.owned, graph.num_nodes)
-        self.batches = WholeGraph(loader, everything, loader.pattern(everything), features)
+        self.batches = WholeGraph(loader, everything.owned, loader.pattern(everything), features)
         rows = self.batches.train_rows
         self.batches.train_rows = rows[
             share(knobs.deal, len(rows), context.world_size, context.rank)

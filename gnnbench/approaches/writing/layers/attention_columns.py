@@ -2,7 +2,7 @@
 
 The rows T = H W go to columns, each rank weighs all entries for the heads that its columns belong
 to and sums up its columns, the sums go back to rows. Scores come from the columns where no slice
-cuts a head; else from the rows, by an all-to-all of their own (`approaches.relayout` says why the
+cuts a head; else from the rows, by an all-to-all of their own (`whole_graph.relayout` says why the
 gradients of entries need none). One rank does what a single device does. The runtime's part is
 `gnnbench_runtime.models.layers.attention_columns`.
 
@@ -15,164 +15,140 @@ d the layer's width, f own columns of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from gnnbench import work
+from gnnbench.approaches.whole_graph.column_writer import ColumnWriter
+from gnnbench.approaches.whole_graph.relayout import score_blocks_work
 from gnnbench.approaches.writing.layers.attention import (
     Sums,
     weighted_sum,
     weights,
     weights_backward,
 )
-from gnnbench.steps import Kind, Lane, Phase, Step
-
-if TYPE_CHECKING:
-    from gnnbench.approaches.whole_graph.mixture import MixtureSteps
+from gnnbench.steps import Ints, Phase, Size, larger
 
 
-def forward(stack: MixtureSteps, layer: int) -> None:
-    """Write the layer up to, not including, its activation."""
-    shape, n, s = stack.shape, stack.rows, stack.shape.element_bytes
+def forward(writer: ColumnWriter, layer: int) -> None:
+    """Write the layer up to, not including, its normalisation and activation."""
+    shape, n, s = writer.shape, writer.rows, writer.element_bytes
     fan_in, d = shape.dims[layer - 1], shape.dims[layer]
-    where, phase, sums = f"forward/{layer}", Phase.FORWARD, own_sums(stack, layer)
-    stack._gemm(
-        f"{where}/gemm", "gemm_nn", phase, layer, n, fan_in, d,
-        allocates=((f"t{layer}", n * d * s),),
-    )  # fmt: skip
-    cut = bool(stack.relayouts.score_heads[layer - 1])
+    where, phase, sums = f"forward/{layer}", Phase.FORWARD, own_sums(writer, layer)
+    kept = writer.buffer(f"t{layer}", n, d)
+    writer.gemm(f"{where}/gemm", "gemm_nn", phase, layer, (n, fan_in, d), allocates=kept)
+    cut = bool(writer.relayouts.score_heads[layer - 1])
     if cut:
-        _scores_to_columns(stack, layer)
+        _scores_to_columns(writer, layer)
     # T stays in columns for the gradients of the weights.
-    columns = ((f"columns{layer}", sums.rows * sums.width * s),)
-    stack._to_columns(phase, layer, d, columns)
-    if sums.width:
+    columns = writer.buffer(f"columns{layer}", sums.rows, sums.width)
+    writer.to_columns(phase, layer, d, columns)
+    if np.any(sums.width):
         if not cut:
-            held = (("scores", 2 * sums.rows * sums.heads * s),)
-            _scores(stack, layer, sums.rows, sums.width, sums.heads, allocates=held)
-        weights(stack, layer, sums)
-        weighted_sum(stack, phase, layer, sums, allocates=stack._buffer("aggregated", True))
-    stack._to_rows(phase, layer, d, ((f"h{layer}", n * d * s),))
-    stack._elementwise(f"{where}/bias", "bias", phase, layer, n, d, 2)
+            room = writer.buffer("scores", 2 * sums.rows, sums.heads)
+            _scores(writer, layer, sums.rows, sums.width, sums.heads, allocates=room)
+        weights(writer, layer, sums)
+        weighted_sum(writer, phase, layer, sums, allocates=writer.aggregated())
+    writer.to_rows(phase, layer, d, allocates=writer.output(layer, d))
+    writer.step(f"{where}/bias", work.bias(n, d, s), phase, layer)
 
 
-def backward(stack: MixtureSteps, layer: int) -> None:
+def backward(writer: ColumnWriter, layer: int) -> None:
     """Write the gradients of the layer's parameters and, above layer 1, of its input."""
-    shape, n, s = stack.shape, stack.rows, stack.shape.element_bytes
+    shape, n, s = writer.shape, writer.rows, writer.element_bytes
     fan_in, d, heads = shape.dims[layer - 1], shape.dims[layer], shape.heads[layer - 1]
-    where, phase, sums = f"backward/{layer}", Phase.BACKWARD, own_sums(stack, layer)
-    stack._elementwise(f"{where}/bias", "column_sum", phase, layer, n, d, 1)
-    stack._to_columns(phase, layer, d, stack._buffer("columns", False))
-    cut = bool(stack.relayouts.score_heads[layer - 1])
-    if sums.width:
-        weights_backward(stack, layer, sums)
-        weighted_sum(stack, phase, layer, sums, allocates=stack._buffer("aggregated", True))
+    where, phase, sums = f"backward/{layer}", Phase.BACKWARD, own_sums(writer, layer)
+    writer.step(f"{where}/bias", work.column_sum(n, d, s), phase, layer)
+    writer.to_columns(phase, layer, d, writer.arriving())
+    cut = bool(writer.relayouts.score_heads[layer - 1])
+    if np.any(sums.width):
+        weights_backward(writer, layer, sums)
+        weighted_sum(writer, phase, layer, sums, allocates=writer.aggregated())
         if not cut:
-            _scores_backward(stack, layer, sums.rows, sums.width, sums.heads)
-    stack._to_rows(phase, layer, d, ((f"gt{layer}", n * d * s),))
+            _scores_backward(writer, layer, sums.rows, sums.width, sums.heads)
+    writer.to_rows(phase, layer, d, allocates=writer.buffer(f"gt{layer}", n, d))
     if cut:
-        _scores_to_rows(stack, layer)
-        _scores_backward(stack, layer, n, d, heads)
-    stack._gemm(f"{where}/weight", "gemm_tn", phase, layer, fan_in, n, d)
+        _scores_to_rows(writer, layer)
+        _scores_backward(writer, layer, n, d, heads)
+    writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, n, d))
     if layer > 1:
-        grad = ((f"g{layer - 1}", n * fan_in * s),)
-        stack._gemm(f"{where}/input", "gemm_nt", phase, layer, n, d, fan_in, allocates=grad)
+        grad = writer.buffer(f"g{layer - 1}", n, fan_in)
+        writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (n, d, fan_in), allocates=grad)
 
 
-def own_sums(stack: MixtureSteps, layer: int) -> Sums:
-    """All vertices and entries, and the heads of this rank's columns."""
-    width, nodes = stack._columns(stack.shape.dims[layer]), stack.num_nodes
+def own_sums(writer: ColumnWriter, layer: int) -> Sums:
+    """All vertices and entries, and the heads of each rank's own columns."""
+    nodes, slices = writer.num_nodes, writer.relayouts.heads[layer - 1][writer.own]
     return Sums(
         rows=nodes,
         sources=nodes,
-        entries=stack.sizes[layer - 1].nonzeros + nodes,
-        heads=stack.relayouts.heads[layer - 1][stack.rank].count,
-        width=width,
+        entries=writer.sizes[layer - 1].nonzeros + nodes,
+        heads=np.array([part.count for part in slices]),
+        width=writer.columns(writer.shape.dims[layer]),
     )
 
 
-def _scores(stack: MixtureSteps, layer: int, rows: int, d: int, heads: int, **facts: Any) -> None:
+def _scores(
+    writer: ColumnWriter, layer: int, rows: Size, d: Size, heads: Size, **place: Any
+) -> None:
     """Both scores of every row and head."""
-    stack._compute(
-        f"forward/{layer}/scores", Kind.ELEMENTWISE, "attention_scores", Phase.FORWARD, layer,
-        rows=2 * rows * d, width=d, flops=4 * rows * d,
-        bytes=2 * rows * (d + heads) * stack.shape.element_bytes, **facts,
-    )  # fmt: skip
+    done = work.attention_scores(2 * rows, d, heads, writer.element_bytes)
+    writer.step(f"forward/{layer}/scores", done, Phase.FORWARD, layer, **place)
 
 
-def _scores_backward(stack: MixtureSteps, layer: int, rows: int, d: int, heads: int) -> None:
-    stack._compute(
-        f"backward/{layer}/scores", Kind.ELEMENTWISE, "attention_scores_backward",
-        Phase.BACKWARD, layer, rows=2 * rows * d, width=d, flops=8 * rows * d,
-        bytes=2 * rows * (3 * d + heads) * stack.shape.element_bytes,
-    )  # fmt: skip
+def _scores_backward(writer: ColumnWriter, layer: int, rows: Size, d: Size, heads: Size) -> None:
+    done = work.attention_scores_backward(2 * rows, d, heads, writer.element_bytes)
+    writer.step(f"backward/{layer}/scores", done, Phase.BACKWARD, layer)
 
 
-def _scores_to_columns(stack: MixtureSteps, layer: int) -> None:
+def _scores_to_columns(writer: ColumnWriter, layer: int) -> None:
     """Scores of own rows and all heads become those of all vertices and own heads."""
-    n, d, s = stack.rows, stack.shape.dims[layer], stack.shape.element_bytes
-    own_heads, phase = stack.shape.heads[layer - 1], Phase.FORWARD
-    counts = stack.relayouts.score_heads[layer - 1]
-    mine, size = 2 * stack.num_nodes * counts[stack.rank] * s, 2 * n * sum(counts) * s
-    row_scores = (("row_scores", 2 * n * own_heads * s),)
-    _scores(stack, layer, n, d, own_heads, allocates=row_scores)
-    by_peer = (("row_blocks", size),)
-    _regroup(stack, "score_pack", phase, layer, Kind.GATHER, counts, allocates=by_peer)
-    sent = stack.peers.scores_to_columns(stack.rank, layer, counts)
-    _transfer(stack, "scores_to_columns", phase, layer, sent, (("column_blocks", mine),))
-    if mine:
-        stack._compute(
-            f"forward/{layer}/score_unpack", Kind.GATHER, "gather", phase, layer,
-            **_own_blocks(stack, counts), allocates=(("scores", mine),),
-        )  # fmt: skip
+    n, nodes, s = writer.rows, writer.num_nodes, writer.element_bytes
+    heads, where, phase = writer.shape.heads[layer - 1], f"forward/{layer}", Phase.FORWARD
+    counts, mine = writer.relayouts.score_heads[layer - 1], _own_heads(writer, layer)
+    room = writer.buffer("row_scores", 2 * n, heads)
+    _scores(writer, layer, n, writer.shape.dims[layer], heads, allocates=room)
+    room = writer.buffer("row_blocks", 2 * n, sum(counts))
+    writer.step(
+        f"{where}/score_pack", score_blocks_work(n, counts, s), phase, layer, allocates=room
+    )
+    sent = writer.traffic.scores_to_columns(counts)[writer.own]
+    room = writer.buffer("column_blocks", 2 * nodes, mine)
+    elements = sent, 2 * (nodes - n) * mine, _larger_side(writer, layer)
+    writer.transfer_blocks(f"{where}/scores_to_columns", phase, layer, elements, room)
+    if mine.any():
+        room = writer.buffer("scores", 2 * nodes, mine)
+        copied = work.gather(2 * nodes, mine, 2 * nodes, s, ids=False)
+        writer.step(f"{where}/score_unpack", copied, phase, layer, allocates=room)
 
 
-def _scores_to_rows(stack: MixtureSteps, layer: int) -> None:
+def _scores_to_rows(writer: ColumnWriter, layer: int) -> None:
     """Gradients of own heads' scores go to the owners of the rows, and are added up there."""
-    n, s, phase = stack.rows, stack.shape.element_bytes, Phase.BACKWARD
-    counts = stack.relayouts.score_heads[layer - 1]
-    mine, size = 2 * stack.num_nodes * counts[stack.rank] * s, 2 * n * sum(counts) * s
-    if mine:
-        stack._compute(
-            f"backward/{layer}/score_pack", Kind.GATHER, "gather", phase, layer,
-            **_own_blocks(stack, counts), allocates=(("column_blocks", mine),),
-        )  # fmt: skip
-    sent = stack.peers.scores_to_rows(stack.rank, counts)
-    _transfer(stack, "scores_to_rows", phase, layer, sent, (("row_blocks", size),))
-    summed = (("row_scores", 2 * n * stack.shape.heads[layer - 1] * s),)
-    _regroup(stack, "score_sum", phase, layer, Kind.SCATTER, counts, allocates=summed)
+    n, nodes, s = writer.rows, writer.num_nodes, writer.element_bytes
+    heads, where, phase = writer.shape.heads[layer - 1], f"backward/{layer}", Phase.BACKWARD
+    counts, mine = writer.relayouts.score_heads[layer - 1], _own_heads(writer, layer)
+    if mine.any():
+        room = writer.buffer("column_blocks", 2 * nodes, mine)
+        copied = work.gather(2 * nodes, mine, 2 * nodes, s, ids=False)
+        writer.step(f"{where}/score_pack", copied, phase, layer, allocates=room)
+    sent = writer.traffic.scores_to_columns(counts).T[writer.own]
+    room = writer.buffer("row_blocks", 2 * n, sum(counts))
+    elements = sent, 2 * n * (sum(counts) - mine), _larger_side(writer, layer)
+    writer.transfer_blocks(f"{where}/scores_to_rows", phase, layer, elements, room)
+    added, room = (
+        score_blocks_work(n, counts, s, adds=True),
+        writer.buffer("row_scores", 2 * n, heads),
+    )
+    writer.step(f"{where}/score_sum", added, phase, layer, allocates=room)
 
 
-def _regroup(
-    stack: MixtureSteps, name: str, phase: Phase, layer: int, kind: Kind, counts: tuple[int, ...],
-    **facts: Any,
-) -> None:  # fmt: skip
-    """Scores of own rows, to or from one block for each rank with columns."""
-    total, pieces = sum(counts), sum(count > 0 for count in counts)
-    rows = 2 * stack.rows * pieces
-    stack._compute(
-        f"{phase}/{layer}/{name}", kind, "gather" if kind is Kind.GATHER else "scatter_add",
-        phase, layer, rows=rows, width=-(-total // pieces), source_rows=2 * stack.rows,
-        bytes=4 * stack.rows * total * stack.shape.element_bytes, **facts,
-    )  # fmt: skip
+def _own_heads(writer: ColumnWriter, layer: int) -> Ints:
+    """Heads that each rank has columns of: its k."""
+    return np.array(writer.relayouts.score_heads[layer - 1])[writer.own]
 
 
-def _own_blocks(stack: MixtureSteps, counts: tuple[int, ...]) -> dict[str, Any]:
-    """Facts of copying own heads' scores between blocks by owner of the rows and two matrices."""
-    rows, width = 2 * stack.num_nodes, counts[stack.rank]
-    size = 2 * rows * width * stack.shape.element_bytes
-    return {"rows": rows, "width": width, "source_rows": rows, "bytes": size}
-
-
-def _transfer(
-    stack: MixtureSteps, name: str, phase: Phase, layer: int, sent: tuple[int, ...],
-    allocates: tuple[tuple[str, int], ...],
-) -> None:  # fmt: skip
-    s, counts = stack.shape.element_bytes, stack.relayouts.score_heads[layer - 1]
-    whole = 2 * max(stack.rows * sum(counts), stack.num_nodes * counts[stack.rank]) * s
-    total = sum(sent)
-    stack.chain.add(
-        Step(
-            name=f"{phase}/{layer}/{name}", kind=Kind.ALL_TO_ALL, op="all_to_all", lane=Lane.COMM,
-            phase=phase, layer=layer, rows=total // s, width=max(counts), bytes=total,
-            send_bytes=sent, buffer_bytes=whole, group=stack.peers.group, allocates=allocates,
-        )
-    )  # fmt: skip
+def _larger_side(writer: ColumnWriter, layer: int) -> Size:
+    """Elements of the larger of both buffers: scores by rows, or by columns."""
+    by_rows = 2 * writer.rows * sum(writer.relayouts.score_heads[layer - 1])
+    return larger(by_rows, 2 * writer.num_nodes * _own_heads(writer, layer))

@@ -182,7 +182,7 @@ class GistTrainer:
         loader = Loader(alone, graph, sub)
         local = halo_structure(graph, np.zeros(graph.num_nodes, np.int32), 1).ranks[0]
         features = loader.features(local.owned, graph.num_nodes)
-        return WholeGraph(loader, local, loader.pattern(local), features)
+        return WholeGraph(loader, local.owned, loader.pattern(local), features)
 
     def warm_up(self) -> None:
         """Nothing: the rehearsal has compiled everything."""

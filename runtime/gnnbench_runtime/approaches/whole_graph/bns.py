@@ -42,7 +42,7 @@ class DrawnGraph(WholeGraph):
     """The whole graph over the boundary rows that were drawn for an epoch."""
 
     def __init__(self, trainer: BnsTrainer, aggregation: Any, x: Tensor) -> None:
-        super().__init__(trainer.loader, trainer.local, aggregation, x)
+        super().__init__(trainer.loader, trainer.local.owned, aggregation, x)
         self.trainer = trainer
 
     def of_period(self, period: int) -> Iterator[Batch]:

@@ -5,32 +5,33 @@ Legend: n rows of this grid row's block, F, H widths of this grid column's block
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.cagnet2d import (
-    SquareGrid,
-    received_ids,
-    received_rows,
-    width_edges,
-)
-from gnnbench.approaches.writing.shape import stack_shape
+from gnnbench import work
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.whole_graph.cagnet2d import SquareGrid, received_rows, width_edges
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data.graph import Graph
 from gnnbench.data.keys import fold
-from gnnbench.models.names import MODELS
-from gnnbench.steps import Kind, Phase
-from gnnbench_runtime.approaches.whole_graph.cagnet import BlockTrainer, patterns, split_accuracy
+from gnnbench.steps import Phase
+from gnnbench_runtime.approaches.whole_graph.blocks import (
+    BlockOfVertices,
+    BlockTrainer,
+    Pattern,
+    Scales,
+    patterns,
+)
+from gnnbench_runtime.approaches.whole_graph.share import Loader
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.parameters import Parameters
-from gnnbench_runtime.models.scales import vertex_scales
-from gnnbench_runtime.models.stack import Stack
+from gnnbench_runtime.models.performer import Performer
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.training import Batch, make_parameters
 
 
 def pack(indptr: Tensor, indices: Tensor) -> Tensor:
@@ -40,35 +41,50 @@ def pack(indptr: Tensor, indices: Tensor) -> Tensor:
 
 def broadcast_adjacency(
     row: Comm, packed: Tensor, num_rows: int, owner: int, name: str, phase: Phase, layer: int
-) -> tuple[Tensor, Tensor]:
+) -> Pattern:
     """Broadcast a packed pattern along a grid row; return its (indptr, indices), int64."""
     row.broadcast(packed, owner, name, phase, layer=layer)
     return packed[: num_rows + 1], packed[num_rows + 1 :]
+
+
+def sizes(x_nF: Tensor) -> tuple[int, int, int]:
+    """Rows, width, and bytes of an element."""
+    return x_nF.shape[0], x_nF.shape[1], x_nF.element_size()
 
 
 @dataclass(slots=True, kw_only=True)
 class GridBlock:
     """This rank's block of the normalised adjacency and of its transpose, packed (see `pack`).
 
-    to, from_ [N]: scales of every vertex as destination and as source, None for ones;
-    self_scale [n]. `received` is the buffer for foreign patterns.
+    `received` is the buffer for foreign patterns.
     """
 
     forward: Tensor
     backward: Tensor
-    to: Tensor | None
-    from_: Tensor | None
-    self_scale: Tensor | None
+    scales: Scales
     received: Tensor
 
+    @classmethod
+    def of(cls, loader: Loader, grid: SquareGrid, rank: int) -> GridBlock:
+        i, j = grid.place(rank)
+        [(forward, backward)] = patterns(loader.graph, grid, i, [j])
+        return cls(
+            forward=pack(loader.tensor(forward[0]), loader.tensor(forward[1])),
+            backward=pack(loader.tensor(backward[0]), loader.tensor(backward[1])),
+            scales=Scales(loader, grid.own(i)),
+            received=torch.empty(
+                int(grid.received_ids()[i, j]), dtype=torch.int64, device=loader.context.device
+            ),
+        )
 
-class SquareStack(Stack):
+
+class SquareNet(Performer):
     """A stack whose rows are split over grid rows and whose columns over grid columns."""
 
     def __init__(
         self,
         context: RankContext,
-        shape: Any,
+        shape: StackShape,
         parameters: Parameters,
         workspace: Workspace,
         grid: SquareGrid,
@@ -77,296 +93,286 @@ class SquareStack(Stack):
         super().__init__(shape, parameters, workspace, context.kernels, context.recorder)
         self.grid, self.block = grid, block
         self.i, self.j = grid.place(context.rank)
-        self.rows = grid.rows(self.i)
+        self.rows = int(grid.rows[self.i])
         self.edges = width_edges(shape, grid.side)
         if grid.side == 1:
             self.row = self.column = context.comm
         else:
-            self.row = context.comm.split(grid.row_groups())
-            self.column = context.comm.split(grid.columns())
+            rows, columns = grid.groups()
+            self.row, self.column = context.comm.split(rows), context.comm.split(columns)
+        self._hidden: list[Tensor] = []
 
-    # -- products --------------------------------------------------------------------------------
+    # -- parts -----------------------------------------------------------------------------------
 
-    def _part(self, layer: int, t: int) -> slice:
+    def part(self, layer: int, t: int) -> slice:
         """Columns of H_layer in grid column t."""
         return slice(self.edges[layer][t], self.edges[layer][t + 1])
 
-    def _width(self, layer: int, t: int | None = None) -> int:
-        part = self._part(layer, self.j if t is None else t)
+    def width(self, layer: int, t: int | None = None) -> int:
+        """Width of a block of H_layer, by default the own one."""
+        part = self.part(layer, self.j if t is None else t)
         return part.stop - part.start
 
-    def _stage_rows(self, rows: int, width: int) -> Tensor:
-        return self.workspace.get("stage_rows", rows, width)
+    def room(self, name: str, width: int) -> Tensor:
+        """A buffer of the own rows."""
+        return self.workspace.get(name, self.rows, width)
 
-    def _row_stage(
+    # -- products --------------------------------------------------------------------------------
+
+    def row_stage(
         self, where: str, phase: Phase, layer: int, t: int, own: Tensor, width: int
     ) -> Tensor:
-        """The block of grid column t in this row."""
-        block = own if t == self.j else self._stage_rows(self.rows, width)
+        """Return the block of grid column t in this row."""
+        block = own if t == self.j else self.room("stage_rows", width)
         if block.numel():
             self.row.broadcast(block, t, f"{where}/row_broadcast/{t}", phase, layer=layer)
         return block
 
-    def _sparse_stage(
-        self, where: str, phase: Phase, layer: int, x_nF: Tensor, out_nF: Tensor, transpose: bool
+    def adjacency(
+        self, where: str, phase: Phase, layer: int, t: int, *, transpose: bool
+    ) -> Pattern:
+        """Return block (i, t) of the adjacency, or of its transpose."""
+        held, n = self.block, self.rows
+        if t == self.j:
+            packed = held.backward if transpose else held.forward
+        else:
+            nonzeros = int(self.grid.table(transpose=transpose)[self.i, t])
+            packed = held.received[: n + 1 + nonzeros]
+        return broadcast_adjacency(self.row, packed, n, t, f"{where}/adjacency/{t}", phase, layer)
+
+    def summa(
+        self, phase: Phase, layer: int, x_nF: Tensor, out_nF: Tensor, *, transpose: bool = False
     ) -> None:
-        grid, held, n = self.grid, self.block, self.rows
-        width, s = x_nF.shape[1], x_nF.element_size()
-        to, from_ = (held.from_, held.to) if transpose else (held.to, held.from_)
-        low = grid.edges[self.i]
-        row_scale = None if to is None else to[low : low + n]
-        for t in range(grid.side):
-            nonzeros = grid.entries(self.i, t, transpose=transpose)
-            if t == self.j:
-                packed = held.backward if transpose else held.forward
-            else:
-                packed = held.received[: n + 1 + nonzeros]
-            indptr, indices = broadcast_adjacency(
-                self.row, packed, n, t, f"{where}/adjacency/{t}", phase, layer
-            )
-            count = grid.rows(t)
-            block = x_nF if t == self.i else self._stage_rows(count, width)
+        """Run out = A x with the whole normalised adjacency, or its transpose."""
+        where, width = f"{phase}/{layer}", x_nF.shape[1]
+        for t in range(self.grid.side):
+            pattern = self.adjacency(where, phase, layer, t, transpose=transpose)
+            columns, mine = self.grid.own(t), t == self.i
+            count = columns.stop - columns.start
+            block = x_nF if mine else self.workspace.get("stage_rows", count, width)
             if block.numel():
                 self.column.broadcast(block, t, f"{where}/broadcast/{t}", phase, layer=layer)
-            moved = (min(count, nonzeros) + (2 if t else 1) * n) * width * s
-            columns = slice(grid.edges[t], grid.edges[t + 1])
-            with self._step(
-                f"{where}/spmm/{t}", Kind.SPMM, "spmm", phase, layer,
-                8 * (n + 1 + nonzeros) + moved, 2 * nonzeros * width,
-            ):  # fmt: skip
-                self.kernels.spmm(
-                    indptr,
-                    indices,
-                    block,
-                    out_nF,
-                    row_scale=row_scale,
-                    col_scale=None if from_ is None else from_[columns],
-                    self_scale=held.self_scale if t == self.i else None,
-                    accumulate=t > 0,
-                )
+            done = work.spmm(
+                rows=self.rows,
+                nonzeros=pattern[1].numel(),
+                width=width,
+                source_rows=count,
+                element_bytes=x_nF.element_size(),
+                adds=t > 0,
+                index_bytes=pattern[1].element_size(),
+            )
+            with self.step(f"{where}/spmm/{t}", done, phase, layer):
+                scales = self.block.scales.of(columns, mine=mine, transpose=transpose)
+                self.kernels.spmm(*pattern, block, out_nF, accumulate=t > 0, **scales)
 
-    def _dense(
-        self, where: str, phase: Phase, layer: int, op: str, x_nF: Tensor, weight: Tensor,
-        out_nH: Tensor, *, add: Tensor | None = None, accumulate: bool = False,
-    ) -> None:  # fmt: skip
-        """Out (+)= sum over t of X_it W_tj."""
-        mine = self._part(layer, self.j)
+    def dense(
+        self,
+        where: str,
+        op: str,
+        phase: Phase,
+        layer: int,
+        product: tuple[Tensor, Tensor, Tensor],
+        *,
+        add: Tensor | None = None,
+        accumulate: bool = False,
+    ) -> None:
+        """Run out_ij (+)= sum over t of X_it W_tj for a `product` (X_ij, W, out_ij)."""
+        x_nF, weight, out_nH = product
+        mine = self.part(layer, self.j)
         for t in range(self.grid.side):
-            block = self._row_stage(where, phase, layer, t, x_nF, self._width(layer - 1, t))
-            self._mm(
-                f"{where}/{t}", "gemm_nn_add" if t else op, phase, layer, block,
-                weight[self._part(layer - 1, t), mine], out_nH,
-                add=None if t else add, accumulate=accumulate or t > 0,
-            )  # fmt: skip
+            block = self.row_stage(where, phase, layer, t, x_nF, self.width(layer - 1, t))
+            self.mm(
+                f"{where}/{t}",
+                "gemm_nn_add" if t else op,
+                phase,
+                layer,
+                (block, weight[self.part(layer - 1, t), mine], out_nH),
+                add=None if t else add,
+                accumulate=accumulate or t > 0,
+            )
 
-    def _dense_backward(
-        self, where: str, layer: int, x_nF: Tensor, g_nH: Tensor, name: str,
-        out_nF: Tensor | None, *, accumulate: bool = False,
-    ) -> None:  # fmt: skip
-        """dW[j, t] = X_ij^T G_it; with `out`, out (+)= sum over t of G_it W[j, t]^T."""
-        phase, weight = Phase.BACKWARD, self.parameters.value[name]
-        gradient, mine = self.parameters.grad[name], self._part(layer - 1, self.j)
-        inputs = where.replace("weight", "input")
+    def dense_backward(
+        self,
+        kind: str,
+        layer: int,
+        x_nF: Tensor,
+        g_nH: Tensor,
+        out_nF: Tensor | None,
+        *,
+        accumulate: bool = False,
+    ) -> None:
+        """Run dW[j, t] = X_ij^T G_it; with `out`, out (+)= sum over t of G_it W[j, t]^T.
+
+        `kind` is "" for the weight of the layer, "self_" for that of the own rows.
+        """
+        phase, where = Phase.BACKWARD, f"backward/{layer}/{kind}"
+        weight = self.parameters.value[f"{kind}weight_{layer}"]
+        gradient = self.parameters.grad[f"{kind}weight_{layer}"]
+        mine = self.part(layer - 1, self.j)
         for t in range(self.grid.side):
-            block = self._row_stage(where, phase, layer, t, g_nH, self._width(layer, t))
-            part = self._part(layer, t)
-            self._mm(f"{where}/{t}", "gemm_tn", phase, layer, x_nF.t(), block, gradient[mine, part])
+            part = self.part(layer, t)
+            block = self.row_stage(f"{where}weight", phase, layer, t, g_nH, self.width(layer, t))
+            product = x_nF.t(), block, gradient[mine, part]
+            self.mm(f"{where}weight/{t}", "gemm_tn", phase, layer, product)
             if out_nF is not None:
                 more = accumulate or t > 0
-                self._mm(
-                    f"{inputs}/{t}", "gemm_nt_add" if more else "gemm_nt", phase, layer, block,
-                    weight[mine, part].t(), out_nF, accumulate=more,
-                )  # fmt: skip
+                op = "gemm_nt_add" if more else "gemm_nt"
+                product = block, weight[mine, part].t(), out_nF
+                self.mm(f"{where}input/{t}", op, phase, layer, product, accumulate=more)
 
     # -- forward ---------------------------------------------------------------------------------
 
     def forward(
-        self,
-        x: Tensor,
-        aggregations: Sequence[Any],
-        *,
-        row_ids: Sequence[Tensor],
-        counters: tuple[int, ...] | None,
-        phase: Phase = Phase.FORWARD,
+        self, x_nF: Tensor, ids: Tensor, counters: tuple[int, ...] | None, phase: Phase
     ) -> Tensor:
-        """Return this rank's block of the logits, (n, C/Q); aggregations are the grid's."""
-        shape, hidden, ids = self.shape, x, row_ids[0]
+        """Return this row's logits, (n, C); `counters` key dropout, None turns it off."""
+        shape, hidden, self.counters = self.shape, x_nF, counters
         if counters is not None and shape.input_dropout > 0:
-            hidden = self.workspace.get("h0", *x.shape)
-            with self._elementwise(f"{phase}/0/dropout", "dropout", phase, 0, x, 2):
-                key, first = fold(*counters, 0), self._part(0, self.j).start
-                self.kernels.dropout(x, hidden, shape.input_dropout, key, ids, first)
+            hidden = self.workspace.get("h0", *x_nF.shape)
+            done = work.dropout(*sizes(x_nF))
+            with self.step(f"{phase}/0/dropout", done, phase, 0):
+                key, first = fold(*counters, 0), self.part(0, self.j).start
+                self.kernels.dropout(x_nF, hidden, shape.input_dropout, key, ids, first)
         self._hidden = [hidden]
         for layer in range(1, shape.num_layers + 1):
-            hidden = self._forward(layer, hidden, ids, counters, phase)
+            hidden = self.layer_forward(layer, hidden, phase)
+            if layer < shape.num_layers:
+                self.activate(layer, hidden, ids, phase)
             self._hidden.append(hidden)
-        return hidden
+        return self.gather_logits(hidden, phase)
 
-    def _forward(
-        self, layer: int, h_nF: Tensor, ids: Tensor, counters: tuple[int, ...] | None, phase: Phase
-    ) -> Tensor:
+    def layer_forward(self, layer: int, h_nF: Tensor, phase: Phase) -> Tensor:
+        """Return the buffer of a layer's output, up to its activation."""
         shape, value, where = self.shape, self.parameters.value, f"{phase}/{layer}"
-        weight, mine = value[f"weight_{layer}"], self._part(layer, self.j)
-        bias = value[f"bias_{layer}"][mine]
-        y_nH = self.workspace.get(f"h{layer}", self.rows, self._width(layer))
+        weight, bias = value[f"weight_{layer}"], value[f"bias_{layer}"][self.part(layer, self.j)]
+        y_nH = self.room(f"h{layer}", self.width(layer))
         if shape.orders[layer - 1] == "aggregate_first":
             z_nF = self.workspace.get(f"z{layer}", *h_nF.shape)
-            self._sparse_stage(where, phase, layer, h_nF, z_nF, transpose=False)
-            self._dense(f"{where}/gemm", phase, layer, "gemm_nn_bias", z_nF, weight, y_nH, add=bias)
+            self.summa(phase, layer, h_nF, z_nF)
+            product = z_nF, weight, y_nH
+            self.dense(f"{where}/gemm", "gemm_nn_bias", phase, layer, product, add=bias)
         else:
             t_nH = self.workspace.get(f"t{layer}", *y_nH.shape)
-            self._dense(f"{where}/gemm", phase, layer, "gemm_nn", h_nF, weight, t_nH)
-            self._sparse_stage(where, phase, layer, t_nH, y_nH, transpose=False)
-            with self._elementwise(f"{where}/bias", "bias", phase, layer, y_nH, 2):
+            self.dense(f"{where}/gemm", "gemm_nn", phase, layer, (h_nF, weight, t_nH))
+            self.summa(phase, layer, t_nH, y_nH)
+            done = work.bias(*sizes(y_nH))
+            with self.step(f"{where}/bias", done, phase, layer):
                 y_nH.add_(bias)
         if shape.model.self_weight:
-            own = value[f"self_weight_{layer}"]
-            self._dense(
-                f"{where}/self", phase, layer, "gemm_nn_add", h_nF, own, y_nH, accumulate=True
-            )
-        if layer < shape.num_layers:
-            rate = shape.dropout if counters is not None else 0.0
-            op = "relu_dropout" if rate > 0 else "relu"
-            with self._elementwise(f"{where}/activation", op, phase, layer, y_nH, 2):
-                key = fold(*counters, layer) if counters is not None else 0
-                self.kernels.relu_dropout(y_nH, y_nH, rate, key, ids, mine.start)
+            product = h_nF, value[f"self_weight_{layer}"], y_nH
+            self.dense(f"{where}/self", "gemm_nn_add", phase, layer, product, accumulate=True)
         return y_nH
 
-    # -- loss ------------------------------------------------------------------------------------
+    def activate(self, layer: int, y_nH: Tensor, ids: Tensor, phase: Phase) -> None:
+        """Activate and drop out a hidden layer in place."""
+        counters, first = self.counters, self.part(layer, self.j).start
+        rate = self.shape.dropout if counters is not None else 0.0
+        done = work.activation("relu", *sizes(y_nH), dropped=rate > 0)
+        with self.step(f"{phase}/{layer}/activation", done, phase, layer):
+            key = fold(*counters, layer) if counters is not None else 0
+            self.kernels.relu_dropout(y_nH, y_nH, rate, key, ids, first)
 
     def gather_logits(self, own_nH: Tensor, phase: Phase) -> Tensor:
         """All classes of this row's vertices, on every rank of the row."""
         last = self.shape.num_layers
-        logits_nC = self.workspace.get("logits", self.rows, self.shape.dims[-1])
+        logits_nC = self.room("logits", self.shape.dims[-1])
         for t in range(self.grid.side):
-            block = self._row_stage("forward/logits", phase, last, t, own_nH, self._width(last, t))
-            with self._elementwise(f"forward/logits/{t}", "copy", phase, last, block, 2):
-                logits_nC[:, self._part(last, t)] = block
+            block = self.row_stage("forward/logits", phase, last, t, own_nH, self.width(last, t))
+            with self.elementwise(f"forward/logits/{t}", "copy", phase, last, block, passes=2):
+                logits_nC[:, self.part(last, t)] = block
         return logits_nC
 
-    def loss(self, logits_nC: Tensor, labels: Tensor, train_rows: Tensor, scale: float) -> None:
+    # -- loss and backward -----------------------------------------------------------------------
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """The logits of this row's vertices."""
+        return self.forward(batch.x, batch.row_ids[0], batch.counters, Phase.FORWARD)
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """Fill this rank's part of loss and gradient; return the logits of its row."""
+        logits_nC = self.outputs(batch)
+        self.loss(logits_nC, batch)
+        self.backward()
+        self._hidden = []
+        return logits_nC
+
+    def loss(self, logits_nC: Tensor, batch: Batch) -> None:
         """The loss of this row's vertices counts on grid column 0; its gradient is sliced."""
-        last, classes = self.shape.num_layers, logits_nC.shape[1]
-        gradient = self.workspace.get("logits_gradient", self.rows, classes)
-        size = (self.rows + 2 * train_rows.numel()) * classes * logits_nC.element_size()
-        with self._step(
-            "forward/loss", Kind.ELEMENTWISE, "softmax_cross_entropy", Phase.FORWARD, last, size,
-            5 * train_rows.numel() * classes,
-        ):  # fmt: skip
+        last, (rows, classes) = self.shape.num_layers, logits_nC.shape
+        gradient = self.room("logits_gradient", classes)
+        done = work.cross_entropy(rows, classes, batch.rows.numel(), logits_nC.element_size())
+        with self.step("forward/loss", done, Phase.FORWARD, last):
             value = self.kernels.softmax_cross_entropy(
-                logits_nC, labels, train_rows, scale, gradient
+                logits_nC, batch.labels, batch.rows, batch.scale, gradient
             )
             if self.j == 0:
-                self.parameters.loss.copy_(torch.as_tensor(value).reshape(1))
+                self.parameters.loss.copy_(value.reshape(1))
             else:
                 self.parameters.loss.zero_()
-        own = self.workspace.get(f"g{last}", self.rows, self._width(last))
-        with self._elementwise("forward/loss/slice", "copy", Phase.FORWARD, last, own, 2):
-            own.copy_(gradient[:, self._part(last, self.j)])
-
-    # -- backward --------------------------------------------------------------------------------
+        own = self.room(f"g{last}", self.width(last))
+        name, phase = "forward/loss/slice", Phase.FORWARD
+        with self.elementwise(name, "copy", phase, last, own, passes=2):
+            own.copy_(gradient[:, self.part(last, self.j)])
 
     def backward(self) -> None:
         """Fill this rank's part of the gradient vector, zeros elsewhere."""
-        gradient = self.parameters.gradient
-        with self._elementwise("backward/zero", "zero", Phase.BACKWARD, -1, gradient, 1):
+        gradient = self.parameters.gradient[:, None]
+        with self.elementwise("backward/zero", "zero", Phase.BACKWARD, -1, gradient, passes=1):
             gradient.zero_()
         for layer in range(self.shape.num_layers, 0, -1):
-            self._backward(layer)
+            below = self.layer_backward(layer, self._hidden[layer - 1])
+            if below is not None:
+                self.activate_backward(layer, below, self._hidden[layer - 1])
 
-    def _backward(self, layer: int) -> None:
-        shape, grads, get = self.shape, self.parameters.grad, self.workspace.get
-        phase, where, n = Phase.BACKWARD, f"backward/{layer}", self.rows
-        h_nF, name = self._hidden[layer - 1], f"weight_{layer}"
-        fan_in, fan_out = self._width(layer - 1), self._width(layer)
-        g_nH = get(f"g{layer}", n, fan_out)
-        with self._elementwise(f"{where}/bias", "column_sum", phase, layer, g_nH, 1):
-            torch.sum(g_nH, 0, out=grads[f"bias_{layer}"][self._part(layer, self.j)])
-        below = get(f"g{layer - 1}", n, fan_in) if layer > 1 else None
+    def layer_backward(self, layer: int, h_nF: Tensor) -> Tensor | None:
+        """Fill a layer's parameter gradients; return that of its input above layer 1."""
+        shape, phase = self.shape, Phase.BACKWARD
+        fan_in, fan_out = self.width(layer - 1), self.width(layer)
+        g_nH = self.room(f"g{layer}", fan_out)
+        done = work.column_sum(*sizes(g_nH))
+        with self.step(f"backward/{layer}/bias", done, phase, layer):
+            bias = self.parameters.grad[f"bias_{layer}"]
+            torch.sum(g_nH, 0, out=bias[self.part(layer, self.j)])
+        below = self.room(f"g{layer - 1}", fan_in) if layer > 1 else None
         if shape.orders[layer - 1] == "aggregate_first":
-            z_nF = get(f"z{layer}", n, fan_in)
             # Z is needed until the last stage: its gradient has a buffer of its own.
-            d_nF = get(f"d{layer}", n, fan_in) if layer > 1 else None
-            self._dense_backward(f"{where}/weight", layer, z_nF, g_nH, name, d_nF)
+            d_nF = self.room(f"d{layer}", fan_in) if layer > 1 else None
+            self.dense_backward("", layer, self.room(f"z{layer}", fan_in), g_nH, d_nF)
             if d_nF is not None and below is not None:
-                self._sparse_stage(where, phase, layer, d_nF, below, transpose=True)
+                self.summa(phase, layer, d_nF, below, transpose=True)
         else:
-            t_nH = get(f"t{layer}", n, fan_out)
-            self._sparse_stage(where, phase, layer, g_nH, t_nH, transpose=True)
-            self._dense_backward(f"{where}/weight", layer, h_nF, t_nH, name, below)
+            t_nH = self.room(f"t{layer}", fan_out)
+            self.summa(phase, layer, g_nH, t_nH, transpose=True)
+            self.dense_backward("", layer, h_nF, t_nH, below)
         if shape.model.self_weight:
-            self._dense_backward(
-                f"{where}/self_weight", layer, h_nF, g_nH, f"self_{name}", below, accumulate=True
-            )
-        if below is not None:
-            with self._elementwise(
-                f"{where}/activation", "relu_backward", phase, layer - 1, below, 3
-            ):
-                self.kernels.relu_dropout_backward(below, h_nF, shape.dropout, below)
+            self.dense_backward("self_", layer, h_nF, g_nH, below, accumulate=True)
+        return below
+
+    def activate_backward(self, layer: int, g_nF: Tensor, h_nF: Tensor) -> None:
+        """Gradient of the activation of layer - 1, from its output, in place."""
+        done = work.activation_backward("relu", *sizes(g_nF))
+        with self.step(f"backward/{layer}/activation", done, Phase.BACKWARD, layer - 1):
+            self.kernels.relu_dropout_backward(g_nF, h_nF, self.shape.dropout, g_nF)
 
 
 class SquareGridTrainer(BlockTrainer):
-    """One rank of CAGNET 2D: one optimizer step per epoch."""
+    """One rank of CAGNET 2D."""
 
-    def __init__(self, context: RankContext, graph: Graph, structure: SquareGrid) -> None:
-        run, self.context = context.run, context
-        self.shape = stack_shape(graph, run, str(run.knobs["order"]))
-        self.dtype = torch.float64 if run.training.precision == "float64" else torch.float32
-        self.model = MODELS.get(run.model.kind)
-        self.parameters = Parameters(
-            self.model, self.shape.dims, run.training.seed, context.device, self.dtype
-        )
-        self.workspace = Workspace(context.device, self.dtype)
-        self.workspace.get("stage_rows", received_rows(self.shape, structure), 1)
-        graph = reopened_graph(graph)
-        block = self._block(graph, structure)
-        self.stack = SquareStack(
-            context, self.shape, self.parameters, self.workspace, structure, block
-        )
-        i, j = structure.place(context.rank)
-        own = slice(structure.edges[i], structure.edges[i + 1])
-        columns = slice(self.stack.edges[0][j], self.stack.edges[0][j + 1])
-        self._load_block(graph, own, columns)
-        self.optimizer_steps = 0
+    net: SquareNet
 
-    # -- data ------------------------------------------------------------------------------------
+    def __init__(self, context: RankContext, data: Graph, structure: SquareGrid) -> None:
+        knobs = APPROACHES.get(context.run.approach).knobs(context.run)
+        graph = reopened_graph(data)
+        shape = stack_shape(graph, context.run, knobs.order)
+        loader, workspace = Loader(context, graph, shape), Workspace(context.device, context.dtype)
+        workspace.get("stage_rows", received_rows(shape, structure), 1)
+        block = GridBlock.of(loader, structure, context.rank)
+        parameters = make_parameters(context, shape)
+        net = SquareNet(context, shape, parameters, workspace, structure, block)
+        batches = BlockOfVertices(loader, structure.own(net.i), net.part(0, net.j), None)
+        # A grid column holds every vertex once; the parts of all ranks add up to the gradient.
+        super().__init__(context, batches, net, owners=net.column, sharers=context.comm)
 
-    def _block(self, graph: Graph, grid: SquareGrid) -> GridBlock:
-        i, j = grid.place(self.context.rank)
-        [(forward, backward)] = patterns(graph, grid.edges, i, [j])
-        to, from_ = vertex_scales(graph, self.model)
-        own = slice(grid.edges[i], grid.edges[i + 1])
-        return GridBlock(
-            forward=pack(self._tensor(forward[0]), self._tensor(forward[1])),
-            backward=pack(self._tensor(backward[0]), self._tensor(backward[1])),
-            to=self._tensor(to, self.dtype),
-            from_=None if from_ is None else self._tensor(from_, self.dtype),
-            self_scale=None if from_ is None else self._tensor(to[own] * from_[own], self.dtype),
-            received=torch.empty(
-                received_ids(grid, i, j), dtype=torch.int64, device=self.context.device
-            ),
-        )
-
-    # -- training --------------------------------------------------------------------------------
-
-    def _logits(self, counters: tuple[int, ...] | None, phase: Phase) -> Tensor:
-        own = self.stack.forward(self.x, [], row_ids=[self.row_ids], counters=counters, phase=phase)
-        return self.stack.gather_logits(own, phase)
-
-    def gradients(self, counters: tuple[int, ...]) -> Tensor:
-        """Fill this rank's part of loss and gradient; return the logits of its grid row."""
-        logits = self._logits(counters, Phase.FORWARD)
-        self.stack.loss(logits, self.labels, self.train_rows, self.loss_scale)
-        self.stack.backward()
-        return logits
-
-    def all_reduce(self) -> None:
-        """Sum gradients and loss over the grid."""
-        self.context.comm.all_reduce(self.parameters.flat_grad, "sync/gradients", Phase.SYNC)
-
-    # -- evaluation ------------------------------------------------------------------------------
-
-    def evaluate(self) -> dict[str, float]:
-        """Accuracy on every split: a grid column holds every row once."""
-        logits = self._logits(None, Phase.EVALUATE)
-        return split_accuracy(logits, self.labels, self.masks, self.stack.column)
+    def whole_logits(self) -> Tensor:
+        batches = self.batches
+        return self.net.forward(batches.x, batches.row_ids, None, Phase.EVALUATE)

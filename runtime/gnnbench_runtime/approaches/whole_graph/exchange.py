@@ -9,9 +9,9 @@ from torch import Tensor
 from gnnbench import work
 from gnnbench.data.halo import RankHalo
 from gnnbench.steps import Lane, Phase, Work
-from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.data import size_of, sizes_of
 from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.pending import Pending
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.recorder import Span
 

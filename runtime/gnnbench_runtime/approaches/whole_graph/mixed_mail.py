@@ -14,8 +14,8 @@ from gnnbench import work
 from gnnbench.approaches.whole_graph.pipeline_steps import BUFFERS
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import MixedRank
-from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.relayout import copy_blocks
+from gnnbench_runtime.pending import Pending
 
 
 class Mail:

@@ -17,9 +17,9 @@ from gnnbench.approaches.whole_graph.mixed_structure import MixedStructure
 from gnnbench.data.keys import fold
 from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.approaches.whole_graph.share import Loader
-from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.parameters import Parameters
+from gnnbench_runtime.pending import Pending
 from gnnbench_runtime.training import Batch
 
 Counters = tuple[int, ...] | None

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data.graph import Graph
-from gnnbench.data.halo import RankHalo, halo_structure
+from gnnbench.data.halo import halo_structure
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange, Staging
 from gnnbench_runtime.approaches.whole_graph.share import Loader
@@ -33,13 +34,19 @@ from gnnbench_runtime.training import (
 
 
 class WholeGraph:
-    """A rank's share of the graph as the one batch of every epoch."""
+    """A rank's share of the graph as the one batch of every epoch.
 
-    def __init__(self, loader: Loader, local: RankHalo, aggregation: Any, x: Tensor) -> None:
+    Args:
+        loader: of the graph.
+        own: vertices that the rank owns.
+        aggregation: what every layer sums over.
+        x: input rows.
+    """
+
+    def __init__(self, loader: Loader, own: NDArray[np.int64], aggregation: Any, x: Tensor) -> None:
         self.aggregation, self.x = aggregation, x
         self.layers = loader.shape.num_layers
         self.seed = loader.context.run.training.seed
-        own = local.owned
         self.labels, self.masks = loader.labels(own), loader.masks(own)
         self.row_ids = loader.tensor(own).long()
         assert loader.graph.train_mask is not None
@@ -68,14 +75,45 @@ class WholeGraph:
         """Nothing runs in the background."""
 
 
-class PartitionTrainer(StepTrainer):
+class WholeGraphTrainer(StepTrainer):
+    """One rank that trains a stack on the whole graph: one optimiser step per epoch."""
+
+    batches: WholeGraph
+    stack: Stack
+
+    def compose(self, stack: Stack, batches: WholeGraph, *, trains: bool = True) -> None:
+        """Set the parts of the trainer.
+
+        Args:
+            stack: of layers.
+            batches: the one batch.
+            trains: False for a trainer that only evaluates another one's parameters.
+        """
+        self.stack, self.batches, self.net = stack, batches, StackNet(stack)
+        if trains:
+            self.optimizer = optimizer_of(self.context, stack.parameters)
+        self.evaluator = NodeAccuracy(
+            self.whole_logits, batches.labels, batches.masks, self.context.comm
+        )
+
+    def whole_logits(self) -> Tensor:
+        """Logits of the own rows by the full-graph model, nothing dropped."""
+        whole = self.batches.batch(())
+        return self.stack.forward(
+            whole.x,
+            whole.aggregations,
+            row_ids=whole.row_ids,
+            counters=None,
+            phase=Phase.EVALUATE,
+        )
+
+
+class PartitionTrainer(WholeGraphTrainer):
     """One rank of full-graph training: one optimiser step per epoch.
 
     Approaches built on it replace the exchange (`make_exchange`), the pattern (`make_pattern`) or
     the source of batches.
     """
-
-    batches: WholeGraph
 
     def __init__(
         self,
@@ -97,24 +135,18 @@ class PartitionTrainer(StepTrainer):
         self.workspace = Workspace(context.device, context.dtype)
         self.staging: Staging | None = None
         pattern = self.make_pattern()
-        self.batches = self.make_batches(pattern, self.load_features())
-        held = parameters or make_parameters(context, self.shape)
-        self.stack = Stack(
+        batches = self.make_batches(pattern, self.load_features())
+        stack = Stack(
             self.shape,
-            held,
+            parameters or make_parameters(context, self.shape),
             self.workspace,
             context.kernels,
             context.recorder,
             self.make_exchange() if context.world_size > 1 else None,
             self.precomputed(pattern) if self.shape.precompute else None,
         )
-        self.net = StackNet(self.stack)
-        if parameters is None:  # else these are another trainer's, and only evaluated here
-            self.optimizer = optimizer_of(context, held)
-        batches = self.batches
-        self.evaluator = NodeAccuracy(
-            self.whole_logits, batches.labels, batches.masks, context.comm
-        )
+        # Given parameters are another trainer's, and only evaluated here.
+        self.compose(stack, batches, trains=parameters is None)
 
     # -- parts that approaches replace -----------------------------------------------------------
 
@@ -129,7 +161,7 @@ class PartitionTrainer(StepTrainer):
 
     def make_batches(self, pattern: Any, x: Tensor) -> WholeGraph:
         """Where the batch of every epoch comes from."""
-        return WholeGraph(self.loader, self.local, pattern, x)
+        return WholeGraph(self.loader, self.local.owned, pattern, x)
 
     def make_exchange(self) -> Exchange | None:
         """How boundary rows travel in training; called where there are several ranks."""
@@ -183,14 +215,3 @@ class PartitionTrainer(StepTrainer):
         host = staging.to_host(flat, "gradients", "sync", Phase.SYNC)
         staging.comm.all_reduce(host, "sync/gradients", Phase.SYNC)
         staging.to_device(host, flat, "sync", Phase.SYNC)
-
-    def whole_logits(self) -> Tensor:
-        """Logits of the own rows by the full-graph model, nothing dropped."""
-        whole = self.batches.batch(())
-        return self.stack.forward(
-            whole.x,
-            whole.aggregations,
-            row_ids=whole.row_ids,
-            counters=None,
-            phase=Phase.EVALUATE,
-        )

@@ -15,10 +15,10 @@ from gnnbench.data.halo import RankHalo
 from gnnbench.steps import Phase, Work
 from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer, WholeGraph
-from gnnbench_runtime.comm import Pending
 from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.performer import Exchange
 from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.pending import Pending
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.recorder import Span
 from gnnbench_runtime.training import Batch
@@ -142,7 +142,7 @@ class LateGraph(WholeGraph):
     """The whole graph, whose boundary rows arrived since the epoch before."""
 
     def __init__(self, trainer: PipeTrainer, aggregation: Any, x: Tensor) -> None:
-        super().__init__(trainer.loader, trainer.local, aggregation, x)
+        super().__init__(trainer.loader, trainer.local.owned, aggregation, x)
         self.trainer = trainer
 
     def of_period(self, period: int) -> Iterator[Batch]:

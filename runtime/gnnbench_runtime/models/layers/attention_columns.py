@@ -8,13 +8,13 @@ F input width, H output width, f own columns of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import torch
 from torch import Tensor
 
+from gnnbench import work
 from gnnbench.approaches.whole_graph.relayout import HeadSlice
-from gnnbench.steps import Kind, Phase
+from gnnbench.steps import Phase
+from gnnbench_runtime.models.column_stack import ColumnStack
 from gnnbench_runtime.models.layers.attention import (
     Cut,
     weighted_sum,
@@ -22,51 +22,48 @@ from gnnbench_runtime.models.layers.attention import (
     weights_backward,
 )
 
-if TYPE_CHECKING:
-    from gnnbench_runtime.approaches.whole_graph.mixture import MixtureStack
-
 ENDS = ("destination", "source")
+Ends = tuple[Tensor, Tensor] | Tensor
+"""Both ends' scores or their gradients: two (rows, heads), or one (2, rows, heads)."""
 
 
-def forward(stack: MixtureStack, layer: int, h_nF: Tensor, phase: Phase) -> Tensor:
-    """Return own rows of the layer's output, filled up to the activation."""
-    shape, value, att = stack.shape, stack.parameters.value, stack.aggregation(layer)
+def forward(stack: ColumnStack, layer: int, h_nF: Tensor, phase: Phase) -> Tensor:
+    """Return the buffer of the layer's output, own rows filled up to the activation."""
+    shape, value, att = stack.shape, stack.parameters.value, stack.aggregation(layer).whole
     relayout, space, where = stack.relayout, stack.workspace, f"{phase}/{layer}"
-    assert relayout is not None
-    n, nodes, fan_out = len(h_nF), att.rows, shape.dims[layer]
+    n, nodes, fan_out = stack.aggregation(layer).rows, att.rows, shape.dims[layer]
     t_nH, t_Nf, own = _held(stack, layer, n)
-    stack._mm(f"{where}/gemm", "gemm_nn", phase, layer, h_nF, value[f"weight_{layer}"], t_nH)
+    product = h_nF, value[f"weight_{layer}"], t_nH
+    stack.mm(f"{where}/gemm", "gemm_nn", phase, layer, product)
     scores_2Nk = space.get("scores", 2 * nodes, own.count).view(2, nodes, own.count)
     cut = bool(stack.relayouts.score_heads[layer - 1])
     if cut:
-        scores_2nK = _row_scores(stack, layer, n)
+        scores_2nK, slices = _row_scores(stack, layer, n), stack.relayouts.heads[layer - 1]
         _score(stack, layer, t_nH, scores_2nK, slice(None), phase)
-        stack.scores.to_columns(
-            scores_2nK, stack.relayouts.heads[layer - 1], scores_2Nk, layer, phase
-        )
+        stack.scores.to_columns(scores_2nK, slices, scores_2Nk, layer, phase)
     relayout.to_columns(t_nH, layer, phase, t_Nf)
     sums_Nf = relayout.aggregated(fan_out)
     if t_Nf.shape[1]:
         if not cut:
             _score(stack, layer, t_Nf, scores_2Nk, slice(own.first, own.stop), phase)
         place = _cut(stack, layer, own)
-        weight_Ek = weights(stack, layer, att, scores_2Nk[0], scores_2Nk[1], phase, place)
+        weight_Ek = weights(stack, layer, att, (scores_2Nk[0], scores_2Nk[1]), phase, place)
         weighted_sum(stack, layer, att, weight_Ek, t_Nf, sums_Nf, phase, place)
-    y_nH = space.get(f"h{layer}", n, fan_out)
+    y_nH = stack.output(layer, fan_out)
     relayout.to_rows(sums_Nf, y_nH, layer, phase)
-    with stack._elementwise(f"{where}/bias", "bias", phase, layer, y_nH, 2):
+    with stack.step(f"{where}/bias", work.bias(n, fan_out, y_nH.element_size()), phase, layer):
         y_nH.add_(value[f"bias_{layer}"])
     return y_nH
 
 
-def backward(stack: MixtureStack, layer: int, h_nF: Tensor, g_nH: Tensor) -> Tensor | None:
+def backward(stack: ColumnStack, layer: int, h_nF: Tensor, g_nH: Tensor) -> Tensor | None:
     """Fill the layer's parameter gradients; return that of its input above layer 1."""
-    shape, grads, att = stack.shape, stack.parameters.grad, stack.aggregation(layer)
+    shape, grads, att = stack.shape, stack.parameters.grad, stack.aggregation(layer).whole
     relayout, space = stack.relayout, stack.workspace
     phase, where, (n, fan_out) = Phase.BACKWARD, f"backward/{layer}", g_nH.shape
-    assert relayout is not None
     t_nH, t_Nf, own = _held(stack, layer, n)
-    with stack._elementwise(f"{where}/bias", "column_sum", phase, layer, g_nH, 1):
+    summed = work.column_sum(n, fan_out, g_nH.element_size())
+    with stack.step(f"{where}/bias", summed, phase, layer):
         torch.sum(g_nH, 0, out=grads[f"bias_{layer}"])
     g_Nf = relayout.to_columns(g_nH, layer, phase)
     gt_Nf, nodes = relayout.aggregated(fan_out), att.rows
@@ -87,64 +84,56 @@ def backward(stack: MixtureStack, layer: int, h_nF: Tensor, g_nH: Tensor) -> Ten
     relayout.to_rows(gt_Nf, gt_nH, layer, phase)
     if cut:
         score_2Nk = space.get("score_grad", 2 * nodes, own.count).view(2, nodes, own.count)
-        score_2nK = _row_scores(stack, layer, n)
-        stack.scores.to_rows(score_2Nk, stack.relayouts.heads[layer - 1], score_2nK, layer)
+        score_2nK, slices = _row_scores(stack, layer, n), stack.relayouts.heads[layer - 1]
+        stack.scores.to_rows(score_2Nk, slices, score_2nK, layer)
         _score_backward(stack, layer, t_nH, score_2nK, gt_nH, slice(None))
     weight, weight_grad = stack.parameters.value[f"weight_{layer}"], grads[f"weight_{layer}"]
-    stack._mm(f"{where}/weight", "gemm_tn", phase, layer, h_nF.t(), gt_nH, weight_grad)
+    stack.mm(f"{where}/weight", "gemm_tn", phase, layer, (h_nF.t(), gt_nH, weight_grad))
     if layer == 1:
         return None
     g_nF = space.get(f"g{layer - 1}", n, shape.dims[layer - 1])
-    stack._mm(f"{where}/input", "gemm_nt", phase, layer, gt_nH, weight.t(), g_nF)
+    stack.mm(f"{where}/input", "gemm_nt", phase, layer, (gt_nH, weight.t(), g_nF))
     return g_nF
 
 
-def _held(stack: MixtureStack, layer: int, n: int) -> tuple[Tensor, Tensor, HeadSlice]:
+def _held(stack: ColumnStack, layer: int, n: int) -> tuple[Tensor, Tensor, HeadSlice]:
     """T in rows (n, H) and in columns (N, f), and the heads of the latter."""
     relayout, width = stack.relayout, stack.shape.dims[layer]
-    assert relayout is not None
     columns = relayout.own_columns(width)
     t_nH = stack.workspace.get(f"t{layer}", n, width)
     t_Nf = stack.workspace.get(f"columns{layer}", relayout.num_nodes, columns)
     return t_nH, t_Nf, stack.relayouts.heads[layer - 1][relayout.rank]
 
 
-def _cut(stack: MixtureStack, layer: int, own: HeadSlice) -> Cut:
+def _cut(stack: ColumnStack, layer: int, own: HeadSlice) -> Cut:
     width = stack.shape.dims[layer] // stack.shape.heads[layer - 1]
     return Cut(first=own.first, width=width, offset=own.offset)
 
 
-def _row_scores(stack: MixtureStack, layer: int, n: int) -> Tensor:
+def _row_scores(stack: ColumnStack, layer: int, n: int) -> Tensor:
     heads = stack.shape.heads[layer - 1]
     return stack.workspace.get("row_scores", 2 * n, heads).view(2, n, heads)
 
 
 def _score(
-    stack: MixtureStack, layer: int, t: Tensor, scores: Tensor, heads: slice, phase: Phase
+    stack: ColumnStack, layer: int, t: Tensor, scores: Tensor, heads: slice, phase: Phase
 ) -> None:
     """Fill both ends' scores of whole heads' columns."""
-    rows, width = t.shape
-    size = 2 * rows * (width + scores.shape[2]) * t.element_size()
-    with stack._step(
-        f"{phase}/{layer}/scores", Kind.ELEMENTWISE, "attention_scores", phase, layer, size,
-        4 * rows * width,
-    ):  # fmt: skip
+    (rows, width), count = t.shape, scores.shape[2]
+    done = work.attention_scores(2 * rows, width, count, t.element_size())
+    with stack.step(f"{phase}/{layer}/scores", done, phase, layer):
         for end, out in zip(ENDS, scores, strict=True):
             vectors = stack.parameters.value[f"attention_{end}_{layer}"][heads]
             stack.kernels.head_scores(t, vectors, out)
 
 
 def _score_backward(
-    stack: MixtureStack, layer: int, t: Tensor, score_grads: Any, t_grad: Tensor, heads: slice
+    stack: ColumnStack, layer: int, t: Tensor, score_grads: Ends, t_grad: Tensor, heads: slice
 ) -> None:
     """Add to the gradient of T, and fill that of these heads' vectors."""
-    (rows, width), count = t.shape, score_grads[0].shape[1]
-    size = 2 * rows * (3 * width + count) * t.element_size()
-    phase = Phase.BACKWARD
-    with stack._step(
-        f"backward/{layer}/scores", Kind.ELEMENTWISE, "attention_scores_backward", phase, layer,
-        size, 8 * rows * width,
-    ):  # fmt: skip
+    (rows, width), count, phase = t.shape, score_grads[0].shape[1], Phase.BACKWARD
+    done = work.attention_scores_backward(2 * rows, width, count, t.element_size())
+    with stack.step(f"backward/{layer}/scores", done, phase, layer):
         for end, grad in zip(ENDS, score_grads, strict=True):
             name = f"attention_{end}_{layer}"
             vectors, out = stack.parameters.value[name][heads], stack.parameters.grad[name][heads]

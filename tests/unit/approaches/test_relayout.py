@@ -9,18 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split, relayout_elements
-from gnnbench.approaches.writing.stack import StackShape
-from gnnbench.registry import model
+from gnnbench.approaches.writing.shape import StackShape
+from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
 
 counts, parts = st.integers(0, 200), st.integers(1, 40)
 
 
 def shape_of(
-    kind: str, dims: tuple[int, ...], order: str, input_dropout: float = 0.0
+    kind: str,
+    dims: tuple[int, ...],
+    order: str,
+    input_dropout: float = 0.0,
+    *,
+    precompute: bool = False,
 ) -> StackShape:
     spec = ModelSpec(name="m", kind=kind, input_dropout=input_dropout)
-    return StackShape.of(model(kind), spec, dims, 4, order)
+    return StackShape.of(MODELS.get(kind), spec, dims, 4, order, precompute=precompute)
 
 
 @given(total=counts, ranks=parts)
@@ -89,11 +94,10 @@ def test_an_epoch_takes_the_relayouts_of_the_table_fg_19(
     forward: list[tuple[int, ...]],
     backward: list[tuple[int, ...]],
 ) -> None:
-    shape = shape_of("gcn", dims, order, input_dropout)
-    found = Relayouts.of(shape, ranks=4, precompute=precompute)
+    shape = shape_of("gcn", dims, order, input_dropout, precompute=precompute)
+    found = Relayouts.of(shape, ranks=4)
     assert list(found.forward) == forward
     assert list(found.backward) == backward
-    assert found.precomputed is precompute
     assert found.epoch_elements((2, 1, 1, 1)) == sum(
         relayout_elements((2, 1, 1, 1), even_split(w, 4))
         for layer in forward + backward
@@ -104,7 +108,7 @@ def test_an_epoch_takes_the_relayouts_of_the_table_fg_19(
 @pytest.mark.parametrize("layers", [1, 2, 3, 5])
 def test_aggregate_first_takes_four_collectives_a_layer_less_three(layers: int) -> None:
     dims = (7, *[5] * (layers - 1), 3)
-    found = Relayouts.of(shape_of("gcn", dims, "aggregate_first"), ranks=2, precompute=False)
+    found = Relayouts.of(shape_of("gcn", dims, "aggregate_first"), ranks=2)
     assert len(found.widths) == 4 * layers - 3
 
 
@@ -122,6 +126,6 @@ def test_aggregate_first_takes_four_collectives_a_layer_less_three(layers: int) 
 def test_features_are_held_in_the_layouts_that_are_read(
     kind: str, order: str, ranks: int, precompute: bool, rows: bool, columns: bool
 ) -> None:
-    shape = shape_of(kind, (6, 8, 4), order)
-    found = Relayouts.of(shape, ranks=ranks, precompute=precompute)
+    shape = shape_of(kind, (6, 8, 4), order, precompute=precompute)
+    found = Relayouts.of(shape, ranks=ranks)
     assert (found.x_rows, found.x_columns) == (rows, columns)

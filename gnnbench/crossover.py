@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gnnbench.approaches.base import GraphLike
-from gnnbench.approaches.whole_graph.mixture import precomputed
 from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
-from gnnbench.approaches.writing.stack import StackShape
+from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.errors import SpecError, Unsupported
@@ -128,16 +127,19 @@ def crossover(
         raise SpecError(problems)
     dims = card.dims(model, graph.num_features, graph.num_classes)
     shape = StackShape.of(card, model, dims, element_bytes, order)
+    once = None
+    if not card.attention:
+        once = StackShape.of(card, model, dims, element_bytes, order, precompute=True)
     points = []
     for count, copies, basis in _halos(graph, counts, objective, seed):
-        points.append(_point(graph.num_nodes, shape, count, copies, basis))
+        points.append(_point(graph.num_nodes, shape, once, count, copies, basis))
         done(count)
     return Crossover(
         graph=graph.name,
         model=model.kind,
         dims=dims,
         orders=shape.orders,
-        orders_precomputed=None if card.attention else precomputed(shape).orders,
+        orders_precomputed=None if once is None else once.orders,
         points=tuple(points),
     )
 
@@ -168,28 +170,25 @@ def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
 
 
 def _point(
-    num_nodes: int, shape: StackShape, ranks: int, copies: int, basis: str
+    num_nodes: int, shape: StackShape, once: StackShape | None, ranks: int, copies: int, basis: str
 ) -> CrossoverPoint:
-    s = shape.element_bytes
-    rows = even_split(num_nodes, ranks)
-    widths = shape.forward_widths() + shape.backward_widths()  # FG-14
-    mixture = Relayouts.of(shape, ranks=ranks, precompute=False)
-    partition_once = mixture_once = None
-    if not shape.model.attention:
-        # The first layer's exchange falls away, and no gradient came back from it.
-        once = precomputed(shape)
-        widths_once = once.forward_widths() + once.backward_widths() - once.dims[0]
-        partition_once = s * copies * widths_once
-        relayouts = Relayouts.of(once, ranks=ranks, precompute=True)
-        mixture_once = s * relayouts.epoch_elements(rows)
+    """Both approaches on so many ranks; `once` has the first layer aggregated before training."""
+    s, rows = shape.element_bytes, even_split(num_nodes, ranks)
+
+    def partition(of: StackShape) -> int:
+        return s * copies * (of.forward_widths() + of.backward_widths())  # FG-14
+
+    def mixture(of: StackShape) -> int:
+        return s * Relayouts.of(of, ranks=ranks).epoch_elements(rows)
+
     return CrossoverPoint(
         ranks=ranks,
         halo_per_node=copies / num_nodes,
         relayout_per_node=2 * (ranks - 1) / ranks,
-        partition_bytes=s * copies * widths,
-        mixture_bytes=s * mixture.epoch_elements(rows),
-        partition_precomputed_bytes=partition_once,
-        mixture_precomputed_bytes=mixture_once,
+        partition_bytes=partition(shape),
+        mixture_bytes=mixture(shape),
+        partition_precomputed_bytes=None if once is None else partition(once),
+        mixture_precomputed_bytes=None if once is None else mixture(once),
         weights_bytes=ranks * all_reduce_bytes((shape.num_parameters + 1) * s, ranks),
         basis=basis,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench.approaches.base import Layout
-from gnnbench.approaches.crossover import Crossover, crossover
-from gnnbench.approaches.names import APPROACHES
 from gnnbench.cli import main
+from gnnbench.crossover import Crossover, crossover
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import load_profile
 from gnnbench.errors import SpecError, Unsupported
+from gnnbench.plan import Plan
 from gnnbench.spec import ModelSpec, RunSpec
+
+MakeRun = Callable[..., RunSpec]
+PlanOf = Callable[..., Plan]
 
 
 def curve(name: str, **model: Any) -> Crossover:
@@ -61,50 +62,38 @@ def test_layer_1_reductions_can_move_the_crossover() -> None:
     assert wide.first_precomputed is None
 
 
-@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *({"kind": kind, "hidden": 4, "layers": 3} for kind in ("gcn", "sage")),
+        *({"kind": "gat", "hidden": 6, "heads": heads, "layers": 3} for heads in (1, 2, 3)),
+    ],
+)
 @pytest.mark.parametrize("order", ["min_width", "aggregate_first", "transform_first"])
 def test_bytes_are_those_of_both_plans(
-    path_graph: Graph, make_run: Callable[..., RunSpec], kind: str, order: str
+    path_graph: Graph, make_run: MakeRun, plan_of: PlanOf, model: dict[str, Any], order: str
 ) -> None:
-    model = ModelSpec(name="m", kind=kind, hidden=4, layers=3)
-    found = crossover(path_graph, model, (2, 3), order=order)
+    """With the first aggregation computed once as well, which attention cannot have."""
+    found = crossover(path_graph, ModelSpec(name="m", **model), (2, 3), order=order)
+    attends = model["kind"] == "gat"
+    assert (found.orders_precomputed is None) == attends
     for point in found.points:
         told = {
             ("partition", False): point.partition_bytes,
+            ("partition", True): point.partition_precomputed_bytes,
             ("mixture", False): point.mixture_bytes,
             ("mixture", True): point.mixture_precomputed_bytes,
         }
         for (name, precompute), expected in told.items():
-            knobs = {"order": order, **({"precompute": True} if precompute else {})}
-            run = make_run(name, point.ranks, kind=kind, hidden=4, layers=3, **knobs)
-            approach = APPROACHES.get(name)
-            layout = Layout(world_size=point.ranks, ranks_per_host=point.ranks)
-            plan = approach.plan(path_graph, run, approach.structure(path_graph, run), layout)
-            sent = plan.sent_bytes()
+            if precompute and attends:
+                assert expected is None
+                continue
+            knobs = {"order": order, "precompute": precompute}
+            sent = plan_of(
+                path_graph, make_run(name, point.ranks, model=model, **knobs)
+            ).moved_bytes()
             moved = sum(size for (what, _), size in sent.items() if what == "all_to_all")
             assert moved == expected, (name, precompute, point.ranks)
-            assert sent["all_reduce", "sync"] == point.weights_bytes
-
-
-@pytest.mark.parametrize("heads", [1, 2, 3])
-def test_attention_s_scores_are_in_the_mixture_s_bytes(
-    path_graph: Graph, make_run: Callable[..., RunSpec], heads: int
-) -> None:
-    model = ModelSpec(name="m", kind="gat", hidden=6, heads=heads, layers=3)
-    found = crossover(path_graph, model, (2, 3))
-    assert found.orders_precomputed is None
-    assert found.first_precomputed is None
-    for point in found.points:
-        assert point.partition_precomputed_bytes is point.mixture_precomputed_bytes is None
-        told = {"partition": point.partition_bytes, "mixture": point.mixture_bytes}
-        for name, expected in told.items():
-            run = dataclasses.replace(make_run(name, point.ranks), model=model)
-            approach = APPROACHES.get(name)
-            layout = Layout(world_size=point.ranks, ranks_per_host=point.ranks)
-            plan = approach.plan(path_graph, run, approach.structure(path_graph, run), layout)
-            sent = plan.sent_bytes()
-            moved = sum(size for (what, _), size in sent.items() if what == "all_to_all")
-            assert moved == expected, (name, point.ranks)
             assert sent["all_reduce", "sync"] == point.weights_bytes
 
 

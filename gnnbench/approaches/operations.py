@@ -1,0 +1,68 @@
+"""The local operations that approaches need, read off the plans of their examples.
+
+Calibration measures the union of them over all approaches, third parties' included; what is then
+still missing it reports. Communication and storage are left out: sweeps of collectives and of the
+disk measure those, whoever uses them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.data.source import Library
+from gnnbench.spec import RunSpec
+from gnnbench.steps import COMMUNICATION, STORAGE, Engine
+
+_TINY = example("any").dataset
+_BY_ITSELF = frozenset({Engine.COMPUTE, Engine.COMM})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """What a rank does locally in an iteration of a run.
+
+    counts   steps of each operation, by `Work.op`
+    alone    whether nothing runs beside them: no transfer in the background, no second lane. Only
+             then does a step take the time that is its own.
+    """
+
+    counts: Mapping[str, int]
+    alone: bool
+
+
+def operations(run: RunSpec, device: str = "cpu") -> Operations:
+    """The operations of a run, on a tiny dataset of the same generator where that can be drawn.
+
+    Args:
+        run: an example or a probe; its data must not be large, unless it is a planted partition.
+        device: "cpu" or "cuda"; on the latter, plans copy between host and device.
+    """
+    tiny = _TINY if run.dataset.generator == _TINY.generator else run.dataset
+    small = replace(run, dataset=tiny)
+    approach, data = APPROACHES.get(run.approach), Library([]).open(tiny)
+    layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks, device=device)
+    plan = approach.plan(data, small, approach.structure(data, small), layout)
+    counts: Counter[str] = Counter()
+    alone = True
+    for index in dict.fromkeys(plan.schedule):
+        found: Counter[str] = Counter()
+        for step in plan.iterations[index][0]:
+            alone &= step.lane.engine in _BY_ITSELF and step.lane.number == 0
+            if step.kind not in COMMUNICATION | STORAGE:
+                found[step.op] += 1
+        counts |= found
+    return Operations(counts=counts, alone=alone)
+
+
+def needed(approaches: Iterable[str], device: str = "cpu") -> dict[str, list[str]]:
+    """Every operation that the examples of these approaches perform, and which approaches do."""
+    owners: dict[str, list[str]] = {}
+    for name in approaches:
+        each = [operations(run, device).counts for run in APPROACHES.get(name).examples()]
+        for op in sorted(set[str]().union(*each)):
+            owners.setdefault(op, []).append(name)
+    return owners

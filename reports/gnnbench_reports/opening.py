@@ -1,0 +1,60 @@
+"""Opening a results folder as a study.
+
+A results folder holds records and ledgers. A folder that holds only the tables of an earlier report
+(`comparison.csv` and the like) can be compared and reported again too, see `kept`.
+"""
+
+from __future__ import annotations
+
+from gnnbench.cluster import Cluster, list_clusters, load_cluster
+from gnnbench.results import Results
+from gnnbench_reports import kept
+from gnnbench_reports.compare import choose_cluster, compare_records
+from gnnbench_reports.study import Study
+from gnnbench_reports.summary import summarise
+
+
+def read_study(results: Results, cluster: str | None = None) -> Study:
+    """Read and compare a results folder; see `compare` for `cluster` and errors."""
+    runs, predictions = tuple(results.runs()), tuple(results.predictions())
+    if not runs and not predictions:
+        return _kept_study(results, cluster)
+    chosen = choose_cluster(runs, predictions, cluster)
+    rows = tuple(compare_records(results, runs, predictions, chosen))
+    return Study(
+        results=results,
+        cluster=chosen,
+        clusters=tuple(sorted({record.cluster for record in predictions})),
+        runs=runs,
+        predictions=predictions,
+        rows=rows,
+        summary=summarise(rows),
+        machine=find_machine(results, chosen),
+    )
+
+
+def _kept_study(results: Results, cluster: str | None) -> Study:
+    rows = kept.read_comparisons(results.folder)
+    clusters = tuple(sorted({row.cluster for row in rows} - {""}))
+    chosen = kept.chosen_cluster(clusters, cluster)
+    return Study(
+        results=results,
+        cluster=chosen,
+        clusters=clusters,
+        runs=(),
+        predictions=(),
+        rows=rows,
+        summary=summarise(rows),
+        machine=find_machine(results, chosen),
+        kept=kept.read_findings(results.folder),
+    )
+
+
+def find_machine(results: Results, name: str) -> Cluster | None:
+    """Return the cluster of this name: as kept with its predictions, in the folder, or built in."""
+    for path in (results.cluster_file(name), results.folder / "cluster.toml"):
+        if name and path.is_file():
+            found = load_cluster(path)
+            if found.name == name:
+                return found
+    return load_cluster(name) if name in list_clusters() else None

@@ -1,0 +1,274 @@
+"""Fit what ranks measured: one model per operation and collective, and the cluster they make."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gnnbench.cluster import (
+    TRANSFER,
+    Cluster,
+    CollectiveModel,
+    Constant,
+    Device,
+    Host,
+    Link,
+    Links,
+    OpModel,
+    PeakFlops,
+    Storage,
+)
+from gnnbench.costs.fit import fit_collective, fit_op
+from gnnbench.errors import SpecError
+from gnnbench.steps import Kind, Work
+from gnnbench_runtime import device as devices
+
+CALLS = 10  # of a collective in an epoch: over how many calls what delays some averages out
+DRAWS = 400
+GAP_OP = "gap"  # what passes between two steps, apart from the steps
+PROBE_OP = "speed_probe"
+_GENERATIONS = (
+    ((10, 0), "blackwell"),
+    ((9, 0), "hopper"),
+    ((8, 0), "ampere"),
+    ((7, 5), "turing"),
+    ((7, 0), "volta"),
+    ((0, 0), "maxwell"),
+)
+"""GPU generations by least compute capability."""
+
+
+def cluster_of(
+    name: str,
+    request: dict[str, Any],
+    measured: dict[int, list[dict[str, Any]]],
+    cores: int,
+    storage: Storage | None = None,
+) -> Cluster:
+    """The cluster of one host that these measurements describe.
+
+    Args:
+        name: of the cluster.
+        request: what was asked of the ranks: threads and device.
+        measured: what each rank measured, by the number of ranks that did at the same time.
+        cores: of the host.
+        storage: its disk, if that was swept.
+    """
+    kind = request["device"]
+    probed = {world: ranks for world, ranks in measured.items() if ranks[0]["probes"]}
+    # Samples are in units of the speed probe beside them, so this alone says how fast the machine
+    # is taken to be: as it usually was, in its usual company. `compare` tells how fast it is later.
+    usual = {
+        world: statistics.median(probe for content in ranks for probe in content["probes"])
+        for world, ranks in probed.items()
+    }
+    ops = [
+        model
+        for world, ranks in probed.items()
+        for model in fit_operations(ranks, world, usual[world])
+    ]
+    collectives = [
+        model
+        for world, ranks in measured.items()
+        if world > 1
+        for model in fit_sweeps(ranks, world, _turns(world, request, cores, kind))
+    ]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    flops, stream = _headline(measured[1][0], usual[1])
+    most = max(probed)
+    return Cluster(
+        name=name,
+        description=f"calibrated on {devices.processor_name()}",
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        transport="gloo" if kind == "cpu" else "nccl",
+        software=devices.versions(torch.device(kind)),
+        host=Host(
+            devices_per_host=most,
+            cores=cores,
+            memory_bytes=_known(memory, source="operating system"),
+            memory_bytes_per_s=_known(stream),
+            hosts_max=1024,
+        ),
+        device=Device(
+            **(_cpu(memory / most) if kind == "cpu" else _gpu(torch.cuda.get_device_properties(0))),
+            peak_flops_per_s=PeakFlops(float32=_known(flops)),
+            memory_bytes_per_s=_known(stream),
+            launch_s=_known(_gap(measured[1], usual[1])),
+            context_bytes=_known(_context(probed)),
+            threads=request["threads"],
+        ),
+        links=_links(collectives),
+        storage=storage,
+        speed_probe_s=usual[1],
+        ops=tuple(ops),
+        collectives=tuple(collectives),
+    )
+
+
+def _known(value: float, status: str = "measured", source: str = "calibrate") -> Constant:
+    return Constant(value=float(value), status=status, source=source)
+
+
+def _cpu(memory_bytes: float) -> dict[str, Any]:
+    """What a rank's share of the host's processor is, in fields of `Device`."""
+    return {
+        "name": devices.processor_name(),
+        "kind": "cpu",
+        "cache_bytes": _known(_cache_bytes(), "assumed", "operating system, last level"),
+        "memory_bytes": _known(memory_bytes, source="operating system, shared by its ranks"),
+    }
+
+
+def _gpu(properties: Any) -> dict[str, Any]:
+    """What a GPU is, in fields of `Device`; Pascal counts as Maxwell."""
+    capability = (properties.major, properties.minor)
+    return {
+        "name": properties.name,
+        "kind": "gpu",
+        "arch": next(arch for least, arch in _GENERATIONS if capability >= least),
+        "cache_bytes": _known(properties.L2_cache_size, source="CUDA"),
+        "memory_bytes": _known(properties.total_memory, source="CUDA"),
+    }
+
+
+def _turns(world: int, request: dict[str, Any], cores: int, kind: str) -> float:
+    return world * request["threads"] / cores if kind == "cpu" else 1.0
+
+
+def _links(collectives: list[CollectiveModel]) -> Links:
+    pairs = [c for c in collectives if c.op == "send" and c.co_located == 2]
+    if pairs:
+        rate, latency = _known(pairs[0].bytes_per_s), _known(pairs[0].latency_s)
+        intra = Link(bytes_per_s=rate, latency_s=latency)
+    else:
+        guess = "assumed", "one rank was calibrated: loopback not measured"
+        intra = Link(bytes_per_s=_known(2e9, *guess), latency_s=_known(3e-5, *guess))
+    assumed = "assumed", "10 Gb/s Ethernet between hosts of this kind; edit to your network"
+    inter = Link(bytes_per_s=_known(1.1e9, *assumed), latency_s=_known(5e-5, *assumed), shared=True)
+    return Links(intra=intra, inter=inter)
+
+
+def fit_operations(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[OpModel]:
+    """One model per operation from the samples of all ranks of a co-location.
+
+    Samples come in units of the speed probe around them; `usual_s` turns them into seconds of a
+    machine at its usual speed.
+    """
+    samples: dict[str, list[tuple[Work, float]]] = defaultdict(list)
+    origins: dict[str, list[int]] = defaultdict(list)
+    for content in ranks:
+        for entry in content["steps"]:
+            samples[entry["op"]].append((_work(entry), entry["probes"] * usual_s))
+            origins[entry["op"]].append(entry["workload"])
+            if entry["gap_probes"]:
+                after = _once(GAP_OP, entry["bytes"])
+                samples[GAP_OP].append((after, entry["gap_probes"] * usual_s))
+                origins[GAP_OP].append(entry["workload"])
+        samples[PROBE_OP] += [(_once(PROBE_OP), probe_s) for probe_s in content["probes"]]
+    models = []
+    for op, points in sorted(samples.items()):
+        try:
+            form = GAP_OP if op == GAP_OP else ""
+            models.append(
+                fit_op(points, op=op, form=form, co_located=world, origins=origins.get(op))
+            )
+        except SpecError:
+            continue  # too few samples: the operation is reported as not calibrated
+    return models
+
+
+def _once(op: str, size: int = 0) -> Work:
+    return Work(kind=Kind.HOST, op=op, bytes=size)
+
+
+def _work(entry: dict[str, Any]) -> Work:
+    measured = ("op", "kind", "probes", "gap_probes", "workload")
+    facts = {key: value for key, value in entry.items() if key not in measured}
+    return Work(kind=Kind(entry["kind"]), op=entry["op"], **facts)
+
+
+def fit_sweeps(
+    ranks: list[dict[str, Any]], world: int, turns: float = 1.0
+) -> list[CollectiveModel]:
+    """Two models per collective and size of group: what it takes, and what of that is transfer.
+
+    Args:
+        turns: how many ranks share a core while all compute, at least 1.
+    """
+    points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    for entries in zip(*(content["collectives"] for content in ranks), strict=True):
+        op, size = entries[0]["op"], entries[0]["ranks"]
+        for group in range(world // size):
+            members = [entry for entry in entries if entry["group"] == group]
+            volume = members[0]["bytes"]
+            points[op, size].append((volume, _added_s(members, turns)))
+            # The rank held up least had no one to wait for.
+            least = np.min([entry["seconds"] for entry in members], axis=0)
+            points[op + TRANSFER, size].append((volume, float(np.median(least))))
+    return [
+        fit_collective(p, op=op, ranks=size, co_located=world)
+        for (op, size), p in sorted(points.items())
+    ]
+
+
+def _added_s(members: list[dict[str, Any]], turns: float) -> float:
+    """What a call adds to a round of computing and communicating, on average over rounds.
+
+    Neither a median nor a mean over all: one call in ten that the scheduler delays by a tick is
+    part of every epoch with ten calls, and one in a hundred of few; the median epoch counts. Where
+    ranks take turns on the cores, computing lasts so many times what it would alone; the rest of a
+    round is the call's.
+    """
+    rounds = [np.add(entry["work_s"], entry["seconds"]) for entry in members]
+    # Of a call one way the last rank's end counts: the sender did not wait for it.
+    whole = np.max(rounds, axis=0) if members[0]["one_way"] else np.mean(rounds, axis=0)
+    work = np.quantile([entry["work_s"] for entry in members], 0.5 if turns <= 1 else 0.1)
+    calls = np.mean([entry["seconds"] for entry in members], axis=0)
+    added = _of_median_epoch(whole) - max(turns, 1.0) * float(work)
+    return max(added, 0.1 * float(np.min(calls)))
+
+
+def _of_median_epoch(rounds: np.ndarray) -> float:
+    """Mean over the calls of an epoch, of the median of epochs drawn from these rounds."""
+    drawn = np.random.default_rng(0).choice(rounds, (DRAWS, min(CALLS, len(rounds))))
+    return float(np.median(drawn.mean(axis=1)))
+
+
+def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:
+    gaps = [entry["gap_probes"] for content in ranks for entry in content["steps"]]
+    return usual_s * statistics.median(gap for gap in gaps if gap)
+
+
+def _context(measured: dict[int, list[dict[str, Any]]]) -> float:
+    """What a rank's process holds before any data, code and libraries of all kernels loaded."""
+    return float(
+        statistics.median(content["baseline_bytes"] for r in measured.values() for content in r)
+    )
+
+
+def _headline(content: dict[str, Any], usual_s: float) -> tuple[float, float]:
+    """Best sustained flops and median streamed bytes per second of the steps."""
+    steps = content["steps"]
+    products = [e["flops"] / (e["probes"] * usual_s) for e in steps if e["kind"] == "gemm"]
+    streams = [
+        e["bytes"] / (e["probes"] * usual_s)
+        for e in steps
+        if e["kind"] in ("elementwise", "gather") and e["bytes"] > 1 << 22
+    ]
+    return max(products, default=1e10), statistics.median(streams or [1e10])
+
+
+def _cache_bytes() -> float:
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        unit = {"K": 2**10, "M": 2**20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM")) * unit)
+    return float(max(sizes, default=32 * 2**20))
