@@ -28,7 +28,7 @@ class Embeddings(Approach):
     paper = "Yang et al., ICLR 2015; Trouillon et al., ICML 2016"
     summary = "link prediction on learnt rows of entities, the whole table in memory"
     promise = Promise(
-        kind="exact",
+        kind="own",
         text="Every fact is trained on once in an epoch, against corrupted ends drawn among all "
         "entities.",
         reference="embeddings",
@@ -40,7 +40,7 @@ class Embeddings(Approach):
         models=frozenset({"embedding"}),
         embeddings=True,
     )
-    look = Look(colour="#009E73", marker="s", dashed=True)
+    look = Look(colour="#999933", marker="s")
     knobs_type = EmbeddingsKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.trainers:in_memory"
 

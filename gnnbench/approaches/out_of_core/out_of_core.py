@@ -77,7 +77,7 @@ class OutOfCore(Approach):
         batch=True,
         embeddings=True,
     )
-    look = Look(colour="#009E73", marker="D")
+    look = Look(colour="#999933", marker="D")
     knobs_type = OutOfCoreKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.trainers:from_disk"
 
@@ -175,9 +175,7 @@ def settled(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> OutOfCoreKnobs | 
     found = tune(Sizes.of(run, data, ahead=ahead), run.memory.host)
     if isinstance(found, str):
         return found
-    return replace(
-        knobs, partitions=found.partitions, buffer=found.buffer, logical=found.logical
-    )
+    return replace(knobs, partitions=found.partitions, buffer=found.buffer, logical=found.logical)
 
 
 def _graph_problem(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> str | None:
