@@ -57,7 +57,8 @@ class Embeddings(Approach):
         """Facts on as many entities as the probed graph has vertices, with each decoder in turn."""
         run = probe.run
         entities = int(run.dataset.options["num_nodes"])
-        options = {"num_entities": entities, "num_relations": 50, "num_triples": 4 * entities}
+        facts = min(4 * entities, 60_000)
+        options = {"num_entities": entities, "num_relations": 50, "num_triples": facts}
         decoder = ("distmult", "complex", "dot")[probe.number % 3]
         return [
             replace(

@@ -13,7 +13,6 @@ out-of-core reference sections 4.1, 4.2, 4.4 and 4.5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,20 +107,34 @@ class Policy:
 
         BETA takes the first state in which both partitions are resident, COMET one at random.
         """
-        there = residency(states, self.partitions)
-        pairs = [np.outer(row, row) for row in there]
+        count = np.zeros((self.partitions, self.partitions), np.int32)
+        left = np.zeros_like(count)
         if self.name == "comet":
-            rng = keys.generator(self.seed, epoch, _ITEMS)
-            return nth_true(pairs, rng.random((self.partitions, self.partitions)))
-        return nth_true(pairs, np.zeros((self.partitions, self.partitions)))
+            for state in states:
+                count[np.ix_(state, state)] += 1
+            draws = keys.generator(self.seed, epoch, _ITEMS).random(count.shape[0] ** 2)
+            left = np.minimum((draws.reshape(count.shape) * count).astype(np.int32), count - 1)
+        found = np.full(count.shape, -1, np.int32)
+        for number, state in enumerate(states):
+            block = np.ix_(state, state)
+            here, wait = found[block], left[block]
+            here[(wait == 0) & (here < 0)] = number
+            found[block], left[block] = here, wait - 1
+        return found
 
     def states_of_rows(
         self, epoch: int, states: States, partition_of: NDArray[np.integer]
     ) -> NDArray[np.int32]:
         """The state in which each row is trained on: one at random in which it is resident."""
-        there = residency(states, self.partitions)
+        resident = np.concatenate(states)
+        numbers = np.repeat(np.arange(len(states), dtype=np.int32), [len(s) for s in states])
+        by_partition = numbers[np.argsort(resident, kind="stable")]
+        count = np.bincount(resident, minlength=self.partitions)
+        start, own = np.cumsum(count) - count, count[partition_of]
         draws = keys.generator(self.seed, epoch, _ITEMS).random(len(partition_of))
-        return nth_true([row[partition_of] for row in there], draws)
+        chosen = np.minimum((draws * own).astype(np.int64), own - 1)
+        found: NDArray[np.int32] = by_partition[start[partition_of] + chosen]
+        return found
 
 
 def residency(states: States, partitions: int) -> NDArray[np.bool_]:
@@ -130,20 +143,6 @@ def residency(states: States, partitions: int) -> NDArray[np.bool_]:
     for number, state in enumerate(states):
         there[number, state] = True
     return there
-
-
-def nth_true(flags: Sequence[NDArray[np.bool_]], draws: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Per item the number of one of its true flags: uniformly by its draw from [0, 1).
-
-    A draw of 0 takes the first. Items without a true flag get -1.
-    """
-    count = np.sum(flags, axis=0, dtype=np.int32)
-    left = np.minimum((draws * count).astype(np.int32), np.maximum(count - 1, 0))
-    found = np.full(draws.shape, -1, np.int32)
-    for number, flag in enumerate(flags):
-        found[flag & (left == 0) & (found < 0)] = number
-        left[flag] -= 1
-    return found
 
 
 # -- closed forms --------------------------------------------------------------------------------

@@ -158,8 +158,15 @@ class SampledBatches:
         mine = sampling.split_seeds(seeds, context.world_size, context.rank)
         with self._step("sample/draw") as span:
             batch = self.sampler.sample(mine, epoch, step)
-            vertices, edges = batch.sizes
-            span.did(work.draw_neighbours(vertices, edges))
+            span.did(work.draw_neighbours(*batch.sizes))
+        return self.build(batch, len(seeds), epoch, step, slot)
+
+    def build(
+        self, batch: sampling.Batch, num_seeds: int, epoch: int, step: int, slot: int
+    ) -> Batch:
+        """Build the blocks of what was drawn for a batch of so many seeds, fetch its input rows."""
+        context, mine = self.context, batch.seeds
+        vertices, _ = batch.sizes
         with self._step("sample/prepare") as span:
             patterns, turned = self.blocks.patterns(batch)
             span.did(work.prepare_blocks(vertices, turned))
@@ -178,9 +185,9 @@ class SampledBatches:
             row_ids=[ids[: pattern.source_rows] for pattern in patterns],
             labels=labels,
             rows=self.rows[: len(mine)],
-            scale=1.0 / max(len(seeds), 1),
+            scale=1.0 / max(num_seeds, 1),
             counters=(self.seed, epoch, step),
-            share=len(seeds) / max(len(self.train_nodes), 1),
+            share=num_seeds / max(len(self.train_nodes), 1),
         )
 
     def _to_device(
