@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gnnbench import work
 from gnnbench.approaches.base import Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise
@@ -221,12 +223,11 @@ def _sized(
     """The batches of a superbatch."""
     totals = [tuple(int(n[0]) for n in batch.vertices) for batch in sizes]
     edges = [tuple(int(e[0]) for e in batch.edges) for batch in sizes]
-    held = [int(block_bytes(shape, b.layers())[0]) + 2 * ID_BYTES * n[0]
-            for b, n in zip(sizes, totals, strict=True)]  # fmt: skip
+    blocks = [int(np.ravel(block_bytes(shape, batch.layers()))[0]) for batch in sizes]
     opening = Opening(
         drawn=draw_all(totals, edges),
         uses=sum(n[0] for n in totals),
-        held_bytes=sum(held),
+        held_bytes=sum(blocks) + 2 * ID_BYTES * sum(n[0] for n in totals),
         fill=Read.of(rows, made.initial),
     )
     return [
