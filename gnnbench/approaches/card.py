@@ -64,7 +64,7 @@ class Accepts:
             input; `no_attention` says why it cannot.
         norm: whether it can normalise hidden layers; `no_norm` says why it cannot.
         batch: whether it trains on batches, so that the suite's [batch] matters to it.
-        models: kinds of models, or empty for all.
+        models: kinds of models, or empty for all that are stacks of layers.
     """
 
     datasets: frozenset[str] = frozenset({"graph"})
@@ -86,6 +86,8 @@ class Accepts:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
         if self.models and run.model.kind not in self.models:
             return f"{name} trains the models {_names(self.models)}, not {run.model.kind}"
+        if not self.models and model.built != "stack":
+            return f"{name} trains stacks of layers; {run.model.kind} is made of {model.built}"
         if model.attention and not self.attention:
             return f"{name} cannot train {run.model.kind}: {self.no_attention}"
         if run.model.norm != "none" and not self.norm:

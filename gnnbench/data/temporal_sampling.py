@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data import keys
 from gnnbench.data.draws import below, compiled, extend
-from gnnbench.data.temporal_store import TemporalStore
+from gnnbench.data.temporal_store import NEVER, TemporalStore
 
 Ids = NDArray[np.int64]
 STRATEGIES = ("recent", "uniform")
@@ -98,26 +98,36 @@ class TemporalSampler:
         self.store, self.fanouts = store, tuple(fanouts_from_seeds)
         self.uniform, self.seed, self.window = strategy == "uniform", seed, window
 
-    def sample(self, nodes: Ids, times: Ids, *counters: int, before_event: int = -1) -> Sample:
+    def sample(
+        self,
+        nodes: Ids,
+        times: Ids,
+        *counters: int,
+        since: int = NEVER,
+        before_event: int = -1,
+    ) -> Sample:
         """Return the hops of these roots.
 
         Args:
             nodes, times: of the roots, int64 [R_0].
             counters: such as the number of the pass over the data.
-            before_event: see `TemporalStore.bounds`.
+            since, before_event: see `TemporalStore.bounds`.
         """
         hops: list[Hop] = []
         for number, fanout in enumerate(self.fanouts):
             key = keys.fold(self.seed, *counters, number)
-            hop = self.hop(nodes, times, fanout, key, before_event)
+            low, high = self.store.bounds(
+                nodes, times, window=self.window, since=since, before_event=before_event
+            )
+            hop = self._hop(nodes, times, low, high, fanout, key)
             hops.append(hop)
             nodes = np.concatenate([nodes, hop.neighbours])
             times = np.concatenate([times, hop.times])
         return Sample(hops=tuple(hops), nodes=nodes, times=times)
 
-    def hop(self, nodes: Ids, times: Ids, fanout: int, key: int, before_event: int = -1) -> Hop:
-        """Return the neighbours of one hop."""
-        low, high = self.store.bounds(nodes, times, window=self.window, before_event=before_event)
+    def _hop(
+        self, nodes: Ids, times: Ids, low: Ids, high: Ids, fanout: int, key: int
+    ) -> Hop:
         indptr = np.zeros(len(nodes) + 1, np.int64)
         np.cumsum(np.minimum(high - low, fanout), out=indptr[1:])
         owners = np.repeat(np.arange(len(nodes), dtype=np.int64), np.diff(indptr))

@@ -33,7 +33,7 @@ Ids = NDArray[np.int64]
 FIRST, BLOCK = 4, 256
 """Capacities of the first block of a vertex and of its largest ones."""
 SLOT_BYTES, VERTEX_BYTES, ENTRY_BYTES = 20, 44, 8
-NEVER = np.iinfo(np.int64).min
+NEVER = -(2**63)
 _ROOM = 1024  # slots and directory entries to begin with
 _NONE = -1
 
@@ -66,7 +66,7 @@ class TemporalStore:
         # Slots and directory entries given out; then the newest freed block of each size.
         self.tops = np.zeros(2, np.int64)
         self.free = np.full((block // first).bit_length(), _NONE, np.int64)
-        self.expired = int(NEVER)
+        self.expired = NEVER
         """No edge before this time is left."""
 
     @property
@@ -126,7 +126,13 @@ class TemporalStore:
         )  # fmt: skip
 
     def bounds(
-        self, nodes: Ids, times: Ids, *, window: int = 0, before_event: int = -1
+        self,
+        nodes: Ids,
+        times: Ids,
+        *,
+        window: int = 0,
+        since: int = NEVER,
+        before_event: int = -1,
     ) -> tuple[Ids, Ids]:
         """Positions lo..hi-1 of the edges that a query (node, time) may see.
 
@@ -135,13 +141,14 @@ class TemporalStore:
         Args:
             nodes, times: of the queries, int64 [Q].
             window: 0 is unlimited.
+            since: hide edges before this time, as if they had expired.
             before_event: hide the events with this id and later ones, as if they had not been
                 inserted; -1 hides none.
         """
         low, high = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
         limit = np.iinfo(np.int64).max if before_event < 0 else before_event
         _bounds(
-            nodes, times, window, limit, self.first, self.block, self.times, self.events,
+            nodes, times, window, since, limit, self.first, self.block, self.times, self.events,
             self.directory, self.base, self.end, self.directory_start, self.first_block, low, high,
         )  # fmt: skip
         return low, high
@@ -346,6 +353,7 @@ def _bounds(
     nodes: Any,
     when: Any,
     window: int,
+    since: int,
     limit: int,
     first: int,
     block: int,
@@ -373,11 +381,14 @@ def _bounds(
         highs[q] = low
         high = low
         low = base[node]
+        oldest = since
         if window > 0:
+            oldest = max(oldest, t - window)
+        if oldest > NEVER:
             while low < high:
                 middle = (low + high) >> 1
                 slot = _slot(node, middle, first, block, directory, starts, first_block)
-                if times[slot] < t - window:
+                if times[slot] < oldest:
                     low = middle + 1
                 else:
                     high = middle

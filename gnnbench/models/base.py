@@ -27,6 +27,8 @@ class Model:
                     of attention over A+I, which sum to one per row and head
     self_weight     a second weight applied to the vertex's own row
     activation      after every layer but the last
+    built           "stack": of layers as above; "modules": of torch modules on a tape, which only
+                    the approaches that name the model can train
     """
 
     name: str
@@ -35,6 +37,7 @@ class Model:
     normalisation: Literal["symmetric", "mean", "softmax"]
     self_weight: bool
     activation: Literal["relu", "elu"] = "relu"
+    built: Literal["stack", "modules"] = "stack"
 
     @property
     def attention(self) -> bool:

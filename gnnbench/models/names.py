@@ -12,5 +12,6 @@ MODELS: Names[Model] = Names(
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
+        "tgat": "gnnbench.models.tgat:MODEL",
     },
 )

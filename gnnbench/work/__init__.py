@@ -51,6 +51,13 @@ from gnnbench.work.moving import (
 )
 from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
+from gnnbench.work.temporal import (
+    binary_cross_entropy,
+    ingest,
+    link_decoder,
+    sample_temporal,
+    temporal_attention,
+)
 
 __all__ = [
     "ID_BYTES",
@@ -68,6 +75,7 @@ __all__ = [
     "attention_scores_backward",
     "barrier",
     "bias",
+    "binary_cross_entropy",
     "broadcast",
     "column_sum",
     "cross_entropy",
@@ -77,9 +85,11 @@ __all__ = [
     "gather",
     "gemm",
     "host",
+    "ingest",
     "launches",
     "layer_norm",
     "layer_norm_backward",
+    "link_decoder",
     "module",
     "prepare_blocks",
     "read",
@@ -89,6 +99,7 @@ __all__ = [
     "repeated",
     "route",
     "sample",
+    "sample_temporal",
     "scatter_add",
     "sddmm_add",
     "sddmm_dot",
@@ -96,6 +107,7 @@ __all__ = [
     "sgd",
     "spmm",
     "spmm_weighted",
+    "temporal_attention",
     "to_device",
     "to_host",
     "write",

@@ -48,7 +48,7 @@ def ask(store: TemporalStore, strategy: str, fanout: int, t: int, window: int = 
     """What every vertex sees at a time."""
     sampler = TemporalSampler(store, (fanout,), strategy, 3, window=window)
     nodes = np.arange(NODES, dtype=np.int64)
-    hop = sampler.hop(nodes, np.full(NODES, t, np.int64), fanout, 17)
+    hop = sampler.sample(nodes, np.full(NODES, t, np.int64), 17).hops[0]
     assert (hop.deltas > 0).all()
     return [rows(hop, v) for v in range(NODES)]
 
@@ -133,6 +133,11 @@ def test_a_stream_in_pieces_is_the_stream_at_once() -> None:
     assert whole.num_bytes == sum(a.nbytes for a in arrays) - small
     hidden = TemporalSampler(whole, (50,), "recent", 5).sample(nodes, when, before_event=300)
     assert int(hidden.hops[0].events.max()) == 299
+    since = int(times[200])
+    left = TemporalSampler(whole, (50,), 'recent', 5).sample(nodes, when, since=since)
+    whole.expire(since)
+    again = TemporalSampler(whole, (50,), 'recent', 5).sample(nodes, when)
+    np.testing.assert_array_equal(left.hops[0].events, again.hops[0].events)
 
 
 def test_what_is_late_is_refused() -> None:
