@@ -26,7 +26,7 @@ class Promise:
     Args:
         kind: see above.
         text: one sentence, in the terms of the field.
-        reference: the approach that it is held against.
+        reference: the approach that it is held against; its own name means itself on one rank.
         limit: knobs with which it equals the reference exactly; None if there are none.
         limit_batch: fields of the batch with which it does, beside `limit`; the last fan-out goes
             for all layers.

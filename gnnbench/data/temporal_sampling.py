@@ -125,9 +125,7 @@ class TemporalSampler:
             times = np.concatenate([times, hop.times])
         return Sample(hops=tuple(hops), nodes=nodes, times=times)
 
-    def _hop(
-        self, nodes: Ids, times: Ids, low: Ids, high: Ids, fanout: int, key: int
-    ) -> Hop:
+    def _hop(self, nodes: Ids, times: Ids, low: Ids, high: Ids, fanout: int, key: int) -> Hop:
         indptr = np.zeros(len(nodes) + 1, np.int64)
         np.cumsum(np.minimum(high - low, fanout), out=indptr[1:])
         owners = np.repeat(np.arange(len(nodes), dtype=np.int64), np.diff(indptr))

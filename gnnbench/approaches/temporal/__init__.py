@@ -1,0 +1,5 @@
+"""Continuous training on edge streams."""
+
+NAMES = {
+    "gnnflow": "gnnbench.approaches.temporal.gnnflow:APPROACH",
+}

@@ -1,0 +1,194 @@
+"""The writer of a stream's iterations: ingest, sample, fetch, forward, backward, update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gnnbench import work
+from gnnbench.approaches.temporal.schedule import Piece
+from gnnbench.approaches.temporal.structure import StreamStructure
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.iterations import Iteration, RankClass
+from gnnbench.models.temporal import TemporalShape
+from gnnbench.steps import Buffer, Ints, Lane, Phase, Size, Space, Work
+
+ID_BYTES = work.ID_BYTES
+
+
+def attention_work(
+    shape: TemporalShape, layer: int, queries: Size, edges: Size, *, backward: bool
+) -> Work:
+    """Work of a layer, from sizes of the plan or of the tensors at hand."""
+    return work.temporal_attention(
+        queries=queries,
+        edges=edges,
+        fanout=shape.fanouts[layer - 1],
+        width=shape.width(layer),
+        edge_width=shape.edges,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kept=shape.attention_kept(layer, queries, edges),
+        parameters=shape.attention_parameters(layer),
+        element_bytes=shape.element_bytes,
+        backward=backward,
+    )
+
+
+def decoder_work(shape: TemporalShape, roots: Size, pairs: Size, *, backward: bool) -> Work:
+    """Work of the decoder, from sizes of the plan or of the tensors at hand."""
+    return work.link_decoder(
+        roots=roots,
+        pairs=pairs,
+        hidden=shape.hidden,
+        kept=shape.decoder_kept(pairs),
+        parameters=shape.decoder_parameters,
+        element_bytes=shape.element_bytes,
+        backward=backward,
+    )
+
+
+def sample_bytes(shape: TemporalShape, queries: Ints | tuple[int, ...]) -> Size:
+    """Bytes of a sample as tensors: a delta and a place per edge, ids of rows that are fetched."""
+    edges = queries[-1] - queries[0]
+    per_edge = shape.element_bytes + ID_BYTES + (ID_BYTES if shape.edges else 0)
+    rows = queries[-1] * ID_BYTES if shape.nodes else 0 * queries[-1]
+    found: Size = edges * per_edge + rows
+    return found
+
+
+def resident(shape: TemporalShape, data: Any) -> tuple[Buffer, ...]:
+    """Buffers that live throughout: features, parameters, gradient, the optimizer's state."""
+    s, count = shape.element_bytes, shape.num_parameters
+    moments = {"adam": 2, "adagrad": 1, "sgd": 0}[shape.optimizer]
+    return (
+        Buffer("node_features", data.num_nodes * shape.nodes * s),
+        Buffer("edge_features", data.num_edges * shape.edges * s),
+        Buffer("parameters", (2 + moments) * count * s + s),
+    )
+
+
+class StreamWriter:
+    """Writes iterations; the ranks are one class.
+
+    Args:
+        shape: the model.
+        structure: what is asked for when, and its sizes.
+        device: "cpu" where nothing has to be copied.
+    """
+
+    def __init__(self, shape: TemporalShape, structure: StreamStructure, device: str) -> None:
+        self.shape, self.structure, self.device = shape, structure, device
+        self.group = tuple(range(structure.protocol.ranks))
+
+    def iteration(self, period: int, number: int) -> Iteration:
+        """One iteration of all ranks."""
+        piece = self.structure.pieces[period][number]
+        chain = Chain()
+        first, stop = piece.ingest
+        if stop > first:
+            held = Buffer("store", self.structure.store_bytes[period], Space.HOST, exact=True)
+            chain.step(
+                "ingest", work.ingest(stop - first), phase=Phase.LOAD, lane=Lane.HOST,
+                allocates=(held,),
+            )  # fmt: skip
+        if piece.kind != "ingest":
+            queries = self.structure.sizes(period, number)
+            evaluates = piece.kind == "evaluate"
+            self._input(chain, queries, evaluates)
+            if evaluates:
+                self._predict(chain, piece, period, queries)
+            else:
+                self._learn(chain, queries)
+        return Iteration([RankClass(self.group, chain.done())])
+
+    def _input(self, chain: Chain, queries: Ints, evaluates: bool) -> None:
+        """Draw neighbours and fetch the rows of nodes and edges."""
+        shape, s = self.shape, self.shape.element_bytes
+        phases = (Phase.EVALUATE,) * 2 if evaluates else (Phase.SAMPLE, Phase.FETCH)
+        held = sample_bytes(shape, queries)
+        chain.step(
+            "sample/draw", work.sample_temporal(list(queries)), phase=phases[0], lane=Lane.HOST,
+            allocates=(Buffer("sample", held),),
+        )  # fmt: skip
+        if self.device != "cpu":
+            chain.step("fetch/copy", work.to_device(held), phase=phases[1], lane=Lane.COPY)
+        edges = queries[-1] - queries[0]
+        stream = self.structure.stream
+        for name, rows, width, source in (
+            ("nodes", queries[-1], shape.nodes, stream.num_nodes),
+            ("edges", edges, shape.edges, stream.num_edges),
+        ):
+            if width:
+                chain.step(
+                    f"fetch/{name}", work.gather(rows, width, source, s), phase=phases[1],
+                    allocates=(Buffer(f"{name}_rows", rows * width * s),),
+                )  # fmt: skip
+
+    def _forward(
+        self, chain: Chain, queries: Ints, pairs: Size, phase: Phase, *held: Buffer
+    ) -> None:
+        shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
+        for layer in range(1, top + 1):
+            rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
+            kept = shape.attention_kept(layer, rows, edges) * s
+            scratch = Buffer("scratch", self._scratch(layer, rows, edges))
+            chain.step(
+                f"forward/attention_{layer}",
+                attention_work(shape, layer, rows, edges, backward=False),
+                phase=phase,
+                layer=layer,
+                allocates=(Buffer(f"kept_{layer}", kept), scratch),
+            )
+        held_by_decoder = Buffer("kept_decoder", (shape.decoder_kept(pairs) + 3 * pairs) * s)
+        done = decoder_work(shape, queries[0], pairs, backward=False)
+        chain.step("forward/decoder", done, phase=phase, allocates=(held_by_decoder, *held))
+
+    def _scratch(self, layer: int, rows: Size, edges: Size) -> Size:
+        """Bytes that come and go within a layer, the way back included."""
+        d, f = self.shape.hidden, self.shape.fanouts[layer - 1]
+        both = self.shape.width(layer) + self.shape.edges + d
+        found: Size = (3 * rows * f * d + 2 * edges * (both + d)) * self.shape.element_bytes
+        return found
+
+    def _learn(self, chain: Chain, queries: Ints) -> None:
+        """Forward, loss, backward, all-reduce, update."""
+        shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
+        pairs = self._pairs(queries[0], shape.negatives)
+        self._forward(chain, queries, pairs, Phase.FORWARD)
+        chain.step("loss", work.binary_cross_entropy(pairs, s), phase=Phase.FORWARD)
+        done = decoder_work(shape, queries[0], pairs, backward=True)
+        chain.step("backward/decoder", done, phase=Phase.BACKWARD, frees=("kept_decoder",))
+        for layer in range(top, 0, -1):
+            rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
+            chain.step(
+                f"backward/attention_{layer}",
+                attention_work(shape, layer, rows, edges, backward=True),
+                phase=Phase.BACKWARD,
+                layer=layer,
+                frees=(f"kept_{layer}",),
+            )
+        count, ranks = shape.num_parameters, len(self.group)
+        if ranks > 1:
+            summed = work.all_reduce(count + 1, s, ranks)
+            chain.step("sync/gradients", summed, phase=Phase.SYNC, lane=Lane.COMM, group=self.group)
+        update = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}[shape.optimizer]
+        chain.step(f"update/{shape.optimizer}", update(count, s), phase=Phase.UPDATE)
+
+    def _predict(self, chain: Chain, piece: Piece, period: int, queries: Ints) -> None:
+        """Forward; after the last batch of an increment, scores go to every rank."""
+        negatives, s = self.structure.sampling.negatives[1], self.shape.element_bytes
+        ranks, schedule = len(self.group), self.structure.schedule
+        scores = schedule.share_of(*schedule.predicted(period)) * (1 + negatives)
+        held = Buffer("scores", (1 + ranks) * scores * s)
+        pairs = self._pairs(queries[0], negatives)
+        self._forward(chain, queries, pairs, Phase.EVALUATE, held)
+        if piece.closes and ranks > 1:
+            chain.step(
+                "evaluate/scores", work.all_gather(scores, s, ranks), phase=Phase.EVALUATE,
+                lane=Lane.COMM, group=self.group,
+            )  # fmt: skip
+
+    def _pairs(self, roots: Size, negatives: int) -> Size:
+        """Pairs that are scored: one true and some false ones per event."""
+        found: Size = roots // (2 + negatives) * (1 + negatives)
+        return found

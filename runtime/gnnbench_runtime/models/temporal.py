@@ -1,0 +1,127 @@
+"""Modules of temporal models: attention over sampled neighbours, the decoder of a link.
+
+Tables of keys and values are padded to the fan-out, so that both directions gather and write rows
+whose places are distinct: the same bits on every device and in every run.
+
+Source: temporal reference section 6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gnnbench.models.temporal import TemporalShape
+from gnnbench_runtime.models.modules import shapes_of
+from gnnbench_runtime.models.parameters import Parameters
+
+_SLOPE = 0.2
+_OUT = -1e30  # the score of an empty place
+
+
+class TemporalAttention(nn.Module):
+    """A layer of attention over temporal neighbours (see `gnnbench.models.temporal`)."""
+
+    def __init__(self, shape: TemporalShape, layer: int) -> None:
+        super().__init__()
+        n, e, d = shape.width(layer), shape.edges, shape.hidden
+        self.heads, self.fanout, self.hidden = shape.heads, shape.fanouts[layer - 1], d
+        for name, fan_in in (
+            ("query", n + d),
+            ("key", n + e + d),
+            ("value", n + e + d),
+            ("output", d + n),
+        ):
+            setattr(self, name, nn.Parameter(torch.empty(fan_in, d)))
+            setattr(self, f"{name}_bias", nn.Parameter(torch.empty(d)))
+        self.time = nn.Parameter(torch.empty(d))
+        self.time_bias = nn.Parameter(torch.empty(d))
+        self.norm_scale = nn.Parameter(torch.empty(d))
+        self.norm_shift = nn.Parameter(torch.empty(d))
+
+    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+        """Return the rows of the queries.
+
+        Args:
+            rows: of the R queries, then of their S neighbours, [R + S, n].
+            edges: features of the sampled edges, [S, e].
+            deltas: time of the query less that of the edge, [S].
+            places: of the edges in a table [R, fan-out], int64 [S].
+        """
+        count, f, heads, d = len(rows) - len(deltas), self.fanout, self.heads, self.hidden
+        own, near = rows[:count], rows[count:]
+        now = torch.cos(self.time_bias).expand(count, d)
+        query = torch.addmm(self.query_bias, torch.cat([own, now], 1), self.query)
+        then = torch.cos(torch.addcmul(self.time_bias, deltas.unsqueeze(1), self.time))
+        inputs = torch.cat([near, edges, then], 1)
+        del then
+        key = self._table(torch.addmm(self.key_bias, inputs, self.key), places, count)
+        value = self._table(torch.addmm(self.value_bias, inputs, self.value), places, count)
+        del inputs
+        full = torch.zeros(count * f, dtype=torch.bool, device=rows.device)
+        full[places] = True
+        full = full.view(count, f, 1)
+        scores = (query.view(count, 1, heads, d // heads) * key).sum(-1)
+        scores = functional.leaky_relu(scores, _SLOPE).masked_fill(~full, _OUT)
+        weights = torch.softmax(scores, 1) * full
+        found = (weights.unsqueeze(-1) * value).sum(1).view(count, d)
+        out = torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
+        return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
+
+    def _table(self, rows: Tensor, places: Tensor, count: int) -> Tensor:
+        """Rows at their places in a table of zeros, [R, fan-out, heads, width]."""
+        table = rows.new_zeros(count * self.fanout, self.hidden).index_copy(0, places, rows)
+        return table.view(count, self.fanout, self.heads, self.hidden // self.heads)
+
+
+class LinkDecoder(nn.Module):
+    """Scores of a true edge and its false ones: `W_o ReLU(W_s h_src + W_d h_dst)`."""
+
+    def __init__(self, shape: TemporalShape) -> None:
+        super().__init__()
+        d = shape.hidden
+        for name, fan_out in (("source", d), ("destination", d), ("output", 1)):
+            setattr(self, name, nn.Parameter(torch.empty(d, fan_out)))
+            setattr(self, f"{name}_bias", nn.Parameter(torch.empty(fan_out)))
+
+    def forward(self, rows: Tensor, negatives: int) -> Tensor:
+        """Return scores [b, 1 + k], the true edge first.
+
+        Args:
+            rows: of sources, destinations, and k negatives per event, [(2 + k) b, d].
+            negatives: k.
+        """
+        count = len(rows) // (2 + negatives)
+        source = torch.addmm(self.source_bias, rows[:count], self.source)
+        others = torch.addmm(self.destination_bias, rows[count:], self.destination)
+        false = others[count:].view(count, negatives, -1)
+        ends = torch.cat([others[:count].unsqueeze(1), false], 1) + source.unsqueeze(1)
+        hidden = functional.relu(ends).view(count * (1 + negatives), -1)
+        scores = torch.addmm(self.output_bias, hidden, self.output)
+        return scores.view(count, 1 + negatives)
+
+
+def temporal_modules(shape: TemporalShape) -> dict[str, nn.Module]:
+    """The modules of a model, input layer first, the decoder last."""
+    layers: dict[str, nn.Module] = {
+        f"attention_{layer}": TemporalAttention(shape, layer)
+        for layer in range(1, shape.num_layers + 1)
+    }
+    return {**layers, "decoder": LinkDecoder(shape)}
+
+
+def temporal_parameters(
+    modules: dict[str, nn.Module], seed: int, device: torch.device, dtype: torch.dtype
+) -> Parameters:
+    """Their parameters: matrices drawn by counter, frequencies of time from 1 to 1e-9, biases 0."""
+    made = Parameters(shapes_of(modules), seed, device, dtype)
+    for name, value in made.value.items():
+        own = name.rpartition(".")[2]
+        if own == "time":
+            count = len(value)
+            steps = torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
+            value.copy_((10.0 ** (-9.0 * steps)).to(dtype))
+        elif own == "norm_scale":
+            value.fill_(1.0)
+    return made
