@@ -102,11 +102,25 @@ class TemporalStore:
         at, stop = 0, 2 * len(times)
         while at < stop:
             at = _insert(
-                *ends, np.ascontiguousarray(times), first_event, at, self.first, self.block,
-                self.neighbours, self.times, self.events, self.directory, self.end, self.last,
-                self.directory_start, self.first_block, self.directory_room, self.tops, self.free,
+                *ends,
+                np.ascontiguousarray(times),
+                first_event,
+                at,
+                self.first,
+                self.block,
+                self.neighbours,
+                self.times,
+                self.events,
+                self.directory,
+                self.end,
+                self.last,
+                self.directory_start,
+                self.first_block,
+                self.directory_room,
+                self.tops,
+                self.free,
                 self.expired,
-            )  # fmt: skip
+            )
             if at < 0:
                 late = -1 - at
                 raise DataError(
@@ -121,9 +135,18 @@ class TemporalStore:
         """Forget all edges older than `before`; their whole blocks are given out again."""
         self.expired = max(self.expired, int(before))
         _expire(
-            before, self.first, self.block, self.times, self.events, self.directory, self.base,
-            self.end, self.directory_start, self.first_block, self.free,
-        )  # fmt: skip
+            before,
+            self.first,
+            self.block,
+            self.times,
+            self.events,
+            self.directory,
+            self.base,
+            self.end,
+            self.directory_start,
+            self.first_block,
+            self.free,
+        )
 
     def bounds(
         self,
@@ -148,18 +171,41 @@ class TemporalStore:
         low, high = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
         limit = np.iinfo(np.int64).max if before_event < 0 else before_event
         _bounds(
-            nodes, times, window, since, limit, self.first, self.block, self.times, self.events,
-            self.directory, self.base, self.end, self.directory_start, self.first_block, low, high,
-        )  # fmt: skip
+            nodes,
+            times,
+            window,
+            since,
+            limit,
+            self.first,
+            self.block,
+            self.times,
+            self.events,
+            self.directory,
+            self.base,
+            self.end,
+            self.directory_start,
+            self.first_block,
+            low,
+            high,
+        )
         return low, high
 
     def edges(self, nodes: Ids, positions: Ids) -> tuple[Ids, Ids, Ids]:
         """Neighbours, times and events of the edges at these positions of these vertices."""
         found = tuple(np.empty(len(nodes), np.int64) for _ in range(3))
         _read(
-            nodes, positions, self.first, self.block, self.neighbours, self.times, self.events,
-            self.directory, self.directory_start, self.first_block, *found,
-        )  # fmt: skip
+            nodes,
+            positions,
+            self.first,
+            self.block,
+            self.neighbours,
+            self.times,
+            self.events,
+            self.directory,
+            self.directory_start,
+            self.first_block,
+            *found,
+        )
         return found[0], found[1], found[2]
 
     def blocks(self, node: int) -> list[tuple[int, int]]:

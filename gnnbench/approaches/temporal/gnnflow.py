@@ -89,22 +89,36 @@ class Gnnflow(Approach):
     def examples(self) -> list[RunSpec]:
         few: dict[str, Any] = {"size": 50, "fanouts_from_seeds": (4, 3)}
         one: dict[str, Any] = {"size": 64, "fanouts_from_seeds": (5,), "negatives": 2}
-        own: dict[str, Any] = {"kind": "stream", "task": {"negatives": 4}}
         tgat, narrow = {"kind": "tgat", "heads": 2}, {"kind": "tgat", "layers": 1}
-        drift = {"expire_after": 9000, "replay": 0.2, "retrain_every": 2, "sampling": "recent"}
+        drift = {"expire_after": 300, "replay": 0.2, "retrain_every": 2, "sampling": "recent"}
         rows = {"num_features": 3, "bipartite": True}
+
+        def tiny(ranks: int, **fields: Any) -> RunSpec:
+            # Phases are frequency times age: long ages would make rounding errors grow.
+            fields["options"] = {"mean_gap": 2.0, **fields.get("options", {})}
+            fields["training"] = {"lr": 0.001, **fields.get("training", {})}
+            return example("gnnflow", ranks, kind="stream", task={"negatives": 4}, **fields)
+
         return [
-            example("gnnflow", 1, model=tgat, batch=few, training={"increments": 3}, **own),
-            example("gnnflow", 2, model=tgat, batch=few, options=rows, **own),
-            example(
-                "gnnflow", 2, model=narrow, batch=one, knobs=drift, options={"num_edges": 400},
-                training={"increments": 4, "epochs": 1, "speedup": 1e6}, **own,
+            tiny(1, model=tgat, batch=few, training={"increments": 3}),
+            tiny(2, model=tgat, batch=few, options=rows),
+            tiny(
+                2,
+                model=narrow,
+                batch=one,
+                knobs=drift,
+                options={"num_edges": 400},
+                training={"increments": 4, "epochs": 1, "speedup": 1e6},
             ),
-            example(
-                "gnnflow", 3, model=narrow, batch=one, options={"num_edge_features": 0},
-                knobs={"offline": 0.0, "window": 4000}, training={"increments": 3}, **own,
+            tiny(
+                3,
+                model=narrow,
+                batch=one,
+                options={"num_edge_features": 0},
+                knobs={"offline": 0.0, "window": 200},
+                training={"increments": 3},
             ),
-        ]  # fmt: skip
+        ]
 
     def problems(self, run: RunSpec) -> list[str]:
         """Fan-outs, blocks, and what is not built."""

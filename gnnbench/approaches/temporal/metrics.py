@@ -15,7 +15,7 @@ _DIGITS = 6
 """Scores nearer than this are equal: rows of one table differ by rounding with their place."""
 
 
-def link_metrics(scores: NDArray[np.floating]) -> dict[str, float]:
+def link_metrics(scores: Scores) -> dict[str, float]:
     """Return mrr, ap and auc; none of them where there are no events.
 
     Args:
@@ -23,7 +23,7 @@ def link_metrics(scores: NDArray[np.floating]) -> dict[str, float]:
     """
     if not len(scores):
         return {}
-    rounded = np.round(scores.astype(np.float64), _DIGITS)
+    rounded: Scores = np.round(scores, _DIGITS)
     true, false = rounded[:, 0], rounded[:, 1]
     return {
         "mrr": float(reciprocal_ranks(rounded).mean()),

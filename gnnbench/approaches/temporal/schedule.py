@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,15 +170,19 @@ class Schedule:
         for at in range(0, share, p.evaluation_batch):
             shares = tuple(
                 np.arange(min(a + at, b), min(a + at + p.evaluation_batch, b), dtype=np.int64)
-                for a, b in zip(starts, starts[1:], strict=False)
+                for a, b in pairwise(starts)
             )
             closes = at + p.evaluation_batch >= share
             found.append(
                 Piece(
-                    kind="evaluate", shares=shares, counters=(1, period, 0), known=known,
-                    since=since, closes=closes,
+                    kind="evaluate",
+                    shares=shares,
+                    counters=(1, period, 0),
+                    known=known,
+                    since=since,
+                    closes=closes,
                 )
-            )  # fmt: skip
+            )
         return found
 
     def share_of(self, first: int, stop: int) -> int:

@@ -10,7 +10,7 @@ from gnnbench.approaches.temporal.structure import StreamStructure
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.models.temporal import TemporalShape
-from gnnbench.steps import Buffer, Ints, Lane, Phase, Size, Space, Work
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Space, Work
 
 ID_BYTES = work.ID_BYTES
 
@@ -84,32 +84,60 @@ class StreamWriter:
         """One iteration of all ranks."""
         piece = self.structure.pieces[period][number]
         chain = Chain()
+        # Nothing is prepared ahead: the host begins when the iteration before has ended.
+        waits = (After(self._last(self._before(period, number)), 1),)
         first, stop = piece.ingest
         if stop > first:
             held = Buffer("store", self.structure.store_bytes[period], Space.HOST, exact=True)
             chain.step(
-                "ingest", work.ingest(stop - first), phase=Phase.LOAD, lane=Lane.HOST,
+                "ingest",
+                work.ingest(stop - first),
+                phase=Phase.LOAD,
+                lane=Lane.HOST,
+                after=waits,
                 allocates=(held,),
-            )  # fmt: skip
+            )
         if piece.kind != "ingest":
             queries = self.structure.sizes(period, number)
             evaluates = piece.kind == "evaluate"
-            self._input(chain, queries, evaluates)
+            self._input(chain, queries, evaluates, waits)
             if evaluates:
                 self._predict(chain, piece, period, queries)
             else:
                 self._learn(chain, queries)
         return Iteration([RankClass(self.group, chain.done())])
 
-    def _input(self, chain: Chain, queries: Ints, evaluates: bool) -> None:
+    def _before(self, period: int, number: int) -> Piece:
+        """The piece before this one; the first has none, and waits for nothing."""
+        pieces = self.structure.pieces
+        if number:
+            return pieces[period][number - 1]
+        return pieces[max(period - 1, 0)][-1]
+
+    def _last(self, piece: Piece) -> str:
+        """The name of a piece's last step."""
+        if piece.kind == "ingest":
+            return "ingest"
+        if piece.kind == "evaluate":
+            gathers = piece.closes and len(self.group) > 1
+            return "evaluate/scores" if gathers else "forward/decoder"
+        return f"update/{self.shape.optimizer}"
+
+    def _input(
+        self, chain: Chain, queries: Ints, evaluates: bool, waits: tuple[After, ...]
+    ) -> None:
         """Draw neighbours and fetch the rows of nodes and edges."""
         shape, s = self.shape, self.shape.element_bytes
         phases = (Phase.EVALUATE,) * 2 if evaluates else (Phase.SAMPLE, Phase.FETCH)
         held = sample_bytes(shape, queries)
         chain.step(
-            "sample/draw", work.sample_temporal(list(queries)), phase=phases[0], lane=Lane.HOST,
+            "sample/draw",
+            work.sample_temporal(list(queries)),
+            phase=phases[0],
+            lane=Lane.HOST,
+            after=waits,
             allocates=(Buffer("sample", held),),
-        )  # fmt: skip
+        )
         if self.device != "cpu":
             chain.step("fetch/copy", work.to_device(held), phase=phases[1], lane=Lane.COPY)
         edges = queries[-1] - queries[0]
@@ -120,9 +148,11 @@ class StreamWriter:
         ):
             if width:
                 chain.step(
-                    f"fetch/{name}", work.gather(rows, width, source, s), phase=phases[1],
+                    f"fetch/{name}",
+                    work.gather(rows, width, source, s),
+                    phase=phases[1],
                     allocates=(Buffer(f"{name}_rows", rows * width * s),),
-                )  # fmt: skip
+                )
 
     def _forward(
         self, chain: Chain, queries: Ints, pairs: Size, phase: Phase, *held: Buffer
@@ -184,9 +214,12 @@ class StreamWriter:
         self._forward(chain, queries, pairs, Phase.EVALUATE, held)
         if piece.closes and ranks > 1:
             chain.step(
-                "evaluate/scores", work.all_gather(scores, s, ranks), phase=Phase.EVALUATE,
-                lane=Lane.COMM, group=self.group,
-            )  # fmt: skip
+                "evaluate/scores",
+                work.all_gather(scores, s, ranks),
+                phase=Phase.EVALUATE,
+                lane=Lane.COMM,
+                group=self.group,
+            )
 
     def _pairs(self, roots: Size, negatives: int) -> Size:
         """Pairs that are scored: one true and some false ones per event."""

@@ -27,18 +27,12 @@ class TemporalAttention(nn.Module):
         super().__init__()
         n, e, d = shape.width(layer), shape.edges, shape.hidden
         self.heads, self.fanout, self.hidden = shape.heads, shape.fanouts[layer - 1], d
-        for name, fan_in in (
-            ("query", n + d),
-            ("key", n + e + d),
-            ("value", n + e + d),
-            ("output", d + n),
-        ):
-            setattr(self, name, nn.Parameter(torch.empty(fan_in, d)))
-            setattr(self, f"{name}_bias", nn.Parameter(torch.empty(d)))
-        self.time = nn.Parameter(torch.empty(d))
-        self.time_bias = nn.Parameter(torch.empty(d))
-        self.norm_scale = nn.Parameter(torch.empty(d))
-        self.norm_shift = nn.Parameter(torch.empty(d))
+        self.query, self.query_bias = _affine(n + d, d)
+        self.key, self.key_bias = _affine(n + e + d, d)
+        self.value, self.value_bias = _affine(n + e + d, d)
+        self.output, self.output_bias = _affine(d + n, d)
+        self.time, self.time_bias = _row(d), _row(d)
+        self.norm_scale, self.norm_shift = _row(d), _row(d)
 
     def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
         """Return the rows of the queries.
@@ -81,9 +75,9 @@ class LinkDecoder(nn.Module):
     def __init__(self, shape: TemporalShape) -> None:
         super().__init__()
         d = shape.hidden
-        for name, fan_out in (("source", d), ("destination", d), ("output", 1)):
-            setattr(self, name, nn.Parameter(torch.empty(d, fan_out)))
-            setattr(self, f"{name}_bias", nn.Parameter(torch.empty(fan_out)))
+        self.source, self.source_bias = _affine(d, d)
+        self.destination, self.destination_bias = _affine(d, d)
+        self.output, self.output_bias = _affine(d, 1)
 
     def forward(self, rows: Tensor, negatives: int) -> Tensor:
         """Return scores [b, 1 + k], the true edge first.
@@ -100,6 +94,14 @@ class LinkDecoder(nn.Module):
         hidden = functional.relu(ends).view(count * (1 + negatives), -1)
         scores = torch.addmm(self.output_bias, hidden, self.output)
         return scores.view(count, 1 + negatives)
+
+
+def _row(width: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(width))
+
+
+def _affine(fan_in: int, fan_out: int) -> tuple[nn.Parameter, nn.Parameter]:
+    return nn.Parameter(torch.empty(fan_in, fan_out)), _row(fan_out)
 
 
 def temporal_modules(shape: TemporalShape) -> dict[str, nn.Module]:

@@ -104,8 +104,16 @@ def test_it_is_a_sorted_list_per_vertex(steps: list, sizes: tuple[int, int]) -> 
 def test_blocks_double_and_then_stay() -> None:
     """S5: 4, 8 ... 256, 256: the golden values of section 3.2."""
     assert [block_of(p, 4, 256) for p in (0, 3, 4, 11, 12, 251, 252, 507, 508)] == [
-        0, 0, 1, 1, 2, 5, 6, 6, 7,
-    ]  # fmt: skip
+        0,
+        0,
+        1,
+        1,
+        2,
+        5,
+        6,
+        6,
+        7,
+    ]
     store = TemporalStore(2)
     many = 600
     zero = np.zeros(many, np.int32)
@@ -134,9 +142,9 @@ def test_a_stream_in_pieces_is_the_stream_at_once() -> None:
     hidden = TemporalSampler(whole, (50,), "recent", 5).sample(nodes, when, before_event=300)
     assert int(hidden.hops[0].events.max()) == 299
     since = int(times[200])
-    left = TemporalSampler(whole, (50,), 'recent', 5).sample(nodes, when, since=since)
+    left = TemporalSampler(whole, (50,), "recent", 5).sample(nodes, when, since=since)
     whole.expire(since)
-    again = TemporalSampler(whole, (50,), 'recent', 5).sample(nodes, when)
+    again = TemporalSampler(whole, (50,), "recent", 5).sample(nodes, when)
     np.testing.assert_array_equal(left.hops[0].events, again.hops[0].events)
 
 

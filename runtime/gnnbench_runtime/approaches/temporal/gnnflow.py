@@ -86,7 +86,7 @@ class GnnflowTrainer:
         if context.world_size > 1:
             every = own.new_empty((share * context.world_size, width))
             context.comm.all_gather(every, own, "evaluate/scores", Phase.EVALUATE)
-        return array_on_host(every)[: stop - first]
+        return array_on_host(every)[: stop - first].astype(np.float64)
 
     def _measure(self, first: int, stop: int, rows: list[Tensor]) -> None:
         """Metrics of a range of events, for the period and by split."""
