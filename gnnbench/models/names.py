@@ -13,5 +13,6 @@ MODELS: Names[Model] = Names(
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
         "tgat": "gnnbench.models.tgat:MODEL",
+        "tgn": "gnnbench.models.tgn:MODEL",
     },
 )

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gnnbench.models.base import Model
+from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Size
 
@@ -36,6 +37,13 @@ class TemporalModel(Model):
     memory: bool = False
 
 
+def temporal_model(run: RunSpec) -> TemporalModel:
+    """The card of a run's model."""
+    found = MODELS.get(run.model.kind)
+    assert isinstance(found, TemporalModel), f"{run.model.kind} is no model on a stream"
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemporalShape:
     """Widths of a temporal model on a stream; layer 1 reads the input rows.
@@ -47,6 +55,7 @@ class TemporalShape:
         heads: of attention.
         element_bytes: 4 or 8.
         negatives: per positive edge in training.
+        memory: whether the input rows begin with the memory of their node, of width `hidden`.
     """
 
     fanouts: tuple[int, ...]
@@ -57,6 +66,7 @@ class TemporalShape:
     element_bytes: int
     negatives: int
     optimizer: str = "adam"
+    memory: bool = False
 
     @classmethod
     def of(cls, data: Any, run: RunSpec) -> TemporalShape:
@@ -70,6 +80,7 @@ class TemporalShape:
             element_bytes=run.training.element_bytes,
             negatives=run.batch.negatives,
             optimizer=run.training.optimizer,
+            memory=temporal_model(run).memory,
         )
 
     @property
@@ -78,7 +89,7 @@ class TemporalShape:
 
     def width(self, layer: int) -> int:
         """Of the rows that a layer reads."""
-        return self.nodes if layer == 1 else self.hidden
+        return self.nodes + self.memory * self.hidden if layer == 1 else self.hidden
 
     def attention_parameters(self, layer: int) -> int:
         """Query, key, value and output with their biases, time encoding, normalisation."""
@@ -91,9 +102,21 @@ class TemporalShape:
         return 2 * (d + 1) * d + d + 1
 
     @property
+    def message(self) -> int:
+        """Width of what the memory is updated with: both ends' memory, the edge, its time."""
+        return 3 * self.hidden + self.edges
+
+    @property
+    def updater_parameters(self) -> int:
+        """Three gates on message and memory with two biases each, and the time encoding."""
+        d = self.hidden
+        return 3 * (self.message + d + 2) * d + 2 * d if self.memory else 0
+
+    @property
     def num_parameters(self) -> int:
         layers = range(1, self.num_layers + 1)
-        return sum(map(self.attention_parameters, layers)) + self.decoder_parameters
+        attention = sum(map(self.attention_parameters, layers))
+        return self.updater_parameters + attention + self.decoder_parameters
 
     def attention_kept(self, layer: int, queries: Size, edges: Size) -> Size:
         """Elements that a layer keeps for its way back.
@@ -105,6 +128,10 @@ class TemporalShape:
         per_edge = 3 * d + n + e + d
         per_query = (n + d) + d + 2 * f * d + 6 * f * self.heads + (d + n) + 6 * d
         return edges * per_edge + queries * per_query
+
+    def updater_kept(self, distinct: Size, rows: Size) -> Size:
+        """Elements that the updater keeps: message, both products, gates, new memory, its rows."""
+        return distinct * (self.message + 18 * self.hidden) + rows * self.width(1)
 
     def decoder_kept(self, pairs: Size) -> Size:
         """Elements that the decoder keeps: both ends' products, their sum and its ReLU."""

@@ -55,6 +55,8 @@ from gnnbench.work.temporal import (
     binary_cross_entropy,
     ingest,
     link_decoder,
+    memory_updater,
+    memory_write,
     sample_temporal,
     temporal_attention,
 )
@@ -90,6 +92,8 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "link_decoder",
+    "memory_updater",
+    "memory_write",
     "module",
     "prepare_blocks",
     "read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gnnbench.steps import Kind, Size, Work
+from gnnbench.work.dense import ID_BYTES
 from gnnbench.work.modules import host, module
 from gnnbench.work.sampling import sample
 
@@ -82,6 +83,54 @@ def temporal_attention(
         nonzeros=edges,
         width=hidden,
         inner=both,
+    )
+
+
+def memory_updater(
+    *,
+    distinct: Size,
+    rows: Size,
+    message: int,
+    hidden: int,
+    kept: Size,
+    parameters: int,
+    element_bytes: int,
+    backward: bool = False,
+) -> Work:
+    """A GRU that applies stored messages to memory, and the rows of those that ask for it.
+
+    Flops: three gates' products with message and memory, 15 per element of the gates' making and of
+    the time encoding. Bytes as for `temporal_attention`.
+
+    Args:
+        distinct: nodes whose memory is read.
+        rows: that are made of them.
+        message: width of what the GRU is given.
+        kept, parameters: elements.
+    """
+    flops = 6 * distinct * (message + hidden) * hidden + 15 * distinct * hidden
+    size = (distinct * (message + hidden) + rows + kept + parameters) * element_bytes
+    times, way = (2, "backward") if backward else (1, "forward")
+    return module(
+        f"memory_updater_{way}",
+        flops=times * flops,
+        bytes=times * size,
+        rows=distinct,
+        nonzeros=rows,
+        width=hidden,
+        inner=message + hidden,
+    )
+
+
+def memory_write(rows: Size, width: Size, source_rows: Size, element_bytes: int) -> Work:
+    """Write rows of memory and message by node, each node once."""
+    return Work(
+        kind=Kind.SCATTER,
+        op="memory_write",
+        bytes=rows * (2 * ID_BYTES + 2 * width * element_bytes),
+        rows=rows,
+        width=width,
+        source_rows=source_rows,
     )
 
 

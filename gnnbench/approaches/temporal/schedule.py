@@ -208,6 +208,11 @@ class Schedule:
         begin = self.times[max(p.offline_end - 1, 0)]
         return float(self.times[max(int(cuts[number + 1]) - 1, 0)] - begin) / p.speedup
 
+    def _dealt(self, batch: Ids) -> tuple[Ids, ...]:
+        """Even contiguous shares, the last ones smaller: gathered, they are in order."""
+        share = -(-len(batch) // self.protocol.ranks)
+        return tuple(batch[rank * share : (rank + 1) * share] for rank in range(self.protocol.ranks))
+
     def _since(self, known: int) -> int:
         """The time before which edges have expired when events before `known` are there."""
         after = self.protocol.expire_after
@@ -223,7 +228,7 @@ class Schedule:
                 batch = events[at : at + p.batch]
                 yield Piece(
                     kind="train",
-                    shares=tuple(np.array_split(batch, p.ranks)),
+                    shares=self._dealt(batch),
                     counters=(0, period, number),
                     ingest=ingest if number == at == 0 else (0, 0),
                     known=known,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -61,7 +60,7 @@ class StreamStructure:
     stream: EdgeStream
     protocol: Protocol
     sampling: Sampling
-    _sizes: dict[tuple[int, int], Ints] = field(default_factory=dict)
+    _sizes: dict[tuple[int, int], tuple[Ints, Ints]] = field(default_factory=dict)
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -119,17 +118,23 @@ class StreamStructure:
 
     # -- sizes, for plans ------------------------------------------------------------------------
 
-    def sizes(self, period: int, number: int) -> Ints:
-        """Queries R_0 ... R_L of each rank in an iteration, int64 [L + 1, ranks]."""
+    def sizes(self, period: int, number: int) -> tuple[Ints, Ints]:
+        """Queries R_0 ... R_L of each rank in an iteration, and distinct nodes among the last.
+
+        Shapes: int64 [L + 1, ranks] and [ranks].
+        """
         key = period, number
         if key not in self._sizes:
             if len(self._sizes) > _KEPT:
                 self._sizes.clear()
             piece = self.pieces[period][number]
-            drawn: list[Sequence[int]] = []
-            for rank in range(self.protocol.ranks):
-                drawn.append(self.draw(self._sampler, piece, self.roots(piece, rank)).sizes)
-            self._sizes[key] = np.array(drawn, np.int64).T
+            drawn = [
+                self.draw(self._sampler, piece, self.roots(piece, rank))
+                for rank in range(self.protocol.ranks)
+            ]
+            queries = np.array([sample.sizes for sample in drawn], np.int64).T
+            distinct = np.array([len(np.unique(sample.nodes)) for sample in drawn], np.int64)
+            self._sizes[key] = queries, distinct
         return self._sizes[key]
 
     @cached_property
