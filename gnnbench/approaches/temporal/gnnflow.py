@@ -31,8 +31,7 @@ from gnnbench.approaches.temporal.writing import StreamWriter, resident
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.temporal_sampling import STRATEGIES
 from gnnbench.iterations import Iteration, LazyIterations
-from gnnbench.models.names import MODELS
-from gnnbench.models.temporal import TemporalModel, TemporalShape
+from gnnbench.models.temporal import TemporalShape, temporal_model
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.strict import bounds, choices
@@ -80,7 +79,7 @@ class Gnnflow(Approach):
         norm=False,
         no_norm="layers of temporal attention are normalised already",
         batch=True,
-        models=frozenset({"tgat"}),
+        models=frozenset({"tgat", "tgn"}),
     )
     look = Look(colour="#CC79A7", marker="P")
     knobs_type = GnnflowKnobs
@@ -118,6 +117,13 @@ class Gnnflow(Approach):
                 knobs={"offline": 0.0, "window": 200},
                 training={"increments": 3},
             ),
+            tiny(
+                2,
+                model={**narrow, "kind": "tgn", "heads": 2},
+                batch=one,
+                training={"increments": 2, "epochs": 2},
+            ),
+            tiny(3, model={**narrow, "kind": "tgn"}, batch=one, options=rows),
         ]
 
     def problems(self, run: RunSpec) -> list[str]:
@@ -138,6 +144,11 @@ class Gnnflow(Approach):
             size = getattr(knobs, name)
             if size & (size - 1):
                 lines.append(f"{name}: found {size}, allowed powers of two")
+        if knobs.replay and run.model.kind == "tgn":
+            lines.append(
+                f"replay: found {knobs.replay} with tgn, whose memory knows what came after an old "
+                "event; set 0"
+            )
         if knobs.block < knobs.first_block:
             lines.append(f"block: found {knobs.block}, allowed {knobs.first_block} and more")
         return lines
@@ -183,8 +194,7 @@ class Gnnflow(Approach):
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> StreamStructure:
         knobs: GnnflowKnobs = self.knobs(run)
-        model = MODELS.get(run.model.kind)
-        assert isinstance(model, TemporalModel)
+        model = temporal_model(run)
         sampling = Sampling(
             fanouts_from_seeds=run.batch.fanouts(run.model.layers),
             strategy=model.strategy if knobs.sampling == "model" else knobs.sampling,

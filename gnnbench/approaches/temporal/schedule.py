@@ -208,10 +208,12 @@ class Schedule:
         begin = self.times[max(p.offline_end - 1, 0)]
         return float(self.times[max(int(cuts[number + 1]) - 1, 0)] - begin) / p.speedup
 
-    def _dealt(self, batch: Ids) -> tuple[Ids, ...]:
+    def dealt(self, batch: Ids) -> tuple[Ids, ...]:
         """Even contiguous shares, the last ones smaller: gathered, they are in order."""
         share = -(-len(batch) // self.protocol.ranks)
-        return tuple(batch[rank * share : (rank + 1) * share] for rank in range(self.protocol.ranks))
+        return tuple(
+            batch[rank * share : (rank + 1) * share] for rank in range(self.protocol.ranks)
+        )
 
     def _since(self, known: int) -> int:
         """The time before which edges have expired when events before `known` are there."""
@@ -228,7 +230,7 @@ class Schedule:
                 batch = events[at : at + p.batch]
                 yield Piece(
                     kind="train",
-                    shares=self._dealt(batch),
+                    shares=self.dealt(batch),
                     counters=(0, period, number),
                     ingest=ingest if number == at == 0 else (0, 0),
                     known=known,

@@ -116,6 +116,13 @@ class StreamStructure:
             before_event=piece.known,
         )
 
+    def ends(self, piece: Piece) -> tuple[Ids, Ids, Ids, Ids]:
+        """Sources, destinations, times and ids of the events of all ranks, in order."""
+        events, stream = np.concatenate(piece.shares), self.stream
+        sources = np.asarray(stream.sources)[events].astype(np.int64)
+        destinations = np.asarray(stream.destinations)[events].astype(np.int64)
+        return sources, destinations, np.asarray(stream.times)[events], events
+
     # -- sizes, for plans ------------------------------------------------------------------------
 
     def sizes(self, period: int, number: int) -> tuple[Ints, Ints]:
@@ -136,6 +143,10 @@ class StreamStructure:
             distinct = np.array([len(np.unique(sample.nodes)) for sample in drawn], np.int64)
             self._sizes[key] = queries, distinct
         return self._sizes[key]
+
+    def written(self, piece: Piece) -> int:
+        """Nodes whose memory a batch writes: its distinct ends."""
+        return len(np.unique(np.concatenate(self.ends(piece)[:2])))
 
     @cached_property
     def store_bytes(self) -> list[int]:

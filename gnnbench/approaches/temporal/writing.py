@@ -47,23 +47,47 @@ def decoder_work(shape: TemporalShape, roots: Size, pairs: Size, *, backward: bo
     )
 
 
-def sample_bytes(shape: TemporalShape, queries: Ints | tuple[int, ...]) -> Size:
-    """Bytes of a sample as tensors: a delta and a place per edge, ids of rows that are fetched."""
-    edges = queries[-1] - queries[0]
-    per_edge = shape.element_bytes + ID_BYTES + (ID_BYTES if shape.edges else 0)
-    rows = queries[-1] * ID_BYTES if shape.nodes else 0 * queries[-1]
-    found: Size = edges * per_edge + rows
+def updater_work(shape: TemporalShape, distinct: Size, rows: Size, *, backward: bool) -> Work:
+    """Work of the memory's updater, from sizes of the plan or of the tensors at hand."""
+    return work.memory_updater(
+        distinct=distinct,
+        rows=rows * shape.width(1),
+        message=shape.message,
+        hidden=shape.hidden,
+        kept=shape.updater_kept(distinct, rows),
+        parameters=shape.updater_parameters,
+        element_bytes=shape.element_bytes,
+        backward=backward,
+    )
+
+
+def sample_bytes(shape: TemporalShape, queries: Ints, distinct: Size) -> Size:
+    """Bytes of a sample as tensors.
+
+    A delta and a place per edge, ids of rows that are fetched; with memory, per distinct node its
+    id, the age of its message, whether it has one and of which event, and a place per row.
+    """
+    edges, s = queries[-1] - queries[0], shape.element_bytes
+    per_edge = s + ID_BYTES + (ID_BYTES if shape.edges else 0)
+    per_row = (ID_BYTES if shape.nodes else 0) + (ID_BYTES if shape.memory else 0)
+    per_node = (ID_BYTES + 2 * s + (ID_BYTES if shape.edges else 0)) if shape.memory else 0
+    found: Size = edges * per_edge + queries[-1] * per_row + distinct * per_node
     return found
 
 
 def resident(shape: TemporalShape, data: Any) -> tuple[Buffer, ...]:
-    """Buffers that live throughout: features, parameters, gradient, the optimizer's state."""
+    """Buffers that live throughout: features, parameters, gradient, the optimizer's state, memory.
+
+    A node's memory, and its message: the memories of both ends.
+    """
     s, count = shape.element_bytes, shape.num_parameters
     moments = {"adam": 2, "adagrad": 1, "sgd": 0}[shape.optimizer]
     return (
         Buffer("node_features", data.num_nodes * shape.nodes * s),
         Buffer("edge_features", data.num_edges * shape.edges * s),
         Buffer("parameters", (2 + moments) * count * s + s),
+        Buffer("memory", shape.memory * data.num_nodes * 3 * shape.hidden * s),
+        Buffer("clock", shape.memory * data.num_nodes * 3 * ID_BYTES, Space.HOST),
     )
 
 
@@ -98,13 +122,13 @@ class StreamWriter:
                 allocates=(held,),
             )
         if piece.kind != "ingest":
-            queries = self.structure.sizes(period, number)
+            queries, distinct = self.structure.sizes(period, number)
             evaluates = piece.kind == "evaluate"
-            self._input(chain, queries, evaluates, waits)
+            self._input(chain, queries, distinct, evaluates, waits)
             if evaluates:
-                self._predict(chain, piece, period, queries)
+                self._predict(chain, piece, period, queries, distinct)
             else:
-                self._learn(chain, queries)
+                self._learn(chain, piece, queries, distinct)
         return Iteration([RankClass(self.group, chain.done())])
 
     def _before(self, period: int, number: int) -> Piece:
@@ -121,15 +145,20 @@ class StreamWriter:
         if piece.kind == "evaluate":
             gathers = piece.closes and len(self.group) > 1
             return "evaluate/scores" if gathers else "forward/decoder"
-        return f"update/{self.shape.optimizer}"
+        return "memory/write" if self.shape.memory else f"update/{self.shape.optimizer}"
 
     def _input(
-        self, chain: Chain, queries: Ints, evaluates: bool, waits: tuple[After, ...]
+        self,
+        chain: Chain,
+        queries: Ints,
+        distinct: Ints,
+        evaluates: bool,
+        waits: tuple[After, ...],
     ) -> None:
         """Draw neighbours and fetch the rows of nodes and edges."""
         shape, s = self.shape, self.shape.element_bytes
         phases = (Phase.EVALUATE,) * 2 if evaluates else (Phase.SAMPLE, Phase.FETCH)
-        held = sample_bytes(shape, queries)
+        held = sample_bytes(shape, queries, distinct)
         chain.step(
             "sample/draw",
             work.sample_temporal(list(queries)),
@@ -142,9 +171,12 @@ class StreamWriter:
             chain.step("fetch/copy", work.to_device(held), phase=phases[1], lane=Lane.COPY)
         edges = queries[-1] - queries[0]
         stream = self.structure.stream
+        with_memory = shape.memory * distinct
         for name, rows, width, source in (
             ("nodes", queries[-1], shape.nodes, stream.num_nodes),
             ("edges", edges, shape.edges, stream.num_edges),
+            ("memory", with_memory, shape.memory * 3 * shape.hidden, stream.num_nodes),
+            ("messages", with_memory, shape.memory * shape.edges, stream.num_edges),
         ):
             if width:
                 chain.step(
@@ -155,9 +187,25 @@ class StreamWriter:
                 )
 
     def _forward(
-        self, chain: Chain, queries: Ints, pairs: Size, phase: Phase, *held: Buffer
+        self,
+        chain: Chain,
+        queries: Ints,
+        distinct: Ints,
+        pairs: Size,
+        phase: Phase,
+        *held: Buffer,
     ) -> None:
         shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
+        if shape.memory:
+            done = updater_work(shape, distinct, queries[-1], backward=False)
+            kept = shape.updater_kept(distinct, queries[-1]) * s
+            scratch = Buffer("scratch", distinct * (shape.message + 6 * shape.hidden) * s)
+            chain.step(
+                "forward/updater",
+                done,
+                phase=phase,
+                allocates=(Buffer("kept_updater", kept), scratch),
+            )
         for layer in range(1, top + 1):
             rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
             kept = shape.attention_kept(layer, rows, edges) * s
@@ -180,11 +228,11 @@ class StreamWriter:
         found: Size = (3 * rows * f * d + 2 * edges * (both + d)) * self.shape.element_bytes
         return found
 
-    def _learn(self, chain: Chain, queries: Ints) -> None:
+    def _learn(self, chain: Chain, piece: Piece, queries: Ints, distinct: Ints) -> None:
         """Forward, loss, backward, all-reduce, update."""
         shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
         pairs = self._pairs(queries[0], shape.negatives)
-        self._forward(chain, queries, pairs, Phase.FORWARD)
+        self._forward(chain, queries, distinct, pairs, Phase.FORWARD)
         chain.step("loss", work.binary_cross_entropy(pairs, s), phase=Phase.FORWARD)
         done = decoder_work(shape, queries[0], pairs, backward=True)
         chain.step("backward/decoder", done, phase=Phase.BACKWARD, frees=("kept_decoder",))
@@ -197,21 +245,46 @@ class StreamWriter:
                 layer=layer,
                 frees=(f"kept_{layer}",),
             )
+        if shape.memory:
+            done = updater_work(shape, distinct, queries[-1], backward=True)
+            chain.step("backward/updater", done, phase=Phase.BACKWARD, frees=("kept_updater",))
         count, ranks = shape.num_parameters, len(self.group)
         if ranks > 1:
             summed = work.all_reduce(count + 1, s, ranks)
             chain.step("sync/gradients", summed, phase=Phase.SYNC, lane=Lane.COMM, group=self.group)
         update = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}[shape.optimizer]
         chain.step(f"update/{shape.optimizer}", update(count, s), phase=Phase.UPDATE)
+        if shape.memory:
+            self._write(chain, piece)
 
-    def _predict(self, chain: Chain, piece: Piece, period: int, queries: Ints) -> None:
+    def _write(self, chain: Chain, piece: Piece) -> None:
+        """Give every rank the new memory of the batch's ends; each writes all of it."""
+        shape, s, ranks = self.shape, self.shape.element_bytes, len(self.group)
+        share = max(map(len, piece.shares)) * 2 * shape.hidden
+        room = Buffer("ends", (1 + ranks) * share * s)
+        if ranks > 1:
+            chain.step(
+                "memory/gather",
+                work.all_gather(share, s, ranks),
+                phase=Phase.SYNC,
+                lane=Lane.COMM,
+                group=self.group,
+            )
+        rows = self.structure.written(piece)
+        held = Buffer("written", 3 * rows * (3 * shape.hidden * s + ID_BYTES))
+        done = work.memory_write(rows, 3 * shape.hidden, self.structure.stream.num_nodes, s)
+        chain.step("memory/write", done, phase=Phase.UPDATE, allocates=(room, held))
+
+    def _predict(
+        self, chain: Chain, piece: Piece, period: int, queries: Ints, distinct: Ints
+    ) -> None:
         """Forward; after the last batch of an increment, scores go to every rank."""
         negatives, s = self.structure.sampling.negatives[1], self.shape.element_bytes
         ranks, schedule = len(self.group), self.structure.schedule
         scores = schedule.share_of(*schedule.predicted(period)) * (1 + negatives)
         held = Buffer("scores", (1 + ranks) * scores * s)
         pairs = self._pairs(queries[0], negatives)
-        self._forward(chain, queries, pairs, Phase.EVALUATE, held)
+        self._forward(chain, queries, distinct, pairs, Phase.EVALUATE, held)
         if piece.closes and ranks > 1:
             chain.step(
                 "evaluate/scores",

@@ -69,6 +69,42 @@ class TemporalAttention(nn.Module):
         return table.view(count, self.fanout, self.heads, self.hidden // self.heads)
 
 
+class MemoryUpdater(nn.Module):
+    """A GRU that applies stored messages to memory: `GRU([message, edge, phi(age)], memory)`."""
+
+    def __init__(self, shape: TemporalShape) -> None:
+        super().__init__()
+        d = shape.hidden
+        self.input, self.input_bias = _affine(shape.message, 3 * d)
+        self.state, self.state_bias = _affine(d, 3 * d)
+        self.time, self.time_bias = _row(d), _row(d)
+
+    def forward(
+        self, held: Tensor, edges: Tensor, ages: Tensor, has: Tensor, places: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Return the input rows of the first layer, [R, d + n]: memory, then features.
+
+        Args:
+            held: memory and message of the U distinct nodes, [U, 3 d].
+            edges: features of the messages' events, [U, e].
+            ages: of the messages, [U].
+            has: 1 where a node has a message, else 0, [U].
+            places: of the rows' nodes among the distinct ones, int64 [R].
+            rows: features of the rows' nodes, [R, n].
+        """
+        d = held.shape[1] // 3
+        memory, message = held[:, :d], held[:, d:]
+        then = torch.cos(torch.addcmul(self.time_bias, ages.unsqueeze(1), self.time))
+        inputs = torch.cat([message, edges, then], 1)
+        given = torch.addmm(self.input_bias, inputs, self.input).split(d, 1)
+        kept = torch.addmm(self.state_bias, memory, self.state).split(d, 1)
+        reset, update = torch.sigmoid(given[0] + kept[0]), torch.sigmoid(given[1] + kept[1])
+        fresh = torch.tanh(given[2] + reset * kept[2])
+        # has = 0 leaves the memory as it is.
+        applied = memory + has.unsqueeze(1) * (1.0 - update) * (fresh - memory)
+        return torch.cat([applied[places], rows], 1)
+
+
 class LinkDecoder(nn.Module):
     """Scores of a true edge and its false ones: `W_o ReLU(W_s h_src + W_d h_dst)`."""
 
@@ -105,12 +141,13 @@ def _affine(fan_in: int, fan_out: int) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 def temporal_modules(shape: TemporalShape) -> dict[str, nn.Module]:
-    """The modules of a model, input layer first, the decoder last."""
+    """The modules of a model: the memory's updater, layers from the input on, the decoder."""
+    updater: dict[str, nn.Module] = {"updater": MemoryUpdater(shape)} if shape.memory else {}
     layers: dict[str, nn.Module] = {
         f"attention_{layer}": TemporalAttention(shape, layer)
         for layer in range(1, shape.num_layers + 1)
     }
-    return {**layers, "decoder": LinkDecoder(shape)}
+    return {**updater, **layers, "decoder": LinkDecoder(shape)}
 
 
 def temporal_parameters(

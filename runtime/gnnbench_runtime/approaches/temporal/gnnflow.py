@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench.approaches.temporal.gnnflow import APPROACH
@@ -53,16 +54,24 @@ class GnnflowTrainer:
         for number, piece in enumerate(self.structure.pieces[period]):
             recorder.at(number)
             self.source.ingest(piece)
+            if piece.begins_pass and self.source.memory is not None and self._begins_anew(period):
+                self.source.memory.reset()
             if piece.kind == "evaluate":
                 with recorder.evaluating():
                     rows.append(self._scores(piece))
                     if piece.closes:
-                        self._measure(*self.structure.schedule.predicted(period), rows)
+                        first, stop = self.structure.schedule.predicted(period)
+                        self._measure(first, self._gathered(first, stop, rows))
                         rows = []
             elif piece.kind == "train":
                 self._learn(piece)
                 total += self.net.parameters.loss * piece.share
         return float(on_host(total)[0])
+
+    def _begins_anew(self, period: int) -> bool:
+        """Whether a pass begins with an empty memory: an increment goes on instead."""
+        protocol = self.structure.protocol
+        return not protocol.increments or (protocol.has_offline and period == 0)
 
     def _learn(self, piece: Piece) -> None:
         negatives = self.structure.sampling.negatives[0]
@@ -71,12 +80,19 @@ class GnnflowTrainer:
             self.net.parameters.flat_grad, "sync/gradients", Phase.SYNC, lane=Lane.COMM
         )
         self.optimizer.step()
+        self._remember(piece)
+
+    def _remember(self, piece: Piece) -> None:
+        """Write the memory of the ends of a batch that was just computed."""
+        if self.source.memory is not None:
+            assert self.net.ends is not None
+            self.source.memory.write(piece, self.net.ends)
 
     def _scores(self, piece: Piece) -> Tensor:
         negatives = self.structure.sampling.negatives[1]
         return self.net.scores(self.source.batch(piece), negatives)
 
-    def _gathered(self, first: int, stop: int, rows: list[Tensor]) -> np.ndarray:
+    def _gathered(self, first: int, stop: int, rows: list[Tensor]) -> NDArray[np.float64]:
         """The scores of events first..stop-1 on every rank, in order."""
         context, share = self.context, self.structure.schedule.share_of(first, stop)
         width = 1 + self.structure.sampling.negatives[1]
@@ -88,9 +104,8 @@ class GnnflowTrainer:
             context.comm.all_gather(every, own, "evaluate/scores", Phase.EVALUATE)
         return array_on_host(every)[: stop - first].astype(np.float64)
 
-    def _measure(self, first: int, stop: int, rows: list[Tensor]) -> None:
-        """Metrics of a range of events, for the period and by split."""
-        scores = self._gathered(first, stop, rows)
+    def _measure(self, first: int, scores: NDArray[np.float64]) -> None:
+        """Metrics of the events from `first` on, for the period and by split."""
         self.latest = link_metrics(scores)
         for place, split in enumerate(_SPLITS):
             part = self.data.part(split)
@@ -111,6 +126,7 @@ class GnnflowTrainer:
 
     def outputs(self, period: int) -> tuple[Tensor, Tensor]:
         """Event ids and scores of this rank's training batches of a period."""
+        kept = {name: tensor.clone() for name, tensor in self._passing().items()}
         self.source.catch_up(period)
         ids, scores = [], []
         for piece in self._training(period):
@@ -118,6 +134,9 @@ class GnnflowTrainer:
             batch = self.source.batch(piece)
             scores.append(self.net.scores(batch, self.structure.sampling.negatives[0]))
             ids.append(torch.from_numpy(batch.events))
+            self._remember(piece)
+        for name, tensor in self._passing().items():
+            tensor.copy_(kept[name])
         return torch.cat(ids), torch.cat(scores)
 
     def _training(self, period: int) -> Iterator[Piece]:
@@ -130,17 +149,34 @@ class GnnflowTrainer:
         """
         if self.structure.protocol.increments:
             return self._so_far()
-        kept = self.predicted.clone()
+        kept = {name: tensor.clone() for name, tensor in self._passing().items()}
         self.predicted.zero_()
         for split in _SPLITS:
             part = self.data.part(split)
-            every = self.structure.protocol.events
-            pieces = self.structure.schedule.evaluate(0, part.start, part.stop, every)
-            rows = [self._scores(piece) for piece in pieces]
-            self._measure(part.start, part.stop, rows)
+            self._measure(part.start, self._streamed(part.start, part.stop))
         found = self._so_far()
-        self.predicted.copy_(kept)
+        for name, tensor in self._passing().items():
+            tensor.copy_(kept[name])
         return found
+
+    def _streamed(self, first: int, stop: int) -> NDArray[np.float64]:
+        """Scores of events first..stop-1; a memory is written after each batch of them."""
+        memory, schedule = self.source.memory, self.structure.schedule
+        step = self.structure.protocol.batch if memory is not None else max(stop - first, 1)
+        found = []
+        for at in range(first, stop, step):
+            end = min(at + step, stop)
+            pieces = schedule.evaluate(0, at, end, self.structure.protocol.events)
+            rows, ends = [], []
+            for piece in pieces:
+                rows.append(self._scores(piece))
+                ends.append(self.net.ends)
+            found.append(self._gathered(at, end, rows))
+            if memory is not None:
+                whole = schedule.dealt(np.arange(at, end, dtype=np.int64))
+                batch = Piece(kind="evaluate", shares=whole)
+                memory.write(batch, torch.cat([part for part in ends if part is not None]))
+        return np.concatenate(found)
 
     def _so_far(self) -> dict[str, float]:
         return {
@@ -154,13 +190,15 @@ class GnnflowTrainer:
         """Metrics of the increment that the last period predicted before it learnt from it."""
         return self.latest
 
+    def _passing(self) -> dict[str, Tensor]:
+        """What predicting changes: sums of metrics, and memory."""
+        memory = self.source.memory
+        return {"predicted": self.predicted, **(memory.state() if memory is not None else {})}
+
     def state(self) -> dict[str, Tensor]:
-        """Parameters, the optimizer's state, sums of metrics. The store is filled again."""
-        return {
-            "parameters": self.net.parameters.flat,
-            "predicted": self.predicted,
-            **self.optimizer.state(),
-        }
+        """Parameters, optimizer, sums of metrics, memory. The store is filled again."""
+        parameters = {"parameters": self.net.parameters.flat}
+        return {**parameters, **self._passing(), **self.optimizer.state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Copy a state into this trainer's own tensors."""

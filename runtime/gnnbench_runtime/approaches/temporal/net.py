@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnnbench import work
-from gnnbench.approaches.temporal.writing import attention_work, decoder_work
+from gnnbench.approaches.temporal.writing import attention_work, decoder_work, updater_work
 from gnnbench.models.temporal import TemporalShape
 from gnnbench.steps import Phase, Work
 from gnnbench_runtime.approaches.temporal.source import StreamBatch
@@ -31,6 +31,8 @@ class TemporalNet:
         self.parameters = temporal_parameters(self.modules, seed, context.device, context.dtype)
         adopt(self.modules, self.parameters)
         self.tape = Tape(context.recorder)
+        self.ends: Tensor | None = None
+        """New memory of source and destination of the latest batch's events, [b, 2 d]."""
 
     def scores(self, batch: StreamBatch, negatives: int) -> Tensor:
         """Scores [b, 1 + k], the true edge first; nothing is kept."""
@@ -61,6 +63,8 @@ class TemporalNet:
 
     def _forward(self, batch: StreamBatch, negatives: int, *, training: bool) -> Tensor:
         top, rows = self.shape.num_layers, batch.rows
+        if batch.memory:
+            rows = self._updated(batch, training=training)
         for layer in range(1, top + 1):
             hop = top - layer
             name = f"attention_{layer}"
@@ -75,6 +79,17 @@ class TemporalNet:
         ways = [decoder_work(self.shape, len(rows), pairs, backward=way) for way in (False, True)]
         decoder = _WithNegatives(self.modules["decoder"], negatives)
         return self._run("decoder", decoder, (rows,), ways, -1, training)
+
+    def _updated(self, batch: StreamBatch, *, training: bool) -> Tensor:
+        """Apply stored messages; return the input rows, and keep those of the events' ends."""
+        distinct, count, d = len(batch.memory[0]), len(batch.rows), self.shape.hidden
+        ways = [updater_work(self.shape, distinct, count, backward=way) for way in (False, True)]
+        inputs = *batch.memory, batch.rows
+        rows = self._run("updater", self.modules["updater"], inputs, ways, -1, training)
+        events = len(batch.events)
+        pairs = rows.detach()[: 2 * events, :d].view(2, events, d)
+        self.ends = pairs.transpose(0, 1).reshape(events, 2 * d)
+        return rows
 
     def _run(
         self,

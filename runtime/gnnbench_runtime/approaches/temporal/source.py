@@ -16,6 +16,7 @@ from gnnbench.approaches.temporal.structure import StreamStructure
 from gnnbench.data.stream import EdgeStream
 from gnnbench.models.temporal import TemporalShape
 from gnnbench.steps import Lane, Phase
+from gnnbench_runtime.approaches.temporal.memory import NodeMemory
 from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.protocol import RankContext
 
@@ -38,6 +39,8 @@ class StreamBatch:
     edges: list[Tensor]
     deltas: list[Tensor]
     places: list[Tensor]
+    memory: tuple[Tensor, ...] = ()
+    """Of a model with memory: the inputs of its updater but for `rows` (see `MemoryUpdater`)."""
 
 
 class StreamSource:
@@ -61,6 +64,7 @@ class StreamSource:
         self.store = structure.empty_store()
         self.sampler = structure.sampler(self.store)
         self.known = 0
+        self.memory = NodeMemory(context, structure, shape) if shape.memory else None
         self.nodes, self.edges = self._held(data.node_features), self._held(data.edge_features)
 
     def _held(self, features: NDArray[np.float32] | None) -> Tensor | None:
@@ -100,35 +104,42 @@ class StreamSource:
             sample = self.structure.draw(self.sampler, piece, roots)
             span.did(work.sample_temporal(sample.sizes))
         fanouts = reversed(shape.fanouts)
-        held: list[Tensor] = [
-            *(torch.from_numpy(hop.deltas).to(context.dtype) for hop in sample.hops),
-            *(torch.from_numpy(hop.slots(f)) for hop, f in zip(sample.hops, fanouts, strict=True)),
-        ]
+        hops, dtype = sample.hops, context.dtype
+        held = {f"delta{n}": torch.from_numpy(hop.deltas).to(dtype) for n, hop in enumerate(hops)}
+        for n, (hop, fanout) in enumerate(zip(hops, fanouts, strict=True)):
+            held[f"place{n}"] = torch.from_numpy(hop.slots(fanout))
         if self.edges is not None:
-            held.append(torch.from_numpy(np.concatenate([hop.events for hop in sample.hops])))
+            held["edges"] = torch.from_numpy(np.concatenate([hop.events for hop in hops]))
         if self.nodes is not None:
-            held.append(torch.from_numpy(sample.nodes))
+            held["nodes"] = torch.from_numpy(sample.nodes)
+        if self.memory is not None:
+            held |= self.memory.asked(sample.nodes)
         if device.type != "cpu":
-            size = sum(tensor.nbytes for tensor in held)
-            with context.recorder.step(
-                "fetch/copy", work.to_device(size), phase=Phase.FETCH, lane=Lane.COPY
-            ):
-                held = [tensor.to(device) for tensor in held]
-        count = len(sample.hops)
-        deltas, places, ids = held[:count], held[count : 2 * count], held[2 * count :]
-        rows = self._empty(len(sample.nodes))
+            size = sum(tensor.nbytes for tensor in held.values())
+            copied = work.to_device(size)
+            with context.recorder.step("fetch/copy", copied, phase=Phase.FETCH, lane=Lane.COPY):
+                held = {name: tensor.to(device) for name, tensor in held.items()}
+        deltas = [held[f"delta{n}"] for n in range(len(hops))]
+        rows, edges = self._empty(len(sample.nodes)), self._empty(sum(map(len, deltas)))
         if self.nodes is not None:
-            rows = self._fetched("nodes", self.nodes, ids[-1])
-        edges = self._empty(sum(map(len, deltas)))
+            rows = self._fetched("nodes", self.nodes, held["nodes"])
         if self.edges is not None:
-            edges = self._fetched("edges", self.edges, ids[0])
+            edges = self._fetched("edges", self.edges, held["edges"])
+        memory: tuple[Tensor, ...] = ()
+        if self.memory is not None:
+            state = self._fetched("memory", self.memory.table, held["distinct"])
+            with_edges = self._empty(len(state))
+            if self.edges is not None:
+                with_edges = self._fetched("messages", self.edges, held["messages"])
+            memory = state, with_edges, held["ages"], held["has"], held["inverse"]
         return StreamBatch(
             events=roots.events,
             sizes=sample.sizes,
             rows=rows,
             edges=list(edges.split([len(delta) for delta in deltas])),
             deltas=deltas,
-            places=places,
+            places=[held[f"place{n}"] for n in range(len(hops))],
+            memory=memory,
         )
 
     def _empty(self, count: int) -> Tensor:
