@@ -2,6 +2,11 @@
 
 A field may carry `metadata` made by `bounds` or `choices`. Problems are collected as lines of the
 form `file: key: found X; allowed Y; suggestion`, so that all mistakes of a file are told in one go.
+
+Why not pydantic: it collects all problems too, but every message would have to be written anew (the
+place in the TOML file, the suggestion for a misspelt key, the allowed values), which is most of this
+module; and importing it takes 0.14 s of CPU time where all of `gnnbench --help` takes 0.09 s
+(two-core development machine, November 2026).
 """
 
 from __future__ import annotations

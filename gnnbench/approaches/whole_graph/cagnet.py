@@ -20,7 +20,7 @@ import numpy as np
 
 from gnnbench import work
 from gnnbench.approaches.base import Approach, GraphLike, Layout, example
-from gnnbench.approaches.card import EXACT, Accepts, Look
+from gnnbench.approaches.card import EXACT, Accepts, Look, Published
 from gnnbench.approaches.whole_graph.blocks import (
     PAPER,
     Blocks,
@@ -320,6 +320,9 @@ class Cagnet1d(Approach):
         "ranks of their destinations know the softmax that weighs them"
     )
     look: ClassVar[Look] = Look(colour="#E69F00", marker="<")
+    published: ClassVar[tuple[Published, ...]] = (
+        Published(names=r"^cagnet[ -]?1d", recipe="gnnbench.published.recipes:native"),
+    )
     knobs_type: ClassVar[type[Any]] = CagnetKnobs
     runtime = "gnnbench_runtime.approaches.whole_graph.cagnet:RowGridTrainer"
 

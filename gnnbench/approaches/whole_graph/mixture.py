@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout, example
-from gnnbench.approaches.card import EXACT, Accepts, Look
+from gnnbench.approaches.card import EXACT, Accepts, Look, Published
 from gnnbench.approaches.whole_graph.mixture_writer import mixture_iteration
 from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
 from gnnbench.approaches.whole_graph.rows import (
@@ -131,6 +131,12 @@ class Mixture(Approach):
     promise = EXACT
     accepts = Accepts(attention=True)
     look = Look(colour="#CC79A7", marker="P")
+    published = (
+        Published(
+            names=r"naive tp|^mixgcn\b(?!.*accelerator)",
+            recipe="gnnbench.published.recipes:native",
+        ),
+    )
     knobs_type = MixtureKnobs
     runtime = "gnnbench_runtime.approaches.whole_graph.mixture:MixtureTrainer"
 

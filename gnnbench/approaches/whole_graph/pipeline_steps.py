@@ -14,7 +14,7 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.whole_graph.mixed_structure import MixedStructure
 from gnnbench.approaches.writing.shape import StackShape
-from gnnbench.approaches.writing.stack import optimizer_work
+from gnnbench.approaches.writing.stack import optimizer_scratch, optimizer_work
 from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Step, Work
 
 BUFFERS = 2
@@ -108,7 +108,8 @@ class PipelineSteps:
         place: dict[str, Any] = {"lane": Lane.COMM, "group": group}
         name = self.add("sync/gradients", reduced, Phase.SYNC, -1, after=after, **place)
         done = optimizer_work(self.shape)
-        self.add(f"update/{done.op}", done, Phase.UPDATE, -1, after=(name,))
+        room = optimizer_scratch(self.shape)
+        self.add(f"update/{done.op}", done, Phase.UPDATE, -1, after=(name,), **room)
 
     def order(self, phase: Phase) -> tuple[int, ...]:
         held = self.structure

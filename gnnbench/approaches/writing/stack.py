@@ -6,6 +6,8 @@ order, bytes and flops equal.
 
 from __future__ import annotations
 
+from typing import Any
+
 from gnnbench import work
 from gnnbench.approaches.writing.layers import attention, convolution
 from gnnbench.approaches.writing.shape import StackShape
@@ -105,12 +107,23 @@ class StackWriter(LayerWriter):
             if staged:
                 self.copy("sync/to_device", work.to_device(elements * s), Phase.SYNC, -1)
         done = optimizer_work(shape)
-        self.step(f"update/{done.op}", done, Phase.UPDATE, -1)
+        self.step(f"update/{done.op}", done, Phase.UPDATE, -1, **optimizer_scratch(shape))
 
 
 def optimizer_work(shape: StackShape) -> Work:
     """One step of the optimizer over all parameters."""
     return OPTIMIZERS[shape.optimizer](shape.num_parameters, shape.element_bytes)
+
+
+def optimizer_scratch(shape: StackShape) -> dict[str, Any]:
+    """Where a step of the optimizer needs a vector of its own while it lasts, as a step wants it.
+
+    Adagrad takes the roots of its squares; Adam puts them where the gradient was.
+    """
+    if shape.optimizer != "adagrad":
+        return {}
+    room = Buffer("update_scratch", shape.num_parameters * shape.element_bytes)
+    return {"allocates": (room,), "frees": ("update_scratch",)}
 
 
 OPTIMIZERS = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}
