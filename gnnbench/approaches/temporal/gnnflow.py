@@ -19,11 +19,11 @@ Learning on Dynamic Graphs", 2023; temporal reference sections 3, 5, 6, 10 and 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
@@ -33,7 +33,7 @@ from gnnbench.data.temporal_sampling import STRATEGIES
 from gnnbench.iterations import Iteration, LazyIterations
 from gnnbench.models.temporal import TemporalShape, temporal_model
 from gnnbench.plan import Plan
-from gnnbench.spec import RunSpec
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec
 from gnnbench.strict import bounds, choices
 
 
@@ -124,6 +124,38 @@ class Gnnflow(Approach):
                 training={"increments": 2, "epochs": 2},
             ),
             tiny(3, model={**narrow, "kind": "tgn"}, batch=one, options=rows),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """A small stream, as many increments as the probe has epochs, with its widths and batch."""
+        base, number = probe.run, probe.number
+        size = base.batch.size
+        features = int(base.dataset.options.get("num_features", 16))
+        stream = {
+            "num_nodes": 200 + 2 * size,
+            "num_edges": 12 * size,
+            "num_edge_features": min(features, 200),
+            "num_features": min(features, 200) if number % 2 else 0,
+            "seed": number,
+        }
+        layers = 1 + number % 2
+        kind = ("tgat", "tgn")[number // 2 % 2]
+        hidden = max(8, min(base.model.hidden, 128))
+        return [
+            replace(
+                base,
+                dataset=DatasetRef(
+                    name=f"stream-{number}", generator="synthetic_stream", options=stream
+                ),
+                model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=2),
+                batch=BatchSpec(size=size, fanouts_from_seeds=(10,) * layers),
+                training=replace(
+                    base.training, optimizer="adam", epochs=1, increments=base.training.epochs
+                ),
+                approach=self.name,
+                ranks=1,
+                knobs={},
+            )
         ]
 
     def problems(self, run: RunSpec) -> list[str]:

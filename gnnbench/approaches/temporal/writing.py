@@ -108,7 +108,7 @@ class StreamWriter:
         """One iteration of all ranks."""
         piece = self.structure.pieces[period][number]
         chain = Chain()
-        # Nothing is prepared ahead: the host begins when the iteration before has ended.
+        # Nothing is prepared ahead: an iteration begins when the one before has ended.
         waits = (After(self._last(self._before(period, number)), 1),)
         first, stop = piece.ingest
         if stop > first:
@@ -117,7 +117,6 @@ class StreamWriter:
                 "ingest",
                 work.ingest(stop - first),
                 phase=Phase.LOAD,
-                lane=Lane.HOST,
                 after=waits,
                 allocates=(held,),
             )
@@ -163,7 +162,6 @@ class StreamWriter:
             "sample/draw",
             work.sample_temporal(list(queries)),
             phase=phases[0],
-            lane=Lane.HOST,
             after=waits,
             allocates=(Buffer("sample", held),),
         )

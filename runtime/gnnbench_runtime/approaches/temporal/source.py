@@ -85,7 +85,7 @@ class StreamSource:
         first, stop = piece.ingest
         if stop > first:
             done = work.ingest(stop - first)
-            with self.context.recorder.step("ingest", done, phase=Phase.LOAD, lane=Lane.HOST):
+            with self.context.recorder.step("ingest", done, phase=Phase.LOAD):
                 self._insert(piece)
 
     def _insert(self, piece: Piece) -> None:
@@ -98,9 +98,7 @@ class StreamSource:
         context, shape, device = self.context, self.shape, self.context.device
         roots = self.structure.roots(piece, context.rank)
         nothing = work.sample(seeds=0, edges=0, vertices=0, read=0)
-        with context.recorder.step(
-            "sample/draw", nothing, phase=Phase.SAMPLE, lane=Lane.HOST
-        ) as span:
+        with context.recorder.step("sample/draw", nothing, phase=Phase.SAMPLE) as span:
             sample = self.structure.draw(self.sampler, piece, roots)
             span.did(work.sample_temporal(sample.sizes))
         fanouts = reversed(shape.fanouts)
