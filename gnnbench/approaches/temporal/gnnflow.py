@@ -92,16 +92,11 @@ class Gnnflow(Approach):
         drift = {"expire_after": 300, "replay": 0.2, "retrain_every": 2, "sampling": "recent"}
         rows = {"num_features": 3, "bipartite": True}
 
-        def tiny(ranks: int, **fields: Any) -> RunSpec:
-            # Phases are frequency times age: long ages would make rounding errors grow.
-            fields["options"] = {"mean_gap": 2.0, **fields.get("options", {})}
-            fields["training"] = {"lr": 0.001, **fields.get("training", {})}
-            return example("gnnflow", ranks, kind="stream", task={"negatives": 4}, **fields)
-
         return [
-            tiny(1, model=tgat, batch=few, training={"increments": 3}),
-            tiny(2, model=tgat, batch=few, options=rows),
-            tiny(
+            tiny_flow("gnnflow", 1, model=tgat, batch=few, training={"increments": 3}),
+            tiny_flow("gnnflow", 2, model=tgat, batch=few, options=rows),
+            tiny_flow(
+                "gnnflow",
                 2,
                 model=narrow,
                 batch=one,
@@ -109,7 +104,8 @@ class Gnnflow(Approach):
                 options={"num_edges": 400},
                 training={"increments": 4, "epochs": 1, "speedup": 1e6},
             ),
-            tiny(
+            tiny_flow(
+                "gnnflow",
                 3,
                 model=narrow,
                 batch=one,
@@ -117,13 +113,14 @@ class Gnnflow(Approach):
                 knobs={"offline": 0.0, "window": 200},
                 training={"increments": 3},
             ),
-            tiny(
+            tiny_flow(
+                "gnnflow",
                 2,
                 model={**narrow, "kind": "tgn", "heads": 2},
                 batch=one,
                 training={"increments": 2, "epochs": 2},
             ),
-            tiny(3, model={**narrow, "kind": "tgn"}, batch=one, options=rows),
+            tiny_flow("gnnflow", 3, model={**narrow, "kind": "tgn"}, batch=one, options=rows),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
@@ -190,7 +187,7 @@ class Gnnflow(Approach):
         if data is None:
             return None
         if not isinstance(data, EdgeStream):
-            return "gnnflow counts on the events of a stream, and a profile has none"
+            return f"{self.name} counts on the events of a stream, and a profile has none"
         rest = data.num_edges - self.protocol(data, run).offline_end
         if run.training.increments > rest:
             return f"{run.training.increments} increments of {rest} events"
@@ -263,6 +260,16 @@ class Gnnflow(Approach):
                 "sampling": structure.sampling.strategy,
             },
         )
+
+
+def tiny_flow(name: str, ranks: int, **fields: Any) -> RunSpec:
+    """An example on a stream of 600 events.
+
+    Phases are frequency times age: long ages and steps would make rounding errors grow.
+    """
+    fields["options"] = {"mean_gap": 2.0, **fields.get("options", {})}
+    fields["training"] = {"lr": 0.001, **fields.get("training", {})}
+    return example(name, ranks, kind="stream", task={"negatives": 4}, **fields)
 
 
 APPROACH = Gnnflow()

@@ -44,6 +44,8 @@ class Protocol:
         retrain_every: increments between two trainings.
         expire_after: age at which edges leave the store, in units of the stream's times; 0 never.
         speedup: of arrivals over the stream's own clock; 0 has everything there at once.
+        rebuilds: whether an increment ingests the whole stream so far, into an empty store.
+        relearns: whether it learns from all of it, from scratch, in as many passes as epochs.
         ranks, seed: of the run.
     """
 
@@ -58,6 +60,8 @@ class Protocol:
     retrain_every: int = 1
     expire_after: int = 0
     speedup: float = 0.0
+    rebuilds: bool = False
+    relearns: bool = False
     ranks: int = 1
     seed: int = 0
 
@@ -144,13 +148,15 @@ class Schedule:
         first, stop = cuts[number : number + 2].tolist()
         yield from self.evaluate(period, first, stop, first, self._since(first))
         since = self._since(stop)
+        ingest = (0, stop) if p.rebuilds else (first, stop)
         if (number + 1) % p.retrain_every:
-            yield Piece(kind="ingest", ingest=(first, stop), known=stop, since=since)
+            yield Piece(kind="ingest", ingest=ingest, known=stop, since=since)
             return
-        begin = int(cuts[number + 1 - p.retrain_every])
+        begin = 0 if p.relearns else int(cuts[number + 1 - p.retrain_every])
         new = np.arange(begin, stop, dtype=np.int64)
         train = np.concatenate([self.replayed(period, begin), new])
-        yield from self._train(period, [train], (first, stop), stop, since)
+        passes = [train] * (p.epochs if p.relearns else 1)
+        yield from self._train(period, passes, ingest, stop, since)
 
     def replayed(self, period: int, old: int) -> Ids:
         """Ids of the old events that a period learns from again, in order, none twice (R2)."""

@@ -84,13 +84,16 @@ class StreamStructure:
             store, how.fanouts_from_seeds, how.strategy, self.protocol.seed, window=how.window
         )
 
-    def ingest(self, store: TemporalStore, piece: Piece) -> None:
-        """Insert a piece's events, then let old edges expire."""
+    def ingest(self, store: TemporalStore, piece: Piece) -> TemporalStore:
+        """Insert a piece's events, then let old edges expire; return the store, or a new one."""
+        if self.protocol.rebuilds:
+            store = self.empty_store()
         first, stop = piece.ingest
         part, stream = slice(first, stop), self.stream
         store.insert(stream.sources[part], stream.destinations[part], stream.times[part], first)
         if self.protocol.expire_after:
             store.expire(piece.since)
+        return store
 
     def roots(self, piece: Piece, rank: int) -> Roots:
         """The queries of a rank in an iteration."""
@@ -155,7 +158,7 @@ class StreamStructure:
         for pieces in self.pieces:
             for piece in pieces:
                 if piece.ingest[1] > piece.ingest[0]:
-                    self.ingest(store, piece)
+                    store = self.ingest(store, piece)
             found.append(store.num_bytes)
         return found
 

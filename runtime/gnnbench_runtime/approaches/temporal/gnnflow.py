@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench.approaches.temporal.gnnflow import APPROACH
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.temporal.metrics import link_metrics
 from gnnbench.approaches.temporal.schedule import Piece
 from gnnbench.approaches.temporal.structure import StreamStructure
@@ -30,7 +30,7 @@ class GnnflowTrainer:
 
     def __init__(self, context: RankContext, data: EdgeStream, structure: StreamStructure) -> None:
         self.context, self.structure, self.data = context, structure, data
-        self.knobs = APPROACH.knobs(context.run)
+        self.knobs = APPROACHES.get(context.run.approach).knobs(context.run)
         shape = TemporalShape.of(data, context.run)
         self.source = StreamSource(context, data, structure, shape)
         self.net = TemporalNet(context, shape)
@@ -54,8 +54,8 @@ class GnnflowTrainer:
         for number, piece in enumerate(self.structure.pieces[period]):
             recorder.at(number)
             self.source.ingest(piece)
-            if piece.begins_pass and self.source.memory is not None and self._begins_anew(period):
-                self.source.memory.reset()
+            if piece.begins_pass:
+                self._begin_pass(piece, period)
             if piece.kind == "evaluate":
                 with recorder.evaluating():
                     rows.append(self._scores(piece))
@@ -68,10 +68,15 @@ class GnnflowTrainer:
                 total += self.net.parameters.loss * piece.share
         return float(on_host(total)[0])
 
-    def _begins_anew(self, period: int) -> bool:
-        """Whether a pass begins with an empty memory: an increment goes on instead."""
-        protocol = self.structure.protocol
-        return not protocol.increments or (protocol.has_offline and period == 0)
+    def _begin_pass(self, piece: Piece, period: int) -> None:
+        """A pass begins with an empty memory, an increment goes on; who relearns starts over."""
+        protocol, memory = self.structure.protocol, self.source.memory
+        offline = protocol.has_offline and period == 0
+        if memory is not None and (offline or protocol.relearns or not protocol.increments):
+            memory.reset()
+        if protocol.relearns and piece.counters[-1] == 0:
+            self.net.start_over()
+            self._reset_optimizer()
 
     def _learn(self, piece: Piece) -> None:
         negatives = self.structure.sampling.negatives[0]

@@ -34,6 +34,13 @@ class TemporalNet:
         self.ends: Tensor | None = None
         """New memory of source and destination of the latest batch's events, [b, 2 d]."""
 
+    def start_over(self) -> None:
+        """Give the parameters their first values again."""
+        held, seed = self.parameters, self.context.run.training.seed
+        shapes = temporal_modules(self.shape)
+        first = temporal_parameters(shapes, seed, held.flat.device, held.flat.dtype)
+        held.flat.copy_(first.flat)
+
     def scores(self, batch: StreamBatch, negatives: int) -> Tensor:
         """Scores [b, 1 + k], the true edge first; nothing is kept."""
         with torch.no_grad():

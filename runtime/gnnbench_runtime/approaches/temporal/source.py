@@ -61,8 +61,7 @@ class StreamSource:
         shape: TemporalShape,
     ) -> None:
         self.context, self.structure, self.shape = context, structure, shape
-        self.store = structure.empty_store()
-        self.sampler = structure.sampler(self.store)
+        self.sampler = structure.sampler(structure.empty_store())
         self.known = 0
         self.memory = NodeMemory(context, structure, shape) if shape.memory else None
         self.nodes, self.edges = self._held(data.node_features), self._held(data.edge_features)
@@ -90,7 +89,7 @@ class StreamSource:
 
     def _insert(self, piece: Piece) -> None:
         if piece.ingest[1] > self.known:
-            self.structure.ingest(self.store, piece)
+            self.sampler.store = self.structure.ingest(self.sampler.store, piece)
             self.known = piece.ingest[1]
 
     def batch(self, piece: Piece) -> StreamBatch:
