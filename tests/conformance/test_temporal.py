@@ -217,3 +217,15 @@ def test_the_shape_knows_the_modules(model: dict[str, Any]) -> None:
     modules = temporal_modules(shape)
     counted = sum(p.numel() for module in modules.values() for p in module.parameters())
     assert shape.num_parameters == counted
+
+
+def test_a_graph_built_anew_teaches_the_same(tmp_path: Path) -> None:
+    """`rebuild` of the graph alone learns bit for bit what an insertion does."""
+    learnt = []
+    for name, knobs in (("gnnflow", {}), ("rebuild", {"learns": "new"})):
+        run = flow(TGN, training={"increments": 3, "epochs": 1}, knobs=knobs)
+        run = dataclasses.replace(run, approach=name)
+        trainer = trainer_of(run, stream_of(run), tmp_path)
+        losses = [trainer.train_period(period) for period in range(4)]
+        learnt.append((losses, trainer.learnt().tolist()))
+    assert learnt[0] == learnt[1]

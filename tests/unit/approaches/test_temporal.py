@@ -96,6 +96,19 @@ def test_weights_rest_between_retrainings() -> None:
     assert trained == [True, False, False, True, False, False, True, False]
 
 
+def test_who_rebuilds_ingests_and_learns_everything_again() -> None:
+    """Closed forms of `rebuild`: sums over increments of all events so far, in every pass."""
+    found = schedule(rebuilds=True, relearns=True)
+    stops = found.cuts()[1:].tolist()
+    periods = every_piece(found)[1:]
+    assert [p.ingest for pieces in periods for p in pieces if p.ingest[1]] == [
+        (0, stop) for stop in stops
+    ]
+    assert [events(pieces, "train") for pieces in periods] == [
+        2 * list(range(stop)) for stop in stops
+    ]
+
+
 def test_increments_arrive_by_the_clock_of_the_stream() -> None:
     """Released when its last event has happened, in seconds after the offline phase."""
     found = schedule(speedup=2.0)
@@ -214,5 +227,8 @@ def test_it_refuses_with_a_reason() -> None:
     assert "increments" in GNNFLOW.cannot_run(dataclasses.replace(run, training=many), data)
     graph = APPROACHES.get("single").cannot_run(example("single", 1, model={"kind": "tgat"}))
     assert graph == "single trains stacks of layers; tgat is made of modules"
+    static = dataclasses.replace(run.training, increments=0)
+    again = dataclasses.replace(run, approach="rebuild", training=static)
+    assert "increments" in APPROACHES.get("rebuild").cannot_run(again, data)
     broken = flow(1, model={"kind": "tgat", "dropout": 0.1}, knobs={"block": 3})
     assert len(GNNFLOW.problems(broken)) == 3
