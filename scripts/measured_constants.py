@@ -59,8 +59,15 @@ def fitted(groups: dict[str, list[Points]]) -> list[dict[str, object]]:
             forms.append(entry(points, "", joint, radius, max(j.median for j in moved)))
         for group, judged in zip(points, leave_origins_out(points), strict=True):
             own = fit_kernel(KERNELS[name], [group], near=joint)
-            forms.append(entry([group], group.device.device, own,
-                               conformal_radius(judged.errors), judged.median))
+            forms.append(
+                entry(
+                    [group],
+                    group.device.device,
+                    own,
+                    conformal_radius(judged.errors),
+                    judged.median,
+                )
+            )
     return forms
 
 

@@ -107,8 +107,12 @@ class Approach(ABC):
         return [spec.name for spec in dataclasses.fields(self.knobs_type)]
 
     def reference(self, run: RunSpec) -> str:
-        """The approach with which a run's results are compared."""
+        """The approach with which a run's results are compared; its own name is its one-rank form."""
         return self.promise.reference
+
+    def num_periods(self, run: RunSpec) -> int:
+        """The periods of its plan."""
+        return run.training.increments or run.training.epochs
 
     # -- what it can run -------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.costs.storage import disk_seconds
-from gnnbench.ladder import grade, weakest
 from gnnbench.errors import Unsupported
+from gnnbench.ladder import grade, weakest
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"

@@ -164,7 +164,7 @@ class OutOfCore(Approach):
 
 def of_rows(run: RunSpec) -> bool:
     """Whether a run trains a table of rows, rather than a stack of layers."""
-    return not MODELS.get(run.model.kind).convolves
+    return MODELS.get(run.model.kind).built == "table"
 
 
 def settled(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> OutOfCoreKnobs | str:
