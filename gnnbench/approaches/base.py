@@ -107,7 +107,7 @@ class Approach(ABC):
         return [spec.name for spec in dataclasses.fields(self.knobs_type)]
 
     def reference(self, run: RunSpec) -> str:
-        """The approach with which a run's results are compared; its own name is its one-rank form."""
+        """The approach that results are compared with; its own name is its one-rank form."""
         return self.promise.reference
 
     def num_periods(self, run: RunSpec) -> int:
