@@ -194,7 +194,7 @@ class Durations:
 
 
 def calibrated(cluster: Cluster, op: str, co_located: int) -> OpModel | None:
-    """An operation's model for as many co-located ranks, else for the most below, else above."""
+    """The operation's model for this many co-located ranks, else for the next lower or higher."""
     models = [m for m in cluster.ops if m.op == op]
     below = [m for m in models if m.co_located <= co_located]
     if below:
