@@ -15,9 +15,8 @@
     [[ops]]                                  one calibrated operation, see `OpModel`
     [[collectives]]                          one calibrated collective, see `CollectiveModel`
 
-A status tells how a constant is known: measured here by `calibrate`; probed (a published constant
-scaled by a short probe here); fitted (regression on public measurements); published; datasheet;
-assumed; unverified. A prediction is graded by the weakest constant that matters to it.
+A status tells how a constant is known, see `gnnbench.ladder`; a prediction is graded by the weakest
+constant that matters to it.
 """
 
 from __future__ import annotations
@@ -31,28 +30,17 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.errors import SpecError, UnknownName
+from gnnbench.ladder import STATUSES
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 from gnnbench.tomlwriter import format_toml, replace_section
 
 SCHEMA = 1
-STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed", "unverified")
-GRADES = ("measured", "probed", "datasheet")
 TRANSPORTS = ("gloo", "nccl", "gloo_staged")
 LAYOUTS = ("intra", "inter")
 TRANSFER = "_transfer"
 """Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
 one another: to judge bandwidth by, not to predict with."""
 ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "hopper", "blackwell")
-
-
-def grade(status: str) -> str:
-    """Grade of a prediction that depends on a constant of this status."""
-    return status if status in GRADES else "datasheet"
-
-
-def weakest(grades: list[str] | set[str]) -> str:
-    """The lowest of several grades; "measured" if there are none."""
-    return GRADES[max((GRADES.index(g) for g in grades), default=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,7 @@ class PredictionRecord:
 
     period       unit of reporting: "epoch", "increment" or "round"
     period_s     median predicted seconds per period; interval [low_s, high_s] at 90 %
-    grade        "measured" | "probed" | "datasheet": the weakest constant that matters
+    grade        a rung of `gnnbench.ladder`: the weakest constant that matters
     bytes        per period covered: [{"kind/phase": bytes moved by all ranks}, ...]
     memory       per rank: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes", ...}
     phases       seconds per period by phase, on the slowest rank, waiting included
