@@ -65,6 +65,7 @@ class Accepts:
         norm: whether it can normalise hidden layers; `no_norm` says why it cannot.
         batch: whether it trains on mini-batches and uses the suite's [batch].
         models: kinds of models, or empty for all.
+        embeddings: whether it can train tables of embeddings, which have no layers.
     """
 
     datasets: frozenset[str] = frozenset({"graph"})
@@ -75,6 +76,7 @@ class Accepts:
     no_norm: str = ""
     batch: bool = False
     models: frozenset[str] = frozenset()
+    embeddings: bool = False
 
     def refusal(self, name: str, run: RunSpec, model: Model) -> str | None:
         """Why the approach cannot train a workload, or None."""
@@ -86,6 +88,8 @@ class Accepts:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
         if self.models and run.model.kind not in self.models:
             return f"{name} trains the models {_names(self.models)}, not {run.model.kind}"
+        if not model.convolves and not self.embeddings:
+            return f"{name} trains stacks of layers; {run.model.kind} is a table of rows by id"
         if model.attention and not self.attention:
             return f"{name} cannot train {run.model.kind}: {self.no_attention}"
         if run.model.norm != "none" and not self.norm:

@@ -9,6 +9,7 @@ MODELS: Names[Model] = Names(
     "model",
     "gnnbench.models",
     {
+        "embedding": "gnnbench.models.embedding:MODEL",
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",

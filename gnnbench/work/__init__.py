@@ -33,6 +33,7 @@ from gnnbench.work.dense import (
     scatter_add,
     sgd,
 )
+from gnnbench.work.links import decode, decode_backward, draw_negatives, shuffle
 from gnnbench.work.modules import host, launches, module, repeated
 from gnnbench.work.moving import (
     all_gather,
@@ -71,6 +72,9 @@ __all__ = [
     "broadcast",
     "column_sum",
     "cross_entropy",
+    "decode",
+    "decode_backward",
+    "draw_negatives",
     "draw_neighbours",
     "dropout",
     "elementwise",
@@ -94,6 +98,7 @@ __all__ = [
     "sddmm_dot",
     "send",
     "sgd",
+    "shuffle",
     "spmm",
     "spmm_weighted",
     "to_device",
