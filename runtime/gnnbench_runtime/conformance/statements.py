@@ -54,7 +54,7 @@ class Ranks:
     _known: dict[str, list[Performance]] = field(default_factory=dict)
 
     def perform(self, run: RunSpec, data: Any, *, again: bool = False) -> list[Performance]:
-        """What every rank did; `again` performs a run anew that was performed before."""
+        """What every rank did; `again` repeats a run instead of using the cached result."""
         key = repr(run)
         if again or key not in self._known:
             found = self.pools.of(run.ranks).run(f"{_HOUSE}:perform", run, data)
