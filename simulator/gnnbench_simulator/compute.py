@@ -60,6 +60,7 @@ _EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "turing": (0.40, 0.81),
     "volta": (0.82, 0.80),
     "ampere": (0.76, 0.78),
+    "ada": (0.29, 0.80),  # compute of the L4, which its 72 W throttle; bandwidth assumed
     "hopper": (0.73, 0.80),
     "blackwell": (0.70, 0.80),
 }
