@@ -110,6 +110,10 @@ class Approach(ABC):
         """The approach that a run's results are held against."""
         return self.promise.reference
 
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Knobs between which memory and time decide, for advice on machines; defaults first."""
+        return [{}]
+
     # -- what it can run -------------------------------------------------------------------------
 
     def problems(self, run: RunSpec) -> list[str]:

@@ -107,15 +107,16 @@ def predict_memory(
     gpu = cluster.device.kind != "cpu"
     needs = needs_of(plan, gpu=gpu) if needs is None else needs
     per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
-    entries = _judge(needs, cluster, per_host, caps or {})
+    entries = judge(needs, cluster, per_host, caps or {})
     worst = max(entries, key=lambda entry: entry["judged_bytes"] / max(entry["limit_bytes"], 1))
     worst |= _contents(plan, needs, worst)
     return entries
 
 
-def _judge(
+def judge(
     needs: Needs, cluster: Cluster, per_host: int, caps: Mapping[str, float]
 ) -> list[dict[str, Any]]:
+    """What each rank needs and has in each memory, see `predict_memory`."""
     context = round(cluster.device.context_bytes.value)
     device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
     device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, *device_caps))
