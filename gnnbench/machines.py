@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from gnnbench.cluster import Cluster, list_clusters, load_cluster, parse_cluster
@@ -61,10 +62,11 @@ def plain_name(cluster: Cluster) -> str:
     return cluster.name.partition("+")[0]
 
 
-def catalogue() -> list[Cluster]:
+@cache
+def catalogue() -> tuple[Cluster, ...]:
     """The built-in clusters that can be rented: of GPUs, and with a price."""
     found = [load_cluster(name) for name in list_clusters()]
-    return [c for c in found if c.device.kind == "gpu" and c.price is not None]
+    return tuple(c for c in found if c.device.kind == "gpu" and c.price is not None)
 
 
 def find_machines(
@@ -127,9 +129,10 @@ def _clusters(name: str, count: int) -> tuple[bool, list[Cluster]]:
     """The cluster of a name or file, else all of the catalogue with a device of that name."""
     known = list_clusters()
     words = re.split(r"[-_ ]", name.lower())
-    found = [c for c in catalogue() if _is_device(c.device.name, words)]
+    rented = {cluster.name: cluster for cluster in catalogue()}
+    found = [c for c in rented.values() if _is_device(c.device.name, words)]
     if name in known or name.endswith(".toml") or "/" in name:
-        cluster = load_cluster(name)
+        cluster = rented.get(name) or load_cluster(name)
         # A name may be a cluster's and a device's: hosts that cannot make up the number are passed.
         if not found or count <= cluster.host.devices_per_host * cluster.host.hosts_max:
             return True, [cluster]

@@ -8,7 +8,7 @@ and structures are shared between machines, because a plan knows nothing of cons
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from gnnbench_simulator.predict import Prediction, estimate_s, predict_plan
 P_OUT_OF_MEMORY = 0.05
 """A machine on which running out of memory is likelier than this is ruled out."""
 TIED = 0.05
-"""Choices within this share of the best are tied: an exact approach, then fewer devices, wins."""
+"""Choices on a machine within this share of its best are tied: an exact approach wins."""
+ALIKE = 0.5
+"""Optimiser steps per epoch that differ by more than this share are told apart."""
 FINALISTS = 16
 """Machines whose best choices are predicted in full."""
 _SIMULATED_EPOCHS = 2
@@ -54,6 +56,17 @@ class Question:
     budget_usd: float | None = None
     smallest: bool = False
     spot: bool = False
+
+    @property
+    def limited(self) -> bool:
+        return self.deadline_s is not None or self.budget_usd is not None
+
+    def meets(self, choice: Choice) -> bool:
+        """Whether the upper end of a choice's interval meets deadline and budget."""
+        usd = choice.price(choice.high_s)
+        if self.deadline_s is not None and choice.high_s * choice.periods > self.deadline_s:
+            return False
+        return self.budget_usd is None or (usd is not None and usd <= self.budget_usd)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +111,11 @@ class Choice:
     def hours(self, period_s: float) -> float:
         return period_s * self.periods / 3600.0
 
+    def like(self, other: Choice) -> bool:
+        """Whether both take about as many optimiser steps per epoch."""
+        few, many = sorted((self.steps_per_epoch, other.steps_per_epoch))
+        return many <= (1 + ALIKE) * few
+
     @property
     def out_of_memory(self) -> float:
         return max(float(space["p_out_of_memory"]) for space in self.memory["spaces"].values())
@@ -123,9 +141,12 @@ class Advice:
     """The answer.
 
     Attributes:
-        best: the choice to take; None if nothing meets the question.
+        best: the choice to take; None if nothing fits.
+        exact: the best choice that trains exactly.
+        unlike: the best choice with another number of optimiser steps per epoch.
         ranked: the best choice of each machine, best first.
         approaches: all choices on the machine of `best`, best first.
+        unfit: approaches that do not fit on that machine.
         ruled_out: machines on which nothing runs.
         refusals: approaches that cannot run at all, and why.
         missed: what keeps the best from meeting deadline or budget; "" if it meets them.
@@ -134,8 +155,11 @@ class Advice:
 
     question: Question
     best: Choice | None
+    exact: Choice | None
+    unlike: Choice | None
     ranked: list[Choice]
     approaches: list[Choice]
+    unfit: list[Choice]
     ruled_out: list[RuledOut]
     refusals: dict[str, str]
     missed: str = ""
@@ -170,25 +194,34 @@ def advise(
         else:
             ruled_out.append(search.ruled_out(machine, tried))
     by_machine.sort(key=lambda item: search.order(item[1][0]))
-    for _, choices in by_machine[:FINALISTS]:
-        search.predict(choices[0])
-        exact = next((c for c in choices if c.promise == "exact"), choices[0])
-        search.predict(exact)
-        choices.sort(key=search.order)
+    for number, (_, choices) in enumerate(by_machine):
+        first = search.preferred(choices)
+        choices.sort(key=lambda choice: choice is not first)
+        if number < FINALISTS:
+            search.predict(first)
     ranked = sorted((choices[0] for _, choices in by_machine), key=search.order)
-    best, missed = search.best([c for _, choices in by_machine for c in choices])
+    every = sorted((c for _, choices in by_machine for c in choices), key=search.order)
+    best, missed = search.best(every)
     own: list[Choice] = []
+    unfit: list[Choice] = []
     if best is not None:
+        unfit = [c for c in search.choices(best.machine) if c.out_of_memory > P_OUT_OF_MEMORY]
         own = next(choices for machine, choices in by_machine if machine == best.machine)
         for choice in own:
             search.predict(choice)
         own = sorted(search.distinct(own), key=search.order)
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
+        ranked.sort(key=lambda choice: not question.meets(choice))
+    exact = search.first(every, lambda choice: choice.promise == "exact")
+    unlike = search.first(every, lambda choice: best is not None and not choice.like(best))
     return Advice(
         question=question,
         best=best,
+        exact=exact,
+        unlike=unlike,
         ranked=ranked,
         approaches=own,
+        unfit=unfit,
         ruled_out=ruled_out,
         refusals=search.refusals,
         missed=missed,
@@ -329,14 +362,16 @@ class _Search:
         return (float(choice.machine.ranks), *cost) if self.question.smallest else cost
 
     def best(self, choices: Sequence[Choice]) -> tuple[Choice | None, str]:
-        """The choice to take, and why it misses the question if it does."""
+        """The choice to take of several, best first, and why it misses the question if it does."""
         if not choices:
             return None, ""
-        meeting = [choice for choice in sorted(choices, key=self.order) if self._meets(choice)]
-        for at, choice in enumerate(meeting):
-            self.predict(choice)
-            if self._meets(choice):
-                return self._tied(choice, meeting[at:]), ""
+        for choice in choices:
+            if self.question.meets(choice):
+                chosen = self.preferred([c for c in choices if c.machine == choice.machine])
+                for one in (chosen, choice):
+                    self.predict(one)
+                    if self.question.meets(one):
+                        return one, ""
         deadline = self.question.deadline_s
         if deadline is not None:
             fastest = min(choices, key=lambda c: c.total_s)
@@ -346,26 +381,21 @@ class _Search:
         self.predict(cheapest)
         return cheapest, "no choice surely meets the budget; this is the cheapest"
 
-    def _meets(self, choice: Choice) -> bool:
-        """Whether the upper end of the interval meets deadline and budget."""
-        usd = choice.price(choice.high_s)
-        late = self.question.deadline_s
-        budget = self.question.budget_usd
-        if late is not None and choice.high_s * choice.periods > late:
-            return False
-        return budget is None or (usd is not None and usd <= budget)
+    def preferred(self, choices: Sequence[Choice]) -> Choice:
+        """The best of the choices on one machine; of those tied with it, an exact one."""
+        first = min(choices, key=self.order)
+        tied = [c for c in choices if c.total_s <= (1 + TIED) * first.total_s and c.like(first)]
+        names = [choice.promise != "exact" for choice in tied]
+        simple = [choice.run.approach != "single" for choice in tied]
+        ranked = sorted(zip(names, simple, map(self.order, tied), range(len(tied)), strict=True))
+        return tied[ranked[0][3]]
 
-    def _tied(self, first: Choice, others: Sequence[Choice]) -> Choice:
-        """Of the choices on the same machine that are tied with the first, an exact one."""
-        if first.promise == "exact":
-            return first
-        for choice in others:
-            near = choice.total_s <= (1 + TIED) * first.total_s
-            if choice.machine == first.machine and near and choice.promise == "exact":
-                self.predict(choice)
-                if self._meets(choice):
-                    return choice
-        return first
+    def first(self, choices: Sequence[Choice], wanted: Callable[[Choice], bool]) -> Choice | None:
+        """The first choice that is wanted, predicted in full."""
+        found = next((choice for choice in choices if wanted(choice)), None)
+        if found is not None:
+            self.predict(found)
+        return found
 
     def distinct(self, choices: Sequence[Choice]) -> list[Choice]:
         """Choices without those that take the same steps as another: one program on one device."""

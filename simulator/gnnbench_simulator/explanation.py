@@ -16,6 +16,7 @@ from gnnbench_simulator.predict import Prediction
 
 CHOICES = 5
 """Choices whose order a measurement may change."""
+_BETWEEN_RANKS = frozenset(kind.value for kind in COLLECTIVES | {Kind.SEND, Kind.RECV})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ def _behind(cluster: Cluster, op: str, per_host: int) -> Iterable[Basis]:
                 source=model.source or f"{model.points} points, {100 * model.mape:.0f} % off",
             )
         return
-    if op in {kind.value for kind in COLLECTIVES | {Kind.SEND, Kind.RECV}}:
+    if op in _BETWEEN_RANKS:
         yield from _collective(cluster, op)
     elif op in {kind.value for kind in STORAGE} and cluster.storage is not None:
         for constant, unit in zip(
@@ -171,26 +172,29 @@ def decisive(advice: Advice) -> Measurement | None:
     if best is None:
         return None
     others = [c for c in advice.ranked if c.machine != best.machine and c.prediction is not None]
-    compared = [best, *others[: CHOICES - 1]]
     found = [
         measurement
-        for choice in compared
-        for measurement in _swings(choice, best, others[0] if others else None)
+        for choice in [best, *others[: CHOICES - 1]]
+        for measurement in _swings(choice, best, others)
     ]
     return max(found, key=_weight, default=None)
 
 
-def _swings(choice: Choice, best: Choice, following: Choice | None) -> Iterable[Measurement]:
+def _swings(choice: Choice, best: Choice, others: Sequence[Choice]) -> Iterable[Measurement]:
     """How far each operation moves a choice, and how far it is from changing its place."""
     prediction = choice.prediction
     if prediction is None or choice.period_s <= 0:
         return
-    against = following if choice is best else best
-    turn = None if against is None else _cost(against) / _cost(choice)
     for op, seconds in prediction.work.items():
         known = prediction.notes["classes"].get(op)
         if known is None or seconds <= 0:
             continue
+        # A kernel is as fast on all hosts of a device: measuring it moves them all alike.
+        rivals = others if choice is best else [best]
+        if op not in _BETWEEN_RANKS:
+            name = choice.machine.cluster.device.name
+            rivals = [c for c in rivals if c.machine.cluster.device.name != name]
+        against = rivals[0] if rivals else None
         share = min(seconds / choice.period_s, 1.0)
         yield Measurement(
             choice=choice,
@@ -199,7 +203,7 @@ def _swings(choice: Choice, best: Choice, following: Choice | None) -> Iterable[
             share=share,
             low=1 - share * (1 - math.exp(-known["radius"])),
             high=1 + share * (math.exp(known["radius"]) - 1),
-            turn=turn,
+            turn=None if against is None else _cost(against) / _cost(choice),
             against=against,
         )
 
@@ -209,10 +213,10 @@ def _cost(choice: Choice) -> float:
 
 
 def _weight(found: Measurement) -> float:
-    """The move over the distance, both logarithmic; the move alone where nothing is near."""
+    """The move over the distance, both logarithmic; little where no other choice is near."""
     move = max(math.log(found.high), -math.log(max(found.low, 1e-9)))
     if found.turn is None:
-        return move
+        return 0.01 * move
     # A dearer best choice falls behind; a cheaper other one takes its place.
     move = math.log(found.high) if found.turn >= 1 else -math.log(max(found.low, 1e-9))
     return move / max(abs(math.log(found.turn)), 0.01)
