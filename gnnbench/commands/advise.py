@@ -154,7 +154,7 @@ def _dataset(name: str, facts: dict[str, str]) -> Any:
     values = {key: _number(text) for key, text in facts.items()}
     if name in list_profiles() or name.endswith(".toml"):
         if "features" in values:
-            rows = int(values.get("num_nodes") or getattr(load_profile(name), "num_nodes", 0))
+            rows = int(str(values.get("num_nodes") or getattr(load_profile(name), "num_nodes", 0)))
             values["num_features"] = _width(str(facts["features"]), rows)
             del values["features"]
         return DatasetRef(name=short, profile=name, override=values)
