@@ -7,6 +7,7 @@ A results folder holds records and ledgers. A folder that holds only the tables 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from gnnbench.cluster import Cluster, list_clusters, load_cluster
@@ -45,11 +46,21 @@ def _side_by_side(
 ) -> tuple[Comparison, ...]:
     """Predictions for several clusters, each labelled with its own: nothing was measured."""
     rows = [
-        dataclasses.replace(row, label=f"{row.label} on {name}")
+        dataclasses.replace(row, label=_on_cluster(row))
         for name in clusters
         for row in compare_records(results, (), predictions, name)
     ]
     return tuple(sorted(rows, key=lambda row: (row.dataset, row.model, row.approach, row.ranks)))
+
+
+def _on_cluster(row: Comparison) -> str:
+    """The label with the cluster, and with the ranks on a host where layouts were told apart."""
+    layout = re.search(r"(, )?ranks_per_host=\d+", row.label)
+    label, place = row.label, row.cluster
+    if layout is not None:
+        label = label.replace(layout[0], "").replace(" []", "")
+        place = f"{place}:{row.ranks_per_host}"
+    return f"{label} on {place}"
 
 
 def _kept_study(results: Results, cluster: str | None) -> Study:
