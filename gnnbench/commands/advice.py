@@ -353,7 +353,7 @@ def _money(value: float | None) -> str:
 
 def _percent(share: float) -> str:
     if 0 < share < 0.001:
-        return "< 0.1 %"
+        return "<0.1 %"
     return f"{digits(100 * share, 2)} %"
 
 
