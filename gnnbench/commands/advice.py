@@ -34,7 +34,7 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
             yield f"and {len(found.ranked) - top} more that fit: --top {len(found.ranked)}"
         yield ""
         yield f"Approaches on {best.machine.name} ({_device(best)}):"
-        yield from table([_approach(c) for c in found.approaches])
+        yield from table([_approach(c, found) for c in found.approaches])
     yield from _ruled_out(found)
     yield from _change(found)
     if best is not None:
@@ -52,7 +52,7 @@ def _answer(found: Advice, best: Choice) -> str:
     missed = f" ({found.missed})" if found.missed else ""
     return (
         f"{best.machine.name} ({_device(best)}) with {best.approach}{missed}: "
-        f"{question.epochs} epochs in {duration(best.total_s)} ({_interval(best)}) for "
+        f"{question.epochs} epochs in {duration(best.total_s)} ({_interval(best, best.periods)}) for "
         f"{_usd(best)}; {_room(best)}; evidence: {_evidence(best)}."
     )
 
@@ -146,13 +146,13 @@ def _machine(choice: Choice, found: Advice) -> dict[str, str]:
     return row
 
 
-def _approach(choice: Choice) -> dict[str, str]:
+def _approach(choice: Choice, found: Advice) -> dict[str, str]:
     return {
         "approach": choice.approach,
         "promise": choice.promise,
         "steps/epoch": _count(choice.steps_per_epoch),
-        "epoch": duration(choice.total_s / max(choice.periods, 1)),
-        "90 % interval": f"{duration(choice.low_s)} … {duration(choice.high_s)}",
+        "epoch": duration(choice.total_s / found.question.epochs),
+        "90 % interval": _interval(choice, choice.periods / found.question.epochs),
         "USD": _money(choice.usd),
         "free": _free(choice),
     }
@@ -319,8 +319,9 @@ def _device(choice: Choice) -> str:
     return re.sub(r"-(SXM|PCIe)\d*", "", choice.machine.devices)
 
 
-def _interval(choice: Choice) -> str:
-    low, high = choice.low_s * choice.periods, choice.high_s * choice.periods
+def _interval(choice: Choice, periods: float) -> str:
+    """The interval of so many periods, in one unit where both ends have the same."""
+    low, high = choice.low_s * periods, choice.high_s * periods
     first, last = duration(low), duration(high)
     if first.split()[1] == last.split()[1]:
         first = first.split()[0]

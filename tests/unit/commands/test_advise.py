@@ -89,17 +89,18 @@ def test_json_has_the_same_answer_and_records_are_kept(say: Say, tmp_path: Path)
 
 
 def test_a_graph_that_fits_nowhere_is_said_in_the_first_line(say: Say) -> None:
-    code, out, _ = say("advise", "ogbn-products", "--set", "features=9TB", "--machines", "8xt4")
+    words = ("--machines", "8xt4", "--approaches", "partition")
+    code, out, _ = say("advise", "ogbn-products", "--set", "features=9TB", *words)
     assert code == 1
     assert out.startswith("Nothing fits; the closest is ")
     assert "ask for more devices, or fewer features." in " ".join(out.split())
 
 
 def test_a_generated_graph_is_counted(say: Say) -> None:
-    words = ("--set", "num_nodes=300", "--hidden", "8", "--layers", "2", "--batch", "60")
-    code, out, _ = say(
-        "advise", "planted_partition", *words, "--machines", "1xt4", "--approaches", "single"
-    )
+    sizes = {"num_nodes": 300, "mean_degree": 6, "num_classes": 4, "num_features": 8}
+    words = [word for key, n in sizes.items() for word in ("--set", f"{key}={n}")]
+    words += ["--hidden", "8", "--layers", "2", "--machines", "1xt4", "--approaches", "single"]
+    code, out, _ = say("advise", "planted_partition", *words)
     assert code == 0
     assert "sizes counted" in " ".join(out.split())
 
