@@ -50,10 +50,11 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
 def _answer(found: Advice, best: Choice) -> str:
     question = found.question
     missed = f" ({found.missed})" if found.missed else ""
+    time = f"{duration(best.total_s)} ({_interval(best, best.periods)})"
     return (
         f"{best.machine.name} ({_device(best)}) with {best.approach}{missed}: "
-        f"{question.epochs} epochs in {duration(best.total_s)} ({_interval(best, best.periods)}) for "
-        f"{_usd(best)}; {_room(best)}; evidence: {_evidence(best)}."
+        f"{question.epochs} epochs in {time} for {_usd(best)}; {_room(best)}; "
+        f"evidence: {_evidence(best)}."
     )
 
 
