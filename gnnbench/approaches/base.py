@@ -114,6 +114,10 @@ class Approach(ABC):
         """The periods of its plan."""
         return run.training.increments or run.training.epochs
 
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Knobs between which memory and time decide, for advice on machines; defaults first."""
+        return [{}]
+
     # -- what it can run -------------------------------------------------------------------------
 
     def problems(self, run: RunSpec) -> list[str]:
