@@ -33,7 +33,7 @@ EVERY = {"naive_csr": 6, "rode_sddmm": 6}
 
 
 def main(tables: Path, out: Path) -> None:
-    """Write every file of the folder that is made from tables."""
+    """Write the constants of every device and kernel of the tables."""
     groups: dict[str, list[Points]] = defaultdict(list)
     for name in ("spmm", "sddmm", "gemm"):
         text = (tables / f"{name}.csv").read_text(encoding="utf-8")

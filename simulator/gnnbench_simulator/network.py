@@ -40,11 +40,11 @@ _REMEMBERED = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a collective takes.
+    """Duration of a collective.
 
     seconds   from the last arrival to the end
     label     of the cost class
-    idle_s    the part of the seconds in which ranks wait for one another and keep no core busy
+    idle_s    part of the seconds in which ranks wait for one another and occupy no core
     """
 
     seconds: float
@@ -270,7 +270,7 @@ class Network:
         )
 
     def _meeting_s(self, model: CollectiveModel | None) -> float:
-        """What ranks that come from their work wait for one another: once, not with each message.
+        """Time in which ranks that come from computing wait for one another, once per call.
 
         The rest of a measured latency is that of the transfer alone, which grows with messages.
         """
