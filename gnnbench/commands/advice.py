@@ -240,8 +240,9 @@ def _turn(found: Measurement) -> str:
 
 
 _GRADES = {
-    "datasheet": "its datasheet or public measurements only",
-    "probed": "a short probe",
+    "datasheet": "its datasheet only",
+    "transferred": "measurements of another device",
+    "measured elsewhere": "measurements of others on this device",
     "measured": "a calibration",
 }
 

@@ -13,6 +13,7 @@ what one rank holds (its own part included) for all-reduce and all-to-all.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import statistics
@@ -29,6 +30,11 @@ from gnnbench.costs.kernel_fit import Judged
 from gnnbench.costs.kernels import Floats
 
 COLUMNS = {"device", "op_name", "num_gpus", "bytes", "seconds"}
+_SUSTAINED = 0.76
+"""Share of a datasheet's link rate that a send sustains: as fitted on DGX A100 and DGX H100."""
+_SAME_LINK, _OTHER_FABRIC = 0.05, 3.0
+"""Log ratio of link rates up to which a host is one of the tables, and ratio from which it is
+another fabric."""
 _OTHER_GENERATION = 0.05
 """Weight of a donor of another GPU generation beside one of the same."""
 _NAME = {"alltoall": "all_to_all"}
@@ -143,11 +149,30 @@ def _radii() -> dict[str, float]:
 
 
 @cache
-def collective_time(device: str, op: str, ranks: int, size: float) -> Timed | None:
-    """Seconds of a collective inside a host of such devices; None: nothing to anchor them on."""
+def collective_time(
+    device: str, op: str, ranks: int, size: float, link_bytes_per_s: float = 0.0
+) -> Timed | None:
+    """Seconds of a collective inside a host of such devices; None: nothing to anchor them on.
+
+    Args:
+        device: its name.
+        op: kind of the collective.
+        ranks: of the group, all on the host.
+        size: bytes of the whole buffer.
+        link_bytes_per_s: what a device's link sustains, where the host states it. A rate other than
+            that of the hosts of the tables moves their curves; one far from it is another fabric.
+    """
     facts = facts_of(device)
     if facts is None:
         return None
+    if link_bytes_per_s and facts.link_bytes_per_s:
+        ratio = _SUSTAINED * facts.link_bytes_per_s / link_bytes_per_s
+        if not 1.0 / _OTHER_FABRIC < ratio < _OTHER_FABRIC:
+            return None
+        if abs(math.log(ratio)) > _SAME_LINK:
+            found = collective_time(device, op, ranks, size * ratio)
+            rung = "transferred"
+            return None if found is None else dataclasses.replace(found, grade=rung)
     table = shipped_table()
     own = table.own(facts.device, op, ranks, size)
     if own is not None:

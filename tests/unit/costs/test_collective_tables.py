@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gnnbench.costs.collective_tables import (
-    Table,
     collective_time,
     leave_devices_out,
     leave_ranks_out,
@@ -49,9 +48,18 @@ def test_a_device_without_a_table_takes_its_own_generation_most() -> None:
     assert h100 is not None and h200 is not None
     assert h200.grade == "transferred"
     assert h200.seconds == pytest.approx(h100.seconds, rel=0.1)
-    # Half the link bandwidth doubles the time of large buffers.
-    slow = Table(curves={("H100-SXM", "all_reduce", 8): (np.array([0.0, 20.0]), np.zeros(2))})
-    assert slow.devices() == ["H100-SXM"]
+
+
+def test_a_stated_link_rate_moves_the_curves_and_one_far_off_is_another_fabric() -> None:
+    def at(rate: float) -> tuple[float, str] | None:
+        found = collective_time(A100, "all_reduce", 8, 256 * MIB, rate)
+        return None if found is None else (found.seconds, found.grade)
+
+    as_measured, half = at(227.5e9), at(114e9)
+    assert as_measured is not None and half is not None
+    assert as_measured[1] == "measured elsewhere" and half[1] == "transferred"
+    assert half[0] == pytest.approx(2 * as_measured[0], rel=0.06)
+    assert at(3e9) is None
 
 
 @pytest.mark.parametrize("device", ["V100-SXM2-32GB", "RTX4090", "an unknown GPU"])
