@@ -40,7 +40,7 @@ LAYOUTS = ("intra", "inter")
 TRANSFER = "_transfer"
 """Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
 one another: to judge bandwidth by, not to predict with."""
-ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "hopper", "blackwell")
+ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "ada", "hopper", "blackwell")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +164,16 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Rent of one host; `date` is the date of the rate."""
+    """Rent of one host, on demand and on spot; `date` is the date of the rates.
+
+    instance   what the provider calls the host, such as "p4d.24xlarge"
+    """
 
     usd_per_hour: Constant
     date: str
     region: str = ""
+    instance: str = ""
+    spot_usd_per_hour: Constant | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

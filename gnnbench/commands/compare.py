@@ -59,8 +59,27 @@ def run(args: argparse.Namespace) -> int:
 def _print_rows(rows: Sequence[Comparison]) -> None:
     """A table per dataset and model: measured and predicted time per period."""
     for (dataset, model), group in groupby(rows, key=lambda row: (row.dataset, row.model)):
-        cells = [_cells(row) for row in group]
+        own = list(group)
+        measured = any(row.measured for row in own)
+        cells = [_cells(row) if measured else _predicted(row) for row in own]
         _table(f"{dataset}, {model}: time per period", cells, list(cells[0]))
+
+
+def _predicted(row: Comparison) -> dict[str, object]:
+    """The cells of a row where nothing of its dataset and model was measured."""
+    from gnnbench_reports import numbers
+    from gnnbench_reports.configurations import predicted_time
+    from gnnbench_reports.labels import printable
+
+    memory = row.memory
+    known = memory.predicted_needed_bytes is not None and row.predicted
+    return {
+        "approach": printable(row.label, 2 * LABEL),
+        "ranks": row.ranks,
+        "predicted": predicted_time(row) if row.predicted else row.status,
+        "90 % interval": numbers.interval(row.predicted_low_s, row.predicted_high_s),
+        "memory": numbers.size(memory.predicted_needed_bytes) if known else None,
+    }
 
 
 def _print_finding(found: Finding) -> None:

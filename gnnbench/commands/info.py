@@ -16,11 +16,20 @@ HELP = "describe one approach, model, task, dataset source, cluster, accelerator
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the name."""
     parser.add_argument("name", metavar="NAME", help="any name that `gnnbench list` shows")
+    parser.add_argument(
+        "--toml", action="store_true", help="print a cluster as the TOML file that it is, to edit"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
 
+    if args.toml:
+        from gnnbench.cluster import load_cluster
+        from gnnbench.tomlwriter import format_toml
+
+        print(format_toml(load_cluster(args.name).to_table()), end="")
+        return 0
     card = describe(args.name)
     if args.json:
         emit_json(card)

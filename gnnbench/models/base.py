@@ -28,7 +28,8 @@ class Model:
                     "none" where there is no sum
     self_weight     a second weight applied to the vertex's own row
     activation      after every layer but the last
-    convolves       whether it is a stack of layers; else it is a table of rows by id
+    built           "stack": of layers as above; "module": of torch modules on a tape, which only
+                    the approaches that name the model can train; "table": of rows by id
     """
 
     name: str
@@ -37,7 +38,7 @@ class Model:
     normalisation: Literal["symmetric", "mean", "softmax", "none"]
     self_weight: bool
     activation: Literal["relu", "elu"] = "relu"
-    convolves: bool = True
+    built: Literal["stack", "module", "table"] = "stack"
 
     @property
     def attention(self) -> bool:

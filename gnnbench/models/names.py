@@ -13,5 +13,7 @@ MODELS: Names[Model] = Names(
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
+        "tgat": "gnnbench.models.tgat:MODEL",
+        "tgn": "gnnbench.models.tgn:MODEL",
     },
 )

@@ -58,12 +58,13 @@ class CostClass:
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
 # simulation 5.1 and 5.2 (Turing, Volta, Ampere, Hopper fitted on public measurements); CPU
 # assumed.
-_EFFICIENCY: Mapping[str, tuple[float, float]] = {
+EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "cpu": (0.70, 0.80),
     "maxwell": (0.61, 0.80),  # compute as the next generation's (P100 fp32), bandwidth assumed
     "turing": (0.40, 0.81),
     "volta": (0.82, 0.80),
     "ampere": (0.76, 0.78),
+    "ada": (0.29, 0.80),  # compute of the L4, which its 72 W throttle; bandwidth assumed
     "hopper": (0.73, 0.80),
     "blackwell": (0.70, 0.80),
 }
@@ -222,7 +223,7 @@ def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
 
 
 def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
-    compute, memory = _EFFICIENCY[device.arch]
+    compute, memory = EFFICIENCY[device.arch]
     stream = memory * device.memory_bytes_per_s.value
     flops = compute * device.peak_flops_per_s.float32.value
     cache = _CACHE_SHARE * device.cache_bytes.value
@@ -263,7 +264,7 @@ def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
 def _cpu_defaults(cluster: Cluster, kind: Kind, facts: Facts) -> Floats:
     """Rooflines of a rank's CPU threads; random access and draws at assumed rates (section 5.5)."""
     device, host = cluster.device, cluster.host
-    compute, memory = _EFFICIENCY["cpu"]
+    compute, memory = EFFICIENCY["cpu"]
     if device.kind == "cpu":
         stream, cache = memory * device.memory_bytes_per_s.value, device.cache_bytes.value
         flops = compute * device.peak_flops_per_s.float32.value

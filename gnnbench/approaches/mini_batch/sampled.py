@@ -108,6 +108,9 @@ class Sampled(Approach):
     def probes(self, probe: Probe) -> list[RunSpec]:
         return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
 
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        return [{}] if run.ranks == 1 else [{}, {"placement": "partitioned"}]
+
     def problems(self, run: RunSpec) -> list[str]:
         """One fan-out per layer."""
         fanouts = run.batch.fanouts_from_seeds

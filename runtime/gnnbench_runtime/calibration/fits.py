@@ -37,6 +37,7 @@ PROBE_OP = "speed_probe"
 _GENERATIONS = (
     ((10, 0), "blackwell"),
     ((9, 0), "hopper"),
+    ((8, 9), "ada"),
     ((8, 0), "ampere"),
     ((7, 5), "turing"),
     ((7, 0), "volta"),

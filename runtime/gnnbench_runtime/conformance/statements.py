@@ -252,6 +252,8 @@ STATEMENTS: tuple[Callable[[Trial], None], ...] = (
 def _reference(trial: Trial, run: RunSpec) -> RunSpec:
     """The same workload by the reference of the promise."""
     name = trial.approach.reference(run)
+    if name == run.approach:
+        return dataclasses.replace(run, ranks=1)
     ranks = run.ranks
     if APPROACHES.get(name).cannot_run(dataclasses.replace(run, approach=name, knobs={})):
         ranks = 1
