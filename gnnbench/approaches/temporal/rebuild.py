@@ -44,7 +44,7 @@ class Rebuild(Gnnflow):
     name = "rebuild"
     title = "Rebuild and retrain"
     paper = "the practice of systems for static graphs, such as Zhou et al., TGL, VLDB 2022"
-    summary = "every increment the graph is built anew and the model trained from scratch"
+    summary = "at every increment the graph is rebuilt and the model trained from scratch"
     promise = Promise(
         kind="exact",
         text="Losses, parameters and metrics equal those of one rank on the same batches.",
