@@ -14,24 +14,24 @@ PromiseKind = Literal["exact", "unbiased", "stale", "own"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What an approach owes its reference, as data that conformance tests.
+    """Relation between an approach's results and those of its reference, tested by conformance.
 
     Kinds:
 
     exact       losses, gradients and parameters equal the reference's, for any number of ranks
-    unbiased    what it estimates has the reference's value as its mean
-    stale       it equals the reference on values that are `by` epochs old
-    own         it trains something else; `text` says what, and a test of its own states it
+    unbiased    its estimate has the reference's value as expectation
+    stale       it equals the reference computed with values that are `by` epochs old
+    own         it trains something else: `text` describes it, and a separate test checks it
 
     Args:
         kind: see above.
         text: one sentence, in the terms of the field.
-        reference: the approach that it is held against.
+        reference: name of the approach with which it is compared.
         limit: knobs with which it equals the reference exactly; None if there are none.
-        limit_batch: fields of the batch with which it does, beside `limit`; the last fan-out goes
-            for all layers.
-        limit_ranks: number of ranks with which it does; None is any.
-        by: epochs by which values are old.
+        limit_batch: fields of the batch that this equality needs in addition to `limit`; the last
+            fan-out is used for all further layers.
+        limit_ranks: number of ranks that this equality needs; None is any.
+        by: age of the values, in epochs.
     """
 
     kind: PromiseKind
@@ -63,7 +63,7 @@ class Accepts:
         attention: whether it can train models whose sums are weighted by functions of the layer's
             input; `no_attention` says why it cannot.
         norm: whether it can normalise hidden layers; `no_norm` says why it cannot.
-        batch: whether it trains on batches, so that the suite's [batch] matters to it.
+        batch: whether it trains on mini-batches and uses the suite's [batch].
         models: kinds of models, or empty for all.
     """
 
@@ -110,7 +110,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Systems of papers that an approach stands for, so that their numbers can be predicted.
+    """Published systems that implement the approach, so that their numbers can be predicted.
 
     Args:
         names: regular expression, searched in the lower-case name that a table gives a system.

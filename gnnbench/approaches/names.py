@@ -1,4 +1,4 @@
-"""The approaches that there are, from the tables of the families and from entry points."""
+"""The registry of approaches: tables of the families, and entry points."""
 
 from __future__ import annotations
 

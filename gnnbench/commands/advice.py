@@ -240,8 +240,9 @@ def _turn(found: Measurement) -> str:
 
 
 _GRADES = {
-    "datasheet": "its datasheet or public measurements only",
-    "probed": "a short probe",
+    "datasheet": "a datasheet only",
+    "transferred": "measurements of other devices or kernels",
+    "measured elsewhere": "measurements by others",
     "measured": "a calibration",
 }
 

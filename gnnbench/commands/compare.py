@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json
+    from gnnbench.commands.output import emit_json, text
     from gnnbench.results import Results
     from gnnbench_reports.finding import findings
     from gnnbench_reports.opening import read_study
@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
         emit_json({"schema": 2, **document, "findings": listed})
         return 0
     for sentence in verdict(study.summary, study.rows, found):
-        print(sentence)
+        text(sentence, hanging="  ")
     _print_rows(study.rows)
     for one in found.values():
         _print_finding(one)
     for line in _reasons(study.rows):
-        print(line)
+        text(line, hanging="  ")
     return 0
 
 
@@ -99,9 +99,10 @@ def _print_finding(found: Finding) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]], heads: Sequence[str]) -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import table, text
 
-    print(f"\n{title}")
+    print()
+    text(title)
     table(rows, heads)
 
 

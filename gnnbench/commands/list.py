@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gnnbench.cluster import Link
 
 NAME = "list"
-HELP = "list approaches, models, tasks, datasets, clusters, accelerators or suites"
+HELP = "list the names of approaches, models, tasks, datasets, clusters, accelerators, suites"
 
 Rows = list[dict[str, object]]
 

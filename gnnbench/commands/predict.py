@@ -1,4 +1,4 @@
-"""`gnnbench predict`: what a suite's runs will take on a cluster, before anyone buys it."""
+"""`gnnbench predict`: predict time, bytes and memory of a suite's runs on a cluster."""
 
 from __future__ import annotations
 

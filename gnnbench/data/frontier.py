@@ -69,10 +69,10 @@ def occupancy_frontier(
     *,
     undirected: bool = True,
 ) -> Sizes:
-    """Return what `vip_frontier` does from a histogram: `counts[k]` nodes have `degrees[k]`.
+    """As `vip_frontier`, from a degree histogram: `counts[k]` nodes have `degrees[k]`.
 
-    A vertex is hit by each drawn edge in proportion to its out-degree, taken equal to its
-    in-degree. Training vertices are taken to have the degrees of all vertices.
+    Each drawn edge hits a vertex in proportion to its out-degree, which is assumed equal to its
+    in-degree. Training vertices are assumed to have the same degree distribution as all vertices.
     Deviation known: a few per cent high on block graphs when the histogram is fine, up to 50 % when
     it is a single bin; much too high on clustered graphs, as `vip_frontier`.
     """

@@ -1,4 +1,4 @@
-"""What both worlds must know of a model: parameters, scalings, and which products it needs.
+"""Cards of models: parameters, normalisation, and the products of a layer.
 
 A model here is a stack of layers with an activation and dropout after every layer but the last. A
 layer is a convolution, `Y = norm(A) H W (+ H W_self) + b`, or attention, where the weights of the
@@ -41,7 +41,7 @@ class Model:
         return self.normalisation == "softmax"
 
     def problems(self, spec: ModelSpec) -> list[str]:
-        """What is wrong with a spec in view of this model."""
+        """Problems of a spec for this model."""
         if spec.heads > 1 and not self.attention:
             return [f"heads: found {spec.heads}, model {self.name} has no attention; leave it at 1"]
         if spec.hidden % spec.heads:
@@ -88,7 +88,7 @@ class Model:
 
 
 def layer_order(fan_in: int, fan_out: int, policy: str) -> Order:
-    """Which product comes first. `min_width` aggregates the narrower side.
+    """Which product of a layer comes first; `min_width` aggregates at the smaller width.
 
     Source: fullgraph section 2, operation order.
     """

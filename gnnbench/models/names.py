@@ -1,4 +1,4 @@
-"""The models that there are: `MODELS.get("gcn")` is a card."""
+"""The registry of models: `MODELS.get("gcn")` returns a card."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bytes, flops and facts of every operation, each formula once.
 
-The writer of a plan calls these functions with the sizes of the structure, the runtime with the
-sizes of the tensors that it holds, so that comparing the two says something. Sizes may be integers,
+The writer of a plan calls these functions with sizes of the structure, the runtime with sizes of
+its tensors; a difference between the two is an error in one of them. Sizes may be integers,
 or int64 arrays with one entry per rank (see `gnnbench.steps`).
 
 Conventions: `element_bytes` is 4 (float32) or 8 (float64). Row pointers and vertex ids take 8

@@ -57,7 +57,7 @@ def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
             f"{_count(summary.num_compared, 'configuration')}, {where}: median error "
             f"{percent(summary.median_error)}, "
             f"{'nine of ten within' if summary.num_compared >= 10 else 'largest'} "
-            f"{percent(summary.p90_error)}, bias {factor(summary.bias)}."
+            f"{percent(summary.p90_error)}, predicted / measured {summary.bias:.2f} in the median."
         )
     if summary.num_measured and summary.num_predicted:
         return (

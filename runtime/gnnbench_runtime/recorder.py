@@ -163,7 +163,7 @@ class Recorder:
                 self._moved[f"{work.kind}/{phase}"] += int(work.bytes)
 
     def arrive(self, periods: Sequence[int], releases: Sequence[float]) -> None:
-        """Let no scheduled iteration begin before its input has arrived.
+        """Delay each scheduled iteration until its release time.
 
         Args:
             periods: iterations of each period.

@@ -1,7 +1,8 @@
 """Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
 
 A calibrated operation uses the constants for the number of ranks that share the host. An operation
-that nobody calibrated uses a roofline of the device's peak rates (grade "datasheet"), never the
+that nobody calibrated here uses what others measured on such a device, or on another and moved by
+the bandwidths of both (`gnnbench.costs.elsewhere`). Where there is neither, it uses a roofline of the device's peak rates (grade "datasheet"), never the
 constants of another operation; on a calibrated cluster the prediction names it.
 """
 
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.cluster import Cluster, Device, OpModel, Storage, grade, weakest
+from gnnbench.cluster import Cluster, Device, OpModel, Storage
+from gnnbench.costs.elsewhere import step_model
 from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.costs.storage import disk_seconds
+from gnnbench.ladder import grade, weakest
 from gnnbench.errors import Unsupported
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
@@ -166,8 +169,16 @@ class Durations:
         if model is not None:
             where = CostClass(op, grade(model.status), model.radius)
             return where, op_seconds(model, facts)
+        uncalibrated, device = bool(self._models), self.cluster.device
+        known = None
+        if device.kind == "gpu" and not hosted:
+            known = step_model(device.name, kind.value, op, facts)
+        if known is not None:
+            # Tables time kernels; what issues them works ahead, and bounds the time from below.
+            seconds = np.maximum(device.launch_s.value, known.seconds_of(facts))
+            return CostClass(op, known.grade, known.form.radius, uncalibrated), seconds
         radius = _RADII.get(kind, _DEFAULT_RADIUS)
-        where = CostClass(op, "datasheet", radius, uncalibrated=bool(self._models))
+        where = CostClass(op, "datasheet", radius, uncalibrated)
         return where, self._datasheet(kind, hosted, facts)
 
     def _datasheet(self, kind: Kind, hosted: bool, facts: Facts) -> Floats:

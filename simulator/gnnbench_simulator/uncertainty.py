@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.cluster import weakest
+from gnnbench.ladder import weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
 from gnnbench.steps import COLLECTIVES

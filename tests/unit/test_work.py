@@ -94,6 +94,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # Two sorts of 8 passes that read and write 16 bytes a pair.
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild", 2 * 8 * 2 * 16 * 3, 0),
     (lambda: work.module("mlp_forward", flops=9, bytes=8, rows=2), "module", "mlp_forward", 8, 9),
+    # Three of the biases above.
+    (lambda: work.repeated(work.bias(3, 2, S), 3), "elementwise", "bias", 144, 18),
     (lambda: work.launches(12), "elementwise", "eager", 0, 0),
     (lambda: work.host("bookkeep", rows=3, bytes=5), "host", "bookkeep", 5, 0),
     (lambda: work.to_host(7), "copy", "copy_d2h", 7, 0),

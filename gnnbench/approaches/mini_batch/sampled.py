@@ -81,7 +81,7 @@ class Sampled(Approach):
     summary = "mini-batches of sampled neighbourhoods, gradients averaged over ranks"
     promise = Promise(
         kind="unbiased",
-        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean; "
+        text="With convolutions, the expected sum over a vertex's neighbours is the exact sum; "
         "the batches are the same for any number of ranks.",
         limit_batch={"size": 1_000_000, "fanouts_from_seeds": (-1,)},
     )

@@ -296,10 +296,11 @@ class TorchKernels:
     ) -> None:
         first, second = betas
         if weight_decay:
-            grad = grad + weight_decay * param
+            grad.add_(param, alpha=weight_decay)
         m.lerp_(grad, 1 - first)
         v.mul_(second).addcmul_(grad, grad, value=1 - second)
-        floor = v.sqrt().div_((1 - second**step) ** 0.5).add_(eps)
+        # The gradient has been used: its memory holds the roots, so that none is allocated.
+        floor = torch.sqrt(v, out=grad).div_((1 - second**step) ** 0.5).add_(eps)
         param.addcdiv_(m, floor, value=-lr / (1 - first**step))
 
 

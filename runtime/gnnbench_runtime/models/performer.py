@@ -23,7 +23,7 @@ from gnnbench_runtime.pending import Pending
 
 
 class Exchange(Protocol):
-    """How rows that live on other ranks get here, and their gradients back."""
+    """Exchange of halo rows and of their gradients."""
 
     def forward(self, x_uF: Tensor, layer: int, phase: Phase) -> None:
         """Fill rows n..u of `x_uF` with the owners' current rows."""

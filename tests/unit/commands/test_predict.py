@@ -287,7 +287,7 @@ def test_approaches_left_out_at_a_rank_count_are_told_with_their_reason(
     text = SMALL.replace("ranks = [1, 2]", "ranks = 1")
     assert main(["predict", suite(text), *DGX, "--ranks", "3,4"]) == 0
     left = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
-    assert left == [f"left out: single: single runs on 1 rank, {n} asked" for n in (3, 4)]
+    assert left == ["left out: single on 3, 4 ranks: single runs on 1 rank, 3 asked"]
 
 
 def test_layouts_are_predicted_side_by_side(reddit: str, rows: Rows, tmp_path: Path) -> None:

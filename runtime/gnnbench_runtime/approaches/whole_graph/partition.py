@@ -1,4 +1,4 @@
-"""Full-graph training over a vertex partition; one rank is the single device."""
+"""Full-graph training over a vertex partition; with one rank, on a single device."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from gnnbench_runtime.training import (
 
 
 class WholeGraph:
-    """A rank's share of the graph as the one batch of every epoch.
+    """A rank's share of the graph as the only batch of every epoch.
 
     Args:
         loader: of the graph.
         own: vertices that the rank owns.
-        aggregation: what every layer sums over.
+        aggregation: pattern over which every layer aggregates.
         x: input rows.
     """
 
