@@ -135,7 +135,7 @@ class Storage:
     A lane that waits for each request before it issues the next is slowed by latency; several lanes
     overlap their latencies until the disk is busy all the time. See `disk_seconds`.
 
-    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s alike
+    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s: of writes
     iops               small reads per second with many in flight
     latency_s          of one small read while the disk is idle
     write_iops, write_latency_s   of writes; as reads where absent
@@ -256,7 +256,7 @@ class Cluster:
     """Devices, hosts, links, storage and prices, with the calibrations made on them.
 
     speed_probe_s is the time of the fixed probe kernel when the calibration was made (0: none), so
-    that a run on a machine that has drifted can be told from a wrong prediction.
+    that drift of the machine can be distinguished from a wrong prediction.
     """
 
     name: str

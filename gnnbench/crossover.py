@@ -147,7 +147,7 @@ def crossover(
 def _halos(
     graph: GraphLike, ranks: Sequence[int], objective: str, seed: int
 ) -> Iterator[tuple[int, int, str]]:
-    """Ranks, total halo copies S, and what S rests on."""
+    """Ranks, total halo copies S, and the source of S."""
     for count in ranks:
         if isinstance(graph, GraphProfile):
             point, basis = graph.expected_halo(count, f"metis-{objective}")
@@ -172,7 +172,7 @@ def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
 def _point(
     num_nodes: int, shape: StackShape, once: StackShape | None, ranks: int, copies: int, basis: str
 ) -> CrossoverPoint:
-    """Both approaches on so many ranks; `once` has the first layer aggregated before training."""
+    """Both approaches on this many ranks; in `once` layer 1 is aggregated before training."""
     s, rows = shape.element_bytes, even_split(num_nodes, ranks)
 
     def partition(of: StackShape) -> int:

@@ -1,4 +1,4 @@
-"""The ladder of evidence: how a constant is known, and what a prediction that rests on it is worth.
+"""The ladder of evidence: how a constant is known, which grades the predictions that depend on it.
 
 A prediction prints the weakest rung among the constants that matter to it. Rungs, best first:
 

@@ -33,6 +33,7 @@ EVERY = {"naive_csr": 6, "rode_sddmm": 6}
 
 
 def main(tables: Path, out: Path) -> None:
+    """Write the constants of every device and kernel of the tables."""
     groups: dict[str, list[Points]] = defaultdict(list)
     for name in ("spmm", "sddmm", "gemm"):
         text = (tables / f"{name}.csv").read_text(encoding="utf-8")
@@ -59,8 +60,15 @@ def fitted(groups: dict[str, list[Points]]) -> list[dict[str, object]]:
             forms.append(entry(points, "", joint, radius, max(j.median for j in moved)))
         for group, judged in zip(points, leave_origins_out(points), strict=True):
             own = fit_kernel(KERNELS[name], [group], near=joint)
-            forms.append(entry([group], group.device.device, own,
-                               conformal_radius(judged.errors), judged.median))
+            forms.append(
+                entry(
+                    [group],
+                    group.device.device,
+                    own,
+                    conformal_radius(judged.errors),
+                    judged.median,
+                )
+            )
     return forms
 
 

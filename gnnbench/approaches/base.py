@@ -107,12 +107,16 @@ class Approach(ABC):
         return [spec.name for spec in dataclasses.fields(self.knobs_type)]
 
     def reference(self, run: RunSpec) -> str:
-        """The approach with which a run's results are compared."""
+        """The approach that results are compared with; its own name is its one-rank form."""
         return self.promise.reference
 
     def variants(self, run: RunSpec) -> list[dict[str, Any]]:
         """Knobs between which memory and time decide, for advice on machines; defaults first."""
         return [{}]
+
+    def num_periods(self, run: RunSpec) -> int:
+        """The periods of its plan."""
+        return run.training.increments or run.training.epochs
 
     # -- what it can run -------------------------------------------------------------------------
 

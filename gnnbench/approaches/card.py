@@ -26,7 +26,7 @@ class Promise:
     Args:
         kind: see above.
         text: one sentence, in the terms of the field.
-        reference: name of the approach with which it is compared.
+        reference: the approach with which it is compared; its own name means itself on one rank.
         limit: knobs with which it equals the reference exactly; None if there are none.
         limit_batch: fields of the batch that this equality needs in addition to `limit`; the last
             fan-out is used for all further layers.
@@ -64,7 +64,8 @@ class Accepts:
             input; `no_attention` says why it cannot.
         norm: whether it can normalise hidden layers; `no_norm` says why it cannot.
         batch: whether it trains on mini-batches and uses the suite's [batch].
-        models: kinds of models, or empty for all.
+        models: kinds of models, or empty for all that are stacks of layers.
+        embeddings: whether it can train tables of embeddings, which have no layers.
     """
 
     datasets: frozenset[str] = frozenset({"graph"})
@@ -75,6 +76,7 @@ class Accepts:
     no_norm: str = ""
     batch: bool = False
     models: frozenset[str] = frozenset()
+    embeddings: bool = False
 
     def refusal(self, name: str, run: RunSpec, model: Model) -> str | None:
         """Why the approach cannot train a workload, or None."""
@@ -86,6 +88,9 @@ class Accepts:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
         if self.models and run.model.kind not in self.models:
             return f"{name} trains the models {_names(self.models)}, not {run.model.kind}"
+        of_rows = model.built == "table" and self.embeddings
+        if not self.models and model.built != "stack" and not of_rows:
+            return f"{name} trains stacks of layers; {run.model.kind} is a {model.built}"
         if model.attention and not self.attention:
             return f"{name} cannot train {run.model.kind}: {self.no_attention}"
         if run.model.norm != "none" and not self.norm:

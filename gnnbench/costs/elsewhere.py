@@ -19,9 +19,9 @@ PREFERRED: Mapping[str, tuple[str, float]] = {
     "sddmm": ("rode_sddmm", 4.0),
     "gemm": ("gemm", 2.0),
 }
-"""The kernel that stands for each operation, and the bytes of an element that its tables have."""
+"""The measured kernel used for each operation, and the bytes of an element in its tables."""
 _OF_FRAMEWORKS = ("cusparse", "gemm")
-"""Kernels that frameworks call themselves. Others' figures are transferred to those of frameworks."""
+"""Kernels that frameworks call; figures of other kernels are transferred to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def fitted_forms() -> dict[tuple[str, str], FittedForm]:
 
 @cache
 def model_of(kernel: str, device: str) -> KernelModel | None:
-    """A kernel on a device by its own form, else that of all devices; None: nothing to anchor on."""
+    """The form of a kernel on a device, else that of all devices; None without measurements."""
     facts = facts_of(device)
     if facts is None or not KERNELS[kernel].applies(facts):
         return None

@@ -79,7 +79,7 @@ class Facts:
 
 
 def column(values: Sequence[object], counts: Sequence[int] | None, total: int) -> Floats:
-    """Sizes of several pieces of work behind one another, each for as many ranks as it has."""
+    """Concatenate sizes of several pieces of work, each repeated for its number of ranks."""
     if counts is None:
         return np.array(values, dtype=np.float64)
     out = np.empty(total)

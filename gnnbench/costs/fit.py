@@ -263,7 +263,7 @@ def _held_out(
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
-    """Evenly spread places, at most so many."""
+    """At most this many evenly spread places."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
 
 

@@ -52,7 +52,16 @@ class Shapes:
         given = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in columns.items()}
         size = max(len(v) for v in given.values())
         default = {"skew": 1.0, "longest": np.nan}
-        for name in ("rows", "columns", "nonzeros", "width", "inner", "skew", "longest", "shuffled"):
+        for name in (
+            "rows",
+            "columns",
+            "nonzeros",
+            "width",
+            "inner",
+            "skew",
+            "longest",
+            "shuffled",
+        ):
             given.setdefault(name, np.full(size, default.get(name, 0.0)))
         return cls(element_bytes=element_bytes, **given)
 
@@ -178,12 +187,23 @@ def _gemm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
 
 
 _SPMM_START = {
-    "launch": 7.3, "cache": 0.89, "output": 1.34, "pattern": 2.6, "missed": 1.0,
-    "locality": 0.35, "cache_share": 2.0,
+    "launch": 7.3,
+    "cache": 0.89,
+    "output": 1.34,
+    "pattern": 2.6,
+    "missed": 1.0,
+    "locality": 0.35,
+    "cache_share": 2.0,
 }
 _SPMM_SPREAD = {
-    "launch": 0.5, "cache": 0.5, "output": 0.8, "pattern": 0.8, "missed": 0.5,
-    "locality": 0.5, "cache_share": 0.7, "longest": 1.5,
+    "launch": 0.5,
+    "cache": 0.5,
+    "output": 0.8,
+    "pattern": 0.8,
+    "missed": 0.5,
+    "locality": 0.5,
+    "cache_share": 0.7,
+    "longest": 1.5,
 }
 _BY_ROW_START = {**_SPMM_START, "longest": 0.4}
 _CACHE = ("cache_bytes_per_s",)
@@ -191,8 +211,14 @@ _CACHE_AND_LAUNCH = (*_CACHE, "launch_s")
 _SDDMM_START = {"launch": 3.0, "entry": 16.0, "line": 4.0, "row": 30.0, "cache": 0.3, "missed": 0.5}
 _SDDMM_SPREAD = {"launch": 0.8, "entry": 2.0, "line": 2.0, "row": 2.0, "cache": 0.8, "missed": 0.8}
 _GEMM_START = {
-    "launch": 1.3, "chain": 1.5, "compute": 1.5, "missed": 1.0, "output": 0.5, "cache": 0.5,
-    "idle": 0.3, "cache_share": 1.0,
+    "launch": 1.3,
+    "chain": 1.5,
+    "compute": 1.5,
+    "missed": 1.0,
+    "output": 0.5,
+    "cache": 0.5,
+    "idle": 0.3,
+    "cache_share": 1.0,
 }
 
 _KERNELS = (

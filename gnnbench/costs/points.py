@@ -2,7 +2,7 @@
 
 A table has one timing per row. Sparse kernels: gpu, kernel, dtype, matrix, rows, cols, nnz, width,
 time_us and, as JSON in `extra`, facts of the row lengths. GEMM: system, dtype, m, n, k, seconds.
-Columns that are not known are left aside. Rows of kernels without a form are returned with a reason.
+Unknown columns are ignored. Rows of kernels without a form are returned with a reason.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class SampledAttention:
 
 
 def _places(num_owned: int, num_columns: int) -> NDArray[np.int32]:
-    """Where a column lies in the sampled graph; -1 if it is not there."""
+    """Index of each column in the sampled graph; -1 if it was not drawn."""
     place = np.full(num_columns, -1, np.int32)
     place[:num_owned] = np.arange(num_owned, dtype=np.int32)
     return place

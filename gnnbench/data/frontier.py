@@ -38,8 +38,8 @@ def vip_frontier(
     neighbours, and the neighbour through which it was found counts no more (cavity method).
     Deviation known: n_0 within 2 % on block graphs (the plain recursion is up to 20 % high there).
     Neighbours count as independent, so clustered graphs come out high: Tolokers 0-6 %, Cora
-    0-30 %, astro-ph 10-60 %, a mesh several times. Sample when the graph is at hand and clustered.
-    Cost: one pass over the edges per hop.
+    0-30 %, astro-ph 10-60 %, a mesh several times. If the graph is available and clustered,
+    sample instead. Cost: one pass over the edges per hop.
     """
     seen, edges = _vip(graph, fanouts_from_seeds, batch, train_nodes, computation_graph)
     return tuple(float(s.sum()) for s in reversed(seen)), tuple(reversed(edges))

@@ -374,7 +374,7 @@ def _halo_point(graph: Graph, parts: int, method: str, seed: int) -> HaloPoint:
 def _frontier_point(
     graph: Graph, fanouts: tuple[int, ...], batch: int, seed: int, batches: int
 ) -> FrontierPoint:
-    """Sample: where the graph is at hand, clustering need not be guessed at."""
+    """Measure by sampling, which needs no assumption about clustering."""
     from gnnbench.data.sampling import NeighbourSampler
 
     sampler = NeighbourSampler(

@@ -9,26 +9,21 @@ The loops are compiled on first use (numba) and release the interpreter lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.draws import GOLDEN, ONE, below, compiled, mix64
 from gnnbench.data.threads import Team
 
 Ids = NDArray[np.int64]
 Locals = NDArray[np.int32]
 
 ROWS_PER_RANGE = 512  # destinations worth handing to another thread
-
-_mix64: Callable[[Any], Any] = njit(inline="always")(keys.mix64)
-_GOLDEN = np.uint64(keys.GOLDEN)
-_ONE = np.uint64(1)
-_LOW32 = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,12 +198,7 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
     return seeds[start : start + size + (rank < extra)]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
-
-
-@_compiled
+@compiled
 def _open(seeds: Any, nodes: Any, table: Any) -> None:
     for i in range(len(seeds)):
         vertex = seeds[i]
@@ -217,13 +207,13 @@ def _open(seeds: Any, nodes: Any, table: Any) -> None:
             table[vertex] = i
 
 
-@_compiled
+@compiled
 def _close(nodes: Any, table: Any) -> None:
     for i in range(len(nodes)):
         table[nodes[i]] = -1
 
 
-@_compiled
+@compiled
 def _count(
     graph_indptr: Any, nodes: Any, num_dst: int, fanout: int, indptr: Any, degrees: Any
 ) -> int:
@@ -237,24 +227,7 @@ def _count(
     return total
 
 
-@njit(inline="always")
-def _below(key: Any, slot: Any, bound: Any) -> Any:
-    """Return a uniform integer in 0 .. bound-1, bound < 2**32, without bias.
-
-    Multiply and shift with rejection (Lemire 2019); a redraw hashes the rejected bits again.
-    """
-    bits = _mix64((key ^ np.uint64(slot)) + _GOLDEN)
-    bound = np.uint64(bound)
-    product = (bits >> np.uint64(32)) * bound
-    if (product & _LOW32) < bound:
-        floor = ((_LOW32 - bound) + _ONE) % bound
-        while (product & _LOW32) < floor:
-            bits = _mix64(bits + _GOLDEN)
-            product = (bits >> np.uint64(32)) * bound
-    return np.int64(product >> np.uint64(32))
-
-
-@_compiled
+@compiled
 def _draw(
     graph_indptr: Any,
     graph_indices: Any,
@@ -281,23 +254,23 @@ def _draw(
             for slot in range(picks):
                 out[at + slot] = graph_indices[first + slot]
             continue
-        vertex_key = _mix64((key ^ np.uint64(vertex)) + _GOLDEN)
+        vertex_key = mix64((key ^ np.uint64(vertex)) + GOLDEN)
         if degree <= 64:
             taken = np.uint64(0)
             for slot in range(picks):
                 last = degree - picks + slot
-                pick = _below(vertex_key, slot, last + 1)
-                if (taken >> np.uint64(pick)) & _ONE:
+                pick = below(vertex_key, slot, last + 1)
+                if (taken >> np.uint64(pick)) & ONE:
                     pick = last
-                taken |= _ONE << np.uint64(pick)
+                taken |= ONE << np.uint64(pick)
                 out[at + slot] = graph_indices[first + pick]
             continue
         for slot in range(picks):
             last = degree - picks + slot
-            pick = _below(vertex_key, slot, last + 1)
-            if (bits[pick >> 6] >> np.uint64(pick & 63)) & _ONE:
+            pick = below(vertex_key, slot, last + 1)
+            if (bits[pick >> 6] >> np.uint64(pick & 63)) & ONE:
                 pick = last
-            bits[pick >> 6] |= _ONE << np.uint64(pick & 63)
+            bits[pick >> 6] |= ONE << np.uint64(pick & 63)
             out[at + slot] = pick
         for slot in range(picks):
             pick = out[at + slot]
@@ -305,7 +278,7 @@ def _draw(
             out[at + slot] = graph_indices[first + pick]
 
 
-@_compiled
+@compiled
 def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     """Replace graph ids by local numbers in place; append new vertices to `nodes`."""
     count = num_dst
@@ -321,7 +294,7 @@ def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _transpose(indptr: Any, indices: Any, indptr_t: Any, indices_t: Any) -> None:
     for e in range(len(indices)):
         indptr_t[indices[e] + 1] += 1

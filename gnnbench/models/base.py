@@ -25,16 +25,20 @@ class Model:
     normalisation   "symmetric": D^-1/2 (A+I) D^-1/2 with true in- and out-degrees plus one;
                     "mean": D^-1 A over in-neighbours, the vertex itself apart; "softmax": weights
                     of attention over A+I, which sum to one per row and head
+                    "none" where there is no sum
     self_weight     a second weight applied to the vertex's own row
     activation      after every layer but the last
+    built           "stack": of layers as above; "module": of torch modules on a tape, which only
+                    the approaches that name the model can train; "table": of rows by id
     """
 
     name: str
     title: str
     paper: str
-    normalisation: Literal["symmetric", "mean", "softmax"]
+    normalisation: Literal["symmetric", "mean", "softmax", "none"]
     self_weight: bool
     activation: Literal["relu", "elu"] = "relu"
+    built: Literal["stack", "module", "table"] = "stack"
 
     @property
     def attention(self) -> bool:

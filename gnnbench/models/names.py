@@ -9,8 +9,11 @@ MODELS: Names[Model] = Names(
     "model",
     "gnnbench.models",
     {
+        "embedding": "gnnbench.models.embedding:MODEL",
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
+        "tgat": "gnnbench.models.tgat:MODEL",
+        "tgn": "gnnbench.models.tgn:MODEL",
     },
 )

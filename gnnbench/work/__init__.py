@@ -33,6 +33,7 @@ from gnnbench.work.dense import (
     scatter_add,
     sgd,
 )
+from gnnbench.work.links import decode, decode_backward, draw_negatives, shuffle
 from gnnbench.work.modules import host, launches, module, repeated
 from gnnbench.work.moving import (
     all_gather,
@@ -51,6 +52,15 @@ from gnnbench.work.moving import (
 )
 from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
+from gnnbench.work.temporal import (
+    binary_cross_entropy,
+    ingest,
+    link_decoder,
+    memory_updater,
+    memory_write,
+    sample_temporal,
+    temporal_attention,
+)
 
 __all__ = [
     "ID_BYTES",
@@ -68,18 +78,26 @@ __all__ = [
     "attention_scores_backward",
     "barrier",
     "bias",
+    "binary_cross_entropy",
     "broadcast",
     "column_sum",
     "cross_entropy",
+    "decode",
+    "decode_backward",
+    "draw_negatives",
     "draw_neighbours",
     "dropout",
     "elementwise",
     "gather",
     "gemm",
     "host",
+    "ingest",
     "launches",
     "layer_norm",
     "layer_norm_backward",
+    "link_decoder",
+    "memory_updater",
+    "memory_write",
     "module",
     "prepare_blocks",
     "read",
@@ -89,13 +107,16 @@ __all__ = [
     "repeated",
     "route",
     "sample",
+    "sample_temporal",
     "scatter_add",
     "sddmm_add",
     "sddmm_dot",
     "send",
     "sgd",
+    "shuffle",
     "spmm",
     "spmm_weighted",
+    "temporal_attention",
     "to_device",
     "to_host",
     "write",

@@ -126,9 +126,9 @@ class MemoryMeter:
 
 
 def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
-    """Let go of resident pages of memory-mapped arrays; they come back when touched.
+    """Release resident pages of memory-mapped arrays; they are read again when accessed.
 
-    What set-up has read once would otherwise count as memory that training needs.
+    Pages that set-up has read once would otherwise count as memory of the training.
     """
     import mmap
 

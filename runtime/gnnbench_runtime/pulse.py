@@ -58,7 +58,7 @@ class Pulse:
 
     @property
     def where(self) -> Beat:
-        """What was last said."""
+        """The last position that was written."""
         texts = (text.decode(errors="replace") for text in (self._stage, self._phase, self._name))
         return Beat(perf_counter(), self._steps, self._period, -1, *texts)
 

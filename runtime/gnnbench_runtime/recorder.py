@@ -130,7 +130,7 @@ class Recorder:
 
         Args:
             name: as in the plan.
-            work: what it does, by the sizes of the tensors at hand (see `gnnbench.work`).
+            work: kind, bytes and flops from the sizes of the tensors (see `gnnbench.work`).
             phase, lane, layer: as in the plan.
             group_size: ranks that take part in communication.
             collective: whether the step waits for other ranks.

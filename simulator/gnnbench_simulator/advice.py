@@ -187,8 +187,7 @@ def advise(
     for machine in machines:
         tried = search.choices(machine)
         fitting = [choice for choice in tried if choice.out_of_memory <= P_OUT_OF_MEMORY]
-        for choice in fitting:
-            search.estimate(choice)
+        fitting = [choice for choice in fitting if search.estimate(choice)]
         if fitting:
             by_machine.append((machine, sorted(fitting, key=search.order)))
         else:
@@ -323,15 +322,21 @@ class _Search:
         assert isinstance(planned, _Planned)
         return planned
 
-    def estimate(self, choice: Choice) -> None:
-        """Seconds of a period, without interval."""
+    def estimate(self, choice: Choice) -> bool:
+        """Find the seconds of a period, without interval; False if the machine lacks something."""
         planned, machine = self._again(choice), choice.machine
-        choice.period_s = choice.low_s = choice.high_s = estimate_s(
-            planned.plan,
-            machine.cluster,
-            ranks_per_host=machine.per_host,
-            element_bytes=planned.run.training.element_bytes,
-        )
+        try:
+            seconds = estimate_s(
+                planned.plan,
+                machine.cluster,
+                ranks_per_host=machine.per_host,
+                element_bytes=planned.run.training.element_bytes,
+            )
+        except Unsupported as error:
+            self.refusals[f"{choice.run.approach} on {machine.name}"] = str(error).partition(":")[0]
+            return False
+        choice.period_s = choice.low_s = choice.high_s = seconds
+        return True
 
     def predict(self, choice: Choice) -> None:
         """The whole prediction: interval, grade, phases, and memory by buffer."""

@@ -1,9 +1,10 @@
-"""Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
+"""Seconds of local steps: calibrated here, else measured elsewhere, else a datasheet roofline.
 
-A calibrated operation uses the constants for the number of ranks that share the host. An operation
-that nobody calibrated here uses what others measured on such a device, or on another and moved by
-the bandwidths of both (`gnnbench.costs.elsewhere`). Where there is neither, it uses a roofline of the device's peak rates (grade "datasheet"), never the
-constants of another operation; on a calibrated cluster the prediction names it.
+A calibrated operation uses the constants for the number of ranks that share the host. For an
+operation that was not calibrated, measurements of the same device model elsewhere are used, or
+those of another device, scaled by the bandwidths of both (`gnnbench.costs.elsewhere`). Without any,
+a roofline of the device's peak rates is used (grade "datasheet"), never the constants of another
+operation; on a calibrated cluster the prediction names the operation.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.costs.storage import disk_seconds
-from gnnbench.ladder import grade, weakest
 from gnnbench.errors import Unsupported
+from gnnbench.ladder import grade, weakest
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
@@ -206,7 +207,7 @@ class Durations:
 
 
 def calibrated(cluster: Cluster, op: str, co_located: int) -> OpModel | None:
-    """An operation's model for as many co-located ranks, else for the most below, else above."""
+    """The operation's model for this many co-located ranks, else for the next lower or higher."""
     models = [m for m in cluster.ops if m.op == op]
     below = [m for m in models if m.co_located <= co_located]
     if below:

@@ -258,7 +258,7 @@ class _Clock:
     def _meet(
         self, track: _Track, block: Block, ready: float, seconds: float, timed: Timed
     ) -> None:
-        """Join a collective; the lane goes on when it is over."""
+        """Join a collective; the lane continues when the collective ends."""
         assert block.meeting is not None
         of, column = track.of, track.column
         group = int(block.meeting.groups[column])
@@ -304,7 +304,7 @@ class _Clock:
             self.ready.append(other)
 
     def _part(self, meeting: _Meeting, end: float) -> None:
-        """A collective is over: its lanes go on."""
+        """End a collective: its lanes continue."""
         for track, since in meeting.there:
             self._finish(track, track.blocks[track.place], since, end)
             self.ready.append(track)

@@ -411,7 +411,6 @@ class Network:
         seconds = nccl.host_s.value + nccl.factor.value * expected
         return Timing(call.calls * seconds, self._label(kind, "datasheet", _TUNER_RADIUS))
 
-
     def _by_table(self, call: Call) -> Timing | None:
         """Seconds by what others measured inside hosts of such devices, or of like ones.
 

@@ -188,9 +188,9 @@ def _steady_s(result: SimResult) -> float:
 
 
 def _probe_s(cluster: Cluster, co_located: int) -> float:
-    """What the speed probe takes when so many ranks run it at once, as those of a run do.
+    """Time of the speed probe if this many ranks run it at once.
 
-    More of them than were calibrated and than there are cores take turns.
+    More ranks than were calibrated, and than there are cores, take turns.
     """
     probe = calibrated(cluster, PROBE_OP, co_located)
     if probe is None:

@@ -87,7 +87,7 @@ class Descent:
         return [(one, self._end(one)) for one in concerned if self._settled(one)]
 
     def _reach(self, member: int) -> list[int]:
-        """Who has the buffer now that it can go on to a member, in order."""
+        """Pass the buffer on from a member; return all members that get it now, in order."""
         tree, found, open_ = self.tree, list[int](), [member]
         while open_:
             one = open_.pop()

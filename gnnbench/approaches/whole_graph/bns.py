@@ -139,11 +139,11 @@ class SampleSizes:
         )
 
     def _entries(self, nonzeros: Size) -> Size:
-        """Entries of a pattern of so many edges: attention has self loops among them."""
+        """Entries of a pattern with this many edges; attention adds self loops."""
         return nonzeros + (self.rows if self.shape.model.attention else 0)
 
     def held(self, most: Size) -> tuple[Buffer, ...]:
-        """Buffers that serve draws of at most so many edges, so that no epoch allocates.
+        """Buffers for draws of at most this many edges, so that no epoch allocates.
 
         Source: fullgraph section 6, Memory: every row of the halo has an id and a place, but only
         the drawn ones have features.
@@ -276,7 +276,7 @@ def drawn_sizes(sizes: RowSizes, rate: float) -> RowSizes:
 
 
 def expected_entries(structure: ProfileBoundary, drawn: RowSizes) -> Ints:
-    """Entries of every rank's rebuilt graph if each halo row brings as many as any other."""
+    """Entries of every rank's rebuilt graph if all halo rows have equally many edges."""
     sizes = structure.sizes
     lost = structure.cut_edges * (1 - drawn.halo_rows / np.maximum(sizes.halo_rows, 1))
     return np.asarray(sizes.nonzeros - np.round(lost).astype(np.int64))

@@ -51,7 +51,7 @@ Room = tuple[Buffer, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SquareGrid(Blocks):
-    """Q x Q ranks; blocks of vertices cut rows and columns of the adjacency alike."""
+    """Q x Q ranks; rows and columns of the adjacency are cut into the same blocks of vertices."""
 
     @property
     def side(self) -> int:

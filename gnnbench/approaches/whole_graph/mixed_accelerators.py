@@ -103,7 +103,7 @@ class MixedAccelerators(Approach):
         return None
 
     def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> MixedStructure:
-        """Cut rows into chunks, choose their order, deal them out."""
+        """Cut rows into chunks, order them, and distribute them."""
         knobs: MixedKnobs = self.knobs(run)
         sparse = knobs.sparse_ranks or run.ranks // 2
         return mixed_structure(data, run, sparse, knobs.chunks, knobs.node_order)

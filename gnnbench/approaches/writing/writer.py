@@ -79,7 +79,7 @@ class LayerWriter:
     def elementwise(
         self, name: str, op: str, phase: Phase, layer: int, rows: Size, width: Size, **place: Any
     ) -> None:
-        """Add work that touches each element in so many `passes`."""
+        """Add work that reads or writes each element `passes` times."""
         passes = place.pop("passes")
         done = work.elementwise(op, rows, width, passes=passes, element_bytes=self.element_bytes)
         self.step(name, done, phase, layer, **place)

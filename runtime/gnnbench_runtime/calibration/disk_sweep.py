@@ -105,7 +105,7 @@ def sweep_disk(
 
 
 def measure(file: BlockFile, direction: str, block: int, depth: int, *, seconds: float) -> float:
-    """Bytes per second of `depth` lanes together over about so many seconds."""
+    """Bytes per second of `depth` lanes together, measured for about this many seconds."""
     places = file.size_bytes // block
     end = perf_counter() + seconds
 

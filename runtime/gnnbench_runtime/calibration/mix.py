@@ -79,7 +79,7 @@ class Mix:
         return [o for o in offers if (o.ranks > 1) == together] or offers
 
     def _examples(self) -> list[RunSpec]:
-        """Examples of all approaches that so many ranks can run."""
+        """Examples of all approaches that can run on this number of ranks."""
         runs = [run for name in APPROACHES.names() for run in APPROACHES.get(name).examples()]
         return [run for run in runs if run.ranks <= self.ranks]
 

@@ -104,7 +104,7 @@ def _one_of_each(todo: Sequence[Workload]) -> list[Workload]:
 def _context(
     workload: Workload, comm: Comm, recorder: Recorder, backend: Any, folder: Path
 ) -> RankContext:
-    """A probe on one rank talks to nobody: the peers beside it are there to contend."""
+    """Context of a probe on one rank: no communication; its peers only compete for the host."""
     alone = workload.run.ranks == 1
     return RankContext(
         run=workload.run,

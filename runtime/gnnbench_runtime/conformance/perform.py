@@ -178,5 +178,4 @@ def outputs(
 
 
 def _periods(run: RunSpec) -> int:
-    """The periods of an example: increments of a stream, else epochs."""
-    return run.training.increments or run.training.epochs
+    return APPROACHES.get(run.approach).num_periods(run)

@@ -54,7 +54,7 @@ class Ranks:
     _known: dict[str, list[Performance]] = field(default_factory=dict)
 
     def perform(self, run: RunSpec, data: Any, *, again: bool = False) -> list[Performance]:
-        """What every rank did; `again` performs a run anew that was performed before."""
+        """What every rank did; `again` repeats a run instead of using the cached result."""
         key = repr(run)
         if again or key not in self._known:
             found = self.pools.of(run.ranks).run(f"{_HOUSE}:perform", run, data)
@@ -252,6 +252,8 @@ STATEMENTS: tuple[Callable[[Trial], None], ...] = (
 def _reference(trial: Trial, run: RunSpec) -> RunSpec:
     """The same workload by the reference of the promise."""
     name = trial.approach.reference(run)
+    if name == run.approach:
+        return dataclasses.replace(run, ranks=1)
     ranks = run.ranks
     if APPROACHES.get(name).cannot_run(dataclasses.replace(run, approach=name, knobs={})):
         ranks = 1

@@ -150,7 +150,7 @@ class BnsTrainer(PartitionTrainer):
         return found
 
     def _sizes(self) -> SampleSizes:
-        """What is drawn and rebuilt, by the arrays at hand."""
+        """Sizes of the drawn sample and of the rebuilt graph, from their arrays."""
         edge, local = self._boundary, self.local
         return SampleSizes(
             shape=self.shape,

@@ -101,7 +101,7 @@ class MixedRank(ABC):
 
     @abstractmethod
     def forward(self, counters: Counters, phase: Phase, *, turns: bool) -> Tensor:
-        """Return the logits of the own rows; with `turns`, go on to the loss and its gradient."""
+        """Return the logits of the own rows; with `turns`, also compute loss and first gradient."""
 
     @abstractmethod
     def backward(self) -> None:

@@ -210,7 +210,7 @@ class Returns:
         self._joined: list[Pending] = []
 
     def join(self, count: int) -> None:
-        """Join further returns until there are so many."""
+        """Post returns until this many are posted."""
         rank, starts = self._rank, self._rank.structure.starts
         while self._left and len(self._joined) < count:
             chunk = self._left.popleft()

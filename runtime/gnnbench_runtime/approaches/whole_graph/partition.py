@@ -184,7 +184,7 @@ class PartitionTrainer(WholeGraphTrainer):
 
     @property
     def overlaps(self) -> bool:
-        """Whether rows travel while entries with own sources are summed up."""
+        """Whether halo rows are sent while edges with own sources are aggregated."""
         return bool(getattr(self.knobs, "overlap", False)) and self.context.world_size > 1
 
     def load_features(self) -> Tensor:
