@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.units import digits, duration
+from gnnbench.units import digits, duration, durations
 
 if TYPE_CHECKING:
     from gnnbench_simulator.advice import Advice, Choice, RuledOut
@@ -322,12 +322,8 @@ def _device(choice: Choice) -> str:
 
 
 def _interval(choice: Choice, periods: float) -> str:
-    """The interval of so many periods, in one unit where both ends have the same."""
-    low, high = choice.low_s * periods, choice.high_s * periods
-    first, last = duration(low), duration(high)
-    if first.split()[1] == last.split()[1]:
-        first = first.split()[0]
-    return f"{first} … {last}"
+    """The interval of so many periods."""
+    return durations(choice.low_s * periods, choice.high_s * periods)
 
 
 def _room(choice: Choice) -> str:

@@ -17,8 +17,9 @@ import numpy as np
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.errors import GnnbenchError
+from gnnbench.errors import GnnbenchError, Unsupported
 from gnnbench.machines import Machine
+from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench_simulator.memory import Needs, judge, needs_of
@@ -75,7 +76,8 @@ class Choice:
 
     Times are seconds: `period_s` of a period, `total_s` of the whole training; intervals are at
     90 %. `steps_per_epoch` are optimiser steps. `memory` is the entry of the rank with the least
-    room, see `memory.predict_memory`. `usd` is None where the machine has no price.
+    room, see `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` says what
+    the machine does not have, such as a disk.
     """
 
     machine: Machine
@@ -89,6 +91,7 @@ class Choice:
     low_s: float = 0.0
     high_s: float = 0.0
     prediction: Prediction | None = None
+    lacks: str = ""
 
     @property
     def approach(self) -> str:
@@ -178,9 +181,8 @@ def advise(
     Raises:
         UnknownName: an approach does not exist.
     """
-    names = list(approaches) or APPROACHES.names()
-    for name in names:
-        APPROACHES.get(name)
+    named = [APPROACHES.get(name).name for name in approaches]
+    names = named or _that_can(question.run)
     search = _Search(question, data, names, cache)
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
@@ -226,6 +228,13 @@ def advise(
         missed=missed,
         tried=search.tried,
     )
+
+
+def _that_can(run: RunSpec) -> list[str]:
+    """The approaches that accept dataset, task and model."""
+    model = MODELS.get(run.model.kind)
+    cards = [APPROACHES.get(name) for name in APPROACHES.names()]
+    return [card.name for card in cards if card.accepts.refusal(card.name, run, model) is None]
 
 
 @dataclass(slots=True)
@@ -333,7 +342,7 @@ class _Search:
                 element_bytes=planned.run.training.element_bytes,
             )
         except Unsupported as error:
-            self.refusals[f"{choice.run.approach} on {machine.name}"] = str(error).partition(":")[0]
+            choice.lacks = f"{choice.approach}: {str(error).partition(':')[0]}"
             return False
         choice.period_s = choice.low_s = choice.high_s = seconds
         return True
@@ -417,6 +426,9 @@ class _Search:
             names = [name for name in self.names if name in self.refusals]
             reason = self.refusals[names[0]] if names else "no approach can run on it"
             return RuledOut(machine=machine, reason=reason)
+        lacking = next((choice.lacks for choice in tried if choice.lacks), "")
+        if lacking:
+            return RuledOut(machine=machine, reason=lacking)
         closest = min(tried, key=lambda choice: choice.missing_bytes)
         return RuledOut(
             machine=machine,
