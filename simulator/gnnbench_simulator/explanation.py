@@ -32,6 +32,7 @@ class StepTime:
     seconds: float
     share: float
     grade: str
+    radius: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,7 @@ def step_times(prediction: Prediction) -> list[StepTime]:
             seconds=spent / count,
             share=spent / total,
             grade=classes.get(op, {}).get("grade", ""),
+            radius=classes.get(op, {}).get("radius", 0.0),
         )
         for (name, op, kind, lane), spent in seconds.items()
     ]
@@ -112,7 +114,15 @@ def _behind(cluster: Cluster, step: StepTime, per_host: int) -> Iterable[Basis]:
                 source=model.source or f"{model.points} points, {100 * model.mape:.0f} % off",
             )
         return
-    if op in _BETWEEN_RANKS:
+    if op in _BETWEEN_RANKS and step.grade in _FROM_TABLES:
+        yield Basis(
+            name=f"{op}, 90 % error of tables",
+            value=math.exp(step.radius) - 1,
+            unit="",
+            status=step.grade,
+            source="NCCL latencies inside hosts that others measured, catalogue/measured",
+        )
+    elif op in _BETWEEN_RANKS:
         yield from _collective(cluster, op)
     elif op in {kind.value for kind in STORAGE} and cluster.storage is not None:
         for constant, unit in zip(
