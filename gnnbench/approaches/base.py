@@ -110,13 +110,13 @@ class Approach(ABC):
         """The approach that results are compared with; its own name is its one-rank form."""
         return self.promise.reference
 
-    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
-        """Knobs between which memory and time decide, for advice on machines; defaults first."""
-        return [{}]
-
     def num_periods(self, run: RunSpec) -> int:
         """The periods of its plan."""
         return run.training.increments or run.training.epochs
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Knobs between which memory and time decide, for advice on machines; defaults first."""
+        return [{}]
 
     # -- what it can run -------------------------------------------------------------------------
 

@@ -262,5 +262,5 @@ _KERNELS = (
         known=_CACHE_AND_LAUNCH,
         draw=0.15,
     ),
-)  # fmt: skip
+)
 KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}

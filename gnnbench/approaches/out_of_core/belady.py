@@ -134,14 +134,21 @@ class Belady(Approach):
         return [
             example(self.name, 1, batch=few, knobs={"superbatch": 3}),
             example(
-                self.name, 1, batch=few, knobs={"cache": 0.0}, model={"kind": "sage"},
+                self.name,
+                1,
+                batch=few,
+                knobs={"cache": 0.0},
+                model={"kind": "sage"},
                 options={"num_features": 600},
             ),
             example(
-                self.name, 1, batch=few, knobs={"cache": 0.6, "superbatch": 2},
+                self.name,
+                1,
+                batch=few,
+                knobs={"cache": 0.6, "superbatch": 2},
                 model={"kind": "gat", "heads": 2},
             ),
-        ]  # fmt: skip
+        ]
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         if run.ranks > 1:
@@ -280,14 +287,21 @@ class _Writer:
         held = (Buffer("drawn", opening.held_bytes, Space.HOST),)
         waits = (After(self.update, 1),)
         chain.step(
-            "sample/superbatch", opening.drawn, phase=Phase.SAMPLE, lane=lane, allocates=held,
+            "sample/superbatch",
+            opening.drawn,
+            phase=Phase.SAMPLE,
+            lane=lane,
+            allocates=held,
             after=waits if lane is not Lane.COMPUTE else (),
-        )  # fmt: skip
+        )
         scratch = (Buffer("uses", 4 * ID_BYTES * opening.uses, Space.HOST),)
         chain.step(
-            "sample/inspect", inspection(opening.uses), phase=Phase.SAMPLE, lane=lane,
+            "sample/inspect",
+            inspection(opening.uses),
+            phase=Phase.SAMPLE,
+            lane=lane,
             allocates=scratch,
-        )  # fmt: skip
+        )
         self._read(chain, "load/fill", opening.fill, Phase.LOAD)
         filled = work.gather(opening.fill.rows, width, self.staged_rows(opening.fill), s)
         chain.step("load/cache", filled, phase=Phase.LOAD, lane=lane)
@@ -315,9 +329,12 @@ class _Writer:
         inputs = (Buffer("x", rows),)
         staged = (Buffer("staged_x", 2 * rows, Space.HOST),)
         chain.step(
-            "fetch/gather", work.gather(n[0], width, table, s), phase=Phase.FETCH, lane=lane,
+            "fetch/gather",
+            work.gather(n[0], width, table, s),
+            phase=Phase.FETCH,
+            lane=lane,
             allocates=(*inputs, *staged) if on_cpu else staged,
-        )  # fmt: skip
+        )
         changed = work.gather(batch.inserted, width, self.staged_rows(batch.missed), s)
         chain.step("fetch/cache", changed, phase=Phase.FETCH, lane=lane)
         if not on_cpu:

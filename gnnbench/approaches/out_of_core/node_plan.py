@@ -237,9 +237,14 @@ class _Writer:
             Buffer("numbers", (2 * ID_BYTES + 4) * load.rows, Space.HOST),
         )
         chain.step(
-            "load/graph", work.rebuild_graph(load.edges), phase=Phase.LOAD, lane=self.local,
-            after=self.loading.waits(first=first), allocates=room, frees=("sort_keys",),
-        )  # fmt: skip
+            "load/graph",
+            work.rebuild_graph(load.edges),
+            phase=Phase.LOAD,
+            lane=self.local,
+            after=self.loading.waits(first=first),
+            allocates=room,
+            frees=("sort_keys",),
+        )
         self.loading.ahead(chain, None if first else load, following)
 
     def _prepare(self, chain: Chain, sizes: BatchSizes) -> None:
