@@ -183,7 +183,11 @@ def _ruled_out(found: Advice) -> Iterator[str]:
     if found.unfit and found.best is not None:
         lacks = ", ".join(f"{c.approach} by {_gib(c.missing_bytes)}" for c in found.unfit)
         texts.insert(0, f"{found.best.machine.name}: out of memory with {lacks}")
-    texts += [f"{name}: {reason}" for name, reason in found.refusals.items() if found.best]
+    if found.best is not None:
+        texts += [
+            reason if reason.startswith(name) else f"{name}: {reason}"
+            for name, reason in found.refusals.items()
+        ]
     if texts:
         yield ""
         yield "Ruled out:"

@@ -139,7 +139,7 @@ def _workload(args: argparse.Namespace, facts: dict[str, str]) -> RunSpec:
         model=model,
         batch=BatchSpec(size=args.batch, fanouts_from_seeds=fanouts),
         training=TrainingSpec(epochs=args.epochs),
-        approach="single",
+        approach="",
         ranks=1,
     )
 

@@ -76,8 +76,8 @@ class Choice:
 
     Times are seconds: `period_s` of a period, `total_s` of the whole training; intervals are at
     90 %. `steps_per_epoch` are optimiser steps. `memory` is the entry of the rank with the least
-    room, see `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` says what
-    the machine does not have, such as a disk.
+    room, see `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` names
+    what the machine does not have, such as a disk.
     """
 
     machine: Machine
@@ -98,6 +98,11 @@ class Choice:
         """The approach, and the knobs that differ from its defaults."""
         knobs = ", ".join(f"{value}" for value in self.run.knobs.values())
         return f"{self.run.approach} ({knobs})" if knobs else self.run.approach
+
+    @property
+    def reference(self) -> bool:
+        """Whether the approach is what others are compared with."""
+        return APPROACHES.get(self.run.approach).promise.reference == self.run.approach
 
     @property
     def total_s(self) -> float:
@@ -400,7 +405,7 @@ class _Search:
         first = min(choices, key=self.order)
         tied = [c for c in choices if c.total_s <= (1 + TIED) * first.total_s and c.like(first)]
         names = [choice.promise != "exact" for choice in tied]
-        simple = [choice.run.approach != "single" for choice in tied]
+        simple = [not choice.reference for choice in tied]
         ranked = sorted(zip(names, simple, map(self.order, tied), range(len(tied)), strict=True))
         return tied[ranked[0][3]]
 
@@ -414,7 +419,7 @@ class _Search:
     def distinct(self, choices: Sequence[Choice]) -> list[Choice]:
         """Choices without those that take the same steps as another: one program on one device."""
         kept: dict[str, Choice] = {}
-        ordered = sorted(choices, key=lambda c: c.run.approach != "single")
+        ordered = sorted(choices, key=lambda c: not c.reference)
         for number, choice in enumerate(ordered):
             key = str((choice.prediction and choice.prediction.notes.get("program")) or number)
             kept.setdefault(key, choice)
