@@ -261,7 +261,8 @@ def _assumed(found: Advice, best: Choice) -> str:
     if price is not None:
         rate = price.spot_usd_per_hour if found.question.spot else price.usd_per_hour
         if rate is not None:
-            rent = f"rent {digits(rate.value)} USD per host and hour ({rate.source}, {price.date})"
+            date = "" if price.date == "unknown" else f", {price.date}"
+            rent = f"rent {digits(rate.value)} USD per host and hour ({rate.source}{date})"
     return (
         f"Assumed: {data.name}{f' with {facts}' if facts else ''}; {prediction.basis}; {rent}; "
         "whole hosts are paid by the second; loading, partitioning and evaluation are left out."
@@ -355,7 +356,7 @@ def _money(value: float | None) -> str:
 
 
 def _percent(share: float) -> str:
-    if 0 < share < 0.001:
+    if 0 <= share < 0.001:
         return "<0.1 %"
     return f"{digits(100 * share, 2)} %"
 

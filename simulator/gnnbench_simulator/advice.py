@@ -8,7 +8,7 @@ and structures are shared between machines, because a plan knows nothing of cons
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,8 +218,8 @@ def advise(
         own = sorted(search.distinct(own), key=search.order)
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
         ranked.sort(key=lambda choice: not question.meets(choice))
-    exact = search.first(every, lambda choice: choice.promise == "exact")
-    unlike = search.first(every, lambda choice: best is not None and not choice.like(best))
+    exact = search.first([choice for choice in every if choice.promise == "exact"])
+    unlike = search.first([c for c in every if best is not None and not c.like(best)])
     return Advice(
         question=question,
         best=best,
@@ -409,11 +409,12 @@ class _Search:
         ranked = sorted(zip(names, simple, map(self.order, tied), range(len(tied)), strict=True))
         return tied[ranked[0][3]]
 
-    def first(self, choices: Sequence[Choice], wanted: Callable[[Choice], bool]) -> Choice | None:
-        """The first choice that is wanted, predicted in full."""
-        found = next((choice for choice in choices if wanted(choice)), None)
-        if found is not None:
-            self.predict(found)
+    def first(self, choices: Sequence[Choice]) -> Choice | None:
+        """The best of some choices, best first, or one tied with it there; predicted in full."""
+        if not choices:
+            return None
+        found = self.preferred([c for c in choices if c.machine == choices[0].machine])
+        self.predict(found)
         return found
 
     def distinct(self, choices: Sequence[Choice]) -> list[Choice]:
