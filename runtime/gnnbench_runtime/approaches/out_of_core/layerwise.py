@@ -31,7 +31,7 @@ from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.reading import array_on_host, on_host
 
-BYTES_AT_ONCE = 32 * 2**20
+BYTES_AT_ONCE = 8 * 2**20
 """Bytes of the source rows of some vertices, at most, unless one alone has more."""
 
 
