@@ -50,7 +50,7 @@ class Rebuild(Gnnflow):
         text="Losses, parameters and metrics equal those of one rank on the same batches.",
         reference="stream-rebuild",
     )
-    look = Look(colour="#999933", marker="p", dashed=True)
+    look = Look(colour="#882255", marker="8", dashed=True)
     knobs_type = RebuildKnobs
 
     def examples(self) -> list[RunSpec]:

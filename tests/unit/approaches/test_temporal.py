@@ -97,7 +97,7 @@ def test_weights_rest_between_retrainings() -> None:
 
 
 def test_who_rebuilds_ingests_and_learns_everything_again() -> None:
-    """Closed forms of `stream-rebuild`: sums over increments of all events so far, in every pass."""
+    """Closed forms of `stream-rebuild`: all events so far, in every increment and pass."""
     found = schedule(rebuilds=True, relearns=True)
     stops = found.cuts()[1:].tolist()
     periods = every_piece(found)[1:]
