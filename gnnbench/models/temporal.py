@@ -32,7 +32,7 @@ class TemporalModel(Model):
 
     normalisation: Literal["symmetric", "mean", "softmax"] = "softmax"
     self_weight: bool = True
-    built: Literal["stack", "modules"] = "modules"
+    built: Literal["stack", "module", "table"] = "module"
     strategy: Literal["recent", "uniform"] = "uniform"
     memory: bool = False
 

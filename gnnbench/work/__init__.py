@@ -1,7 +1,7 @@
 """Bytes, flops and facts of every operation, each formula once.
 
-The writer of a plan calls these functions with the sizes of the structure, the runtime with the
-sizes of the tensors that it holds, so that comparing the two says something. Sizes may be integers,
+The writer of a plan calls these functions with sizes of the structure, the runtime with sizes of
+its tensors; a difference between the two is an error in one of them. Sizes may be integers,
 or int64 arrays with one entry per rank (see `gnnbench.steps`).
 
 Conventions: `element_bytes` is 4 (float32) or 8 (float64). Row pointers and vertex ids take 8
@@ -33,6 +33,7 @@ from gnnbench.work.dense import (
     scatter_add,
     sgd,
 )
+from gnnbench.work.links import decode, decode_backward, draw_negatives, shuffle
 from gnnbench.work.modules import host, launches, module, repeated
 from gnnbench.work.moving import (
     all_gather,
@@ -81,6 +82,9 @@ __all__ = [
     "broadcast",
     "column_sum",
     "cross_entropy",
+    "decode",
+    "decode_backward",
+    "draw_negatives",
     "draw_neighbours",
     "dropout",
     "elementwise",
@@ -109,6 +113,7 @@ __all__ = [
     "sddmm_dot",
     "send",
     "sgd",
+    "shuffle",
     "spmm",
     "spmm_weighted",
     "temporal_attention",

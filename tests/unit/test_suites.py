@@ -107,7 +107,7 @@ def test_other_rank_counts_leave_out_who_cannot_and_say_why() -> None:
     made = suite({"approach": ["single", "partition"], "ranks": [1, 2]})
     asked = [(run.approach, run.ranks) for run in made.at_ranks([1, 4])]
     assert asked == [("single", 1), ("partition", 1), ("partition", 4)]
-    assert made.left_out([1, 4]) == ["left out: single: single runs on 1 rank, 4 asked"]
+    assert made.left_out([1, 4]) == ["left out: single on 4 ranks: single runs on 1 rank, 4 asked"]
     assert len(made.at_ranks(None)) == 4
     assert made.left_out(None) == []  # what the suite asks for itself is a skip, with its reason
 

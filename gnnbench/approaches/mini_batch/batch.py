@@ -167,7 +167,7 @@ def profile_batch(profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> 
 
 
 def needs_transpose(shape: StackShape, layer: int) -> bool:
-    """Whether the backward pass aggregates along the reversed block of this layer."""
+    """Return whether the backward pass aggregates along the transpose of this layer's block."""
     return layer > 1 or shape.orders[0] == "transform_first"
 
 

@@ -41,10 +41,13 @@ DRAWN_EDGES = 3_000_000
 class SampledKnobs:
     """Knobs of `sampled`.
 
-    placement: features on every rank, or with their owner and fetched by all-to-all. prefetch:
-    batches prepared ahead by a thread; 0 is the serial mode, in which stage times add up.
-    partitioner, objective: who owns features when partitioned. order: which product comes first in
-    a layer.
+    Args:
+        placement: replicated keeps all features on every rank; partitioned keeps them on their
+            owner, from which they are fetched by all-to-all.
+        prefetch: batches that a thread prepares ahead; 0 is serial, and stage times add up.
+        partitioner: how feature rows are assigned to owners, if partitioned.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first.
     """
 
     placement: str = field(default="replicated", metadata=choices("replicated", "partitioned"))
@@ -81,7 +84,7 @@ class Sampled(Approach):
     summary = "mini-batches of sampled neighbourhoods, gradients averaged over ranks"
     promise = Promise(
         kind="unbiased",
-        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean; "
+        text="With convolutions, the expected sum over a vertex's neighbours is the exact sum; "
         "the batches are the same for any number of ranks.",
         limit_batch={"size": 1_000_000, "fanouts_from_seeds": (-1,)},
     )
@@ -104,6 +107,9 @@ class Sampled(Approach):
 
     def probes(self, probe: Probe) -> list[RunSpec]:
         return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        return [{}] if run.ranks == 1 else [{}, {"placement": "partitioned"}]
 
     def problems(self, run: RunSpec) -> list[str]:
         """One fan-out per layer."""

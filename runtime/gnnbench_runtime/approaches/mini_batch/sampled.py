@@ -141,7 +141,7 @@ class SampledBatches:
         order = sampling.epoch_seeds(self.train_nodes, self.seed, period)
 
         def prepare(step: int, slot: int) -> Batch:
-            return self.prepare(order, period, step, slot)
+            return self.prepare(sampling.batch_seeds(order, self.size, step), period, step, slot)
 
         if self.prefetch:
             at, device = self.context.recorder.at, self.context.device
@@ -152,15 +152,21 @@ class SampledBatches:
             self.context.recorder.at(step)
             yield prepare(step, 0)
 
-    def prepare(self, order: NDArray[np.int64], epoch: int, step: int, slot: int) -> Batch:
+    def prepare(self, seeds: NDArray[np.int64], epoch: int, step: int, slot: int) -> Batch:
         """Draw this rank's share of a global batch, build its blocks, fetch its input rows."""
         context = self.context
-        seeds = sampling.batch_seeds(order, self.size, step)
         mine = sampling.split_seeds(seeds, context.world_size, context.rank)
         with self._step("sample/draw") as span:
             batch = self.sampler.sample(mine, epoch, step)
-            vertices, edges = batch.sizes
-            span.did(work.draw_neighbours(vertices, edges))
+            span.did(work.draw_neighbours(*batch.sizes))
+        return self.build(batch, len(seeds), epoch, step, slot)
+
+    def build(
+        self, batch: sampling.Batch, num_seeds: int, epoch: int, step: int, slot: int
+    ) -> Batch:
+        """Build the blocks of what was drawn for a batch of so many seeds, fetch its input rows."""
+        context, mine = self.context, batch.seeds
+        vertices, _ = batch.sizes
         with self._step("sample/prepare") as span:
             patterns, turned = self.blocks.patterns(batch)
             span.did(work.prepare_blocks(vertices, turned))
@@ -179,9 +185,9 @@ class SampledBatches:
             row_ids=[ids[: pattern.source_rows] for pattern in patterns],
             labels=labels,
             rows=self.rows[: len(mine)],
-            scale=1.0 / max(len(seeds), 1),
+            scale=1.0 / max(num_seeds, 1),
             counters=(self.seed, epoch, step),
-            share=len(seeds) / max(len(self.train_nodes), 1),
+            share=num_seeds / max(len(self.train_nodes), 1),
         )
 
     def _to_device(

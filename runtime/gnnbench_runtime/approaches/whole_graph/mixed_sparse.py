@@ -36,7 +36,7 @@ class Rows:
 
 
 class SparseRank(MixedRank):
-    """Multiplies chunk after chunk into one of two buffers, and hands them over meanwhile."""
+    """Multiplies chunk after chunk into one of two buffers, and sends each while it continues."""
 
     lane = Lane.SPARSE
 
@@ -210,7 +210,7 @@ class Returns:
         self._joined: list[Pending] = []
 
     def join(self, count: int) -> None:
-        """Join further returns until there are so many."""
+        """Post returns until this many are posted."""
         rank, starts = self._rank, self._rank.structure.starts
         while self._left and len(self._joined) < count:
             chunk = self._left.popleft()
