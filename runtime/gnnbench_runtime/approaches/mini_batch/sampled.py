@@ -52,13 +52,17 @@ class BlockMaker:
         if not shape.model.attention:
             self.as_destination, self.as_source = vertex_scales(graph, shape.model)
 
-    def patterns(self, batch: sampling.Batch) -> tuple[list[Any], int]:
-        """Patterns of the blocks, and how many edges were transposed for the backward pass."""
+    def patterns(self, batch: sampling.Batch, first: int = 1) -> tuple[list[Any], int]:
+        """Patterns of the blocks, and how many edges were transposed for the backward pass.
+
+        The first block is that of layer `first`.
+        """
+        numbered = list(enumerate(batch.blocks, first))
         if self.shape.model.attention:
             found = [self._attention(batch, block) for block in batch.blocks]
-            turned = [at for at, _ in enumerate(batch.blocks, 1) if needs_transpose(self.shape, at)]
-            return found, sum(batch.blocks[at - 1].num_edges for at in turned)
-        made = [self._aggregation(batch, block, at) for at, block in enumerate(batch.blocks, 1)]
+            turned = [block for at, block in numbered if needs_transpose(self.shape, at)]
+            return found, sum(block.num_edges for block in turned)
+        made = [self._aggregation(batch, block, at) for at, block in numbered]
         return made, sum(a.nonzeros for a in made if a.indices_t is not None)
 
     def _attention(self, batch: sampling.Batch, block: sampling.Block) -> Attention:
