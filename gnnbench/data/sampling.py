@@ -22,11 +22,12 @@ from gnnbench.data.threads import Team
 
 Ids = NDArray[np.int64]
 Locals = NDArray[np.int32]
+Weights = NDArray[np.float64]
 
 ROWS_PER_RANGE = 512  # destinations worth handing to another thread
 
-_mix64: Callable[[Any], Any] = njit(inline="always")(keys.mix64)
-_GOLDEN = np.uint64(keys.GOLDEN)
+mix64: Callable[[Any], Any] = njit(inline="always")(keys.mix64)
+GOLDEN = np.uint64(keys.GOLDEN)
 _ONE = np.uint64(1)
 _LOW32 = np.uint64(0xFFFFFFFF)
 
@@ -36,7 +37,10 @@ class Block:
     """The sampled edges of one layer; destinations are the first `num_dst` of the sources.
 
     Shapes: `indptr` int64 [num_dst + 1]; `indices` int32 [edges], local source numbers;
-    `degrees` int32 [num_dst], in-degrees in the graph (not in the sample).
+    `degrees` int32 [num_dst], in-degrees in the graph (not in the sample). A vertex's sum over all
+    in-neighbours is estimated by that over drawn edges, each times the weights (float64) of its
+    row [num_dst], column [num_src] and of its own [edges]. Absent row weights are degree / picks,
+    other absent weights ones.
     """
 
     indptr: Ids
@@ -44,10 +48,20 @@ class Block:
     num_dst: int
     num_src: int
     degrees: Locals
+    row_weights: Weights | None = None
+    column_weights: Weights | None = None
+    edge_weights: Weights | None = None
 
     @property
     def num_edges(self) -> int:
         return len(self.indices)
+
+    def weights_of_rows(self) -> Weights:
+        """Weights of the destinations; zeros where nothing was drawn."""
+        if self.row_weights is not None:
+            return self.row_weights
+        picks = np.diff(self.indptr)
+        return np.divide(self.degrees, picks, out=np.zeros(len(picks)), where=picks > 0)
 
     def transpose(self) -> tuple[Ids, Locals]:
         """Return (indptr int64 [num_src + 1], destinations int32 [edges]), sorted per source."""
@@ -56,18 +70,26 @@ class Block:
         _transpose(self.indptr, self.indices, indptr_t, indices_t)
         return indptr_t, indices_t
 
+    def transposed_order(self) -> Ids:
+        """Return where each entry of the transpose lies among the edges, int64 [edges]."""
+        return np.argsort(self.indices, kind="stable")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """What one rank trains on in one step; `blocks` lists the input layer first.
 
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
-    l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`.
+    l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
+    all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
+    those drawn. `renormalised`: degrees are those of the sample, not of the graph.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
+    scanned: int = 0
+    renormalised: bool = False
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -122,7 +144,7 @@ class NeighbourSampler:
         """
         count = len(seeds)
         self._reserve(count, 0)
-        _open(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
+        open_table(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
         blocks: list[Block] = []
         for hop, fanout in enumerate(self.fanouts_from_seeds):
             key = np.uint64(keys.fold(self.seed, epoch, step, hop))
@@ -130,7 +152,7 @@ class NeighbourSampler:
             blocks.append(block)
             count = block.num_src
         input_nodes = self._nodes[:count].copy()
-        _close(input_nodes, self._table)
+        close_table(input_nodes, self._table)
         return Batch(blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=seeds)
 
     def sizes(self, seeds: Ids, epoch: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -138,6 +160,7 @@ class NeighbourSampler:
         return self.sample(seeds, epoch, step).sizes
 
     def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
+        """Draw the block of the first `num_dst` vertices found so far."""
         indptr = np.empty(num_dst + 1, np.int64)
         degrees = np.empty(num_dst, np.int32)
         edges = _count(self.indptr, self._nodes, num_dst, fanout, indptr, degrees)
@@ -163,7 +186,7 @@ class NeighbourSampler:
                 ),
                 ranges,
             )
-        num_src = _number(indices, nodes, table, num_dst)
+        num_src = number(indices, nodes, table, num_dst)
         return Block(
             indptr=indptr, indices=indices, num_dst=num_dst, num_src=num_src, degrees=degrees
         )
@@ -203,13 +226,15 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
     return seeds[start : start + size + (rank < extra)]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop on first use; it releases the interpreter lock."""
+    made: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return made
 
 
-@_compiled
-def _open(seeds: Any, nodes: Any, table: Any) -> None:
+@compiled
+def open_table(seeds: Any, nodes: Any, table: Any) -> None:
+    """Number the seeds from 0 in `nodes` and in the `table` of local numbers."""
     for i in range(len(seeds)):
         vertex = seeds[i]
         nodes[i] = vertex
@@ -217,13 +242,14 @@ def _open(seeds: Any, nodes: Any, table: Any) -> None:
             table[vertex] = i
 
 
-@_compiled
-def _close(nodes: Any, table: Any) -> None:
+@compiled
+def close_table(nodes: Any, table: Any) -> None:
+    """Forget the numbers of these vertices."""
     for i in range(len(nodes)):
         table[nodes[i]] = -1
 
 
-@_compiled
+@compiled
 def _count(
     graph_indptr: Any, nodes: Any, num_dst: int, fanout: int, indptr: Any, degrees: Any
 ) -> int:
@@ -238,23 +264,23 @@ def _count(
 
 
 @njit(inline="always")
-def _below(key: Any, slot: Any, bound: Any) -> Any:
+def below(key: Any, slot: Any, bound: Any) -> Any:
     """Return a uniform integer in 0 .. bound-1, bound < 2**32, without bias.
 
     Multiply and shift with rejection (Lemire 2019); a redraw hashes the rejected bits again.
     """
-    bits = _mix64((key ^ np.uint64(slot)) + _GOLDEN)
+    bits = mix64((key ^ np.uint64(slot)) + GOLDEN)
     bound = np.uint64(bound)
     product = (bits >> np.uint64(32)) * bound
     if (product & _LOW32) < bound:
         floor = ((_LOW32 - bound) + _ONE) % bound
         while (product & _LOW32) < floor:
-            bits = _mix64(bits + _GOLDEN)
+            bits = mix64(bits + GOLDEN)
             product = (bits >> np.uint64(32)) * bound
     return np.int64(product >> np.uint64(32))
 
 
-@_compiled
+@compiled
 def _draw(
     graph_indptr: Any,
     graph_indices: Any,
@@ -281,12 +307,12 @@ def _draw(
             for slot in range(picks):
                 out[at + slot] = graph_indices[first + slot]
             continue
-        vertex_key = _mix64((key ^ np.uint64(vertex)) + _GOLDEN)
+        vertex_key = mix64((key ^ np.uint64(vertex)) + GOLDEN)
         if degree <= 64:
             taken = np.uint64(0)
             for slot in range(picks):
                 last = degree - picks + slot
-                pick = _below(vertex_key, slot, last + 1)
+                pick = below(vertex_key, slot, last + 1)
                 if (taken >> np.uint64(pick)) & _ONE:
                     pick = last
                 taken |= _ONE << np.uint64(pick)
@@ -294,7 +320,7 @@ def _draw(
             continue
         for slot in range(picks):
             last = degree - picks + slot
-            pick = _below(vertex_key, slot, last + 1)
+            pick = below(vertex_key, slot, last + 1)
             if (bits[pick >> 6] >> np.uint64(pick & 63)) & _ONE:
                 pick = last
             bits[pick >> 6] |= _ONE << np.uint64(pick & 63)
@@ -305,8 +331,8 @@ def _draw(
             out[at + slot] = graph_indices[first + pick]
 
 
-@_compiled
-def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
+@compiled
+def number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     """Replace graph ids by local numbers in place; append new vertices to `nodes`."""
     count = num_dst
     for e in range(len(indices)):
@@ -321,7 +347,7 @@ def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _transpose(indptr: Any, indices: Any, indptr_t: Any, indices_t: Any) -> None:
     for e in range(len(indices)):
         indptr_t[indices[e] + 1] += 1

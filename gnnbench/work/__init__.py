@@ -49,7 +49,7 @@ from gnnbench.work.moving import (
     to_host,
     write,
 )
-from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
+from gnnbench.work.sampling import draw_blocks, prepare_blocks, rebuild_graph, route, sample
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
 
 __all__ = [
@@ -71,7 +71,7 @@ __all__ = [
     "broadcast",
     "column_sum",
     "cross_entropy",
-    "draw_neighbours",
+    "draw_blocks",
     "dropout",
     "elementwise",
     "gather",

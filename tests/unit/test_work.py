@@ -88,7 +88,7 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.scatter_add(3, 2, 100, S), "scatter", "scatter_add", 24 + 48, 0),
     (lambda: work.sample(seeds=2, edges=6, vertices=7, read=99), "sample", "sample", 99, 0),
     # 9 + 4 + 2 vertices, 6 + 3 edges: 8 bytes an edge, 16 a vertex.
-    (lambda: work.draw_neighbours([9, 4, 2], [6, 3]), "sample", "sample", 72 + 240, 0),
+    (lambda: work.draw_blocks([9, 4, 2], [6, 3]), "sample", "sample", 72 + 240, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
     (lambda: work.route(3), "sample", "route", 72, 0),
     # Two sorts of 8 passes that read and write 16 bytes a pair.
@@ -142,7 +142,7 @@ def test_every_operation_is_worked_out() -> None:
         (work.gemm("gemm_nn", 3, 2, 5, S), {"rows": 3, "inner": 2, "width": 5}),
         (work.spmm_weighted(**HEADS), {"inner": 2, "width": 6}),
         (work.bias(3, 2, S), {"rows": 6, "width": 2}),
-        (work.draw_neighbours([9, 4, 2], [6, 3]), {"rows": 6, "nonzeros": 9, "source_rows": 9}),
+        (work.draw_blocks([9, 4, 2], [6, 3]), {"rows": 6, "nonzeros": 9, "source_rows": 9}),
         (work.read(4096, 2), {"rows": 2}),
         (work.launches(12), {"calls": 12}),
         (work.all_reduce(10, S, 4), {"rows": 10, "buffer_bytes": 40}),

@@ -29,19 +29,15 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise
-from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, draw_run, profile_batch
-from gnnbench.approaches.mini_batch.sampled import (
-    DRAWN_EDGES,
-    BatchWriter,
-    SampledKnobs,
-    sampled_data,
-)
+from gnnbench.approaches.mini_batch.base import BatchStructure
+from gnnbench.approaches.mini_batch.batch import Drawn
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.mini_batch.submodels import SubModels
+from gnnbench.approaches.mini_batch.writer import BatchWriter, sampled_data
 from gnnbench.approaches.whole_graph.rows import RowSizes, share_buffers
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import LayerSizes, stack_shape, total
 from gnnbench.approaches.writing.stack import StackWriter
-from gnnbench.data.profile import GraphProfile
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -164,7 +160,7 @@ class Gist(Approach):
         shape = stack_shape(data, run, self.order(run))
         steps = 1
         if self.knobs(run).base == "sampled":
-            steps = max(1, -(-data.num_train // run.batch.size))
+            steps = SAMPLED.num_steps(data, run)
         cut = SubModels(shape, self.parts(run), run.ranks, run.training.seed)
         return GistStructure(sub_models=cut, steps=steps)
 
@@ -200,17 +196,14 @@ class Gist(Approach):
         )
 
 
+def sampled_alone(run: RunSpec) -> RunSpec:
+    """The run of `sampled` whose batches every rank trains on, as a single rank would."""
+    return dataclasses.replace(run, approach="sampled", knobs={}, ranks=1)
+
+
 def _drawn(data: Any, run: RunSpec, steps: int) -> Drawn:
-    """The batches of a run. Every rank trains on all of each batch, as a single rank would."""
-    alone = dataclasses.replace(run, ranks=1)
-    if isinstance(data, GraphProfile):
-        return Drawn(
-            batches=[profile_batch(data, alone, partitioned=False)],
-            schedule=(0,) * (steps * run.training.epochs),
-            counted=False,
-            basis=f"frontier estimated from degrees of profile {data.name}",
-        )
-    return draw_run(data, alone, steps, None, DRAWN_EDGES)
+    """The batches of a run."""
+    return SAMPLED.drawn(data, sampled_alone(run), BatchStructure(num_steps=steps))
 
 
 class _RoundWriter:
@@ -219,8 +212,10 @@ class _RoundWriter:
     def __init__(self, data: Any, cut: SubModels, device: str, drawn: Drawn | None) -> None:
         self.cut, self.drawn, self.data = cut, drawn, data
         self.group = tuple(range(cut.ranks))
-        knobs = SampledKnobs()
-        self.batches = BatchWriter(cut.sub_shape, knobs, cut.ranks, data.num_nodes, None, device)
+        knobs = SAMPLED.knobs_type()
+        self.batches = BatchWriter(
+            cut.sub_shape, SAMPLED.form, knobs, cut.ranks, data.num_nodes, None, device
+        )
 
     def iteration(self, number: int, place: Place) -> Iteration:
         """One iteration of all ranks, which are one class."""
@@ -254,8 +249,8 @@ class _RoundWriter:
                 nonzeros=self.data.num_edges,
             )
             return [layer] * self.cut.shape.num_layers, self.data.num_train
-        batch = _for_every_rank(self.drawn.batches[self.drawn.schedule[number]], self.cut.ranks)
-        return self.batches.prepare(chain, batch, first=False), batch.vertices[-1]
+        batch = self.drawn.batches[self.drawn.schedule[number]].repeated(self.cut.ranks)
+        return self.batches.prepare(chain, batch, first=False), batch.counted_rows
 
     def _exchange(self, chain: Chain, name: str, send: Ints, source: Size) -> None:
         """Move parameters between the ranges of their owners and the sub-models.
@@ -292,14 +287,6 @@ class _RoundWriter:
             allocates=(arrived,),
             frees=("packed", "arrived"),
         )
-
-
-def _for_every_rank(batch: BatchSizes, ranks: int) -> BatchSizes:
-    """The same batch on every rank."""
-    return BatchSizes(
-        vertices=tuple(np.repeat(n, ranks) for n in batch.vertices),
-        edges=tuple(np.repeat(e, ranks) for e in batch.edges),
-    )
 
 
 def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:
