@@ -13,7 +13,6 @@ from typing import Protocol
 from gnnbench.data.sampling import (
     Batch,
     Ids,
-    NeighbourSampler,
     Weights,
     batch_seeds,
     epoch_seeds,
@@ -61,6 +60,12 @@ class Source(Protocol):
         """Draw a rank's part of a global batch. One caller at a time."""
 
 
+class BlockSampler(Protocol):
+    """Draws the blocks of a part of the seeds of a global batch."""
+
+    def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch: ...
+
+
 class SeedSource:
     """Training vertices in an order drawn anew each epoch, cut into batches, each into slices.
 
@@ -71,7 +76,7 @@ class SeedSource:
         seed: of the order.
     """
 
-    def __init__(self, sampler: NeighbourSampler, train_nodes: Ids, size: int, seed: int) -> None:
+    def __init__(self, sampler: BlockSampler, train_nodes: Ids, size: int, seed: int) -> None:
         self.sampler, self.train_nodes, self.size, self.seed = sampler, train_nodes, size, seed
         self._epoch, self._order = -1, train_nodes
 
@@ -89,11 +94,7 @@ class SeedSource:
         """The blocks of a rank's slice of the seeds."""
         seeds = self.seeds(epoch, step)
         return Dealt(
-            batch=self.blocks(seeds, world_size, rank, epoch, step),
+            batch=self.sampler.part(seeds, split_seeds(seeds, world_size, rank), epoch, step),
             scale=1.0 / max(len(seeds), 1),
             share=len(seeds) / max(len(self.train_nodes), 1),
         )
-
-    def blocks(self, seeds: Ids, world_size: int, rank: int, epoch: int, step: int) -> Batch:
-        """Draw the blocks of a rank's slice of a global batch's seeds."""
-        return self.sampler.sample(split_seeds(seeds, world_size, rank), epoch, step)

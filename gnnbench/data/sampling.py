@@ -155,6 +155,10 @@ class NeighbourSampler:
         close_table(input_nodes, self._table)
         return Batch(blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=seeds)
 
+    def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
+        """Return the blocks of a `part` of the seeds of a global batch; others matter nothing."""
+        return self.sample(part, epoch, step)
+
     def sizes(self, seeds: Ids, epoch: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return vertices n_0 ... n_L and edges e_1 ... e_L of the batch, input layer first."""
         return self.sample(seeds, epoch, step).sizes
