@@ -127,3 +127,53 @@ def _chosen(near: Floats, rate: Floats) -> Floats:
     """Chance to be drawn with c ~ Poisson(near) destinations, each of which draws at a rate."""
     chance: Floats = -np.expm1(-near * -np.expm1(-rate))
     return chance
+
+
+def expected_cut(parts: int, known: Sequence[tuple[int, float]]) -> float:
+    """Share of the edges between parts, from (parts, share) of coarser or finer partitions.
+
+    Shares go as a power of the parts between two points and beyond them, at most as if parts were
+    drawn by lot, 1 - 1 / parts; which they are where nothing is known.
+    """
+    by_lot = 1 - 1 / parts
+    points = sorted({p: c for p, c in known if p > 1 and c > 0}.items())
+    if not points or parts == 1:
+        return by_lot
+    after = next((i for i, (p, _) in enumerate(points) if p >= parts), len(points) - 1)
+    (p0, c0), (p1, c1) = points[max(after, 1) - 1], points[min(max(after, 1), len(points) - 1)]
+    power = np.log(c1 / c0) / np.log(p1 / p0) if p1 != p0 else 0.0
+    return float(min(c0 * (parts / p0) ** power, by_lot))
+
+
+def saint_subgraph(
+    degrees: Sequence[float],
+    counts: Sequence[float],
+    sampler: str,
+    budget: int,
+    length: int,
+    *,
+    undirected: bool = True,
+) -> tuple[float, float]:
+    """Expected vertices and edges of a subgraph of GraphSAINT; see `gnnbench.data.saint`.
+
+    A vertex is visited in proportion to its chance per draw; edges are those that walks take, and
+    those that vertices have by chance.
+    """
+    degree, weight = np.asarray(degrees, float), np.asarray(counts, float)
+    nodes = max(float(weight.sum()), 1e-300)
+    ends = max(float((weight * degree).sum()), 1e-300)
+    if sampler == "whole":
+        return nodes, float((weight * degree).sum())
+    walked = 0.0
+    if sampler == "node":
+        near = float((weight * degree / (degree + 1) ** 2).sum()) / ends
+        norms = 1 / (degree + 1) ** 2 + degree * near
+        visits = budget * norms / max(float((weight * norms).sum()), 1e-300)
+    else:
+        steps = 1 if sampler == "edge" else length
+        walked = float(budget * steps)
+        visits = budget / nodes + walked * degree / ends
+    chance = -np.expm1(-visits)
+    share = float((weight * degree * chance).sum()) / ends
+    taken = ends * -np.expm1(-walked * (2 if undirected else 1) / ends)
+    return float((weight * chance).sum()), ends * share**2 + taken * (1 - share**2)

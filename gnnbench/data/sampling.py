@@ -82,14 +82,13 @@ class Batch:
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
     l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
     all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
-    those drawn. `renormalised`: degrees are those of the sample, not of the graph.
+    those drawn.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
     scanned: int = 0
-    renormalised: bool = False
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

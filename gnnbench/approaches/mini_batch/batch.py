@@ -20,6 +20,7 @@ from gnnbench.steps import Ints, Size
 from gnnbench.work import ID_BYTES
 
 COUNTED = "every batch drawn on the real graph"
+Expected = float | NDArray[np.float64]
 DRAWN_EDGES = 3_000_000
 """Edges drawn at most to count the sizes of a plan's batches."""
 
@@ -195,21 +196,22 @@ def draw_batch(
 
 def even_batch(
     ranks: int,
-    vertices: Sequence[float],
-    edges: Sequence[float],
+    vertices: Sequence[Expected],
+    edges: Sequence[Expected],
     *,
-    loss_rows: float | None = None,
-    scanned: float = 0.0,
+    loss_rows: Expected | None = None,
+    scanned: Expected = 0.0,
     partitioned: bool = False,
 ) -> BatchSizes:
-    """The same expected sizes on every rank; fetches are spread evenly over owners."""
+    """Expected sizes, the same on every rank or one each; fetches are spread evenly over owners."""
 
-    def everywhere(size: float) -> Ints:
-        return np.full(ranks, round(size), np.int64)
+    def everywhere(size: Expected) -> Ints:
+        return np.broadcast_to(np.round(size), ranks).astype(np.int64)
 
     requests = None
     if partitioned:
-        requests = np.full((ranks, ranks), -(-round(vertices[0]) // ranks), np.int64)
+        each = -(-everywhere(vertices[0]) // ranks)
+        requests = np.repeat(each[:, None], ranks, axis=1)
     return BatchSizes(
         vertices=tuple(everywhere(n) for n in vertices),
         edges=tuple(everywhere(e) for e in edges),

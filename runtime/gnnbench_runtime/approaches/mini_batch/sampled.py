@@ -50,6 +50,7 @@ class BlockMaker:
 
     def __init__(self, context: RankContext, graph: Graph, shape: StackShape, form: Form) -> None:
         self.context, self.shape, self.num_nodes = context, shape, graph.num_nodes
+        self.renormalised = form.renormalised
         self.as_destination = self.as_source = None
         if not shape.model.attention and not form.renormalised:
             self.as_destination, self.as_source = vertex_scales(graph, shape.model)
@@ -101,7 +102,7 @@ class BlockMaker:
         self, batch: sampling.Batch, block: sampling.Block
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Scales of the block's destinations, and of its sources where they have any."""
-        if batch.renormalised:
+        if self.renormalised:
             outgoing = np.bincount(block.indices, minlength=block.num_src)
             return degree_scales(block.degrees, outgoing, self.shape.model)
         assert self.as_destination is not None
