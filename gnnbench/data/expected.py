@@ -94,55 +94,65 @@ def ladies_frontier(
 ) -> Sizes:
     """Expected sizes of a rank's part of a LADIES batch of `batch` seeds.
 
-    A vertex with c destinations among its neighbours has a column norm of about c times the mean;
-    c is Poisson with mean lambda. With replacement the chance to be drawn is 1 - exp(-k p).
+    A destination v among a vertex's neighbours draws it at a rate in proportion to the squared
+    entry of Â, and destinations lie at random, so a vertex of degree d is missed with the chance
+    exp(-d sum_v (share of the edges that lead to v) (1 - exp(-rate))). Poisson draws are taken at
+    the rate at which as many distinct vertices are drawn.
     """
     degree, weight, seed = classes(degrees, counts, num_train, batch)
     num_edges = max(float((degree * weight).sum()), 1e-300)
-    column = 1 / (degree + 1) if symmetric else np.ones(len(degree))
+    if symmetric:
+        entries = np.outer(1 / (degree + 1), 1 / (degree + 1))
+    else:
+        entries = np.repeat(1 / np.maximum(degree, 1)[None, :] ** 2, len(degree), axis=0)
     every, own = seed, seed / ranks
     vertices, edges, scanned = [float((own * weight).sum())], [], 0.0
     for _ in range(layers):
-        leading = float((every * weight * degree).sum())
-        mine = float((own * weight * degree).sum())
-        near = degree * leading / num_edges
-        rate = drawn / max(float((weight * near * column).sum()), 1e-300)
+        leading, mine = every * weight * degree / num_edges, own * weight * degree / num_edges
+        norms = float((weight * degree * (entries @ leading)).sum())
+        rate = drawn / max(norms, 1e-300)
         if poisson:
-            # At most one draw each, so that a rare vertex stands in for repeats of a common one.
-            rate *= drawn / max(float((weight * _chosen(near, rate * column)).sum()), 1e-300)
-        hit = -np.expm1(-rate * column)
-        chosen = _chosen(near, rate * column)
-        sigma = mine / max(leading, 1e-300)
-        elsewhere = np.exp(-near * sigma) * _chosen(near * (1 - sigma), rate * column)
-        kept = 1 - (1 - hit) * np.exp(-near * hit)
-        edges.append(mine * float((weight * degree * kept).sum()) / num_edges)
-        scanned += 2 * leading + mine
-        every = 1 - (1 - every) * (1 - chosen)
-        own = 1 - (1 - own) * (1 - np.maximum(chosen - elsewhere, 0))
+            rate = _rate_of(drawn, rate, weight, degree, entries, leading)
+        hit = -np.expm1(-rate * entries)
+        missed = np.exp(-degree * (hit @ leading))
+        elsewhere = np.exp(-degree * mine.sum()) * -np.expm1(
+            -degree * (hit @ np.maximum(leading - mine, 0))
+        )
+        kept = 1 - (1 - hit) * missed[:, None]
+        edges.append(float(((weight * degree) @ kept) @ mine))
+        scanned += num_edges * float(2 * leading.sum() + mine.sum())
+        every = 1 - (1 - every) * missed
+        own = 1 - (1 - own) * (1 - np.maximum(1 - missed - elsewhere, 0))
         vertices.append(float((own * weight).sum()))
     return tuple(reversed(vertices)), tuple(reversed(edges)), scanned
 
 
-def _chosen(near: Floats, rate: Floats) -> Floats:
-    """Chance to be drawn with c ~ Poisson(near) destinations, each of which draws at a rate."""
-    chance: Floats = -np.expm1(-near * -np.expm1(-rate))
-    return chance
+def _rate_of(
+    drawn: int, rate: float, weight: Floats, degree: Floats, entries: Floats, leading: Floats
+) -> float:
+    """The rate at which so many distinct vertices are drawn, or as good as all there are."""
+    for _ in range(40):
+        hit = -np.expm1(-rate * entries)
+        found = float((weight * -np.expm1(-degree * (hit @ leading))).sum())
+        if found >= 0.999 * drawn:
+            break
+        rate *= min(drawn / max(found, 1e-300), 2.0)
+    return rate
 
 
-def expected_cut(parts: int, known: Sequence[tuple[int, float]]) -> float:
-    """Share of the edges between parts, from (parts, share) of coarser or finer partitions.
+def expected_within(parts: int, cuts: Sequence[tuple[int, float]]) -> float:
+    """Share of the edges within parts, from (parts, cut share) of coarser or finer partitions.
 
-    Shares go as a power of the parts between two points and beyond them, at most as if parts were
-    drawn by lot, 1 - 1 / parts; which they are where nothing is known.
+    The share goes as a power of the parts between two points and beyond them; it is at least that
+    of parts drawn by lot, 1 / parts, which it is where nothing is known.
     """
-    by_lot = 1 - 1 / parts
-    points = sorted({p: c for p, c in known if p > 1 and c > 0}.items())
-    if not points or parts == 1:
-        return by_lot
+    points = [(1, 1.0), *sorted({p: 1 - c for p, c in cuts if p > 1 and c < 1}.items())]
+    if len(points) == 1:
+        return 1 / parts
     after = next((i for i, (p, _) in enumerate(points) if p >= parts), len(points) - 1)
-    (p0, c0), (p1, c1) = points[max(after, 1) - 1], points[min(max(after, 1), len(points) - 1)]
-    power = np.log(c1 / c0) / np.log(p1 / p0) if p1 != p0 else 0.0
-    return float(min(c0 * (parts / p0) ** power, by_lot))
+    (p0, c0), (p1, c1) = points[max(after, 1) - 1], points[max(after, 1)]
+    power = np.log(c1 / c0) / np.log(p1 / p0)
+    return float(min(max(c0 * (parts / p0) ** power, 1 / parts), 1.0))
 
 
 def saint_subgraph(
@@ -153,8 +163,8 @@ def saint_subgraph(
     length: int,
     *,
     undirected: bool = True,
-) -> tuple[float, float]:
-    """Expected vertices and edges of a subgraph of GraphSAINT; see `gnnbench.data.saint`.
+) -> tuple[float, float, float]:
+    """Expected vertices, edges and edges looked at of a GraphSAINT subgraph; see `data.saint`.
 
     A vertex is visited in proportion to its chance per draw; edges are those that walks take, and
     those that vertices have by chance.
@@ -163,7 +173,7 @@ def saint_subgraph(
     nodes = max(float(weight.sum()), 1e-300)
     ends = max(float((weight * degree).sum()), 1e-300)
     if sampler == "whole":
-        return nodes, float((weight * degree).sum())
+        return nodes, ends, ends
     walked = 0.0
     if sampler == "node":
         near = float((weight * degree / (degree + 1) ** 2).sum()) / ends
@@ -176,4 +186,5 @@ def saint_subgraph(
     chance = -np.expm1(-visits)
     share = float((weight * degree * chance).sum()) / ends
     taken = ends * -np.expm1(-walked * (2 if undirected else 1) / ends)
-    return float((weight * chance).sum()), ends * share**2 + taken * (1 - share**2)
+    edges = ends * share**2 + taken * (1 - share**2)
+    return float((weight * chance).sum()), edges, ends * share

@@ -27,7 +27,7 @@ from gnnbench.approaches.mini_batch.base import MiniBatch
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, even_batch
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.whole_graph.partition import assign
-from gnnbench.data.expected import expected_cut
+from gnnbench.data.expected import expected_within
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import split_seeds
@@ -126,8 +126,8 @@ class ClusterGcn(MiniBatch):
             for point in profile.halo
             if point.method == method and point.cut_fraction is not None
         ]
-        cut = expected_cut(count, points)
-        kept = 1 - cut + cut * (merged - 1) / max(count - 1, 1)
+        within = expected_within(count, points)
+        kept = within + (1 - within) * (merged - 1) / max(count - 1, 1)
         groups = min(groups, -(-count // merged))
         mine = [len(split_seeds(np.arange(groups), run.ranks, r)) for r in range(run.ranks)]
         share = np.array(mine) * merged / count

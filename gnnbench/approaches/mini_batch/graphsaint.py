@@ -168,7 +168,7 @@ class GraphSaint(MiniBatch):
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """From degrees alone: vertices by their chance per draw, edges taken and by chance."""
         knobs: SaintKnobs = self.knobs(run)
-        n, e = saint_subgraph(
+        n, e, scanned = saint_subgraph(
             *profile.histogram(),
             knobs.sampler,
             knobs.budget,
@@ -182,7 +182,7 @@ class GraphSaint(MiniBatch):
             (n * mine, n * mine),
             (e * mine,),
             loss_rows=n * mine * profile.num_train / max(profile.num_nodes, 1),
-            scanned=n * mine * profile.degree_mean,
+            scanned=scanned * mine,
             partitioned=partitioned,
         )
 
