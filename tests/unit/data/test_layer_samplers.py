@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ GRAPH = planted_partition(60, 8, 3, 2, seed=4)
 SEEDS = np.arange(0, 60, 4)
 VALUES = 1.0 + np.random.default_rng(0).random(60)
 SCALES = vertex_scales(GRAPH, GCN)
+COLUMNS = np.ones(60) if SCALES[1] is None else SCALES[1]
 DRAWS = 3000
 
 
@@ -36,22 +38,22 @@ def ladies(vertices: int, layers: int = 1, graph: Graph = GRAPH, **options: Any)
     )
 
 
-def exact() -> np.ndarray:
+def exact_rows(values: np.ndarray) -> np.ndarray:
     """Rows of Â x of the seeds, without their own terms."""
     rows = [GRAPH.indices[GRAPH.indptr[v] : GRAPH.indptr[v + 1]] for v in SEEDS]
-    columns = SCALES[1]
-    assert columns is not None
-    return np.array(
-        [SCALES[0][v] * (columns[u] * VALUES[u]).sum() for v, u in zip(SEEDS, rows, strict=True)]
-    )
+    scaled = COLUMNS * values
+    return np.array([SCALES[0][v] * scaled[u].sum() for v, u in zip(SEEDS, rows, strict=True)])
+
+
+def exact() -> np.ndarray:
+    return exact_rows(VALUES)
 
 
 def sums(batch: Batch, block: Block) -> np.ndarray:
     """The same, estimated by a block with its weights."""
     targets = np.repeat(np.arange(block.num_dst), np.diff(block.indptr))
     sources = batch.input_nodes[block.indices]
-    assert SCALES[1] is not None
-    entries = SCALES[1][sources] * VALUES[sources]
+    entries = COLUMNS[sources] * VALUES[sources]
     if block.column_weights is not None:
         entries = entries * block.column_weights[block.indices]
     found = np.bincount(targets, weights=entries, minlength=block.num_dst)
@@ -59,11 +61,11 @@ def sums(batch: Batch, block: Block) -> np.ndarray:
 
 
 def errors(estimate: Callable[[int], np.ndarray]) -> tuple[float, float]:
-    """Largest error of a mean over draws in standard errors, and the error of all rows' sum."""
+    """Largest error of a mean over draws in standard errors, and the rows' mean relative error."""
     drawn = np.array([estimate(step) for step in range(DRAWS)])
     off = drawn.mean(0) - exact()
-    spread = drawn.std(0, ddof=1) / np.sqrt(DRAWS)
-    return float(np.abs(off / spread).max()), float(abs(off.sum()) / exact().sum())
+    spread = drawn.std(0, ddof=1) / np.sqrt(DRAWS) + 1e-12
+    return float(np.abs(off / spread).max()), float(np.abs(off).sum() / exact().sum())
 
 
 def picked(batch: Batch, block: Block) -> dict[int, set[int]]:
@@ -78,18 +80,22 @@ def picked(batch: Batch, block: Block) -> dict[int, set[int]]:
 
 
 def test_labor_estimates_sums_without_bias() -> None:
-    """SA-S8. Power: weights of degree / picks instead of degree / fan-out are off by 3 % and more.
-
-    That is a Hájek estimate, which DGL's LABOR makes; it fails here by far.
-    """
+    """SA-S8. Power: weights degree / picks (a Hájek estimate, zero where nothing is drawn) fail."""
 
     def drawn(step: int) -> np.ndarray:
         batch = labor((3,)).sample(SEEDS, 0, step)
         return sums(batch, batch.blocks[0])
 
+    def flawed(step: int) -> np.ndarray:
+        batch = labor((3,)).sample(SEEDS, 0, step)
+        return sums(batch, dataclasses.replace(batch.blocks[0], row_weights=None))
+
     worst, off = errors(drawn)
     assert worst < 5
     assert off < 0.01
+    worst, off = errors(flawed)
+    assert worst > 6
+    assert off > 0.015
 
 
 def test_labor_has_as_many_edges_as_neighbour_sampling_in_the_mean_and_fewer_vertices() -> None:
@@ -143,7 +149,7 @@ def test_labor_with_a_fanout_beyond_all_degrees_takes_all(fanout: int) -> None:
 
 @pytest.mark.parametrize("poisson", [False, True])
 def test_ladies_estimates_sums_without_bias(poisson: bool) -> None:
-    """SA-S7. Power: the two flaws of the published code are off by 10 % and more, see below."""
+    """SA-S7. Power: the flaws of the published code are 14 standard errors and more off (below)."""
     sampler = ladies(12, poisson=poisson)
 
     def drawn(step: int) -> np.ndarray:
@@ -152,13 +158,11 @@ def test_ladies_estimates_sums_without_bias(poisson: bool) -> None:
 
     worst, off = errors(drawn)
     assert worst < 5
-    assert off < 0.01
+    assert off < 0.02
 
 
 class Flawed(LadiesSampler):
-    """As published: without replacement, weights 1 / (k p), and rows divided by their sums."""
-
-    normalises = False
+    """Draws without replacement, with the weights 1 / (k p) of draws with replacement."""
 
     def _pick(self, candidates: Any, norms: Any, key: int) -> Any:
         p = norms / norms.sum()
@@ -170,11 +174,10 @@ class Flawed(LadiesSampler):
 
 @pytest.mark.parametrize("normalises", [False, True])
 def test_the_unbiasedness_test_catches_the_flaws_of_the_published_code(normalises: bool) -> None:
-    """SA-S7: draws without replacement, and row normalisation on top of draws with replacement."""
+    """SA-S7: no replacement; or rows divided by their sum of weights, times their true row sum."""
     kind = LadiesSampler if normalises else Flawed
     sampler = kind(GRAPH.indptr, GRAPH.indices, SCALES, vertices=12, layers=1, seed=7)
-    assert SCALES[1] is not None
-    whole = exact() / VALUES.mean()
+    whole = exact_rows(np.ones(60))
 
     def drawn(step: int) -> np.ndarray:
         batch = sampler.part(SEEDS, SEEDS, 0, step)
@@ -184,14 +187,14 @@ def test_the_unbiasedness_test_catches_the_flaws_of_the_published_code(normalise
             return found
         assert block.column_weights is not None
         targets = np.repeat(np.arange(block.num_dst), np.diff(block.indptr))
-        weights = (SCALES[1][batch.input_nodes] * block.column_weights)[block.indices]  # type: ignore[index]
+        weights = (COLUMNS[batch.input_nodes] * block.column_weights)[block.indices]
         total = np.bincount(targets, weights=weights, minlength=block.num_dst)
         total *= SCALES[0][SEEDS]
         return np.divide(found * whole, total, out=np.zeros(len(found)), where=total > 0)
 
     worst, off = errors(drawn)
     assert worst > 10
-    assert off > 0.03
+    assert off > 0.04
 
 
 def test_ladies_draws_neighbours_of_the_layer_above_and_no_more_than_k() -> None:
