@@ -79,7 +79,8 @@ class WalkSampler:
     """So many random walks along in-edges from uniformly drawn roots; all visited vertices.
 
     With `edges`, roots have in-edges and walks one step: on an undirected graph that draws edge
-    (u, v) in proportion to 1 / deg(u) + 1 / deg(v), as GraphSAINT's edge sampler does.
+    (u, v) in proportion to 1 / deg(u) + 1 / deg(v), as GraphSAINT's edge sampler does. Vertices
+    without edges are then never sampled.
 
     Args:
         graph: by destination.
