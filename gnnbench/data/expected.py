@@ -114,11 +114,16 @@ def ladies_frontier(
         if poisson:
             rate = _rate_of(drawn, rate, weight, degree, entries, leading)
         hit = -np.expm1(-rate * entries)
-        missed = np.exp(-degree * (hit @ leading))
-        elsewhere = np.exp(-degree * mine.sum()) * -np.expm1(
-            -degree * (hit @ np.maximum(leading - mine, 0))
+        kept = 1 - (1 - hit) * np.exp(-degree * (hit @ leading))[:, None]
+        # The destination through which a vertex was found is no discovery.
+        found, own_found = (
+            mass - np.maximum(part - start, 0) * weight / num_edges
+            for mass, part, start in ((leading, every, seed), (mine, own, seed / ranks))
         )
-        kept = 1 - (1 - hit) * missed[:, None]
+        missed = np.exp(-degree * (hit @ found))
+        elsewhere = np.exp(-degree * own_found.sum()) * -np.expm1(
+            -degree * (hit @ np.maximum(found - own_found, 0))
+        )
         edges.append(float(((weight * degree) @ kept) @ mine))
         scanned += num_edges * float(2 * leading.sum() + mine.sum())
         every = 1 - (1 - every) * missed
@@ -167,7 +172,7 @@ def saint_subgraph(
     """Expected vertices, edges and edges looked at of a GraphSAINT subgraph; see `data.saint`.
 
     A vertex is visited in proportion to its chance per draw; edges are those that walks take, and
-    those that vertices have by chance.
+    those that vertices have by chance. Deviation known: edges up to 25 % high on block graphs.
     """
     degree, weight = np.asarray(degrees, float), np.asarray(counts, float)
     nodes = max(float(weight.sum()), 1e-300)

@@ -128,9 +128,10 @@ class ClusterGcn(MiniBatch):
         ]
         within = expected_within(count, points)
         kept = within + (1 - within) * (merged - 1) / max(count - 1, 1)
+        # The last batch of an epoch may have fewer subgraphs; this one is the mean of all.
         groups = min(groups, -(-count // merged))
         mine = [len(split_seeds(np.arange(groups), run.ranks, r)) for r in range(run.ranks)]
-        share = np.array(mine) * merged / count
+        share = np.array(mine) / (groups * self.num_steps(profile, run))
         n, e = profile.num_nodes * share, profile.num_edges * share
         return even_batch(
             run.ranks,
