@@ -185,7 +185,7 @@ class LadiesSampler:
 
 def _chances(norms: Weights, expected: int) -> Weights:
     """Chances min(1, c norm) whose sum is `expected`, or ones where there are fewer candidates."""
-    chance = np.minimum(norms * (expected / norms.sum()), 1.0)
+    chance: Weights = np.minimum(norms * (expected / norms.sum()), 1.0)
     while True:
         free = chance < 1.0
         left = expected - np.count_nonzero(~free)

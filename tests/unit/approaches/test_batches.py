@@ -90,8 +90,8 @@ def test_only_normalised_subgraphs_have_weights_of_edges(
 @pytest.mark.parametrize(
     ("name", "ranks", "knobs", "within"),
     [
-        ("labor", 2, {}, 0.05),
-        ("labor", 1, {"layer_dependency": True}, 0.05),
+        ("labor", 2, {}, 0.1),
+        ("labor", 1, {"layer_dependency": True}, 0.1),
         ("ladies", 1, {"layer_vertices": 100}, 0.1),
         ("ladies", 2, {"layer_vertices": 300}, 0.1),
         ("ladies", 2, {"layer_vertices": 300, "draws": "poisson"}, 0.1),

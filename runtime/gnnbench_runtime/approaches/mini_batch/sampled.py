@@ -57,7 +57,8 @@ class BlockMaker:
 
     def patterns(self, batch: sampling.Batch) -> tuple[list[Any], int]:
         """Patterns of the blocks, and how many edges were transposed for the backward pass."""
-        made, turned = [], 0
+        made: list[Any] = []
+        turned = 0
         for at, block in enumerate(batch.blocks, 1):
             turn = block_is_turned(self.shape, at, len(batch.blocks))
             turned += block.num_edges if turn else 0
