@@ -15,11 +15,12 @@ PEER_PYTHON ?=
 PEER_SCRIPT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check bench gpu-check clean
+.PHONY: help quickstart test test-deep check bench gpu-check clean
 
 help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
 	@echo "make test         install what tests need and run all of them"
+	@echo "make test-deep    the same with eight ranks and more; half an hour longer"
 	@echo "make check        format, lint, types, unit and architecture tests"
 	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT= to compare)"
 	@echo "make gpu-check    check and measure on this machine's GPUs; installs nothing"
@@ -38,6 +39,9 @@ $(DEMO)/cluster.toml: | $(VENV)/installed-runtime
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+test-deep: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not bench"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check

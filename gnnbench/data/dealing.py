@@ -50,6 +50,12 @@ class Dealt:
         return len(self.outputs) if self.rows is None else len(self.rows)
 
 
+def undivided(batch: Batch, num_train: int) -> Dealt:
+    """A batch that one rank trains on alone, of an epoch over so many training vertices."""
+    count = len(batch.seeds)
+    return Dealt(batch=batch, scale=1.0 / max(count, 1), share=count / max(num_train, 1))
+
+
 class Source(Protocol):
     """A run's global batches; `steps` of them make an epoch."""
 

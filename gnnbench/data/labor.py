@@ -16,17 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
-from gnnbench.data.sampling import (
-    GOLDEN,
-    ROWS_PER_RANGE,
-    Batch,
-    Block,
-    Ids,
-    NeighbourSampler,
-    compiled,
-    mix64,
-    number,
-)
+from gnnbench.data.draws import GOLDEN, compiled, mix64
+from gnnbench.data.sampling import ROWS_PER_RANGE, Batch, Block, Ids, NeighbourSampler, number
 
 
 class LaborSampler(NeighbourSampler):

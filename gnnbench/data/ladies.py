@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.draws import compiled
 from gnnbench.data.sampling import (
     ROWS_PER_RANGE,
     Batch,
@@ -30,7 +31,6 @@ from gnnbench.data.sampling import (
     Ids,
     Weights,
     close_table,
-    compiled,
     number,
     open_table,
 )

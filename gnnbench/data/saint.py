@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 
 from gnnbench.data import keys
 from gnnbench.data.dealing import Dealt
+from gnnbench.data.draws import GOLDEN, below, compiled, mix64
 from gnnbench.data.graph import Graph
-from gnnbench.data.sampling import (
-    GOLDEN,
-    Block,
-    Ids,
-    Weights,
-    below,
-    compiled,
-    mix64,
-    split_seeds,
-)
+from gnnbench.data.sampling import Block, Ids, Weights, split_seeds
 from gnnbench.data.subgraphs import Inducer
 
 Counts = NDArray[np.int32]

@@ -9,15 +9,15 @@ The loops are compiled on first use (numba) and release the interpreter lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.draws import GOLDEN, ONE, below, compiled, mix64
 from gnnbench.data.threads import Team
 
 Ids = NDArray[np.int64]
@@ -25,11 +25,6 @@ Locals = NDArray[np.int32]
 Weights = NDArray[np.float64]
 
 ROWS_PER_RANGE = 512  # destinations worth handing to another thread
-
-mix64: Callable[[Any], Any] = njit(inline="always")(keys.mix64)
-GOLDEN = np.uint64(keys.GOLDEN)
-_ONE = np.uint64(1)
-_LOW32 = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -229,12 +224,6 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
     return seeds[start : start + size + (rank < extra)]
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop on first use; it releases the interpreter lock."""
-    made: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
-
-
 @compiled
 def open_table(seeds: Any, nodes: Any, table: Any) -> None:
     """Number the seeds from 0 in `nodes` and in the `table` of local numbers."""
@@ -264,23 +253,6 @@ def _count(
         total += degree if fanout < 0 else min(degree, fanout)
         indptr[i + 1] = total
     return total
-
-
-@njit(inline="always")
-def below(key: Any, slot: Any, bound: Any) -> Any:
-    """Return a uniform integer in 0 .. bound-1, bound < 2**32, without bias.
-
-    Multiply and shift with rejection (Lemire 2019); a redraw hashes the rejected bits again.
-    """
-    bits = mix64((key ^ np.uint64(slot)) + GOLDEN)
-    bound = np.uint64(bound)
-    product = (bits >> np.uint64(32)) * bound
-    if (product & _LOW32) < bound:
-        floor = ((_LOW32 - bound) + _ONE) % bound
-        while (product & _LOW32) < floor:
-            bits = mix64(bits + GOLDEN)
-            product = (bits >> np.uint64(32)) * bound
-    return np.int64(product >> np.uint64(32))
 
 
 @compiled
@@ -316,17 +288,17 @@ def _draw(
             for slot in range(picks):
                 last = degree - picks + slot
                 pick = below(vertex_key, slot, last + 1)
-                if (taken >> np.uint64(pick)) & _ONE:
+                if (taken >> np.uint64(pick)) & ONE:
                     pick = last
-                taken |= _ONE << np.uint64(pick)
+                taken |= ONE << np.uint64(pick)
                 out[at + slot] = graph_indices[first + pick]
             continue
         for slot in range(picks):
             last = degree - picks + slot
             pick = below(vertex_key, slot, last + 1)
-            if (bits[pick >> 6] >> np.uint64(pick & 63)) & _ONE:
+            if (bits[pick >> 6] >> np.uint64(pick & 63)) & ONE:
                 pick = last
-            bits[pick >> 6] |= _ONE << np.uint64(pick & 63)
+            bits[pick >> 6] |= ONE << np.uint64(pick & 63)
             out[at + slot] = pick
         for slot in range(picks):
             pick = out[at + slot]

@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 
 from gnnbench.data import keys
 from gnnbench.data.dealing import Dealt
+from gnnbench.data.draws import compiled
 from gnnbench.data.graph import Graph
-from gnnbench.data.sampling import (
-    ROWS_PER_RANGE,
-    Batch,
-    Block,
-    Ids,
-    compiled,
-    split_seeds,
-)
+from gnnbench.data.sampling import ROWS_PER_RANGE, Batch, Block, Ids, split_seeds
 from gnnbench.data.threads import Team
 
 _CLUSTERS = 0xC1

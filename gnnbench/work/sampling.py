@@ -23,7 +23,7 @@ def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "s
     )
 
 
-def draw_blocks(
+def draw_neighbours(
     vertices: Sequence[Size], edges: Sequence[Size], scanned: Size = 0, op: str = "sample"
 ) -> Work:
     """Draw the blocks of a batch: an id per edge, an id and a table entry per vertex.

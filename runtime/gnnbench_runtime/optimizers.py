@@ -112,7 +112,7 @@ class Adagrad(_Flat):
         with self._span(work.adagrad(held.count, self._element_bytes), lane):
             gradient = held.gradient
             if settings.weight_decay:
-                gradient = gradient + settings.weight_decay * held.flat
+                gradient.add_(held.flat, alpha=settings.weight_decay)
             self.squares.addcmul_(gradient, gradient)
             held.flat.addcdiv_(gradient, self.squares.sqrt().add_(1e-10), value=-settings.lr)
 

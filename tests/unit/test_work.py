@@ -88,12 +88,14 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.scatter_add(3, 2, 100, S), "scatter", "scatter_add", 24 + 48, 0),
     (lambda: work.sample(seeds=2, edges=6, vertices=7, read=99), "sample", "sample", 99, 0),
     # 9 + 4 + 2 vertices, 6 + 3 edges: 8 bytes an edge, 16 a vertex.
-    (lambda: work.draw_blocks([9, 4, 2], [6, 3]), "sample", "sample", 72 + 240, 0),
+    (lambda: work.draw_neighbours([9, 4, 2], [6, 3]), "sample", "sample", 72 + 240, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
     (lambda: work.route(3), "sample", "route", 72, 0),
     # Two sorts of 8 passes that read and write 16 bytes a pair.
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild", 2 * 8 * 2 * 16 * 3, 0),
     (lambda: work.module("mlp_forward", flops=9, bytes=8, rows=2), "module", "mlp_forward", 8, 9),
+    # Three of the biases above.
+    (lambda: work.repeated(work.bias(3, 2, S), 3), "elementwise", "bias", 144, 18),
     (lambda: work.launches(12), "elementwise", "eager", 0, 0),
     (lambda: work.host("bookkeep", rows=3, bytes=5), "host", "bookkeep", 5, 0),
     (lambda: work.to_host(7), "copy", "copy_d2h", 7, 0),
@@ -116,6 +118,17 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.send(10, S), "send", "send", 40, 0),
     (lambda: work.recv(10, S), "recv", "recv", 0, 0),
     (work.barrier, "barrier", "barrier", 0, 0),
+    # Two sides: 2 * 2 * 3 * 2 * 4 for corrupted ends, 8 * 3 * 4, 10 * 3 * 2; rows 5 * 3 + 2 of 4.
+    (lambda: work.decode("dot", 3, 2, 4, 8), "module", "dot_forward", (17 * 4 + 12) * 8, 252),
+    # Rows 8 * 3 + 2 * 2, and the 5 distinct ones.
+    (
+        lambda: work.decode_backward("dot", 3, 2, 4, 5, 8),
+        *("module", "dot_backward", (33 * 4 + 12) * 8, 384),
+    ),
+    # Three passes over 2 * 3 + 2 ids.
+    (lambda: work.draw_negatives(3, 2, 5), "sample", "draw_negatives", 3 * 8 * 8, 0),
+    # A hash of three ids, eight passes over key and place both ways, a copy of three numbers.
+    (lambda: work.shuffle(5, 3), "elementwise", "shuffle", 5 * (24 + 8 * 2 * 16 + 24), 0),
 ]
 
 
@@ -142,7 +155,7 @@ def test_every_operation_is_worked_out() -> None:
         (work.gemm("gemm_nn", 3, 2, 5, S), {"rows": 3, "inner": 2, "width": 5}),
         (work.spmm_weighted(**HEADS), {"inner": 2, "width": 6}),
         (work.bias(3, 2, S), {"rows": 6, "width": 2}),
-        (work.draw_blocks([9, 4, 2], [6, 3]), {"rows": 6, "nonzeros": 9, "source_rows": 9}),
+        (work.draw_neighbours([9, 4, 2], [6, 3]), {"rows": 6, "nonzeros": 9, "source_rows": 9}),
         (work.read(4096, 2), {"rows": 2}),
         (work.launches(12), {"calls": 12}),
         (work.all_reduce(10, S, 4), {"rows": 10, "buffer_bytes": 40}),

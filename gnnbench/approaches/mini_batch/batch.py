@@ -6,7 +6,7 @@ of the ranks' parts is the batch that one rank would train on (see `gnnbench.dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
-from gnnbench.data.dealing import Source
+from gnnbench.data.dealing import Dealt, Source
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Ints, Size
 from gnnbench.work import ID_BYTES
@@ -45,6 +45,10 @@ class Form:
     edge_weights: bool = False
     some_rows: bool = False
     loss_weights: bool = False
+
+
+PLAIN = Form()
+"""Blocks of sampled neighbours, without weights of their own; the loss counts all seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,7 +85,7 @@ class BatchSizes:
         """Rows that the loss counts."""
         return self.vertices[-1] if self.loss_rows is None else self.loss_rows
 
-    def blocks(self, form: Form) -> list[LayerSizes]:
+    def blocks(self, form: Form = PLAIN) -> list[LayerSizes]:
         """Sizes of each block."""
         n = self.vertices
         return [
@@ -176,9 +180,16 @@ def draw_batch(
     source: Source, world_size: int, owner: NDArray[np.int32] | None, epoch: int, step: int
 ) -> BatchSizes:
     """Sizes of every rank's part of one global batch."""
+    parts = (source.draw(epoch, step, world_size, rank) for rank in range(world_size))
+    return sizes_of(parts, owner, world_size)
+
+
+def sizes_of(
+    parts: Iterable[Dealt], owner: NDArray[np.int32] | None = None, world_size: int = 1
+) -> BatchSizes:
+    """Sizes of parts that were drawn, one per rank."""
     sizes, asked = [], []
-    for rank in range(world_size):
-        dealt = source.draw(epoch, step, world_size, rank)
+    for dealt in parts:
         vertices, edges = dealt.batch.sizes
         sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned))
         if owner is not None:
@@ -222,7 +233,7 @@ def even_batch(
 
 
 def needs_transpose(shape: StackShape, layer: int) -> bool:
-    """Whether the backward pass aggregates along the reversed block of this layer."""
+    """Return whether the backward pass aggregates along the transpose of this layer's block."""
     return layer > 1 or shape.orders[0] == "transform_first"
 
 
@@ -240,7 +251,10 @@ def turned_edges(shape: StackShape, blocks: Sequence[LayerSizes]) -> Size:
 
 
 def block_bytes(
-    shape: StackShape, blocks: Sequence[LayerSizes], form: Form, loss_rows: Size
+    shape: StackShape,
+    blocks: Sequence[LayerSizes],
+    form: Form = PLAIN,
+    loss_rows: Size = 0,
 ) -> Size:
     """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss."""
     total: Size = 0

@@ -41,8 +41,12 @@ from gnnbench.strict import bounds
 class ClusterKnobs(BatchKnobs):
     """Knobs of `cluster-gcn`.
 
-    clusters: c of the partition. merged: q in a subgraph. subgraphs: of a global batch; 0 is one
-    per rank. The others are those of every approach that trains on batches.
+    Args:
+        clusters: number c of clusters.
+        merged: number q of clusters in a subgraph.
+        subgraphs: subgraphs of a global batch; 0 is one per rank.
+
+    The others are those of every approach that trains on batches.
     """
 
     clusters: int = field(default=1500, metadata=bounds(1, 2**31 - 1))

@@ -51,10 +51,15 @@ from gnnbench.strict import bounds, choices
 class GistKnobs:
     """Knobs of `gist`.
 
-    parts: sub-models m; 0 is one per rank. local_steps: iterations ζ of a round. base: what a
-    sub-model trains on: the whole graph, batches as `sampled` draws them, or those of `cluster-gcn`
-    (as published), which have `merged` of so many `clusters`. reset_optimizer: the optimizer starts
-    anew in every round, as published; else each sub-model keeps its state by place.
+    Args:
+        parts: number m of sub-models; 0 is one per rank.
+        local_steps: iterations ζ of a round.
+        base: training data of a sub-model: the whole graph, batches as `sampled` draws them, or
+            those of `cluster-gcn` (as published).
+        clusters: number of clusters, for the base cluster.
+        merged: clusters of a batch, for the base cluster.
+        reset_optimizer: reset the optimizer in every round, as published; otherwise each sub-model
+            keeps its state by position.
     """
 
     parts: int = field(default=0, metadata=bounds(0, 4096))
@@ -76,7 +81,7 @@ class GistStructure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an iteration lies: of which round it is, and what happens before and after it.
+    """Position of an iteration in its round, and what happens before and after it.
 
     Args:
         round: number of the round.
@@ -147,7 +152,7 @@ class Gist(Approach):
         return found or run.ranks
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """Hidden units are dealt evenly to sub-models, and sub-models to ranks."""
+        """Parts must divide the hidden width, and ranks must divide the parts."""
         parts, hidden = self.parts(run), run.model.hidden
         if run.model.layers < 2:
             return "gist cuts hidden dimensions; a model of one layer has none"

@@ -47,10 +47,14 @@ from gnnbench.strict import bounds, choices
 class SaintKnobs(BatchKnobs):
     """Knobs of `graphsaint`.
 
-    sampler: walk, node, edge, or whole (every vertex: the limit, for checks). budget: of a
-    subgraph: roots of walks, drawn vertices or drawn edges. walk_length: steps of a walk. coverage:
-    how often each vertex is sampled beforehand in the mean, for the counts. subgraphs: of a global
-    batch; 0 is one per rank. The others are those of every approach that trains on batches.
+    Args:
+        sampler: walk, node, edge, or whole (every vertex: the limit, for checks).
+        budget: roots of walks, drawn vertices or drawn edges of a subgraph.
+        walk_length: steps of a walk.
+        coverage: how often each vertex is sampled beforehand on average, for the counts.
+        subgraphs: subgraphs of a global batch; 0 is one per rank.
+
+    The others are those of every approach that trains on batches.
     """
 
     sampler: str = field(default="walk", metadata=choices("walk", "node", "edge", "whole"))

@@ -28,8 +28,11 @@ from gnnbench.spec import RunSpec
 class LaborKnobs(BatchKnobs):
     """Knobs of `labor`.
 
-    layer_dependency: whether all layers share each vertex's random number, so that they draw more
-    of the same vertices. The others are those of every approach that trains on batches.
+    Args:
+        layer_dependency: whether all layers share each vertex's random number, so that they draw
+            more of the same vertices.
+
+    The others are those of every approach that trains on batches.
     """
 
     layer_dependency: bool = False

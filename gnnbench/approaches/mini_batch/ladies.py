@@ -34,9 +34,12 @@ from gnnbench.strict import bounds, choices
 class LadiesKnobs(BatchKnobs):
     """Knobs of `ladies`.
 
-    layer_vertices: k, drawn per layer of a global batch. draws: with replacement, or each vertex at
-    most once with a chance of its own (poisson), k of them in the mean. The others are those of
-    every approach that trains on batches.
+    Args:
+        layer_vertices: number k of vertices drawn per layer of a global batch.
+        draws: replacement, or poisson: each vertex at most once with a chance of its own, k of them
+            in expectation.
+
+    The others are those of every approach that trains on batches.
     """
 
     layer_vertices: int = field(default=512, metadata=bounds(1, 2**31 - 1))

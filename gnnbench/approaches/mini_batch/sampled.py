@@ -68,7 +68,7 @@ class Sampled(FanOuts):
     summary = "mini-batches of sampled neighbourhoods, gradients averaged over ranks"
     promise = Promise(
         kind="unbiased",
-        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean; "
+        text="With convolutions, the expected sum over a vertex's neighbours is the exact sum; "
         "the batches are the same for any number of ranks.",
         limit_batch={"size": 1_000_000, "fanouts_from_seeds": (-1,)},
     )
@@ -89,6 +89,9 @@ class Sampled(FanOuts):
 
     def probes(self, probe: Probe) -> list[RunSpec]:
         return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        return [{}] if run.ranks == 1 else [{}, {"placement": "partitioned"}]
 
     def source(
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1

@@ -24,10 +24,13 @@ ID_BYTES = work.ID_BYTES
 class BatchKnobs:
     """Knobs of every approach that trains on batches.
 
-    placement: features on every rank, or with their owner and fetched by all-to-all. prefetch:
-    batches prepared ahead by a thread; 0 is the serial mode, in which stage times add up.
-    partitioner, objective: who owns features when partitioned. order: which product comes first in
-    a layer.
+    Args:
+        placement: replicated keeps all features on every rank; partitioned keeps them on their
+            owner, from which they are fetched by all-to-all.
+        prefetch: batches that a thread prepares ahead; 0 is serial, and stage times add up.
+        partitioner: how feature rows are assigned to owners, if partitioned.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first.
     """
 
     placement: str = field(default="replicated", metadata=choices("replicated", "partitioned"))
@@ -84,7 +87,7 @@ class BatchWriter:
         self._step(
             chain,
             "sample/draw",
-            work.draw_blocks(n, sizes.edges, scanned, self.form.op),
+            work.draw_neighbours(n, sizes.edges, scanned, self.form.op),
             Phase.SAMPLE,
             allocates=(Buffer("blocks", slots * held),),
             after=(After(update, lag),) if self.prefetch else (),

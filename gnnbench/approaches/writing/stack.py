@@ -1,10 +1,12 @@
-"""Steps of a stack of GNN layers, forward and backward: what most plans are made of.
+"""Steps of a stack of GNN layers, forward and backward; most plans consist of them.
 
-The runtime performs the same steps in `gnnbench_runtime.models.stack`; conformance holds names,
-order, bytes and flops equal.
+The runtime performs the same steps in `gnnbench_runtime.models.stack`; conformance requires equal
+names, order, bytes and flops.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from gnnbench import work
 from gnnbench.approaches.writing.layers import attention, convolution
@@ -105,12 +107,23 @@ class StackWriter(LayerWriter):
             if staged:
                 self.copy("sync/to_device", work.to_device(elements * s), Phase.SYNC, -1)
         done = optimizer_work(shape)
-        self.step(f"update/{done.op}", done, Phase.UPDATE, -1)
+        self.step(f"update/{done.op}", done, Phase.UPDATE, -1, **optimizer_scratch(shape))
 
 
 def optimizer_work(shape: StackShape) -> Work:
     """One step of the optimizer over all parameters."""
     return OPTIMIZERS[shape.optimizer](shape.num_parameters, shape.element_bytes)
+
+
+def optimizer_scratch(shape: StackShape) -> dict[str, Any]:
+    """Buffer of the extra vector that an optimizer step needs while it runs.
+
+    Adagrad stores the roots of its squared sums in it; Adam reuses the gradient's memory.
+    """
+    if shape.optimizer != "adagrad":
+        return {}
+    room = Buffer("update_scratch", shape.num_parameters * shape.element_bytes)
+    return {"allocates": (room,), "frees": ("update_scratch",)}
 
 
 OPTIMIZERS = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}

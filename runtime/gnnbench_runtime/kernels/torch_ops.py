@@ -1,6 +1,6 @@
 """The same kernels in plain torch operations: on CUDA, and on the host to be tested there.
 
-Names, arguments and bits of the masks are those of `kernels.cpu`, whose docstrings hold here.
+Names, arguments and mask bits are those of `kernels.cpu`; its docstrings apply here.
 64-bit hashes run on int64, which wraps as uint64 does; right shifts are made logical by a mask.
 
 Legend: N, n, R, S rows (all, some, destinations, sources), F columns, E entries, H heads,
@@ -296,10 +296,11 @@ class TorchKernels:
     ) -> None:
         first, second = betas
         if weight_decay:
-            grad = grad + weight_decay * param
+            grad.add_(param, alpha=weight_decay)
         m.lerp_(grad, 1 - first)
         v.mul_(second).addcmul_(grad, grad, value=1 - second)
-        floor = v.sqrt().div_((1 - second**step) ** 0.5).add_(eps)
+        # The gradient has been used: its memory holds the roots, so that none is allocated.
+        floor = torch.sqrt(v, out=grad).div_((1 - second**step) ** 0.5).add_(eps)
         param.addcdiv_(m, floor, value=-lr / (1 - first**step))
 
 

@@ -17,12 +17,12 @@ from gnnbench_runtime.recorder import Span
 
 
 class FeatureStore:
-    """Input rows by vertex id: held whole, or with their owner and fetched by all-to-all.
+    """Input rows by vertex id: all on this rank, or on their owners and fetched by all-to-all.
 
     Args:
         context: the rank.
         graph: has the features.
-        owner: int32 [N], or None where every rank holds all rows.
+        owner: int32 [N], or None if every rank holds all rows.
         lanes: of local work, and of communication.
     """
 

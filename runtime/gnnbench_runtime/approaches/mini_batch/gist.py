@@ -227,7 +227,7 @@ class GistTrainer:
             optimizer.num_steps = 0
 
     def _current(self) -> Parameters:
-        """The reassembled global model, also amid a round, which goes on as if not asked."""
+        """The reassembled global model; in the middle of a round, which it does not disturb."""
         shard = self.model.shard
         if self.iteration and not self._place(self.iteration - 1).aggregates:
             shard = shard.clone()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.base import BatchStructure
-from gnnbench.approaches.mini_batch.batch import Form, block_is_turned
+from gnnbench.approaches.mini_batch.batch import PLAIN, Form, block_is_turned
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
@@ -48,7 +48,9 @@ class BlockMaker:
     estimate over all of them.
     """
 
-    def __init__(self, context: RankContext, graph: Graph, shape: StackShape, form: Form) -> None:
+    def __init__(
+        self, context: RankContext, graph: Graph, shape: StackShape, form: Form = PLAIN
+    ) -> None:
         self.context, self.shape, self.num_nodes = context, shape, graph.num_nodes
         self.renormalised = form.renormalised
         self.as_destination = self.as_source = None
@@ -125,6 +127,8 @@ class SampledBatches:
         shape: the model.
     """
 
+    form: Form = PLAIN
+
     def __init__(
         self, context: RankContext, graph: Graph, structure: BatchStructure, shape: StackShape
     ) -> None:
@@ -167,7 +171,13 @@ class SampledBatches:
             dealt = self.source.draw(epoch, step, context.world_size, context.rank)
             batch = dealt.batch
             vertices, edges = batch.sizes
-            span.did(work.draw_blocks(vertices, edges, batch.scanned, self.form.op))
+            span.did(work.draw_neighbours(vertices, edges, batch.scanned, self.form.op))
+        return self.build(dealt, epoch, step, slot)
+
+    def build(self, dealt: Dealt, epoch: int, step: int, slot: int) -> Batch:
+        """Build the blocks of what was drawn, fetch its input rows."""
+        context, batch = self.context, dealt.batch
+        vertices, _ = batch.sizes
         with self._step("sample/prepare") as span:
             patterns, turned = self.blocks.patterns(batch)
             rows, weights = self._loss_rows(dealt)

@@ -1,4 +1,4 @@
-"""A rank's block of vertices: patterns, features, labels, splits, and a trainer on them."""
+"""A rank's block of vertices (patterns, features, labels, splits) and a trainer on it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _csr(
 class Scales:
     """Scales of every vertex, [N], as destination and as source, and of own self terms, [n].
 
-    None stands for ones, and for no self term. A part of a vector is one tensor however often it is
-    asked for: kernels keep what they make of a pattern and its scales.
+    None means ones, or no self term. A slice of a vector is made once and then reused:
+    kernels cache the matrix that they build from a pattern and its scales.
     """
 
     def __init__(self, loader: Loader, own: slice) -> None:
@@ -94,7 +94,7 @@ class Scales:
 
 
 class BlockOfVertices:
-    """Columns of the features of a block, and all else of it: the one batch of every epoch."""
+    """The block as the only batch of every epoch: its feature columns, labels and patterns."""
 
     def __init__(self, loader: Loader, own: slice, columns: slice, aggregation: Any) -> None:
         self.aggregation, self.layers = aggregation, loader.shape.num_layers

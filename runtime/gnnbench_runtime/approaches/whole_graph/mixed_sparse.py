@@ -21,11 +21,9 @@ from gnnbench.approaches.whole_graph.row_pipeline import column_buffers
 from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import Counters, MixedRank
-from gnnbench_runtime.approaches.whole_graph.share import Loader
+from gnnbench_runtime.approaches.whole_graph.share import Loader, rows_at_once
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.pending import Pending
-
-_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Rows:
 
 
 class SparseRank(MixedRank):
-    """Multiplies chunk after chunk into one of two buffers, and hands them over meanwhile."""
+    """Multiplies chunk after chunk into one of two buffers, and sends each while it continues."""
 
     lane = Lane.SPARSE
 
@@ -67,8 +65,9 @@ class SparseRank(MixedRank):
         assert features is not None
         columns = slice(self._first, self._first + self._cuts[self.shape.dims[0]])
         x = self.empty(len(order), columns.stop - columns.start)
-        for start in range(0, len(order), _ROWS_AT_ONCE):
-            part = order[start : start + _ROWS_AT_ONCE]
+        step = rows_at_once(x.shape[1])
+        for start in range(0, len(order), step):
+            part = order[start : start + step]
             held = self.loader.tensor(features[part, columns], x.dtype)
             x[start : start + len(part)] = held
         return x
@@ -211,7 +210,7 @@ class Returns:
         self._joined: list[Pending] = []
 
     def join(self, count: int) -> None:
-        """Join further returns until there are so many."""
+        """Post returns until this many are posted."""
         rank, starts = self._rank, self._rank.structure.starts
         while self._left and len(self._joined) < count:
             chunk = self._left.popleft()

@@ -141,9 +141,9 @@ class MixtureTrainer(WholeGraphTrainer):
         return self.loader.block(slice(0, self.loader.graph.num_nodes), slice(first, first + count))
 
     def _aggregate_once(self) -> Tensor:
-        """Own rows of A X: every rank sums up columns, some at a time, and re-lays them out.
+        """Own rows of A X: every rank aggregates some columns at a time and sends them to rows.
 
-        So neither X nor A X exists in columns as a whole beside the result.
+        Neither X nor A X is ever held in columns as a whole in addition to the result.
         """
         context, width = self.context, self.loader.graph.num_features
         rank, n = context.rank, self.rows[context.rank]

@@ -16,8 +16,13 @@ from gnnbench.models.scales import vertex_scales
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.protocol import RankContext
 
-_ROWS_AT_ONCE = 65_536
-"""Rows read at a time, so that a copy of all features never exists besides the features."""
+_BYTES_AT_ONCE = 1 << 22
+"""Features are read in parts of this size, so that no second copy of all of them ever exists."""
+
+
+def rows_at_once(width: int) -> int:
+    """Number of feature rows, `width` elements each, that are read in one part."""
+    return max(_BYTES_AT_ONCE // (8 * max(width, 1)), 1)
 
 
 class Loader:
@@ -58,8 +63,9 @@ class Loader:
         assert self.graph.features is not None
         device, width = self.context.device, self.graph.num_features
         x = torch.zeros((rows, width), device=device, dtype=self.dtype)
-        for start in range(0, len(own), _ROWS_AT_ONCE):
-            part = own[start : start + _ROWS_AT_ONCE]
+        step = rows_at_once(width)
+        for start in range(0, len(own), step):
+            part = own[start : start + step]
             x[start : start + len(part)] = self.tensor(self.graph.features[part], self.dtype)
         return x
 
@@ -69,8 +75,9 @@ class Loader:
         assert features is not None
         count, width = rows.stop - rows.start, columns.stop - columns.start
         held = torch.empty((count, width), dtype=self.dtype, device=self.context.device)
-        for start in range(0, count, _ROWS_AT_ONCE):
-            end = min(start + _ROWS_AT_ONCE, count)
+        step = rows_at_once(width)
+        for start in range(0, count, step):
+            end = min(start + step, count)
             part = features[rows.start + start : rows.start + end, columns]
             held[start:end] = self.tensor(part, self.dtype)
         return held
@@ -118,8 +125,8 @@ class Loader:
     def precomputed(self, local: RankHalo, aggregation: Aggregation) -> Tensor:
         """Aggregate the features of own and halo rows, once and without communication.
 
-        Halo rows come from the graph's file, as own rows do; a slice of columns at a time, so that
-        the features of the halo never exist as a whole.
+        Halo rows are read from the graph's file like own rows, a slice of columns at a time, so
+        that the features of the halo are never held as a whole.
         """
         graph, slice_width = self.graph, 64
         assert graph.features is not None
