@@ -11,5 +11,5 @@ MODEL = Model(
     "Complex Embeddings for Simple Link Prediction, ICML 2016 (ComplEx)",
     normalisation="none",
     self_weight=False,
-    convolves=False,
+    built="table",
 )

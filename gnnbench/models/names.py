@@ -1,4 +1,4 @@
-"""The models that there are: `MODELS.get("gcn")` is a card."""
+"""The registry of models: `MODELS.get("gcn")` returns a card."""
 
 from __future__ import annotations
 
@@ -13,5 +13,7 @@ MODELS: Names[Model] = Names(
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
+        "tgat": "gnnbench.models.tgat:MODEL",
+        "tgn": "gnnbench.models.tgn:MODEL",
     },
 )

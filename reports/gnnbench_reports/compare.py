@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gnnbench.cluster import GRADES
 from gnnbench.errors import UnknownName
+from gnnbench.ladder import GRADES
 from gnnbench.results import PredictionRecord, Results, RunRecord
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.labels import (

@@ -47,11 +47,15 @@ class Embeddings(Approach):
     def examples(self) -> list[RunSpec]:
         return [
             example(
-                self.name, 1, kind="triples", batch={"size": 64, "negatives": 20},
-                model={"kind": "embedding", "decoder": decoder}, training={"optimizer": "adagrad"},
+                self.name,
+                1,
+                kind="triples",
+                batch={"size": 64, "negatives": 20},
+                model={"kind": "embedding", "decoder": decoder},
+                training={"optimizer": "adagrad"},
             )
             for decoder in ("distmult", "complex", "dot")
-        ]  # fmt: skip
+        ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
         """Facts on as many entities as the probed graph has vertices, with each decoder in turn."""
@@ -62,7 +66,10 @@ class Embeddings(Approach):
         decoder = ("distmult", "complex", "dot")[probe.number % 3]
         return [
             replace(
-                run, approach=self.name, ranks=1, knobs={},
+                run,
+                approach=self.name,
+                ranks=1,
+                knobs={},
                 dataset=DatasetRef(
                     name=run.dataset.name, generator="synthetic_triples", options=options
                 ),
@@ -72,7 +79,7 @@ class Embeddings(Approach):
                 batch=replace(run.batch, negatives=16 << probe.number % 5),
                 training=replace(run.training, optimizer="adagrad"),
             )
-        ]  # fmt: skip
+        ]
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         if run.ranks > 1:

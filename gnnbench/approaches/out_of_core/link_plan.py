@@ -220,9 +220,14 @@ class LinkWriter:
         )
         after = self.loading.waits(first=first) if self.on_disk else ()
         chain.step(
-            "load/shuffle", work.shuffle(load.edges, 3), phase=Phase.LOAD, lane=self.local,
-            after=after, allocates=room, frees=("sort_keys",),
-        )  # fmt: skip
+            "load/shuffle",
+            work.shuffle(load.edges, 3),
+            phase=Phase.LOAD,
+            lane=self.local,
+            after=after,
+            allocates=room,
+            frees=("sort_keys",),
+        )
         if self.on_disk:
             self.loading.ahead(chain, None if first else load, following)
 
@@ -237,9 +242,12 @@ class LinkWriter:
         gathered = work.gather(u, d, self.table_rows, s)
         x, staged = Buffer("x", u * row), Buffer("staged_x", u * row, Space.HOST)
         chain.step(
-            "fetch/gather", gathered, phase=Phase.FETCH, lane=local,
+            "fetch/gather",
+            gathered,
+            phase=Phase.FETCH,
+            lane=local,
             allocates=(x if on_cpu else staged,),
-        )  # fmt: skip
+        )
         if not on_cpu:
             copied, places = work.to_device(u * row + ids), Buffer("places", ids)
             chain.step(

@@ -86,20 +86,28 @@ class OutOfCore(Approach):
         return [
             example(self.name, 1, batch=few, knobs={"partitions": 4}),
             example(
-                self.name, 1, batch=few, model={"kind": "sage", "norm": "layer"},
+                self.name,
+                1,
+                batch=few,
+                model={"kind": "sage", "norm": "layer"},
                 knobs={"partitions": 6, "buffer": 5, "policy": "sequential"},
             ),
+            example(self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "read_ahead": 1}),
             example(
-                self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "read_ahead": 1}
-            ),
-            example(
-                self.name, 1, batch=few, model={"kind": "gat", "heads": 2, "dropout": 0.3},
+                self.name,
+                1,
+                batch=few,
+                model={"kind": "gat", "heads": 2, "dropout": 0.3},
                 knobs={"partitions": 5, "buffer": 2, "policy": "dispersed"},
             ),
             *(
                 example(
-                    self.name, 1, kind="triples", batch={"size": 64, "negatives": 20},
-                    model={"kind": "embedding", "decoder": decoder}, knobs=knobs,
+                    self.name,
+                    1,
+                    kind="triples",
+                    batch={"size": 64, "negatives": 20},
+                    model={"kind": "embedding", "decoder": decoder},
+                    knobs=knobs,
                     training={"optimizer": "adagrad"},
                 )
                 for decoder, knobs in (
@@ -108,7 +116,7 @@ class OutOfCore(Approach):
                     ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
                 )
             ),
-        ]  # fmt: skip
+        ]
 
     def reference(self, run: RunSpec) -> str:
         """The approach that trains on the same batches from memory."""
@@ -164,7 +172,7 @@ class OutOfCore(Approach):
 
 def of_rows(run: RunSpec) -> bool:
     """Whether a run trains a table of rows, rather than a stack of layers."""
-    return not MODELS.get(run.model.kind).convolves
+    return MODELS.get(run.model.kind).built == "table"
 
 
 def settled(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> OutOfCoreKnobs | str:

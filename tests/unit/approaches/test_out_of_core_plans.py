@@ -149,9 +149,12 @@ def test_a_profile_is_planned_with_sizes_near_the_counted_ones(device: str) -> N
     knobs = {"partitions": 16, "buffer": 8}
     for policy in ("sequential", "dispersed"):
         run = example(
-            "out-of-core", 1, batch={"size": 200, "fanouts_from_seeds": (5, 5)},
-            knobs={**knobs, "policy": policy}, options={**options, "train_fraction": 0.2},
-        )  # fmt: skip
+            "out-of-core",
+            1,
+            batch={"size": 200, "fanouts_from_seeds": (5, 5)},
+            knobs={**knobs, "policy": policy},
+            options={**options, "train_fraction": 0.2},
+        )
         graph = Library([]).open(run.dataset)
         counted, _ = planned(run, graph, device=device)
         guessed, _ = planned(run, profile(graph), device=device)

@@ -22,10 +22,20 @@ from gnnbench.approaches.out_of_core.visits import changes
 
 # p, c: swaps and lower bound, as the reference tabulates them in section 4.1.
 SWAPS = {
-    (4, 2): (5, 5), (6, 3): (7, 6), (8, 2): (27, 27), (16, 4): (42, 38), (16, 8): (17, 14),
-    (16, 10): (12, 9), (32, 8): (78, 67), (32, 16): (33, 26), (64, 16): (150, 127),
-    (64, 32): (65, 50), (100, 16): (363, 322), (128, 32): (294, 247), (250, 16): (2178, 2067),
-}  # fmt: skip
+    (4, 2): (5, 5),
+    (6, 3): (7, 6),
+    (8, 2): (27, 27),
+    (16, 4): (42, 38),
+    (16, 8): (17, 14),
+    (16, 10): (12, 9),
+    (32, 8): (78, 67),
+    (32, 16): (33, 26),
+    (64, 16): (150, 127),
+    (64, 32): (65, 50),
+    (100, 16): (363, 322),
+    (128, 32): (294, 247),
+    (250, 16): (2178, 2067),
+}
 FREEBASE = Rows(num_rows=86_054_151, partitions=1024, row_bytes=800)
 
 
@@ -198,13 +208,23 @@ def test_a_swap_reads_the_buckets_of_what_came_in() -> None:
 # -- tuning --------------------------------------------------------------------------------------
 
 EMBEDDINGS = Sizes(
-    num_rows=86_054_151, row_bytes=800, num_edges=304_727_650, edge_bytes=12, held_bytes=48,
-    fixed_bytes=10**9, trained=True,
-)  # fmt: skip
+    num_rows=86_054_151,
+    row_bytes=800,
+    num_edges=304_727_650,
+    edge_bytes=12,
+    held_bytes=48,
+    fixed_bytes=10**9,
+    trained=True,
+)
 FEATURES = Sizes(
-    num_rows=10_000_000, row_bytes=1024, num_edges=200_000_000, edge_bytes=8, held_bytes=36,
-    fixed_bytes=400_000_000, training_rows=100_000,
-)  # fmt: skip
+    num_rows=10_000_000,
+    row_bytes=1024,
+    num_edges=200_000_000,
+    edge_bytes=8,
+    held_bytes=36,
+    fixed_bytes=400_000_000,
+    training_rows=100_000,
+)
 
 
 @pytest.mark.parametrize("sizes", [EMBEDDINGS, FEATURES])
