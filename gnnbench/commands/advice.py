@@ -244,9 +244,9 @@ def _turn(found: Measurement) -> str:
 
 
 _GRADES = {
-    "datasheet": "a datasheet only",
-    "transferred": "measurements of other devices or kernels",
-    "measured elsewhere": "measurements by others",
+    "datasheet": "its datasheet only",
+    "transferred": "measurements of another device",
+    "measured elsewhere": "measurements of others on this device",
     "measured": "a calibration",
 }
 

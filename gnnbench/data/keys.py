@@ -54,6 +54,11 @@ def extend_array(key: int, counters: NDArray[np.int64]) -> NDArray[np.uint64]:
     return mix64_array((np.uint64(key) ^ counters.astype(np.uint64)) + np.uint64(GOLDEN))
 
 
+def unit(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return uniform numbers in [0, 1) made of random bits."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def generator(seed: int, *counters: int) -> np.random.Generator:
     """Return a numpy generator whose stream is a pure function of the counters (Philox)."""
     return np.random.Generator(np.random.Philox(key=fold(seed, *counters)))

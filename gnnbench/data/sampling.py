@@ -22,6 +22,7 @@ from gnnbench.data.threads import Team
 
 Ids = NDArray[np.int64]
 Locals = NDArray[np.int32]
+Weights = NDArray[np.float64]
 
 ROWS_PER_RANGE = 512  # destinations worth handing to another thread
 
@@ -31,7 +32,10 @@ class Block:
     """The sampled edges of one layer; destinations are the first `num_dst` of the sources.
 
     Shapes: `indptr` int64 [num_dst + 1]; `indices` int32 [edges], local source numbers;
-    `degrees` int32 [num_dst], in-degrees in the graph (not in the sample).
+    `degrees` int32 [num_dst], in-degrees in the graph (not in the sample). A vertex's sum over all
+    in-neighbours is estimated by that over drawn edges, each times the weights (float64) of its
+    row [num_dst], column [num_src] and of its own [edges]. Absent row weights are degree / picks,
+    other absent weights ones.
     """
 
     indptr: Ids
@@ -39,10 +43,20 @@ class Block:
     num_dst: int
     num_src: int
     degrees: Locals
+    row_weights: Weights | None = None
+    column_weights: Weights | None = None
+    edge_weights: Weights | None = None
 
     @property
     def num_edges(self) -> int:
         return len(self.indices)
+
+    def weights_of_rows(self) -> Weights:
+        """Weights of the destinations; zeros where nothing was drawn."""
+        if self.row_weights is not None:
+            return self.row_weights
+        picks = np.diff(self.indptr)
+        return np.divide(self.degrees, picks, out=np.zeros(len(picks)), where=picks > 0)
 
     def transpose(self) -> tuple[Ids, Locals]:
         """Return (indptr int64 [num_src + 1], destinations int32 [edges]), sorted per source."""
@@ -51,18 +65,25 @@ class Block:
         _transpose(self.indptr, self.indices, indptr_t, indices_t)
         return indptr_t, indices_t
 
+    def transposed_order(self) -> Ids:
+        """Return where each entry of the transpose lies among the edges, int64 [edges]."""
+        return np.argsort(self.indices, kind="stable")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """What one rank trains on in one step; `blocks` lists the input layer first.
 
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
-    l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`.
+    l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
+    all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
+    those drawn.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
+    scanned: int = 0
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -117,7 +138,7 @@ class NeighbourSampler:
         """
         count = len(seeds)
         self._reserve(count, 0)
-        _open(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
+        open_table(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
         blocks: list[Block] = []
         for hop, fanout in enumerate(self.fanouts_from_seeds):
             key = np.uint64(keys.fold(self.seed, epoch, step, hop))
@@ -125,14 +146,19 @@ class NeighbourSampler:
             blocks.append(block)
             count = block.num_src
         input_nodes = self._nodes[:count].copy()
-        _close(input_nodes, self._table)
+        close_table(input_nodes, self._table)
         return Batch(blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=seeds)
+
+    def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
+        """Return the blocks of a `part` of the seeds of a global batch; others matter nothing."""
+        return self.sample(part, epoch, step)
 
     def sizes(self, seeds: Ids, epoch: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return vertices n_0 ... n_L and edges e_1 ... e_L of the batch, input layer first."""
         return self.sample(seeds, epoch, step).sizes
 
     def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
+        """Draw the block of the first `num_dst` vertices found so far."""
         indptr = np.empty(num_dst + 1, np.int64)
         degrees = np.empty(num_dst, np.int32)
         edges = _count(self.indptr, self._nodes, num_dst, fanout, indptr, degrees)
@@ -158,7 +184,7 @@ class NeighbourSampler:
                 ),
                 ranges,
             )
-        num_src = _number(indices, nodes, table, num_dst)
+        num_src = number(indices, nodes, table, num_dst)
         return Block(
             indptr=indptr, indices=indices, num_dst=num_dst, num_src=num_src, degrees=degrees
         )
@@ -199,7 +225,8 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
 
 
 @compiled
-def _open(seeds: Any, nodes: Any, table: Any) -> None:
+def open_table(seeds: Any, nodes: Any, table: Any) -> None:
+    """Number the seeds from 0 in `nodes` and in the `table` of local numbers."""
     for i in range(len(seeds)):
         vertex = seeds[i]
         nodes[i] = vertex
@@ -208,7 +235,8 @@ def _open(seeds: Any, nodes: Any, table: Any) -> None:
 
 
 @compiled
-def _close(nodes: Any, table: Any) -> None:
+def close_table(nodes: Any, table: Any) -> None:
+    """Forget the numbers of these vertices."""
     for i in range(len(nodes)):
         table[nodes[i]] = -1
 
@@ -279,7 +307,7 @@ def _draw(
 
 
 @compiled
-def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
+def number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     """Replace graph ids by local numbers in place; append new vertices to `nodes`."""
     count = num_dst
     for e in range(len(indices)):

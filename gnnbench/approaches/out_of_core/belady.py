@@ -21,8 +21,13 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise
-from gnnbench.approaches.mini_batch.batch import BatchSizes, block_bytes, draw_batch, turned_edges
-from gnnbench.approaches.mini_batch.sampled import DRAWN_EDGES
+from gnnbench.approaches.mini_batch.batch import (
+    DRAWN_EDGES,
+    BatchSizes,
+    block_bytes,
+    sizes_of,
+    turned_edges,
+)
 from gnnbench.approaches.out_of_core.caching import (
     AlignedRows,
     Inspection,
@@ -33,6 +38,7 @@ from gnnbench.approaches.out_of_core.caching import (
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
@@ -213,12 +219,12 @@ def _drawn(
         for numbers in superbatches(structure.num_steps, structure.superbatch):
             seeds = [batch_seeds(order, run.batch.size, step) for step in numbers]
             pairs = zip(seeds, numbers, strict=True)
-            sizes = [draw_batch(sampler, own, 1, None, epoch, step) for own, step in pairs]
-            pairs = zip(seeds, numbers, strict=True)
-            used = [sampler.sample(own, epoch, step).input_nodes for own, step in pairs]
+            drawn = [sampler.sample(own, epoch, step) for own, step in pairs]
+            sizes = [sizes_of([undivided(batch, graph.num_train)]) for batch in drawn]
+            used = [batch.input_nodes for batch in drawn]
             made = inspect(used, structure.capacity, graph.num_nodes)
             found += _sized(sizes, made, structure.rows, shape)
-            spent += sum(batch.num_edges for batch in sizes)
+            spent += sum(batch.cost for batch in sizes)
         if spent + spent / (epoch + 1) > DRAWN_EDGES:
             break
     return found
@@ -230,7 +236,7 @@ def _sized(
     """The batches of a superbatch."""
     totals = [tuple(int(n[0]) for n in batch.vertices) for batch in sizes]
     edges = [tuple(int(e[0]) for e in batch.edges) for batch in sizes]
-    blocks = [int(np.ravel(block_bytes(shape, batch.layers()))[0]) for batch in sizes]
+    blocks = [int(np.ravel(block_bytes(shape, batch.blocks()))[0]) for batch in sizes]
     opening = Opening(
         drawn=draw_all(totals, edges),
         uses=sum(n[0] for n in totals),
@@ -275,7 +281,7 @@ class _Writer:
         if batch.opening is not None:
             self._open(chain, batch.opening)
         self._prepare(chain, batch)
-        stack = StackWriter(self.shape, sizes.layers(), None, chain)
+        stack = StackWriter(self.shape, sizes.blocks(), None, chain)
         stack.forward()
         stack.loss(sizes.vertices[-1])
         stack.backward()
@@ -317,7 +323,7 @@ class _Writer:
 
     def _prepare(self, chain: Chain, batch: CachedBatch) -> None:
         shape, sizes, lane, on_cpu = self.shape, batch.sizes, self.local, self.device == "cpu"
-        s, width, n, layers = shape.element_bytes, shape.dims[0], sizes.vertices, sizes.layers()
+        s, width, n, layers = shape.element_bytes, shape.dims[0], sizes.vertices, sizes.blocks()
         held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
         prepared = work.prepare_blocks(n, turned_edges(shape, layers))
         blocks = (Buffer("blocks", held),)

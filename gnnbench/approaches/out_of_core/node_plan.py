@@ -11,13 +11,13 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import (
+    DRAWN_EDGES,
     BatchSizes,
     block_bytes,
-    draw_batch,
-    profile_batch,
+    sizes_of,
     turned_edges,
 )
-from gnnbench.approaches.mini_batch.sampled import DRAWN_EDGES
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.nodes import (
     EDGE_BYTES,
@@ -32,6 +32,7 @@ from gnnbench.approaches.out_of_core.visits import LoadSizes, Visit, changes, lo
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler
@@ -117,7 +118,7 @@ def _drawn(
             visits.append(sizes)
             whole &= complete
             first += len(sizes.batches)
-            spent += sum(batch.num_edges for batch in sizes.batches)
+            spent += sum(batch.cost for batch in sizes.batches)
         epochs.append(visits)
         if spent + spent / (epoch + 1) > DRAWN_EDGES:
             break
@@ -136,7 +137,8 @@ def _visit_sizes(
 
     def draw(step: int) -> BatchSizes:
         own = seeds[step * size : (step + 1) * size]
-        return draw_batch(sampler, own, 1, None, at[0], at[1] + step)
+        drawn = sampler.sample(own, at[0], at[1] + step)
+        return sizes_of([undivided(drawn, structure.num_train)])
 
     steps = structure.steps(visit)
     batches, complete = _spread(steps, draw)
@@ -148,7 +150,7 @@ def _visit_sizes(
 def _spread(steps: int, draw: Callable[[int], BatchSizes]) -> tuple[list[BatchSizes], bool]:
     """Draw all batches, or evenly spread ones that stand for their neighbours."""
     first = draw(0)
-    most = max(3, DRAWN_EDGES // max(first.num_edges, 1))
+    most = max(3, DRAWN_EDGES // max(first.cost, 1))
     if steps <= most:
         return [first, *(draw(step) for step in range(1, steps))], True
     picks = np.unique(np.linspace(0, steps - 1, most).astype(int))
@@ -181,7 +183,7 @@ def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) ->
             rows=count,
             edges=held.num_edges,
         )
-        batch = profile_batch(held, replace(run, ranks=1), partitioned=False)
+        batch = SAMPLED.estimate(held, replace(run, ranks=1), partitioned=False)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
 
@@ -217,7 +219,7 @@ class _Writer:
             following = visits[step.visit + 1].load if step.visit + 1 < len(visits) else None
             self._begin(chain, visit.load, following, first=step.visit == 0)
         sizes = visit.batches[step.batch]
-        layers = sizes.layers()
+        layers = sizes.blocks()
         self._prepare(chain, sizes)
         stack = StackWriter(self.shape, layers, None, chain)
         stack.forward()
@@ -248,7 +250,7 @@ class _Writer:
         self.loading.ahead(chain, None if first else load, following)
 
     def _prepare(self, chain: Chain, sizes: BatchSizes) -> None:
-        shape, n, layers = self.shape, sizes.vertices, sizes.layers()
+        shape, n, layers = self.shape, sizes.vertices, sizes.blocks()
         s, width = shape.element_bytes, shape.dims[0]
         held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
         drawn = work.draw_neighbours(n, sizes.edges)

@@ -46,7 +46,7 @@ class FeatureStore:
                 self._position[mine] = np.arange(len(mine))
 
     def fetch(self, ids: NDArray[np.int64], out: Tensor) -> None:
-        """Put the rows of `ids` (distinct) into `out`, in order."""
+        """Put the rows of `ids` into `out`, in order."""
         if self._owner is None:
             with self._step("fetch/gather", self._gathered(out, len(self._rows))):
                 index = torch.from_numpy(ids).to(out.device)

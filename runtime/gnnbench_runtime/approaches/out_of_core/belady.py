@@ -24,6 +24,7 @@ from gnnbench.approaches.out_of_core.caching import (
 from gnnbench.approaches.out_of_core.storage import padded
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
+from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
 from gnnbench_runtime.approaches.mini_batch.sampled import (
@@ -177,7 +178,6 @@ class SuperBatches(SampledBatches):
         self.blocks = BlockMaker(context, graph, shape)
         self.lane = Lane.COMPUTE if context.device.type == "cpu" else Lane.HOST
         self.labels = np.array(graph.labels)
-        self.rows = torch.arange(self.size, device=context.device)
         self.workspace = Workspace(context.device, context.dtype)
         file = row_file(context, graph, structure.rows)
         self.cache = CachedRows(context, structure, file, shape.dims[0], self.lane)
@@ -205,9 +205,9 @@ class SuperBatches(SampledBatches):
             ):
                 made = inspect(uses, self.structure.capacity, self.num_nodes)
             self.cache.open(made)
-            for step, own, batch in zip(numbers, seeds, drawn, strict=True):
+            for step, batch in zip(numbers, drawn, strict=True):
                 self.context.recorder.at(step)
-                yield self.build(batch, len(own), period, step, 0)
+                yield self.build(undivided(batch, len(self.train_nodes)), period, step, 0)
 
     def close(self) -> None:
         self.cache.close()

@@ -18,6 +18,7 @@ from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph, e
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
+from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
 from gnnbench_runtime.approaches.mini_batch.sampled import (
@@ -107,7 +108,6 @@ class BufferedBatches(SampledBatches):
         self.fanouts = run.batch.fanouts(run.model.layers)
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
-        self.rows = torch.arange(self.size, device=context.device)
         self.workspace = Workspace(context.device, context.dtype)
         self.lane = Lane.COMPUTE if context.device.type == "cpu" else Lane.HOST
         assert structure.buckets is not None
@@ -138,7 +138,10 @@ class BufferedBatches(SampledBatches):
                 at = first[number] + step
                 self.context.recorder.at(at)
                 own = sampling.batch_seeds(seeds, self.size, step)
-                yield self.prepare(own, period, at, 0)
+                with self._step("sample/draw") as span:
+                    batch = self.sampler.sample(own, period, at)
+                    span.did(work.draw_neighbours(*batch.sizes))
+                yield self.build(undivided(batch, len(self.train_nodes)), period, at, 0)
 
     def _kept(self, edges: NDArray[np.int32], visit: Visit) -> NDArray[np.int32]:
         """The edges of the last visit whose ends have both stayed."""

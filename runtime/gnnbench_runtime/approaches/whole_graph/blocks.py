@@ -13,11 +13,11 @@ from torch import Tensor
 
 from gnnbench.approaches.whole_graph.blocks import Blocks
 from gnnbench.data.graph import Graph
+from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.share import Loader
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.evaluation import NodeAccuracy
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.training import Batch, Net, StepTrainer, optimizer_of
 

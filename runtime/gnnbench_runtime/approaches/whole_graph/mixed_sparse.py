@@ -18,11 +18,11 @@ from gnnbench import work
 from gnnbench.approaches.whole_graph.mixed_structure import MixedStructure
 from gnnbench.approaches.whole_graph.pipeline_steps import BUFFERS
 from gnnbench.approaches.whole_graph.row_pipeline import column_buffers
+from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import Counters, MixedRank
 from gnnbench_runtime.approaches.whole_graph.share import Loader, rows_at_once
 from gnnbench_runtime.models.parameters import Parameters
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.pending import Pending
 
 

@@ -17,6 +17,7 @@ from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
 from gnnbench.data.transpose import is_symmetric, transposed
+from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.partition import WholeGraph, WholeGraphTrainer
 from gnnbench_runtime.approaches.whole_graph.share import Loader
@@ -26,7 +27,6 @@ from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.layers import attention_columns
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.relayout import Relayout
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext

@@ -12,8 +12,8 @@ from torch import Tensor
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import RankHalo
+from gnnbench.models.scales import vertex_scales
 from gnnbench_runtime.models.patterns import Aggregation, Attention
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.protocol import RankContext
 
 _BYTES_AT_ONCE = 1 << 22
