@@ -166,7 +166,7 @@ class Storage:
 class Price:
     """Rent of one host, on demand and on spot; `date` is the date of the rates.
 
-    instance   what the provider calls the host, such as "p4d.24xlarge"
+    instance   name of the host at the provider, such as "p4d.24xlarge"
     """
 
     usd_per_hour: Constant

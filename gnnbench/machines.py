@@ -21,7 +21,7 @@ from gnnbench.errors import SpecError, UnknownName, suggest
 
 HOSTS = (1, 2, 4, 8)
 """Numbers of hosts that are tried where none is asked for."""
-MOST_RANKS = 64
+MOST_RANKS = 32
 """Ranks that are tried at most where no number is asked for."""
 
 

@@ -43,12 +43,23 @@ def duration_s(text: str) -> float:
     return seconds
 
 
+_WRITTEN = ((86400.0, "d", 2), (3600.0, "h", 2), (60.0, "min", 2), (1.0, "s", 1))
+
+
 def duration(seconds: float) -> str:
     """Write a duration with three significant digits in the unit people use for it."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")):
-        if seconds >= (2 if unit in ("d", "h", "min") else 1) * size or unit == "ms":
-            return f"{digits(seconds / size)} {unit}"
-    raise AssertionError("every duration has a unit")
+    size, unit = _unit(seconds)
+    return f"{digits(seconds / size)} {unit}"
+
+
+def durations(low: float, high: float) -> str:
+    """Write an interval of durations in one unit, that of its upper end."""
+    size, unit = _unit(high)
+    return f"{digits(low / size)} … {digits(high / size)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return next(((size, unit) for size, unit, n in _WRITTEN if seconds >= n * size), (1e-3, "ms"))
 
 
 def digits(value: float, significant: int = 3) -> str:

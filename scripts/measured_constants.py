@@ -75,6 +75,7 @@ def fitted(groups: dict[str, list[Points]]) -> list[dict[str, object]]:
 def entry(
     points: list[Points], device: str, params: dict[str, float], radius: float, median: float
 ) -> dict[str, object]:
+    """One form as the catalogue holds it."""
     return {
         "kernel": points[0].kernel,
         "device": device,
@@ -88,6 +89,7 @@ def entry(
 
 
 def sparse(tables: Path, name: str) -> list[dict[str, str]]:
+    """Rows of sparse kernels that may be shipped, and those that are cited."""
     rows, places = [], {}
     for row in read(tables / f"{name}.csv"):
         kernel = kernel_of(row)
@@ -113,11 +115,13 @@ def sparse(tables: Path, name: str) -> list[dict[str, str]]:
 
 
 def read(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def short(row: dict[str, str], columns: tuple[str, ...]) -> dict[str, str]:
+    """A row's kept columns, with as many digits as were measured."""
     kept = {name: row[name] for name in columns}
     if "source" in kept:
         kept["source"] = "aiconfigurator 095f58a"
@@ -127,6 +131,7 @@ def short(row: dict[str, str], columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def write(path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> None:
+    """Write a CSV file with Unix line ends."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

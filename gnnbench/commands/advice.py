@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.units import digits, duration
+from gnnbench.units import digits, duration, durations
 
 if TYPE_CHECKING:
     from gnnbench_simulator.advice import Advice, Choice, RuledOut
@@ -183,7 +183,11 @@ def _ruled_out(found: Advice) -> Iterator[str]:
     if found.unfit and found.best is not None:
         lacks = ", ".join(f"{c.approach} by {_gib(c.missing_bytes)}" for c in found.unfit)
         texts.insert(0, f"{found.best.machine.name}: out of memory with {lacks}")
-    texts += [f"{name}: {reason}" for name, reason in found.refusals.items() if found.best]
+    if found.best is not None:
+        texts += [
+            reason if reason.startswith(name) else f"{name}: {reason}"
+            for name, reason in found.refusals.items()
+        ]
     if texts:
         yield ""
         yield "Ruled out:"
@@ -240,8 +244,9 @@ def _turn(found: Measurement) -> str:
 
 
 _GRADES = {
-    "datasheet": "its datasheet or public measurements only",
-    "probed": "a short probe",
+    "datasheet": "its datasheet only",
+    "transferred": "measurements of another device",
+    "measured elsewhere": "measurements of others on this device",
     "measured": "a calibration",
 }
 
@@ -256,7 +261,8 @@ def _assumed(found: Advice, best: Choice) -> str:
     if price is not None:
         rate = price.spot_usd_per_hour if found.question.spot else price.usd_per_hour
         if rate is not None:
-            rent = f"rent {digits(rate.value)} USD per host and hour ({rate.source}, {price.date})"
+            date = "" if price.date == "unknown" else f", {price.date}"
+            rent = f"rent {digits(rate.value)} USD per host and hour ({rate.source}{date})"
     return (
         f"Assumed: {data.name}{f' with {facts}' if facts else ''}; {prediction.basis}; {rent}; "
         "whole hosts are paid by the second; loading, partitioning and evaluation are left out."
@@ -321,12 +327,8 @@ def _device(choice: Choice) -> str:
 
 
 def _interval(choice: Choice, periods: float) -> str:
-    """The interval of so many periods, in one unit where both ends have the same."""
-    low, high = choice.low_s * periods, choice.high_s * periods
-    first, last = duration(low), duration(high)
-    if first.split()[1] == last.split()[1]:
-        first = first.split()[0]
-    return f"{first} … {last}"
+    """The interval of so many periods."""
+    return durations(choice.low_s * periods, choice.high_s * periods)
 
 
 def _room(choice: Choice) -> str:
@@ -354,7 +356,7 @@ def _money(value: float | None) -> str:
 
 
 def _percent(share: float) -> str:
-    if 0 < share < 0.001:
+    if 0 <= share < 0.001:
         return "<0.1 %"
     return f"{digits(100 * share, 2)} %"
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.commands import options
+from gnnbench.spec import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from gnnbench.spec import RunSpec
+    from gnnbench.spec import DatasetRef, RunSpec
     from gnnbench_simulator.advice import Question
 
 NAME = "advise"
@@ -29,12 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a fact of the profile (num_features=256, or features=100GB for their size), or a "
         "constant of a machine (price.usd_per_hour=20; NAME:KEY for one machine)",
     )
-    add("--model", default="sage", metavar="KIND", help="kind of model (default: sage)")
+    add("--model", metavar="KIND", help="kind of model (default: sage, or what suits the dataset)")
     add("--hidden", type=options.positive_int, default=256, metavar="N", help="hidden width")
-    add("--layers", type=options.positive_int, default=3, metavar="N", help="number of layers")
+    add("--layers", type=options.positive_int, metavar="N", help="number of layers (default: 3)")
     add("--heads", type=options.positive_int, default=1, metavar="N", help="heads of attention")
     add("--batch", type=options.positive_int, default=1024, metavar="N", help="seeds of a step")
     add("--fanouts", metavar="N,N", help="neighbours per hop, seeds first (default: 15,10,5)")
+    add("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0], help="(default: adam)")
     add("--epochs", type=options.positive_int, default=100, metavar="N", help="(default: 100)")
     add("--approaches", metavar="A,B", help="approaches to consider (default: all that can)")
     add(
@@ -79,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     results = Results(args.results) if args.results else None
     cache = None if results is None else results.folder / "cache"
     library = Library(data_roots(args.data), cache)
-    spec = library.identified(_workload(args, facts))
+    dataset = _dataset(args.dataset, facts)
+    spec = library.identified(_workload(args, dataset, library.open(dataset).kind))
     shared = None if results is None else results.cache("shared")
     found = advise(
         _question(args, spec),
@@ -107,44 +111,53 @@ def _words(text: str | None) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()] if text else []
 
 
-def _workload(args: argparse.Namespace, facts: dict[str, str]) -> RunSpec:
+def _workload(args: argparse.Namespace, dataset: DatasetRef, kind: str) -> RunSpec:
     """The run that is asked about; approach and ranks stand for any."""
     from gnnbench.errors import SpecError, UnknownName
     from gnnbench.models.names import MODELS
     from gnnbench.spec import BatchSpec, ModelSpec, RunSpec, TrainingSpec
 
-    if args.model not in MODELS.names():
-        raise UnknownName("model", args.model, MODELS.names())
+    name = args.model or _model_for(kind)
+    if name not in MODELS.names():
+        raise UnknownName("model", name, MODELS.names())
     model = ModelSpec(
-        name=args.model,
-        kind=args.model,
-        hidden=args.hidden,
-        layers=args.layers,
-        heads=args.heads,
+        name=name, kind=name, hidden=args.hidden, layers=args.layers or 3, heads=args.heads
     )
-    problems = MODELS.get(args.model).problems(model)
+    if args.layers is None and MODELS.get(name).problems(model):
+        model = dataclasses.replace(model, layers=1)
+    problems = list(MODELS.get(name).problems(model))
     fanouts = tuple(int(word) for word in _words(args.fanouts) if word.lstrip("-").isdigit())
     if len(fanouts) != len(_words(args.fanouts)):
-        problems = [*problems, f"--fanouts {args.fanouts}: expected numbers such as 15,10,5"]
-    elif fanouts and len(fanouts) != args.layers:
-        problems = [
-            *problems,
-            f"--fanouts {args.fanouts}: {len(fanouts)} for {args.layers} layers; one per layer",
-        ]
+        problems.append(f"--fanouts {args.fanouts}: expected numbers such as 15,10,5")
+    elif fanouts and len(fanouts) != model.layers:
+        problems.append(
+            f"--fanouts {args.fanouts}: {len(fanouts)} for {model.layers} layers; one per layer"
+        )
     if problems:
         raise SpecError(problems)
     return RunSpec(
         suite="advice",
-        dataset=_dataset(args.dataset, facts),
+        dataset=dataset,
         model=model,
         batch=BatchSpec(size=args.batch, fanouts_from_seeds=fanouts),
-        training=TrainingSpec(epochs=args.epochs),
-        approach="single",
+        training=TrainingSpec(epochs=args.epochs, optimizer=args.optimizer),
+        approach="",
         ranks=1,
     )
 
 
-def _dataset(name: str, facts: dict[str, str]) -> Any:
+def _model_for(kind: str) -> str:
+    """GraphSAGE for graphs; else the first model that an approach to this kind names."""
+    from gnnbench.approaches.names import APPROACHES
+
+    if kind == "graph":
+        return "sage"
+    cards = [APPROACHES.get(name).accepts for name in APPROACHES.names()]
+    models = [min(c.models) for c in cards if c.models and kind in c.datasets]
+    return min(models, default="sage")
+
+
+def _dataset(name: str, facts: dict[str, str]) -> DatasetRef:
     from gnnbench.data.generators import GENERATORS
     from gnnbench.data.profile import list_profiles, load_profile
     from gnnbench.errors import SpecError, UnknownName

@@ -9,6 +9,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gnnbench.errors import SpecError
+
 if TYPE_CHECKING:
     from gnnbench.published.score import Comparison, Group, Ranking, Score
 
@@ -27,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rows",
         nargs="*",
         type=Path,
-        metavar="ROWS.csv",
-        help="tables of published measurements; default: those that come with gnnbench",
+        metavar="TABLE.csv",
+        help="tables of training systems, or of kernels and collectives; default: the published "
+        "training systems that come with gnnbench",
     )
     parser.add_argument(
         "--only",
@@ -49,6 +52,13 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.published.score import score
     from gnnbench_simulator.validation import chosen, compare_rows
 
+    operations = [path for path in args.rows if _of_operations(path)]
+    if operations and len(operations) == len(args.rows):
+        return _judge_operations(operations, as_json=args.json)
+    if operations:
+        raise SpecError(
+            f"{operations[0]}: a table of operations; give tables of training systems apart"
+        )
     rows = read_files(args.rows) if args.rows else shipped_rows()
     if args.only:
         rows = chosen(rows, args.only)
@@ -62,6 +72,31 @@ def run(args: argparse.Namespace) -> int:
         emit_json(document)
     else:
         show(comparisons, total)
+    return 0
+
+
+def _of_operations(path: Path) -> bool:
+    """Whether a file is a table of operations; what cannot be read is left to the other reader."""
+    from gnnbench.costs.operation_tables import is_operation_table
+
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return is_operation_table(file.readline())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _judge_operations(paths: Sequence[Path], *, as_json: bool) -> int:
+    from gnnbench.commands import operation_errors
+    from gnnbench.commands.output import emit_json
+    from gnnbench.costs.operation_tables import judge
+
+    found = [(path.name, judge(path.read_text(encoding="utf-8-sig"), str(path))) for path in paths]
+    if as_json:
+        emit_json({"operations": [operation_errors.document(name, j) for name, j in found]})
+        return 0
+    for name, judgement in found:
+        operation_errors.show(name, judgement)
     return 0
 
 

@@ -13,6 +13,7 @@ what one rank holds (its own part included) for all-reduce and all-to-all.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import statistics
@@ -29,6 +30,11 @@ from gnnbench.costs.kernel_fit import Judged
 from gnnbench.costs.kernels import Floats
 
 COLUMNS = {"device", "op_name", "num_gpus", "bytes", "seconds"}
+_SUSTAINED = 0.76
+"""Share of a datasheet's link rate that a send sustains: as fitted on DGX A100 and DGX H100."""
+_SAME_LINK, _OTHER_FABRIC = 0.05, 3.0
+"""Log ratio of link rates up to which a host is one of the tables, and ratio from which it is
+another fabric."""
 _OTHER_GENERATION = 0.05
 """Weight of a donor of another GPU generation beside one of the same."""
 _NAME = {"alltoall": "all_to_all"}
@@ -134,31 +140,46 @@ class Timed:
 
 @cache
 def _radii() -> dict[str, float]:
-    """90 % radius of each rung of the shipped table, over what was left out."""
+    """90 % radius of what was left out of the shipped table: sizes by device, ranks, devices."""
     table = shipped_table()
-    groups = {
-        "size": leave_sizes_out(table),
-        "ranks": leave_ranks_out(table),
-        "device": leave_devices_out(table),
-    }
-    return {
-        name: conformal_radius(np.concatenate([j.errors for j in judged]))
-        for name, judged in groups.items()
-    }
+    found = {j.device: conformal_radius(j.errors) for j in leave_sizes_out(table)}
+    for name, judged in (("ranks", leave_ranks_out(table)), ("device", leave_devices_out(table))):
+        found[name] = conformal_radius(np.concatenate([j.errors for j in judged]))
+    return found
 
 
 @cache
-def collective_time(device: str, op: str, ranks: int, size: float) -> Timed | None:
-    """Seconds of a collective inside a host of such devices; None: nothing to anchor them on."""
+def collective_time(
+    device: str, op: str, ranks: int, size: float, link_bytes_per_s: float = 0.0
+) -> Timed | None:
+    """Seconds of a collective inside a host of such devices; None: nothing to anchor them on.
+
+    Args:
+        device: its name.
+        op: kind of the collective.
+        ranks: of the group, all on the host.
+        size: bytes of the whole buffer.
+        link_bytes_per_s: what a device's link sustains, where the host states it. A rate other than
+            that of the hosts of the tables moves their curves; one far from it is another fabric.
+    """
     facts = facts_of(device)
     if facts is None:
         return None
+    if link_bytes_per_s and facts.link_bytes_per_s:
+        ratio = _SUSTAINED * facts.link_bytes_per_s / link_bytes_per_s
+        if not 1.0 / _OTHER_FABRIC < ratio < _OTHER_FABRIC:
+            return None
+        if abs(math.log(ratio)) > _SAME_LINK:
+            found = collective_time(device, op, ranks, size * ratio)
+            rung = "transferred"
+            return None if found is None else dataclasses.replace(found, grade=rung)
     table = shipped_table()
     own = table.own(facts.device, op, ranks, size)
     if own is not None:
         where, just_so = own
         grade = "measured elsewhere" if just_so else "transferred"
-        radius = _radii()["size" if just_so else "ranks"]
+        radius = _radii()[facts.device]
+        radius = radius if just_so else max(radius, _radii()["ranks"])
         return Timed(seconds=math.exp(where), grade=grade, radius=radius)
     # One host of a fabric earns no interval for another.
     donors = [d for d in table.devices() if (f := facts_of(d)) and f.fabric == facts.fabric]
@@ -207,19 +228,21 @@ def leave_devices_out(table: Table) -> list[Judged]:
 
 
 def _judged(errors: Mapping[str, Sequence[float]], left_out: str) -> list[Judged]:
-    """Each device's interval is earned on the others; a single one's on its even points."""
+    """A left-out device's interval is earned on the other devices.
+
+    That of sizes or ranks is earned on the device itself: each half of its points on the other.
+    """
     arrays = {device: np.array(values) for device, values in errors.items()}
     judged = []
     for device, own in arrays.items():
-        others = [values for name, values in arrays.items() if name != device] or [own[::2]]
-        radius = conformal_radius(np.concatenate(others))
+        others = [values for name, values in arrays.items() if name != device]
+        if left_out == "device" and others:
+            radius = np.full(len(own), conformal_radius(np.concatenate(others)))
+        else:
+            odd = np.arange(len(own)) % 2 == 1
+            radius = np.where(odd, conformal_radius(own[~odd]), conformal_radius(own[odd]))
+        inside = (np.abs(own) <= radius).astype(float)
         judged.append(
-            Judged(
-                kernel="nccl",
-                device=device,
-                left_out=left_out,
-                errors=own,
-                inside=(np.abs(own) <= radius).astype(float),
-            )
+            Judged(kernel="nccl", device=device, left_out=left_out, errors=own, inside=inside)
         )
     return judged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from gnnbench.cluster import Device
 from gnnbench.costs.devices import DeviceFacts, facts_of, read_text
 from gnnbench.costs.facts import Facts, Floats
 from gnnbench.costs.kernels import KERNELS, Kernel, Shapes
@@ -53,6 +55,16 @@ class KernelModel:
     def seconds(self, shapes: Shapes) -> Floats:
         """Seconds of kernels alone, without what a framework adds."""
         return self.kernel.seconds(shapes, self.device, self.form.params)
+
+    def on(self, device: Device) -> KernelModel:
+        """The same on a device whose cluster file states other bandwidths, peaks or caches."""
+        stated = dataclasses.replace(
+            self.device,
+            memory_bytes_per_s=device.memory_bytes_per_s.value,
+            cache_bytes=device.cache_bytes.value,
+            fp32_flops_per_s=device.peak_flops_per_s.float32.value,
+        )
+        return dataclasses.replace(self, device=stated)
 
     def seconds_of(self, facts: Facts) -> Floats:
         """Seconds of steps, whose degree variation is taken to be typical (1)."""
@@ -111,8 +123,8 @@ def step_model(device: str, operation: str, op: str, facts: Facts) -> KernelMode
         facts: their shapes.
     """
     kernel, size = PREFERRED.get(operation, ("", 0.0))
-    other = operation == "spmm" and np.any(facts.inner > 1.0)
-    other = other or (operation == "sddmm" and op != "sddmm_dot")
+    per_head = operation == "spmm" and bool(np.any(facts.inner > 1.0))
+    other = per_head or (operation == "sddmm" and op != "sddmm_dot")
     return None if not kernel or size != facts.element_bytes or other else model_of(kernel, device)
 
 

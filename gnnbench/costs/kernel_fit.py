@@ -86,7 +86,7 @@ def _weights(group: Points) -> Floats:
     """Every matrix counts alike, however many widths it was measured at."""
     _, place, counts = np.unique(group.origins, return_inverse=True, return_counts=True)
     each = np.minimum(_ROWS_OF_ORIGIN / counts[place], 1.5)
-    return np.sqrt(each * np.where(group.judged, 1.0, _GENERATED))
+    return np.asarray(np.sqrt(each * np.where(group.judged, 1.0, _GENERATED)))
 
 
 def errors_of(kernel: Kernel, group: Points, params: Params) -> Floats:
@@ -104,7 +104,7 @@ def leave_origins_out(groups: Sequence[Points], *, seed: int = 1) -> list[Judged
     folds = [np.array([fold_of[name] for name in group.origins]) for group in groups]
     errors = [np.zeros(len(group)) for group in groups]
     for fold in range(FOLDS):
-        rest = [_take(g, f != fold) for g, f in zip(groups, folds, strict=True)]
+        rest = [take(g, f != fold) for g, f in zip(groups, folds, strict=True)]
         if not any(np.any(f == fold) for f in folds) or not all(len(g) for g in rest):
             continue
         joint = fit_kernel(kernel, rest)
@@ -112,7 +112,7 @@ def leave_origins_out(groups: Sequence[Points], *, seed: int = 1) -> list[Judged
             unseen = places == fold
             if np.any(unseen):
                 params = fit_kernel(kernel, [known], near=joint)
-                out[unseen] = errors_of(kernel, _take(group, unseen), params)
+                out[unseen] = errors_of(kernel, take(group, unseen), params)
     judged = []
     for group, error, places in zip(groups, errors, folds, strict=True):
         inside = np.zeros(len(group))
@@ -123,7 +123,7 @@ def leave_origins_out(groups: Sequence[Points], *, seed: int = 1) -> list[Judged
                 inside[at] = np.abs(error[at]) <= conformal_radius(error[rest_of])
         real = group.judged
         what = "shape" if kernel.operation == "gemm" else "matrix"
-        judged.append(_judged(group, what, error[real], inside[real]))
+        judged.append(judged_of(group, what, error[real], inside[real]))
     return judged
 
 
@@ -146,11 +146,12 @@ def leave_devices_out(groups: Sequence[Points]) -> list[Judged]:
     for out, group in enumerate(groups):
         radius = max(r for place, r in enumerate(radii) if place != out)
         inside = (np.abs(errors[out]) <= radius).astype(float)
-        judged.append(_judged(group, "device", errors[out], inside))
+        judged.append(judged_of(group, "device", errors[out], inside))
     return judged
 
 
-def _take(group: Points, index: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Points:
+def take(group: Points, index: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Points:
+    """The points of some places."""
     return Points(
         kernel=group.kernel,
         device=group.device,
@@ -162,7 +163,8 @@ def _take(group: Points, index: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> P
     )
 
 
-def _judged(group: Points, left_out: str, errors: Floats, inside: Floats) -> Judged:
+def judged_of(group: Points, left_out: str, errors: Floats, inside: Floats) -> Judged:
+    """A judgement of a group's points, or of some of them."""
     return Judged(
         kernel=group.kernel,
         device=group.device.device,

@@ -131,7 +131,7 @@ class EdgeStream:
         }
 
     def miniature(self, num_nodes: int) -> EdgeStream:
-        """The first 16 * num_nodes events, ids modulo num_nodes, split into thirds."""
+        """The first 16 * num_nodes events, ids modulo at most num_nodes, split into thirds."""
         count = min(16 * num_nodes, self.num_edges)
         first = self.num_sources
         # Each side of a bipartite stream keeps half of the nodes, or all it has.

@@ -57,7 +57,8 @@ def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
             f"{_count(summary.num_compared, 'configuration')}, {where}: median error "
             f"{percent(summary.median_error)}, "
             f"{'nine of ten within' if summary.num_compared >= 10 else 'largest'} "
-            f"{percent(summary.p90_error)}, predicted / measured {summary.bias:.2f} in the median."
+            f"{percent(summary.p90_error)}, geometric mean of predicted / measured "
+            f"{summary.bias:.2f}."
         )
     if summary.num_measured and summary.num_predicted:
         return (

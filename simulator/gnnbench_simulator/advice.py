@@ -8,7 +8,7 @@ and structures are shared between machines, because a plan knows nothing of cons
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.errors import GnnbenchError
+from gnnbench.errors import GnnbenchError, Unsupported
 from gnnbench.machines import Machine
+from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench_simulator.memory import Needs, judge, needs_of
@@ -75,7 +76,8 @@ class Choice:
 
     Times are seconds: `period_s` of a period, `total_s` of the whole training; intervals are at
     90 %. `steps_per_epoch` are optimiser steps. `memory` is the entry of the rank with the least
-    room, see `memory.predict_memory`. `usd` is None where the machine has no price.
+    room, see `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` names
+    what the machine does not have, such as a disk.
     """
 
     machine: Machine
@@ -89,12 +91,18 @@ class Choice:
     low_s: float = 0.0
     high_s: float = 0.0
     prediction: Prediction | None = None
+    lacks: str = ""
 
     @property
     def approach(self) -> str:
         """The approach, and the knobs that differ from its defaults."""
         knobs = ", ".join(f"{value}" for value in self.run.knobs.values())
         return f"{self.run.approach} ({knobs})" if knobs else self.run.approach
+
+    @property
+    def reference(self) -> bool:
+        """Whether the approach is what others are compared with."""
+        return APPROACHES.get(self.run.approach).promise.reference == self.run.approach
 
     @property
     def total_s(self) -> float:
@@ -178,17 +186,15 @@ def advise(
     Raises:
         UnknownName: an approach does not exist.
     """
-    names = list(approaches) or APPROACHES.names()
-    for name in names:
-        APPROACHES.get(name)
+    named = [APPROACHES.get(name).name for name in approaches]
+    names = named or _that_can(question.run)
     search = _Search(question, data, names, cache)
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
     for machine in machines:
         tried = search.choices(machine)
         fitting = [choice for choice in tried if choice.out_of_memory <= P_OUT_OF_MEMORY]
-        for choice in fitting:
-            search.estimate(choice)
+        fitting = [choice for choice in fitting if search.estimate(choice)]
         if fitting:
             by_machine.append((machine, sorted(fitting, key=search.order)))
         else:
@@ -212,8 +218,8 @@ def advise(
         own = sorted(search.distinct(own), key=search.order)
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
         ranked.sort(key=lambda choice: not question.meets(choice))
-    exact = search.first(every, lambda choice: choice.promise == "exact")
-    unlike = search.first(every, lambda choice: best is not None and not choice.like(best))
+    exact = search.first([choice for choice in every if choice.promise == "exact"])
+    unlike = search.first([c for c in every if best is not None and not c.like(best)])
     return Advice(
         question=question,
         best=best,
@@ -227,6 +233,13 @@ def advise(
         missed=missed,
         tried=search.tried,
     )
+
+
+def _that_can(run: RunSpec) -> list[str]:
+    """The approaches that accept dataset, task and model."""
+    model = MODELS.get(run.model.kind)
+    cards = [APPROACHES.get(name) for name in APPROACHES.names()]
+    return [card.name for card in cards if card.accepts.refusal(card.name, run, model) is None]
 
 
 @dataclass(slots=True)
@@ -323,15 +336,21 @@ class _Search:
         assert isinstance(planned, _Planned)
         return planned
 
-    def estimate(self, choice: Choice) -> None:
-        """Seconds of a period, without interval."""
+    def estimate(self, choice: Choice) -> bool:
+        """Find the seconds of a period, without interval; False if the machine lacks something."""
         planned, machine = self._again(choice), choice.machine
-        choice.period_s = choice.low_s = choice.high_s = estimate_s(
-            planned.plan,
-            machine.cluster,
-            ranks_per_host=machine.per_host,
-            element_bytes=planned.run.training.element_bytes,
-        )
+        try:
+            seconds = estimate_s(
+                planned.plan,
+                machine.cluster,
+                ranks_per_host=machine.per_host,
+                element_bytes=planned.run.training.element_bytes,
+            )
+        except Unsupported as error:
+            choice.lacks = f"{choice.approach}: {str(error).partition(':')[0]}"
+            return False
+        choice.period_s = choice.low_s = choice.high_s = seconds
+        return True
 
     def predict(self, choice: Choice) -> None:
         """The whole prediction: interval, grade, phases, and memory by buffer."""
@@ -386,21 +405,22 @@ class _Search:
         first = min(choices, key=self.order)
         tied = [c for c in choices if c.total_s <= (1 + TIED) * first.total_s and c.like(first)]
         names = [choice.promise != "exact" for choice in tied]
-        simple = [choice.run.approach != "single" for choice in tied]
+        simple = [not choice.reference for choice in tied]
         ranked = sorted(zip(names, simple, map(self.order, tied), range(len(tied)), strict=True))
         return tied[ranked[0][3]]
 
-    def first(self, choices: Sequence[Choice], wanted: Callable[[Choice], bool]) -> Choice | None:
-        """The first choice that is wanted, predicted in full."""
-        found = next((choice for choice in choices if wanted(choice)), None)
-        if found is not None:
-            self.predict(found)
+    def first(self, choices: Sequence[Choice]) -> Choice | None:
+        """The best of some choices, best first, or one tied with it there; predicted in full."""
+        if not choices:
+            return None
+        found = self.preferred([c for c in choices if c.machine == choices[0].machine])
+        self.predict(found)
         return found
 
     def distinct(self, choices: Sequence[Choice]) -> list[Choice]:
         """Choices without those that take the same steps as another: one program on one device."""
         kept: dict[str, Choice] = {}
-        ordered = sorted(choices, key=lambda c: c.run.approach != "single")
+        ordered = sorted(choices, key=lambda c: not c.reference)
         for number, choice in enumerate(ordered):
             key = str((choice.prediction and choice.prediction.notes.get("program")) or number)
             kept.setdefault(key, choice)
@@ -412,6 +432,9 @@ class _Search:
             names = [name for name in self.names if name in self.refusals]
             reason = self.refusals[names[0]] if names else "no approach can run on it"
             return RuledOut(machine=machine, reason=reason)
+        lacking = next((choice.lacks for choice in tried if choice.lacks), "")
+        if lacking:
+            return RuledOut(machine=machine, reason=lacking)
         closest = min(tried, key=lambda choice: choice.missing_bytes)
         return RuledOut(
             machine=machine,

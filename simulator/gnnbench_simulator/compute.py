@@ -176,7 +176,7 @@ class Durations:
             known = step_model(device.name, kind.value, op, facts)
         if known is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
-            seconds = np.maximum(device.launch_s.value, known.seconds_of(facts))
+            seconds = np.maximum(device.launch_s.value, known.on(device).seconds_of(facts))
             return CostClass(op, known.grade, known.form.radius, uncalibrated), seconds
         radius = _RADII.get(kind, _DEFAULT_RADIUS)
         where = CostClass(op, "datasheet", radius, uncalibrated)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnnbench.cluster import Cluster, Constant
+from gnnbench.costs.elsewhere import PREFERRED, model_of
 from gnnbench.steps import COLLECTIVES, STORAGE, Kind
 from gnnbench_simulator.advice import Advice, Choice
 from gnnbench_simulator.compute import EFFICIENCY, calibrated
@@ -16,6 +17,7 @@ from gnnbench_simulator.predict import Prediction
 
 CHOICES = 5
 """Choices whose order a measurement may change."""
+_FROM_TABLES = ("measured elsewhere", "transferred")
 _BETWEEN_RANKS = frozenset(kind.value for kind in COLLECTIVES | {Kind.SEND, Kind.RECV})
 
 
@@ -25,10 +27,12 @@ class StepTime:
 
     name: str
     op: str
+    kind: str
     lane: str
     seconds: float
     share: float
     grade: str
+    radius: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +70,9 @@ def step_times(prediction: Prediction) -> list[StepTime]:
     periods = {row.period for row in rows}
     skip = 1 if len(periods) > 1 else 0
     kept = [row for row in rows if row.period >= skip]
-    seconds: dict[tuple[str, str, str], float] = defaultdict(float)
+    seconds: dict[tuple[str, str, str, str], float] = defaultdict(float)
     for row in kept:
-        seconds[row.name, row.op or row.kind, row.lane] += row.duration_s
+        seconds[row.name, row.op or row.kind, row.kind, row.lane] += row.duration_s
     count = max(len({row.period for row in kept}), 1)
     total = sum(seconds.values()) or 1.0
     classes = prediction.notes["classes"]
@@ -76,26 +80,29 @@ def step_times(prediction: Prediction) -> list[StepTime]:
         StepTime(
             name=name,
             op=op,
+            kind=kind,
             lane=lane,
             seconds=spent / count,
             share=spent / total,
             grade=classes.get(op, {}).get("grade", ""),
+            radius=classes.get(op, {}).get("radius", 0.0),
         )
-        for (name, op, lane), spent in seconds.items()
+        for (name, op, kind, lane), spent in seconds.items()
     ]
     return sorted(found, key=lambda step: -step.seconds)
 
 
-def bases(cluster: Cluster, ops: Iterable[str], per_host: int) -> list[Basis]:
-    """The constants of a cluster behind these operations, each once."""
+def bases(cluster: Cluster, steps: Iterable[StepTime], per_host: int) -> list[Basis]:
+    """The constants of a cluster behind these steps, each once."""
     found: dict[str, Basis] = {}
-    for op in ops:
-        for basis in _behind(cluster, op, per_host):
+    for step in steps:
+        for basis in _behind(cluster, step, per_host):
             found.setdefault(basis.name, basis)
     return list(found.values())
 
 
-def _behind(cluster: Cluster, op: str, per_host: int) -> Iterable[Basis]:
+def _behind(cluster: Cluster, step: StepTime, per_host: int) -> Iterable[Basis]:
+    op = step.op
     model = calibrated(cluster, op, per_host)
     if model is not None:
         for name, value in model.params.items():
@@ -107,7 +114,15 @@ def _behind(cluster: Cluster, op: str, per_host: int) -> Iterable[Basis]:
                 source=model.source or f"{model.points} points, {100 * model.mape:.0f} % off",
             )
         return
-    if op in _BETWEEN_RANKS:
+    if op in _BETWEEN_RANKS and step.grade in _FROM_TABLES:
+        yield Basis(
+            name=f"{op}, 90 % error of tables",
+            value=math.exp(step.radius) - 1,
+            unit="",
+            status=step.grade,
+            source="NCCL latencies inside hosts that others measured, catalogue/measured",
+        )
+    elif op in _BETWEEN_RANKS:
         yield from _collective(cluster, op)
     elif op in {kind.value for kind in STORAGE} and cluster.storage is not None:
         for constant, unit in zip(
@@ -118,8 +133,27 @@ def _behind(cluster: Cluster, op: str, per_host: int) -> Iterable[Basis]:
             yield _basis(f"storage, {op}, {unit}", constant, unit)
     elif op == Kind.COPY.value and cluster.links.host is not None:
         yield _basis("host link", cluster.links.host.bytes_per_s, "bytes/s")
+    elif step.grade in _FROM_TABLES and step.kind in PREFERRED:
+        yield from _table(cluster, step)
     else:
         yield from _device(cluster)
+
+
+def _table(cluster: Cluster, step: StepTime) -> Iterable[Basis]:
+    """The form of a kernel that was fitted to public measurements."""
+    kernel = PREFERRED[step.kind][0]
+    found = model_of(kernel, cluster.device.name)
+    assert found is not None, "its grade says that the step rests on such a form"
+    form = found.form
+    device = form.device or "devices together"
+    yield Basis(
+        name=f"{kernel} kernel, median error on matrices left out",
+        value=form.median_error,
+        unit="",
+        status=found.grade,
+        source=f"{form.points} points on {device}: {form.source}",
+    )
+    yield _basis("launch", cluster.device.launch_s, "s")
 
 
 def _collective(cluster: Cluster, op: str) -> Iterable[Basis]:
@@ -234,9 +268,7 @@ def explanation(choice: Choice, *, most: int = 12) -> dict[str, Any]:
         "other_s": sum(step.seconds for step in steps[most:]),
         "phases_s": prediction.phases,
         "lanes": prediction.lanes,
-        "constants": bases(
-            choice.machine.cluster, dict.fromkeys(s.op for s in shown), choice.machine.per_host
-        ),
+        "constants": bases(choice.machine.cluster, shown, choice.machine.per_host),
         "memory": choice.memory,
         "basis": prediction.basis,
     }

@@ -424,7 +424,8 @@ class Network:
         elif kind is Kind.ALL_TO_ALL:
             size = _busiest(_pair_bytes(call)) * ranks / (ranks - 1)
         device = self.cluster.device
-        found = collective_time(device.name, op, ranks, size)
+        rate = self.cluster.links.intra.bytes_per_s.value
+        found = collective_time(device.name, op, ranks, size, rate)
         if found is None:
             return None
         seconds = max(found.seconds, device.launch_s.value)

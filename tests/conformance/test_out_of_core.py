@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
 from gnnbench.data.source import Library
 from gnnbench.errors import DataError
 from gnnbench.spec import TaskSpec
+from gnnbench_runtime.approaches.out_of_core import layerwise
 from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients, score
 from gnnbench_runtime.approaches.out_of_core.links import adagrad_rows
 from gnnbench_runtime.approaches.out_of_core.ranking import Ranking, metrics_of
+from gnnbench_runtime.conformance.perform import make_trainer
 from gnnbench_runtime.disk import ALIGNMENT, BlockFile
 
 LINKS: dict[str, Any] = {
@@ -179,6 +182,25 @@ def test_a_failed_read_ahead_ends_training_and_leaves_no_thread(monkeypatch: Any
     with pytest.raises(DataError, match="cannot be read"):
         learnt(ahead, TRIPLES)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    "model", [{"kind": "sage", "norm": "layer", "layers": 3}, {"kind": "gat", "heads": 2}]
+)
+def test_a_layer_at_a_time_gives_the_logits_of_all_at_once(model: dict, tmp_path: Path) -> None:
+    """Few vertices at a time and all of them; conformance holds the latter against `sampled`."""
+    run = example("out-of-core", 1, model=model)
+    data = Library([]).open(run.dataset)
+    trainer, _, _ = make_trainer(0, 1, run, data, tmp_path)
+    trainer.train_period(0)
+    whole = np.array(trainer.evaluator.logits(tmp_path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layerwise, "BYTES_AT_ONCE", 600)
+        assert len(list(trainer.evaluator._ranges(56))) > 40
+        parts = np.array(trainer.evaluator.logits(tmp_path))
+    trainer.close()
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
+    assert np.abs(whole).max() > 0
 
 
 def test_blocks_are_those_of_the_disk() -> None:

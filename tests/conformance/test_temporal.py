@@ -220,9 +220,9 @@ def test_the_shape_knows_the_modules(model: dict[str, Any]) -> None:
 
 
 def test_a_graph_built_anew_teaches_the_same(tmp_path: Path) -> None:
-    """`rebuild` of the graph alone learns bit for bit what an insertion does."""
+    """`stream-rebuild` of the graph alone learns bit for bit what an insertion does."""
     learnt = []
-    for name, knobs in (("gnnflow", {}), ("rebuild", {"learns": "new"})):
+    for name, knobs in (("gnnflow", {}), ("stream-rebuild", {"learns": "new"})):
         run = flow(TGN, training={"increments": 3, "epochs": 1}, knobs=knobs)
         run = dataclasses.replace(run, approach=name)
         trainer = trainer_of(run, stream_of(run), tmp_path)

@@ -2,5 +2,5 @@
 
 NAMES = {
     "gnnflow": "gnnbench.approaches.temporal.gnnflow:APPROACH",
-    "rebuild": "gnnbench.approaches.temporal.rebuild:APPROACH",
+    "stream-rebuild": "gnnbench.approaches.temporal.rebuild:APPROACH",
 }

@@ -81,7 +81,7 @@ class Gnnflow(Approach):
         batch=True,
         models=frozenset({"tgat", "tgn"}),
     )
-    look = Look(colour="#CC79A7", marker="P")
+    look = Look(colour="#882255", marker="h")
     knobs_type = GnnflowKnobs
     runtime = "gnnbench_runtime.approaches.temporal.gnnflow:GnnflowTrainer"
 
@@ -126,18 +126,19 @@ class Gnnflow(Approach):
     def probes(self, probe: Probe) -> list[RunSpec]:
         """A small stream, as many increments as the probe has epochs, with its widths and batch."""
         base, number = probe.run, probe.number
-        size = base.batch.size
+        # A query of two hops asks for a hundred rows: a step stays below some 1e9 flops.
+        size = min(base.batch.size, 256)
         features = int(base.dataset.options.get("num_features", 16))
         stream = {
             "num_nodes": 200 + 2 * size,
             "num_edges": 12 * size,
-            "num_edge_features": min(features, 200),
-            "num_features": min(features, 200) if number % 2 else 0,
+            "num_edge_features": min(features, 64),
+            "num_features": min(features, 64) if number % 2 else 0,
             "seed": number,
         }
         layers = 1 + number % 2
         kind = ("tgat", "tgn")[number // 2 % 2]
-        hidden = max(8, min(base.model.hidden, 128))
+        hidden = max(8, min(base.model.hidden, 64))
         return [
             replace(
                 base,
@@ -145,7 +146,7 @@ class Gnnflow(Approach):
                     name=f"stream-{number}", generator="synthetic_stream", options=stream
                 ),
                 model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=2),
-                batch=BatchSpec(size=size, fanouts_from_seeds=(10,) * layers),
+                batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
                 training=replace(
                     base.training, optimizer="adam", epochs=1, increments=base.training.epochs
                 ),

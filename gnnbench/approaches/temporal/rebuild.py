@@ -1,4 +1,4 @@
-"""`rebuild`: a system for static graphs on a stream: every increment it starts over.
+"""`stream-rebuild`: a system for static graphs on a stream: every increment it starts over.
 
 The graph is built anew from all events so far, and the model is trained from scratch on all of
 them; with `learns = "new"`, only the graph is built anew and the rest is as in `gnnflow`, so that
@@ -29,7 +29,7 @@ from gnnbench.strict import choices
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildKnobs(GnnflowKnobs):
-    """Knobs of `rebuild`: those of `gnnflow`, and what an increment learns from.
+    """Knobs of `stream-rebuild`: those of `gnnflow`, and what an increment learns from.
 
     learns: "all" events so far, from scratch, in as many passes as there are epochs; or the "new"
     ones, as `gnnflow` does.
@@ -39,18 +39,18 @@ class RebuildKnobs(GnnflowKnobs):
 
 
 class Rebuild(Gnnflow):
-    """Card and plan of `rebuild`."""
+    """Card and plan of `stream-rebuild`."""
 
-    name = "rebuild"
+    name = "stream-rebuild"
     title = "Rebuild and retrain"
     paper = "the practice of systems for static graphs, such as Zhou et al., TGL, VLDB 2022"
-    summary = "every increment the graph is built anew and the model trained from scratch"
+    summary = "at every increment the graph is rebuilt and the model trained from scratch"
     promise = Promise(
         kind="exact",
         text="Losses, parameters and metrics equal those of one rank on the same batches.",
-        reference="rebuild",
+        reference="stream-rebuild",
     )
-    look = Look(colour="#CC79A7", marker="P", dashed=True)
+    look = Look(colour="#882255", marker="8", dashed=True)
     knobs_type = RebuildKnobs
 
     def examples(self) -> list[RunSpec]:
@@ -77,7 +77,7 @@ class Rebuild(Gnnflow):
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         """Without increments there is nothing to rebuild."""
         if not run.training.increments:
-            return "rebuild starts over in every increment: set training.increments"
+            return f"{self.name} starts over in every increment: set training.increments"
         return super().skip_reason(run, data)
 
     def protocol(self, data: EdgeStream, run: RunSpec) -> Protocol:

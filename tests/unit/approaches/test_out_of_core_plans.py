@@ -212,7 +212,7 @@ def test_sizes_are_chosen_for_the_cap_of_a_run() -> None:
     run = example("out-of-core", 1, batch={"size": 32}, knobs={"partitions": 0}, options=options)
     data = Library([]).open(run.dataset)
     sizes = []
-    for cap in (340_000_000, 360_000_000, 10**10):
+    for cap in (440_000_000, 460_000_000, 10**10):
         capped = dataclasses.replace(run, memory=MemorySpec(host=cap))
         assert APPROACH.cannot_run(capped, data) is None, cap
         knobs = settled(APPROACH.knobs(capped), capped, data)

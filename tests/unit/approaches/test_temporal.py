@@ -97,7 +97,7 @@ def test_weights_rest_between_retrainings() -> None:
 
 
 def test_who_rebuilds_ingests_and_learns_everything_again() -> None:
-    """Closed forms of `rebuild`: sums over increments of all events so far, in every pass."""
+    """Closed forms of `stream-rebuild`: all events so far, in every increment and pass."""
     found = schedule(rebuilds=True, relearns=True)
     stops = found.cuts()[1:].tolist()
     periods = every_piece(found)[1:]
@@ -228,7 +228,7 @@ def test_it_refuses_with_a_reason() -> None:
     graph = APPROACHES.get("single").cannot_run(example("single", 1, model={"kind": "tgat"}))
     assert graph == "single trains stacks of layers; tgat is made of modules"
     static = dataclasses.replace(run.training, increments=0)
-    again = dataclasses.replace(run, approach="rebuild", training=static)
-    assert "increments" in APPROACHES.get("rebuild").cannot_run(again, data)
+    again = dataclasses.replace(run, approach="stream-rebuild", training=static)
+    assert "increments" in APPROACHES.get("stream-rebuild").cannot_run(again, data)
     broken = flow(1, model={"kind": "tgat", "dropout": 0.1}, knobs={"block": 3})
     assert len(GNNFLOW.problems(broken)) == 3

@@ -225,8 +225,8 @@ def test_several_clusters_and_layouts_are_one_table_and_replace_no_other(
 
 def test_a_changed_constant_makes_a_cluster_of_its_own(reddit: str, rows: Rows) -> None:
     before = rows(reddit, *DGX)
-    after = rows(reddit, *DGX, "--set", "links.intra.bytes_per_s=1e9")
-    assert {row["cluster"] for row in after} == {"dgx-a100+links.intra.bytes_per_s=1e9"}
+    after = rows(reddit, *DGX, "--set", "device.launch_s=0.01")
+    assert {row["cluster"] for row in after} == {"dgx-a100+device.launch_s=0.01"}
     assert after[0]["period_s"] > before[0]["period_s"]
 
 

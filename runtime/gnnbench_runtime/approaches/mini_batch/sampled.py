@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.base import BatchStructure
-from gnnbench.approaches.mini_batch.batch import PLAIN, Form, block_is_turned
+from gnnbench.approaches.mini_batch.batch import PLAIN, Form, block_is_turned, needs_transpose
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
@@ -57,12 +57,17 @@ class BlockMaker:
         if not shape.model.attention and not form.renormalised:
             self.as_destination, self.as_source = vertex_scales(graph, shape.model)
 
-    def patterns(self, batch: sampling.Batch) -> tuple[list[Any], int]:
-        """Patterns of the blocks, and how many edges were transposed for the backward pass."""
+    def patterns(self, batch: sampling.Batch, first: int = 0) -> tuple[list[Any], int]:
+        """Patterns of the blocks, and how many edges were transposed for the backward pass.
+
+        The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
+        """
         made: list[Any] = []
         turned = 0
-        for at, block in enumerate(batch.blocks, 1):
-            turn = block_is_turned(self.shape, at, len(batch.blocks))
+        for at, block in enumerate(batch.blocks, first or 1):
+            turn = needs_transpose(self.shape, at)
+            if not first:
+                turn = block_is_turned(self.shape, at, len(batch.blocks))
             turned += block.num_edges if turn else 0
             if self.shape.model.attention:
                 made.append(self._attention(batch, block))

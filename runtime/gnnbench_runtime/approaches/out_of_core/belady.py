@@ -29,9 +29,9 @@ from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
 from gnnbench_runtime.approaches.mini_batch.sampled import (
     BlockMaker,
-    FullGraphEvaluator,
     SampledBatches,
 )
+from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
 from gnnbench_runtime.models.data import size_of
 from gnnbench_runtime.models.stack import Stack
@@ -224,4 +224,4 @@ class BeladyTrainer(StepTrainer):
         self.net = StackNet(Stack(shape, parameters, workspace, context.kernels, context.recorder))
         self.batches = SuperBatches(context, data, structure, shape)
         self.optimizer = optimizer_of(context, parameters)
-        self.evaluator = FullGraphEvaluator(context, data, parameters)
+        self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)

@@ -23,10 +23,10 @@ from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
 from gnnbench_runtime.approaches.mini_batch.sampled import (
     BlockMaker,
-    FullGraphEvaluator,
     SampledBatches,
 )
 from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
+from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
 from gnnbench_runtime.models.data import size_of, sizes_of
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
@@ -189,4 +189,4 @@ class NodeTrainer(StepTrainer):
         prefetch = bool(knobs.read_ahead)
         self.batches = BufferedBatches(context, data, structure, shape, prefetch=prefetch)
         self.optimizer = optimizer_of(context, parameters)
-        self.evaluator = FullGraphEvaluator(context, data, parameters)
+        self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)
