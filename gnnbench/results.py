@@ -31,7 +31,9 @@ from gnnbench.ledger import Row, read_ledger
 from gnnbench.spec import RunSpec
 
 SCHEMA = 2
-STATUSES = ("ok", "failed", "skipped", "running")
+STATUSES = ("ok", "diverged", "failed", "skipped", "running")
+ENDED = ("ok", "diverged", "failed")
+"""What a run that started can end as. "diverged" means that a loss or a parameter is not finite."""
 
 R = TypeVar("R", "RunRecord", "PredictionRecord")
 
@@ -187,7 +189,7 @@ class Results:
             record = self.load_run(run.run_id)
         except DataError:
             return None  # an unreadable record is no record
-        kept = {"ok"} if retry_failed else {"ok", "failed"}
+        kept = ENDED[:1] if retry_failed else ENDED
         return record if record is not None and record.status in kept else None
 
     def forget_unopened(self, asked: RunSpec) -> None:

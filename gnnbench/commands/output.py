@@ -25,7 +25,7 @@ _drawing: Console | None = None
 _COLOURS = {
     **dict.fromkeys(("ok", "done", "kept", "predicted"), "green"),
     **dict.fromkeys(("warn", "skipped", "running"), "yellow"),
-    **dict.fromkeys(("fail", "failed"), "red"),
+    **dict.fromkeys(("fail", "failed", "diverged"), "red"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`gnnbench run`: train a suite for real; finished runs are kept, failed ones told."""
+"""`gnnbench run`: train a suite for real; finished runs are kept, failed ones reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto takes GPUs where there are any (default)",
     )
-    parser.add_argument("--retry-failed", action="store_true", help="run failed runs again")
+    parser.add_argument("--retry-failed", action="store_true", help="train failed and diverged runs again")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         num_kept = sum(kept for _, kept in records)
         told = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
         print(f"{len(records)} runs: {told}; {num_kept} kept; records in {args.results}")
-    return int(counts["failed"] > 0)
+    return int(counts["failed"] + counts["diverged"] > 0)
 
 
 def detail(record: RunRecord) -> str:

@@ -207,7 +207,7 @@ def _outcome(runs: Sequence[RunRecord], done: Sequence[RunRecord]) -> dict[str, 
     """Status and reason over repeats: one finished repeat is enough for "ok"."""
     if not runs:
         return {"status": "predicted"}
-    order = ("failed", "skipped", "running")
+    order = ("failed", "diverged", "skipped", "running")
     lost = sorted((run for run in runs if run.status != "ok"), key=lambda r: order.index(r.status))
     if not lost:
         return {"status": "ok"}

@@ -95,6 +95,7 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     context.recorder.arrive(job.periods, job.releases)
     periods, metrics = _train(trainer, context, memory, len(job.periods))
     energy = meter.stop() if meter is not None else {}
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in trainer.state().values())
     trainer.close()
     context.recorder.close()
     comm.sync()
@@ -105,6 +106,7 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
         "rank": rank,
         "periods": periods,
         "metrics": metrics,
+        "finite": finite,
         "memory": {**memory.report(rank), **used},
         "probe": {"before_s": probe_before_s, "after_s": probe_after_s},
         "energy": energy,
@@ -197,7 +199,8 @@ def _train(
 
 
 def _floats(metrics: dict[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in metrics.items()}
+    """The metrics that have a value: a mean over nothing has none."""
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
 def failure(error: BaseException, pulse: Pulse) -> dict[str, Any]:
