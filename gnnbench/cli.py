@@ -1,7 +1,7 @@
 """The command line: find the commands, parse, run one, turn errors into a line and an exit code.
 
 Exit codes: 0 done, 1 failed (a run, a check of the machine, or a bug of ours), 2 wrong usage
-(arguments, suite, cluster or data files); 130 after Ctrl-C, as shells expect.
+(arguments, suite, cluster or data files); 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import difflib
 import errno
 import os
 import select
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
@@ -20,10 +22,14 @@ from typing import NoReturn, Protocol, cast
 from gnnbench import __version__, commands
 from gnnbench.errors import GnnbenchError, UnknownName
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 _STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers send it to cancel a job."""
 
 
 class Command(Protocol):
@@ -101,11 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing a user can cause shows a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         args = parse(words, discover())
         code: int = args.command_run(args)
         sys.stdout.flush()
         return code
+    except Terminated:
+        return _end("ended by SIGTERM: finished runs are kept", TERMINATED, debug)
     except KeyboardInterrupt:
         return _end("interrupted: finished runs are kept", INTERRUPTED, debug)
     except GnnbenchError as error:
@@ -119,6 +129,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(_system_error(error), FAILED, debug)
     except Exception as error:
         return _end(_bug(error), FAILED, debug)
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """End as Ctrl-C does: ranks are ended, scratch folders removed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one is not to be argued with
+    raise Terminated
 
 
 def _end(line: str, code: int, debug: bool) -> int:

@@ -6,6 +6,7 @@
     ├── DataError        a graph or result file is truncated, malformed or of the wrong kind
     ├── MissingExtra     a package of an optional extra is not installed
     ├── Unsupported      a combination that this approach, model or device cannot do
+    ├── Busy             another process works on the same folder
     └── RunFailed        a run ended in failure; carries rank, phase and reason
 
 The command line prints these in a line or two and exits with 2 (wrong usage) or 1 (failed).
@@ -58,6 +59,12 @@ class MissingExtra(GnnbenchError):
 
 class Unsupported(GnnbenchError):
     """A valid request that cannot be met; the message says why and what can."""
+
+
+class Busy(GnnbenchError):
+    """Another process owns what this one would write; the message names it."""
+
+    exit_code = 1
 
 
 class RunFailed(GnnbenchError):

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.cluster import choose_cluster
-    from gnnbench.commands.output import emit_json, progress, table
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, table
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
                 write_trace(args.trace, {"predicted": ledgers})
             advance(record.config_id)
+    if results is not None:
+        name_passed_over(results)
     if args.json:
         emit_json([summary(record) for record in records])
     else:

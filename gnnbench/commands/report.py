@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, progress
+    from gnnbench.commands.output import emit_json, name_passed_over, progress
     from gnnbench.results import Results
     from gnnbench_reports import figures
     from gnnbench_reports.finding import findings
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         path = write_report(
             study, args.out or results.folder / "report", found=found, drawn=advance
         )
+    name_passed_over(results)
     sentences = verdict(study.summary, study.rows, found)
     if args.json:
         emit_json({"page": path, "cluster": study.cluster, "verdict": sentences})

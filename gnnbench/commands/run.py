@@ -38,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto takes GPUs where there are any (default)",
     )
-    parser.add_argument("--retry-failed", action="store_true", help="train failed and diverged runs again")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="train failed and diverged runs again"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, progress, status_line
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, status_line
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -64,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 word = "kept" if kept and record.status == "ok" else record.status
                 status_line(word, record.run_id, detail(record))
             advance(record.run_id)
+    if talks:
+        name_passed_over(results)
     counts = Counter(record.status for record, _ in records)
     if not talks:
         pass

@@ -99,9 +99,9 @@ def write(folder: Path, comparisons: Sequence[Comparison], document: dict[str, A
     import io
     import json
 
+    from gnnbench.atomic import write_text
     from gnnbench.commands.output import plain
     from gnnbench.published.metrics import EPOCH_TIME
-    from gnnbench.results import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row_document(c) for c in comparisons]
@@ -141,7 +141,9 @@ def draw(path: Path, comparisons: Sequence[Comparison]) -> None:
         ]
     )
     with drawing.paper_style():
-        path.write_bytes(drawing.save(parity.draw(frame), "svg"))
+        from gnnbench.atomic import write_bytes
+
+        write_bytes(path, drawing.save(parity.draw(frame), "svg"))
 
 
 # -- what is printed -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ A results folder holds records and ledgers. A folder that holds only the tables 
 from __future__ import annotations
 
 from gnnbench.cluster import Cluster, list_clusters, load_cluster
+from gnnbench.errors import DataError, SpecError
 from gnnbench.results import Results
 from gnnbench_reports import kept
 from gnnbench_reports.compare import choose_cluster, compare_records
@@ -53,8 +54,13 @@ def _kept_study(results: Results, cluster: str | None) -> Study:
 def find_machine(results: Results, name: str) -> Cluster | None:
     """Return the cluster of this name: as kept with its predictions, in the folder, or built in."""
     for path in (results.cluster_file(name), results.folder / "cluster.toml"):
-        if name and path.is_file():
+        if not name or not path.is_file():
+            continue
+        try:
             found = load_cluster(path)
-            if found.name == name:
-                return found
+        except SpecError as error:
+            results.pass_over(DataError(path, f"no readable cluster: {error.problems[0]}"))
+            continue
+        if found.name == name:
+            return found
     return load_cluster(name) if name in list_clusters() else None

@@ -11,15 +11,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from gnnbench import owner
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data import source
 from gnnbench.data.formats import native
@@ -80,8 +82,11 @@ def run_joined(
     """
     import torch.distributed as dist
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a collective would not let a handler run
     harness = _open(world, device, max([run.training.timeout_s for run in runs], default=120.0))
+    mine = ExitStack()
     try:
+        harness.first(lambda: mine.enter_context(results.training()))
         datasets = source.Library(roots, results.folder / "cache")
         for asked in runs:
             run = harness.identified(datasets, asked)
@@ -93,7 +98,10 @@ def run_joined(
                 yield judged(new_record(run, {}), Verdict("skipped", reason)), False
             else:
                 yield _together(run, results, roots, harness, device), False
+    except _CannotRun as error:
+        raise RunFailed(error.verdict.reason) from None
     finally:
+        mine.close()
         dist.destroy_process_group()
 
 
@@ -225,13 +233,13 @@ def _together(
         results.save_run(record)
     harness.comm.sync()
     run_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
+    with owner.scratch("gnnbench-run-") as scratch:
         job = Job(
             run=run,
             run_folder=run_folder.absolute(),
             data=folder,
             cache=shared,
-            scratch=Path(scratch),
+            scratch=scratch,
             world_size=world.size,
             ranks_per_host=world.local_size,
             **schedule,

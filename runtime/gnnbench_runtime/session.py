@@ -10,11 +10,12 @@ from pathlib import Path
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.formats import native
 from gnnbench.data.source import Library, describe, native_folder
-from gnnbench.errors import GnnbenchError, MissingExtra, Unsupported
+from gnnbench.errors import Busy, GnnbenchError, MissingExtra, Unsupported
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.join import joined, run_joined
-from gnnbench_runtime.launch import launch
+from gnnbench_runtime.launch import judged, launch, new_record
+from gnnbench_runtime.watchdog import Verdict
 
 _STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -31,8 +32,13 @@ def run_all(
 
     A run that ended well is kept as long as its dataset's content is the same; one that failed is
     kept unless `retry_failed`; one that was skipped or interrupted is tried again. A failing run
-    does not stop those after it, but a full disk does. Within a launch of torchrun or srun, this
-    process becomes one of its ranks (see `join`). Raises MissingExtra without torch.
+    does not stop those after it, but a full disk does. A run that another machine is training is
+    left to it, with the status "running". Within a launch of torchrun or srun, this process becomes
+    one of its ranks (see `join`).
+
+    Raises:
+        MissingExtra: torch is not installed.
+        Busy: another process of this machine trains into the folder.
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "runtime", "training")
@@ -42,9 +48,10 @@ def run_all(
             list(runs), results, roots, world, device=device, retry_failed=retry_failed
         )
         return
-    datasets = Library(roots, results.folder / "cache")
-    for run in runs:
-        yield _one(run, results, roots, datasets, device=device, retry_failed=retry_failed)
+    with results.training():
+        datasets = Library(roots, results.folder / "cache")
+        for run in runs:
+            yield _one(run, results, roots, datasets, device=device, retry_failed=retry_failed)
 
 
 def _one(
@@ -75,7 +82,15 @@ def _one(
         approach.prepare(data, run, cache)
         folder = native_folder(run.dataset, roots, results.folder / "cache")
         facts = describe(data, run.dataset)
-        return launch(run, native.load(folder), folder, results, device=device, facts=facts), False
+        try:
+            with results.owned_run(run.run_id):
+                before = results.finished(run, retry_failed=retry_failed)
+                if before is not None:  # by the machine that has owned it until now
+                    return before, True
+                data = native.load(folder)
+                return launch(run, data, folder, results, device=device, facts=facts), False
+        except Busy as error:
+            return judged(new_record(run, facts), Verdict("running", str(error))), False
     except (Unsupported, MissingExtra) as error:
         return _ended(run, results, "skipped", str(error)), False
     except GnnbenchError as error:

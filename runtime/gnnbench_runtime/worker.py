@@ -25,11 +25,11 @@ import torch
 import torch.distributed as dist
 
 from gnnbench.approaches.names import APPROACHES
+from gnnbench.atomic import write_json
 from gnnbench.data.dataset import Dataset
 from gnnbench.data.formats import native
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported
 from gnnbench.ledger import LedgerWriter
-from gnnbench.results import write_json
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import faults, kernels
 from gnnbench_runtime.comm import Comm, PeerLost
