@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
             records.append((record, kept))
             if talks and not args.json:
                 word = "kept" if kept and record.status == "ok" else record.status
-                status_line(word, record.run_id, detail(record))
+                again = "; kept: --retry-failed trains it anew" if kept and word != "kept" else ""
+                status_line(word, record.run_id, detail(record) + again)
             advance(record.run_id)
     if talks:
         name_passed_over(results)
