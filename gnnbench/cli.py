@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
 import os
 import select
 import signal
@@ -20,12 +21,15 @@ from pkgutil import iter_modules
 from typing import NoReturn, Protocol, cast
 
 from gnnbench import __version__, commands
-from gnnbench.errors import GnnbenchError, UnknownName
+from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
 
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
-_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What a path that a user named, or the medium it lies on, can be blamed for.
+_OF_PATHS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG, errno.ENOTEMPTY),
+}
 
 
 class Terminated(KeyboardInterrupt):
@@ -108,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     main_thread = threading.current_thread() is threading.main_thread()
+    _say_what_can_be_said()
     before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         args = parse(words, discover())
@@ -134,6 +139,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGTERM, before)
 
 
+def _say_what_can_be_said() -> None:
+    """Replace characters that the encoding of a terminal or pipe lacks; a report has its own."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def _terminate(number: int, frame: object) -> NoReturn:
     """End as Ctrl-C does: ranks are ended, scratch folders removed."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one is not to be argued with
@@ -150,11 +162,12 @@ def _end(line: str, code: int, debug: bool) -> int:
 
 
 def _system_error(error: OSError) -> str:
-    where = f" writing {error.filename}" if error.filename else ""
-    if error.errno in _STORAGE_FULL:
+    named = error.filename2 or error.filename
+    where = f" writing {named}" if named else ""
+    if disk_is_full(error):
         return f"gnnbench: error: the disk is full{where}: free some space; finished runs are kept"
-    if error.errno in _NOT_ALLOWED and error.filename:
-        return f"gnnbench: error: {error.filename}: {error.strerror}"
+    if error.errno in _OF_PATHS and named:
+        return f"gnnbench: error: {named}: {error.strerror}"
     if error.errno == errno.EMFILE:
         return "gnnbench: error: too many open files: raise the limit, for example `ulimit -n 4096`"
     return _bug(error)

@@ -16,6 +16,8 @@ Any other exception is a bug and is reported as one.
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -77,6 +79,15 @@ class RunFailed(GnnbenchError):
         where = "" if rank is None else f"rank {rank}"
         where += f" in phase {phase}" if phase else ""
         super().__init__(f"{where}: {reason}" if where else reason)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is full; numpy says so without a number."""
+    if not isinstance(error, OSError):
+        return False
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error.errno is None and re.search(r"requested and \d+ written", str(error)) is not None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

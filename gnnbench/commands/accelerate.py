@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gnnbench.commands.options import option, positive_int
+from gnnbench.commands.options import option, output_file, positive_int
 
 if TYPE_CHECKING:
     from gnnbench_simulator.acceleration import Acceleration
@@ -83,8 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--hit-rate", type=_share, metavar="H", help="share of repeated row touches found on chip"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="timeline as pdf, svg or png")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="timeline as a Perfetto trace")
+    file: dict[str, Any] = {"type": output_file, "metavar": "FILE"}
+    parser.add_argument("--figure", **file, help="timeline as pdf, svg or png")
+    parser.add_argument("--trace", **file, help="timeline as a Perfetto trace")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_ranks,
         add_results,
         add_suite,
+        output_file,
         positive_int,
     )
 
@@ -38,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ranks on one host (default: its devices)",
     )
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write a Perfetto trace of the last prediction"
+        "--trace",
+        type=output_file,
+        metavar="FILE",
+        help="write a Perfetto trace of the last prediction",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gnnbench.commands import options
 
@@ -14,7 +13,10 @@ HELP = "write one self-contained page with figures and tables from a results fol
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_results_dir(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to write; default: DIR/report"
+        "--out",
+        type=options.output_folder,
+        metavar="FOLDER",
+        help="where to write; default: DIR/report",
     )
     parser.add_argument(
         "--cluster",

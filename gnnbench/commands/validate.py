@@ -17,6 +17,8 @@ TABLE, DOCUMENT, PICTURE = "validation.csv", "validation.json", "parity.svg"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the rows, and what to do with the outcome."""
+    from gnnbench.commands.options import output_folder
+
     parser.add_argument(
         "rows",
         nargs="*",
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_folder,
         metavar="DIR",
         help=f"write {TABLE}, {DOCUMENT} and {PICTURE} there",
     )

@@ -282,6 +282,8 @@ def _save_failure(verdict: Verdict, kind: str, record: RunRecord, results: Resul
     earlier = results.load_run(record.run_id)
     if kind == "peer" and earlier is not None and earlier.status == "failed":
         return
+    if kind == "disk":
+        verdict = dataclasses.replace(verdict, status="running")
     results.save_run(judged(record, verdict))
 
 

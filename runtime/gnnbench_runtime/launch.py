@@ -8,6 +8,7 @@ lives on. Whatever happens to a rank becomes a record; only what happens to the 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import selectors
@@ -78,6 +79,8 @@ def launch(
             record = judged(record, Verdict("skipped", str(error)))
     record.wall_s = time.monotonic() - begin
     results.save_run(record)
+    if record.status == "running":
+        raise OSError(errno.ENOSPC, record.reason, str(results.folder))
     return record
 
 

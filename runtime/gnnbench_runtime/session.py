@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,14 +9,12 @@ from pathlib import Path
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.formats import native
 from gnnbench.data.source import Library, describe, native_folder
-from gnnbench.errors import Busy, GnnbenchError, MissingExtra, Unsupported
+from gnnbench.errors import Busy, GnnbenchError, MissingExtra, Unsupported, disk_is_full
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.join import joined, run_joined
 from gnnbench_runtime.launch import judged, launch, new_record
 from gnnbench_runtime.watchdog import Verdict
-
-_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run_all(
@@ -99,7 +96,7 @@ def _one(
         reason = f"out of memory before ranks started: {error}"
         return _ended(run, results, "failed", reason), False
     except OSError as error:
-        if error.errno in _STORAGE_FULL:
+        if disk_is_full(error):
             raise
         return _ended(run, results, "failed", f"{type(error).__name__}: {error}"), False
 

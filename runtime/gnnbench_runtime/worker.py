@@ -8,7 +8,6 @@ evaluation. Only `train_period` is timed as a period; barrier, ledger and evalua
 from __future__ import annotations
 
 import ctypes
-import errno
 import faulthandler
 import gc
 import math
@@ -28,7 +27,7 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.atomic import write_json
 from gnnbench.data.dataset import Dataset
 from gnnbench.data.formats import native
-from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported
+from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported, disk_is_full
 from gnnbench.ledger import LedgerWriter
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import faults, kernels
@@ -219,8 +218,11 @@ def failure(error: BaseException, pulse: Pulse) -> dict[str, Any]:
     elif _is_out_of_memory(error):
         held = resident_bytes() / _GIB
         kind, reason = "memory", f"out of memory: {said} (the rank held {held:.2f} GiB)"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        kind, reason = "disk", f"the disk is full writing {error.filename or 'the ledger'}"
+    elif disk_is_full(error):
+        kind, reason = (
+            "disk",
+            f"the disk is full writing {getattr(error, 'filename', None) or 'the ledger'}",
+        )
     elif isinstance(error, RunFailed):
         reason = error.reason
     elif isinstance(error, GnnbenchError):
