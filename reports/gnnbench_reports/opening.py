@@ -36,6 +36,12 @@ def read_study(results: Results, cluster: str | None = None) -> Study:
 
 def _kept_study(results: Results, cluster: str | None) -> Study:
     rows = kept.read_comparisons(results.folder)
+    if not rows and not results.passed_over:
+        raise DataError(
+            results.folder,
+            "holds no runs and no predictions: `gnnbench run SUITE --results DIR` and "
+            "`gnnbench predict SUITE --results DIR` fill it",
+        )
     clusters = tuple(sorted({row.cluster for row in rows} - {""}))
     chosen = kept.chosen_cluster(clusters, cluster)
     return Study(
