@@ -73,7 +73,7 @@ def test_random_kills_lose_no_record_and_leave_nothing_behind(tmp_path: Path) ->
         # Training takes longest and keeps most, so it is killed most often.
         words = jobs[chance.choice((0, 0, 1, 2) if (tmp_path / "r").is_dir() else (0,))]
         process = command(tmp_path, *words)
-        time.sleep(chance.uniform(0.05, 2.0))
+        time.sleep(chance.uniform(0.05, 1.5))
         process.send_signal(chance.choice((signal.SIGKILL, signal.SIGTERM)))
         _, said = process.communicate(timeout=30)
         assert b"Traceback" not in said, (number, said.decode())

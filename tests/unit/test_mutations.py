@@ -69,9 +69,8 @@ def samples(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     edges = np.array([[0, 1], [1, 2], [2, 3]])
     np.savez(graphs / "dense.npz", edges=edges, node_features=np.ones((4, 2)))
     found.append((graphs / "dense.npz", lambda path: formats.read("auto", path)))
-    saved = native.save(
-        generate("planted_partition", num_nodes=20, mean_degree=3, num_classes=2), folder / "n"
-    )
+    options = {"num_nodes": 20, "mean_degree": 3, "num_classes": 2, "num_features": 2}
+    saved = native.save(generate("planted_partition", **options), folder / "n")
     for name in ("meta.json", "indptr.npy", "indices.npy"):
         found.append((saved / name, lambda path: native.load(path.parent, verify=True).check()))
     suite = folder / "suite.toml"
