@@ -174,13 +174,19 @@ def _open(world: World, device: str, timeout_s: float) -> _Harness:
         if practice:
             os.environ.update(practice_environment(world.rank))
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    dist.init_process_group(
-        backend,
-        init_method="env://",
-        rank=world.rank,
-        world_size=world.size,
-        timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
-    )
+    try:
+        dist.init_process_group(
+            backend,
+            init_method="env://",
+            rank=world.rank,
+            world_size=world.size,
+            timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
+        )
+    except dist.DistNetworkError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        if "EADDRINUSE" in str(error):
+            raise SpecError(f"port of {place} is taken: set another MASTER_PORT") from None
+        raise RunFailed(f"the ranks do not meet at {place}: {error}", rank=world.rank) from None
     here = torch.device(kind)
     if kind == "cuda":
         here = torch.device("cuda", torch.cuda.current_device())
