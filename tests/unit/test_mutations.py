@@ -69,7 +69,16 @@ def samples(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
         kind = "stream" if name == "events.txt" else "auto"
         found.append((graphs / name, partial(formats.read, "auto", kind=kind)))
     edges = np.array([[0, 1], [1, 2], [2, 3]])
-    np.savez(graphs / "dense.npz", edges=edges, node_features=np.ones((4, 2)))
+    train = np.array([[True, True, False, False]])
+    np.savez(
+        graphs / "dense.npz",
+        edges=edges,
+        node_features=np.ones((4, 2)),
+        node_labels=np.array([0, 1, 0, 1]),
+        train_masks=train,
+        val_masks=~train,
+        test_masks=train & False,
+    )
     found.append((graphs / "dense.npz", lambda path: formats.read("auto", path)))
     options = {"num_nodes": 20, "mean_degree": 3, "num_classes": 2, "num_features": 2}
     saved = native.save(generate("planted_partition", **options), folder / "n")
