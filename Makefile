@@ -15,11 +15,12 @@ PEER_PYTHON ?=
 PEER_SCRIPT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test check kill fuzz bench gpu-check clean
+.PHONY: help quickstart test test-deep check kill fuzz bench gpu-check clean
 
 help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
 	@echo "make test         install what tests need and run all of them"
+	@echo "make test-deep    the same with eight ranks and more; half an hour longer"
 	@echo "make check        format, lint, types, unit and architecture tests"
 	@echo "make kill         kill commands at random moments, a thousand times"
 	@echo "make fuzz         read a hundred thousand mutated files"
@@ -40,6 +41,9 @@ $(DEMO)/cluster.toml: | $(VENV)/installed-runtime
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+test-deep: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not bench"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check

@@ -27,7 +27,7 @@ METRICS = {
     "sampled_sage_epoch_s": "sampled_sage_epoch_s",
     "sampled_sage_prefetch_epoch_s": "sampled_sage_epoch_s",
 }
-"""Our key and the peer's: prefetching is held against the peer's own loader."""
+"""Our key and the peer's: prefetching is compared with the peer's own loader."""
 
 
 def run_json(command: list[str], wait_policy: str) -> dict[str, float]:

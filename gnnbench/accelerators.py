@@ -1,8 +1,8 @@
-"""Sparse and dense accelerators as device types: what their engines are, and how it is known.
+"""Sparse and dense accelerators as device types: constants with status and source.
 
 A device has a sparse engine (aggregation), a dense engine (update), or both. Every constant carries
-its status and source, as in cluster files. Ratios that papers headline (speed-ups, savings) are no
-constants of a device: nothing here can hold one (FG-68).
+its status and source, as in cluster files. Speed-ups and savings that papers report are results,
+not constants of a device, and have no field here (FG-68).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DenseEngine:
 class Memory:
     """Off-chip memory. The row-hit efficiencies are shares of the peak rate.
 
-    transaction_bytes   what is moved at least; rows are rounded up to whole transactions
+    transaction_bytes   smallest transfer; rows are rounded up to whole transactions
     """
 
     bytes_per_s: Constant
@@ -82,11 +82,11 @@ class Energy:
 class Accelerator:
     """One device.
 
-    one_device         both engines sit here and share the memory; else a pair of the same name
-                       means two such devices
-    unified            the same lanes do both products: paired with itself, nothing overlaps
+    one_device         both engines are on this device and share its memory; otherwise a pair of the
+                       same name means two such devices
+    unified            one set of lanes does both products: paired with itself, nothing overlaps
     buffer_slots       chunks that fit between the engines (B_q)
-    link_bytes_per_s   rate at which a chunk leaves or reaches the device; 0: within the chip, free
+    link_bytes_per_s   rate at which chunks leave or reach the device; 0 within one chip, at no cost
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The Python face of gnnbench: what the command line does, as functions.
+"""The Python interface of gnnbench: the commands as functions.
 
 Each function imports what it needs when it is called; training without the extra `runtime` ends in
 MissingExtra with the install line. A suite is a built-in name, a TOML file or a `Suite`.
@@ -53,8 +53,8 @@ def load_suite(suite: str | Path | Suite) -> Suite:
 def profile(source: str | Path | Graph | EdgeStream | Triples, **measures: Any) -> Profile:
     """Profile a dataset: an object, a file or folder, or the name of a stored profile.
 
-    `measures` (parts, methods, fanouts, batch, seed) are of graphs: those of
-    `gnnbench.data.profile.profile`. `kind` says what a file holds that could be several kinds.
+    `measures` (parts, methods, fanouts, batch, seed) apply to graphs; see
+    `gnnbench.data.profile.profile`. `kind` decides where a file can be read as several kinds.
 
     Raises:
         UnknownName, DataError: there is no such dataset.
@@ -86,7 +86,7 @@ def run(
 ) -> list[RunRecord]:
     """Train a suite's runs on this machine; finished runs of the folder are not run twice.
 
-    A run that fails or is skipped is a record with its reason and stops no other.
+    A run that fails or is skipped gives a record with a reason; the other runs go on.
 
     Raises:
         MissingExtra: torch is not installed.
@@ -114,9 +114,9 @@ def predict(
 ) -> list[PredictionRecord]:
     """Predict a suite's configurations on a cluster, at other rank counts if asked; needs no torch.
 
-    Without `cluster` it is the `cluster.toml` of the results folder, else the generic
-    `cpu-2core`. With `results` the predictions are saved there, for `compare` and `report`. What
-    cannot be predicted is a record with its reason.
+    Without `cluster`, the `cluster.toml` of the results folder is used, else the built-in
+    `cpu-2core`. With `results`, predictions are saved there for `compare` and `report`. A run that
+    cannot be predicted gives a record with a reason.
 
     Raises:
         UnknownName, SpecError: the suite or cluster does not exist or is wrong.
@@ -143,9 +143,9 @@ def predict(
 
 
 def compare(results: str | Path, cluster: str | None = None) -> list[Comparison]:
-    """Lay runs and predictions of a results folder side by side: one row per configuration.
+    """Compare the runs of a results folder with its predictions: one row per configuration.
 
-    `cluster` names whose predictions; None takes those graded best.
+    `cluster` names the cluster of the predictions; None takes those with the best grade.
 
     Raises:
         DataError: there is no such folder.
@@ -181,9 +181,9 @@ def calibrate(
 ) -> Cluster:
     """Measure this machine into a cluster, written to the file `out` if one is named.
 
-    `co_located` is the most ranks measured at once; 0 is what cores or GPUs allow, at most 4.
-    `approaches` are those whose operations are measured; all if empty. `disk` is a folder on the
-    disk to sweep.
+    `co_located` is the largest number of ranks measured at once; 0 takes the number of cores or
+    GPUs, at most 4. `approaches` selects the operations to measure; empty takes those of all.
+    `disk` is a folder on the disk to measure.
 
     Raises:
         MissingExtra: torch is not installed.

@@ -71,7 +71,7 @@ def build_parser(known: dict[str, Command]) -> Parser:
     group.add_argument("--debug", action="store_true", help="show the full trace of an error")
     parser = Parser(
         prog="gnnbench",
-        description="Train GNNs for real, predict the same runs, lay both side by side.",
+        description="Train GNNs with distributed methods, predict the same runs, compare both.",
         epilog="exit codes: 0 done, 1 failed, 2 wrong usage",
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""The cluster: what both worlds must know of hardware, in SI units, a source for every number.
+"""The cluster: hardware constants of runtime and simulator, in SI units, each with its source.
 
     schema = 1
     name = "desk"
@@ -15,9 +15,8 @@
     [[ops]]                                  one calibrated operation, see `OpModel`
     [[collectives]]                          one calibrated collective, see `CollectiveModel`
 
-A status tells how a constant is known: measured here by `calibrate`; probed (a published constant
-scaled by a short probe here); fitted (regression on public measurements); published; datasheet;
-assumed; unverified. A prediction is graded by the weakest constant that matters to it.
+A status tells how a constant is known, see `gnnbench.ladder`; a prediction is graded by the weakest
+constant that matters to it.
 """
 
 from __future__ import annotations
@@ -31,33 +30,22 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.errors import SpecError, UnknownName
+from gnnbench.ladder import STATUSES
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 from gnnbench.tomlwriter import format_toml, replace_section
 
 SCHEMA = 1
-STATUSES = ("measured", "probed", "fitted", "published", "datasheet", "assumed", "unverified")
-GRADES = ("measured", "probed", "datasheet")
 TRANSPORTS = ("gloo", "nccl", "gloo_staged")
 LAYOUTS = ("intra", "inter")
 TRANSFER = "_transfer"
 """Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
 one another: to judge bandwidth by, not to predict with."""
-ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "hopper", "blackwell")
-
-
-def grade(status: str) -> str:
-    """Grade of a prediction that rests on a constant of this status."""
-    return status if status in GRADES else "datasheet"
-
-
-def weakest(grades: list[str] | set[str]) -> str:
-    """The lowest of several grades; "measured" if there are none."""
-    return GRADES[max((GRADES.index(g) for g in grades), default=0)]
+ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "ada", "hopper", "blackwell")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant:
-    """A number of a machine, with how it is known and from where."""
+    """A constant of a machine, with status and source."""
 
     value: float = field(metadata=bounds(0))
     status: str = field(metadata=choices(*STATUSES))
@@ -87,7 +75,7 @@ class PeakFlops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What one rank computes on.
+    """The device of one rank.
 
     cache_bytes     last cache before memory (L2 of a GPU, last level of a CPU)
     launch_s        fixed cost of one operation as a framework issues it
@@ -147,7 +135,7 @@ class Storage:
     A lane that waits for each request before it issues the next is slowed by latency; several lanes
     overlap their latencies until the disk is busy all the time. See `disk_seconds`.
 
-    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s alike
+    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s: of writes
     iops               small reads per second with many in flight
     latency_s          of one small read while the disk is idle
     write_iops, write_latency_s   of writes; as reads where absent
@@ -176,16 +164,21 @@ class Storage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Rent of one host. Rates age: `date` is when the rate held."""
+    """Rent of one host, on demand and on spot; `date` is the date of the rates.
+
+    instance   name of the host at the provider, such as "p4d.24xlarge"
+    """
 
     usd_per_hour: Constant
     date: str
     region: str = ""
+    instance: str = ""
+    spot_usd_per_hour: Constant | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nccl:
-    """What NCCL's tuner needs. `*_bytes_per_s_per_channel` as its topology search prints.
+    """Constants of NCCL's tuner. `*_bytes_per_s_per_channel` as its topology search prints.
 
     host_s and factor correct the tuner: seconds = host_s + factor * tuner (simulation 4.3).
     """
@@ -231,7 +224,8 @@ class OpModel:
                 raise SpecError(f"params.{name}: found {value!r}, allowed a number >= 0")
         object.__setattr__(self, "params", {k: float(v) for k, v in self.params.items()})
         if len({len(row) for row in self.residuals}) > 1:
-            raise SpecError("residuals: rows of different lengths")
+            lengths = sorted({len(row) for row in self.residuals})
+            raise SpecError(f"residuals: found rows of lengths {lengths}, allowed one length")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +256,7 @@ class Cluster:
     """Devices, hosts, links, storage and prices, with the calibrations made on them.
 
     speed_probe_s is the time of the fixed probe kernel when the calibration was made (0: none), so
-    that a run on a machine that has drifted can be told from a wrong prediction.
+    that drift of the machine can be distinguished from a wrong prediction.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""Partition parallelism or the mixture: at which number of ranks does the mixture move fewer bytes?
+"""From which number of ranks does the mixture of parallelism send fewer bytes than partitions?
 
-Per unit of width and vertex, partition parallelism moves S/N, which grows with the ranks as fast as
-the graph is hard to cut; the mixture moves 2(P-1)/P, never more than 2. Each has reductions of its
-own in the first layer, so whole epochs are compared (fullgraph section 15). Attention costs
-partition parallelism nothing more, whose halo rows bring their scores along, and the mixture the
-scores of heads that its slices cut. The all-reduce of the weights is the same in both and is told
-apart.
+Per unit of width and vertex, partition parallelism sends S/N, which grows with the number of ranks
+depending on how hard the graph is to cut; the mixture sends 2(P-1)/P, which is below 2. Both have
+reductions in the first layer, so whole epochs are compared (fullgraph section 15). With attention,
+partition parallelism sends nothing more, because scores are computed from halo rows; the mixture
+also sends the scores of heads that its slices cut. The all-reduce of the gradients is the same in
+both and listed separately.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ DEFAULT_RANKS = (2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossoverPoint:
-    """Both approaches on one number of ranks; bytes per epoch, sent by all ranks together.
+    """Both approaches at one number of ranks; bytes per epoch, sent by all ranks together.
 
     halo_per_node       S/N of the partition
-    relayout_per_node   2(P-1)/P of the mixture, the same measure
-    *_bytes             features, scores and gradients, with the first layer's own reductions
-    *_precomputed_bytes the same with the first layer aggregated once and for all in both; none
-                        for attention, whose weights are not for all
+    relayout_per_node   2(P-1)/P, the same measure for the mixture
+    *_bytes             features, scores and gradients, with each approach's reductions in layer 1
+    *_precomputed_bytes the same with layer 1 aggregated once before training in both; None with
+                        attention, whose weights change
     weights_bytes       the gradient all-reduce, in each of them
-    basis               what S rests on
+    basis               source of S
     """
 
     ranks: int
@@ -52,10 +52,10 @@ class CrossoverPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossover:
-    """A curve of points, rising in ranks, and where the mixture first moves fewer bytes.
+    """Points by increasing number of ranks, and where the mixture first sends fewer bytes.
 
-    The `first_*` are numbers of ranks among those asked for, None where there is none: per unit of
-    width (section 15's table), of a whole epoch, and of a whole epoch with precomputation.
+    `first_*` are numbers of ranks among those asked for, or None: per unit of width (the table of
+    section 15), for a whole epoch, and for a whole epoch with precomputation.
     """
 
     graph: str
@@ -117,7 +117,7 @@ def crossover(
     """
     if not graph.num_features or not graph.num_classes:
         found = f"{graph.num_features} features and {graph.num_classes} classes"
-        raise SpecError(f"graph {graph.name}: found {found}; both must be known to count widths")
+        raise SpecError(f"graph {graph.name}: found {found}; use a graph or profile that has both")
     counts = sorted(set(ranks))
     if not counts or counts[0] < 2:
         raise SpecError(f"ranks: found {list(ranks)}; allowed: numbers of at least 2")
@@ -147,7 +147,7 @@ def crossover(
 def _halos(
     graph: GraphLike, ranks: Sequence[int], objective: str, seed: int
 ) -> Iterator[tuple[int, int, str]]:
-    """Ranks, total halo copies S, and what S rests on."""
+    """Ranks, total halo copies S, and the source of S."""
     for count in ranks:
         if isinstance(graph, GraphProfile):
             point, basis = graph.expected_halo(count, f"metis-{objective}")
@@ -162,7 +162,7 @@ def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
 
     if parts > graph.num_nodes:
         raise Unsupported(
-            f"graph {graph.name}: {graph.num_nodes} vertices cannot make {parts} partitions; "
+            f"graph {graph.name}: {graph.num_nodes} vertices, too few for {parts} partitions; "
             "give fewer --ranks"
         )
     owners = partition(graph, parts, "metis", objective=objective, seed=seed)
@@ -172,7 +172,7 @@ def _copies(graph: Graph, parts: int, objective: str, seed: int) -> int:
 def _point(
     num_nodes: int, shape: StackShape, once: StackShape | None, ranks: int, copies: int, basis: str
 ) -> CrossoverPoint:
-    """Both approaches on so many ranks; `once` has the first layer aggregated before training."""
+    """Both approaches on this many ranks; in `once` layer 1 is aggregated before training."""
     s, rows = shape.element_bytes, even_split(num_nodes, ranks)
 
     def partition(of: StackShape) -> int:

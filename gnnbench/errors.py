@@ -92,6 +92,6 @@ def disk_is_full(error: BaseException) -> bool:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return 'did you mean X?' or the list of what is allowed."""
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(names) or 'none'}"

@@ -44,12 +44,12 @@ class RankClass:
         return len(self.ranks)
 
     def of(self, column: int) -> RankSteps:
-        """The steps of one rank, by its place in the class."""
+        """The steps of one rank, given its index in the class."""
         return tuple(_of_rank(step, column) for step in self.steps)
 
     @property
     def template(self) -> Hash:
-        """What classes have in common that differ in sizes alone."""
+        """Everything except sizes; equal for classes that differ only in sizes."""
         if self._template is None:
             self._template = tuple(_head(step) for step in self.steps)
         return self._template
@@ -123,12 +123,12 @@ class Iteration:
 
     @property
     def layout(self) -> Hash:
-        """What iterations have in common that differ in sizes alone, on every rank."""
+        """Everything except sizes, on every rank: equal if iterations differ only in sizes."""
         return tuple((of.template, of.ranks.tobytes(), _group_key(of.steps)) for of in self.classes)
 
 
 class LazyIterations(Sequence[Iteration]):
-    """Iterations made when they are asked for. The last few are kept.
+    """Iterations made on demand. The last few are kept in memory.
 
     Args:
         count: how many there are.

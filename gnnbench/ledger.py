@@ -1,7 +1,7 @@
 """The ledger: the table of executed steps, measured or predicted, in one schema.
 
-On disk a ledger is one CSV per rank, appended as periods end. A crash can lose at most the last,
-half-written line; the reader drops it.
+On disk a ledger is one CSV per rank, to which each period is appended. After a crash, the last line
+may be incomplete; the reader drops it.
 """
 
 from __future__ import annotations

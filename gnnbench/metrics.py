@@ -1,4 +1,4 @@
-"""Measures: what a number is called, its unit, and whether more of it is better."""
+"""Measures (name, unit, direction) and tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """A kind of number that runs yield.
+    """A quantity that runs report.
 
     Args:
         name: as records write it, without the split: "accuracy".
@@ -44,7 +44,7 @@ MEASURES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task: what is measured, and when.
+    """A task: its metrics, and when they are evaluated.
 
     Args:
         metrics: names of the measures it yields.

@@ -1,8 +1,7 @@
 """The plan: the steps that every rank must take, with exact bytes and flops.
 
-A plan is what both worlds share: the runtime performs its steps and records them, the simulator
-gives them durations. Bytes and flops are closed forms or counts from the real structure, never
-estimates of time.
+The runtime performs and records the steps of a plan, the simulator gives them durations. Bytes and
+flops are closed forms or counts from the real structure, never estimates of time.
 
 Execution semantics, which the engine, the event loop and the replay obey:
 
@@ -12,10 +11,10 @@ Execution semantics, which the engine, the event loop and the replay obey:
   Staleness, prefetch depth and bounded buffers are all expressed by such waits.
 - A scheduled iteration with a release time starts no earlier, on any lane.
 - A collective starts on a rank when the rank reaches it, and ends on all ranks of its group
-  together. Collectives match by (group, sequence number within that group), so that a plan whose
-  ranks disagree is an error before it is a hang.
-- A buffer that a step allocates lives until a step frees it (see `steps.Buffer`), so that memory is
-  a timeline per space.
+  together. Collectives match by (group, sequence number within that group), so that ranks whose
+  plans disagree are an error before a run could hang.
+- A buffer lives from the step that allocates it to the step that frees it (see `steps.Buffer`), so
+  that memory is a timeline per space.
 
 Plans stay small. Ranks that take the same steps with different sizes form a class, whose steps hold
 arrays of sizes. Iterations that all differ are made lazily, one at a time (`LazyIterations`).
@@ -45,14 +44,14 @@ class Plan:
 
     Args:
         iterations: distinct iterations; `iterations[k][rank]` are the steps of a rank.
-        schedule: which distinct iteration runs when.
-        periods: scheduled iterations of each period, in order. A period is what is reported on;
-            periods may differ in length.
+        schedule: number of the distinct iteration at each place of the run, in order.
+        periods: number of scheduled iterations of each period, in order. Results are reported
+            per period; periods may differ in length.
         period: what a period is: "epoch", "increment" (of a stream) or "round".
         releases: earliest start of each scheduled iteration, in seconds since the start; empty
-            where nothing arrives late.
-        resident: buffers that live from before the first iteration; sizes [world size] where ranks
-            differ.
+            if no input arrives late.
+        resident: buffers that live from before the first iteration; sizes are arrays [world size]
+            where ranks differ.
         counted: whether all sizes were counted on the real structure; `basis` says how they were
             estimated otherwise.
         notes: what a reader of the prediction may want to know.

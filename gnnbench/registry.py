@@ -1,7 +1,7 @@
-"""Names and what they stand for, built in or added by entry point.
+"""Registries of names, built in or added by entry points.
 
-A table holds "name: module:ATTRIBUTE". Nothing is imported before it is asked for. Third parties
-add names by entry points; a name that is taken is an error, whoever comes second.
+A table holds "name: module:ATTRIBUTE". A module is imported when its name is first used. Other
+packages add names by entry points; defining a name twice is an error.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class Names(Generic[T]):
-    """The things of one kind that have names.
+    """The registered things of one kind.
 
     Args:
-        kind: what they are, for messages.
-        group: of the entry points by which third parties add theirs.
+        kind: word for them in messages, such as "approach".
+        group: of the entry points by which other packages add theirs.
         tables: built-in names, one table per family.
     """
 
@@ -45,7 +45,7 @@ class Names(Generic[T]):
         return found
 
     def forget(self) -> None:
-        """Look for names anew, for tests that add some while the program runs."""
+        """Discard the cached names, for tests that add some while the program runs."""
         self.__dict__.pop("known", None)
         self._loaded.clear()
 
@@ -54,7 +54,7 @@ class Names(Generic[T]):
         return sorted(self.known)
 
     def get(self, name: str) -> T:
-        """What the name stands for. Raises UnknownName with a suggestion."""
+        """The object registered under the name. Raises UnknownName with a suggestion."""
         if name not in self._loaded:
             if name not in self.known:
                 raise UnknownName(self.kind, name, self.known)

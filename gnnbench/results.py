@@ -1,11 +1,11 @@
-"""The results folder: every run and prediction a folder that describes itself.
+"""The results folder: one self-describing folder per run and per prediction.
 
     RESULTS/
       runs/<run_id>/run.json                 RunRecord
       runs/<run_id>/ledger-rank<r>.csv       measured ledger of each rank
       predictions/<config_id>@<cluster>-x<n>/prediction.json    n ranks on a host
       predictions/<config_id>@<cluster>-x<n>/ledger-rank<r>.csv of chosen ranks
-      predictions/<cluster>.cluster.toml     what they were made for
+      predictions/<cluster>.cluster.toml     the cluster of the predictions
       cache/                                 converted datasets and partitions, safe to delete
 
 Records are written to a temporary name and renamed, so a reader never sees half a record and a
@@ -46,7 +46,7 @@ class RunRecord:
     """What happened in one run.
 
     Attributes:
-        spec: the run, with the digest of its dataset; `non_defaults` is what it sets.
+        spec: the run, with the digest of its dataset; `non_defaults` are the fields that it sets.
         dataset: facts of the dataset: name, kind, source, digest, sizes.
         periods: per period, {"period", "kind" ("epoch", ...), "iterations", "seconds" (slowest
             rank), "loss", "metrics" {name: value}, "bytes" {"kind/phase": bytes moved by all
@@ -55,7 +55,7 @@ class RunRecord:
         memory: per rank, {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest
             during training), "source" ("resident set" | "allocator"), optional
             "device_used_bytes"}.
-        held: how the run was held to its plan: {"steps", "iterations", "of_iterations"} compared.
+        held: extent of the comparison with the plan: {"steps", "iterations", "of_iterations"}.
         probe: {"before_s", "after_s"}: a fixed small kernel timed around the run.
         device: {"kind", "name", "backend", "ranks_per_host", "threads_per_rank", "practice",
             "note"}.
@@ -89,7 +89,7 @@ class RunRecord:
 
     @property
     def period(self) -> str:
-        """What a period of this run is: "epoch", "increment" or "round"."""
+        """Unit of reporting of this run: "epoch", "increment" or "round"."""
         return str(self.periods[0].get("kind", "epoch")) if self.periods else "epoch"
 
     def steady_periods(self) -> list[dict[str, Any]]:
@@ -105,15 +105,16 @@ class RunRecord:
 
 @dataclass(slots=True, kw_only=True)
 class PredictionRecord:
-    """What is predicted for one configuration on one cluster, ranks laid out in one way.
+    """The prediction for one configuration on one cluster with one layout of ranks.
 
-    period       what a period is: "epoch", "increment" or "round"
+    period       unit of reporting: "epoch", "increment" or "round"
     period_s     median predicted seconds per period; interval [low_s, high_s] at 90 %
-    grade        "measured" | "probed" | "datasheet": the weakest constant that matters
+    grade        a rung of `gnnbench.ladder`: the weakest constant that matters
     bytes        per period covered: [{"kind/phase": bytes moved by all ranks}, ...]
     memory       per rank: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes", ...}
     phases       seconds per period by phase, on the slowest rank, waiting included
-    counted      whether sizes were counted on the real structure; `basis` says how otherwise
+    counted      whether sizes were counted on the real structure; else `basis` describes how
+                 they were estimated
     """
 
     config_id: str
@@ -189,7 +190,7 @@ class Results:
         return self.folder / "predictions" / name
 
     def cluster_file(self, cluster: str) -> Path:
-        """Where the cluster of predictions is kept beside them."""
+        """File with the cluster of the predictions."""
         return self.folder / "predictions" / f"{cluster}.cluster.toml"
 
     def cache(self, kind: str) -> Path:
@@ -216,7 +217,7 @@ class Results:
         return _load(RunRecord, path) if path.exists() else None
 
     def finished(self, run: RunSpec, *, retry_failed: bool = False) -> RunRecord | None:
-        """The earlier record that makes running again needless, or None."""
+        """The record of an earlier run that is still valid, or None."""
         try:
             record = self.load_run(run.run_id)
         except DataError as error:
@@ -226,9 +227,9 @@ class Results:
         return record if record is not None and record.status in kept else None
 
     def forget_unopened(self, asked: RunSpec) -> None:
-        """Remove what a run left while its dataset could not be opened.
+        """Remove the record of a run whose dataset could not be opened.
 
-        Such records have ids without the digest of a content, so nothing would replace them.
+        Its id lacks the digest of the content, so no later record would replace it.
         """
         if asked.dataset.digest:
             return

@@ -1,8 +1,7 @@
-"""What one run trains: dataset, task, model, batch, training, and by which approach. Pure data.
+"""The specification of one run: dataset, task, model, batch, training, approach. Pure data.
 
-The first five are the workload, which says nothing of machines. A run is a workload, an approach
-with its knobs, and a number of ranks. Suite files, which name many runs, are read by
-`gnnbench.suites`.
+The first five are the workload, which contains nothing about machines. A run is a workload, an
+approach with its knobs, and a number of ranks. `gnnbench.suites` reads suite files.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ class DatasetRef:
 
     Args:
         path: looked up relative to the data root, then to the suite file.
-        kind: graph, stream (edges in order of time) or triples; "auto" takes what the reader says.
-        format: names a reader; "auto" detects it.
+        kind: graph, stream (edges in order of time) or triples; "auto" lets the reader decide.
+        format: name of a reader; "auto" detects it.
         generator: name of a generator.
         profile: name or file of a profile; it can be predicted, not trained on.
         options: of the reader or generator.
         override: facts of the profile to replace, such as num_features.
         features: "row" divides each feature row by its sum, as is usual for bags of words.
-        synthetic: features and labels for a bare topology: num_features, num_classes.
-        split: shares (train, val) for a dataset that brings none: at random (seed) for graphs and
-            triples, by time for streams (tear = true may part events of one time); with
-            replace = true it takes the place of the dataset's own.
-        digest: of the content, filled in (as `kind` is) when the dataset is opened; not a key of
-            suites.
+        synthetic: generated features and labels for a bare topology: num_features, num_classes.
+        split: shares (train, val) for a dataset without a split: at random (seed) for graphs and
+            triples, by time for streams (tear = true may separate events of equal time).
+            replace = true overrides a split that the dataset has.
+        digest: of the content. It is filled in, like `kind`, when the dataset is opened, and is
+            not a key of suites.
     """
 
     name: str = ""
@@ -77,19 +76,19 @@ class DatasetRef:
                 "override = { num_features = ... }"
             )
         if self.override and not self.profile:
-            raise SpecError("override: replaces facts of a profile, and there is none")
+            raise SpecError("override: found without a profile; it replaces facts of `profile`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """What is learnt. Every kind of dataset has a task of its own by default.
+    """The task. Every kind of dataset has a default one.
 
     Args:
-        kind: "" is the dataset's own: node classification for graphs, link prediction for triples,
+        kind: "" is the default: node classification for graphs, link prediction for triples,
             temporal link prediction for streams.
-        negatives: corrupted edges that are scored against each true one in evaluation.
-        protocol: of ranking: "filtered" leaves out corrupted edges that are true ones.
-        metric: the primary metric; "" is the task's own.
+        negatives: corrupted edges that are ranked against each true edge in evaluation.
+        protocol: "filtered" leaves corrupted edges that are true out of the ranking.
+        metric: the primary metric; "" is the task's default.
     """
 
     name: str = ""
@@ -107,7 +106,7 @@ class ModelSpec:
         kind: name of the model.
         hidden: width of hidden layers.
         layers: number of layers.
-        heads: of attention; they share `hidden` evenly. Models without attention have 1.
+        heads: attention heads, each of width hidden / heads. Models without attention have 1.
         dropout: after each hidden activation; with attention, on its weights too.
         input_dropout: on the input features.
         norm: "layer" normalises hidden layers before their activation (LayerNorm).
@@ -127,7 +126,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSpec:
-    """What one optimiser step is computed on, the same for every approach that is compared.
+    """The batch of one optimiser step, the same for every approach that is compared.
 
     Args:
         size: seeds (or positive edges) of one optimiser step, over all ranks together.
@@ -153,11 +152,11 @@ class TrainingSpec:
 
     Args:
         epochs: passes over the training data.
-        increments: of a stream: parts after the offline phase that are ingested and learnt one
-            after the other.
-        speedup: of a stream: how many times faster than its own clock its parts arrive; 0 has all
-            of them there from the start.
-        warmup_epochs: are trained and recorded but left out of time medians.
+        increments: of a stream: number of parts after the offline phase, which arrive and are
+            learnt one after the other.
+        speedup: of a stream: arrival rate of its parts relative to their time stamps; with 0 all
+            parts are available at the start.
+        warmup_epochs: epochs that are trained and recorded but excluded from time medians.
         optimizer: adam, sgd or adagrad; weight decay is added to the gradient (L2).
         evaluate_every: 0 evaluates once, at the end.
         timeout_s: how long a rank may go without finishing a step before it counts as hung.
@@ -183,7 +182,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemorySpec:
-    """Caps on what each rank may hold, in bytes; 0 is none. Runs and predictions both obey them.
+    """Memory caps per rank, in bytes; 0 is none. Runs and predictions both obey them.
 
     Args:
         device: of the accelerator; on a CPU, of the resident set.

@@ -1,4 +1,4 @@
-"""The words of a plan: what a step does (work), where it does it (lane) and what it waits for.
+"""The vocabulary of a plan: steps with their work, lane, phase, buffers and waits.
 
 A step is a piece of work at a place. `Work` holds kind, operation, bytes, flops and the shape facts
 that cost models need; functions in `gnnbench.work` make it. `Step` adds name, lane, phase, buffers
@@ -71,7 +71,7 @@ COUNTED = COMMUNICATION | STORAGE | {Kind.COPY}
 
 
 class Engine(StrEnum):
-    """The part of a rank's machine that a lane stands for.
+    """The part of a rank's machine that a lane occupies.
 
     `background` is communication on a second communicator or thread that runs at the same time as
     `comm`; `sparse` and `dense` are the two accelerators of a mixed pair.
@@ -207,7 +207,7 @@ class Groups(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a step does: kind, operation, bytes, flops, and the shape facts of its cost model.
+    """The work of a step: kind, operation, bytes, flops, and the shape facts of its cost model.
 
     Units: `bytes` is, for communication, what this rank sends to other ranks (its own block
     excluded; all_reduce: the ring volume 2 (P-1)/P of the buffer, rounded down); for read, write
@@ -226,7 +226,7 @@ class Work(NamedTuple):
     communication           rows (elements sent)
 
     `op` is the cost class: operations with one `op` share calibrated constants. `calls` is how many
-    like operations the step stands for; sizes are totals over all of them.
+    equal operations the step represents; sizes are totals over all of them.
 
     Communication only: `buffer_bytes` is the size of a collective's buffer on this rank (the S of
     alpha-beta formulas); `send` are the units sent to each rank of the group, int64 [P] (or

@@ -1,7 +1,12 @@
 """The strict loader: a table of a TOML file into a frozen dataclass, reporting every problem.
 
 A field may carry `metadata` made by `bounds` or `choices`. Problems are collected as lines of the
-form `file: key: found X; allowed Y; suggestion`, so that all mistakes of a file are told in one go.
+form `file: key: found X; allowed Y; suggestion`; all mistakes of a file are reported at once.
+
+Why not pydantic: it collects all problems too, but every message would have to be rewritten (the
+place in the TOML file, the suggestion for a misspelt key, the allowed values), which is most of
+this module; and importing it takes 0.14 s of CPU time, where all of `gnnbench --help` takes 0.09 s
+(two-core development machine, November 2026).
 """
 
 from __future__ import annotations
@@ -146,7 +151,7 @@ def _scalar(
 
 
 def _check_plain(value: object, where: str, problems: list[str]) -> None:
-    """Add what a free table must not hold because no record could: dates, nan, infinity."""
+    """Report values that a record cannot store: dates, nan, infinity."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_plain(item, f"{where}.{key}", problems)

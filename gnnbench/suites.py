@@ -24,10 +24,10 @@
     ranks = [1, 2]
     knobs = { partitioner = "metis", sampled = { prefetch = 2 } }
 
-Tables `batch`, `training` and `memory` may be overridden in an entry; `seeds = [0, 1]` runs it once
-per seed. A knob that stands alone goes to every approach of the entry that has it; a table under an
-approach's name holds knobs of that approach. Every problem of a file is reported at once, and an
-unknown key is a problem wherever it stands.
+An entry may override the tables `batch`, `training` and `memory`; `seeds = [0, 1]` runs it once per
+seed. A knob is set for every approach of the entry that has it; a table under an approach's name
+sets knobs of that approach only. Every problem of a file is reported at once; unknown keys are
+problems in every table.
 """
 
 from __future__ import annotations
@@ -115,12 +115,18 @@ class Suite:
         return list({run.config_id: run for run, reason in moved if reason is None}.values())
 
     def left_out(self, ranks: Sequence[int] | None) -> list[str]:
-        """A line for each reason why `at_ranks` left approaches out."""
-        reasons: dict[str, dict[str, None]] = {}
+        """A line for each approach that `at_ranks` left out: at which counts, and the first reason.
+
+        Example: "left out: single on 2, 4 ranks: single runs on 1 rank, 2 asked".
+        """
+        reasons: dict[str, dict[int, str]] = {}
         for run, reason in self._moved(ranks):
             if reason is not None:
-                reasons.setdefault(reason, {})[run.approach] = None
-        return [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+                reasons.setdefault(run.approach, {})[run.ranks] = reason
+        return [
+            f"left out: {name} on {', '.join(map(str, at))} ranks: {next(iter(at.values()))}"
+            for name, at in reasons.items()
+        ]
 
     def _moved(self, ranks: Sequence[int] | None) -> Iterator[tuple[RunSpec, str | None]]:
         """Each configuration at each rank count, with the reason why it is left out there."""
@@ -219,7 +225,7 @@ class _Parser:
                 self.problems.append(f"{self.where}: {key}: found {value!r}, expected text")
 
     def _named(self, cls: type[T], key: str) -> dict[str, T | None]:
-        """Tables [key.NAME] as objects that know their name."""
+        """Tables [key.NAME] as objects with the field `name`."""
         table, where = self.table.get(key, {}), f"{self.where}: {key}"
         if not isinstance(table, Mapping):
             self.problems.append(f"{where}: found {table!r}, expected tables [{key}.NAME]")
@@ -396,7 +402,7 @@ def _size(value: object, where: str, problems: list[str]) -> object:
 
 
 def _salvaged(entry: object) -> _RunsTable | None:
-    """The sound keys of a broken entry, so that what is wrong with its names is said as well."""
+    """The valid keys of an invalid entry, so that problems of its names are reported too."""
     if not isinstance(entry, Mapping):
         return None
     hints = get_type_hints(_RunsTable)

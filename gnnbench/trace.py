@@ -110,7 +110,7 @@ def _spans(pid: int, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def _counters(pid: int, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Bytes under way of a rank, as a step function."""
+    """Bytes that a rank is sending, as a step function of time."""
     changes: list[tuple[float, int]] = []
     for row in rows:
         if row.kind in _COMMUNICATION and row.bytes:

@@ -1,7 +1,8 @@
-"""Sizes as people write them: "2 GB", "512 MiB"."""
+"""Sizes and durations as people write them: "2 GB", "512 MiB", "30 min"."""
 
 from __future__ import annotations
 
+import math
 import re
 
 from gnnbench.errors import SpecError
@@ -26,3 +27,44 @@ def size_bytes(text: str) -> int:
     if found is None or found[2].lower() not in _UNITS:
         raise SpecError(f"found {text!r}, expected a size such as '2 GB' or '512 MiB'")
     return round(float(found[1]) * _UNITS[found[2].lower()])
+
+
+_DURATIONS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration_s(text: str) -> float:
+    """Seconds of a duration such as "90s", "30 min", "2h" or "1.5d". Raises SpecError."""
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
+    seconds = 0.0
+    if found is not None and (found[2].lower() or "s") in _DURATIONS:
+        seconds = float(found[1]) * _DURATIONS[found[2].lower() or "s"]
+    if seconds <= 0:
+        raise SpecError(f"found {text!r}, expected a duration such as '90s', '30min', '2h' or '1d'")
+    return seconds
+
+
+_WRITTEN = ((86400.0, "d", 2), (3600.0, "h", 2), (60.0, "min", 2), (1.0, "s", 1))
+
+
+def duration(seconds: float) -> str:
+    """Write a duration with three significant digits in the unit people use for it."""
+    size, unit = _unit(seconds)
+    return f"{digits(seconds / size)} {unit}"
+
+
+def durations(low: float, high: float) -> str:
+    """Write an interval of durations in one unit, that of its upper end."""
+    size, unit = _unit(high)
+    return f"{digits(low / size)} … {digits(high / size)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return next(((size, unit) for size, unit, n in _WRITTEN if seconds >= n * size), (1e-3, "ms"))
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """Write a number with so many significant digits and without an exponent."""
+    if value == 0:
+        return "0"
+    place = significant - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, place):,.{max(place, 0)}f}"

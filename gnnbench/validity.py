@@ -1,4 +1,4 @@
-"""What is wrong with a plan: steps of ranks that do not fit together, each in one sentence."""
+"""Problems of a plan: steps of ranks that do not fit together, one sentence each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def schedule_problems(
     releases: Sequence[float],
     iterations: int,
 ) -> list[str]:
-    """What is wrong with the order of `iterations` distinct ones, and with their periods."""
+    """Problems of the schedule of `iterations` distinct iterations, and of the periods."""
     problems = []
     if any(length < 1 for length in periods) or sum(periods) != len(schedule):
         problems.append(
@@ -37,7 +37,7 @@ def schedule_problems(
 
 
 def iteration_problems(where: str, iteration: Iteration, world_size: int) -> list[str]:
-    """What is wrong within one iteration: names, waits, and collectives that do not match."""
+    """Problems within one iteration: names, waits, and collectives that do not match."""
     if iteration.world_size != world_size:
         return [f"{where}: steps for {iteration.world_size} ranks in a plan of {world_size}"]
     problems: list[str] = []

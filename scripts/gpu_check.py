@@ -270,10 +270,12 @@ def suite(device: str) -> dict[str, Any]:
             "reason": record.reason,
             "practice": record.device.get("practice"),
             "backend": record.device.get("backend"),
-            "epoch_s": [round(epoch["seconds"], 7) for epoch in record.epochs],
-            "loss": [epoch["loss"] for epoch in record.epochs],
-            "bytes": record.epochs[-1]["bytes"] if record.epochs else {},
-            "accuracy": record.accuracy,
+            "approach": record.spec["approach"],
+            "model": record.spec["model"]["name"],
+            "period_s": [round(period["seconds"], 7) for period in record.periods],
+            "loss": [period["loss"] for period in record.periods],
+            "bytes": record.periods[-1]["bytes"] if record.periods else {},
+            "metrics": record.metrics,
             "memory": record.memory,
             "energy": record.energy,
         }
@@ -287,14 +289,20 @@ def suite(device: str) -> dict[str, Any]:
 
 
 def _apart(rows: list[dict[str, Any]]) -> list[str]:
-    """Name the exact runs whose last loss differs from `single` by more than a thousandth."""
+    """Name the exact runs whose last loss is more than a thousandth off their reference's."""
+    from gnnbench.approaches.names import APPROACHES
+
     lines: list[str] = []
-    for model in ("gcn", "sage"):
-        same = [r for r in rows if f"-{model}-" in r["run_id"] and "-sampled-" not in r["run_id"]]
-        single = [r["loss"][-1] for r in same if "-single-" in r["run_id"] and r["loss"]]
-        for row in same:
-            if single and row["loss"] and abs(row["loss"][-1] - single[0]) > 1e-3 * abs(single[0]):
-                lines.append(f"{row['run_id']} has loss {row['loss'][-1]}, single {single[0]}")
+    last = {(row["approach"], row["model"]): row["loss"][-1] for row in rows if row["loss"]}
+    for row in rows:
+        promise = APPROACHES.get(row["approach"]).promise
+        wanted = last.get((promise.reference, row["model"]))
+        if not promise.exact or wanted is None or not row["loss"]:
+            continue
+        if abs(row["loss"][-1] - wanted) > 1e-3 * abs(wanted):
+            lines.append(
+                f"{row['run_id']} has loss {row['loss'][-1]}, {promise.reference} has {wanted}"
+            )
     return lines
 
 

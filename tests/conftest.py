@@ -22,6 +22,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 # Figures are drawn to files; a developer's display must not change them.
 os.environ["MPLBACKEND"] = "agg"
+# Output is captured as a pipe receives it; COLUMNS would wrap tables at a developer's width.
+os.environ.pop("COLUMNS", None)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What an approach is: a card, typed knobs, a rank rule, a structure and a plan."""
+"""Base class of approaches: card, typed knobs, rank rule, structure and plan."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ GraphLike = Graph | GraphProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How ranks lie on hosts, and what the plan is for.
+    """Placement of ranks on hosts, and the purpose of the plan.
 
     Args:
         world_size, ranks_per_host: ranks in all, and on each host.
         device: "cuda" where ranks compute on accelerators.
-        performed: a run is compared with the plan step by step, so that no step may stand for
-            several calls of an operation that ranks record one by one.
+        performed: True if a run will be compared with the plan step by step. A step must then
+            not stand for several calls that ranks record one by one.
     """
 
     world_size: int
@@ -53,7 +53,7 @@ class Approach(ABC):
         title: as figures and tables write it.
         paper: authors, title, venue.
         summary: one line.
-        promise: what it owes the reference (see `card.Promise`).
+        promise: relation of its results to those of the reference (see `card.Promise`).
         accepts: which datasets, tasks and models it can train.
         look: its colour and marker in every figure.
         published: systems of papers that do the same.
@@ -107,23 +107,31 @@ class Approach(ABC):
         return [spec.name for spec in dataclasses.fields(self.knobs_type)]
 
     def reference(self, run: RunSpec) -> str:
-        """The approach that a run's results are held against."""
+        """The approach that results are compared with; its own name is its one-rank form."""
         return self.promise.reference
+
+    def num_periods(self, run: RunSpec) -> int:
+        """The periods of its plan."""
+        return run.training.increments or run.training.epochs
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Knobs between which memory and time decide, for advice on machines; defaults first."""
+        return [{}]
 
     # -- what it can run -------------------------------------------------------------------------
 
     def problems(self, run: RunSpec) -> list[str]:
-        """What is wrong with a run's knobs in view of its model; said when the suite is read."""
+        """Problems of a run's knobs together with its model, reported when the suite is read."""
         return []
 
     def cannot_run(self, run: RunSpec, data: Any = None) -> str | None:
-        """Why this run cannot be done, or None. Asked before the data is there, and after."""
+        """Reason why this run is impossible, or None. Called before and after the data is open."""
         return self.accepts.refusal(self.name, run, MODELS.get(run.model.kind)) or self.skip_reason(
             run, data
         )
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """The approach's own part of `cannot_run`: its rank rule, and what its knobs need."""
+        """Reason from the approach's rank rule or knobs; a part of `cannot_run`."""
         return None
 
     # -- structure and plan ----------------------------------------------------------------------
@@ -131,20 +139,20 @@ class Approach(ABC):
     def prepare(  # noqa: B027 - most approaches have nothing to prepare
         self, data: Any, run: RunSpec, cache: Path | None = None
     ) -> None:
-        """Do once, before ranks start, what is expensive and shared, such as a partition."""
+        """Compute shared, expensive structure once before ranks start, for example a partition."""
 
     @abstractmethod
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> Any:
-        """Decide which vertices, edges and blocks are involved; of a profile, only their sizes."""
+        """Decide which vertices, edges and blocks each rank handles; for a profile only sizes."""
 
     @abstractmethod
     def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
-        """Write down the steps of every rank. `data` is of a kind that the card accepts."""
+        """Write the steps of every rank. `data` is of a kind that the card accepts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What a calibration asks of an approach: a workload of certain sizes.
+    """A workload of given sizes on which calibration measures an approach's operations.
 
     Args:
         run: a workload; the approach replaces approach, knobs and, if it must, the model.
@@ -174,10 +182,11 @@ def shared_knobs(
     where: str,
     problems: list[str],
 ) -> dict[str, dict[str, Any]]:
-    """Deal the knobs of one [[runs]] entry out to its approaches.
+    """Assign the knobs of one [[runs]] entry to its approaches.
 
-    A table under an approach's name holds knobs of that approach; a knob that stands alone goes to
-    every approach of the entry that has it.
+    A table under an approach's name sets knobs of that approach only; any other knob is set for
+    every approach of the entry that has it. Example: { order = "min_width", sampled = { prefetch
+    = 2 } }.
 
     Args:
         table: the entry's `knobs`.
@@ -240,7 +249,7 @@ def example(
     task: Mapping[str, Any] | None = None,
     kind: str = "graph",
 ) -> RunSpec:
-    """A tiny run for conformance: float64, three epochs, on a dataset that is drawn.
+    """A tiny run for conformance: float64, three epochs, on a generated dataset.
 
     Args:
         approach: its name.

@@ -14,24 +14,24 @@ PromiseKind = Literal["exact", "unbiased", "stale", "own"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """What an approach owes its reference, as data that conformance tests.
+    """Relation between an approach's results and those of its reference, tested by conformance.
 
     Kinds:
 
     exact       losses, gradients and parameters equal the reference's, for any number of ranks
-    unbiased    what it estimates has the reference's value as its mean
-    stale       it equals the reference on values that are `by` epochs old
-    own         it trains something else; `text` says what, and a test of its own states it
+    unbiased    its estimate has the reference's value as expectation
+    stale       it equals the reference computed with values that are `by` epochs old
+    own         it trains something else: `text` describes it, and a separate test checks it
 
     Args:
         kind: see above.
         text: one sentence, in the terms of the field.
-        reference: the approach that it is held against.
+        reference: the approach with which it is compared; its own name means itself on one rank.
         limit: knobs with which it equals the reference exactly; None if there are none.
-        limit_batch: fields of the batch with which it does, beside `limit`; the last fan-out goes
-            for all layers.
-        limit_ranks: number of ranks with which it does; None is any.
-        by: epochs by which values are old.
+        limit_batch: fields of the batch that this equality needs in addition to `limit`; the last
+            fan-out is used for all further layers.
+        limit_ranks: number of ranks that this equality needs; None is any.
+        by: age of the values, in epochs.
     """
 
     kind: PromiseKind
@@ -63,8 +63,9 @@ class Accepts:
         attention: whether it can train models whose sums are weighted by functions of the layer's
             input; `no_attention` says why it cannot.
         norm: whether it can normalise hidden layers; `no_norm` says why it cannot.
-        batch: whether it trains on batches, so that the suite's [batch] matters to it.
-        models: kinds of models, or empty for all.
+        batch: whether it trains on mini-batches and uses the suite's [batch].
+        models: kinds of models, or empty for all that are stacks of layers.
+        embeddings: whether it can train tables of embeddings, which have no layers.
     """
 
     datasets: frozenset[str] = frozenset({"graph"})
@@ -75,6 +76,7 @@ class Accepts:
     no_norm: str = ""
     batch: bool = False
     models: frozenset[str] = frozenset()
+    embeddings: bool = False
 
     def refusal(self, name: str, run: RunSpec, model: Model) -> str | None:
         """Why the approach cannot train a workload, or None."""
@@ -86,6 +88,9 @@ class Accepts:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
         if self.models and run.model.kind not in self.models:
             return f"{name} trains the models {_names(self.models)}, not {run.model.kind}"
+        of_rows = model.built == "table" and self.embeddings
+        if not self.models and model.built != "stack" and not of_rows:
+            return f"{name} trains stacks of layers; {run.model.kind} is a {model.built}"
         if model.attention and not self.attention:
             return f"{name} cannot train {run.model.kind}: {self.no_attention}"
         if run.model.norm != "none" and not self.norm:
@@ -110,7 +115,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Systems of papers that an approach stands for, so that their numbers can be predicted.
+    """Published systems that implement the approach, so that their numbers can be predicted.
 
     Args:
         names: regular expression, searched in the lower-case name that a table gives a system.

@@ -1,15 +1,20 @@
-"""The approaches that there are, from the tables of the families and from entry points."""
+"""The registry of approaches: tables of the families, and entry points."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from gnnbench.approaches import mini_batch, whole_graph
+from gnnbench.approaches import mini_batch, out_of_core, temporal, whole_graph
 from gnnbench.approaches.base import Approach
 from gnnbench.registry import Names
 
 APPROACHES: Names[Approach] = Names(
-    "approach", "gnnbench.approaches", whole_graph.NAMES, mini_batch.NAMES
+    "approach",
+    "gnnbench.approaches",
+    whole_graph.NAMES,
+    mini_batch.NAMES,
+    out_of_core.NAMES,
+    temporal.NAMES,
 )
 
 

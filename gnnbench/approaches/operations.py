@@ -1,8 +1,8 @@
-"""The local operations that approaches need, read off the plans of their examples.
+"""The local operations that approaches need, taken from the plans of their examples.
 
-Calibration measures the union of them over all approaches, third parties' included; what is then
-still missing it reports. Communication and storage are left out: sweeps of collectives and of the
-disk measure those, whoever uses them.
+Calibration measures the union over all approaches, including those of other packages, and reports
+operations that it could not measure. Communication and storage are not included: separate sweeps of
+collectives and of the disk measure them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _BY_ITSELF = frozenset({Engine.COMPUTE, Engine.COMM})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """What a rank does locally in an iteration of a run.
+    """Local operations of a rank in one iteration of a run.
 
     counts   steps of each operation, by `Work.op`
-    alone    whether nothing runs beside them: no transfer in the background, no second lane. Only
-             then does a step take the time that is its own.
+    alone    whether nothing else runs at the same time (no background transfer, no second lane);
+             only then is the duration of a step that of the operation itself
     """
 
     counts: Mapping[str, int]

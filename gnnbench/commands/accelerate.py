@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gnnbench_simulator.acceleration import Acceleration
 
 NAME = "accelerate"
-HELP = "simulate a GNN on a sparse and a dense accelerator that hand chunks of rows to each other"
+HELP = "simulate a GNN on a sparse and a dense accelerator that exchange chunks of rows"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sparse", metavar="NAME|FILE", default="hygcn", help=device)
     parser.add_argument("--dense", metavar="NAME|FILE", default="hygcn", help=device)
     model = parser.add_argument_group("model")
-    model.add_argument("--model-kind", metavar="KIND", default="gcn", help="gcn (default), sage")
-    model.add_argument("--hidden", type=positive_int, default=64, metavar="N")
-    model.add_argument("--layers", type=positive_int, default=2, metavar="N")
+    model.add_argument("--model-kind", metavar="KIND", default="gcn", help="gcn (default) or sage")
     model.add_argument(
-        "--features", type=positive_int, metavar="N", help="input width, if the graph has none"
+        "--hidden", type=positive_int, default=64, metavar="N", help="hidden width (default 64)"
+    )
+    model.add_argument("--layers", type=positive_int, default=2, metavar="N", help="default 2")
+    model.add_argument(
+        "--features",
+        type=positive_int,
+        metavar="N",
+        help="input width, if the graph has no features",
     )
     model.add_argument(
-        "--classes", type=positive_int, metavar="N", help="output width, if the graph has none"
+        "--classes",
+        type=positive_int,
+        metavar="N",
+        help="output width, if the graph has no classes",
     )
     model.add_argument(
         "--product",
@@ -49,17 +57,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="min_width",
         help="which product comes first in a layer",
     )
-    model.add_argument("--passes", choices=("forward", "training"), default="forward")
-    model.add_argument("--element-bytes", type=positive_int, default=4, metavar="N")
+    model.add_argument(
+        "--passes",
+        choices=("forward", "training"),
+        default="forward",
+        help="forward pass only (default), or forward and backward",
+    )
+    model.add_argument(
+        "--element-bytes", type=positive_int, default=4, metavar="N", help="of a number (default 4)"
+    )
     work = parser.add_argument_group("pipeline")
     work.add_argument(
-        "--chunks", type=_chunks, default=None, metavar="N|auto", help="default auto: the best"
+        "--chunks",
+        type=_chunks,
+        default=None,
+        metavar="N|auto",
+        help="chunks of rows; default auto: the fastest of those tried",
     )
     work.add_argument(
         "--order",
         choices=("row_wise", "outer_product"),
         default="row_wise",
-        help="how the sparse product is formed, which decides what can overlap",
+        help="order of the sparse product, which decides which products can overlap",
     )
     work.add_argument(
         "--nodes",
@@ -67,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="natural",
         help="order in which rows are processed",
     )
-    work.add_argument("--slots", type=positive_int, metavar="N", help="buffers between the engines")
+    work.add_argument(
+        "--slots", type=positive_int, metavar="N", help="chunk buffers between the engines"
+    )
     work.add_argument(
         "--memory",
         choices=("auto", "shared", "apart"),
@@ -78,10 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fuse",
         default="",
         metavar="S,S",
-        help="elementwise steps done on the way: scale, bias, activation",
+        help="elementwise steps without a memory pass of their own: scale, bias, activation",
     )
     work.add_argument(
-        "--hit-rate", type=_share, metavar="H", help="share of repeated row touches found on chip"
+        "--hit-rate",
+        type=_share,
+        metavar="H",
+        help="share of repeated row accesses that hit on-chip memory",
     )
     file: dict[str, Any] = {"type": output_file, "metavar": "FILE"}
     parser.add_argument("--figure", **file, help="timeline as pdf, svg or png")
@@ -143,47 +167,47 @@ def _write(found: Acceleration, args: argparse.Namespace) -> list[Path]:
 
 
 def show(found: Acceleration) -> None:
-    """Print what runs together, then the whole."""
+    """Print makespan, utilisation and energy, then each group of overlapping stages."""
     from gnnbench.commands.output import table
     from gnnbench_reports import numbers
 
-    table(
-        [
-            {
-                "runs together": group.name,
-                "chunks": len(group.seconds[0]),
-                "sparse": numbers.seconds(group.busy_s("sparse")),
-                "dense": numbers.seconds(group.busy_s("dense")),
-                "time": numbers.seconds(group.makespan_s),
-                "lower bound": numbers.seconds(group.bound_s),
-            }
-            for group in found.groups
-        ],
-        ["runs together", "chunks", "sparse", "dense", "time", "lower bound"],
-    )
-    best = "best of those tried" if found.setup.chunks is None else "as asked"
-    print(f"\ngraph      {found.graph}, widths {', '.join(map(str, found.dims))}")
+    best = "the best of those tried" if found.setup.chunks is None else "as asked"
     chunks = "1 chunk" if found.chunks == 1 else f"{found.chunks} chunks"
-    print(f"time       {numbers.seconds(found.makespan_s)} in {chunks} ({best})")
+    print(f"graph      {found.graph}, widths {', '.join(map(str, found.dims))}")
+    print(f"makespan   {numbers.seconds(found.makespan_s)} in {chunks} ({best})")
     print(
-        f"serial     {numbers.seconds(found.serial_s)} one engine after the other: "
-        f"{numbers.factor(found.speed_up)}"
+        f"serial     {numbers.seconds(found.serial_s)} with one engine after the other: "
+        f"the pipeline is {numbers.factor(found.speed_up)} as fast"
     )
     for engine, device in (("sparse", found.sparse), ("dense", found.dense)):
         print(
-            f"{engine:<10} {device.name}: busy {numbers.percent(found.utilisation(engine))}, "
-            f"{found.energy_j[engine]:.3g} J"
+            f"{engine:<10} {device.name}: busy {numbers.percent(found.utilisation(engine))} of the "
+            f"makespan, {found.energy_j[engine]:.3g} J"
         )
     if found.setup.fuse:
         saved = numbers.size(found.bytes_saved)
-        print(f"fused      {', '.join(found.setup.fuse)}: {saved} of off-chip traffic saved")
-    where = "shared" if found.shared_memory else "apart"
-    print(f"grade      {found.grade}; off-chip memory {where}")
+        print(f"fused      {', '.join(found.setup.fuse)}: saves {saved} of off-chip traffic")
+    shared = "shared by both engines" if found.shared_memory else "separate for each engine"
+    print(f"memory     off-chip memory {shared}")
+    print(f"grade      {found.grade}")
     if not found.exact:
-        print("sizes      from the profile; in natural order every chunk has the mean degree")
+        print("sizes      from the profile: every chunk has the mean degree")
     unknown = found.num_unverified()
     if unknown:
-        print(f"mind       {unknown} constants of these devices are assumed or unverified")
+        print(f"caution    {unknown} constants of these devices are assumed or unverified")
+    print("\nstages that run at the same time, and their busy times")
+    rows = [
+        {
+            "stages": group.name,
+            "chunks": len(group.seconds[0]),
+            "sparse": numbers.seconds(group.busy_s("sparse")),
+            "dense": numbers.seconds(group.busy_s("dense")),
+            "makespan": numbers.seconds(group.makespan_s),
+            "lower bound": numbers.seconds(group.bound_s),
+        }
+        for group in found.groups
+    ]
+    table(rows, list(rows[0]))
 
 
 def _chunks(text: str) -> int | None:

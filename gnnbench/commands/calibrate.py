@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gnnbench.cluster import Cluster, CollectiveModel, Storage
 
 NAME = "calibrate"
-HELP = "measure this machine into a cluster file, for predictions"
+HELP = "measure the operations, links and disk of this machine into a cluster file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gnnbench.commands.options import add_out, positive_int
 
     add_out(parser, "cluster TOML file to write")
-    parser.add_argument("--quick", action="store_true", help="fewer probes: about a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer probes: a minute or two")
     parser.add_argument(
         "--approach",
         action="append",
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         default=0,
         metavar="K",
-        help="most ranks on this host (default: what its cores or GPUs allow, at most 4; "
-        "collectives up to 4 all the same)",
+        help="measure operations with 1 to K ranks at once on this host (default: its number of "
+        "cores or GPUs, at most 4); collectives are always measured with up to 4",
     )
     parser.add_argument(
         "--threads",
@@ -44,17 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPU threads of a rank (default 1)",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto (default) takes GPUs where there are any",
+    )
     parser.add_argument(
         "--disk",
         metavar="DIR|none",
         default="",
-        help="a folder on the disk to sweep (default: that of the file to write)",
+        help="folder on the disk to measure, or none (default: folder of the cluster file)",
     )
     parser.add_argument(
         "--only",
         choices=("disk",),
-        help="measure the disk alone, into the [storage] of a cluster file that exists",
+        help="measure only the disk and replace [storage] of an existing cluster file",
     )
     parser.add_argument("--name", default="", help="name of the cluster (default: the file's)")
 
@@ -89,7 +94,7 @@ def _disk_only(args: argparse.Namespace) -> int:
 
     folder = _disk(args)
     if folder is None:
-        raise SpecError("--only disk with --disk none leaves nothing to measure")
+        raise SpecError("--only disk, --disk none: nothing to measure; give --disk a folder")
     before = load_cluster(args.out)
     calibration()
     from gnnbench_runtime.calibration.disk_sweep import FULL, QUICK, sweep_disk
@@ -136,19 +141,24 @@ def _uncalibrated(args: argparse.Namespace, cluster: Cluster) -> dict[str, list[
 
 
 def _print(args: argparse.Namespace, cluster: Cluster, missing: dict[str, list[str]]) -> None:
-    from gnnbench.commands.output import emit_json, table
+    from gnnbench.commands.output import emit_json, table, text
 
     rows = summary(cluster)
     if args.json:
         emit_json({"cluster": str(args.out), "operations": rows, "uncalibrated": missing})
         return
-    table(rows, ["operation", "ranks", "points", "mean error", "90 % within"])
+    text(
+        "Error of each operation's fitted cost at measured points that the fit had not used; "
+        "mean, and the factor within which 90 % of the points lie:"
+    )
+    shown = by_operation(rows)
+    table(shown, list(dict.fromkeys(column for row in shown for column in row)))
     for op, names in missing.items():
         print(f"not calibrated: {op} (needed by {', '.join(names)})")
     if missing:
         print("predictions take these from the device's peak rates and are graded datasheet")
     if cluster.storage is None:
-        print("no disk was swept: plans that read or write one cannot be predicted")
+        print("no disk measured: plans that read or write a disk cannot be predicted")
     print(f"wrote {args.out}")
 
 
@@ -177,11 +187,23 @@ def summary(cluster: Cluster) -> list[dict[str, object]]:
             "ranks": ranks,
             "points": model.points,
             "mean error": f"{100 * model.mape:.0f} %",
-            "90 % within": f"x{math.exp(model.radius):.2f}",
+            "90 % within": f"×{math.exp(model.radius):.2f}",
         }
         for op, ranks, model in models
     ]
     return rows + ([] if cluster.storage is None else _disk_rows(cluster.storage))
+
+
+def by_operation(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """One row per operation, with a column for each number of ranks that ran it at once."""
+    found: dict[object, dict[str, object]] = {}
+    for row in rows:
+        column = "1 rank" if row["ranks"] == "1" else f"{row['ranks']} ranks"
+        operation = {"operation": row["operation"]}
+        found.setdefault(row["operation"], operation)[column] = (
+            f"{row['mean error']} ({row['90 % within']})"
+        )
+    return list(found.values())
 
 
 def _disk_rows(storage: Storage) -> list[dict[str, object]]:
@@ -199,7 +221,7 @@ def _disk_rows(storage: Storage) -> list[dict[str, object]]:
                 "ranks": "all",
                 "points": len(points),
                 "mean error": f"{100 * sum(off) / max(len(off), 1):.0f} %",
-                "90 % within": f"x{math.exp(storage.radius):.2f}",
+                "90 % within": f"×{math.exp(storage.radius):.2f}",
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""`gnnbench check`: read a suite, say everything that is wrong with it, and what it would run."""
+"""`gnnbench check`: report every problem of a suite file, and the runs that it names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "check"
-HELP = "check a suite and show its runs; with --datasets, open its datasets too"
+HELP = "report every problem of a suite file and list its runs; --datasets opens its datasets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +54,12 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return int(failed)
-    table(rows, ["configuration", "repeats", "status", "reason"])
-    if opened:
-        table(opened, ["dataset", "status", "detail"])
     print(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
+    reasons = ["reason"] if any(row["reason"] for row in rows) else []
+    table(rows, ["configuration", "repeats", "status", *reasons])
+    if opened:
+        print()
+        table(opened, ["dataset", "status", "detail"])
     return int(failed)
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, name_passed_over
+    from gnnbench.commands.output import emit_json, name_passed_over, text
     from gnnbench.results import Results
     from gnnbench_reports.finding import findings
     from gnnbench_reports.opening import read_study
@@ -49,20 +49,39 @@ def run(args: argparse.Namespace) -> int:
         emit_json({"schema": 2, **document, "findings": listed, "passed_over": results.passed_over})
         return 0
     for sentence in verdict(study.summary, study.rows, found):
-        print(sentence)
+        text(sentence, hanging="  ")
     _print_rows(study.rows)
     for one in found.values():
         _print_finding(one)
     for line in _reasons(study.rows):
-        print(line)
+        text(line, hanging="  ")
     return 0
 
 
 def _print_rows(rows: Sequence[Comparison]) -> None:
     """A table per dataset and model: measured and predicted time per period."""
     for (dataset, model), group in groupby(rows, key=lambda row: (row.dataset, row.model)):
-        cells = [_cells(row) for row in group]
+        own = list(group)
+        measured = any(row.measured for row in own)
+        cells = [_cells(row) if measured else _predicted(row) for row in own]
         _table(f"{dataset}, {model}: time per period", cells, list(cells[0]))
+
+
+def _predicted(row: Comparison) -> dict[str, object]:
+    """The cells of a row where nothing of its dataset and model was measured."""
+    from gnnbench_reports import numbers
+    from gnnbench_reports.configurations import predicted_time
+    from gnnbench_reports.labels import printable
+
+    memory = row.memory
+    known = memory.predicted_needed_bytes is not None and row.predicted
+    return {
+        "approach": printable(row.label, 2 * LABEL),
+        "ranks": row.ranks,
+        "predicted": predicted_time(row) if row.predicted else row.status,
+        "90 % interval": numbers.interval(row.predicted_low_s, row.predicted_high_s),
+        "memory": numbers.size(memory.predicted_needed_bytes) if known else None,
+    }
 
 
 def _print_finding(found: Finding) -> None:
@@ -82,9 +101,10 @@ def _print_finding(found: Finding) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]], heads: Sequence[str]) -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import table, text
 
-    print(f"\n{title}")
+    print()
+    text(title)
     table(rows, heads)
 
 

@@ -1,4 +1,4 @@
-"""`gnnbench conform`: test an approach for what its card promises, in both worlds."""
+"""`gnnbench conform`: test that an approach keeps what its card promises, trained and predicted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 NAME = "conform"
-HELP = "test an approach for what its card promises, on its own examples; yours too"
+HELP = "test that approaches, yours too, keep what their cards promise, on small examples"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which approaches."""
-    parser.add_argument("approach", nargs="*", metavar="APPROACH", help="by default all of them")
+    parser.add_argument(
+        "approach", nargs="*", metavar="APPROACH", help="name of an approach; default: all"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit_json(rows)
     else:
-        table(broken or _summed(rows), list((broken or _summed(rows))[0]))
         print(f"{len(rows)} statements, {len(broken)} broken")
+        shown = broken or _summed(rows)
+        table(shown, list(shown[0]))
     return int(bool(broken))
 
 
@@ -51,7 +54,7 @@ def _trials(names: Sequence[str]) -> list[Any]:
 
 
 def _tried(trial: Any) -> dict[str, Any]:
-    told = {
+    trial_of = {
         "approach": trial.approach.name,
         "example": trial.number,
         "statement": trial.statement.__name__.replace("_", " "),
@@ -59,8 +62,8 @@ def _tried(trial: Any) -> dict[str, Any]:
     try:
         trial.check()
     except Exception as error:
-        return {**told, "status": "broken", "reason": f"{type(error).__name__}: {error}"}
-    return {**told, "status": "ok", "reason": ""}
+        return {**trial_of, "status": "broken", "reason": f"{type(error).__name__}: {error}"}
+    return {**trial_of, "status": "ok", "reason": ""}
 
 
 def _summed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

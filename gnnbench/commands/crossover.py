@@ -1,4 +1,4 @@
-"""`gnnbench crossover`: from how many ranks on does the mixture move fewer bytes than METIS?"""
+"""`gnnbench crossover`: the rank count from which the mixture sends fewer bytes than partitions."""
 
 from __future__ import annotations
 
@@ -8,24 +8,11 @@ from typing import TYPE_CHECKING, Any
 from gnnbench.commands.options import option, positive_int, rank_counts
 
 if TYPE_CHECKING:
-    from gnnbench.approaches.base import GraphLike
     from gnnbench.crossover import Crossover, CrossoverPoint
 
 NAME = "crossover"
-HELP = "bytes of partition parallelism and of the mixture, over ranks, and where they cross"
+HELP = "compare bytes sent by partition parallelism and by the mixture of parallelism, over ranks"
 ORDERS = ("min_width", "aggregate_first", "transform_first")
-COLUMNS = (
-    "ranks",
-    "S/N",
-    "2(P-1)/P",
-    "partition sends",
-    "mixture sends",
-    "ratio",
-    "partition once",
-    "mixture once",
-    "ratio once",
-    "weights",
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,19 +24,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
     parser.add_argument(
-        "--option", action="append", type=option, metavar="K=V", help="of the reader; repeatable"
+        "--option",
+        action="append",
+        type=option,
+        metavar="K=V",
+        help="option of the reader or generator",
     )
-    parser.add_argument("--model-kind", default="gcn", metavar="KIND", help="default gcn")
-    parser.add_argument("--hidden", type=positive_int, default=64, metavar="H", help="default 64")
     parser.add_argument(
-        "--heads", type=positive_int, default=1, metavar="K", help="of hidden attention layers"
+        "--model-kind", default="gcn", metavar="KIND", help="gcn (default), sage or gat"
+    )
+    parser.add_argument(
+        "--hidden", type=positive_int, default=64, metavar="H", help="hidden width (default 64)"
+    )
+    parser.add_argument(
+        "--heads", type=positive_int, default=1, metavar="K", help="attention heads (default 1)"
     )
     parser.add_argument("--layers", type=positive_int, default=2, metavar="L", help="default 2")
     parser.add_argument(
-        "--ranks", type=rank_counts, metavar="N,N", help="default 2,4,8,16,32,64; at least 2"
+        "--ranks", type=rank_counts, metavar="N,N", help="rank counts (default 2,4,8,16,32,64)"
     )
     parser.add_argument(
-        "--order", choices=ORDERS, default="min_width", help="which product comes first"
+        "--order",
+        choices=ORDERS,
+        default="min_width",
+        help="which product comes first in a layer",
     )
     parser.add_argument(
         "--objective",
@@ -57,15 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="vol",
         help="what METIS minimises: communication volume (default) or edge cut",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the partitioner")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of METIS")
 
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, progress
     from gnnbench.crossover import DEFAULT_RANKS, crossover
+    from gnnbench.data.source import open_graph_or_profile
     from gnnbench.spec import ModelSpec
 
-    graph = open_graph_or_profile(args)
+    graph = open_graph_or_profile(args.graph, args.format, dict(args.option or ()))
     model = ModelSpec(
         name=args.model_kind,
         kind=args.model_kind,
@@ -91,21 +90,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_graph_or_profile(args: argparse.Namespace) -> GraphLike:
-    """Return what is named: a stored profile, else a generator, file or folder."""
-    from gnnbench.data.profile import list_profiles, load_profile
-    from gnnbench.data.source import open_graph
-    from gnnbench.errors import SpecError
-
-    if args.graph in list_profiles() or args.graph.endswith(".toml"):
-        given = [f"--{name}" for name in ("format", "option") if getattr(args, name) is not None]
-        if given:
-            raise SpecError(f"{', '.join(given)}: {args.graph} is a stored profile, not a file")
-        stored: GraphLike = load_profile(args.graph)
-        return stored
-    return open_graph(args.graph, args.format, dict(args.option or ()))
-
-
 def document(found: Crossover) -> dict[str, Any]:
     """Return the JSON document."""
     import dataclasses
@@ -119,57 +103,63 @@ def document(found: Crossover) -> dict[str, Any]:
 
 
 def show(found: Crossover) -> None:
-    """Print the curve and what it says."""
-    from gnnbench.commands.output import table
+    """Print from where on the mixture sends fewer bytes, then the curves."""
+    from gnnbench.commands.output import table, text
 
-    print(f"{found.graph}, {found.model} of widths {' - '.join(map(str, found.dims))}")
-    once = found.orders_precomputed is not None
-    told = "; “once”: with A X computed once, before training" if once else ""
-    print(f"bytes sent by all ranks per epoch{told}\n")
-    table([row(point) for point in found.points], [c for c in COLUMNS if once or "once" not in c])
-    print()
+    print(f"{found.graph}, {found.model} with widths {' - '.join(map(str, found.dims))}")
     for line in sentences(found):
-        print(line)
+        text(line)
+    print("\nbytes sent by all ranks per epoch")
+    rows = [_compared(point, point.partition_bytes, point.mixture_bytes) for point in found.points]
+    table(rows, list(rows[0]))
+    once = [
+        _compared(point, point.partition_precomputed_bytes, point.mixture_precomputed_bytes)
+        for point in found.points
+        if point.partition_precomputed_bytes is not None
+        and point.mixture_precomputed_bytes is not None
+    ]
+    if once:
+        print("\nbytes sent by all ranks per epoch, A X of layer 1 computed once before training")
+        table(once, list(once[0]))
+    print("\nrows sent per node and unit of width, and bytes of the gradient all-reduce")
+    rows = [_per_node(point) for point in found.points]
+    table(rows, list(rows[0]))
 
 
-def row(point: CrossoverPoint) -> dict[str, Any]:
-    """One line of the table; without the columns “once” where nothing can be computed once."""
+def _compared(point: CrossoverPoint, partition: int | None, mixture: int | None) -> dict[str, Any]:
+    """One line of a table of bytes; a ratio above 1 means that the mixture sends fewer."""
     from gnnbench_reports import numbers
 
-    cells = {
+    return {
         "ranks": point.ranks,
-        "S/N": f"{point.halo_per_node:.3f}",
-        "2(P-1)/P": f"{point.relayout_per_node:.3f}",
-        "partition sends": numbers.size(point.partition_bytes),
-        "mixture sends": numbers.size(point.mixture_bytes),
-        "ratio": ratio(point.partition_bytes, point.mixture_bytes),
-        "weights": numbers.size(point.weights_bytes),
+        "by partition": numbers.size(partition),
+        "by mixture": numbers.size(mixture),
+        "partition / mixture": f"{partition / mixture:.2f}" if partition and mixture else "-",
     }
-    partition, mixture = point.partition_precomputed_bytes, point.mixture_precomputed_bytes
-    if partition is not None and mixture is not None:
-        cells["partition once"] = numbers.size(partition)
-        cells["mixture once"] = numbers.size(mixture)
-        cells["ratio once"] = ratio(partition, mixture)
-    return cells
 
 
-def ratio(partition_bytes: int, mixture_bytes: int) -> str:
-    """Partition's bytes over the mixture's: above 1 the mixture moves fewer."""
-    return "-" if not mixture_bytes else f"{partition_bytes / mixture_bytes:.2f}"
+def _per_node(point: CrossoverPoint) -> dict[str, Any]:
+    from gnnbench_reports import numbers
+
+    return {
+        "ranks": point.ranks,
+        "partition: halo rows / nodes": f"{point.halo_per_node:.3f}",
+        "mixture: 2(P-1)/P": f"{point.relayout_per_node:.3f}",
+        "all-reduce of both": numbers.size(point.weights_bytes),
+    }
 
 
 def sentences(found: Crossover) -> list[str]:
-    """Say from where on the mixture moves fewer bytes, and what the halo rests on."""
+    """Say from which rank count P on the mixture sends fewer bytes, and the source of the halo."""
     highest = found.points[-1].ranks
 
     def where(first: int | None) -> str:
-        return f"not up to P = {highest}" if first is None else f"from P = {first}"
+        return f"at no P up to {highest}" if first is None else f"from P = {first} on"
 
-    once = f" with A X computed once by both: {where(found.first_precomputed)};"
+    answer = f"The mixture sends fewer bytes than partitions {where(found.first_epoch)}"
+    if found.orders_precomputed is not None:
+        answer += f"; with A X computed once by both, {where(found.first_precomputed)}"
     return [
-        "The mixture moves fewer bytes"
-        f" in a whole epoch: {where(found.first_epoch)};"
-        f"{once if found.orders_precomputed is not None else ''}"
-        f" per unit of width, S/N above 2(P-1)/P: {where(found.first_per_width)}.",
-        "halo: " + "; ".join(dict.fromkeys(point.basis for point in found.points)),
+        f"{answer}. Counted in rows per node alone, {where(found.first_per_width)}.",
+        "Halo sizes: " + "; ".join(dict.fromkeys(point.basis for point in found.points)) + ".",
     ]

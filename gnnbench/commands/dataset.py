@@ -1,4 +1,4 @@
-"""`gnnbench dataset`: read a dataset, check it, say what it holds, and save or convert it."""
+"""`gnnbench dataset`: read, check and profile a dataset, and save or convert it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         default="auto",
-        help="what the file holds, where it could be several kinds",
+        help="kind of dataset, if the file can be read as several",
     )
     parser.add_argument("--format", metavar="F", help="format of the file (default: recognised)")
     parser.add_argument(
@@ -48,26 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parts",
         type=_parts,
         metavar="N,N",
-        help="of a graph: partitions to try (default 2,4,8), or none",
+        help="numbers of partitions of a graph (default 2,4,8), or none",
     )
     parser.add_argument(
         "--methods",
         type=_methods,
         metavar="M,M",
-        help=f"of {', '.join(METHODS)}; default metis-vol",
+        help=f"partitioners: {', '.join(METHODS)} (default metis-vol)",
     )
     parser.add_argument(
         "--fanouts",
         action="append",
         type=_fanouts,
         metavar="K,K",
-        help="of a graph: neighbours drawn per hop, seeds first (default 10,10); repeatable",
+        help="neighbours sampled per hop, seeds first (default 10,10); repeatable",
     )
     parser.add_argument(
         "--batch", type=positive_int, metavar="N", help="seeds of a sampled batch (default 1024)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of partitions and batches"
+        "--seed", type=int, default=0, metavar="N", help="seed of partitions and batches"
     )
     parser.add_argument(
         "--save",
@@ -140,6 +140,7 @@ def card(found: Profile) -> dict[str, Any]:
 
 def show(found: Profile, notes: dict[str, object]) -> None:
     """Print a profile, and what the reader noted about its file."""
+    from gnnbench.commands.output import text
     from gnnbench.data.profile import GraphProfile
     from gnnbench.data.stream_profile import StreamProfile
 
@@ -152,7 +153,7 @@ def show(found: Profile, notes: dict[str, object]) -> None:
     noted = {key.replace("_", " "): note for key, note in notes.items() if _worth_saying(note)}
     width = max(map(len, [*facts, *noted]))
     for name, fact in {**facts, **noted}.items():
-        print(f"{name:<{width}}  {fact}")
+        text(f"{name:<{width}}  {fact}", hanging=" " * (width + 2))
     if isinstance(found, GraphProfile):
         _show_curves(found)
 
@@ -210,9 +211,9 @@ def _stream_facts(found: StreamProfile) -> dict[str, str]:
         "features": f"{found.num_edge_features} of edges, {found.num_features} of nodes",
         "classes": numbers.whole(found.num_classes),
         "events per node": f"mean {mean:.3g}, median {_or_dash(activity)}",
-        "gap of a node": f"median {_or_dash(found.gap_median)}",
-        "new in test": f"{numbers.percent(found.new_pair_share)} of the pairs, and a node in "
-        f"{numbers.percent(found.new_node_share)} of the events",
+        "time to next event": f"median {_or_dash(found.gap_median)}",
+        "new in test": f"{numbers.percent(found.new_pair_share)} of pairs; "
+        f"{numbers.percent(found.new_node_share)} of events have a new node",
     }
 
 
@@ -242,7 +243,7 @@ def _show_curves(found: GraphProfile) -> None:
 
     if found.halo:
         print(
-            "\nhalo: copies of remote nodes per node (S/N), largest halo over the mean, edges cut"
+            "\nhalo of partitions: halo nodes per node (S/N), largest halo over the mean, cut edges"
         )
         table(
             [
@@ -260,7 +261,7 @@ def _show_curves(found: GraphProfile) -> None:
             ["method", "parts", "S/N", "max/mean", "cut"],
         )
     if found.frontier:
-        print("\nfrontier: mean vertices of a sampled batch, inputs first, and edges of its layers")
+        print("\nsampled batch: mean vertices and edges per layer, input layer first")
         table(
             [
                 {

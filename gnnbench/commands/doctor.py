@@ -21,7 +21,7 @@ from typing import Any, Literal
 from gnnbench.kernel_cache import VARIABLE, is_writable, places
 
 NAME = "doctor"
-HELP = "look at this machine: versions, devices, memory, network; say what is missing"
+HELP = "check this machine: versions, devices, memory, network, and what is missing"
 
 # Distribution names, as pyproject.toml lists them; a test holds the two equal.
 BASE_PACKAGES = (
@@ -113,7 +113,11 @@ def cores() -> Iterator[Finding]:
     if len(quota) == 2 and quota[0] != "max":
         detail += f", quota {int(quota[0]) / int(quota[1]):.3g}"
     word: Word = "warn" if usable == 1 else "ok"
-    remedy = "ranks will share one core: times per rank mean little" if word == "warn" else ""
+    remedy = (
+        "ranks will share one core: their times are not those of one rank per core"
+        if word == "warn"
+        else ""
+    )
     yield Finding(word, "cores", detail, remedy)
 
 
@@ -249,7 +253,7 @@ def loopback() -> Iterator[Finding]:
         remedy = "ranks on one machine talk through 127.0.0.1: allow it"
         yield Finding("fail", "loopback", str(error), remedy)
         return
-    yield Finding("ok", "loopback", f"8 bytes there and back in {round_trip_s * 1e6:.0f} µs")
+    yield Finding("ok", "loopback", f"round trip of 8 bytes: {round_trip_s * 1e6:.0f} µs")
 
 
 def loopback_round_trip_s(rounds: int = 400) -> float:

@@ -1,25 +1,35 @@
-"""`gnnbench info`: everything the program knows of one name."""
+"""`gnnbench info`: describe one approach, model, task, dataset source, cluster or suite."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 NAME = "info"
-HELP = "describe an approach, model, cluster, accelerator, suite, or source of graphs"
+HELP = "describe one approach, model, task, dataset source, cluster, accelerator or suite"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the name."""
     parser.add_argument("name", metavar="NAME", help="any name that `gnnbench list` shows")
+    parser.add_argument(
+        "--toml", action="store_true", help="print a cluster as the TOML file that it is, to edit"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
 
+    if args.toml:
+        from gnnbench.cluster import load_cluster
+        from gnnbench.tomlwriter import format_toml
+
+        print(format_toml(load_cluster(args.name).to_table()), end="")
+        return 0
     card = describe(args.name)
     if args.json:
         emit_json(card)
@@ -72,6 +82,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def _approach(card: Any) -> dict[str, Any]:
     knobs = []
+    meanings = _meanings(card.knobs_type)
     for field in dataclasses.fields(card.knobs_type):
         meta = field.metadata
         low, high = meta.get("low"), meta.get("high")
@@ -82,7 +93,14 @@ def _approach(card: Any) -> dict[str, Any]:
         else:
             allowed = "" if low is None else f">= {low}" + (f", <= {high}" if high else "")
         default = "required" if field.default is dataclasses.MISSING else field.default
-        knobs.append({"knob": field.name, "default": default, "allowed": allowed})
+        knobs.append(
+            {
+                "knob": field.name,
+                "default": default,
+                "allowed": allowed,
+                "meaning": meanings.get(field.name, ""),
+            }
+        )
     return {
         "name": card.name,
         "title": card.title,
@@ -92,8 +110,19 @@ def _approach(card: Any) -> dict[str, Any]:
         "promise in words": card.promise.text,
         "paper": card.paper,
         "knobs": knobs,
-        "knob notes": " ".join((card.knobs_type.__doc__ or "").split()),
     }
+
+
+def _meanings(knobs_type: type) -> dict[str, str]:
+    """What the docstring of a knobs class says of each knob, as `name: text` or `a, b: text`."""
+    names = "|".join(field.name for field in dataclasses.fields(knobs_type))
+    found: dict[str, str] = {}
+    for cls in reversed(knobs_type.__mro__) if names else ():
+        words = " ".join((cls.__doc__ or "").split())
+        parts = re.split(rf"(?:^|(?<=[.:;] ))((?:{names})(?:, (?:{names}))*): ", words)
+        for knobs, text in zip(parts[1::2], parts[2::2], strict=True):
+            found |= dict.fromkeys(knobs.split(", "), text.strip())
+    return found
 
 
 def _callable(name: str, function: Callable[..., Any], *, skip: int = 0) -> dict[str, Any]:
@@ -111,26 +140,26 @@ def _callable(name: str, function: Callable[..., Any], *, skip: int = 0) -> dict
 
 
 def _print(card: dict[str, Any], indent: str = "") -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import table, text
 
     for key, value in card.items():
         if isinstance(value, dict) and {"value", "status", "source"} <= set(value):
-            print(f"{indent}{key}: {value['value']:g}  ({value['status']}: {value['source']})")
+            constant = f"{value['value']:g}  ({value['status']}: {value['source']})"
+            text(f"{key}: {constant}", indent, "  ")
         elif isinstance(value, dict):
             print(f"{indent}{key}:")
             _print(value, indent + "  ")
         elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
             print(f"{indent}{key}:")
-            rows = [{k: None if v is None else _short(v) for k, v in row.items()} for row in value]
-            table(rows, list(rows[0]))
+            table(value, list(value[0]))
         elif isinstance(value, list | tuple) and len(value) > 4:
             print(f"{indent}{key}:")
             for item in value:
-                print(f"{indent}  {item}")
+                text(str(item), indent + "  ", "  ")
+        elif isinstance(value, str) and "\n" in value:
+            print(f"{indent}{key}:")
+            for line in value.splitlines():
+                print(f"{indent}  {line}".rstrip())
         elif value not in (None, "", (), [], {}):
-            print(f"{indent}{key}: {value}")
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+            listed = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            text(f"{key}: {listed}", indent, "  ")

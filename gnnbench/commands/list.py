@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gnnbench.cluster import Link
 
 NAME = "list"
-HELP = "list approaches, models, tasks, datasets, clusters, accelerators or suites"
+HELP = "list the names of approaches, models, tasks, datasets, clusters, accelerators, suites"
 
 Rows = list[dict[str, object]]
 
@@ -93,20 +97,32 @@ def datasets() -> Rows:
 
 
 def clusters() -> Rows:
-    """Built-in clusters."""
+    """Built-in clusters: devices and memory of a host, links inside and between hosts, rent."""
     from gnnbench.cluster import list_clusters, load_cluster
 
-    found = [load_cluster(name) for name in list_clusters()]
-    return [
-        {
-            "name": c.name,
-            "device": c.device.name,
-            "per host": c.host.devices_per_host,
-            "transport": c.transport,
-            "description": c.description,
-        }
-        for c in found
-    ]
+    rows: Rows = []
+    for c in map(load_cluster, list_clusters()):
+        price = c.price
+        spot = None if price is None else price.spot_usd_per_hour
+        rows.append(
+            {
+                "name": c.name,
+                "devices": f"{c.host.devices_per_host} x {c.device.name}",
+                "GB": f"{c.device.memory_bytes.value / 1e9:.0f}",
+                "in/out GB/s": f"{_gb(c.links.intra)}/{_gb(c.links.inter)}",
+                "USD/h": None if price is None else f"{price.usd_per_hour.value:.2f}",
+                "spot": None if spot is None else f"{spot.value:.2f}",
+                "date": None if price is None else price.date,
+            }
+        )
+    return rows
+
+
+def _gb(link: Link) -> str:
+    """Bandwidth in GB/s; "!" where all ranks of a host share it."""
+    from gnnbench.units import digits
+
+    return digits(link.bytes_per_s.value / 1e9) + ("!" if link.shared else "")
 
 
 def accelerators() -> Rows:

@@ -84,7 +84,7 @@ def add_results(parser: argparse.ArgumentParser, *, required: bool = True) -> No
         type=output_folder,
         metavar="DIR",
         required=required,
-        help="folder of run folders; finished runs in it are kept and not run again",
+        help="results folder; finished runs in it are kept and not run again",
     )
 
 

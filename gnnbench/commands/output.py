@@ -9,9 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 
 # The console of the bar that is on the screen just now.
 _drawing: Console | None = None
+
+_GAP = "  "
+_QUANTITY = 16
+"""Longest cell, in characters, that stays on one line if it begins with a digit: 400 … 1100 ms."""
 
 # Words that mean good, mind this, and bad, over all commands; any other word stays uncoloured.
 _COLOURS = {
@@ -69,39 +77,94 @@ def name_passed_over(results: Results) -> None:
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Print rows under the named columns; a missing or None cell is shown as '-'.
 
-    Numbers are right-aligned. Format them before: how many digits are honest is the caller's
-    knowledge.
+    Numbers are right-aligned; the caller formats them with the digits that their spread supports.
+    On a terminal, or where COLUMNS is set, wide columns are wrapped between words until the table
+    fits. A pipe or file receives one line per row.
     """
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     numeric = [all(_is_number(line[at]) for line in cells) for at in range(len(columns))]
+    widths = _fitted([list(columns), *cells], terminal_width())
+    lines = [_wrapped(line, widths) for line in [list(columns), *cells]]
     if sys.stdout.isatty():
-        _rich_table(cells, columns, numeric)
+        _rich_table(lines, widths, numeric)
     else:
-        _plain_table(cells, columns, numeric)
+        _plain_table(lines, widths, numeric)
 
 
-def _plain_table(cells: list[list[str]], columns: Sequence[str], numeric: list[bool]) -> None:
-    widths = [
-        max([len(column), *(len(line[at]) for line in cells)]) for at, column in enumerate(columns)
-    ]
-    for line in [list(columns), *cells]:
+def terminal_width() -> int | None:
+    """Characters of a line on the terminal, or of COLUMNS; None for a pipe or a file."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def text(words: str, indent: str = "", hanging: str = "") -> None:
+    """Print a paragraph, wrapped between words at the terminal's width."""
+    width = terminal_width()
+    if width is None:
+        print(indent + words)
+    else:
+        print("\n".join(_broken(words, max(width, 40), indent, indent + hanging) or [""]))
+
+
+def _fitted(cells: Sequence[Sequence[str]], available: int | None) -> list[int]:
+    """Widths of the columns: the widest are narrowed, down to their longest word, until all fit."""
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    floors = [max(map(_floor, column)) for column in columns]
+    while available is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > available:
+        loose = [at for at, width in enumerate(widths) if width > floors[at]]
+        if not loose:
+            break
+        widths[max(loose, key=lambda at: widths[at])] -= 1
+    return widths
+
+
+def _floor(cell: str) -> int:
+    """Characters of the longest part of a cell that stays on one line: a word, or a quantity."""
+    if len(cell) <= _QUANTITY and cell.lstrip("+-")[:1].isdigit():
+        return len(cell)
+    return max(map(len, cell.split()), default=0)
+
+
+def _wrapped(line: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """One row of a table as the lines on which it is printed."""
+    parts = [_broken(cell, width) for cell, width in zip(line, widths, strict=True)]
+    return [list(part) for part in zip_longest(*parts, fillvalue="")]
+
+
+def _broken(words: str, width: int, first: str = "", further: str = "") -> list[str]:
+    return textwrap.wrap(
+        words,
+        width,
+        initial_indent=first,
+        subsequent_indent=further,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _plain_table(lines: list[list[list[str]]], widths: list[int], numeric: list[bool]) -> None:
+    for part in chain.from_iterable(lines):
         words = [
             word.rjust(width) if right else word.ljust(width)
-            for word, width, right in zip(line, widths, numeric, strict=True)
+            for word, width, right in zip(part, widths, numeric, strict=True)
         ]
-        print("  ".join(words).rstrip())
+        print(_GAP.join(words).rstrip())
 
 
-def _rich_table(cells: list[list[str]], columns: Sequence[str], numeric: list[bool]) -> None:
-    from rich.table import Table
+def _rich_table(lines: list[list[list[str]]], widths: list[int], numeric: list[bool]) -> None:
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column, right in zip(columns, numeric, strict=True):
-        shown.add_column(column, justify="right" if right else "left", overflow="fold")
-    for line in cells:
-        shown.add_row(*(Text(word, style=_COLOURS.get(word, "")) for word in line))
-    _console().print(shown, soft_wrap=False)
+    for number, line in enumerate(lines):
+        for part in line:
+            shown = Text(no_wrap=True, overflow="ignore")
+            for word, width, right in zip(part, widths, numeric, strict=True):
+                style = "bold" if number == 0 else _COLOURS.get(word, "")
+                shown.append(word.rjust(width) if right else word.ljust(width), style=style)
+                shown.append(_GAP)
+            shown.rstrip()
+            _console().print(shown)
 
 
 def _cell(value: object) -> str:

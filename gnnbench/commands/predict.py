@@ -1,14 +1,18 @@
-"""`gnnbench predict`: what a suite's runs will take on a cluster, before anyone buys it."""
+"""`gnnbench predict`: predict time, bytes and memory of a suite's runs on a cluster."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.units import digits
+
 if TYPE_CHECKING:
-    from gnnbench.results import PredictionRecord
+    from gnnbench.cluster import Cluster
+    from gnnbench.results import PredictionRecord, Results
 
 NAME = "predict"
 HELP = "predict a suite's runs on a cluster, at any number of ranks; needs no torch"
@@ -17,16 +21,20 @@ HELP = "predict a suite's runs on a cluster, at any number of ranks; needs no to
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to predict, on what, and where to keep it."""
     from gnnbench.commands.options import (
-        add_cluster,
         add_ranks,
         add_results,
         add_suite,
+        option,
         output_file,
-        positive_int,
+        rank_counts,
     )
 
     add_suite(parser)
-    add_cluster(parser)
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME|FILE,...",
+        help="built-in clusters or cluster TOML files, such as `gnnbench calibrate` writes",
+    )
     add_ranks(parser)
     add_results(parser, required=False)
     parser.add_argument(
@@ -34,9 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ranks-per-host",
-        type=positive_int,
-        metavar="N",
+        type=rank_counts,
+        metavar="N,N",
         help="ranks on one host (default: its devices)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        type=option,
+        default=[],
+        metavar="KEY=VALUE",
+        help="another constant of the clusters, such as links.inter.bytes_per_s=5e9",
     )
     parser.add_argument(
         "--trace",
@@ -47,8 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.cluster import choose_cluster
-    from gnnbench.commands.output import emit_json, name_passed_over, progress, table
+    from gnnbench.commands.output import emit_json, name_passed_over, progress
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -56,29 +71,44 @@ def run(args: argparse.Namespace) -> int:
 
     suite = find_suite(args.suite)
     results = Results(args.results) if args.results else None
-    cluster = choose_cluster(args.cluster, results.folder if results else None)
+    clusters, assumed = _clusters(args, results)
     runs, roots = suite.at_ranks(args.ranks), data_roots(args.data, suite.folder)
+    layouts: list[int | None] = list(args.ranks_per_host or [None])
     records: list[PredictionRecord] = []
-    with progress("predict", len(runs)) as advance:
-        for record, ledgers in predict_runs(
-            runs, cluster, roots, results, ranks_per_host=args.ranks_per_host
-        ):
-            records.append(record)
-            if args.trace and ledgers:
-                from gnnbench.trace import write_trace
+    with progress("predict", len(runs) * len(clusters) * len(layouts)) as advance:
+        for cluster, per_host in itertools.product(clusters, layouts):
+            for record, ledgers in predict_runs(
+                runs, cluster, roots, results, ranks_per_host=per_host
+            ):
+                records.append(record)
+                if args.trace and ledgers:
+                    from gnnbench.trace import write_trace
 
-                write_trace(args.trace, {"predicted": ledgers})
-            advance(record.config_id)
+                    write_trace(args.trace, {"predicted": ledgers})
+                advance(record.config_id)
     if results is not None:
         name_passed_over(results)
     if args.json:
         emit_json([summary(record) for record in records])
     else:
-        print(f"on {cluster.name}: {cluster.description}")
-        table([_row(record) for record in records], list(_COLUMNS))
-        for line in (*suite.left_out(args.ranks), *_uncalibrated(records)):
+        for cluster in clusters:
+            print(f"on {cluster.name}{assumed}: {cluster.description}")
+        _print_tables(records, several=len(clusters) > 1 or len(layouts) > 1)
+        for line in (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records)):
             print(line)
     return int(any(record.status == "failed" for record in records))
+
+
+def _clusters(args: argparse.Namespace, results: Results | None) -> tuple[list[Cluster], str]:
+    """The clusters that were named, or the assumed one with a word that says so."""
+    from gnnbench.cluster import choose_cluster
+    from gnnbench.machines import with_constants
+
+    names = [name.strip() for name in (args.cluster or "").split(",") if name.strip()]
+    folder = results.folder if results else None
+    found = [choose_cluster(name, folder) for name in names] or [choose_cluster(None, folder)]
+    assumed = "" if names else " (assumed; name others with --cluster)"
+    return [with_constants(cluster, dict(args.set)) for cluster in found], assumed
 
 
 def _uncalibrated(records: Sequence[PredictionRecord]) -> list[str]:
@@ -114,6 +144,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "method": record.method,
         "bytes_per_period": sent,
         "peak_memory_bytes": max((int(m["peak_bytes"]) for m in record.memory), default=0),
+        "memory": max(record.memory, key=lambda m: m["judged_bytes"], default=None),
         "phases_s": record.phases,
         "counted": record.counted,
         "basis": record.basis,
@@ -121,34 +152,67 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
     }
 
 
-_COLUMNS = (
-    "dataset",
-    "model",
-    "approach",
-    "ranks",
-    "epoch",
-    "90 % interval",
-    "grade",
-    "sent",
-    "memory",
-    "note",
-)
+def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None:
+    """A table per dataset and model, of what was timed."""
+    from gnnbench.commands.output import table
+
+    timed = [record for record in records if record.period_s]
+    timed.sort(key=lambda r: (r.run.dataset.name, r.run.model.name, r.run.approach, r.run.ranks))
+    for (dataset, model), group in itertools.groupby(
+        timed, key=lambda r: (r.run.dataset.name, r.run.model.name)
+    ):
+        own = list(group)
+        rows = [_row(record, several) for record in own]
+        grades = {record.grade for record in own}
+        told = f" (constants: {min(grades)})" if len(grades) == 1 else ""
+        print(f"{dataset}, {model}{told}:")
+        heads = [head for head in rows[0] if not (told and head == "grade")]
+        table(rows, [head for head in heads if not (several and head == "sent")])
 
 
-def _row(record: PredictionRecord) -> dict[str, object]:
+def _row(record: PredictionRecord, several: bool) -> dict[str, object]:
     from gnnbench_reports import numbers
 
-    row = summary(record)
-    told = {key: row[key] for key in ("dataset", "model", "approach", "ranks")}
-    if record.status != "ok" and not record.period_s:
-        return {**told, "note": f"{record.status}: {record.reason}"}
-    note = record.reason or ("" if record.counted else record.basis)
+    row: dict[str, object] = {"approach": record.run.approach}
+    if several:
+        row["cluster"] = f"{record.cluster}:{record.ranks_per_host}"
+    tight = max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
     return {
-        **told,
-        "epoch": numbers.seconds(record.period_s, (record.high_s / record.low_s - 1) / 2),
+        **row,
+        "ranks": record.run.ranks,
+        record.period: numbers.seconds(record.period_s, _SHOWN),
         "90 % interval": numbers.interval(record.low_s, record.high_s),
+        "sent": numbers.size(sum(record.bytes[0].values()) if record.bytes else 0),
+        "memory": _of(tight["judged_bytes"], tight["limit_bytes"]),
         "grade": record.grade,
-        "sent": numbers.size(sum(row["bytes_per_period"].values())),
-        "memory": numbers.size(row["peak_memory_bytes"]),
-        "note": note,
     }
+
+
+_SHOWN = 0.01
+"""Relative spread with which a time is written: in three digits. The interval carries the doubt."""
+
+
+def _of(needed: float, limit: float) -> str:
+    """Both in the unit of the limit, such as "14.6 of 74.5 GiB"."""
+    from gnnbench_reports import numbers
+
+    whole, unit = numbers.size(limit).split()
+    scale = limit / float(whole)
+    return f"{digits(needed / scale)} of {whole} {unit}"
+
+
+def _reasons(records: Sequence[PredictionRecord]) -> list[str]:
+    """Each reason in one line with the approaches and rank counts that have it."""
+    having: dict[str, dict[str, None]] = {}
+    for record in records:
+        reason = f"{record.status}: {record.reason}" if record.reason else ""
+        if not reason and not record.counted:
+            reason = f"estimated: {record.basis}"
+        if reason:
+            name = f"{record.run.dataset.name}, {record.run.approach} on {record.run.ranks}"
+            having.setdefault(reason, {})[name] = None
+    lines = []
+    for reason, places in having.items():
+        more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+        lines.append(f"{reason}: {'; '.join(list(places)[:2])}{more}")
+    return lines

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, name_passed_over, progress
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, text
     from gnnbench.results import Results
     from gnnbench_reports import figures
     from gnnbench_reports.finding import findings
@@ -47,6 +47,6 @@ def run(args: argparse.Namespace) -> int:
         emit_json({"page": path, "cluster": study.cluster, "verdict": sentences})
         return 0
     for sentence in sentences:
-        print(sentence)
-    print(path)
+        text(sentence, hanging="  ")
+    print(f"wrote {path}")
     return 0

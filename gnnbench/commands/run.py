@@ -1,4 +1,4 @@
-"""`gnnbench run`: train a suite for real; finished runs are kept, failed ones reported."""
+"""`gnnbench run`: train the runs of a suite; finished runs are kept, failed ones reported."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeats",
         type=positive_int,
         metavar="N",
-        help="repeats of each configuration instead of the suite's own",
+        help="number of repeats of each configuration (default: the suite's)",
     )
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="auto takes GPUs where there are any (default)",
+        help="auto (default) takes GPUs where there are any",
     )
     parser.add_argument(
         "--retry-failed", action="store_true", help="train failed and diverged runs again"
@@ -77,22 +77,25 @@ def run(args: argparse.Namespace) -> int:
         emit_json({"suite": suite.name, "results": args.results, "counts": counts, "runs": rows})
     else:
         num_kept = sum(kept for _, kept in records)
-        told = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
-        print(f"{len(records)} runs: {told}; {num_kept} kept; records in {args.results}")
+        by_status = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
+        kept_before = f" ({num_kept} from an earlier session)" if num_kept else ""
+        print(f"{len(records)} runs: {by_status}{kept_before}; records in {args.results}")
     return int(counts["failed"] + counts["diverged"] > 0)
 
 
 def detail(record: RunRecord) -> str:
-    """Return what one line can say of a run."""
+    """Return time per period and test metric of a run, or why it has none."""
+    from gnnbench_reports.numbers import seconds
+
     if record.status != "ok":
         where = f"rank {record.failed_rank}, {record.failed_phase}: " if record.failed_phase else ""
         return where + record.reason
-    words = [f"{record.period_s or 0:.4g} s/{record.period}"]
+    words = [f"{seconds(record.period_s)} per {record.period}"]
     primary = f"test_{TASKS[record.run.task_kind].primary}"
     if primary in record.metrics:
         words.append(f"{primary.replace('_', ' ')} {record.metrics[primary]:.3f}")
     if record.device.get("practice"):
-        words.append("practice")
+        words.append("practice: ranks share GPUs")
     return ", ".join(words)
 
 

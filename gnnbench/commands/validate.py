@@ -1,18 +1,26 @@
-"""`gnnbench validate`: predict what others have published and print the error of every row."""
+"""`gnnbench validate`: predict published measurements and print the errors."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gnnbench.errors import SpecError
 
 if TYPE_CHECKING:
     from gnnbench.published.score import Comparison, Group, Ranking, Score
 
 NAME = "validate"
-HELP = "predict published measurements and print every error; needs no torch"
+HELP = "predict published measurements and print the errors; needs no torch"
 TABLE, DOCUMENT, PICTURE = "validation.csv", "validation.json", "parity.svg"
+MOST_ROWS = 40
+"""More predicted rows than these are left to --json and --out."""
+T = TypeVar("T")
+K = TypeVar("K")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,19 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rows",
         nargs="*",
         type=Path,
-        metavar="ROWS.csv",
-        help="published rows; by default those that come with gnnbench",
+        metavar="TABLE.csv",
+        help="tables of training systems, or of kernels and collectives; default: the published "
+        "training systems that come with gnnbench",
     )
     parser.add_argument(
         "--only",
         metavar="GLOB",
-        help="only rows whose id, system, dataset, source or metric matches",
+        help="only rows whose id, system, dataset, source or metric matches, such as 'pipegcn*'",
     )
     parser.add_argument(
         "--out",
         type=output_folder,
         metavar="DIR",
-        help=f"write {TABLE}, {DOCUMENT} and {PICTURE} there",
+        help=f"write {TABLE} (every row), {DOCUMENT} and {PICTURE} into this folder",
     )
 
 
@@ -45,6 +54,13 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.published.score import score
     from gnnbench_simulator.validation import chosen, compare_rows
 
+    operations = [path for path in args.rows if _of_operations(path)]
+    if operations and len(operations) == len(args.rows):
+        return _judge_operations(operations, as_json=args.json)
+    if operations:
+        raise SpecError(
+            f"{operations[0]}: a table of operations; give tables of training systems apart"
+        )
     rows = read_files(args.rows) if args.rows else shipped_rows()
     if args.only:
         rows = chosen(rows, args.only)
@@ -58,6 +74,31 @@ def run(args: argparse.Namespace) -> int:
         emit_json(document)
     else:
         show(comparisons, total)
+    return 0
+
+
+def _of_operations(path: Path) -> bool:
+    """Whether a file is a table of operations; what cannot be read is left to the other reader."""
+    from gnnbench.costs.operation_tables import is_operation_table
+
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return is_operation_table(file.readline())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _judge_operations(paths: Sequence[Path], *, as_json: bool) -> int:
+    from gnnbench.commands import operation_errors
+    from gnnbench.commands.output import emit_json
+    from gnnbench.costs.operation_tables import judge
+
+    found = [(path.name, judge(path.read_text(encoding="utf-8-sig"), str(path))) for path in paths]
+    if as_json:
+        emit_json({"operations": [operation_errors.document(name, j) for name, j in found]})
+        return 0
+    for name, judgement in found:
+        operation_errors.show(name, judgement)
     return 0
 
 
@@ -152,22 +193,56 @@ def draw(path: Path, comparisons: Sequence[Comparison]) -> None:
 
 
 def show(comparisons: Sequence[Comparison], total: Score) -> None:
-    """Print the score, every row, sums by source and system, rankings, and reasons."""
+    """Print the score, the rows if they are few, errors by system, rankings, and reasons."""
+    from gnnbench.commands.output import text
+
     for line in _summary(total):
-        print(line)
-    _table("Published rows and their predictions", [_row(c) for c in comparisons if not c.reason])
+        text(line)
+    _show_rows([c for c in comparisons if not c.reason])
     below = [c.row.row_id for c in comparisons if c.note.startswith("published time is below")]
     if below:
-        print(f"\nPublished times too short for their bytes on the stated link: {', '.join(below)}")
+        _say(f"Published times too short for their bytes on the stated link: {', '.join(below)}")
+    for source, groups in _by(total.groups, lambda g: g.source):
+        _table(f"Errors by system and metric: {source}", [_group(g) for g in groups])
+    if any(g.used in ("fit", "input") for g in total.groups):
+        _say(
+            "used as: 'score' and 'held out' rows enter the median error above; constants were "
+            "fitted to 'fit' rows; 'input' rows are numbers that a profile was made from."
+        )
     _table(
-        "Errors by source, system and metric (fitted rows and inputs of profiles are not scored)",
-        [_group(g) for g in total.groups],
-    )
-    _table(
-        "Order of epoch times within a table, predicted against published",
+        "Order of epoch times within a published table, predicted against published",
         [_ranking(r) for r in total.rankings],
     )
     _table("Rows without a prediction, by reason", _by_reason(comparisons))
+
+
+def _show_rows(comparisons: Sequence[Comparison]) -> None:
+    """Print one table of predicted rows per dataset and metric; only their number if many."""
+    if len(comparisons) > MOST_ROWS:
+        _say(
+            f"{len(comparisons)} predicted rows: --only GLOB prints them where it leaves at most "
+            f"{MOST_ROWS}; --json prints and --out DIR writes all"
+        )
+        return
+    place = attrgetter("row.dataset", "row.metric")
+    for (dataset, metric), rows in _by(comparisons, place):
+        _table(f"{dataset}: {_words(metric)}", [_row(c) for c in rows])
+
+
+def _by(items: Iterable[T], key: Callable[[T], K]) -> Iterator[tuple[K, list[T]]]:
+    """Items by key, keys in the order in which they first occur."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    yield from groups.items()
+
+
+def _say(words: str) -> None:
+    """Print a paragraph after an empty line."""
+    from gnnbench.commands.output import text
+
+    print()
+    text(words)
 
 
 def _table(title: str, rows: Sequence[dict[str, object]]) -> None:
@@ -175,7 +250,7 @@ def _table(title: str, rows: Sequence[dict[str, object]]) -> None:
     from gnnbench.commands.output import table
 
     if rows:
-        print(f"\n{title}")
+        _say(title)
         table(rows, list(rows[0]))
 
 
@@ -202,17 +277,13 @@ def _row(c: Comparison) -> dict[str, object]:
     row = c.row
     return {
         "row": row.row_id,
-        "system": _short(row.system, 24),
-        "dataset": row.dataset,
+        "system": _short(_ASIDE.sub("", row.system), 24),
         "model": f"{row.model} {row.num_layers}x{row.hidden_width}" if row.model else "",
         "ranks": row.ranks,
-        "metric": row.metric,
         "published": _number(row.metric, c.published),
         "predicted": _number(row.metric, c.predicted),
-        "90 % interval": numbers.interval(c.low, c.high) if c.low is not None else "",
         "error": numbers.percent(c.error, signed=True),
         "inside": _YES_OR_NO[c.inside],
-        "grade": c.grade,
         "used as": c.used,
     }
 
@@ -235,9 +306,8 @@ def _group(g: Group) -> dict[str, object]:
     from gnnbench_reports import numbers
 
     return {
-        "source": _short(g.source),
-        "system": _short(g.system),
-        "metric": g.metric,
+        "system": _ASIDE.sub("", g.system),
+        "metric": _words(g.metric),
         "used as": g.used,
         "rows": g.number,
         "median |error|": numbers.percent(g.median_error),
@@ -247,9 +317,17 @@ def _group(g: Group) -> dict[str, object]:
     }
 
 
+_ASIDE = re.compile(r" \([^()]{9,}\)")
+"""A remark behind a system's name, which --json keeps."""
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
 def _ranking(r: Ranking) -> dict[str, object]:
     return {
-        "table": _short(r.table, 60, end=True),
+        "table": _short(r.table, 32, end=True),
         "order of": r.of,
         "pairs": r.pairs,
         "as published": r.concordant,

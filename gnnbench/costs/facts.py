@@ -40,8 +40,8 @@ class Facts:
     ) -> Facts:
         """Collect facts in order. `counts` are the ranks that do each piece; 1 by default.
 
-        Work of several calls is given by the facts of one call: its time is that of one call, as
-        many times.
+        Work that represents several calls is described by the facts of one call; its time is that
+        of one call times the number of calls.
         """
         total = len(works) if counts is None else sum(counts)
         columns = {}
@@ -79,7 +79,7 @@ class Facts:
 
 
 def column(values: Sequence[object], counts: Sequence[int] | None, total: int) -> Floats:
-    """Sizes of several pieces of work behind one another, each for as many ranks as it has."""
+    """Concatenate sizes of several pieces of work, each repeated for its number of ranks."""
     if counts is None:
         return np.array(values, dtype=np.float64)
     out = np.empty(total)

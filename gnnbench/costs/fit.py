@@ -1,8 +1,9 @@
-"""Fit physics forms to measured samples: relative, robust, with an honest radius.
+"""Fit physics forms to measured samples: relative errors, robust loss, radius from held-out points.
 
 A fit starts from non-negative least squares on relative errors for each combination of starting
 shapes, then refines everything together in log space with a soft-L1 loss (simulation 10.1). The
-radius comes from points that the fit had not seen (split conformal over folds, simulation 10.4).
+radius comes from points that were not used in the fit (split conformal over folds, simulation
+10.4).
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ def fit_op(
         samples: work with all shape facts that their kind has, and measured seconds each. Several
             samples of one shape are allowed. At least four different shapes.
         op: cost class; the samples' own by default.
-        origins: where each sample comes from (any numbers): samples of one origin share what
-            disturbed it, so none of them is held out while others stay. By default, its shape.
+        origins: number of the source of each sample. Samples of one source share its
+            disturbances and are held out together. By default, the shape is the source.
         form: a form's name; by default that of the samples' kind ("rows" for elementwise work).
-        co_located: how many ranks worked on the host at the same time.
+        co_located: number of ranks that worked on the host at the same time.
         constants: parameters of the form that are set, not fitted (e.g. line_bytes).
 
     Raises:
@@ -144,7 +145,7 @@ def fit_collective(
 def conformal_radius(errors: Floats, coverage: float = COVERAGE) -> float:
     """The ceil((m+1) coverage)-th smallest |log error| of m held-out points (simulation 10.4).
 
-    With too few points for that rank, half as much again as the largest error.
+    With too few points for that rank, 1.5 times the largest error.
     """
     sizes = np.sort(np.abs(errors))
     rank = math.ceil((len(sizes) + 1) * coverage)
@@ -262,7 +263,7 @@ def _held_out(
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
-    """Evenly spread places, at most so many."""
+    """At most this many evenly spread places."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
 
 

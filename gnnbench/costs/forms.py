@@ -1,8 +1,8 @@
 """Physics forms: seconds of an operation as a sum of costs that cannot be negative.
 
 Every form is t = sum_k coefficient_k * term_k(facts; shapes), so that a fit is a non-negative
-least-squares problem for fixed shapes (cache sizes). Forms are bounded by physics: they stay right
-far outside the calibrated points, where a regression would not (simulation 10.1).
+least-squares problem for fixed shapes (cache sizes). Forms follow physics and stay valid far
+outside the calibrated points, where a regression would not (simulation 10.1).
 
 Units: coefficients `*_s` are seconds, `s_per_*` seconds per counted thing, shapes `*_bytes` bytes.
 """
@@ -57,8 +57,8 @@ class Form:
     coefficients   names, in the order of the columns of `terms`
     shapes         names of cache sizes with the starting values that a fit tries
     terms          (facts, shapes) -> array (steps, coefficients)
-    features       facts -> log features (steps, k) in which near steps have like residuals
-    overlapped     coefficients of which only the largest cost counts (roofline); empty: all add up
+    features       facts -> log features (steps, k); close features mean similar residuals
+    overlapped     coefficients of which only the largest counts (roofline); empty: costs add up
     """
 
     name: str
@@ -76,7 +76,7 @@ class Form:
         return self.combine(parts)
 
     def combine(self, parts: Floats) -> Floats:
-        """Add the costs up, of overlapped ones only the largest."""
+        """Add up the costs; of overlapped ones only the largest counts."""
         if not self.overlapped:
             total: Floats = parts.sum(axis=1)
             return total
@@ -112,7 +112,7 @@ def _gemm(f: Facts, p: Shapes) -> Floats:
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
-    """Elements, entries with costly arithmetic (a softmax's), rows of both, bytes by place."""
+    """Columns: elements; transcendentals of nonzeros; rows; bytes from cache; bytes from memory."""
     missed = f.bytes * miss_rate(f.bytes, p.get("cache_bytes", math.inf))
     lines = f.rows / np.maximum(f.width, 1.0)
     entry_lines = f.nonzeros / np.maximum(f.width, 1.0)
@@ -162,7 +162,7 @@ def _sample(f: Facts, p: Shapes) -> Floats:
 
 
 def _gap(f: Facts, p: Shapes) -> Floats:
-    """What an interpreter needs between steps, and more where the step before took its caches."""
+    """Time of the interpreter between steps, longer if the step before displaced its caches."""
     return _columns(1.0, miss_rate(f.bytes, p.get("cache_bytes", math.inf)), steps=len(f))
 
 

@@ -24,7 +24,7 @@ REACH = 1.5
 def op_seconds(model: OpModel, facts: Facts) -> Floats:
     """Seconds of each step by a calibrated operation.
 
-    Residuals over other features than the form's, as files of older versions hold, are left aside.
+    Residuals over features that the form does not have, as in files of older versions, are ignored.
     """
     physics = form(model.form).seconds(facts, model.params)
     if not model.residuals:

@@ -1,13 +1,13 @@
-"""Seconds of reads and writes: a disk that all lanes and both directions share.
+"""Seconds of reads and writes on a disk that all lanes and both directions share.
 
 A transfer of B bytes in R requests keeps the disk busy for R / iops + B / bandwidth seconds. A lane
-that waits for each request before it issues the next needs R latency + B / bandwidth seconds on an
-idle disk, which is more: the disk is busy for a share of that time only. Lanes at work together get
-the shares that they want until these add up to the whole disk; then they share it evenly. So depth,
-the number of requests in flight, is the number of lanes that are at work.
+that waits for each request before it issues the next one needs R latency + B / bandwidth seconds on
+an idle disk, which is longer: the disk is busy for a fraction of that time only. Concurrent lanes
+get the fractions that they need until these add up to one; then they share the disk evenly. The
+depth (number of requests in flight) is therefore the number of lanes that are working.
 
-Deviation known: of each sweep, in `Storage.radius`. A virtual disk on NVMe, 4 KiB to 4 MiB blocks
-on 1 to 16 lanes, kept 90 % of its points within a factor of 1.5.
+Deviation known: for each sweep, in `Storage.radius`. On a virtual NVMe disk, 90 % of the points
+(blocks of 4 KiB to 4 MiB, 1 to 16 lanes) were within a factor of 1.5.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SOFT = 0.1  # log error beyond which a point counts as an outlier
 def disk_seconds(
     storage: Storage, size: Number, requests: Number, *, write: bool
 ) -> tuple[Number, Number]:
-    """Seconds for which a transfer keeps the disk busy, and seconds that it takes if alone.
+    """Seconds for which a transfer keeps the disk busy, and its duration if it is alone.
 
     Args:
         storage: of the cluster.
@@ -46,7 +46,7 @@ def disk_seconds(
 
 
 def point_bytes_per_s(storage: Storage, point: DiskPoint) -> float:
-    """Bytes per second of all lanes of a sweep's point together, by the constants."""
+    """Predicted bytes per second of all lanes of a sweep's point together."""
     block = float(point.block_bytes)
     timed = {w: disk_seconds(storage, block, 1.0, write=w) for w in (False, True)}
     if point.direction == "mixed" and point.depth == 1:
@@ -73,8 +73,8 @@ def _shares(wanted: Sequence[float]) -> list[float]:
 def fit_storage(points: Sequence[DiskPoint], *, method: str, source: str = "calibrate") -> Storage:
     """Fit bandwidth, latency and request rate of both directions to a sweep of the disk.
 
-    Relative errors, robust: a point that something disturbed moves little. Raises SpecError where
-    the sweep lacks a direction or a second block size.
+    Errors are relative and the loss is robust: a disturbed point has little influence. Raises
+    SpecError where the sweep lacks a direction or a second block size.
     """
     from scipy.optimize import least_squares
 
@@ -110,7 +110,9 @@ def _start(points: Sequence[DiskPoint], direction: str) -> list[float]:
     """Bandwidth, latency and requests per second, read off the extremes of a direction's sweep."""
     blocks = sorted({p.block_bytes for p in points})
     if len(blocks) < 2:
-        raise SpecError(f"sweep of the disk, {direction}: found {len(blocks)} block sizes, needs 2")
+        raise SpecError(
+            f"disk sweep, {direction}: found {len(blocks)} block sizes, needs at least 2"
+        )
     rate = max(p.bytes_per_s for p in points)
     small = [p for p in points if p.block_bytes == blocks[0]]
     least = min(p.depth for p in small)

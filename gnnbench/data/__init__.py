@@ -1,1 +1,1 @@
-"""Graphs: the object, its profile, readers, generators, partitioners and samplers."""
+"""Datasets (graphs, edge streams, triples): types, profiles, readers, generators, samplers."""

@@ -1,7 +1,7 @@
-"""Boundary sampling: which boundary rows travel in an epoch, and the graph that is left.
+"""Boundary sampling: the halo rows that are exchanged in an epoch, and the resulting graph.
 
-Draws are keyed by (seed, epoch, owner, peer) and the vertex, so every rank, and the planner, can
-tell what any rank draws (BNS-GCN; fullgraph section 6, FG-32, FG-34).
+Draws depend on (seed, epoch, owner, peer) and the vertex only, so every rank and the planner can
+compute the draw of any rank (BNS-GCN; fullgraph section 6, FG-32, FG-34).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DRAW = 0x626E73  # apart from the keys of samplers and dropout, which share see
 
 
 def drawn_rows(rate: float, size: int) -> int:
-    """Return k = floor(rate size), unharmed by a rate that binary fractions cannot hold."""
+    """Return k = floor(rate size), robust to rates that have no exact binary form."""
     return min(size, math.floor(rate * size + 1e-9))
 
 
@@ -42,9 +42,9 @@ def draw_boundary(
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """What one rank must know to draw: the global ids of its halo and of what it sends.
+    """What one rank needs to draw: global ids of its halo and of the rows that it sends.
 
-    Shapes as in `RankHalo`, whose edges this does not keep alive.
+    Shapes as in `RankHalo`; the edges of the latter are not kept alive.
     """
 
     rank: int
@@ -68,11 +68,11 @@ class Boundary:
         return self.send[self.send_offsets[peer] : self.send_offsets[peer + 1]]
 
     def taken(self, rate: float) -> list[int]:
-        """Return k_ij for every owner j: the rows that arrive from each, in any epoch."""
+        """Return k_ij for every owner j: rows received from it in every epoch."""
         return [drawn_rows(rate, int(size)) for size in np.diff(self.halo_offsets)]
 
     def given(self, rate: float) -> list[int]:
-        """Return k_ij for every peer i: the rows that each is sent, in any epoch."""
+        """Return k_ij for every peer i: rows sent to it in every epoch."""
         return [drawn_rows(rate, int(size)) for size in np.diff(self.send_offsets)]
 
     def draw_sent(self, rate: float, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -124,9 +124,9 @@ class Boundary:
 class SampledGraph:
     """The bipartite graph of one rank over its own and the drawn rows, rebuilt in place.
 
-    Columns are [own, drawn halo rows]; entries of a row keep their order. Arrays are buffers for
-    the largest draw at `rate`, of which `rebuild` says how many entries count. Shapes: `indptr`
-    [n + 1], `indptr_t` [n + drawn + 1]; entries of own columns never change and are written once.
+    Columns are [own, drawn halo rows]; entries of a row keep their order. Arrays have room for the
+    largest draw at `rate`; `rebuild` returns how many entries are valid. Shapes: `indptr` [n + 1],
+    `indptr_t` [n + drawn + 1]. Entries of own columns never change and are written once.
     """
 
     def __init__(self, local: RankHalo, rate: float = 1.0) -> None:
@@ -159,11 +159,11 @@ class SampledGraph:
 
 
 class SampledAttention:
-    """As `SampledGraph` for layers that weigh every entry: with self loops, places and keys.
+    """`SampledGraph` for attention: with self loops, positions of transposed entries, and keys.
 
-    The pattern given has a self loop in every row and `num_columns` columns, own ones first.
-    `edges_t` [entries] is where each transposed entry lies among the others; `edge_ids` are the
-    kept ones of `ids`, absent without.
+    The given pattern has a self loop in every row and `num_columns` columns, own ones first.
+    `edges_t` [entries] is the position of each transposed entry among the others; `edge_ids` are
+    the ids of the kept entries (absent without `ids`).
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class SampledAttention:
 
 
 def _places(num_owned: int, num_columns: int) -> NDArray[np.int32]:
-    """Where a column lies in the sampled graph; -1 if it is not there."""
+    """Index of each column in the sampled graph; -1 if it was not drawn."""
     place = np.full(num_columns, -1, np.int32)
     place[:num_owned] = np.arange(num_owned, dtype=np.int32)
     return place

@@ -1,4 +1,4 @@
-"""What every kind of dataset can do, so that the rest of the house need not know which it is."""
+"""The interface of every kind of dataset; code outside of `gnnbench.data` uses only this."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Dataset(Protocol):
     Attributes:
         kind: "graph", "stream" or "triples".
         ARRAYS: the names of its arrays.
-        PLAIN: the names and types of what else its content consists of, beside name and notes.
+        PLAIN: names and types of its other content, except name and notes.
         name: as suites call it.
         digest: of the content; "" for data that has not been saved in native form.
     """
@@ -40,7 +40,7 @@ class Dataset(Protocol):
     def notes(self) -> dict[str, object]: ...
 
     def facts(self) -> dict[str, Any]:
-        """The sizes that plans and records keep, by name."""
+        """The sizes that plans and records store, by name."""
         ...
 
     def arrays(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Dataset(Protocol):
         ...
 
     def miniature(self, num_nodes: int) -> Self:
-        """A small dataset with the same widths and types, to rehearse a run on."""
+        """A small dataset with the same widths and types, for the rehearsal of a run."""
         ...
 
     def problems(self) -> list[str]:
@@ -60,7 +60,7 @@ class Dataset(Protocol):
         ...
 
     def cannot_train(self, task: str) -> str | None:
-        """Why no approach can learn a task from it, with the remedy; None if one can."""
+        """Reason why no approach can learn a task from it, with the remedy; or None."""
         ...
 
 

@@ -38,8 +38,8 @@ def vip_frontier(
     neighbours, and the neighbour through which it was found counts no more (cavity method).
     Deviation known: n_0 within 2 % on block graphs (the plain recursion is up to 20 % high there).
     Neighbours count as independent, so clustered graphs come out high: Tolokers 0-6 %, Cora
-    0-30 %, astro-ph 10-60 %, a mesh several times. Sample when the graph is at hand and clustered.
-    Cost: one pass over the edges per hop.
+    0-30 %, astro-ph 10-60 %, a mesh several times. If the graph is available and clustered,
+    sample instead. Cost: one pass over the edges per hop.
     """
     seen, edges = _vip(graph, fanouts_from_seeds, batch, train_nodes, computation_graph)
     return tuple(float(s.sum()) for s in reversed(seen)), tuple(reversed(edges))
@@ -69,10 +69,10 @@ def occupancy_frontier(
     *,
     undirected: bool = True,
 ) -> Sizes:
-    """Return what `vip_frontier` does from a histogram: `counts[k]` nodes have `degrees[k]`.
+    """As `vip_frontier`, from a degree histogram: `counts[k]` nodes have `degrees[k]`.
 
-    A vertex is hit by each drawn edge in proportion to its out-degree, taken equal to its
-    in-degree. Training vertices are taken to have the degrees of all vertices.
+    Each drawn edge hits a vertex in proportion to its out-degree, which is assumed equal to its
+    in-degree. Training vertices are assumed to have the same degree distribution as all vertices.
     Deviation known: a few per cent high on block graphs when the histogram is fine, up to 50 % when
     it is a single bin; much too high on clustered graphs, as `vip_frontier`.
     """

@@ -269,7 +269,7 @@ def _with_task(graph: Graph, num_features: int, num_classes: int, seed: int) -> 
     if num_features and num_classes:
         return random_split(synthetic_task(graph, num_features, num_classes, seed), seed=seed)
     if num_features or num_classes:
-        raise SpecError("generator: ask for both num_features and num_classes, or for neither")
+        raise SpecError("generator: give both num_features and num_classes, or neither")
     return graph
 
 

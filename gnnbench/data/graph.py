@@ -89,7 +89,7 @@ class Graph:
         return {name: array for name, array in held.items() if array is not None}
 
     def facts(self) -> dict[str, Any]:
-        """The sizes that plans and records keep."""
+        """The sizes that plans and records store."""
         return {
             "num_nodes": self.num_nodes,
             "num_edges": self.num_edges,
@@ -126,7 +126,10 @@ class Graph:
         return dataclasses.replace(self, digest="", **arrays)
 
     def problems(self) -> list[str]:
-        """Every broken invariant in a line. Cost: a pass over the edges and the features."""
+        """Return every violated invariant, one line each.
+
+        Cost: a pass over the edges and the features.
+        """
         n, e = self.num_nodes, self.num_edges
         if n < 0 or self.indptr[0] != 0 or self.indptr[-1] != e or np.any(np.diff(self.indptr) < 0):
             return ["indptr must rise from 0 to the number of edges"]
@@ -151,13 +154,13 @@ class Graph:
         return found
 
     def check(self) -> None:
-        """Raise DataError with every broken invariant of the arrays."""
+        """Raise DataError with every violated invariant of the arrays."""
         found = self.problems()
         if found:
             raise DataError(self.name, found)
 
     def cannot_train(self, task: str) -> str | None:
-        """Why no approach can learn a task from the graph, with the remedy; None if one can."""
+        """Reason why no approach can learn a task from the graph, with the remedy; or None."""
         lacking = [
             what
             for what, array in (("features", self.features), ("labels", self.labels))

@@ -1,4 +1,4 @@
-"""Who needs which remote rows: the halo of every rank of a partitioned graph.
+"""The halo of every rank of a partitioned graph: remote rows that it needs.
 
 Shapes: P ranks; rank i owns n_i nodes and needs the halo B_i, the union of B_ij: the nodes of j
 with an edge into a node of i (fullgraph section 5). Ids are global unless called local; local

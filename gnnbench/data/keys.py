@@ -1,9 +1,9 @@
-"""Counter-based keys: random bits that depend on counters only, never on who asks or when.
+"""Counter-based keys: random bits that depend on counters only, not on rank, thread or order.
 
-A key is 64 bits. `fold(seed, *counters)` walks the counters through the finaliser of splitmix64
+A key is 64 bits. `fold(seed, *counters)` passes the counters through the finaliser of splitmix64
 (Steele, Lea, Flood 2014), so a pick of the sampler or a bit of a dropout mask is a pure function of
-(seed, epoch, step, ...). `mix64`, `mix64_array` and the twins in the samplers and kernels (numba,
-torch) give the same bits; a test holds them together.
+(seed, epoch, step, ...). `mix64`, `mix64_array` and their copies in the samplers and kernels
+(numba, torch) give the same bits, which a test checks.
 
 Numba caches compiled code by the file of the caller: after editing `mix64` delete `__pycache__`.
 """
@@ -52,6 +52,11 @@ def mix64_array(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def extend_array(key: int, counters: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return `extend(key, c)` for every counter c."""
     return mix64_array((np.uint64(key) ^ counters.astype(np.uint64)) + np.uint64(GOLDEN))
+
+
+def unit(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return uniform numbers in [0, 1) made of random bits."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def generator(seed: int, *counters: int) -> np.random.Generator:

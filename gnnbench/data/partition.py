@@ -1,4 +1,4 @@
-"""Assign nodes to parts (METIS, hash, chunk) and report what an assignment costs."""
+"""Assign nodes to parts (METIS, hash, chunk) and report the quality of an assignment."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def partition(
 ) -> NDArray[np.int32]:
     """Return the part of every node, int32 [N]; parts may be empty (they are if num_parts > N).
 
-    metis: k-way with the communication volume ('vol') or the edge cut ('cut') as its objective, on
-    the graph without direction; `balance` weighs a node by 1, by its in-degree + 1 (stored edges
-    and own row), or so that training nodes and all nodes count half each (pymetis has a single
-    balance constraint; DGL's 'train' uses two). hash: a keyed hash of the node id, balanced only on
-    average. chunk: contiguous ids of about equal weight. `objective` matters to metis alone, `seed`
-    to metis and hash. METIS repeats itself for a seed on one platform, not across platforms. 'vol'
-    takes it some ten times as long as 'cut': minutes for millions of edges without communities.
+    metis: k-way with communication volume ('vol') or edge cut ('cut') as objective, on the
+    undirected graph. `balance` sets the weight of a node: 1; its in-degree + 1 (stored edges and
+    own row); or a weight by which training nodes and all nodes contribute half each (pymetis has a
+    single balance constraint; DGL's 'train' uses two). hash: a keyed hash of the node id, balanced
+    on average only. chunk: contiguous ids of about equal weight. `objective` affects metis only,
+    `seed` metis and hash. For one seed METIS is reproducible on one platform, not across platforms.
+    'vol' takes about ten times as long as 'cut': minutes for millions of edges without communities.
 
     Raises: UnknownName, SpecError, Unsupported (hash with another balance than nodes).
     """
@@ -176,7 +176,8 @@ def _metis(
             num_parts, **adjacency, vweights=vertex_weights, recursive=False, options=options
         )
     except RuntimeError as error:
-        raise RunFailed(f"METIS gave up on {graph.name} in {num_parts} parts: {error}") from error
+        found = f"METIS failed on {graph.name} with {num_parts} parts: {error}"
+        raise RunFailed(f"{found}; try partitioner hash or chunk") from error
     return np.asarray(parts, np.int32)
 
 

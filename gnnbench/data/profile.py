@@ -1,4 +1,4 @@
-"""The graph profile: the statistics that stand in for a graph which is not there.
+"""The graph profile: statistics from which a graph that is not available is predicted.
 
 Profiles of every kind of dataset are read, saved and listed here.
 """
@@ -69,9 +69,9 @@ class GraphProfile:
     """Statistics of a graph. `num_edges` counts stored edges without self loops, as Graph does.
 
     Degrees are in-degrees. `degree_values` and `degree_counts` are the histogram (a value is the
-    mean of its bin). Where it is unknown, `degree_spread` makes a log-normal one: the standard
-    deviation of the logarithm of the degree, with the mean of the graph. 0 for num_val and
-    num_test means not known. `status`: measured on the graph, or published by `source`.
+    mean of its bin). Without a histogram, a log-normal one is built from the graph's mean degree
+    and `degree_spread`, the standard deviation of the logarithm of the degree. 0 for num_val and
+    num_test means unknown. `status`: measured on the graph, or published by `source`.
     """
 
     kind: ClassVar[str] = "graph"
@@ -154,15 +154,15 @@ class GraphProfile:
         )
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:
-        """Return the halo of a partition in `parts` and what the number rests on.
+        """Return the halo of a partition in `parts`, and the source of the number.
 
-        Between two points of the curve S/N goes as a power of the parts; beyond the last with the
-        power of the last two, at most parts - 1. Where the curve of one METIS objective is missing
-        or ends, that of the other stands in, scaled to meet its last point. hash (and chunk
-        without points) follows from the degrees: a node of degree d has copies on
-        (P - 1)(1 - (1 - 1/P)^d) other parts on average.
+        Between two points of the curve S/N follows a power of the number of parts; beyond the last
+        point the power of the last two is continued, up to parts - 1. If the curve of one METIS
+        objective is missing or too short, the curve of the other is used, scaled to meet its last
+        point. For hash (and chunk without points) the halo follows from the degrees: a node of
+        degree d has copies on (P - 1)(1 - (1 - 1/P)^d) other parts on average.
 
-        Raises SpecError when the profile says nothing of METIS.
+        Raises SpecError when the profile has no METIS curve.
         """
         if parts == 1:
             return HaloPoint(parts=1, method=method, halo_per_node=0.0, cut_fraction=0.0), "exact"
@@ -283,7 +283,7 @@ def measured(data: Graph | EdgeStream | Triples, **measures: Any) -> Profile:
         return profile(data, **measures)
     if measures:
         names = ", ".join(measures)
-        raise SpecError(f"{names}: of graphs only, and {data.name} is a {data.kind} dataset")
+        raise SpecError(f"{names}: allowed for graphs only; {data.name} holds {data.kind} data")
     return profile_stream(data) if isinstance(data, EdgeStream) else profile_triples(data)
 
 
@@ -375,7 +375,7 @@ def _halo_point(graph: Graph, parts: int, method: str, seed: int) -> HaloPoint:
 def _frontier_point(
     graph: Graph, fanouts: tuple[int, ...], batch: int, seed: int, batches: int
 ) -> FrontierPoint:
-    """Sample: where the graph is at hand, clustering need not be guessed at."""
+    """Measure by sampling, which needs no assumption about clustering."""
     from gnnbench.data.sampling import NeighbourSampler
 
     sampler = NeighbourSampler(

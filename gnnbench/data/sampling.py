@@ -9,26 +9,22 @@ The loops are compiled on first use (numba) and release the interpreter lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.draws import GOLDEN, ONE, below, compiled, mix64
 from gnnbench.data.threads import Team
 
 Ids = NDArray[np.int64]
 Locals = NDArray[np.int32]
+Weights = NDArray[np.float64]
 
 ROWS_PER_RANGE = 512  # destinations worth handing to another thread
-
-_mix64: Callable[[Any], Any] = njit(inline="always")(keys.mix64)
-_GOLDEN = np.uint64(keys.GOLDEN)
-_ONE = np.uint64(1)
-_LOW32 = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,7 +32,10 @@ class Block:
     """The sampled edges of one layer; destinations are the first `num_dst` of the sources.
 
     Shapes: `indptr` int64 [num_dst + 1]; `indices` int32 [edges], local source numbers;
-    `degrees` int32 [num_dst], in-degrees in the graph (not in the sample).
+    `degrees` int32 [num_dst], in-degrees in the graph (not in the sample). A vertex's sum over all
+    in-neighbours is estimated by that over drawn edges, each times the weights (float64) of its
+    row [num_dst], column [num_src] and of its own [edges]. Absent row weights are degree / picks,
+    other absent weights ones.
     """
 
     indptr: Ids
@@ -44,10 +43,20 @@ class Block:
     num_dst: int
     num_src: int
     degrees: Locals
+    row_weights: Weights | None = None
+    column_weights: Weights | None = None
+    edge_weights: Weights | None = None
 
     @property
     def num_edges(self) -> int:
         return len(self.indices)
+
+    def weights_of_rows(self) -> Weights:
+        """Weights of the destinations; zeros where nothing was drawn."""
+        if self.row_weights is not None:
+            return self.row_weights
+        picks = np.diff(self.indptr)
+        return np.divide(self.degrees, picks, out=np.zeros(len(picks)), where=picks > 0)
 
     def transpose(self) -> tuple[Ids, Locals]:
         """Return (indptr int64 [num_src + 1], destinations int32 [edges]), sorted per source."""
@@ -56,18 +65,25 @@ class Block:
         _transpose(self.indptr, self.indices, indptr_t, indices_t)
         return indptr_t, indices_t
 
+    def transposed_order(self) -> Ids:
+        """Return where each entry of the transpose lies among the edges, int64 [edges]."""
+        return np.argsort(self.indices, kind="stable")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """What one rank trains on in one step; `blocks` lists the input layer first.
 
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
-    l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`.
+    l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
+    all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
+    those drawn.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
+    scanned: int = 0
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -122,7 +138,7 @@ class NeighbourSampler:
         """
         count = len(seeds)
         self._reserve(count, 0)
-        _open(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
+        open_table(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
         blocks: list[Block] = []
         for hop, fanout in enumerate(self.fanouts_from_seeds):
             key = np.uint64(keys.fold(self.seed, epoch, step, hop))
@@ -130,14 +146,19 @@ class NeighbourSampler:
             blocks.append(block)
             count = block.num_src
         input_nodes = self._nodes[:count].copy()
-        _close(input_nodes, self._table)
+        close_table(input_nodes, self._table)
         return Batch(blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=seeds)
+
+    def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
+        """Return the blocks of a `part` of the seeds of a global batch; others matter nothing."""
+        return self.sample(part, epoch, step)
 
     def sizes(self, seeds: Ids, epoch: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return vertices n_0 ... n_L and edges e_1 ... e_L of the batch, input layer first."""
         return self.sample(seeds, epoch, step).sizes
 
     def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
+        """Draw the block of the first `num_dst` vertices found so far."""
         indptr = np.empty(num_dst + 1, np.int64)
         degrees = np.empty(num_dst, np.int32)
         edges = _count(self.indptr, self._nodes, num_dst, fanout, indptr, degrees)
@@ -163,7 +184,7 @@ class NeighbourSampler:
                 ),
                 ranges,
             )
-        num_src = _number(indices, nodes, table, num_dst)
+        num_src = number(indices, nodes, table, num_dst)
         return Block(
             indptr=indptr, indices=indices, num_dst=num_dst, num_src=num_src, degrees=degrees
         )
@@ -203,13 +224,9 @@ def split_seeds(seeds: Ids, world_size: int, rank: int) -> Ids:
     return seeds[start : start + size + (rank < extra)]
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
-
-
-@_compiled
-def _open(seeds: Any, nodes: Any, table: Any) -> None:
+@compiled
+def open_table(seeds: Any, nodes: Any, table: Any) -> None:
+    """Number the seeds from 0 in `nodes` and in the `table` of local numbers."""
     for i in range(len(seeds)):
         vertex = seeds[i]
         nodes[i] = vertex
@@ -217,13 +234,14 @@ def _open(seeds: Any, nodes: Any, table: Any) -> None:
             table[vertex] = i
 
 
-@_compiled
-def _close(nodes: Any, table: Any) -> None:
+@compiled
+def close_table(nodes: Any, table: Any) -> None:
+    """Forget the numbers of these vertices."""
     for i in range(len(nodes)):
         table[nodes[i]] = -1
 
 
-@_compiled
+@compiled
 def _count(
     graph_indptr: Any, nodes: Any, num_dst: int, fanout: int, indptr: Any, degrees: Any
 ) -> int:
@@ -237,24 +255,7 @@ def _count(
     return total
 
 
-@njit(inline="always")
-def _below(key: Any, slot: Any, bound: Any) -> Any:
-    """Return a uniform integer in 0 .. bound-1, bound < 2**32, without bias.
-
-    Multiply and shift with rejection (Lemire 2019); a redraw hashes the rejected bits again.
-    """
-    bits = _mix64((key ^ np.uint64(slot)) + _GOLDEN)
-    bound = np.uint64(bound)
-    product = (bits >> np.uint64(32)) * bound
-    if (product & _LOW32) < bound:
-        floor = ((_LOW32 - bound) + _ONE) % bound
-        while (product & _LOW32) < floor:
-            bits = _mix64(bits + _GOLDEN)
-            product = (bits >> np.uint64(32)) * bound
-    return np.int64(product >> np.uint64(32))
-
-
-@_compiled
+@compiled
 def _draw(
     graph_indptr: Any,
     graph_indices: Any,
@@ -281,23 +282,23 @@ def _draw(
             for slot in range(picks):
                 out[at + slot] = graph_indices[first + slot]
             continue
-        vertex_key = _mix64((key ^ np.uint64(vertex)) + _GOLDEN)
+        vertex_key = mix64((key ^ np.uint64(vertex)) + GOLDEN)
         if degree <= 64:
             taken = np.uint64(0)
             for slot in range(picks):
                 last = degree - picks + slot
-                pick = _below(vertex_key, slot, last + 1)
-                if (taken >> np.uint64(pick)) & _ONE:
+                pick = below(vertex_key, slot, last + 1)
+                if (taken >> np.uint64(pick)) & ONE:
                     pick = last
-                taken |= _ONE << np.uint64(pick)
+                taken |= ONE << np.uint64(pick)
                 out[at + slot] = graph_indices[first + pick]
             continue
         for slot in range(picks):
             last = degree - picks + slot
-            pick = _below(vertex_key, slot, last + 1)
-            if (bits[pick >> 6] >> np.uint64(pick & 63)) & _ONE:
+            pick = below(vertex_key, slot, last + 1)
+            if (bits[pick >> 6] >> np.uint64(pick & 63)) & ONE:
                 pick = last
-            bits[pick >> 6] |= _ONE << np.uint64(pick & 63)
+            bits[pick >> 6] |= ONE << np.uint64(pick & 63)
             out[at + slot] = pick
         for slot in range(picks):
             pick = out[at + slot]
@@ -305,8 +306,8 @@ def _draw(
             out[at + slot] = graph_indices[first + pick]
 
 
-@_compiled
-def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
+@compiled
+def number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     """Replace graph ids by local numbers in place; append new vertices to `nodes`."""
     count = num_dst
     for e in range(len(indices)):
@@ -321,7 +322,7 @@ def _number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _transpose(indptr: Any, indices: Any, indptr_t: Any, indices_t: Any) -> None:
     for e in range(len(indices)):
         indptr_t[indices[e] + 1] += 1

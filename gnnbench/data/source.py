@@ -1,8 +1,8 @@
-"""From a suite's reference to a dataset: find it, read or draw it, convert it once.
+"""From a suite's reference to a dataset: find it, read or generate it, convert it once.
 
-With a cache, what was read is kept in native form under `datasets/<name>-<hash>`, where the hash
-covers the reference and the size and time of every source file. Later uses map it from there. The
-digest of the content identifies a dataset wherever results are kept.
+With a cache, a dataset is kept in native form under `datasets/<name>-<hash>`, where the hash covers
+the reference and the size and time of every source file. Later uses map it from there. The digest
+of the content identifies a dataset in all records.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def open_graph_or_profile(
         raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
     profile = load_profile(source)
     if not isinstance(profile, GraphProfile):
-        raise SpecError(f"{source} is the profile of a {profile.kind}, a graph is needed")
+        raise SpecError(
+            f"{source}: found a profile of kind {profile.kind!r}, expected one of a graph"
+        )
     return profile
 
 
@@ -111,7 +113,7 @@ class Library:
         return self._open[key]
 
     def dataset(self, ref: DatasetRef) -> Any:
-        """The dataset that a reference asks for; a profile is Unsupported."""
+        """The dataset of a reference; raises Unsupported for a profile."""
         if self._cache is not None:
             return native.load(native_folder(ref, self._roots, self._cache))
         data = _make(ref, self._roots)
@@ -121,7 +123,7 @@ class Library:
         """The run with kind and content digest of its dataset, so that its id covers both.
 
         Raises:
-            Unsupported: nothing can learn the run's task from the dataset; the message says why.
+            Unsupported: the run's task cannot be learnt from the dataset; the message says why.
         """
         data = self.open(run.dataset)
         found = dataclasses.replace(run.dataset, digest=data.digest, kind=data.kind)
@@ -196,7 +198,7 @@ def open_source(
 
 def _of_kind(data: AnyDataset, kind: str) -> AnyDataset:
     if kind not in ("auto", data.kind):
-        raise SpecError(f"{data.name} is a dataset of kind {data.kind!r}, and kind = {kind!r}")
+        raise SpecError(f"{data.name}: found kind = {kind!r}, the dataset is of kind {data.kind!r}")
     return data
 
 
@@ -213,9 +215,9 @@ def _value(word: Any) -> Any:
 
 
 def reference_problems(ref: DatasetRef) -> list[str]:
-    """Return what is wrong with a reference itself: names and options that do not exist.
+    """Return the problems of a reference: unknown names and options.
 
-    No file is looked for, so that a suite can be checked where its data is not.
+    No file is opened, so that a suite can be checked on a machine without its data.
     """
     known: Collection[str]
     if ref.profile:
@@ -293,7 +295,10 @@ def describe(data: AnyDataset, ref: DatasetRef) -> dict[str, Any]:
 
 def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
     if ref.profile:
-        raise Unsupported(f"dataset {ref.name!r} is a profile: it can be predicted, not trained on")
+        raise Unsupported(
+            f"dataset {ref.name!r} is a profile, which can be predicted, not trained: "
+            "give path or generator"
+        )
     data: Any
     if ref.generator:
         data = _of_kind(generators.generate(ref.generator, **ref.options), ref.kind)
@@ -303,7 +308,7 @@ def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
     for key, given in (("synthetic", ref.synthetic), ("features", ref.features != "as_is")):
         if given and data.kind != "graph":
             raise SpecError(
-                f"{where}.{key}: is for graphs, and this dataset is of kind {data.kind!r}"
+                f"{where}.{key}: allowed for graphs only; this dataset is of kind {data.kind!r}"
             )
     if ref.synthetic:
         data = _call(splits.synthetic_task, data, ref.synthetic, f"{where}.synthetic")

@@ -15,10 +15,10 @@ from gnnbench.errors import SpecError
 def random_split(
     graph: Graph, train: float = 0.6, val: float = 0.2, seed: int = 0, *, replace: bool = False
 ) -> Graph:
-    """Return the graph with random masks; what `train` and `val` leave over is the test set.
+    """Return the graph with random masks; nodes outside of `train` and `val` form the test set.
 
-    Only labelled nodes are drawn (all nodes when the graph has no labels). Shares are of them. A
-    split that the graph brings is kept unless `replace` is true: asking for another is an error.
+    Only labelled nodes are drawn (all nodes if the graph has no labels), and shares refer to them.
+    A graph with a split of its own is an error unless `replace` is true.
     """
     if graph.train_mask is not None and not replace:
         raise SpecError(

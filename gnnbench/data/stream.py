@@ -131,7 +131,7 @@ class EdgeStream:
         }
 
     def miniature(self, num_nodes: int) -> EdgeStream:
-        """The first 16 * num_nodes events with ids folded onto fewer nodes, and thirds as split."""
+        """The first 16 * num_nodes events, ids modulo at most num_nodes, split into thirds."""
         count = min(16 * num_nodes, self.num_edges)
         first = self.num_sources
         # Each side of a bipartite stream keeps half of the nodes, or all it has.
@@ -285,8 +285,7 @@ def time_split(
 ) -> EdgeStream:
     """Return the stream split by time in other shares (see `time_ends`).
 
-    A split that came with the data is kept: asking for another is an error unless `replace` is
-    true.
+    A stream with a split of its own is an error unless `replace` is true.
     """
     if stream.own_split and not replace:
         raise SpecError(

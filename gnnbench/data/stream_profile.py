@@ -1,4 +1,4 @@
-"""The stream profile: the statistics that stand in for an edge stream which is not there."""
+"""The stream profile: statistics from which an edge stream that is not available is planned."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StreamProfile:
         return digest_of(self)
 
     def cannot_train(self, task: str) -> str | None:
-        """Nothing that a stream needs can be missing from its profile."""
+        """None: a stream's profile has everything that a plan needs."""
         return None
 
 

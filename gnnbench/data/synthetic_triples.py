@@ -38,7 +38,7 @@ def synthetic_triples(
         name: of the triples.
 
     Raises:
-        SpecError: there are not as many distinct facts.
+        SpecError: fewer distinct facts exist than were asked for.
     """
     places = min(spread + 1, num_entities)
     room = num_entities * num_relations * places

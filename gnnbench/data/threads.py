@@ -1,10 +1,10 @@
 """A team of threads for compiled loops that release the interpreter lock.
 
-The loops of this project are compiled once, serially, and run over ranges of rows. A team hands
-the ranges out. This replaces numba's own parallel loops on purpose: its thread layers are a
-process-wide choice, one of them breaks under concurrent calls (prefetch threads), the OpenMP one
-spins against torch's, and every loop would be compiled twice. Handing out a range costs a few
-microseconds.
+The loops of this project are compiled once, serially, and run over ranges of rows; a team
+distributes the ranges. It replaces numba's parallel loops on purpose: numba's thread layer is a
+process-wide choice, one of the layers fails under concurrent calls (prefetch threads), the OpenMP
+layer spins against torch's, and every loop would be compiled twice. Distributing a range costs a
+few microseconds.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def packed_names(names: Sequence[str]) -> NDArray[np.uint8]:
     """Names as Triples stores them. Raises DataError for one that holds a line break."""
     broken = next((name for name in names if "\n" in name), None)
     if broken is not None:
-        raise DataError(repr(broken), "a name must not hold a line break")
+        raise DataError(repr(broken), "contains a line break, which a name must not")
     return np.frombuffer("\n".join(names).encode(), np.uint8)
 
 
@@ -179,10 +179,9 @@ def random_split(
     *,
     replace: bool = False,
 ) -> Triples:
-    """Return the triples with a random split; what `train` and `val` leave over is the test set.
+    """Return the triples with a random split; facts outside of `train` and `val` form the test set.
 
-    A split that came with the data is kept: asking for another is an error unless `replace` is
-    true.
+    Triples with a split of their own are an error unless `replace` is true.
     """
     if triples.own_split and not replace:
         raise SpecError(

@@ -1,4 +1,4 @@
-"""The profile of triples: the statistics that stand in for a knowledge graph which is not there."""
+"""The profile of triples: statistics of a knowledge graph that is not available."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TriplesProfile:
         return digest_of(self)
 
     def cannot_train(self, task: str) -> str | None:
-        """Nothing that triples need can be missing from their profile."""
+        """None: a profile of triples has everything that a plan needs."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""What both worlds must know of a model: parameters, scalings, and which products it needs.
+"""Cards of models: parameters, normalisation, and the products of a layer.
 
 A model here is a stack of layers with an activation and dropout after every layer but the last. A
 layer is a convolution, `Y = norm(A) H W (+ H W_self) + b`, or attention, where the weights of the
@@ -25,23 +25,27 @@ class Model:
     normalisation   "symmetric": D^-1/2 (A+I) D^-1/2 with true in- and out-degrees plus one;
                     "mean": D^-1 A over in-neighbours, the vertex itself apart; "softmax": weights
                     of attention over A+I, which sum to one per row and head
+                    "none" where there is no sum
     self_weight     a second weight applied to the vertex's own row
     activation      after every layer but the last
+    built           "stack": of layers as above; "module": of torch modules on a tape, which only
+                    the approaches that name the model can train; "table": of rows by id
     """
 
     name: str
     title: str
     paper: str
-    normalisation: Literal["symmetric", "mean", "softmax"]
+    normalisation: Literal["symmetric", "mean", "softmax", "none"]
     self_weight: bool
     activation: Literal["relu", "elu"] = "relu"
+    built: Literal["stack", "module", "table"] = "stack"
 
     @property
     def attention(self) -> bool:
         return self.normalisation == "softmax"
 
     def problems(self, spec: ModelSpec) -> list[str]:
-        """What is wrong with a spec in view of this model."""
+        """Problems of a spec for this model."""
         if spec.heads > 1 and not self.attention:
             return [f"heads: found {spec.heads}, model {self.name} has no attention; leave it at 1"]
         if spec.hidden % spec.heads:
@@ -88,7 +92,7 @@ class Model:
 
 
 def layer_order(fan_in: int, fan_out: int, policy: str) -> Order:
-    """Which product comes first. `min_width` aggregates the narrower side.
+    """Which product of a layer comes first; `min_width` aggregates at the smaller width.
 
     Source: fullgraph section 2, operation order.
     """

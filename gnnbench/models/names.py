@@ -1,4 +1,4 @@
-"""The models that there are: `MODELS.get("gcn")` is a card."""
+"""The registry of models: `MODELS.get("gcn")` returns a card."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ MODELS: Names[Model] = Names(
     "model",
     "gnnbench.models",
     {
+        "embedding": "gnnbench.models.embedding:MODEL",
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
+        "tgat": "gnnbench.models.tgat:MODEL",
+        "tgn": "gnnbench.models.tgn:MODEL",
     },
 )

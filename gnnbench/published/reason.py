@@ -19,7 +19,7 @@ class Reason:
 
 
 class NotModelled(Unsupported):
-    """A published row that no run of ours stands for; carries the `Reason`."""
+    """A published row that no run of gnnbench describes; carries the `Reason`."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         self.reason = Reason(kind, detail)

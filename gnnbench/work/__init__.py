@@ -1,7 +1,7 @@
 """Bytes, flops and facts of every operation, each formula once.
 
-The writer of a plan calls these functions with the sizes of the structure, the runtime with the
-sizes of the tensors that it holds, so that comparing the two says something. Sizes may be integers,
+The writer of a plan calls these functions with sizes of the structure, the runtime with sizes of
+its tensors; a difference between the two is an error in one of them. Sizes may be integers,
 or int64 arrays with one entry per rank (see `gnnbench.steps`).
 
 Conventions: `element_bytes` is 4 (float32) or 8 (float64). Row pointers and vertex ids take 8
@@ -33,6 +33,7 @@ from gnnbench.work.dense import (
     scatter_add,
     sgd,
 )
+from gnnbench.work.links import decode, decode_backward, draw_negatives, shuffle
 from gnnbench.work.modules import host, launches, module, repeated
 from gnnbench.work.moving import (
     all_gather,
@@ -51,6 +52,15 @@ from gnnbench.work.moving import (
 )
 from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
+from gnnbench.work.temporal import (
+    binary_cross_entropy,
+    ingest,
+    link_decoder,
+    memory_updater,
+    memory_write,
+    sample_temporal,
+    temporal_attention,
+)
 
 __all__ = [
     "ID_BYTES",
@@ -68,18 +78,26 @@ __all__ = [
     "attention_scores_backward",
     "barrier",
     "bias",
+    "binary_cross_entropy",
     "broadcast",
     "column_sum",
     "cross_entropy",
+    "decode",
+    "decode_backward",
+    "draw_negatives",
     "draw_neighbours",
     "dropout",
     "elementwise",
     "gather",
     "gemm",
     "host",
+    "ingest",
     "launches",
     "layer_norm",
     "layer_norm_backward",
+    "link_decoder",
+    "memory_updater",
+    "memory_write",
     "module",
     "prepare_blocks",
     "read",
@@ -89,13 +107,16 @@ __all__ = [
     "repeated",
     "route",
     "sample",
+    "sample_temporal",
     "scatter_add",
     "sddmm_add",
     "sddmm_dot",
     "send",
     "sgd",
+    "shuffle",
     "spmm",
     "spmm_weighted",
+    "temporal_attention",
     "to_device",
     "to_host",
     "write",

@@ -178,7 +178,7 @@ def adagrad_rows(rows: Size, width: Size, source_rows: Size, element_bytes: int)
 def gather(
     rows: Size, width: Size, source_rows: Size, element_bytes: int, *, ids: bool = True
 ) -> Work:
-    """Copy rows out of a table: by id, or (`ids` False) runs of them at known places."""
+    """Copy rows out of a table: by id, or (`ids` False) as ranges at known positions."""
     return _rows("gather", Kind.GATHER, rows, width, source_rows, element_bytes, ids)
 
 

@@ -49,5 +49,5 @@ def repeated(done: Work, times: int) -> Work:
 
 
 def host(op: str, *, rows: Size, bytes: Size = 0) -> Work:
-    """Work of the host beside tensors: bookkeeping over `rows` items."""
+    """Work of the host that is not on tensors: bookkeeping over `rows` items."""
     return Work(kind=Kind.HOST, op=op, rows=rows, bytes=bytes)

@@ -31,12 +31,12 @@ def to_device(size: Size) -> Work:
 
 
 def read(size: Size, requests: Size = 1, op: str = "read") -> Work:
-    """Read bytes from the disk in so many requests."""
+    """Read bytes from the disk in this number of requests."""
     return Work(kind=Kind.READ, op=op, bytes=size, rows=requests)
 
 
 def write(size: Size, requests: Size = 1, op: str = "write") -> Work:
-    """Write bytes to the disk in so many requests."""
+    """Write bytes to the disk in this number of requests."""
     return Work(kind=Kind.WRITE, op=op, bytes=size, rows=requests)
 
 

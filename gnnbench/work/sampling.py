@@ -23,16 +23,20 @@ def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "s
     )
 
 
-def draw_neighbours(vertices: Sequence[Size], edges: Sequence[Size]) -> Work:
+def draw_neighbours(
+    vertices: Sequence[Size], edges: Sequence[Size], scanned: Size = 0, op: str = "sample"
+) -> Work:
     """Draw the blocks of a batch: an id per edge, an id and a table entry per vertex.
 
     Args:
         vertices: n_0 ... n_L, input layer first.
         edges: e_1 ... e_L.
+        scanned: edges of the graph that are looked at besides: a column number and a table entry.
+        op: cost class of the sampler.
     """
     every, drawn = _total(vertices), _total(edges)
-    read = ID_BYTES * drawn + 16 * every
-    return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read)
+    read = ID_BYTES * drawn + 16 * every + ID_BYTES * scanned
+    return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read, op=op)
 
 
 def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:

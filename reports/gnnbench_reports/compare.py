@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gnnbench.cluster import GRADES
 from gnnbench.errors import DataError, UnknownName
+from gnnbench.ladder import GRADES
 from gnnbench.results import PredictionRecord, Results, RunRecord
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.labels import (

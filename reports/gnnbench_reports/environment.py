@@ -42,9 +42,9 @@ def environment(study: Study) -> Sequence[Block]:
     columns = (Column(heading="what", word=True), Column(heading="value"))
     definitions = (
         "A prediction is graded by the weakest constant that matters to it: measured on this "
-        "machine by `gnnbench calibrate`, probed (a published constant scaled by a short probe "
-        "here), or from a datasheet. Only the intervals of measured constants rest on measurements "
-        "of this machine."
+        "machine by `gnnbench calibrate`, measured elsewhere on the same device model, transferred "
+        "from another device, or from a datasheet. Only the intervals of constants measured here "
+        "come from measurements of this machine."
     )
     return Text(definitions), Table(columns=columns, rows=facts)
 

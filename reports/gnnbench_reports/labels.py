@@ -71,7 +71,24 @@ def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, S
         for name in sorted({name for settings in together for name in settings}):
             if len({settings.get(name) for settings in together}) > 1:
                 varying[name] = None
-    return list(varying)
+    needed = list(varying)
+    # Epochs that follow from a knob (equal work for every number of parts) tell nothing more.
+    for name in sorted(varying, key=lambda name: name not in _LEAST_TELLING):
+        fewer = [other for other in needed if other != name]
+        if fewer and all(
+            _told_apart(together, fewer) == _told_apart(together, needed)
+            for together in places.values()
+        ):
+            needed = fewer
+    return needed
+
+
+_LEAST_TELLING = frozenset({"epochs", "warmup_epochs", "evaluate_every", "timeout_s"})
+
+
+def _told_apart(together: list[Mapping[str, str]], names: list[str]) -> int:
+    """How many kinds of settings there are by these names."""
+    return len({tuple(settings.get(name) for name in names) for settings in together})
 
 
 def printable(text: str, limit: int = 40) -> str:

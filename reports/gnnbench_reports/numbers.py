@@ -35,11 +35,11 @@ def seconds(value: float | None, spread: float | None = None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Write both ends in one unit; the width decides the digits."""
+    """Write both ends in one unit; the width decides the digits, two of the lower end at least."""
     if low is None or high is None:
         return "–"
     scale, unit = _unit((low + high) / 2, _TIME_UNITS)
-    uncertainty = max(high - low, 0) / 4 / scale
+    uncertainty = min(max(high - low, 0) / 4, 0.09 * abs(low)) / scale
     return f"{rounded(low / scale, uncertainty)} … {rounded(high / scale, uncertainty)} {unit}"
 
 

@@ -6,11 +6,16 @@ A results folder holds records and ledgers. A folder that holds only the tables 
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Sequence
+
 from gnnbench.cluster import Cluster, list_clusters, load_cluster
 from gnnbench.errors import DataError, SpecError
-from gnnbench.results import Results
+from gnnbench.results import PredictionRecord, Results
 from gnnbench_reports import kept
 from gnnbench_reports.compare import choose_cluster, compare_records
+from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.study import Study
 from gnnbench_reports.summary import summarise
 
@@ -22,6 +27,9 @@ def read_study(results: Results, cluster: str | None = None) -> Study:
         return _kept_study(results, cluster)
     chosen = choose_cluster(runs, predictions, cluster)
     rows = tuple(compare_records(results, runs, predictions, chosen))
+    others = sorted({record.cluster for record in predictions} - {chosen})
+    if cluster is None and others and not any(row.measured for row in rows):
+        rows = _side_by_side(results, predictions, (chosen, *others))
     return Study(
         results=results,
         cluster=chosen,
@@ -32,6 +40,28 @@ def read_study(results: Results, cluster: str | None = None) -> Study:
         summary=summarise(rows),
         machine=find_machine(results, chosen),
     )
+
+
+def _side_by_side(
+    results: Results, predictions: Sequence[PredictionRecord], clusters: Sequence[str]
+) -> tuple[Comparison, ...]:
+    """Predictions for several clusters, each labelled with its own: nothing was measured."""
+    rows = [
+        dataclasses.replace(row, label=_on_cluster(row))
+        for name in clusters
+        for row in compare_records(results, (), predictions, name)
+    ]
+    return tuple(sorted(rows, key=lambda row: (row.dataset, row.model, row.approach, row.ranks)))
+
+
+def _on_cluster(row: Comparison) -> str:
+    """The label with the cluster, and with the ranks on a host where layouts were told apart."""
+    layout = re.search(r"(, )?ranks_per_host=\d+", row.label)
+    label, place = row.label, row.cluster
+    if layout is not None:
+        label = label.replace(layout[0], "").replace(" []", "")
+        place = f"{place}:{row.ranks_per_host}"
+    return f"{label} on {place}"
 
 
 def _kept_study(results: Results, cluster: str | None) -> Study:

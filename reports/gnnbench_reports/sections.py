@@ -90,7 +90,8 @@ def subtitle(study: Study) -> str:
 
 def hints(study: Study) -> list[str]:
     """What else the folder holds."""
-    others = [name for name in study.clusters if name != study.cluster]
+    shown = {row.cluster for row in study.rows}
+    others = [name for name in study.clusters if name not in shown]
     if not others:
         return []
     names = ", ".join(others)

@@ -47,16 +47,18 @@ def period_noun(rows: Sequence[Comparison]) -> str:
 
 
 def _scope(summary: Summary, rows: Sequence[Comparison]) -> str:
-    cluster = next((row.cluster for row in rows if row.cluster), "")
+    names = list(dict.fromkeys(row.cluster for row in rows if row.cluster))
     grades = sorted({row.grade for row in rows if row.predicted and row.grade})
-    where = f"cluster {cluster}" + (f" (constants: {', '.join(grades)})" if grades else "")
+    where = f"cluster {''.join(names)}" if len(names) < 2 else f"clusters {', '.join(names)}"
+    where += f" (constants: {', '.join(grades)})" if grades else ""
     if summary.num_compared:
         return (
             f"Predicted {period_noun(rows)} time against measured, "
             f"{_count(summary.num_compared, 'configuration')}, {where}: median error "
             f"{percent(summary.median_error)}, "
             f"{'nine of ten within' if summary.num_compared >= 10 else 'largest'} "
-            f"{percent(summary.p90_error)}, bias {factor(summary.bias)}."
+            f"{percent(summary.p90_error)}, geometric mean of predicted / measured "
+            f"{summary.bias:.2f}."
         )
     if summary.num_measured and summary.num_predicted:
         return (

@@ -435,9 +435,10 @@ class Comm:
                 _guarded(work)
 
     def _later(self, task) -> Pending:
-        """Run the work beside the caller: on CPU in the lane's thread, on CUDA on its stream.
+        """Run the work asynchronously: on CPU in the lane's thread, on CUDA on its stream.
 
-        Timed where it runs, so that its span in the ledger is its own and not the caller's wait.
+        It is timed where it runs, so that its span in the ledger is its own and not the caller's
+        wait.
         """
         kind, work, *where = task
         if self.world_size == 1:

@@ -46,7 +46,7 @@ def practice_environment(rank: int) -> dict[str, str]:
 def open_group(job: Job, rank: int, device: torch.device) -> None:
     """Join the process group of the run; its rendezvous is a file of this machine.
 
-    The group's own timeout lies far above the watchdog's, which knows better who is to blame.
+    The group's own timeout is far longer than the watchdog's, which finds the failed rank.
     """
     if job.world_size == 1:
         return

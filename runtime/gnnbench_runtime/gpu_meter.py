@@ -1,4 +1,4 @@
-"""NVML beside a run on a GPU: memory in use, power and energy of the whole device."""
+"""NVML during a run on a GPU: memory in use, power and energy of the whole device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run is held to its plan: what the ranks performed is compared with what was planned.
+"""Comparison of a run with its plan.
 
 The launcher makes and validates the plan before ranks start, so that collectives that do not match
 are an error instead of a hang. When the run has ended, the ranks' ledgers are compared with it step
@@ -31,10 +31,10 @@ _SIZES = slice(6, 8)
 
 @dataclass(slots=True)
 class Held:
-    """What was compared.
+    """Extent of the comparison.
 
     steps            of all ranks
-    iterations       of all periods, and of how many the sizes were compared
+    iterations       of all periods, and for how many of them sizes were compared
     """
 
     steps: int = 0
@@ -165,8 +165,8 @@ def _shown(step: Performed | None) -> str:
 def _iterations(rows: Iterable[Row]) -> Iterator[tuple[int, int, list[Row]]]:
     """The rows of every iteration of a ledger, in the order in which they started.
 
-    Threads write among the rows of the main one: what prepares the next iteration is early, and a
-    transfer in the background may end in the next period. So a period is complete when the one
+    Rows of several threads are interleaved: a thread that prepares the next iteration is early, and
+    a background transfer may end in the next period. A period is therefore complete when the one
     after the next begins.
     """
     waiting: dict[int, dict[int, list[Row]]] = {}

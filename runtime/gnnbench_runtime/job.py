@@ -19,15 +19,15 @@ BACKENDS = ("gloo", "gloo_staged", "nccl")
 class Job:
     """One run on `world_size` ranks.
 
-    run_folder   where ledgers and error logs stay
+    run_folder   folder of ledgers and error logs
     data         a dataset in native form
     cache        folder shared by the ranks of a host, kept between runs
     scratch      folder of this run only (pulses, rendezvous, parts), removed at its end
     backend      "gloo", "gloo_staged" (CUDA tensors through host memory) or "nccl"
     periods      iterations of each period of the plan
-    releases     earliest start of each scheduled iteration, in seconds; empty: nothing arrives late
-    practice     several ranks share one GPU: right in everything but speed
-    launcher     process id of the launcher; a rank does not outlive it
+    releases     earliest start of each scheduled iteration, in seconds; empty: no release times
+    practice     several ranks share one GPU: correct results, times of no meaning
+    launcher     process id of the launcher; a rank ends when it ends
     """
 
     run: RunSpec

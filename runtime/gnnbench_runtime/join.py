@@ -1,9 +1,9 @@
-"""Joining: ranks that torchrun or srun has started train together, without a launcher of ours.
+"""Joining: training with ranks that torchrun or srun has started, without our launcher.
 
-Every rank runs the same command; rank 0 decides what is to be done and writes the records. The
-process group lives as long as the command, so a failing rank ends the launch: it saves the failed
-record and leaves; torchrun or srun ends the others, and the same command takes up the suite again.
-A results folder that all ranks see is needed for that.
+Every rank runs the same command; rank 0 decides what to run and writes the records. The process
+group lives as long as the command, so a failing rank ends the launch: it saves the failed record
+and exits, torchrun or srun ends the others, and the same command resumes the suite. This needs a
+results folder that all ranks see.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class World:
 
 
 def joined() -> World | None:
-    """Return the world that torchrun or srun has put this process in, or None.
+    """Return the world of ranks into which torchrun or srun has put this process, or None.
 
-    A batch script itself is no task of a Slurm step, so it is not taken for one.
+    A batch script itself is not a task of a Slurm step and returns None.
     """
     for names in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),

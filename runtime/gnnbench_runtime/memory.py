@@ -1,8 +1,8 @@
 """Memory of a rank: its resident set on CPU, the allocator's peak on CUDA.
 
-The baseline is taken when the process group is up and the rehearsal on a scrap of the graph has
-loaded and compiled everything, before the run's own data: what the same process needs for any
-graph. The peak is the highest value during training epochs; evaluation is told apart.
+The baseline is taken before the run's own data is loaded, when the process group is up and the
+rehearsal on a miniature has loaded and compiled everything: it is what the process needs for any
+dataset. The peak is the highest value during training; evaluation is reported separately.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ class MemoryMeter:
 
 
 def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
-    """Let go of resident pages of memory-mapped arrays; they come back when touched.
+    """Release resident pages of memory-mapped arrays; they are read again when accessed.
 
-    What set-up has read once would otherwise count as memory that training needs.
+    Pages that set-up has read once would otherwise count as memory of the training.
     """
     import mmap
 

@@ -1,4 +1,4 @@
-"""Merging the ranks' parts into one record: sums of what ranks add, the slowest where they wait."""
+"""Merging the ranks' parts into one record: sums over ranks, or the slowest rank."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a trainer is and what it is given: the seam between the worker and the approaches.
+"""The interface between the worker and the trainers of approaches.
 
 An approach names its trainer as "module:Class" (`Approach.runtime`). The worker builds one per rank
-and drives it: `warm_up`, `train_period` for each period, `evaluate`, `close`. Most trainers are
-composed of parts, see `training.StepTrainer`.
+and calls `warm_up`, `train_period` for each period, `evaluate`, `close`. Most trainers are composed
+of parts, see `training.StepTrainer`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from gnnbench_runtime.recorder import Recorder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankContext:
-    """Everything a rank has before it sees data.
+    """What a rank has before it sees data.
 
     Args:
-        run: what is trained.
-        rank, world_size: this rank's number, and how many there are.
-        device: on which it computes.
+        run: specification of the run.
+        rank, world_size: number of this rank, and number of ranks.
+        device: of this rank.
         comm: collectives among all ranks.
         recorder: of steps.
         kernels: the backend for `device` (see `gnnbench_runtime.kernels`).
-        cache: a folder that the ranks of this machine share and that outlives the run (partitions
-            and the like).
+        cache: folder that the ranks of this machine share and that outlives the run, for partitions
+            and other structure.
     """
 
     run: RunSpec
@@ -69,10 +69,9 @@ class Trainer(Protocol):
         ...
 
     def period_metrics(self) -> dict[str, float]:
-        """Return the metrics that training the last period itself yielded, equal on every rank.
+        """Return metrics that training the last period produced, equal on every rank.
 
-        Such are those of edges that were predicted before they were learnt from; else there are
-        none.
+        Streams are the example: their edges are predicted before they are learnt. Otherwise empty.
         """
         ...
 

@@ -1,8 +1,8 @@
-"""The pulse: what a rank is doing now, in a small shared file that the launcher can read.
+"""The pulse: the current step of a rank, in a small shared file that the launcher reads.
 
-A rank writes at the begin of every step (under a microsecond, no system call), so a rank that was
-killed or that hangs still tells where it was. Times are of the system-wide monotonic clock and
-mean something on one machine only.
+A rank writes at the beginning of every step (under a microsecond, no system call), so the position
+of a rank that was killed or hangs is known. Times are of the system-wide monotonic clock and
+comparable on one machine only.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Pulse:
 
     @property
     def where(self) -> Beat:
-        """What was last said."""
+        """The last position that was written."""
         texts = (text.decode(errors="replace") for text in (self._stage, self._phase, self._name))
         return Beat(perf_counter(), self._steps, self._period, -1, *texts)
 

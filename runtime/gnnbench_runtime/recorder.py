@@ -130,7 +130,7 @@ class Recorder:
 
         Args:
             name: as in the plan.
-            work: what it does, by the sizes of the tensors at hand (see `gnnbench.work`).
+            work: kind, bytes and flops from the sizes of the tensors (see `gnnbench.work`).
             phase, lane, layer: as in the plan.
             group_size: ranks that take part in communication.
             collective: whether the step waits for other ranks.
@@ -163,7 +163,7 @@ class Recorder:
                 self._moved[f"{work.kind}/{phase}"] += int(work.bytes)
 
     def arrive(self, periods: Sequence[int], releases: Sequence[float]) -> None:
-        """Let no scheduled iteration begin before its input has arrived.
+        """Delay each scheduled iteration until its release time.
 
         Args:
             periods: iterations of each period.

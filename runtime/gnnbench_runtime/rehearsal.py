@@ -1,8 +1,8 @@
 """The rehearsal: one period on a miniature of the dataset, before anything is measured.
 
-It loads and compiles every kernel that the run will use, and lets libraries take what they keep for
-good (threads, workspaces, compiled code). So the memory baseline holds what any dataset would
-need, and the first period of the run is one like the others.
+It loads and compiles every kernel that the run will use, and lets libraries allocate what they keep
+(threads, workspaces, compiled code). The memory baseline then contains what any dataset would need,
+and the first period of the run takes as long as the others.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ def run_all(
 ) -> Iterator[tuple[RunRecord, bool]]:
     """Yield each run's record in order, and whether it was kept from before.
 
-    A run that ended well is kept as long as its dataset's content is the same; one that failed is
-    kept unless `retry_failed`; one that was skipped or interrupted is tried again. A failing run
-    does not stop those after it, but a full disk does. A run that another machine is training is
-    left to it, with the status "running". Within a launch of torchrun or srun, this process becomes
-    one of its ranks (see `join`).
+    A successful run is kept as long as the content of its dataset is the same, a failed one unless
+    `retry_failed`; a skipped or interrupted run is tried again. A failing run does not stop the
+    next ones, but a full disk does. A run that another machine is training is left to it, with the
+    status "running". Within a launch of torchrun or srun, this process becomes one of its ranks
+    (see `join`).
 
     Raises:
         MissingExtra: torch is not installed.

@@ -2,10 +2,9 @@
 
 An approach writes one of the four, or an exchange, and takes the others from here:
 
-- batches: where prepared input comes from (the whole graph, a sampler with a feature store, ...);
-- net: forward, loss and backward of one batch (a stack of layers, or a torch module);
-- optimizer: updates the parameters (see `optimizers`);
-- evaluator: the task's metrics.
+- batches: source of prepared input (the whole graph, a sampler with a feature store, ...); - net:
+forward, loss and backward of one batch (a stack of layers, or a torch module); - optimizer: updates
+the parameters (see `optimizers`); - evaluator: the task's metrics.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ class StepTrainer:
     def outputs(self, period: int) -> tuple[Tensor, Tensor]:
         """Vertex ids and logits of all batches of a period.
 
-        All of them, because ranks must not stop preparing batches at different places.
+        All batches are used, because ranks that prepare batches must stop at the same place.
         """
         ids, logits = [], []
         for batch in self.batches.of_period(period):

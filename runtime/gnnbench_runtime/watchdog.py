@@ -1,6 +1,6 @@
-"""The watchdog's judgement: from signs of life and exits to who failed, where and why.
+"""The watchdog's judgement: from pulses and exit codes to which rank failed, where and why.
 
-Pure functions; the launcher does the looking and the killing.
+Pure functions; the launcher observes and ends processes.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def _trainer_type(name: str) -> Any:
 
 
 def _settle(data: Dataset) -> None:
-    """Leave nothing of the set-up behind that would disturb or inflate the training."""
+    """Collect garbage and release mapped pages, so that set-up does not disturb the training."""
     gc.collect()
     gc.freeze()
     forget_mapped_pages(list(data.arrays().values()))

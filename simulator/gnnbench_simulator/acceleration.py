@@ -1,4 +1,4 @@
-"""One pass of a model on a pair of engines: how it is set up, and what came of it."""
+"""One pass of a model on a pair of engines: its settings and its result."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ _KINDS = {"sparse": ("spmm", "spmm"), "dense": ("gemm", "gemm_nn")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """How the engines work together.
+    """Settings of a pass on two engines.
 
     Args:
         product_order: row_wise or outer_product.
-        node_order: natural; degree processes rows by rising degree towards the dense engine and by
-            falling degree from it; johnson keeps natural chunks and takes them by Johnson's rule.
+        node_order: natural; degree processes rows by increasing degree towards the dense engine and
+            by decreasing degree from it; johnson keeps natural chunks and orders them by Johnson's
+            rule.
         chunks: None takes the best count found.
-        slots: buffers between the engines; None takes the devices' own number.
-        memory: shared (max-min fairly) or apart; auto shares it where both are one device.
+        slots: buffers between the engines; None takes the number of the devices.
+        memory: shared (max-min fairly) or apart; auto shares it if both engines are on one device.
         fuse: elementwise steps that need no pass of their own over off-chip memory.
         passes: forward, or training (forward and backward).
-        hit_rate: of repeated touches of rows; None estimates it from buffer size and degrees.
+        hit_rate: share of repeated accesses to rows that hit on-chip memory; None estimates it from
+            buffer size and degrees.
     """
 
     product_order: Literal["row_wise", "outer_product"] = "row_wise"
@@ -75,7 +77,7 @@ class Group:
 
     @property
     def bound_s(self) -> float:
-        """What no order of these chunks can beat, were the memory each engine's own."""
+        """Lower bound over all orders of the chunks, if each engine had memory of its own."""
         alone = [work.seconds() for work in self.works]
         return float(alone[0].sum()) if len(alone) == 1 else lower_bound(*alone)
 

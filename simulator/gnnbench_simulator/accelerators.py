@@ -18,9 +18,9 @@ import numpy as np
 from gnnbench.accelerators import Accelerator, dense_engine, sparse_engine
 from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.writing.shape import StackShape
-from gnnbench.cluster import grade, weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import SpecError
+from gnnbench.ladder import grade, weakest
 from gnnbench.models.names import MODELS
 from gnnbench.spec import ModelSpec
 from gnnbench_simulator.acceleration import Acceleration, Group, Setup

@@ -1,8 +1,10 @@
-"""Seconds of local steps on a device: calibrated where possible, else a datasheet roofline.
+"""Seconds of local steps: calibrated here, else measured elsewhere, else a datasheet roofline.
 
-A calibrated operation uses the constants for the number of ranks that share the host. An operation
-that nobody calibrated uses a roofline of the device's peak rates (grade "datasheet"), never the
-constants of another operation; on a calibrated cluster the prediction names it.
+A calibrated operation uses the constants for the number of ranks that share the host. For an
+operation that was not calibrated, measurements of the same device model elsewhere are used, or
+those of another device, scaled by the bandwidths of both (`gnnbench.costs.elsewhere`). Without any,
+a roofline of the device's peak rates is used (grade "datasheet"), never the constants of another
+operation; on a calibrated cluster the prediction names the operation.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.cluster import Cluster, Device, OpModel, Storage, grade, weakest
+from gnnbench.cluster import Cluster, Device, OpModel, Storage
+from gnnbench.costs.elsewhere import step_model
 from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.costs.storage import disk_seconds
 from gnnbench.errors import Unsupported
+from gnnbench.ladder import grade, weakest
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
 
 GAP_OP = "gap"
@@ -54,12 +58,13 @@ class CostClass:
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
 # simulation 5.1 and 5.2 (Turing, Volta, Ampere, Hopper fitted on public measurements); CPU
 # assumed.
-_EFFICIENCY: Mapping[str, tuple[float, float]] = {
+EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "cpu": (0.70, 0.80),
     "maxwell": (0.61, 0.80),  # compute as the next generation's (P100 fp32), bandwidth assumed
     "turing": (0.40, 0.81),
     "volta": (0.82, 0.80),
     "ampere": (0.76, 0.78),
+    "ada": (0.29, 0.80),  # compute of the L4, which its 72 W throttle; bandwidth assumed
     "hopper": (0.73, 0.80),
     "blackwell": (0.70, 0.80),
 }
@@ -165,8 +170,16 @@ class Durations:
         if model is not None:
             where = CostClass(op, grade(model.status), model.radius)
             return where, op_seconds(model, facts)
+        uncalibrated, device = bool(self._models), self.cluster.device
+        known = None
+        if device.kind == "gpu" and not hosted:
+            known = step_model(device.name, kind.value, op, facts)
+        if known is not None:
+            # Tables time kernels; what issues them works ahead, and bounds the time from below.
+            seconds = np.maximum(device.launch_s.value, known.on(device).seconds_of(facts))
+            return CostClass(op, known.grade, known.form.radius, uncalibrated), seconds
         radius = _RADII.get(kind, _DEFAULT_RADIUS)
-        where = CostClass(op, "datasheet", radius, uncalibrated=bool(self._models))
+        where = CostClass(op, "datasheet", radius, uncalibrated)
         return where, self._datasheet(kind, hosted, facts)
 
     def _datasheet(self, kind: Kind, hosted: bool, facts: Facts) -> Floats:
@@ -194,7 +207,7 @@ class Durations:
 
 
 def calibrated(cluster: Cluster, op: str, co_located: int) -> OpModel | None:
-    """An operation's model for as many co-located ranks, else for the most below, else above."""
+    """The operation's model for this many co-located ranks, else for the next lower or higher."""
     models = [m for m in cluster.ops if m.op == op]
     below = [m for m in models if m.co_located <= co_located]
     if below:
@@ -210,7 +223,7 @@ def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
 
 
 def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
-    compute, memory = _EFFICIENCY[device.arch]
+    compute, memory = EFFICIENCY[device.arch]
     stream = memory * device.memory_bytes_per_s.value
     flops = compute * device.peak_flops_per_s.float32.value
     cache = _CACHE_SHARE * device.cache_bytes.value
@@ -251,7 +264,7 @@ def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
 def _cpu_defaults(cluster: Cluster, kind: Kind, facts: Facts) -> Floats:
     """Rooflines of a rank's CPU threads; random access and draws at assumed rates (section 5.5)."""
     device, host = cluster.device, cluster.host
-    compute, memory = _EFFICIENCY["cpu"]
+    compute, memory = EFFICIENCY["cpu"]
     if device.kind == "cpu":
         stream, cache = memory * device.memory_bytes_per_s.value, device.cache_bytes.value
         flops = compute * device.peak_flops_per_s.float32.value

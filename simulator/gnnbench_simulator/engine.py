@@ -39,9 +39,10 @@ class Failure:
 
 @dataclass(slots=True)
 class _Meeting:
-    """A collective under way: how many ranks are still to come, and the event of its end.
+    """A collective in progress: how many ranks are missing, and the event of its end.
 
-    `descent` tells who leaves when, where not all leave together; each rank then has its own event.
+    `descent` gives the end of each rank where ranks do not end together; each then has its own
+    event.
     """
 
     missing: int
@@ -299,13 +300,13 @@ class _Engine:
             gave_up = self.env.now + self.failure.timeout_s
             raise RunFailed(
                 f"died at {self.failure.at_s:.3g} s in {steps[0].name!r}; "
-                f"the other ranks gave up at {gave_up:.3g} s",
+                f"the other ranks timed out at {gave_up:.3g} s",
                 rank=dead,
                 phase=steps[0].phase.value,
             )
         (rank, lane), step = next(iter(self.at.items()))
         raise RunFailed(
-            f"ranks wait for each other in a circle: {step.name!r} on lane {lane} never starts",
+            f"deadlock: ranks wait in a cycle, {step.name!r} on lane {lane} never starts",
             rank=rank,
             phase=step.phase.value,
         )

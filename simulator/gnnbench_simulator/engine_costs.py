@@ -1,7 +1,7 @@
-"""What a chunk of rows costs on a sparse or a dense engine: seconds, off-chip bytes, operations.
+"""Costs of a chunk of rows on a sparse or a dense engine: seconds, off-chip bytes, operations.
 
 Legend: s bytes per element, E stored entries (loops of the model included), U distinct rows that
-the entries touch, h share of the repeated touches that find their row on chip.
+the entries access, h share of the repeated accesses that find their row on chip.
 """
 
 from __future__ import annotations

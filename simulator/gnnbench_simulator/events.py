@@ -74,9 +74,9 @@ class _Mailbox:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Way:
-    """What a flow takes: the pipes, the most it does per second, and its latency.
+    """Resources of a flow: pipes, highest rate, and latency.
 
-    share     units of work per second that it takes alone
+    share     units of work per second if the flow is alone
     mailbox   of a message: where it arrives; its work are its bytes
     disk      whether its work are the seconds for which it keeps the disk busy; alone it takes
               longer, and the disk is free for others meanwhile
@@ -111,9 +111,10 @@ class _Track:
 
 @dataclass(slots=True, eq=False)
 class _Meeting:
-    """A collective under way: how many ranks are still to come, and who is there since when.
+    """A collective in progress: how many ranks are missing, and since when the others wait.
 
-    `descent` tells who leaves when, where not all leave together; ranks are then in `by_member`.
+    `descent` gives the end of each rank where ranks do not end together; ranks are then in
+    `by_member`.
     """
 
     missing: int
@@ -159,7 +160,7 @@ class _Clock:
             if self.sharing.unsettled and not (self.heap and self.heap[0][0] <= self.now):
                 self.sharing.settle(self.now)
         if any(track.number != _DONE for track in self.tracks):
-            raise Unsupported("ranks wait for each other in a circle")
+            raise Unsupported("deadlock: ranks wait for each other in a cycle")
         last = np.maximum.accumulate(np.array(self.iteration_end))[self.period_ends - 1]
         end_s = np.zeros(self.program.world_size)
         np.maximum.at(end_s, [t.rank for t in self.tracks], [t.free_s for t in self.tracks])
@@ -257,7 +258,7 @@ class _Clock:
     def _meet(
         self, track: _Track, block: Block, ready: float, seconds: float, timed: Timed
     ) -> None:
-        """Join a collective; the lane goes on when it is over."""
+        """Join a collective; the lane continues when the collective ends."""
         assert block.meeting is not None
         of, column = track.of, track.column
         group = int(block.meeting.groups[column])
@@ -303,7 +304,7 @@ class _Clock:
             self.ready.append(other)
 
     def _part(self, meeting: _Meeting, end: float) -> None:
-        """A collective is over: its lanes go on."""
+        """End a collective: its lanes continue."""
         for track, since in meeting.there:
             self._finish(track, track.blocks[track.place], since, end)
             self.ready.append(track)

@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gnnbench.buffers import CATEGORIES, CONTEXT, RESERVE, category
 from gnnbench.cluster import Cluster
 from gnnbench.plan import Plan
 from gnnbench.steps import Space, pick
 from gnnbench_simulator.allocator import replay_allocator
 
+DEVICE_MEMORY, HOST_MEMORY, CPU_MEMORY = "device memory", "host memory", "memory"
+BIAS, SPREAD = 0.05, 0.08
+"""Mean and deviation of log(measured / predicted workload memory): of 143 runs on a CPU with 30 MB
+or more (`reports/measured/2026-11-28-*`). GPUs are assumed to be alike."""
 _STEPS_MAX = 400_000
 """Steps of all ranks whose allocations are followed; later periods repeat the first ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a plan's buffers need on each rank, in bytes, whatever the machine.
+
+    Args:
+        gpu: whether device and host are memories of their own.
+        workload: largest sum of living buffers on the device (on a CPU: of all).
+        allocated, reserved: by the device's caching allocator; on a CPU as `workload`.
+        host: largest sum of living buffers in the host's memory; zero on a CPU.
+        periods: how many were followed.
+    """
+
+    gpu: bool
+    workload: list[int]
+    allocated: list[int]
+    reserved: list[int]
+    host: list[int]
+    periods: int
+
+
+def needs_of(plan: Plan, *, gpu: bool) -> Needs:
+    """Follow a plan's buffers in program order."""
+    periods = _periods(plan)
+    if not gpu:
+        workload = plan.peak_bytes(Space.DEVICE, Space.HOST, periods=periods).tolist()
+        none = [0] * plan.world_size
+        return Needs(
+            gpu=False,
+            workload=workload,
+            allocated=workload,
+            reserved=workload,
+            host=none,
+            periods=periods,
+        )
+    known: dict[object, tuple[int, int]] = {}
+    pairs = []
+    for rank in range(plan.world_size):
+        key = _allocations(plan, rank) if plan.world_size > 8 else rank
+        if key not in known:
+            allocator = replay_allocator(plan, rank, periods=periods)
+            known[key] = allocator.peak_allocated, allocator.reserved
+        pairs.append(known[key])
+    return Needs(
+        gpu=True,
+        workload=plan.peak_bytes(Space.DEVICE, periods=periods).tolist(),
+        allocated=[allocated for allocated, _ in pairs],
+        reserved=[reserved for _, reserved in pairs],
+        host=plan.peak_bytes(Space.HOST, periods=periods).tolist(),
+        periods=periods,
+    )
 
 
 def predict_memory(
@@ -22,12 +81,16 @@ def predict_memory(
     *,
     ranks_per_host: int | None = None,
     caps: Mapping[str, float] | None = None,
+    needs: Needs | None = None,
 ) -> list[dict[str, Any]]:
     """Predict the peak memory of each rank, in bytes.
 
     Keys of each entry: "baseline_bytes" (an idle process or a device's context), "workload_bytes"
-    (largest sum of living buffers), "peak_bytes"; and for the space with the least room "space",
-    "judged_bytes" (needed), "limit_bytes" and "fits".
+    (largest sum of living buffers), "peak_bytes"; "spaces" with "needed_bytes", "limit_bytes" and
+    "p_out_of_memory" (see `out_of_memory`) of each; and for the space with the least room "space",
+    "judged_bytes" (needed), "limit_bytes" and "fits". The entry of the rank with the least room
+    also has "buffers" and "categories": what fills each space at its peak, by name and by
+    `gnnbench.buffers.category`; a space's categories sum to what is needed of it.
 
     On a CPU, device and host are one memory, and the peak is the resident set: baseline and
     workload. On a GPU the peak is what PyTorch reports as allocated (FG-65); "reserved_bytes" is
@@ -39,75 +102,127 @@ def predict_memory(
         cluster: sizes of its memories.
         ranks_per_host: ranks that share the host's memory; by default as many as it has devices.
         caps: lower limits in bytes per rank, by memory space ("device", "host").
+        needs: of the plan, where they are known already.
     """
-    periods = _periods(plan)
+    gpu = cluster.device.kind != "cpu"
+    needs = needs_of(plan, gpu=gpu) if needs is None else needs
     per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
-    if cluster.device.kind == "cpu":
-        entries = _on_cpu(plan, cluster, periods, per_host, caps or {})
-    else:
-        entries = _on_gpu(plan, cluster, periods, per_host, caps or {})
-    return [{"rank": rank, **entry} for rank, entry in enumerate(entries)]
-
-
-def _on_cpu(
-    plan: Plan, cluster: Cluster, periods: int, per_host: int, caps: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    baseline = round(cluster.device.context_bytes.value)
-    limit = min(cluster.device.memory_bytes.value, *_cap(caps, Space.DEVICE, Space.HOST))
-    workloads = plan.peak_bytes(Space.DEVICE, Space.HOST, periods=periods)
-    return [
-        {
-            "baseline_bytes": baseline,
-            "workload_bytes": workload,
-            "peak_bytes": baseline + workload,
-            **_judged({"memory": (baseline + workload, limit)}),
-        }
-        for workload in workloads.tolist()
-    ]
-
-
-def _on_gpu(
-    plan: Plan, cluster: Cluster, periods: int, per_host: int, caps: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    context = round(cluster.device.context_bytes.value)
-    device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, Space.DEVICE))
-    host_limit = min(cluster.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
-    workloads = plan.peak_bytes(Space.DEVICE, periods=periods)
-    hosts = plan.peak_bytes(Space.HOST, periods=periods)
-    known: dict[object, tuple[int, int]] = {}
-    entries = []
-    for rank, (workload, host) in enumerate(zip(workloads.tolist(), hosts.tolist(), strict=True)):
-        key = _allocations(plan, rank) if plan.world_size > 8 else rank
-        if key not in known:
-            allocator = replay_allocator(plan, rank, periods=periods)
-            known[key] = allocator.peak_allocated, allocator.reserved
-        allocated, reserved = known[key]
-        used = context + reserved
-        entries.append(
-            {
-                "baseline_bytes": context,
-                "workload_bytes": workload,
-                "peak_bytes": allocated,
-                "reserved_bytes": reserved,
-                "device_used_bytes": used,
-                "host_bytes": host,
-                **_judged(
-                    {"device memory": (used, device_limit), "host memory": (host, host_limit)}
-                ),
-            }
-        )
+    entries = judge(needs, cluster, per_host, caps or {})
+    worst = max(entries, key=lambda entry: entry["judged_bytes"] / max(entry["limit_bytes"], 1))
+    worst |= _contents(plan, needs, worst)
     return entries
 
 
-def _judged(spaces: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+def judge(
+    needs: Needs, cluster: Cluster, per_host: int, caps: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """What each rank needs and has in each memory, see `predict_memory`."""
+    context = round(cluster.device.context_bytes.value)
+    device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
+    device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, *device_caps))
+    host_limit = min(cluster.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
+    entries = []
+    for rank, (workload, allocated, reserved, host) in enumerate(
+        zip(needs.workload, needs.allocated, needs.reserved, needs.host, strict=True)
+    ):
+        entry: dict[str, Any] = {"rank": rank, "baseline_bytes": context}
+        entry["workload_bytes"] = workload
+        if needs.gpu:
+            entry |= {
+                "peak_bytes": allocated,
+                "reserved_bytes": reserved,
+                "device_used_bytes": context + reserved,
+                "host_bytes": host,
+            }
+            spaces = {
+                DEVICE_MEMORY: _space(context, reserved, device_limit),
+                HOST_MEMORY: _space(0, host, host_limit),
+            }
+        else:
+            entry["peak_bytes"] = context + workload
+            spaces = {CPU_MEMORY: _space(context, workload, device_limit)}
+        entries.append({**entry, "spaces": spaces, **_tightest(spaces)})
+    return entries
+
+
+def _space(fixed: int, workload: int, limit: float) -> dict[str, Any]:
+    return {
+        "needed_bytes": fixed + workload,
+        "limit_bytes": round(limit),
+        "p_out_of_memory": out_of_memory(fixed, workload, limit),
+    }
+
+
+def _tightest(spaces: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The space with the least room, what it needs and has."""
-    space, (needed, limit) = max(spaces.items(), key=lambda item: item[1][0] / item[1][1])
+    space, held = max(
+        spaces.items(), key=lambda item: item[1]["needed_bytes"] / max(item[1]["limit_bytes"], 1)
+    )
+    needed, limit = held["needed_bytes"], held["limit_bytes"]
     return {
         "space": space,
-        "judged_bytes": round(needed),
-        "limit_bytes": round(limit),
+        "judged_bytes": needed,
+        "limit_bytes": limit,
         "fits": needed <= limit,
     }
+
+
+def out_of_memory(fixed: float, workload: float, limit: float) -> float:
+    """Probability that a rank needs more than `limit` bytes.
+
+    What a workload needs over what was predicted is log-normal, with the bias and spread of the
+    runs that were measured (`BIAS`, `SPREAD`).
+    """
+    if workload <= 0:
+        return 0.0 if fixed <= limit else 1.0
+    if limit <= fixed:
+        return 1.0
+    z = (math.log((limit - fixed) / workload) - BIAS) / SPREAD
+    return 0.5 * math.erfc(z / math.sqrt(2.0))
+
+
+def _contents(plan: Plan, needs: Needs, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What fills the spaces of one rank at their peaks, by buffer and by category."""
+    if not needs.gpu:
+        found = {CPU_MEMORY: _living(plan, entry["rank"], needs.periods, Space.DEVICE, Space.HOST)}
+    else:
+        found = {
+            DEVICE_MEMORY: _living(plan, entry["rank"], needs.periods, Space.DEVICE),
+            HOST_MEMORY: _living(plan, entry["rank"], needs.periods, Space.HOST),
+        }
+    resident = {buffer.name for buffer in plan.resident}
+    categories: dict[str, dict[str, int]] = {}
+    for space, buffers in found.items():
+        of: dict[str, int] = {}
+        for name, size in buffers.items():
+            kind = category(name, resident=name in resident)
+            of[kind] = of.get(kind, 0) + size
+        if space != HOST_MEMORY:
+            of[CONTEXT] = entry["baseline_bytes"]
+            of[RESERVE] = entry["spaces"][space]["needed_bytes"] - sum(of.values())
+        categories[space] = {name: of[name] for name in CATEGORIES if of.get(name)}
+    return {"buffers": found, "categories": categories}
+
+
+def _living(plan: Plan, rank: int, periods: int, *spaces: Space) -> dict[str, int]:
+    """A rank's buffers that live in some spaces when their sum is highest, largest first."""
+    live = {b.name: pick(b.bytes, rank) for b in plan.resident if b.space in spaces}
+    total = sum(live.values())
+    most, peak = dict(live), total
+    for ranks, step in plan.allocations(periods=periods):
+        column = int(np.searchsorted(ranks, rank))
+        if column == len(ranks) or ranks[column] != rank:
+            continue
+        for buffer in step.allocates:
+            if buffer.space in spaces:
+                before, size = live.get(buffer.name, 0), pick(buffer.bytes, column)
+                live[buffer.name] = size if buffer.exact else max(size, before)
+                total += live[buffer.name] - before
+        if total > peak:
+            most, peak = dict(live), total
+        for name in step.frees:
+            total -= live.pop(name, 0)
+    return dict(sorted(((n, b) for n, b in most.items() if b), key=lambda item: -item[1]))
 
 
 def _cap(caps: Mapping[str, float], *spaces: Space) -> list[float]:

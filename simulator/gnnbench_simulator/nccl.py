@@ -65,8 +65,9 @@ class Shape:
         return cls(
             ranks=ranks,
             hosts=hosts,
-            # The tuner's tables begin with Volta; it takes them for older GPUs and for Turing.
-            arch="volta" if arch in ("maxwell", "turing") else arch,
+            # The tuner's tables begin with Volta; it takes them for older GPUs and for Turing, and
+            # those of Ampere for Ada.
+            arch={"maxwell": "volta", "turing": "volta", "ada": "ampere"}.get(arch, arch),
             channels=nccl.channels,
             intra=nccl.intra_bytes_per_s_per_channel.value / 1e9,
             inter=nccl.inter_bytes_per_s_per_channel.value / 1e9,

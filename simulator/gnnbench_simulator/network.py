@@ -19,9 +19,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl, grade, weakest
+from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl
+from gnnbench.costs.collective_tables import collective_time
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
+from gnnbench.ladder import grade, weakest
 from gnnbench.steps import Kind, Size, Step, Work
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
@@ -38,11 +40,11 @@ _REMEMBERED = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a collective takes.
+    """Duration of a collective.
 
     seconds   from the last arrival to the end
     label     of the cost class
-    idle_s    the part of the seconds in which ranks wait for one another and keep no core busy
+    idle_s    part of the seconds in which ranks wait for one another and occupy no core
     """
 
     seconds: float
@@ -268,7 +270,7 @@ class Network:
         )
 
     def _meeting_s(self, model: CollectiveModel | None) -> float:
-        """What ranks that come from their work wait for one another: once, not with each message.
+        """Time in which ranks that come from computing wait for one another, once per call.
 
         The rest of a measured latency is that of the transfer alone, which grows with messages.
         """
@@ -289,7 +291,7 @@ class Network:
             model = self._nearest(kind, layout, 2)
         if model is not None:
             steps = max(latency_steps(kind, model.ranks), 1)
-            how = "probed" if grade(model.status) == "measured" else "datasheet"
+            how = "transferred" if grade(model.status) == "measured" else "datasheet"
             radius = max(model.radius, _EXTRAPOLATED_RADIUS)
             latency_s = model.latency_s - self._meeting_s(model)
             # A tree sends the whole buffer in each of its rounds, which the fitted rate holds.
@@ -386,6 +388,10 @@ class Network:
 
     def _nccl(self, call: Call, nccl: Nccl, hosts: int) -> Timing:
         links, kind, group = self.cluster.links, call.kind, call.group
+        if hosts == 1:
+            timing = self._by_table(call)
+            if timing is not None:
+                return timing
         if kind is Kind.ALL_TO_ALL:
             matrix = _pair_bytes(call)
             busiest = self.link_bounds(matrix, group, links.intra.bytes_per_s.value)
@@ -404,6 +410,27 @@ class Network:
         expected, _ = tuner_s(op, size, shape)
         seconds = nccl.host_s.value + nccl.factor.value * expected
         return Timing(call.calls * seconds, self._label(kind, "datasheet", _TUNER_RADIUS))
+
+    def _by_table(self, call: Call) -> Timing | None:
+        """Seconds by what others measured inside hosts of such devices, or of like ones.
+
+        Tables time looped calls: issuing one works ahead, and bounds its time from below. A ragged
+        all-to-all takes what an even one does whose ranks all send as much as the busiest.
+        """
+        kind, ranks = call.kind, len(call.group)
+        op, size = kind.value, float(call.buffer_bytes.max())
+        if kind is Kind.BARRIER:
+            op, size = Kind.ALL_REDUCE.value, 4.0
+        elif kind is Kind.ALL_TO_ALL:
+            size = _busiest(_pair_bytes(call)) * ranks / (ranks - 1)
+        device = self.cluster.device
+        rate = self.cluster.links.intra.bytes_per_s.value
+        found = collective_time(device.name, op, ranks, size, rate)
+        if found is None:
+            return None
+        seconds = max(found.seconds, device.launch_s.value)
+        label = self._label(kind, found.grade, found.radius)
+        return Timing(call.calls * seconds, label)
 
 
 def _transfer(link: Link, size: float) -> float:

@@ -40,7 +40,7 @@ class _Ordering:
         while remaining:
             progress = self._local_blocks() + self._collectives()
             if not progress:
-                raise Unsupported("the replay finds no order in which the ranks' steps can go")
+                raise Unsupported("deadlock: the steps of the ranks have no valid order")
             remaining -= progress
         return self.order
 

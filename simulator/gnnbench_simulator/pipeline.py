@@ -171,7 +171,7 @@ def closed_form(a: Floats, u: Floats) -> float:
 
 
 def lower_bound(a: Floats, u: Floats) -> float:
-    """What no order of the chunks can beat: max(sum a + min u, min a + sum u)."""
+    """Lower bound over all orders of the chunks: max(sum a + min u, min a + sum u)."""
     if not len(a):
         return 0.0
     return float(max(a.sum() + u.min(), a.min() + u.sum()))

@@ -19,7 +19,7 @@ from gnnbench.spec import RunSpec
 from gnnbench.steps import COLLECTIVES
 from gnnbench_simulator.compute import PROBE_OP, calibrated
 from gnnbench_simulator.events import simulate_events
-from gnnbench_simulator.memory import predict_memory
+from gnnbench_simulator.memory import Needs, predict_memory
 from gnnbench_simulator.outcome import SimResult, ledger
 from gnnbench_simulator.program import Program, compile_plan
 from gnnbench_simulator.replay import replay
@@ -105,6 +105,7 @@ def predict_plan(
     periods: int | None = None,
     element_bytes: float = 4.0,
     caps: Mapping[str, float] | None = None,
+    needs: Needs | None = None,
 ) -> Prediction:
     """Predict a plan on a cluster.
 
@@ -115,6 +116,7 @@ def predict_plan(
         periods: how many periods to simulate; by default all, or as many as take about a second.
         element_bytes: bytes of a feature element.
         caps: limits in bytes per rank, by memory space ("device", "host").
+        needs: of the plan's buffers, where they are known already.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
@@ -132,8 +134,7 @@ def predict_plan(
     recorded = sorted({slowest, int(order[len(order) // 2]), int(order[0])})
     result = _simulate(program, reason, periods, recorded)
     covered = len(result.period_s)
-    later = result.period_s[1:] if covered > 1 else result.period_s
-    period_s = float(np.median(later))
+    period_s = _steady_s(result)
     spread = interval(program)
     rows = {rank: ledger(program, result, rank) for rank in recorded if result.spans[rank]}
     span = float(result.period_s.sum())
@@ -148,7 +149,9 @@ def predict_plan(
         method=result.method,
         reason=reason,
         bytes=_moved(program, covered),
-        memory=predict_memory(plan, cluster, ranks_per_host=program.ranks_per_host, caps=caps),
+        memory=predict_memory(
+            plan, cluster, ranks_per_host=program.ranks_per_host, caps=caps, needs=needs
+        ),
         phases=_phases(rows.get(slowest, []), covered),
         lanes={
             lane: float(busy[slowest]) / span if span > 0 else 0.0
@@ -160,14 +163,34 @@ def predict_plan(
         counted=plan.counted,
         basis=plan.basis,
         probe_s=_probe_s(cluster, program.ranks_per_host),
-        notes=_notes(program) | {"program": plan.program_key()},
+        notes=_notes(program) | {"program": plan.program_key(), "classes": _classes(program, work)},
     )
 
 
-def _probe_s(cluster: Cluster, co_located: int) -> float:
-    """What the speed probe takes when so many ranks run it at once, as those of a run do.
+def estimate_s(
+    plan: Plan,
+    cluster: Cluster,
+    *,
+    ranks_per_host: int | None = None,
+    element_bytes: float = 4.0,
+) -> float:
+    """Seconds per period as `predict_plan` finds them, without interval, memory and ledgers."""
+    program = compile_plan(
+        plan, cluster, ranks_per_host=ranks_per_host, element_bytes=element_bytes
+    )
+    return _steady_s(_simulate(program, program.contention(), min(2, plan.num_periods), []))
 
-    More of them than were calibrated and than there are cores take turns.
+
+def _steady_s(result: SimResult) -> float:
+    """The median period after the first, or the first where there is no other."""
+    later = result.period_s[1:] if len(result.period_s) > 1 else result.period_s
+    return float(np.median(later))
+
+
+def _probe_s(cluster: Cluster, co_located: int) -> float:
+    """Time of the speed probe if this many ranks run it at once.
+
+    More ranks than were calibrated, and than there are cores, take turns.
     """
     probe = calibrated(cluster, PROBE_OP, co_located)
     if probe is None:
@@ -236,6 +259,16 @@ def _phases(rows: list[Row], periods: int) -> dict[str, float]:
         if row.period >= skip:
             totals[row.phase] += row.duration_s / (periods - skip)
     return dict(totals)
+
+
+def _classes(program: Program, work: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
+    """Grade and conformal radius of the cost classes that take time."""
+    classes = program.cost_classes
+    return {
+        label: {"grade": classes[label].grade, "radius": classes[label].radius}
+        for label in work
+        if label in classes
+    }
 
 
 def _notes(program: Program) -> dict[str, Any]:

@@ -232,7 +232,7 @@ class _Replay:
         return self.durations[1]
 
     def _state(self) -> list[Floats]:
-        """What the next execution of an iteration rests on."""
+        """All times on which the next execution of an iteration depends."""
         lanes = [self.free[lane][select] for lane, select in self.current.touched.items()]
         held = self.ends[len(self.ends) - self.program.max_lag :]
         ends = [table[name] for end in held for table in end.tables for name in table]
@@ -241,7 +241,7 @@ class _Replay:
         return [array.copy() for array in lanes] + ends + latest
 
     def _step(self, before: list[Floats]) -> Floats | None:
-        """By how much the last execution moved all that the next one rests on, if all alike."""
+        """The common shift of all these times by the last execution; None if they differ."""
         after = self._state()
         if len(after) != len(before):
             return None
@@ -255,7 +255,7 @@ class _Replay:
         return middle
 
     def _skip(self, step: Floats, times: int, marks: Mapping[int, int]) -> None:
-        """Take it that an iteration moves everything by `step` as many times more."""
+        """Shift all times by `step` for each of the remaining repeats."""
         for lane, select in self.current.touched.items():
             free = self.free[lane].copy()
             free[select] += times * step

@@ -127,6 +127,12 @@ def predict_on(
 
 def layout_on(run: RunSpec, cluster: Cluster, ranks_per_host: int) -> Layout:
     """The layout of a run's ranks on a cluster. Raises Unsupported if it has too few hosts."""
+    devices = cluster.host.devices_per_host
+    if cluster.transport == "nccl" and min(ranks_per_host, run.ranks) > devices:
+        raise Unsupported(
+            f"NCCL takes one rank per device: {ranks_per_host} on a host asked for, {cluster.name} "
+            f"has {devices}"
+        )
     hosts = -(-run.ranks // ranks_per_host)
     if hosts > cluster.host.hosts_max:
         raise Unsupported(

@@ -54,10 +54,10 @@ Alarm = Callable[[float, Watched, int], None]
 
 
 class Sharing:
-    """Flows under way. The caller keeps the clock: it is told when to wake whom, and settles.
+    """Flows in progress. The caller keeps the clock: it wakes flows when asked, and settles rates.
 
-    `alarm(time_s, who, version)` asks for `wake(time_s, who, version)` at that time. After all that
-    happens at one moment, `settle(time_s)` sets the new rates.
+    `alarm(time_s, who, version)` asks for `wake(time_s, who, version)` at that time. After all
+    events of one moment, `settle(time_s)` sets the new rates.
     """
 
     def __init__(self, alarm: Alarm) -> None:

@@ -1,9 +1,10 @@
-"""A broadcast down gloo's binomial tree: who waits for whom.
+"""A broadcast over gloo's binomial tree.
 
 Members count from the root. In round i every member below 2^i that has the buffer sends it to the
-one 2^i above, so that a broadcast over P members has ceil(log2 P) rounds. A transfer begins when
-its receiver is there: a member goes on once it has the buffer and those it sends to have it,
-whoever else is late. On two members that is a meeting; on more, ranks run ahead of each other.
+member 2^i above, so that a broadcast over P members has ceil(log2 P) rounds. A transfer begins when
+its receiver is ready. A member continues once it has the buffer and the members to which it sends
+have it, even if others are late. With two members the broadcast is a rendezvous; with more, ranks
+run ahead of each other.
 
 Source: the algorithm of gloo's broadcast and its rendezvous of sends with posted receives.
 """
@@ -24,12 +25,12 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The tree of a number of members.
+    """The tree for a number of members.
 
-    parents    who sends to each; the root's is itself
-    rounds     in which round each receives; the root's is -1
-    children   whom each sends to, in order
-    depth      rounds altogether
+    parents    sender of each member; the root's is itself
+    rounds     round in which each member receives; the root's is -1
+    children   receivers of each member, in order
+    depth      number of rounds
     """
 
     parents: tuple[int, ...]
@@ -60,10 +61,10 @@ def tree_of(size: int) -> Tree:
 
 @dataclass(slots=True)
 class Descent:
-    """A broadcast under way, told of each member when it is there.
+    """A broadcast in progress; arrivals of members are reported to it.
 
-    `round_s` is the length of a round. Ends are known as soon as what they rest on is, and never
-    lie before the arrival that made them known: a clock need not turn back.
+    `round_s` is the length of a round. An end is known as soon as all that it depends on is known,
+    and never lies before the arrival that made it known, so that a clock need not turn back.
     """
 
     tree: Tree
@@ -86,7 +87,7 @@ class Descent:
         return [(one, self._end(one)) for one in concerned if self._settled(one)]
 
     def _reach(self, member: int) -> list[int]:
-        """Who has the buffer now that it can go on to a member, in order."""
+        """Pass the buffer on from a member; return all members that get it now, in order."""
         tree, found, open_ = self.tree, list[int](), [member]
         while open_:
             one = open_.pop()

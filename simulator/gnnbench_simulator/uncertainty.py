@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.cluster import weakest
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
+from gnnbench.ladder import weakest
 from gnnbench.steps import COLLECTIVES
 from gnnbench_simulator.compute import GAP_OP, PROBE_OP, calibrated
 from gnnbench_simulator.program import Program

@@ -40,7 +40,7 @@ def chosen(rows: Sequence[PublishedRow], pattern: str) -> list[PublishedRow]:
         )
     ]
     if not found:
-        raise SpecError(f"{pattern!r} matches none of {len(rows)} rows")
+        raise SpecError(f"--only {pattern!r} matches none of {len(rows)} rows")
     return found
 
 
@@ -95,7 +95,7 @@ def predict_case(case: Case) -> Prediction | Reason:
 
 
 def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comparison:
-    """A row that measures time or memory."""
+    """Compare a row that measures time or memory."""
     if isinstance(found, Reason):
         return Comparison(row=row, reason=found)
     common: dict[str, Any] = {
@@ -137,7 +137,7 @@ def _note(row: PublishedRow, found: Prediction) -> str:
 
 
 def _counted(row: PublishedRow, count: PartitionCount) -> Comparison:
-    """A row that counts vertices of a partition; without an interval, because it is no time."""
+    """Compare a row that counts vertices of a partition; without an interval."""
     predicted, basis = count.expected(row.metric)
     return Comparison(
         row=row,

@@ -17,7 +17,7 @@ from test_exactness import check_equal, random_graph
 
 from gnnbench_runtime.conformance.pool import RankPool
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.deep]
 
 GCN = {"kind": "gcn", "hidden": 8, "layers": 2, "dropout": 0.4}
 SAGE = {"kind": "sage", "hidden": 5, "layers": 3}

@@ -97,6 +97,7 @@ def table_of_section_9(graph: Graph, model: dict, knobs: dict) -> tuple[list[int
     return forward, backward
 
 
+@pytest.mark.deep
 def test_mixture_is_exact_on_more_ranks_than_columns(pools: Pools) -> None:
     """FG-4, FG-7: features 6 and classes 4 are narrower than nine ranks are many."""
     graph = random_graph(undirected=False)

@@ -77,6 +77,7 @@ def test_attention_by_columns_equals_single_and_performs_its_plan(
             assert counted == told == want == 8 * plan.notes["relayout_elements"], (name, model)
 
 
+@pytest.mark.deep
 def test_attention_is_exact_on_more_ranks_than_columns(pools: Pools) -> None:
     """FG-4, FG-7: four classes, three or six hidden columns on eight ranks."""
     graph = random_graph(undirected=False)

@@ -47,7 +47,7 @@ def test_operations_that_were_not_measured_are_named_with_who_needs_them(
     assert asked["disk"] == out.parent.resolve()
     assert "not calibrated: scatter_add (needed by partition)" in said
     assert "not calibrated: adam (needed by single, partition)" in said
-    assert "not calibrated: spmm (" not in said and "no disk was swept" in said
+    assert "not calibrated: spmm (" not in said and "no disk measured" in said
     assert load_cluster(out).ops[0].op == "spmm"
 
 
@@ -69,4 +69,4 @@ def test_the_disk_alone_needs_a_file_and_a_disk(
     assert "cannot read" in capsys.readouterr().err
     words = ["--only", "disk", "--disk", "none", "--out", "x.toml"]
     assert main(["calibrate", *words]) == 2
-    assert "nothing to measure" in capsys.readouterr().err
+    assert "nothing to measure; give --disk a folder" in capsys.readouterr().err

@@ -87,7 +87,7 @@ def test_the_same_card_is_returned_every_time() -> None:
     [
         (APPROACHES, "singel", "unknown approach 'singel': did you mean 'single'?"),
         (APPROACHES, "x", f"unknown approach 'x': allowed: {', '.join(APPROACHES.names())}"),
-        (MODELS, "gnc", "unknown model 'gnc': did you mean 'gcn'?"),
+        (MODELS, "gcnn", "unknown model 'gcnn': did you mean 'gcn'?"),
     ],
 )
 def test_an_unknown_name_is_answered(names: Names[object], asked: str, answer: str) -> None:

@@ -118,6 +118,17 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.send(10, S), "send", "send", 40, 0),
     (lambda: work.recv(10, S), "recv", "recv", 0, 0),
     (work.barrier, "barrier", "barrier", 0, 0),
+    # Two sides: 2 * 2 * 3 * 2 * 4 for corrupted ends, 8 * 3 * 4, 10 * 3 * 2; rows 5 * 3 + 2 of 4.
+    (lambda: work.decode("dot", 3, 2, 4, 8), "module", "dot_forward", (17 * 4 + 12) * 8, 252),
+    # Rows 8 * 3 + 2 * 2, and the 5 distinct ones.
+    (
+        lambda: work.decode_backward("dot", 3, 2, 4, 5, 8),
+        *("module", "dot_backward", (33 * 4 + 12) * 8, 384),
+    ),
+    # Three passes over 2 * 3 + 2 ids.
+    (lambda: work.draw_negatives(3, 2, 5), "sample", "draw_negatives", 3 * 8 * 8, 0),
+    # A hash of three ids, eight passes over key and place both ways, a copy of three numbers.
+    (lambda: work.shuffle(5, 3), "elementwise", "shuffle", 5 * (24 + 8 * 2 * 16 + 24), 0),
 ]
 
 

@@ -1,14 +1,12 @@
-"""Mini-batches: sizes of sampled blocks, drawn on the real graph or estimated, and their steps.
+"""Mini-batches: sizes of the blocks that a source deals, drawn on the real graph or estimated.
 
-Computation graph `per_layer` (sampling section 2): in every hop each destination is sampled again,
-seeds included. Each rank takes an even slice of the global batch; the union of the ranks' blocks is
-the block that one rank would draw, because draws are keyed by (seed, epoch, step, hop, vertex,
-slot).
+A block serves one layer; where a batch is a subgraph, its single block serves all layers. The union
+of the ranks' parts is the batch that one rank would train on (see `gnnbench.data.dealing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,13 +14,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
-from gnnbench.data.graph import Graph
-from gnnbench.data.profile import GraphProfile
-from gnnbench.data.sampling import NeighbourSampler, epoch_seeds, split_seeds
+from gnnbench.data.dealing import Dealt, Source
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Ints, Size
+from gnnbench.work import ID_BYTES
 
 COUNTED = "every batch drawn on the real graph"
+Expected = float | NDArray[np.float64]
+DRAWN_EDGES = 3_000_000
+"""Edges drawn at most to count the sizes of a plan's batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What the batches of an approach look like.
+
+    Args:
+        op: cost class of its sampler.
+        one_block: whether one block serves all layers.
+        renormalised: whether degrees are those of the batch.
+        column_weights, edge_weights: whether sources, or edges, have weights of their own.
+        some_rows: whether the loss counts some output rows only.
+        loss_weights: whether their losses have weights.
+    """
+
+    op: str = "sample"
+    one_block: bool = False
+    renormalised: bool = False
+    column_weights: bool = False
+    edge_weights: bool = False
+    some_rows: bool = False
+    loss_weights: bool = False
+
+
+PLAIN = Form()
+"""Blocks of sampled neighbours, without weights of their own; the loss counts all seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,14 +56,18 @@ class BatchSizes:
     """One global batch, by rank: int64 [P] each.
 
     Args:
-        vertices: n_0 ... n_L, input layer first.
-        edges: e_1 ... e_L.
+        vertices: of the blocks, input layer first: n_0 ... n_L, or n, n of the one block.
+        edges: of the blocks: e_1 ... e_L, or e.
+        loss_rows: output rows that the loss counts; None is all of them.
+        scanned: edges of the graph that sampling looks at besides those it draws.
         requests: [P, P], input vertices of rank i that rank j owns; None where features are
             replicated.
     """
 
     vertices: tuple[Ints, ...]
     edges: tuple[Ints, ...]
+    loss_rows: Ints | None = None
+    scanned: Ints | None = None
     requests: Ints | None = None
 
     @property
@@ -45,16 +75,38 @@ class BatchSizes:
         return len(self.vertices[0])
 
     @property
-    def num_edges(self) -> int:
-        return int(sum(edges.sum() for edges in self.edges))
+    def cost(self) -> int:
+        """What counting it costs, in drawn edges; to look at one takes about an eighth of that."""
+        looked = 0 if self.scanned is None else int(self.scanned.sum())
+        return looked // 8 + int(sum(edges.sum() for edges in self.edges))
 
-    def layers(self) -> list[LayerSizes]:
-        """Sizes of each layer's block."""
+    @property
+    def counted_rows(self) -> Ints:
+        """Rows that the loss counts."""
+        return self.vertices[-1] if self.loss_rows is None else self.loss_rows
+
+    def blocks(self, form: Form = PLAIN) -> list[LayerSizes]:
+        """Sizes of each block."""
         n = self.vertices
         return [
-            LayerSizes(rows=n[i + 1], source_rows=n[i], nonzeros=edges)
+            LayerSizes(
+                rows=n[i + 1], source_rows=n[i], nonzeros=edges, edge_weights=form.edge_weights
+            )
             for i, edges in enumerate(self.edges)
         ]
+
+    def repeated(self, ranks: int) -> BatchSizes:
+        """The batch of one rank, on each of so many."""
+
+        def each(sizes: Ints | None) -> Ints | None:
+            return None if sizes is None else np.repeat(sizes, ranks)
+
+        return BatchSizes(
+            vertices=tuple(np.repeat(n, ranks) for n in self.vertices),
+            edges=tuple(np.repeat(e, ranks) for e in self.edges),
+            loss_rows=each(self.loss_rows),
+            scanned=each(self.scanned),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,33 +119,27 @@ class Drawn:
     basis: str
 
 
-def draw_run(
-    graph: Graph, run: RunSpec, steps: int, owner: NDArray[np.int32] | None, budget: int
-) -> Drawn:
-    """Draw the batches of a run until `budget` edges are spent.
+def draw_run(source: Source, run: RunSpec, owner: NDArray[np.int32] | None) -> Drawn:
+    """Draw the batches of a run until `DRAWN_EDGES` are spent.
 
     Whole epochs are drawn while they fit, else evenly spread steps of the first epoch, at least
     three of them.
     """
-    fanouts = run.batch.fanouts(run.model.layers)
-    sampler = NeighbourSampler(graph.indptr, graph.indices, fanouts, run.training.seed)
-    train = graph.train_nodes()
+    steps, budget = source.steps, DRAWN_EDGES
 
-    def draw(epoch: int, step: int, order: NDArray[np.int64]) -> BatchSizes:
-        seeds = order[step * run.batch.size : (step + 1) * run.batch.size]
-        return draw_batch(sampler, seeds, run.ranks, owner, epoch, step)
+    def draw(epoch: int, step: int) -> BatchSizes:
+        return draw_batch(source, run.ranks, owner, epoch, step)
 
     batches: list[BatchSizes] = []
     drawn = 0
     for epoch in range(run.training.epochs):
-        order = epoch_seeds(train, run.training.seed, epoch)
         for step in range(steps):
-            batches.append(draw(epoch, step, order))
-            drawn += batches[-1].num_edges
+            batches.append(draw(epoch, step))
+            drawn += batches[-1].cost
             if epoch == 0 and step == 2 and drawn * steps > 3 * budget:
                 few = _spread(steps, max(3, int(3 * budget / max(drawn, 1))))
                 if len(few) < steps:
-                    return _sampled_steps(run, steps, few, partial(draw, 0, order=order))
+                    return _sampled_steps(run, steps, few, partial(draw, 0))
         if drawn + drawn / (epoch + 1) > budget:
             break
     epochs = len(batches) // steps
@@ -105,6 +151,12 @@ def draw_run(
     counted = epochs == run.training.epochs
     basis = COUNTED if counted else f"batches of {epochs} of {run.training.epochs} epochs drawn"
     return Drawn(batches=batches, schedule=schedule, counted=counted, basis=basis)
+
+
+def estimated(batch: BatchSizes, run: RunSpec, steps: int, basis: str) -> Drawn:
+    """One expected batch that stands for all."""
+    schedule = (0,) * (steps * run.training.epochs)
+    return Drawn(batches=[batch], schedule=schedule, counted=False, basis=basis)
 
 
 def _spread(steps: int, count: int) -> list[int]:
@@ -125,63 +177,92 @@ def _sampled_steps(
 
 
 def draw_batch(
-    sampler: NeighbourSampler,
-    seeds: NDArray[np.int64],
-    world_size: int,
-    owner: NDArray[np.int32] | None,
-    epoch: int,
-    step: int,
+    source: Source, world_size: int, owner: NDArray[np.int32] | None, epoch: int, step: int
 ) -> BatchSizes:
-    """Sizes of every rank's share of one global batch."""
+    """Sizes of every rank's part of one global batch."""
+    parts = (source.draw(epoch, step, world_size, rank) for rank in range(world_size))
+    return sizes_of(parts, owner, world_size)
+
+
+def sizes_of(
+    parts: Iterable[Dealt], owner: NDArray[np.int32] | None = None, world_size: int = 1
+) -> BatchSizes:
+    """Sizes of parts that were drawn, one per rank."""
     sizes, asked = [], []
-    for rank in range(world_size):
-        batch = sampler.sample(split_seeds(seeds, world_size, rank), epoch, step)
-        vertices, edges = batch.sizes
-        sizes.append((*vertices, *edges))
+    for dealt in parts:
+        vertices, edges = dealt.batch.sizes
+        sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned))
         if owner is not None:
-            asked.append(np.bincount(owner[batch.input_nodes], minlength=world_size))
-    table = np.array(sizes, np.int64).T
-    hops = len(table) // 2
+            asked.append(np.bincount(owner[dealt.batch.input_nodes], minlength=world_size))
+    *columns, rows, scanned = np.array(sizes, np.int64).T
+    hops = len(columns) // 2
     return BatchSizes(
-        vertices=tuple(table[: hops + 1]),
-        edges=tuple(table[hops + 1 :]),
+        vertices=tuple(columns[: hops + 1]),
+        edges=tuple(columns[hops + 1 :]),
+        loss_rows=rows,
+        scanned=scanned,
         requests=None if owner is None else np.array(asked, np.int64),
     )
 
 
-def profile_batch(profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
-    """Expected sizes of the ranks' batches from degrees alone (sampling section 3, estimator 2)."""
-    ranks = run.ranks
-    share = max(1, min(run.batch.size, profile.num_train) // ranks)
-    fanouts = run.batch.fanouts(run.model.layers)
-    vertices, edges = profile.expected_frontier(fanouts, share)
-    n = [np.full(ranks, round(v), np.int64) for v in vertices]
+def even_batch(
+    ranks: int,
+    vertices: Sequence[Expected],
+    edges: Sequence[Expected],
+    *,
+    loss_rows: Expected | None = None,
+    scanned: Expected = 0.0,
+    partitioned: bool = False,
+) -> BatchSizes:
+    """Expected sizes, the same on every rank or one each; fetches are spread evenly over owners."""
+
+    def everywhere(size: Expected) -> Ints:
+        return np.broadcast_to(np.round(size), ranks).astype(np.int64)
+
     requests = None
     if partitioned:
-        requests = np.full((ranks, ranks), -(-int(n[0][0]) // ranks), np.int64)
+        each = -(-everywhere(vertices[0]) // ranks)
+        requests = np.repeat(each[:, None], ranks, axis=1)
     return BatchSizes(
-        vertices=tuple(n),
-        edges=tuple(np.full(ranks, round(e), np.int64) for e in edges),
+        vertices=tuple(everywhere(n) for n in vertices),
+        edges=tuple(everywhere(e) for e in edges),
+        loss_rows=None if loss_rows is None else everywhere(loss_rows),
+        scanned=everywhere(scanned),
         requests=requests,
     )
 
 
 def needs_transpose(shape: StackShape, layer: int) -> bool:
-    """Whether the backward pass aggregates along the reversed block of this layer."""
+    """Return whether the backward pass aggregates along the transpose of this layer's block."""
     return layer > 1 or shape.orders[0] == "transform_first"
 
 
-def turned_edges(shape: StackShape, layers: Sequence[LayerSizes]) -> Size:
+def block_is_turned(shape: StackShape, block: int, blocks: int) -> bool:
+    """Whether a block (counted from 1) is transposed: the one block serves all layers."""
+    layers = range(1, shape.num_layers + 1) if blocks == 1 else (block,)
+    return any(needs_transpose(shape, layer) for layer in layers)
+
+
+def turned_edges(shape: StackShape, blocks: Sequence[LayerSizes]) -> Size:
     """Edges of the blocks that are transposed."""
-    turned = [size.nonzeros for at, size in enumerate(layers, 1) if needs_transpose(shape, at)]
+    count = len(blocks)
+    turned = [b.nonzeros for at, b in enumerate(blocks, 1) if block_is_turned(shape, at, count)]
     return sum(turned, 0)
 
 
-def block_bytes(shape: StackShape, layers: Sequence[LayerSizes]) -> Size:
-    """Bytes of the blocks of a batch as they are trained on: patterns both ways, and scales."""
+def block_bytes(
+    shape: StackShape,
+    blocks: Sequence[LayerSizes],
+    form: Form = PLAIN,
+    loss_rows: Size = 0,
+) -> Size:
+    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss."""
     total: Size = 0
-    for at, size in enumerate(layers, 1):
-        n, u, e, s = size.rows, size.source_rows, size.nonzeros, shape.element_bytes
+    s = shape.element_bytes
+    if form.some_rows:
+        total = total + (ID_BYTES + (s if form.loss_weights else 0)) * loss_rows
+    for at, size in enumerate(blocks, 1):
+        n, u, e = size.rows, size.source_rows, size.nonzeros
         if shape.model.attention:
             # Self loops are entries, kept both ways, with the place of each transposed entry and,
             # for its dropout, an id.
@@ -189,9 +270,12 @@ def block_bytes(shape: StackShape, layers: Sequence[LayerSizes]) -> Size:
             total = total + 8 * (n + 1) + 8 * (u + 1) + 16 * entries
             total = total + (8 * entries if shape.dropout > 0 else 0)
             continue
+        turned = block_is_turned(shape, at, len(blocks))
         total = total + 8 * (n + 1) + 4 * e
-        if needs_transpose(shape, at):
+        if turned:
             total = total + 8 * (u + 1) + 4 * e
-        scales = {"symmetric": 2 * n + u, "mean": n}[shape.model.normalisation]
-        total = total + scales * s
+        scales = {"symmetric": 2 * n + u, "mean": n + (u if form.column_weights else 0)}
+        total = total + scales[shape.model.normalisation] * s
+        if form.edge_weights:
+            total = total + (2 if turned else 1) * e * s
     return total

@@ -27,21 +27,19 @@ from typing import Any
 import numpy as np
 
 from gnnbench import work
-from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.base import Approach, Layout, changed, example
 from gnnbench.approaches.card import Accepts, Look, Promise
-from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, draw_run, profile_batch
-from gnnbench.approaches.mini_batch.sampled import (
-    DRAWN_EDGES,
-    BatchWriter,
-    SampledKnobs,
-    sampled_data,
-)
+from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
+from gnnbench.approaches.mini_batch.batch import Drawn, Form
+from gnnbench.approaches.mini_batch.cluster_gcn import APPROACH as CLUSTERS
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.mini_batch.submodels import SubModels
+from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, sampled_data
 from gnnbench.approaches.whole_graph.rows import RowSizes, share_buffers
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import LayerSizes, stack_shape, total
 from gnnbench.approaches.writing.stack import StackWriter
-from gnnbench.data.profile import GraphProfile
+from gnnbench.data.graph import Graph
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -53,29 +51,37 @@ from gnnbench.strict import bounds, choices
 class GistKnobs:
     """Knobs of `gist`.
 
-    parts: sub-models m; 0 is one per rank. local_steps: iterations ζ of a round. base: what a
-    sub-model trains on: the whole graph, or sampled batches as `sampled` draws them.
-    reset_optimizer: the optimizer starts anew in every round, as published; else each sub-model
-    keeps its state by place.
+    Args:
+        parts: number m of sub-models; 0 is one per rank.
+        local_steps: iterations ζ of a round.
+        base: training data of a sub-model: the whole graph, batches as `sampled` draws them, or
+            those of `cluster-gcn` (as published).
+        clusters: number of clusters, for the base cluster.
+        merged: clusters of a batch, for the base cluster.
+        reset_optimizer: reset the optimizer in every round, as published; otherwise each sub-model
+            keeps its state by position.
     """
 
     parts: int = field(default=0, metadata=bounds(0, 4096))
     local_steps: int = field(default=10, metadata=bounds(1, 1_000_000))
-    base: str = field(default="whole", metadata=choices("whole", "sampled"))
+    base: str = field(default="whole", metadata=choices("whole", "sampled", "cluster"))
+    clusters: int = field(default=1500, metadata=bounds(1, 2**31 - 1))
+    merged: int = field(default=20, metadata=bounds(1, 2**31 - 1))
     reset_optimizer: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GistStructure:
-    """How the model is cut, and how many iterations an epoch has."""
+    """How the model is cut, how many iterations an epoch has, and what its batches come from."""
 
     sub_models: SubModels
     steps: int
+    batches: BatchStructure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an iteration lies: of which round it is, and what happens before and after it.
+    """Position of an iteration in its round, and what happens before and after it.
 
     Args:
         round: number of the round.
@@ -132,11 +138,13 @@ class Gist(Approach):
                 model={"kind": "sage", "dropout": 0.3},
                 knobs={"base": "sampled", "local_steps": 3},
             ),
+            example("gist", 2, knobs={"base": "cluster", "local_steps": 3}),
         ]
 
     def reference(self, run: RunSpec) -> str:
         """The approach that trains the whole model on the same batches."""
-        return "single" if self.knobs(run).base == "whole" else "sampled"
+        card = base_card(run)
+        return "single" if card is None else card.name
 
     def parts(self, run: RunSpec) -> int:
         """Sub-models of a run."""
@@ -144,7 +152,7 @@ class Gist(Approach):
         return found or run.ranks
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """Hidden units are dealt evenly to sub-models, and sub-models to ranks."""
+        """Parts must divide the hidden width, and ranks must divide the parts."""
         parts, hidden = self.parts(run), run.model.hidden
         if run.model.layers < 2:
             return "gist cuts hidden dimensions; a model of one layer has none"
@@ -155,18 +163,24 @@ class Gist(Approach):
                 f"gist cannot deal {parts} sub-models evenly to {run.ranks} ranks: make parts a "
                 "multiple of the ranks"
             )
-        if data is not None and self.knobs(run).base == "sampled" and data.num_train == 0:
+        if data is not None and base_card(run) is not None and data.num_train == 0:
             return "the graph has no training vertices to draw batches from"
         return None
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> GistStructure:
         """Sizes of the cut and of an epoch, known without the data's arrays."""
         shape = stack_shape(data, run, self.order(run))
-        steps = 1
-        if self.knobs(run).base == "sampled":
-            steps = max(1, -(-data.num_train // run.batch.size))
         cut = SubModels(shape, self.parts(run), run.ranks, run.training.seed)
-        return GistStructure(sub_models=cut, steps=steps)
+        card = base_card(run)
+        if card is None:
+            return GistStructure(sub_models=cut, steps=1)
+        batches = card.structure(data, base_run(run), cache)
+        return GistStructure(sub_models=cut, steps=batches.num_steps, batches=batches)
+
+    def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
+        card = base_card(run)
+        if card is not None:
+            card.prepare(data, base_run(run), cache)
 
     def order(self, run: RunSpec) -> str:
         """Which product comes first: as in `single`, or as in `sampled`."""
@@ -175,8 +189,11 @@ class Gist(Approach):
     def plan(self, data: Any, run: RunSpec, structure: GistStructure, layout: Layout) -> Plan:
         knobs: GistKnobs = self.knobs(run)
         steps, total_steps = structure.steps, structure.steps * run.training.epochs
-        drawn = None if knobs.base == "whole" else _drawn(data, run, steps)
-        writer = _RoundWriter(data, structure.sub_models, layout.device, drawn)
+        card, drawn = base_card(run), None
+        if card is not None:
+            assert structure.batches is not None
+            drawn = card.drawn(data, base_run(run), structure.batches)
+        writer = _RoundWriter(data, structure.sub_models, layout.device, card, drawn)
 
         def iteration(number: int) -> Iteration:
             return writer.iteration(number, place_of(number, knobs.local_steps, steps, total_steps))
@@ -200,27 +217,39 @@ class Gist(Approach):
         )
 
 
-def _drawn(data: Any, run: RunSpec, steps: int) -> Drawn:
-    """The batches of a run. Every rank trains on all of each batch, as a single rank would."""
-    alone = dataclasses.replace(run, ranks=1)
-    if isinstance(data, GraphProfile):
-        return Drawn(
-            batches=[profile_batch(data, alone, partitioned=False)],
-            schedule=(0,) * (steps * run.training.epochs),
-            counted=False,
-            basis=f"frontier estimated from degrees of profile {data.name}",
-        )
-    return draw_run(data, alone, steps, None, DRAWN_EDGES)
+def base_card(run: RunSpec) -> MiniBatch | None:
+    """The approach whose batches sub-models train on; None where they see the whole graph."""
+    cards: dict[str, MiniBatch] = {"sampled": SAMPLED, "cluster": CLUSTERS}
+    return cards.get(APPROACH.knobs(run).base)
+
+
+def base_run(run: RunSpec) -> RunSpec:
+    """The run whose batches every rank trains on, as a single rank would."""
+    card, knobs = base_card(run), APPROACH.knobs(run)
+    assert card is not None
+    own = {}
+    if card is CLUSTERS:
+        own = changed(CLUSTERS.knobs_type(clusters=knobs.clusters, merged=knobs.merged))
+    return dataclasses.replace(run, approach=card.name, knobs=own, ranks=1)
 
 
 class _RoundWriter:
     """Writes iterations: dispatch, batch, a pass of every sub-model, aggregation."""
 
-    def __init__(self, data: Any, cut: SubModels, device: str, drawn: Drawn | None) -> None:
+    def __init__(
+        self,
+        data: Any,
+        cut: SubModels,
+        device: str,
+        card: MiniBatch | None,
+        drawn: Drawn | None,
+    ) -> None:
         self.cut, self.drawn, self.data = cut, drawn, data
         self.group = tuple(range(cut.ranks))
-        knobs = SampledKnobs()
-        self.batches = BatchWriter(cut.sub_shape, knobs, cut.ranks, data.num_nodes, None, device)
+        form = Form() if card is None else card.form
+        self.batches = BatchWriter(
+            cut.sub_shape, form, BatchKnobs(), cut.ranks, data.num_nodes, None, device
+        )
 
     def iteration(self, number: int, place: Place) -> Iteration:
         """One iteration of all ranks, which are one class."""
@@ -254,8 +283,8 @@ class _RoundWriter:
                 nonzeros=self.data.num_edges,
             )
             return [layer] * self.cut.shape.num_layers, self.data.num_train
-        batch = _for_every_rank(self.drawn.batches[self.drawn.schedule[number]], self.cut.ranks)
-        return self.batches.prepare(chain, batch, first=False), batch.vertices[-1]
+        batch = self.drawn.batches[self.drawn.schedule[number]].repeated(self.cut.ranks)
+        return self.batches.prepare(chain, batch, first=False), batch.counted_rows
 
     def _exchange(self, chain: Chain, name: str, send: Ints, source: Size) -> None:
         """Move parameters between the ranges of their owners and the sub-models.
@@ -292,14 +321,6 @@ class _RoundWriter:
             allocates=(arrived,),
             frees=("packed", "arrived"),
         )
-
-
-def _for_every_rank(batch: BatchSizes, ranks: int) -> BatchSizes:
-    """The same batch on every rank."""
-    return BatchSizes(
-        vertices=tuple(np.repeat(n, ranks) for n in batch.vertices),
-        edges=tuple(np.repeat(e, ranks) for e in batch.edges),
-    )
 
 
 def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:

@@ -1,4 +1,4 @@
-"""Even blocks of vertices, which the grids of CAGNET are made of, and the entries between them."""
+"""Blocks of consecutive vertices of equal size, for CAGNET's grids, and their nonzeros."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ PAPER = (
 class CagnetKnobs:
     """Knobs of `cagnet-1d` and `cagnet-2d`.
 
-    order: which product comes first in a layer; the paper aggregates first, min_width aggregates
-    the narrower side.
+    Args:
+        order: which product of a layer comes first. The paper aggregates first; min_width
+            aggregates at the smaller of the layer's two widths.
     """
 
     order: str = field(
@@ -39,7 +40,10 @@ class CagnetKnobs:
 
 
 def even_bounds(total: int, parts: int) -> tuple[int, ...]:
-    """Where `parts` runs of `total` items start and end; the first ones are longer by one."""
+    """Boundaries of `parts` ranges over `total` items; sizes differ by at most one, larger first.
+
+    Example: even_bounds(5, 2) is (0, 3, 5).
+    """
     base, left = divmod(total, parts)
     return tuple(part * base + min(part, left) for part in range(parts + 1))
 
@@ -47,7 +51,7 @@ def even_bounds(total: int, parts: int) -> tuple[int, ...]:
 def block_nonzeros(data: GraphLike, edges: Sequence[int]) -> Ints:
     """Entries of the adjacency by (block of the destination, block of the source), int64 [R, R].
 
-    A profile's entries are dealt out evenly, as a random order of the vertices would.
+    A profile's nonzeros are distributed evenly, which assumes a random order of the vertices.
     """
     count = len(edges) - 1
     if isinstance(data, GraphProfile):
@@ -64,7 +68,7 @@ def block_nonzeros(data: GraphLike, edges: Sequence[int]) -> Ints:
 
 
 def block_train_rows(data: GraphLike, edges: Sequence[int]) -> Ints:
-    """Training vertices of each block, int64 [R]; a profile's are dealt out evenly."""
+    """Training vertices of each block, int64 [R]; those of a profile are distributed evenly."""
     if isinstance(data, GraphProfile):
         return np.diff(even_bounds(data.num_train, len(edges) - 1))
     return np.diff(np.searchsorted(data.train_nodes(), np.asarray(edges)))

@@ -1,12 +1,12 @@
-"""BNS-GCN: partition parallelism in which a fresh sample of boundary rows travels every epoch.
+"""BNS-GCN: partition parallelism that exchanges a new random sample of halo rows in every epoch.
 
 Volume per epoch over all ranks, weights apart: s sum(k_ij) (Phi + Psi), and 8 sum(k_ij) of ids,
 k_ij = floor(p |B_ij|) (fullgraph section 6, FG-32).
 
-Convolutions weigh what arrives, and its gradients, by |B_ij| / k_ij, which makes each sum over
-neighbours unbiased. Attention normalises over the neighbours that are there, and no factor on the
-rows would undo that: its rows, those of T = H W, travel and return unweighted. Rate 1 is exact for
-attention too; rate 0 attends within the part.
+Convolutions multiply received rows, and their gradients, by |B_ij| / k_ij, which makes each sum
+over neighbours unbiased. For attention the softmax runs over the sampled neighbours only, which no
+factor on the rows can correct: the exchanged rows T = H W and their gradients are not weighted.
+Rate 1 is exact for attention too; with rate 0 attention stays within the part.
 """
 
 from __future__ import annotations
@@ -54,9 +54,15 @@ ID_BYTES = work.ID_BYTES
 class BnsKnobs:
     """Knobs of `bns`.
 
-    rate: share p of every pair's boundary rows that travels; 1 is `partition`, 0 trains each part
-    by itself. Convolutions weigh the sampled rows by 1/p; attention runs its softmax over the
-    sampled neighbours only, without reweighting. partitioner, objective, order: as in `partition`.
+    Args:
+        rate: share p of the boundary rows of each pair of ranks that is sent, drawn at random in
+            every epoch. 1 is `partition`; 0 trains each part alone. Convolutions scale the sampled
+            rows by 1/p. For attention the softmax runs over the sampled neighbours only, without
+            reweighting.
+        partitioner: how vertices are assigned to ranks.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
     """
 
     rate: float = field(default=0.1, metadata=bounds(0, 1))
@@ -69,14 +75,14 @@ class BnsKnobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProfileBoundary(PartitionStructure):
-    """Sizes of a partition that is not there; `cut_edges` per rank come from other ranks' rows."""
+    """Estimated sizes of a partition; `cut_edges` of a rank have their source on another rank."""
 
     cut_edges: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SampleSizes:
-    """What the sampled graph takes: `whole` has all of the boundary, `drawn` the share.
+    """Sizes with the whole boundary (`whole`) and with the sampled share of it (`drawn`).
 
     Sizes are those of all ranks, or of one (integers).
     """
@@ -133,11 +139,11 @@ class SampleSizes:
         )
 
     def _entries(self, nonzeros: Size) -> Size:
-        """Entries of a pattern of so many edges: attention has self loops among them."""
+        """Entries of a pattern with this many edges; attention adds self loops."""
         return nonzeros + (self.rows if self.shape.model.attention else 0)
 
     def held(self, most: Size) -> tuple[Buffer, ...]:
-        """Buffers that serve draws of at most so many edges, so that no epoch allocates.
+        """Buffers for draws of at most this many edges, so that no epoch allocates.
 
         Source: fullgraph section 6, Memory: every row of the halo has an id and a place, but only
         the drawn ones have features.
@@ -157,18 +163,18 @@ class SampleSizes:
 class Bns(Partitioned):
     """Card and plan of `bns`.
 
-    `max_rows` bounds the epochs that a plan draws, by boundary rows drawn; later epochs repeat
-    them, and the plan says so. Only the number of entries of the rebuilt graph differs between
-    epochs.
+    A plan draws epochs until `max_rows` boundary rows are drawn; later epochs repeat the drawn
+    ones, and a note of the plan states it. Epochs differ only in the number of nonzeros of the
+    rebuilt graph.
     """
 
     name = "bns"
     title = "BNS-GCN (boundary node sampling)"
     paper = "Wan et al., BNS-GCN, MLSys 2022"
-    summary = "vertices split over ranks; a random share of boundary rows travels, anew each epoch"
+    summary = "partitions; each epoch exchanges another random sample of the halo rows"
     promise = Promise(
         kind="unbiased",
-        text="With convolutions, the sum over a vertex's neighbours has the exact sum as its mean.",
+        text="With convolutions, the expected sum over a vertex's neighbours is the exact sum.",
         limit={"rate": 1.0},
     )
     accepts = Accepts(attention=True)
@@ -270,7 +276,7 @@ def drawn_sizes(sizes: RowSizes, rate: float) -> RowSizes:
 
 
 def expected_entries(structure: ProfileBoundary, drawn: RowSizes) -> Ints:
-    """Entries of every rank's rebuilt graph if each halo row brings as many as any other."""
+    """Entries of every rank's rebuilt graph if all halo rows have equally many edges."""
     sizes = structure.sizes
     lost = structure.cut_edges * (1 - drawn.halo_rows / np.maximum(sizes.halo_rows, 1))
     return np.asarray(sizes.nonzeros - np.round(lost).astype(np.int64))
@@ -322,7 +328,7 @@ class BoundaryEdges:
 
 
 def sampling(sample: SampleSizes, drawn: RowSizes) -> Chain:
-    """Begin an epoch: draw, send the ids, rebuild the graph over the rows that will arrive."""
+    """Begin an epoch: draw rows, send their ids, rebuild the graph over the rows to be received."""
     chain = Chain()
     chain.step("sample/draw", sample.draw_work(), phase=Phase.SAMPLE)
     ids = work.all_to_all(drawn.sent, drawn.halo_rows, ID_BYTES, width=1)
@@ -335,11 +341,12 @@ def sampling(sample: SampleSizes, drawn: RowSizes) -> Chain:
 def profile_cut(
     profile: GraphProfile, structure: PartitionStructure, method: str
 ) -> tuple[Ints, str]:
-    """Edges of each rank that come from its halo, and what the number rests on.
+    """Edges of each rank whose source is a halo row, and the source of the number.
 
-    Edges per halo row are taken from the nearest measured partition that says so, else as random
-    owners have them. Deviation known: METIS's own lie within a factor of 2.3 of that (coauthors,
-    workers, pages; 2 to 32 parts), below it in few parts and above it in many.
+    Edges per halo row are those of the nearest measured partition that states them, else the
+    expectation for random owners. Deviation known: METIS partitions are within a factor of 2.3 of
+    that expectation (coauthors, workers, pages; 2 to 32 parts), below it for few parts and above
+    it for many.
     """
     sizes = structure.sizes
     parts = sizes.world_size

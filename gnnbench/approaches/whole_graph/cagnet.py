@@ -46,7 +46,11 @@ CONDENSE_FROM = 2**15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicatedKnobs(CagnetKnobs):
-    """Knobs of `cagnet-1.5d`. replication: ranks that hold the same block row (c)."""
+    """Knobs of `cagnet-1.5d`.
+
+    Args:
+        replication: number c of ranks that hold the same block row.
+    """
 
     replication: int = field(default=2, metadata=bounds(1))
 
@@ -63,12 +67,12 @@ class RowGrid(Blocks):
 
     @property
     def num_stages(self) -> int:
-        """Blocks that a grid column broadcasts. c^2 divides P, so that all have as many."""
+        """Blocks that each grid column broadcasts; equal for all columns because c^2 divides P."""
         return self.num_blocks // self.replication
 
     @property
     def too_many(self) -> bool:
-        """Whether a product has more stages, over all ranks, than a plan writes one by one."""
+        """Whether a product has so many stages that the plan combines them into one step."""
         full = self.num_nodes >= self.num_blocks
         many = self.num_stages * self.world_size > CONDENSE_FROM
         return full and self.num_stages > 1 and many
@@ -88,7 +92,7 @@ class RowGrid(Blocks):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridRanks:
-    """Ranks of a grid whose steps are alike: places and sizes, int64 [ranks]."""
+    """Ranks of a grid that take the same steps: grid positions and sizes, int64 [ranks]."""
 
     grid: RowGrid
     ranks: Ints
@@ -114,7 +118,7 @@ class GridRanks:
         return spans[self.row, self.column]
 
     def stage_rows(self) -> Ints:
-        """Rows of the buffer for a received block: those of the longest foreign one."""
+        """Rows of the receive buffer: those of the largest block of another rank."""
         grid, first = self.grid, self.column * self.grid.num_stages
         rows = np.append(grid.rows, 0)
         own = self.row == first
@@ -124,7 +128,7 @@ class GridRanks:
 
     @classmethod
     def alike(cls, grid: RowGrid) -> Iterator[GridRanks]:
-        """Yield classes: their ranks have rows or none, and as many stages with a block to send."""
+        """Yield classes of ranks with equal steps: with or without rows, and equally many sends."""
         every = cls(grid, np.arange(grid.world_size))
         filled = min(grid.num_nodes, grid.num_blocks)
         sending = np.clip(filled - every.column * grid.num_stages, 0, grid.num_stages)
@@ -150,7 +154,7 @@ class _Stage:
 
 
 class StageWriter(StackWriter):
-    """The stack's steps with every sparse product in stages (see the module)."""
+    """Writes the steps of a stack whose sparse products run in stages (see the module)."""
 
     def __init__(
         self, shape: StackShape, of: GridRanks, chain: Chain, *, condensed: bool = False
@@ -204,10 +208,10 @@ class StageWriter(StackWriter):
             )
 
     def _condensed(self, phase: Phase) -> Iterator[_Stage]:
-        """The first stage, and all others as calls of one.
+        """Write the first stage as one step and all further stages as one step of several calls.
 
-        Every rank that has a block to send sends it in the first; entries are even over stages.
-        Bytes sent and flops of a product stay the same integers.
+        Every rank that broadcasts a block does so in the first step; nonzeros are spread evenly
+        over the stages. Bytes sent and flops of the product are unchanged.
         """
         of, grid, count = self.of, self.grid, self.grid.num_stages
         total = of.span_nonzeros(transpose=phase is Phase.BACKWARD)
@@ -351,7 +355,7 @@ class Cagnet15d(Cagnet1d):
 
     name = "cagnet-1.5d"
     title = "CAGNET 1.5D (replicated block rows)"
-    summary = "block rows replicated c times; fewer broadcasts, and an all-reduce over replicas"
+    summary = "block rows on c ranks each: fewer broadcasts, plus an all-reduce over replicas"
     look = Look(colour="#8C6D31", marker=">")
     knobs_type = ReplicatedKnobs
 

@@ -51,7 +51,7 @@ Room = tuple[Buffer, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SquareGrid(Blocks):
-    """Q x Q ranks; blocks of vertices cut rows and columns of the adjacency alike."""
+    """Q x Q ranks; rows and columns of the adjacency are cut into the same blocks of vertices."""
 
     @property
     def side(self) -> int:
@@ -76,7 +76,7 @@ class SquareGrid(Blocks):
     def received_ids(self) -> Ints:
         """Elements of each rank's buffer for a sparse block, int64 [Q, Q].
 
-        It has room for the largest foreign one of the row, in either direction.
+        It holds the largest block of another rank of the grid row, of A or of its transpose.
         """
         if self.side == 1:
             return np.zeros((1, 1), np.int64)
@@ -91,14 +91,14 @@ def width_edges(shape: StackShape, parts: int) -> list[tuple[int, ...]]:
 
 
 def received_rows(shape: StackShape, grid: SquareGrid) -> int:
-    """Elements of the buffer for a received dense block: the largest there is, 0 on one rank."""
+    """Elements of the receive buffer of a dense block: the largest one, 0 on one rank."""
     if grid.side == 1:
         return 0
     return int(grid.rows[0]) * max(edges[1] for edges in width_edges(shape, grid.side))
 
 
 class SquareWriter(StackWriter):
-    """Writes the steps of ranks that have the same ones: a row and a column of each, [ranks]."""
+    """Writes the steps of a class of ranks; `row` and `column` of each in the grid, [ranks]."""
 
     def __init__(self, shape: StackShape, grid: SquareGrid, ranks: Ints, chain: Chain) -> None:
         super().__init__(shape, [], None, chain)
@@ -283,7 +283,7 @@ class SquareWriter(StackWriter):
 
 
 def alike(shape: StackShape, grid: SquareGrid) -> Iterator[Ints]:
-    """Yield classes of ranks: theirs are rows or none, and columns or none of the same layers."""
+    """Yield classes of ranks that have columns in the same layers, and rows or none."""
     ranks = np.arange(grid.world_size)
     # Widths beyond the first ones are empty, so their number tells which ranks have columns.
     empty = sum((ranks % grid.side >= width).astype(np.int64) for width in shape.dims)
@@ -325,7 +325,7 @@ class Cagnet2d(Approach):
     name = "cagnet-2d"
     title = "CAGNET 2D (SUMMA on a square grid)"
     paper = PAPER
-    summary = "adjacency and features in blocks on a square grid; sparse and dense blocks broadcast"
+    summary = "adjacency and features in square-grid blocks; SUMMA broadcasts both"
     promise = EXACT
     accepts = Accepts(
         no_attention="the entries that a vertex's softmax runs over lie on all ranks of a grid "

@@ -1,6 +1,6 @@
-"""Writes sums over all vertices by columns, on two ranks or more, and the re-layouts they need.
+"""Writes aggregations over all vertices on column slices (two or more ranks), and re-layouts.
 
-The runtime's part is `gnnbench_runtime.models.column_stack` and `.relayout`.
+The runtime performs them in `gnnbench_runtime.models.column_stack` and `.relayout`.
 
 Legend: P ranks, N vertices, n the rows of a rank, f its columns of a width F.
 """
@@ -22,7 +22,7 @@ from gnnbench.steps import Buffer, Ints, Lane, Phase, larger
 
 
 class Traffic:
-    """Elements that each rank sends to each other one, int64 [P, P]; worked out once a width.
+    """Elements that each rank sends to each other rank, int64 [P, P]; computed once per width.
 
     Args:
         rows: n_i of every rank, int64 [P].

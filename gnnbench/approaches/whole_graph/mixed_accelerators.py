@@ -1,19 +1,21 @@
-"""MixGCN's mixture of accelerators with real ranks: some aggregate, the others update, in chunks.
+"""MixGCN's mixture of accelerators on real ranks: sparse ranks aggregate, dense ranks update.
 
-Sparse ranks hold the whole adjacency and a slice of the feature columns. Rows are cut into chunks,
-and every dense rank owns a share of the rows of every chunk and does all work with weights. For one
-chunk after another, the sparse ranks multiply its rows and hand their columns over; the dense ranks
-update the rows and return the columns. The backward pass does the same with the transpose. A
-product needs every row of its input, so a layer is a barrier; within a layer, sparse and dense
-ranks overlap as the two machines of a flow shop (fullgraph section 10, row-wise order). Exact.
+Sparse ranks hold the whole adjacency and a slice of the feature columns. Rows are cut into chunks.
+Every dense rank owns a share of the rows of every chunk and does all work with weights. For each
+chunk, the sparse ranks compute the sparse product and send their columns to the dense ranks; the
+dense ranks update the rows and send columns back. The backward pass does the same with the
+transpose. A sparse product needs every row of its input, so each layer ends with a barrier; within
+a layer, sparse and dense ranks overlap like the two machines of a flow shop (fullgraph section 10,
+row-wise order). Exact.
 
-A handover is one all-to-all in which only sparse ranks send, a return one in which only dense ranks
-send. Each chunk is dealt to all dense ranks, so none is idle, however many chunks there are. That
-takes as many messages as dealing whole chunks out: sparse x dense ranks x chunks.
+A handover is an all-to-all in which only sparse ranks send, a return one in which only dense ranks
+send. Each chunk is distributed over all dense ranks, so that none is idle whatever the number of
+chunks. The number of messages, sparse x dense ranks x chunks, is the same as with whole chunks per
+dense rank.
 
-Volume per epoch, gradients apart: s N (sum of d_{l-1} over layers + three times the sum of d_l over
-inner layers). Rows that dense ranks have are not sent to them: a self weight multiplies the rows of
-H_{l-1} that they made, and in the first layer a copy of their rows of X.
+Volume per epoch without gradients: s N (sum of d_{l-1} over layers + three times the sum of d_l
+over inner layers). Dense ranks do not receive rows that they already have: a self weight multiplies
+the rows of H_{l-1} that they computed, and in the first layer a copy of their rows of X.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ from gnnbench.strict import bounds, choices
 class MixedKnobs:
     """Knobs of `mixed-accelerators`.
 
-    sparse_ranks: ranks that aggregate (0: half of them); the rest update. chunks: blocks of rows
-    that are handed over one after another, at most one per row; 1 is the serial order (0: see
-    `default_chunks`). node_order: natural; degree sorts rows by rising in-degree; johnson keeps
-    rows and takes the chunks by rising number of entries, which is Johnson's rule where every chunk
-    has the same dense work.
+    Args:
+        sparse_ranks: number of ranks that aggregate; 0 is half of them. The others update.
+        chunks: number of row blocks that are handed over one after another, at most one per row;
+            1 is the serial order, 0 lets `default_chunks` choose.
+        node_order: natural keeps the order. degree sorts rows by increasing in-degree. johnson
+            keeps the rows of each chunk and sorts the chunks by increasing number of nonzeros,
+            which is Johnson's rule if every chunk has the same dense work.
     """
 
     sparse_ranks: int = field(default=0, metadata=bounds(0))
@@ -54,7 +58,7 @@ class MixedAccelerators(Approach):
     name = "mixed-accelerators"
     title = "Mixture of accelerators (sparse ranks feed dense ranks)"
     paper = "MixGCN (mixture of accelerators); chunking and node order are gnnbench's own"
-    summary = "some ranks aggregate, the others update; row chunks travel in a pipeline"
+    summary = "sparse ranks aggregate, dense ranks update; row chunks form a pipeline"
     promise = EXACT
     accepts = Accepts(
         no_attention="its sparse ranks aggregate before a dense one transforms; attention weighs "
@@ -99,7 +103,7 @@ class MixedAccelerators(Approach):
         return None
 
     def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> MixedStructure:
-        """Cut rows into chunks, choose their order, deal them out."""
+        """Cut rows into chunks, order them, and distribute them."""
         knobs: MixedKnobs = self.knobs(run)
         sparse = knobs.sparse_ranks or run.ranks // 2
         return mixed_structure(data, run, sparse, knobs.chunks, knobs.node_order)

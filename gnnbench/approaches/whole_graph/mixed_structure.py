@@ -1,6 +1,6 @@
-"""Who does what in `mixed-accelerators`: chunks of rows, their order, and each rank's share.
+"""Chunks of rows in `mixed-accelerators`, their order, and each rank's share of them.
 
-Rows are numbered in processing order. Chunk length and node order are settings of gnnbench, not of
+Rows are numbered in processing order. The source of chunk length and node order is gnnbench, not
 the paper.
 """
 
@@ -25,13 +25,13 @@ _LEAST_MESSAGE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MixedStructure:
-    """Chunks, the order in which they are processed, and what each rank has of them.
+    """Chunks, the order in which they are processed, and the share of each rank.
 
     Args:
-        starts: first row of each chunk, and the end.
+        starts: first row of each chunk, and the end of the last.
         shares: int64 [chunks, dense ranks + 1]: first row of each dense rank's share of a chunk,
-            and the end. The rows of two dense ranks, all chunks together, differ by at most one.
-        nonzeros: entries of each chunk's rows, self loops included where the model adds them;
+            and the end. Totals of two dense ranks differ by at most one row.
+        nonzeros: nonzeros of each chunk's rows, self loops included where the model adds them;
             nonzeros_t of the transpose.
         train_rows: int64 [dense ranks, chunks], training rows.
         forward, backward: order of the chunks in each pass.
@@ -144,15 +144,15 @@ def mixed_structure(
 
 
 def default_chunks(data: GraphLike, run: RunSpec, sparse_ranks: int) -> int:
-    """Chunks of a run that does not say how many: at most 8, and fewer for short messages.
+    """Number of chunks where the run does not set it: at most 8, and fewer for short messages.
 
-    With totals A and U of both sides and a cost o per chunk, K* = sqrt(min(A, U) / o) (fullgraph
-    section 10), and at K = 8 filling and draining cost an eighth of the shorter side. A chunk costs
-    its messages, one between every sparse and every dense rank. A message below about 256 KiB,
-    which a link carries while a message is set up (0.2 ms at 1.5 GB/s over gloo, 10 us at 25 GB/s
-    between GPUs), takes hardly less time when it gets shorter. So the number of chunks is the
-    largest that keeps the messages of the narrowest handover that long. With hundreds of ranks it
-    is one.
+    With total times A and U of both sides and an overhead o per chunk, the optimum is K* =
+    sqrt(min(A, U) / o) (fullgraph section 10). At K = 8, filling and draining the pipeline cost an
+    eighth of the shorter side. The overhead of a chunk is that of its messages, one between every
+    sparse and every dense rank. Below about 256 KiB the time of a message hardly falls with its
+    size: that is what a link carries during the set-up of a message (0.2 ms at 1.5 GB/s over gloo,
+    10 us at 25 GB/s between GPUs). The number of chunks is therefore the largest one that keeps the
+    messages of the narrowest handover at 256 KiB. With hundreds of ranks it is one.
     """
     model = MODELS.get(run.model.kind)
     dims = model.dims(run.model, data.num_features, data.num_classes)

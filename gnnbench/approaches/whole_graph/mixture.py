@@ -1,11 +1,11 @@
 """The mixture of parallelism: aggregation on column slices, update on row slices.
 
-Every rank has the whole graph, so an aggregation of its columns needs no other rank; the update
-needs whole rows of its own vertices, so that needs none either. In between the features are laid
-out anew by an all-to-all. No halo exists: total bytes stay below 4 N s sum(w_l) whatever the ranks,
-and work is balanced by construction (fullgraph section 9, FG-17 to FG-22). Exact for any split.
-Attention transforms first and aggregates with weights that each rank computes for the heads of its
-columns (`relayout` has the volume, `writing.layers.attention_columns` the steps).
+Every rank holds the whole graph, so the aggregation of its columns needs no other rank; the update
+needs whole rows of its own vertices, so it needs none either. In between, an all-to-all changes the
+layout of the features. There is no halo: total bytes stay below 4 N s sum(w_l) for any number of
+ranks, and work is balanced by construction (fullgraph section 9, FG-17 to FG-22). Exact for any
+split. Attention transforms first and aggregates with weights that each rank computes for the heads
+of its columns (volume in `relayout`, steps in `writing.layers.attention_columns`).
 
 Legend: P ranks, N vertices, n the rows of a rank, f its columns of a width F.
 """
@@ -44,10 +44,12 @@ from gnnbench.strict import choices
 class MixtureKnobs:
     """Knobs of `mixture`.
 
-    order: which product comes first in a layer; min_width aggregates the narrower side.
-    precompute: aggregate the input features once, before training, and keep the result; the first
-    layer then aggregates first and communicates nothing. Not with input dropout, which changes the
-    features every epoch, nor with attention, which also transforms first whatever the order.
+    Args:
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths. Attention always transforms first.
+        precompute: aggregate the input features once, before training; layer 1 then aggregates
+            first and communicates nothing. Not allowed with input dropout, which changes the
+            features in every epoch, nor with attention.
     """
 
     order: str = field(
@@ -58,9 +60,10 @@ class MixtureKnobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MixtureStructure:
-    """How vertices are dealt out: rank i owns the `rows[i]` vertices after those of rank i - 1.
+    """Distribution of vertices: rank i owns the `rows[i]` vertices after those of rank i - 1.
 
-    `symmetric`: every edge is stored both ways, so that one copy of the graph serves both passes.
+    `symmetric`: every edge is stored in both directions, so that one copy of the graph serves both
+    passes.
     """
 
     rows: Ints
@@ -127,7 +130,7 @@ class Mixture(Approach):
     name = "mixture"
     title = "Mixture of parallelism (column slices to aggregate, row slices to update)"
     paper = "MixGCN's mixture of parallelism; RDM (IPDPS 2023) redistributes matrices the same way"
-    summary = "whole graph on every rank; features re-laid out between columns and rows, no halo"
+    summary = "whole graph on every rank; all-to-all between column and row slices; no halo"
     promise = EXACT
     accepts = Accepts(attention=True)
     look = Look(colour="#CC79A7", marker="P")
@@ -152,7 +155,7 @@ class Mixture(Approach):
         ]
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
-        """Any number of ranks; only weights that stay can be summed up once and for all."""
+        """Any number of ranks is allowed; `precompute` needs fixed weights and fixed features."""
         return precompute_problem(run) if self.knobs(run).precompute else None
 
     def structure(

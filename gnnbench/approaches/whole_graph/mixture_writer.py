@@ -1,7 +1,7 @@
-"""Steps of the mixture of parallelism on two ranks or more: what its plan is made of.
+"""Steps of the mixture of parallelism on two or more ranks.
 
-Ranks that have columns of the same widths take the same steps: they form a class. The runtime's
-part is `gnnbench_runtime.approaches.whole_graph.mixture`.
+Ranks whose columns have the same widths take the same steps and form a class. The runtime performs
+them in `gnnbench_runtime.approaches.whole_graph.mixture`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gnnbench.steps import Ints
 
 
 class MixtureWriter(ColumnWriter):
-    """Writes the layers of either kind: attention has column slices of its own."""
+    """Writes convolution and attention layers on column slices."""
 
     def layer_forward(self, layer: int) -> None:
         if self.shape.model.attention:

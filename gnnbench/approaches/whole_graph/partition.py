@@ -1,8 +1,8 @@
-"""Partition parallelism with halo exchange: vertices are split, boundary rows travel every layer.
+"""Partition parallelism with halo exchange: vertices are split, halo rows are sent in every layer.
 
-Volume per epoch over all ranks, weights apart: s S (Phi + Psi) with S halo copies (fullgraph
-section 5, FG-14); `precompute` takes layer 1 out of both. Exact for any partition and any number of
-ranks.
+Volume per epoch over all ranks, without gradients: s S (Phi + Psi) with S halo copies (fullgraph
+section 5, FG-14); `precompute` removes layer 1 from both sums. Exact for any partition and any
+number of ranks.
 """
 
 from __future__ import annotations
@@ -35,12 +35,17 @@ from gnnbench.strict import choices
 class PartitionKnobs:
     """Knobs of `partition`.
 
-    partitioner: metis, hash or chunk. objective: what METIS minimises (communication volume or
-    edge cut). order: which product comes first in a layer; min_width aggregates the narrower side.
-    precompute: aggregate the features once, before training; layer 1 then neither communicates nor
-    has a sparse product. overlap: sum up the entries with own sources while halo rows travel.
-    transport: native, or host_staged, which takes all rows and gradients from device to host, over
-    gloo and back, as systems did before they had NCCL; on CPU the two are one.
+    Args:
+        partitioner: how vertices are assigned to ranks.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
+        precompute: aggregate the input features once, before training; layer 1 then needs neither
+            communication nor a sparse product.
+        overlap: aggregate over the rank's own source rows while halo rows travel.
+        transport: native sends from device memory. host_staged copies rows and gradients to the
+            host, sends them over gloo and copies them back, as systems without NCCL do; on CPU
+            both are the same.
     """
 
     partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
@@ -55,7 +60,7 @@ class PartitionKnobs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PartitionStructure:
-    """Who owns what. `assignment` int32 [N] is absent when sizes come from a profile."""
+    """Owners of vertices. `assignment` int32 [N] is absent when sizes come from a profile."""
 
     sizes: RowSizes
     assignment: NDArray[np.int32] | None = None
@@ -138,11 +143,12 @@ _ASSIGNMENTS: dict[tuple[object, ...], NDArray[np.int32]] = {}
 
 
 def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> PartitionStructure:
-    """Sizes of a partition that is not there: the profile's halo curve, evenly dealt out.
+    """Estimate the sizes of a partition from the profile's halo curve.
 
-    The largest halo is the profile's max/mean imbalance times the mean; the ranks between fall off
-    linearly, so that their mean is kept. Rows and edges are even. Entries with remote sources are
-    the profile's edge cut; where it says nothing of it, as many as if owners were drawn by lot.
+    The largest halo is the mean times the profile's max/mean imbalance; the halos of the other
+    ranks fall linearly, so that the mean is kept. Rows and edges are even. The number of nonzeros
+    with remote sources is the profile's edge cut, or the expectation for random owners where it
+    states none.
     """
     point, basis = profile.expected_halo(num_parts, method)
     cut = 1 - 1 / num_parts if point.cut_fraction is None else point.cut_fraction
@@ -173,10 +179,10 @@ def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> Par
 
 
 class Partitioned(Approach):
-    """What approaches share that split the vertices by a partitioner."""
+    """Base of approaches that split the vertices by a partitioner."""
 
     def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
-        """Partition once; ranks read the cached assignment."""
+        """Partition once; the ranks read the cached assignment."""
         knobs = self.knobs(run)
         assign(data, run, knobs.partitioner, knobs.objective, cache)
 
@@ -210,7 +216,7 @@ class Partition(Partitioned):
     name = "partition"
     title = "Partition parallel (halo exchange)"
     paper = "vanilla mode of BNS-GCN (Wan et al., MLSys 2022) and PipeGCN (Wan et al., ICLR 2022)"
-    summary = "vertices split over ranks; boundary rows exchanged before every aggregation"
+    summary = "partitions; halo rows are exchanged before every aggregation"
     promise: ClassVar[Promise] = EXACT
     accepts = Accepts(attention=True)
     look: ClassVar[Look] = Look(colour="#0072B2", marker="o")
@@ -244,14 +250,14 @@ class Partition(Partitioned):
         return [replace(probe.run, approach=self.name, ranks=probe.ranks, knobs=knobs)]
 
     def problems(self, run: RunSpec) -> list[str]:
-        """Overlap and staging exclude each other."""
+        """`overlap` and `transport = host_staged` exclude each other."""
         knobs: PartitionKnobs = self.knobs(run)
         if knobs.overlap and knobs.transport == "host_staged":
             return ['overlap: found true with transport "host_staged", which waits for its copies']
         return []
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
-        """What a knob asks of a model that cannot have it."""
+        """Reason why the model or device does not allow a knob, or None."""
         knobs: PartitionKnobs = self.knobs(run)
         if knobs.overlap and MODELS.get(run.model.kind).attention:
             return f"overlap: the softmax of {run.model.kind} needs all entries of a row at once"

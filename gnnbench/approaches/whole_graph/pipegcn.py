@@ -1,10 +1,10 @@
-"""PipeGCN: the halo exchange of an epoch is used one epoch later, so that it hides behind work.
+"""PipeGCN: halo rows of an epoch are used in the next epoch, so that their exchange is hidden.
 
-Bytes are those of `partition`, exactly (fullgraph section 7, FG-39). Features and gradients of the
+Bytes equal those of `partition` (fullgraph section 7, FG-39). Features and gradients of the
 boundary are one epoch old; epoch 0 uses zeros for both. With attention the exchanged rows are those
-of T = H W, and the scores of halo rows are today's parameters applied to yesterday's T. The zeros
-of epoch 0 take part in the softmax like any row and add nothing to the score: leaving them out
-would make that epoch another computation than all others.
+of T = H W, and the scores of halo rows apply the current parameters to T of the previous epoch. The
+zero rows of epoch 0 take part in the softmax like any row: leaving them out would make that epoch a
+different computation from all others.
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ PLACE_PASSES, SMOOTH_PASSES = 5, 3
 class PipeKnobs:
     """Knobs of `pipegcn`.
 
-    staleness: epochs that boundary rows are late; 0 is `partition`. Attention wants smaller steps
-    then than it does with fresh rows. smoothing: which arrivals are replaced by their running
-    average, avg = gamma avg + (1 - gamma) arrival, from zero. partitioner, objective, order: as in
-    `partition`.
+    Args:
+        staleness: age of halo rows and of their gradients, in epochs; 0 is `partition`. With
+            attention, stale rows may need a smaller learning rate.
+        smoothing: which received values are replaced by their running average,
+            avg = gamma avg + (1 - gamma) received, which starts at zero.
+        gamma: decay of the running average.
+        partitioner: how vertices are assigned to ranks.
+        objective: what METIS minimises: communication volume (vol) or edge cut (cut).
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
     """
 
     staleness: int = field(default=1, metadata=bounds(0, 1))
@@ -64,7 +70,7 @@ class PipeKnobs:
 
 
 def place_work(rows: Any, width: int, element_bytes: int, *, smooth: bool) -> Work:
-    """Put rows that arrived behind the own ones, or fold them into their average first."""
+    """Copy received rows behind the own rows, or first update their running average with them."""
     if smooth:
         return work.elementwise(
             "smooth", rows, width, passes=PLACE_PASSES, element_bytes=element_bytes
@@ -73,13 +79,13 @@ def place_work(rows: Any, width: int, element_bytes: int, *, smooth: bool) -> Wo
 
 
 def smooth_work(rows: Any, width: int, element_bytes: int) -> Work:
-    """Fold gradients that arrived into their average."""
+    """Update the running average of gradients with the received ones."""
     passes = SMOOTH_PASSES
     return work.elementwise("smooth", rows, width, passes=passes, element_bytes=element_bytes)
 
 
 class StaleWriter(StackWriter):
-    """Steps of a stack whose exchanges run in the background and serve the next epoch."""
+    """Writes a stack whose background exchanges deliver rows for the next epoch."""
 
     smoothed: tuple[Phase, ...] = ()
 
@@ -122,9 +128,9 @@ _WRITERS: dict[str, type[StaleWriter]] = {
 
 
 def stale_buffers(shape: StackShape, sizes: RowSizes, smoothing: str) -> tuple[Buffer, ...]:
-    """What `pipegcn` holds besides `partition`'s buffers: both ends of every transfer, averages.
+    """Buffers of `pipegcn` in addition to those of `partition`: send and receive buffers, averages.
 
-    No two transfers can share a buffer, because all may be under way at once.
+    No two transfers can share a buffer, because all of them may be in progress at once.
     """
     s, given, taken = shape.element_bytes, sizes.sent_rows, sizes.halo_rows
     both, phi, psi = given + taken, shape.forward_widths(), shape.backward_widths()
@@ -142,10 +148,10 @@ class PipeGcn(Partitioned):
     name = "pipegcn"
     title = "PipeGCN (halo exchange one epoch late)"
     paper = "Wan et al., PipeGCN, ICLR 2022"
-    summary = "boundary rows and their gradients are one epoch old and travel behind computation"
+    summary = "partitions; halo rows of the previous epoch, sent while ranks compute"
     promise = Promise(
         kind="stale",
-        text="Boundary rows and their gradients are those of the epoch before; with staleness 0 "
+        text="Halo rows and their gradients are those of the previous epoch; with staleness 0 "
         "it equals `partition`.",
         limit={"staleness": 0},
         by=1,
@@ -166,14 +172,14 @@ class PipeGcn(Partitioned):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Only averages of stale rows need a probe of their own."""
+        """Probes of smoothing, the only operation that other approaches do not have."""
         if probe.ranks == 1:
             return []
         knobs = {"smoothing": "both", "partitioner": "hash"}
         return [replace(probe.run, approach=self.name, ranks=probe.ranks, knobs=knobs)]
 
     def problems(self, run: RunSpec) -> list[str]:
-        """There is nothing to smooth without staleness."""
+        """`smoothing` needs staleness 1."""
         knobs: PipeKnobs = self.knobs(run)
         if knobs.staleness == 0 and knobs.smoothing != "none":
             return [

@@ -1,6 +1,6 @@
-"""Writers of the steps of a sparse and of a dense rank in a pipeline of row chunks.
+"""Steps of a sparse and of a dense rank in a pipeline of row chunks.
 
-See `row_pipeline` for the order and the waits. The runtime performs exactly these steps, in
+`row_pipeline` defines their order and waits. The runtime performs the same steps in
 `gnnbench_runtime.approaches.whole_graph.mixed_sparse` and `mixed_dense`.
 """
 
@@ -22,7 +22,7 @@ BUFFERS = 2
 
 
 class Pipeline:
-    """What the steps of all ranks share: the model, who has what, and how much each sends."""
+    """What the steps of all ranks share: model, distribution of rows and columns, message sizes."""
 
     def __init__(self, shape: StackShape, structure: MixedStructure) -> None:
         self.shape, self.structure = shape, structure
@@ -79,7 +79,7 @@ class PipelineSteps:
     def send(
         self, name: str, sent: Ints, lane: Lane, phase: Phase, layer: int, *, after: Sequence[str]
     ) -> str:
-        """Add this rank's end of a handover or return in which it sends."""
+        """Add the sending side of a handover or return."""
         done = work.all_to_all(sent, 0, self.s)
         return self.add(name, done, phase, layer, lane=lane, after=after, group=self.pipeline.group)
 
@@ -93,7 +93,7 @@ class PipelineSteps:
         *,
         after: Sequence[str] = (),
     ) -> str:
-        """Add this rank's end of a handover or return in which it receives."""
+        """Add the receiving side of a handover or return."""
         done = work.all_to_all(self.pipeline.nothing, elements, self.s)
         return self.add(name, done, phase, layer, lane=lane, after=after, group=self.pipeline.group)
 
@@ -309,14 +309,14 @@ class DenseSteps(PipelineSteps):
 
 
 class Inbox:
-    """A dense rank's end of the handovers of one layer."""
+    """The receiving side of the handovers of one layer, on a dense rank."""
 
     def __init__(self, steps: DenseSteps, phase: Phase, layer: int) -> None:
         self.steps, self.phase, self.layer = steps, phase, layer
         self.unpacked: list[str] = []
 
     def take(self, chunk: int, width: int) -> tuple[str, ...]:
-        """Write a handover; return what the first step on its rows waits for on another lane."""
+        """Write a handover; return the step that the first step on its rows waits for."""
         steps, phase, layer = self.steps, self.phase, self.layer
         rows, where = steps.rows[chunk], f"{phase}/{layer}"
         room = (self.unpacked[-BUFFERS],) if len(self.unpacked) >= BUFFERS else ()
@@ -330,7 +330,7 @@ class Inbox:
 
 
 class Outbox:
-    """A dense rank's end of the returns of one layer."""
+    """The sending side of the returns of one layer, on a dense rank."""
 
     def __init__(self, steps: DenseSteps, phase: Phase, layer: int) -> None:
         self.steps, self.phase, self.layer = steps, phase, layer

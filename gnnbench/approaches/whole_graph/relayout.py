@@ -1,25 +1,25 @@
-"""Re-laying out a matrix between row slices and column slices: who holds what, and its volume.
+"""Changing a matrix between row slices and column slices: distribution and volume.
 
-An N x F matrix lies in rows (rank i holds n_i x F) or in columns (rank i holds N x f_i). Going from
-one to the other moves everything but the block that a rank has in both: N F - sum_i n_i f_i
-elements, whatever the direction (fullgraph section 9, FG-18).
+An N x F matrix is split by rows (rank i holds n_i x F) or by columns (rank i holds N x f_i). A
+change from one to the other sends everything except the block that a rank has in both: N F - sum_i
+n_i f_i elements in either direction (fullgraph section 9, FG-18).
 
-Attention weighs entries per head, so a rank needs the scores of the heads that its columns belong
-to. Where no head is cut by a slice it computes them from its columns. Else every rank computes the
-scores of its rows, both ends', and they are laid out anew as a matrix of 2 k_j columns on rank j,
-k_j the heads that it has columns of; backward, their gradients return and are summed. No value of
-an entry ever travels: what a part of a head's columns adds to the gradient of a weight goes through
-dropout, softmax, slope and the sums over entries one by one, which are linear in it, and only the
-sums meet.
+Attention computes weights of entries per head, so a rank needs the scores of the heads that its
+columns belong to. Where no slice cuts a head, it computes them from its columns. Otherwise every
+rank computes the scores of its rows, as destination and as source, and an all-to-all distributes
+them as a matrix of 2 k_j columns on rank j, with k_j the heads of which rank j has columns; in the
+backward pass their gradients return and are added. Values of entries are never sent: the
+contribution of some columns to the gradient of a weight passes through dropout, softmax, slope and
+the sums over entries, all of which are linear in it, so only the sums are exchanged.
 
-So an epoch of attention, all of whose layers transform first, moves over all ranks
+An epoch of attention, whose layers all transform first, sends over all ranks
 
     4 sum_l (N d_l - sum_i n_i f_li) + 4 sum_l (N sum_j k_lj - sum_i n_i k_li)
 
-elements, the second sum over layers with a cut head only. Were weights computed once, by the owners
-of rows, and handed on, E sum_j k_lj elements would move each way instead of 2 N sum_j k_lj; here
-all ranks that share a head compute its weights. k_lj is at most f_lj: scores never take more than
-the features.
+elements; the second sum runs over layers with a cut head. If the owners of rows computed the
+weights once and sent them on, E sum_j k_lj elements would be sent each way instead of 2 N sum_j
+k_lj; here all ranks that share a head compute its weights. k_lj is at most f_lj, so scores never
+take more than the features.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from gnnbench.steps import Kind, Size, Work
 
 
 def even_split(total: int, parts: int) -> tuple[int, ...]:
-    """Deal `total` out in shares that differ by at most one, the larger ones first (FG-21)."""
+    """Split `total` into shares that differ by at most one, larger shares first (FG-21)."""
     share, left = divmod(total, parts)
     return (share + 1,) * left + (share,) * (parts - left)
 
@@ -111,12 +111,12 @@ def head_slices(width: int, heads: int, parts: int) -> tuple[HeadSlice, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relayouts:
-    """Which re-layouts an epoch of the mixture takes.
+    """The changes of layout in one epoch of the mixture.
 
-    forward, backward   per layer, the widths of its re-layouts, in order: none, (w,) or (w, w)
-    x_rows, x_columns   in which layouts the input features are held
-    heads               attention: per layer, the heads of every rank's columns
-    score_heads         attention: per layer, k_j of every rank where a head is cut, else none
+    forward, backward   widths of the changes per layer, in order: none, (w,) or (w, w)
+    x_rows, x_columns   layouts in which the input features are held
+    heads               attention: heads of every rank's columns, per layer
+    score_heads         attention: k_j of every rank where a head is cut, else none, per layer
     """
 
     forward: tuple[tuple[int, ...], ...]
@@ -128,12 +128,12 @@ class Relayouts:
 
     @classmethod
     def of(cls, shape: StackShape, *, ranks: int) -> Relayouts:
-        """Work out the table of fullgraph section 9 for a model.
+        """Derive the changes of layout of a model (table of fullgraph section 9).
 
-        Every aggregation takes its input to columns and its output back to rows, at the width w_l,
-        and so does its gradient. The first layer takes less when it aggregates first: its input has
-        no gradient and can be held in columns from the start, unless it is dropped out anew every
-        epoch, which needs the rows. Precomputed, it does not aggregate at all. On one rank both
+        Every aggregation brings its input to columns and its output back to rows, at width w_l; so
+        does its gradient. A first layer that aggregates first needs fewer: its input has no
+        gradient and can be held in columns from the start, unless input dropout changes it in every
+        epoch, which needs the rows. A precomputed first layer does not aggregate. On one rank both
         layouts are the same matrix.
         """
         layers = range(1, shape.num_layers + 1)

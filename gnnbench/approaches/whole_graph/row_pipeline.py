@@ -1,14 +1,14 @@
-"""Classes of ranks, memory and volume of a pipeline of row chunks between sparse and dense ranks.
+"""Rank classes, memory and volume of a pipeline of row chunks between sparse and dense ranks.
 
-Every rank takes part in every handover and return, in one order: handover k of a layer, then its
-return k. Sparse ranks have two buffers for products under way, so the product of chunk k waits for
-the handover of chunk k - 2. Dense ranks receive into place where there is a single sparse rank;
-else blocks of columns arrive in one of two buffers and are put together. Returns mirror that.
+Every rank takes part in all handovers and returns, in the same order: handover k of a layer, then
+return k. Sparse ranks have two buffers for products, so the product of chunk k waits for handover k
+- 2. With a single sparse rank, dense ranks receive rows in place; otherwise blocks of columns
+arrive in one of two buffers and are copied into whole rows. Returns work the same way in reverse.
 
-The dense ranks take every chunk of the last layer through loss and first gradient at once, so that
-the turn from forward to backward is no barrier. In the first layer's backward pass, which returns
-nothing, the weights' gradients follow chunk by chunk; in other layers they fill the idle time
-between layers.
+Dense ranks process each chunk of the last layer through loss and first gradient at once, so that
+there is no barrier between the forward and backward pass. In the backward pass of the first layer,
+which returns nothing, the gradients of the weights follow chunk by chunk; in other layers they are
+computed in idle time between layers.
 
 Legend: s bytes per element, S sparse ranks, D dense ranks, N rows.
 """

@@ -23,14 +23,14 @@ ID_BYTES = work.ID_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RowSizes:
-    """What every rank holds of a vertex partition; arrays over the ranks, int64 [P].
+    """Sizes of a vertex partition for all ranks; arrays are int64 [P].
 
     Args:
         rows: own vertices.
         nonzeros: in-edges of own vertices.
         train_rows: own training vertices.
         received: [P, P], rows of rank j that rank i receives; the diagonal is 0.
-        halo_nonzeros: in-edges from vertices of other ranks; counted where overlap needs them.
+        halo_nonzeros: in-edges from vertices of other ranks; counted only if `overlap` needs them.
     """
 
     rows: Ints
@@ -71,7 +71,7 @@ class RowSizes:
 
 
 def precompute_problem(run: RunSpec) -> str | None:
-    """Why the first aggregation of a run cannot be done once, before training; or None."""
+    """Reason why the first aggregation cannot be computed before training, or None."""
     if MODELS.get(run.model.kind).attention:
         return f"precompute: the edge weights of {run.model.kind} change with its parameters"
     if run.model.input_dropout > 0:
@@ -84,7 +84,7 @@ def precompute_problem(run: RunSpec) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the rows travel (see `writing.shape.Halo`), and whether layer 1 is precomputed."""
+    """Exchange of halo rows (see `writing.shape.Halo`), and whether layer 1 is precomputed."""
 
     order: str
     precompute: bool = False

@@ -19,8 +19,11 @@ from gnnbench.strict import choices
 class SingleKnobs:
     """Knobs of `single`.
 
-    order: which product comes first in a layer; min_width aggregates the narrower side.
-    precompute: aggregate the features once, before training; layer 1 then has no sparse product.
+    Args:
+        order: which product of a layer comes first; min_width aggregates at the smaller of the
+            layer's two widths.
+        precompute: aggregate the input features once, before training; layer 1 then has no sparse
+            product.
     """
 
     order: str = field(

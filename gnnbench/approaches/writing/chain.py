@@ -11,7 +11,7 @@ from gnnbench.steps import After, Lane, Phase, Step, Work
 class Chain:
     """Steps in program order; a step on another lane than its predecessor waits for it.
 
-    `prefix` goes before the name of every step; it tells the passes of several models apart.
+    `prefix` is put before the name of every step; it distinguishes passes of several models.
     """
 
     def __init__(self, last: Step | None = None) -> None:
@@ -34,11 +34,11 @@ class Chain:
 
         Args:
             name: unique in the iteration.
-            work: what it does.
-            phase: why.
-            lane: where.
-            after: what it waits for besides its predecessor.
-            beside: the step runs while the next one does, which does not wait for it.
+            work: kind, operation, bytes and flops.
+            phase: why the step happens.
+            lane: where it runs.
+            after: steps that it waits for in addition to its predecessor.
+            beside: True lets the next step run at the same time, without waiting for this one.
             place: the other fields of `steps.Step`: layer, group, allocates, frees.
         """
         waits = tuple(after)

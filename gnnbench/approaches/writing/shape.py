@@ -1,7 +1,7 @@
-"""What a plan's writer must know of a model and of a rank's share of the graph: widths and sizes.
+"""Widths and sizes that plans need: the model's layers and a rank's share of the graph.
 
-Legend: n rows (destinations), u source rows (own and halo, or all vertices of a block's input),
-s bytes per element, L layers.
+Legend: n rows (destinations), u source rows (own and halo, or all vertices of a block's input), s
+bytes per element, L layers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ OPTIMIZER_STATES = {"adam": 2, "sgd": 0, "adagrad": 1}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSizes:
-    """Sizes of one layer's aggregation, in rows and entries (no self loops).
+    """Sizes of one layer's aggregation: rows and nonzeros (no self loops).
 
     Args:
         rows: destinations.
-        source_rows: rows that are read from.
-        nonzeros: entries.
-        halo_nonzeros: entries whose source row is another rank's; only overlap needs them.
-        edge_weights: whether entries have weights of their own, as samplers give them.
+        source_rows: rows that are read.
+        nonzeros: edges.
+        halo_nonzeros: edges whose source row belongs to another rank; only `overlap` needs them.
+        edge_weights: whether edges have weights of their own, as samplers give them.
     """
 
     rows: Size
@@ -40,14 +40,14 @@ class LayerSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Halo:
-    """Rows exchanged with other ranks.
+    """Exchange of halo rows with other ranks.
 
     group      the ranks
-    send       rows sent to each rank of the group, int64 [P], or [ranks, P] for a class; own entry
-               0
-    receive    rows received from each rank, alike
-    overlap    rows travel on lane `background` while entries with own sources are summed up
-    staged     rows travel through host memory: a copy before and after every exchange
+    send       rows sent to each rank of the group, int64 [P], or [ranks, P] for a class; the entry
+               of the rank itself is 0
+    receive    rows received from each rank, in the same form
+    overlap    halo rows are sent on lane `background` while edges with own sources are aggregated
+    staged     rows are copied through host memory before and after every exchange
     """
 
     group: tuple[int, ...]
@@ -72,7 +72,7 @@ def total(units: Ints) -> Size:
 
 
 class HasWidths(Protocol):
-    """What of a dataset decides a model's first and last width."""
+    """The sizes of a dataset that determine a model's first and last width."""
 
     @property
     def num_features(self) -> int: ...

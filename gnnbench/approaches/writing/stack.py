@@ -1,7 +1,7 @@
-"""Steps of a stack of GNN layers, forward and backward: what most plans are made of.
+"""Steps of a stack of GNN layers, forward and backward; most plans consist of them.
 
-The runtime performs the same steps in `gnnbench_runtime.models.stack`; conformance holds names,
-order, bytes and flops equal.
+The runtime performs the same steps in `gnnbench_runtime.models.stack`; conformance requires equal
+names, order, bytes and flops.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def optimizer_work(shape: StackShape) -> Work:
 
 
 def optimizer_scratch(shape: StackShape) -> dict[str, Any]:
-    """Where a step of the optimizer needs a vector of its own while it lasts, as a step wants it.
+    """Buffer of the extra vector that an optimizer step needs while it runs.
 
-    Adagrad takes the roots of its squares; Adam puts them where the gradient was.
+    Adagrad stores the roots of its squared sums in it; Adam reuses the gradient's memory.
     """
     if shape.optimizer != "adagrad":
         return {}

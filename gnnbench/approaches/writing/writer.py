@@ -1,8 +1,7 @@
-"""The writer of one layer's steps: products, exchanges of halo rows, element-wise work.
+"""Writer of the steps of one layer: products, exchanges of halo rows, element-wise work.
 
-What a layer does is in `writing.layers`, one file per kind of layer; what the layers of a model
-share (activation, loss, update) is in `writing.stack`. The runtime performs the same steps in
-`gnnbench_runtime.models`.
+`writing.layers` has one file per kind of layer; `writing.stack` has what the layers of a model
+share (activation, loss, update). The runtime performs the same steps in `gnnbench_runtime.models`.
 
 Sizes may be arrays with one entry per rank, so that the steps of all ranks of a class are written
 at once.
@@ -80,7 +79,7 @@ class LayerWriter:
     def elementwise(
         self, name: str, op: str, phase: Phase, layer: int, rows: Size, width: Size, **place: Any
     ) -> None:
-        """Add work that touches each element in so many `passes`."""
+        """Add work that reads or writes each element `passes` times."""
         passes = place.pop("passes")
         done = work.elementwise(op, rows, width, passes=passes, element_bytes=self.element_bytes)
         self.step(name, done, phase, layer, **place)
@@ -201,7 +200,7 @@ class LayerWriter:
     # -- sizes -----------------------------------------------------------------------------------
 
     def input_rows(self, layer: int) -> Size:
-        """Rows that a dense product of the layer's input has: own ones, where others have theirs.
+        """Rows of the layer's input that a dense product multiplies: own rows only.
 
         A block of a mini-batch has all of its source rows on the rank.
         """

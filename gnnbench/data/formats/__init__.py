@@ -86,7 +86,7 @@ def read(
     values = {name: _coerce(format, name, known[name], value) for name, value in given.items()}
     data = function(path, **values)
     if kind not in ("auto", data.kind):
-        raise DataError(path, f"format {format} holds {_a(data.kind)}, and kind = {kind!r}")
+        raise DataError(path, f"format {format} holds {_a(data.kind)}, found kind = {kind!r}")
     problems = data.problems()
     if problems:
         raise DataError(path, problems)

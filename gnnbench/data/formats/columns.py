@@ -1,7 +1,7 @@
-"""Large tables of text, parsed in blocks: plain, compressed, or a member of an archive.
+"""Large text tables, parsed in blocks: plain, compressed, or a member of an archive.
 
-pandas parses a block in C. Where it finds something wrong, the file is read once more line by line
-to name the lines; nothing but a block is ever in memory besides what the caller keeps.
+pandas parses a block in C. If a block is malformed, the file is read again line by line to report
+the lines. Memory holds one block and what the caller keeps.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def layout(source: Source, *, delimiter: str | None = None, comments: bool = Tru
                 comment=comment,
                 width=len(split_line(line, delimiter)),
             )
-    raise DataError(source, "holds no rows")
+    raise DataError(source, "found no data rows")
 
 
 def split_line(line: str, delimiter: str) -> list[str]:
@@ -258,7 +258,7 @@ def is_number(word: str) -> bool:
 
 
 class Growing:
-    """A column that grows block by block without a copy of what is there."""
+    """A column that grows block by block without copying its content."""
 
     def __init__(self, kind: Any, width: int = 0) -> None:
         self._array: NDArray[Any] = np.empty((0, width) if width else 0, kind)
@@ -283,17 +283,17 @@ class Growing:
         return self._rows
 
     def view(self) -> NDArray[Any]:
-        """The rows so far, which the next `append` may move."""
+        """The rows so far; the next `append` may move them."""
         return self._array[: self._rows]
 
     def done(self) -> NDArray[Any]:
-        """The rows, and no room for more."""
+        """The rows, without spare room."""
         self._array.resize((self._rows, *self._array.shape[1:]), refcheck=False)
         return self._array
 
 
 class Numbering:
-    """Numbers names from 0 in the order in which they first come."""
+    """Numbers names from 0 in the order of their first occurrence."""
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
@@ -315,9 +315,10 @@ class Numbering:
 def renumbered(
     columns: Sequence[NDArray[np.int64]],
 ) -> tuple[list[NDArray[np.int64]], int, str]:
-    """Number ids from 0 in their order where they leave gaps; say how ("" where they stay).
+    """Renumber ids from 0 in increasing order if they have gaps; return them and a note.
 
-    The ids must not be negative. Cost: a pass where ids are about as many as rows, else a sort.
+    The note is "" if ids are unchanged. The ids must not be negative. Cost: one pass if there are
+    about as many ids as rows, else a sort.
     """
     largest = max((int(column.max(initial=-1)) for column in columns), default=-1)
     rows = sum(len(column) for column in columns)

@@ -1,4 +1,4 @@
-"""Which kind of dataset a table of text holds, by the names of files and their first rows."""
+"""Detect the kind of dataset that a text table holds, from file names and first rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def table_format(path: Path, kind: str, guess: str | None) -> str | None:
     Args:
         path: a file, folder or archive.
         kind: "auto", "stream" or "triples".
-        guess: what the names of the files say if they hold a graph.
+        guess: the graph format that the file names suggest, or None.
 
     Raises:
         DataError: the table can be read as several kinds, and `kind` is "auto".
@@ -46,7 +46,8 @@ def _facts(train: Source, kind: str) -> str | None:
     if found is None or kind not in ("auto", found):
         said = {"triples": "facts without times", "stream": "facts with times"}.get(found or "")
         raise DataError(
-            train, f"rows have {width} fields, which are {said or 'no facts'}, not kind = {kind!r}"
+            train,
+            f"rows have {width} fields ({said or 'not facts'}), which does not fit kind = {kind!r}",
         )
     return "triples" if found == "triples" else "quintuples"
 

@@ -1,4 +1,4 @@
-"""What the readers of edge streams share: from a table whose columns have roles to a stream."""
+"""Code shared by readers of edge streams: from a table whose columns have roles to a stream."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LARGEST = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a table of events is to be understood.
+    """How a table of events is read.
 
     Args:
-        bipartite: sources and destinations are numbered apart, destinations after the sources.
-        time_scale: what times are multiplied by before they become whole numbers.
-        num_nodes: ids stay as they are and lie below it; None numbers them from 0 in their order.
+        bipartite: sources and destinations are numbered separately, sources first.
+        time_scale: factor on times before they are converted to integers.
+        num_nodes: ids are kept and must be below it; None renumbers them in increasing order.
         name: of the stream.
-        notes: to begin with.
+        notes: initial notes.
     """
 
     bipartite: bool = False
@@ -54,7 +54,7 @@ def roles_of(columns: str) -> list[str]:
             raise SpecError(f"option 'columns': unknown {word!r}, {suggest(word, ROLES)}")
     for word in ROLES[:3]:
         if words.count(word) != 1:
-            raise SpecError(f"option 'columns': {word} must be there once, found {columns!r}")
+            raise SpecError(f"option 'columns': expected {word} exactly once, found {columns!r}")
     return words
 
 
@@ -174,7 +174,7 @@ def number_ends(
         if said:
             notes["renumbered_from"] = said
     if num_nodes > _LARGEST:
-        raise DataError(source, f"{num_nodes} nodes, at most {_LARGEST} can be held")
+        raise DataError(source, f"found {num_nodes} nodes, allowed at most {_LARGEST}")
     return ends, num_nodes, num_sources
 
 
@@ -183,6 +183,9 @@ def _ends(marks: NDArray[np.int64] | None, source: Source) -> tuple[int, int] | 
     if marks is None:
         return None
     if len(marks) and (marks.min() < 0 or marks.max() > 2 or np.any(np.diff(marks) < 0)):
-        raise DataError(source, "the column of splits must rise from 0 (train) over 1 to 2 (test)")
+        raise DataError(
+            source,
+            "split column: expected 0 (train), then 1 (val), then 2 (test), in order of the rows",
+        )
     train_end, val_end = (int(np.searchsorted(marks, mark, side="right")) for mark in (0, 1))
     return train_end, val_end

@@ -1,4 +1,4 @@
-"""gnnbench's own format: a folder of mmap-able .npy files and a meta.json that vouches for them."""
+"""gnnbench's native format: a folder of memory-mappable .npy files and a meta.json with digests."""
 
 from __future__ import annotations
 
@@ -81,15 +81,18 @@ def load(path: str | Path, mmap: bool = True, verify: bool = False) -> Any:
             raise DataError(path / "meta.json", f"unknown array {name!r}")
         with reading(file, "a .npy array"):
             if verify and sha256(file) != entry["sha256"]:
-                raise DataError(file, "content differs from the sha256 in meta.json: write it anew")
+                raise DataError(
+                    file, "content differs from the sha256 in meta.json: convert the dataset again"
+                )
             arrays[name] = _open(file, mmap)
     missing = [name for name in _REQUIRED[cls.kind] if name not in arrays]
     if missing:
-        raise DataError(path / "meta.json", f"lists no {' and '.join(missing)}")
+        raise DataError(path / "meta.json", f"expected arrays {' and '.join(missing)}, found none")
     if cls is Graph:
         indptr, indices = arrays["indptr"], arrays["indices"]
         if not len(indptr) or indptr[-1] != len(indices):
-            raise DataError(path, "indptr and indices do not belong together")
+            last = int(indptr[-1]) if len(indptr) else "nothing"
+            raise DataError(path, f"indptr ends with {last}, expected {len(indices)} (indices)")
     plain = {key: meta[key] for key in cls.PLAIN}
     return cls(name=meta["name"], notes=meta["notes"], digest=_digest(meta), **plain, **arrays)
 
@@ -111,7 +114,7 @@ def digest(path: Path) -> str:
 
 
 def _digest(meta: dict[str, Any]) -> str:
-    """What identifies the content: the arrays, and what says how to read them. Not the name."""
+    """Digest of the content: arrays and how to read them; the name is not part of it."""
     held = {key: meta[key] for key in ("schema", *TYPES[meta["kind"]].PLAIN, "arrays")}
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 

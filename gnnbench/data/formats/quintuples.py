@@ -19,7 +19,7 @@ _SPLITS = ("train", "val", "test")
 def read(path: Path, *, num_nodes: int | None = None, name: str | None = None) -> EdgeStream:
     """Read facts with times (4 or 5 whole numbers a row) as a stream; the label is the relation.
 
-    The split is by files, and must be by time. Ids that leave gaps are numbered anew in their
+    The split is by files, and must be by time. Ids that leave gaps are renumbered in their
     order, unless `num_nodes` is given. What follows the time is left out.
     """
     parts = split_sources(path)

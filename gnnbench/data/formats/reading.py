@@ -1,4 +1,4 @@
-"""What the readers share: opening compressed text, tables of numbers, one-line errors, names."""
+"""Code shared by readers: compressed text, numeric tables, one-line errors, names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BROKEN = (
 
 @contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parser raises on a broken file into one DataError line naming the file."""
+    """Convert any exception of a parser into one DataError line that names the file."""
     try:
         yield
     except DataError:

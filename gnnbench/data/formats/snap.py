@@ -78,7 +78,7 @@ def _edges(
     if found.width < 2:
         raise DataError(
             source,
-            f"rows have one field: {words[0][:40]!r}; name what parts them by option delimiter",
+            f"rows have one field: {words[0][:40]!r}; set option delimiter to the separator",
         )
     if found.width > 2:
         notes["columns_left_out"] = found.width - 2

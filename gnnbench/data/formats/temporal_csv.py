@@ -78,7 +78,7 @@ def body(source: Source) -> Layout:
     """The layout of the rows below the header."""
     lines = source.head()
     if len(lines) < 2:
-        raise DataError(source, "holds no rows below its header")
+        raise DataError(source, "found no data rows below the header")
     found = layout(source, delimiter=",", comments=False)
     width = len(lines[1].split(","))
     return dataclasses.replace(found, skip=found.skip + 1, width=width)

@@ -25,7 +25,7 @@ def read(
     """Read events from text (.gz, .xz, .bz2, or alone in a zip or tar); '#' and '%' are comments.
 
     `columns` names the columns in order: source, destination, time, label, split (0, 1, 2),
-    feature, or - for one that is left out. Ids that leave gaps are numbered anew in their order,
+    feature, or - for one that is left out. Ids that leave gaps are renumbered in their order,
     unless `num_nodes` is given; ids that are names in the order in which they come. Fractional
     times are refused unless `time_scale` says what to multiply them by. Events out of order are
     sorted, and `notes` says how many.

@@ -35,10 +35,16 @@ def data(study: Study) -> Any:
     """One row per configuration; times in seconds, intervals at 90 %."""
     import pandas as pd
 
+    # Of several clusters, a line is a machine and a panel an approach.
+    several = len({row.cluster for row in study.rows if row.cluster}) > 1
+    cut = [row.label.rpartition(" on ") if several else ("", "", row.label) for row in study.rows]
     columns = {
         "dataset": [row.dataset for row in study.rows],
-        "model": [row.model for row in study.rows],
-        "approach": [row.label for row in study.rows],
+        "model": [
+            f"{row.model} · {label}" if label else row.model
+            for row, (label, _, _) in zip(study.rows, cut, strict=True)
+        ],
+        "approach": [series for _, _, series in cut],
         "ranks": [row.ranks for row in study.rows],
         "period": [row.period for row in study.rows],
         "reference": [_is_reference(row) for row in study.rows],

@@ -43,23 +43,23 @@ def calibrate(
     disk: Path | None = None,
     progress: Progress | None = None,
 ) -> Cluster:
-    """Measure this machine and return it as a cluster of one host (or as many as are assumed).
+    """Measure this machine and return it as a cluster of one host, or as many as are assumed.
 
     Args:
         name: of the cluster.
         quick: a fifth of the probes, in one turn.
-        co_located: most ranks on the host; 0 is what cores / threads or GPUs allow, at most 4;
-            on CPUs, unless quick, collectives are swept up to 4 ranks all the same.
+        co_located: largest number of ranks on the host; 0 is what cores / threads or GPUs allow, at
+            most 4. On CPUs, unless quick, collectives are always measured with up to 4 ranks.
         threads: CPU threads of a rank.
         device: "cpu", "cuda", or "auto" for GPUs where there are any.
-        approaches: whose operations are measured; all registered ones if empty.
-        disk: a folder on the disk that is swept; None sweeps none.
+        approaches: those whose operations are measured; all registered ones if empty.
+        disk: folder on the disk to measure; None measures none.
         progress: called with a word and the share done.
 
     Raises:
-        RunFailed: a probing rank died or hung; its own words are in the message.
+        RunFailed: a probing rank died or hung; the message contains its output.
         Unsupported: the folder is in memory, or too little space is free.
-        UnknownName: an approach that there is not.
+        UnknownName: no such approach.
     """
     kind = "cuda" if device == "cuda" or (device == "auto" and cuda_devices()) else "cpu"
     names = [APPROACHES.get(asked).name for asked in approaches] or APPROACHES.names()
@@ -164,7 +164,7 @@ def _wait(processes: list[subprocess.Popen[bytes]], folder: Path, progress: Prog
         if failed:
             break
         if time.monotonic() > deadline:
-            raise RunFailed(f"calibration made no end in {TIMEOUT_S:.0f} s", rank=0)
+            raise RunFailed(f"calibration did not finish within {TIMEOUT_S:.0f} s", rank=0)
         done = folder / "progress"
         if done.exists():
             part, _, whole = (done.read_text(encoding="utf-8") or "0/1").partition("/")

@@ -1,9 +1,10 @@
 """Sweep the collectives of groups of ranks over message sizes.
 
-A collective is measured where training has it: after a millisecond or so of computing. Ranks that
-meet straight after a barrier are awake and in step; ranks that come from their work are neither,
-and on two cores a small exchange takes three times as long for it. What a call is said to take is
-what it adds to a loop of computing and communicating, waiting for one another included.
+A collective is measured under the conditions of training: after a millisecond or so of computing.
+Ranks that start right after a barrier are awake and synchronous; ranks that come from computing are
+neither, and on two cores a small exchange takes three times as long for it. The time of a call is
+what it adds to a loop of computing and communicating, including the time in which ranks wait for
+one another.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class _Sweep:
 def sweep_all(comm: Comm, device: torch.device, rounds: int) -> list[dict[str, Any]]:
     """Sweep the whole group, and each way of cutting it into equal smaller groups.
 
-    The small groups communicate all at once, as those of a process grid do: links and cores that
-    they share make them slower than the same group alone.
+    The small groups communicate at the same time, as the groups of a process grid do: shared links
+    and cores make them slower than a small group alone.
     """
     world = comm.world_size
     entries: list[dict[str, Any]] = []
@@ -62,13 +63,13 @@ def sweep_collectives(
 ) -> list[dict[str, Any]]:
     """Time every (collective, size) of a group once per round, each call after some computing.
 
-    Rounds are outermost, so that a slow spell of the machine touches all sizes a little and none
-    altogether. Returns {"op", "bytes" (most that a rank sends; broadcast: the buffer), "one_way",
-    "work_s" (of the computing before each call), "seconds" (of each call)}. On GPUs, whose streams
-    do not fall asleep, each call follows a barrier and the work is none.
+    Rounds are the outermost loop, so that a slow period of the machine affects all sizes a little
+    and none completely. Returns {"op", "bytes" (largest sent by a rank; broadcast: the buffer),
+    "one_way", "work_s" (of the computing before each call), "seconds" (of each call)}. On GPUs,
+    whose streams do not sleep, each call follows a barrier without computing.
 
     Args:
-        everyone: the ranks that wait for one another before each round, and before calls one way.
+        everyone: the ranks that wait for one another before each round, and before one-way calls.
     """
     on_cpu = device.type == "cpu"
     factor = torch.full((WORK_WIDTH, WORK_WIDTH), 0.5, device=device)

@@ -30,10 +30,10 @@ _IN_MEMORY = ("tmpfs", "ramfs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What is swept.
+    """Settings of a sweep.
 
-    file_bytes   size of the file; beyond the caches of a disk, if it is to be
-    seconds      that each point is measured for, per turn
+    file_bytes   size of the file; larger than the caches of the disk if those are to be excluded
+    seconds      duration of the measurement of each point, per turn
     """
 
     blocks: tuple[int, ...]
@@ -54,8 +54,9 @@ QUICK = Sweep(
     blocks=(4 * KIB, 64 * KIB, MIB),
     depths=(1, 4, 16),
     file_bytes=64 * MIB,
-    seconds=0.1,
-    turns=1,
+    # The median of three short turns: a stall of the machine spoils one of them.
+    seconds=0.05,
+    turns=3,
 )
 
 
@@ -104,7 +105,7 @@ def sweep_disk(
 
 
 def measure(file: BlockFile, direction: str, block: int, depth: int, *, seconds: float) -> float:
-    """Bytes per second of `depth` lanes together over about so many seconds."""
+    """Bytes per second of `depth` lanes together, measured for about this many seconds."""
     places = file.size_bytes // block
     end = perf_counter() + seconds
 
@@ -139,16 +140,18 @@ def _fill(file: BlockFile) -> None:
 def _check(folder: Path, sweep: Sweep) -> None:
     kind = file_system(folder)
     if kind in _IN_MEMORY:
-        raise Unsupported(f"{folder} is in memory ({kind}): name a folder on the disk")
+        raise Unsupported(
+            f"{folder}: found a file system in memory ({kind}); give --disk a folder on a disk"
+        )
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     if free < 2 * sweep.file_bytes:
         raise Unsupported(
-            f"{folder}: {free / MIB:.0f} MiB free, the sweep writes {sweep.file_bytes / MIB:.0f}"
+            f"{folder}: {free / MIB:.0f} MiB free, the sweep needs {sweep.file_bytes / MIB:.0f} MiB"
         )
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """The type of the file system that a folder is on; "" where it cannot be told."""
+    """The type of the file system of a folder; "" if it is unknown."""
     where = folder.resolve()
     found, deepest = "", -1
     try:

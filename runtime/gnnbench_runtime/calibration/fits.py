@@ -37,6 +37,7 @@ PROBE_OP = "speed_probe"
 _GENERATIONS = (
     ((10, 0), "blackwell"),
     ((9, 0), "hopper"),
+    ((8, 9), "ada"),
     ((8, 0), "ampere"),
     ((7, 5), "turing"),
     ((7, 0), "volta"),
@@ -158,8 +159,8 @@ def _links(collectives: list[CollectiveModel]) -> Links:
 def fit_operations(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[OpModel]:
     """One model per operation from the samples of all ranks of a co-location.
 
-    Samples come in units of the speed probe around them; `usual_s` turns them into seconds of a
-    machine at its usual speed.
+    Samples are in units of the speed probe of their period; `usual_s`, the probe's usual time,
+    converts them to seconds.
     """
     samples: dict[str, list[tuple[Work, float]]] = defaultdict(list)
     origins: dict[str, list[int]] = defaultdict(list)
@@ -219,12 +220,12 @@ def fit_sweeps(
 
 
 def _added_s(members: list[dict[str, Any]], turns: float) -> float:
-    """What a call adds to a round of computing and communicating, on average over rounds.
+    """Mean time that a call adds to a round of computing and communicating.
 
-    Neither a median nor a mean over all: one call in ten that the scheduler delays by a tick is
-    part of every epoch with ten calls, and one in a hundred of few; the median epoch counts. Where
-    ranks take turns on the cores, computing lasts so many times what it would alone; the rest of a
-    round is the call's.
+    Neither the median nor the mean of all calls is right: if the scheduler delays one call in ten
+    by a tick, every epoch with ten calls contains a delay; if it delays one in a hundred, few
+    epochs do. The median epoch counts. Where ranks take turns on the cores, computing takes that
+    many times longer than alone; the rest of a round is the call.
     """
     rounds = [np.add(entry["work_s"], entry["seconds"]) for entry in members]
     # Of a call one way the last rank's end counts: the sender did not wait for it.

@@ -1,8 +1,8 @@
-"""Which approach trains which probe: the cards say who can, coverage says who does.
+"""Choice of the approach that trains each probe workload.
 
-Each card offers runs for a workload (`Approach.probes`); of those on offer, the one is taken that
-performs the operation seen least so far. What no offer covers is then probed by the examples of the
-approaches that need it, on probe workloads instead of their own.
+Each card offers runs for a workload (`Approach.probes`); the offer is chosen that performs the
+operation with the fewest samples so far. Operations that no offer covers are then measured with the
+examples of the approaches that need them, on probe workloads instead of their own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Mix:
         self._known: dict[str, Operations] = {}
 
     def probes(self, count: int, samples: int = LEAST_SAMPLES) -> list[Workload]:
-        """So many probes of the offers of all cards, and more where operations lack samples."""
+        """Return `count` probes from the offers of all cards, and more for rare operations."""
         offers = [self._offers(index) for index in range(count)]
         found = [self._operations(run) for runs in (self._examples(), *offers) for run in runs]
         self._alone = frozenset(op for one in found if one.alone for op in one.counts)
@@ -79,14 +79,14 @@ class Mix:
         return [o for o in offers if (o.ranks > 1) == together] or offers
 
     def _examples(self) -> list[RunSpec]:
-        """Examples of all approaches that so many ranks can run."""
+        """Examples of all approaches that can run on this number of ranks."""
         runs = [run for name in APPROACHES.names() for run in APPROACHES.get(name).examples()]
         return [run for run in runs if run.ranks <= self.ranks]
 
     def _taken(self, offers: Sequence[RunSpec]) -> Workload | None:
-        """The offer that performs the operation seen least; of several, that which performs most.
+        """The offer that performs the rarest operation so far; of several, the most often.
 
-        None if no offer performs what is needed. Counts its samples.
+        None if no offer performs a needed operation. Counts the samples of the offer.
         """
         ranked = []
         for place, offer in enumerate(offers):

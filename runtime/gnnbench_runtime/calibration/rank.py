@@ -1,8 +1,8 @@
-"""One rank of a calibration: trains the probe workloads beside its peers, then sweeps collectives.
+"""One rank of a calibration: trains probe workloads with its peers, then sweeps collectives.
 
 Started as `python -m gnnbench_runtime.calibration.rank FOLDER RANK WORLD_SIZE`; reads
 FOLDER/request.json, writes FOLDER/samples-rank<r>.json. All ranks of a host work on the same probe
-at the same time, because operations slow one another down there as they will in real runs.
+at the same time, because operations slow one another down there as in real runs.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _one_of_each(todo: Sequence[Workload]) -> list[Workload]:
 def _context(
     workload: Workload, comm: Comm, recorder: Recorder, backend: Any, folder: Path
 ) -> RankContext:
-    """A probe on one rank talks to nobody: the peers beside it are there to contend."""
+    """Context of a probe on one rank: no communication; its peers only compete for the host."""
     alone = workload.run.ranks == 1
     return RankContext(
         run=workload.run,
@@ -132,9 +132,9 @@ def measure(
 ) -> None:
     """Train one probe; keep one sample per step of its plan, the median over timed epochs.
 
-    The speed probe runs before every few epochs, so that what a drifting machine did to them can be
-    taken out of them. The epoch right after it is not kept: the probe took the caches and the
-    allocator's pages, which in training belong to the epoch before.
+    The speed probe runs before every few epochs, so that drift of the machine can be divided out.
+    The epoch right after it is not kept: the probe displaced caches and allocator pages that in
+    training belong to the previous epoch.
     """
     run, recorder = workload.run, context.recorder
     approach = APPROACHES.get(run.approach)
@@ -187,10 +187,10 @@ def keep_samples(
 ) -> None:
     """Keep one sample per step name: mean facts, and median time and gap over timed iterations.
 
-    Of a step that stands for several like calls, the sample is one call.
+    If a step represents several equal calls, the sample is one call.
 
-    Times are in units of the speed probe of their period: dimensionless until the fit, which knows
-    what the probe usually takes. Batches of one probe are alike, so many noisy times of nearly one
+    Times are divided by the speed probe of their period; the fit multiplies them by the probe's
+    usual time. Batches of one probe have similar shapes, so that many noisy times of nearly one
     shape become one steady time of their mean shape.
     """
     gaps = _gaps(rows, period_s)

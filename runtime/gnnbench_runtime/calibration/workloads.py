@@ -1,9 +1,8 @@
-"""The probe workloads: generated graphs and models that span what real runs ask of a machine.
+"""The probe workloads: generated graphs and models that cover the sizes of real runs.
 
-Operations are calibrated where they will be used: inside real training epochs of these workloads,
-so that caches, call overheads and neighbours are those of training. The shapes are spread over the
-ranges by a low-discrepancy sequence and belong to no suite. Which approaches train them is in
-`mix`.
+Operations are calibrated inside real training epochs of these workloads, so that caches, call
+overheads and concurrent ranks are those of training. Shapes follow a low-discrepancy sequence over
+their ranges and belong to no suite. `mix` chooses the approaches that train them.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ _STEPS = [(1 / _RATIO ** (k + 1)) % 1.0 for k in range(6)]
 class Workload:
     """One probe: a run, and the operations whose times are kept; all of them if `only` is empty.
 
-    What runs beside transfers in the background, or beside another lane, is slower than alone.
+    Operations that run during background transfers, or next to another lane, are slower than alone.
     """
 
     run: RunSpec

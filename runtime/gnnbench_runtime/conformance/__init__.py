@@ -1,7 +1,7 @@
-"""Conformance of an approach: what its card promises, held against what its trainer does.
+"""Conformance of an approach: the promise of its card, compared with what its trainer does.
 
-Every registered approach is tested on its own examples, third parties' too: by the command
-`gnnbench conform NAME`, or in a test of your own
+Every registered approach is tested on its own examples, also those of other packages: by the
+command `gnnbench conform NAME`, or in a test of your own
 
     @pytest.mark.parametrize("trial", trials("mine"), ids=str)
     def test_mine_conforms(trial):

@@ -148,7 +148,7 @@ def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
 
 
 def resumed(rank: int, world_size: int, run: RunSpec, data: Any) -> NDArray[np.float64]:
-    """What a run learns that stops after its first period and that a new trainer takes up."""
+    """Parameters of a run that stops after its first period and is resumed by a new trainer."""
     with owner.scratch("gnnbench-conform-") as folder:
         trainer, _, _ = make_trainer(rank, world_size, run, data, folder)
         trainer.train_period(0)
@@ -178,5 +178,4 @@ def outputs(
 
 
 def _periods(run: RunSpec) -> int:
-    """The periods of an example: increments of a stream, else epochs."""
-    return run.training.increments or run.training.epochs
+    return APPROACHES.get(run.approach).num_periods(run)

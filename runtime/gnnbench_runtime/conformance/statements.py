@@ -1,12 +1,13 @@
-"""What conformance states of every approach, each a function that raises `Broken`.
+"""The statements that conformance checks for every approach; each raises `Broken`.
 
-Statements hold for an approach's own examples. `keeps_its_promise` reads the promise from the card:
+Statements are checked on an approach's own examples. `keeps_its_promise` reads the promise from the
+card:
 
 exact       losses, parameters and metrics equal the reference's
 unbiased    with one linear layer, the mean of its outputs over many draws is the reference's
             output; with the knobs of its limit it is exact
-stale       with parameters that stand still, its losses equal the reference's after as many
-            epochs as values are old in all layers together; with its limit it is exact
+stale       with constant parameters, its losses equal the reference's after as many epochs as
+            values are late in all layers together; with its limit it is exact
 own         with the knobs of its limit it is exact
 """
 
@@ -47,13 +48,13 @@ class Broken(AssertionError):
 
 @dataclass(slots=True, eq=False)
 class Ranks:
-    """Performs runs on pools of ranks and remembers what they did."""
+    """Performs runs on pools of ranks and caches the results."""
 
     pools: Pools = field(default_factory=Pools)
     _known: dict[str, list[Performance]] = field(default_factory=dict)
 
     def perform(self, run: RunSpec, data: Any, *, again: bool = False) -> list[Performance]:
-        """What every rank did; `again` performs a run anew that was performed before."""
+        """What every rank did; `again` repeats a run instead of using the cached result."""
         key = repr(run)
         if again or key not in self._known:
             found = self.pools.of(run.ranks).run(f"{_HOUSE}:perform", run, data)
@@ -183,7 +184,7 @@ def repeats_itself(trial: Trial) -> None:
 
 
 def resumes(trial: Trial) -> None:
-    """A trainer that takes up the state after the first period learns what an unbroken run does."""
+    """A trainer that restores the state after the first period learns what an unbroken run does."""
     for rank, learnt in enumerate(trial.ranks.resumed(trial.run, trial.data)):
         whole = trial.performed()[rank].learnt
         trial.require(
@@ -202,7 +203,7 @@ def learns(trial: Trial) -> None:
 
 
 def plans_its_memory(trial: Trial) -> None:
-    """The plan's buffers are no smaller than the tensors that lived at once while training."""
+    """The plan's buffers are at least as large as the tensors alive at once while training."""
     planned = trial.plan.peak_bytes(*trial.plan.spaces())
     for rank, found in enumerate(trial.performed()):
         trial.require(
@@ -249,8 +250,10 @@ STATEMENTS: tuple[Callable[[Trial], None], ...] = (
 
 
 def _reference(trial: Trial, run: RunSpec) -> RunSpec:
-    """The same workload by the approach that the promise is held against."""
+    """The same workload by the reference of the promise."""
     name = trial.approach.reference(run)
+    if name == run.approach:
+        return dataclasses.replace(run, ranks=1)
     ranks = run.ranks
     if APPROACHES.get(name).cannot_run(dataclasses.replace(run, approach=name, knobs={})):
         ranks = 1

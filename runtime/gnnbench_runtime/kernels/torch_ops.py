@@ -1,6 +1,6 @@
 """The same kernels in plain torch operations: on CUDA, and on the host to be tested there.
 
-Names, arguments and bits of the masks are those of `kernels.cpu`, whose docstrings hold here.
+Names, arguments and mask bits are those of `kernels.cpu`; its docstrings apply here.
 64-bit hashes run on int64, which wraps as uint64 does; right shifts are made logical by a mask.
 
 Legend: N, n, R, S rows (all, some, destinations, sources), F columns, E entries, H heads,

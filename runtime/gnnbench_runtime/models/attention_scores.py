@@ -1,8 +1,8 @@
-"""Scores of attention between rows and columns: two of each vertex and head, by one all-to-all.
+"""Exchange of attention scores (two per vertex and head) between rows and columns, by all-to-all.
 
-To columns, a rank sends each peer the scores of its rows for the heads that the peer has columns
-of; back come gradients, one from every rank that shares a head, which are added up. The plan's part
-is `gnnbench.approaches.writing.layers.attention_columns`.
+To columns, a rank sends each peer the scores of its rows for the heads of which the peer has
+columns. Gradients return, one from every rank that shares a head, and are added. The plan of these
+steps is in `gnnbench.approaches.writing.layers.attention_columns`.
 
 Legend: N vertices, n own rows, K heads, k those of own columns.
 """

@@ -22,9 +22,9 @@ from gnnbench_runtime.models.stack import Stack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sliced:
-    """A pattern over all vertices, to a rank that updates `rows` of them.
+    """A pattern over all vertices, for a rank that updates `rows` of them.
 
-    `source_rows` are as many: no row comes from elsewhere.
+    `source_rows` equals `rows`: there are no halo rows.
     """
 
     rows: int

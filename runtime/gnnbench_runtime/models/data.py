@@ -36,7 +36,7 @@ def rows_as_tensor(
 
 
 def reopened(array: NDArray[Any]) -> NDArray[Any]:
-    """A mapping of its own of a mapped array, so that pages read through it leave with it."""
+    """A separate mapping of a mapped array; its pages are released with it."""
     if isinstance(array, np.memmap) and array.filename is not None:
         fresh = np.load(array.filename, mmap_mode="r", allow_pickle=False)
         if fresh.shape == array.shape and fresh.dtype == array.dtype:

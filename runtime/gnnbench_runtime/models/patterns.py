@@ -1,4 +1,4 @@
-"""Patterns: who sums up whom in one layer on one rank, as tensors that move to a device together.
+"""Sparse patterns of one layer on one rank, as tensors that move to a device together.
 
 Legend: n rows, u source rows (own and halo, or a block's inputs), E entries.
 """
@@ -19,7 +19,7 @@ from gnnbench.data.halo import transpose, with_self_loops
 
 @dataclass(slots=True, kw_only=True)
 class Pattern:
-    """Who sums up whom in one layer on one rank: n rows over u source rows."""
+    """Sparse pattern of one layer on one rank: n rows over u source rows."""
 
     rows: int
     source_rows: int
@@ -44,7 +44,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """The entries of an aggregation apart by where their sources lie: own rows, or the halo's.
+    """The entries of an aggregation, separated by source: own rows, or halo rows.
 
     Shapes: own indptr [n+1], columns in 0..n-1; halo indptr [n+1], columns in 0..u-n-1; both
     transposed, with rows of the same ranges.
@@ -124,11 +124,11 @@ class Aggregation(Pattern):
 
 @dataclass(slots=True, kw_only=True)
 class Attention(Pattern):
-    """Who attends to whom in one layer on one rank: the pattern with self loops, both ways.
+    """Attention pattern of one layer on one rank, with self loops, in both directions.
 
     Shapes: indptr int64 [n+1], indices int32 [E] in 0..u-1; transposed [u+1], [E]; `edges_t` int64
-    [E] is where each transposed entry lies among the others; `edge_ids` int64 [E] tell entries
-    apart on the whole graph, on whichever rank (absent without dropout).
+    [E] is the position of each transposed entry among the others; `edge_ids` int64 [E] identify
+    entries on the whole graph, equal on every rank (absent without dropout).
     """
 
     indptr: Tensor

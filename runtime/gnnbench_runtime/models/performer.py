@@ -23,22 +23,22 @@ from gnnbench_runtime.pending import Pending
 
 
 class Exchange(Protocol):
-    """How rows that live on other ranks get here, and their gradients back."""
+    """Exchange of halo rows and of their gradients."""
 
     def forward(self, x_uF: Tensor, layer: int, phase: Phase) -> None:
         """Fill rows n..u of `x_uF` with the owners' current rows."""
 
     def backward(self, grad_uF: Tensor, layer: int) -> None:
-        """Send rows n..u home and add what comes back to rows 0..n."""
+        """Send rows n..u to their owners and add the received gradients to rows 0..n."""
 
     def begin_forward(self, x_uF: Tensor, layer: int, phase: Phase) -> Pending:
-        """As `forward`, in the background; the caller leaves rows n..u alone until `wait`."""
+        """As `forward`, in the background; rows n..u must not be used until `wait`."""
 
     def begin_backward(self, grad_uF: Tensor, layer: int) -> Pending:
-        """Send rows n..u home in the background; `wait`, then `end_backward`."""
+        """Send rows n..u to their owners in the background; then `wait`, then `end_backward`."""
 
     def end_backward(self, grad_uF: Tensor, layer: int) -> None:
-        """Add what came back to rows 0..n."""
+        """Add the received gradients to rows 0..n."""
 
 
 class Performer:
@@ -162,7 +162,7 @@ class Performer:
     def elementwise(
         self, name: str, op: str, phase: Phase, layer: int, x: Tensor, *, passes: int
     ) -> Any:
-        """The span of work that touches each element of x so many times."""
+        """The span of work that reads or writes each element of x `passes` times."""
         s = x.element_size()
         done = work.elementwise(op, *x.shape, passes=passes, element_bytes=s)
         return self.step(name, done, phase, layer)

@@ -1,8 +1,8 @@
-"""Re-laying out a matrix between row slices and column slices, by one all-to-all each way.
+"""Changing a matrix between row slices and column slices, by one all-to-all each way.
 
-Blocks are packed so that every message is one piece of memory: to columns, by the owner of the
-columns before sending; to rows, by the owner of the rows, which are contiguous already, and whole
-rows are put together after receiving. Splits may be uneven and empty; nothing is padded.
+Blocks are packed so that every message is contiguous: to columns, by owner of the columns before
+sending; to rows, by owner of the rows, whose blocks are contiguous already, and whole rows are
+assembled after receiving. Splits may be uneven and empty; nothing is padded.
 
 Legend: N vertices, n own rows, F width, f own columns, P ranks.
 """

@@ -1,6 +1,6 @@
 """Named buffers that are allocated once and reused, so that steady epochs allocate nothing.
 
-The names are those of the plan, which is how a predicted footprint can be held against a real one.
+The names are those of the plan, so that predicted and real memory can be compared by buffer.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def test_precomputation_takes_the_first_exchange_from_partition_parallelism() ->
 def test_what_cannot_be_counted_is_refused_in_one_line(path_graph: Graph) -> None:
     with pytest.raises(SpecError, match="at least 2"):
         crossover(path_graph, ModelSpec(), (1, 2))
-    with pytest.raises(Unsupported, match="5 vertices cannot make 8 partitions"):
+    with pytest.raises(Unsupported, match="5 vertices, too few for 8 partitions"):
         crossover(path_graph, ModelSpec(), (8,))
     bare = Graph(name="bare", indptr=np.zeros(3, np.int64), indices=np.zeros(0, np.int32))
     with pytest.raises(SpecError, match="0 features and 0 classes"):
@@ -132,7 +132,7 @@ def test_the_command_prints_the_curve_and_the_verdict(capsys: pytest.CaptureFixt
     assert main(args) == 0
     text = capsys.readouterr().out
     assert "602 - 256 - 256 - 41" in text
-    assert "in a whole epoch: from P = 4" in text
+    assert "The mixture sends fewer bytes than partitions from P = 4 on" in text
     assert main([*args, "--ranks", "2,64", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [point["ranks"] for point in document["points"]] == [2, 64]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench.approaches.mini_batch import sampled
+from gnnbench.approaches.mini_batch import batch as batches
 from gnnbench.approaches.mini_batch.batch import COUNTED
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.generators import planted_partition
@@ -96,7 +96,7 @@ def test_beyond_the_budget_a_few_steps_stand_for_all_and_the_plan_says_so(
     planned: PlanOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = planned(size=10)
-    monkeypatch.setattr(sampled, "DRAWN_EDGES", 10)
+    monkeypatch.setattr(batches, "DRAWN_EDGES", 10)
     plan = planned(size=10)
     assert not plan.counted
     assert plan.basis == "3 of 18 steps of the first epoch drawn"
@@ -111,7 +111,7 @@ def test_a_budget_for_one_epoch_is_spent_on_a_whole_epoch(
 ) -> None:
     whole = planned()
     edges = [by_name(whole, step)["sample/draw"].work.nonzeros for step in range(4)]
-    monkeypatch.setattr(sampled, "DRAWN_EDGES", int(1.5 * sum(edges)))
+    monkeypatch.setattr(batches, "DRAWN_EDGES", int(1.5 * sum(edges)))
     plan = planned()
     assert (len(plan.iterations), plan.num_periods, plan.counted) == (4, 2, False)
     assert plan.basis == "batches of 1 of 2 epochs drawn"
@@ -222,11 +222,11 @@ def test_a_batch_is_drawn_as_many_updates_ahead_as_are_prefetched(planned: PlanO
     assert lags(planned(prefetch=2), 8) == [1, 3, 3, 3, 1, 3, 3, 3]
 
 
-@pytest.mark.parametrize("budget", [sampled.DRAWN_EDGES, 10])
+@pytest.mark.parametrize("budget", [batches.DRAWN_EDGES, 10])
 def test_a_batch_that_stands_for_others_still_overlaps(
     planned: PlanOf, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    monkeypatch.setattr(sampled, "DRAWN_EDGES", budget)
+    monkeypatch.setattr(batches, "DRAWN_EDGES", budget)
     assert lags(planned(size=10, prefetch=1), 18) == [1] + [2] * 17
 
 

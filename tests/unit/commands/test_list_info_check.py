@@ -85,6 +85,11 @@ def test_list_of_something_else_is_wrong_usage(say: Say) -> None:
 # info
 
 
+def knobs_of(say: Say, name: str) -> list[dict[str, object]]:
+    knobs: list[dict[str, object]] = json.loads(say("info", name, "--json")[1])["knobs"]
+    return knobs
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_info_knows_every_name_that_list_shows(say: Say, kind: str) -> None:
     _, out, _ = say("list", kind, "--json")
@@ -103,7 +108,12 @@ def test_info_of_an_approach_shows_each_knob_with_what_is_allowed(say: Say) -> N
     _, out, _ = say("info", "partition", "--json")
     knobs = {knob["knob"]: knob for knob in json.loads(out)["knobs"]}
     allowed = "metis | hash | chunk"
-    assert knobs["partitioner"] == {"knob": "partitioner", "default": "metis", "allowed": allowed}
+    meaning = "how vertices are assigned to ranks."
+    assert knobs["partitioner"] == {
+        **{"knob": "partitioner", "default": "metis", "allowed": allowed},
+        "meaning": meaning,
+    }
+    assert all(knob["meaning"] for name in APPROACHES.names() for knob in knobs_of(say, name))
     assert knobs["precompute"]["allowed"] == "true | false"
     names = "partitioner objective order precompute overlap transport"
     assert set(knobs) == set(names.split())
@@ -167,7 +177,7 @@ def test_check_prints_the_same_as_a_table(say: Say, suite_file: Path) -> None:
     assert code == 0
     lines = out.splitlines()
     assert len(lines) == 1 + 8 + 1
-    assert lines[-1] == f"{suite_file}: 16 runs of 8 configurations"
+    assert lines[0] == f"{suite_file}: 16 runs of 8 configurations"
 
 
 def test_check_opens_datasets_when_asked(say: Say, suite_file: Path) -> None:

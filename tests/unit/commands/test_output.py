@@ -51,6 +51,30 @@ def test_a_table_aligns_words_left_and_numbers_right(capsys: pytest.CaptureFixtu
     ]
 
 
+def test_a_table_wider_than_the_terminal_wraps_between_words_and_keeps_numbers_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "26")
+    output.table([{"run": "a row of some words", "time": "400 … 900 ms"}], ["run", "time"])
+    assert capsys.readouterr().out.splitlines() == [
+        "run           time",
+        "a row of      400 … 900 ms",
+        "some words",
+    ]
+
+
+def test_a_paragraph_is_wrapped_on_a_terminal_and_one_line_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(["word"] * 20)
+    output.text(words)
+    monkeypatch.setenv("COLUMNS", "60")
+    output.text(words, hanging="  ")
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == words
+    assert max(map(len, lines)) <= 60 and lines[1].startswith("  word")
+
+
 def test_a_table_without_rows_still_names_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
     output.table([], ["run", "s"])
     assert capsys.readouterr().out == "run  s\n"

@@ -194,10 +194,48 @@ def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
 ) -> None:
     assert main(["predict", small, *DGX]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 6 + 1
-    assert lines[1].split()[:4] == ["dataset", "model", "approach", "ranks"]
     assert lines[0].startswith("on dgx-a100: ")
-    assert any("skipped: single runs on 1 rank" in line for line in lines)
+    assert lines[1] == "g, m (constants: datasheet):"
+    assert lines[2].split()[:3] == ["approach", "ranks", "epoch"]
+    assert [line.split()[0] for line in lines[3:8]] == [
+        *["partition"] * 2,
+        *["sampled"] * 2,
+        "single",
+    ]
+    assert lines[8:] == ["skipped: single runs on 1 rank, 2 asked: g, single on 2"]
+    assert all("of 74.5 GiB" in line for line in lines[3:8])
+
+
+def test_several_clusters_and_layouts_are_one_table_and_replace_no_other(
+    reddit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "results")
+    words = ["--cluster", "dgx-a100,v100x8", "--ranks-per-host", "4,8", "--results", folder]
+    assert main(["predict", reddit, *words]) == 0
+    text = capsys.readouterr().out
+    places = [f"{name}:{n}" for name in ("dgx-a100", "v100x8") for n in (4, 8)]
+    assert all(text.count(f" {place} ") == 2 for place in places)
+    records = list(Results(folder).predictions())
+    keys = {(r.config_id, r.cluster, r.ranks_per_host) for r in records}
+    assert len(keys) == len(records) == 8
+    assert main(["compare", folder]) == 0
+    compared = capsys.readouterr().out
+    assert all(f"partition on {place}" in compared for place in places)
+
+
+def test_a_changed_constant_makes_a_cluster_of_its_own(reddit: str, rows: Rows) -> None:
+    before = rows(reddit, *DGX)
+    after = rows(reddit, *DGX, "--set", "device.launch_s=0.01")
+    assert {row["cluster"] for row in after} == {"dgx-a100+device.launch_s=0.01"}
+    assert after[0]["period_s"] > before[0]["period_s"]
+
+
+def test_without_a_cluster_the_first_line_says_which_is_assumed(
+    small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", small]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("on cpu-2core (assumed; name others with --cluster): ")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +245,9 @@ def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
         (["demo", "--cluster", "no/such.toml"], "no/such.toml: cannot read: No such file"),
         (["dmo"], "unknown suite 'dmo': did you mean 'demo'?"),
         (["demo", "--ranks", "0"], "'0' is not a list of rank counts"),
-        (["demo", "--ranks-per-host", "0"], "'0' is not a whole number of at least 1"),
+        (["demo", "--ranks-per-host", "0"], "'0' is not a list of rank counts"),
+        (["demo", "--set", "links.inter.bytes_per_s=-1"], "a rate is a number above 0"),
+        (["demo", "--set", "host.devicess=1"], "unknown key, did you mean"),
         (["demo", "--data", "no/such"], "--data no/such: no such folder"),
         (["demo", "--rank", "2"], "unrecognised argument '--rank'; did you mean --ranks?"),
         ([], "the following arguments are required: SUITE"),
@@ -247,7 +287,7 @@ def test_approaches_left_out_at_a_rank_count_are_told_with_their_reason(
     text = SMALL.replace("ranks = [1, 2]", "ranks = 1")
     assert main(["predict", suite(text), *DGX, "--ranks", "3,4"]) == 0
     left = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
-    assert left == [f"left out: single: single runs on 1 rank, {n} asked" for n in (3, 4)]
+    assert left == ["left out: single on 3, 4 ranks: single runs on 1 rank, 3 asked"]
 
 
 def test_layouts_are_predicted_side_by_side(reddit: str, rows: Rows, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class TestText:
                     "columns = 'source,destination,time,-', for example"
                 ],
             ),
-            ("# nothing\n", ["holds no rows"]),
+            ("# nothing\n", ["found no data rows"]),
         ],
     )
     def test_every_wrong_line_is_named(self, tmp_path, text, problems):
@@ -132,7 +132,7 @@ class TestText:
         (problem,) = told(tmp_path / "m.txt", "a likes b\n", kind="auto")
         assert "'triples'" in problem
         (tmp_path / "m.txt").write_text("0 1\n")
-        with pytest.raises(DataError, match="holds a graph, and kind = 'stream'"):
+        with pytest.raises(DataError, match="holds a graph, found kind = 'stream'"):
             formats.read("snap", tmp_path, "stream")
 
 
@@ -153,7 +153,7 @@ class TestCsv:
         assert (data.name, data.train_end, data.val_end, data.own_split) == ("edges", 2, 3, True)
         assert data.edge_features is None
         text = header + "0,0,2,5,0,1\n1,1,2,6,0,0\n"
-        assert "column of splits must rise" in told(tmp_path / "edges.csv", text)[0]
+        assert "split column: expected 0 (train)" in told(tmp_path / "edges.csv", text)[0]
 
     def test_columns_that_are_not_understood_are_told_with_the_option_that_helps(self, tmp_path):
         (problem,) = told(tmp_path / "m.csv", "src,dst,ts,colour\n0,1,5,7\n")

@@ -405,7 +405,10 @@ class TestSnap:
             ("0 1\n2 1.5\n", ["line 2: field 2 is '1.5', expected a whole number"]),
             (f"0 1\n{2**63} 1\n", [f"line 2: field 1 is {2**63}, larger than int64 can hold"]),
             ("-1 2\n", ["node ids must not be negative, found -1"]),
-            ("0;1\n", ["rows have one field: '0;1'; name what parts them by option delimiter"]),
+            (
+                "0;1\n",
+                ["rows have one field: '0;1'; set option delimiter to the separator"],
+            ),
         ],
     )
     def test_every_malformed_line_is_named(self, tmp_path, text, problems):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from gnnbench.data import keys
-from gnnbench.data.sampling import _mix64
+from gnnbench.data.draws import mix64
 
 BITS = st.integers(0, 2**64 - 1)
 
@@ -18,7 +18,7 @@ BITS = st.integers(0, 2**64 - 1)
 def _mix_all(x):
     out = np.empty_like(x)
     for i in range(len(x)):
-        out[i] = _mix64(x[i])
+        out[i] = mix64(x[i])
     return out
 
 

@@ -174,7 +174,7 @@ def test_a_reference_is_checked_without_its_file(ref: dict, problem: str) -> Non
 def test_what_is_for_graphs_is_refused_for_other_kinds(data: Path) -> None:
     (data / "m.txt").write_text("0 1 5\n1 2 6\n")
     ref = DatasetRef(name="m", path="m.txt", kind="stream", features="row")
-    with pytest.raises(SpecError, match=r"datasets\.m\.features: is for graphs"):
+    with pytest.raises(SpecError, match=r"datasets\.m\.features: allowed for graphs only"):
         Library([data]).dataset(ref)
     by_time = DatasetRef(name="m", path="m.txt", kind="stream", split={"train": 0.5, "val": 0.0})
     assert Library([data]).dataset(by_time).train_end == 1

@@ -74,7 +74,7 @@ def test_report_prints_where_the_page_is(
 ) -> None:
     out = tmp_path / "elsewhere"
     assert main(["report", folder(fabricator), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(out / "index.html")
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out / 'index.html'}"
     assert (out / "index.html").stat().st_size > 10_000
 
 

@@ -21,9 +21,9 @@ from gnnbench.cluster import (
     parse_cluster,
     save_cluster,
     save_storage,
-    weakest,
 )
 from gnnbench.errors import SpecError, UnknownName
+from gnnbench.ladder import grade, weakest
 from gnnbench.tomlwriter import format_toml, replace_section
 
 
@@ -104,7 +104,9 @@ def test_nccl_needs_a_gpu_and_its_table_or_a_calibration() -> None:
 
 
 def test_a_grade_is_that_of_the_weakest() -> None:
-    assert weakest(["measured", "datasheet", "probed"]) == "datasheet"
+    assert weakest(["measured", "datasheet", "transferred"]) == "datasheet"
+    assert weakest(["measured", "measured elsewhere"]) == "measured elsewhere"
+    assert [grade(s) for s in ("probed", "fitted")] == ["transferred", "datasheet"]
     assert weakest([]) == "measured"
 
 

@@ -270,12 +270,12 @@ def test_a_dead_rank_ends_the_run_with_its_rank_and_phase(kit: Any) -> None:
     assert (failed.value.rank, failed.value.phase) == (1, "forward")
 
 
-def test_ranks_that_wait_in_a_circle_are_told(kit: Any) -> None:
+def test_a_deadlock_names_its_step(kit: Any) -> None:
     first = (kit.meet("m", (0, 1), lane=Lane.COMM), kit.meet("n", (0, 1, 2), lane=Lane.COMM))
     other = (kit.meet("n", (0, 1, 2), lane=Lane.COMM), kit.meet("m", (0, 1), lane=Lane.COMM))
     third = (kit.meet("n", (0, 1, 2), lane=Lane.COMM),)
     program = compile_plan(kit.plan(first, other, third), kit.cluster())
-    with pytest.raises(RunFailed, match="circle"):
+    with pytest.raises(RunFailed, match="deadlock"):
         simulate(program)
 
 

@@ -127,7 +127,7 @@ def test_a_message_that_came_early_is_there_at_once(kit: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ranks", "reason"),
-    [("lanes", "on several lanes"), ("circle", "in a circle")],
+    [("lanes", "on several lanes"), ("circle", "in a cycle")],
 )
 def test_what_only_the_engine_can_do_is_declined(kit: Any, ranks: str, reason: str) -> None:
     sent = _message(kit, "s", Kind.SEND, 0, 1, 2)

@@ -1,16 +1,18 @@
-"""Steps of one attention layer on column slices, on two ranks at least: the mixture's kind.
+"""Steps of one attention layer on column slices, for two or more ranks (used by the mixture).
 
-The rows T = H W go to columns, each rank weighs all entries for the heads that its columns belong
-to and sums up its columns, the sums go back to rows. Scores come from the columns where no slice
-cuts a head; else from the rows, by an all-to-all of their own (`whole_graph.relayout` says why the
-gradients of entries need none). One rank does what a single device does. The runtime's part is
+The rows T = H W are sent to columns; each rank computes the weights of all entries for the heads
+that its columns belong to, aggregates its columns, and the sums are sent back to rows. Scores are
+computed from the columns where no slice cuts a head, otherwise from the rows, with an all-to-all of
+their own (`whole_graph.relayout` explains why gradients of entries need none). On one rank the
+layer is that of a single device. The runtime performs the steps in
 `gnnbench_runtime.models.layers.attention_columns`.
 
-Products stay balanced to a column. Softmax and its like take E k, which stops falling where a head
-has several ranks: with one head (the last layer's) every rank weighs all entries.
+Products are balanced to within one column. Softmax and other work on entries takes E k, which no
+longer falls once several ranks share a head: with one head (the last layer) every rank computes the
+weights of all entries.
 
-Legend: N vertices, n own rows, E entries with the self loops, K heads, k those of own columns,
-d the layer's width, f own columns of it.
+Legend: N vertices, n own rows, E entries with the self loops, K heads, k those of own columns, d
+the layer's width, f own columns of it.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ from gnnbench_runtime.recorder import Span
 
 
 class FeatureStore:
-    """Input rows by vertex id: held whole, or with their owner and fetched by all-to-all.
+    """Input rows by vertex id: all on this rank, or on their owners and fetched by all-to-all.
 
     Args:
         context: the rank.
         graph: has the features.
-        owner: int32 [N], or None where every rank holds all rows.
+        owner: int32 [N], or None if every rank holds all rows.
         lanes: of local work, and of communication.
     """
 
@@ -46,7 +46,7 @@ class FeatureStore:
                 self._position[mine] = np.arange(len(mine))
 
     def fetch(self, ids: NDArray[np.int64], out: Tensor) -> None:
-        """Put the rows of `ids` (distinct) into `out`, in order."""
+        """Put the rows of `ids` into `out`, in order."""
         if self._owner is None:
             with self._step("fetch/gather", self._gathered(out, len(self._rows))):
                 index = torch.from_numpy(ids).to(out.device)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.gist import APPROACH, GistStructure, place_of
-from gnnbench.approaches.mini_batch.sampled import SampledStructure
+from gnnbench.approaches.mini_batch.gist import APPROACH, GistStructure, base_run, place_of
 from gnnbench.approaches.mini_batch.submodels import SubModels
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
@@ -176,9 +175,9 @@ class GistTrainer:
         alone = dataclasses.replace(
             context, rank=0, world_size=1, comm=Comm(context.recorder, device=context.device)
         )
-        if self.knobs.base == "sampled":
-            steps = SampledStructure(num_steps=self.structure.steps)
-            return SampledBatches(alone, graph, steps, sub, 0)
+        if self.structure.batches is not None:
+            alone = dataclasses.replace(alone, run=base_run(context.run))
+            return SampledBatches(alone, graph, self.structure.batches, sub)
         loader = Loader(alone, graph, sub)
         local = halo_structure(graph, np.zeros(graph.num_nodes, np.int32), 1).ranks[0]
         features = loader.features(local.owned, graph.num_nodes)
@@ -228,7 +227,7 @@ class GistTrainer:
             optimizer.num_steps = 0
 
     def _current(self) -> Parameters:
-        """The reassembled global model, also amid a round, which goes on as if not asked."""
+        """The reassembled global model; in the middle of a round, which it does not disturb."""
         shard = self.model.shard
         if self.iteration and not self._place(self.iteration - 1).aggregates:
             shard = shard.clone()

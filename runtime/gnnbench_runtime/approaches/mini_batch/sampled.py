@@ -1,4 +1,4 @@
-"""Sampled training on real ranks: draw, fetch features, train on the blocks."""
+"""Training on batches on real ranks: draw, fetch features, train on the blocks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.batch import needs_transpose
-from gnnbench.approaches.mini_batch.sampled import SampledKnobs, SampledStructure
+from gnnbench.approaches.mini_batch.base import BatchStructure
+from gnnbench.approaches.mini_batch.batch import PLAIN, Form, block_is_turned, needs_transpose
+from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
 from gnnbench.approaches.whole_graph.rows import RowSizes
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
+from gnnbench.data.dealing import Dealt, Source
 from gnnbench.data.graph import Graph
+from gnnbench.models.scales import degree_scales, vertex_scales
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.mini_batch.features import FeatureStore
 from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
@@ -26,7 +29,6 @@ from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.data import size_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.patterns import Aggregation, Attention
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
@@ -42,44 +44,54 @@ from gnnbench_runtime.training import (
 class BlockMaker:
     """Turns sampled blocks into patterns to train on.
 
-    A vertex's true row sum is estimated by degree / picks times the sampled one. Softmax normalises
-    over the drawn neighbours: unlike a mean, it is not an unbiased estimate over all of them.
+    Softmax normalises over the drawn neighbours: unlike a weighted sum, it is not an unbiased
+    estimate over all of them.
     """
 
-    def __init__(self, context: RankContext, graph: Graph, shape: StackShape) -> None:
+    def __init__(
+        self, context: RankContext, graph: Graph, shape: StackShape, form: Form = PLAIN
+    ) -> None:
         self.context, self.shape, self.num_nodes = context, shape, graph.num_nodes
+        self.renormalised = form.renormalised
         self.as_destination = self.as_source = None
-        if not shape.model.attention:
+        if not shape.model.attention and not form.renormalised:
             self.as_destination, self.as_source = vertex_scales(graph, shape.model)
 
-    def patterns(self, batch: sampling.Batch) -> tuple[list[Any], int]:
-        """Patterns of the blocks, and how many edges were transposed for the backward pass."""
-        if self.shape.model.attention:
-            found = [self._attention(batch, block) for block in batch.blocks]
-            turned = [at for at, _ in enumerate(batch.blocks, 1) if needs_transpose(self.shape, at)]
-            return found, sum(batch.blocks[at - 1].num_edges for at in turned)
-        made = [self._aggregation(batch, block, at) for at, block in enumerate(batch.blocks, 1)]
-        return made, sum(a.nonzeros for a in made if a.indices_t is not None)
+    def patterns(self, batch: sampling.Batch, first: int = 0) -> tuple[list[Any], int]:
+        """Patterns of the blocks, and how many edges were transposed for the backward pass.
+
+        The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
+        """
+        made: list[Any] = []
+        turned = 0
+        for at, block in enumerate(batch.blocks, first or 1):
+            turn = needs_transpose(self.shape, at)
+            if not first:
+                turn = block_is_turned(self.shape, at, len(batch.blocks))
+            turned += block.num_edges if turn else 0
+            if self.shape.model.attention:
+                made.append(self._attention(batch, block))
+            else:
+                made.append(self._aggregation(batch, block, turn))
+        return made, turned
 
     def _attention(self, batch: sampling.Batch, block: sampling.Block) -> Attention:
         sources = batch.input_nodes[: block.num_src]
         with_ids = self.shape.dropout > 0
         return Attention.of(block.indptr, block.indices, sources, self.num_nodes, with_ids=with_ids)
 
-    def _aggregation(self, batch: sampling.Batch, block: sampling.Block, layer: int) -> Aggregation:
-        sources = batch.input_nodes[: block.num_src]
-        targets = sources[: block.num_dst]
-        picks = np.diff(block.indptr)
-        share = np.divide(1.0, picks, out=np.zeros(len(picks)), where=picks > 0)
-        col_scale = self_scale = None
-        if self.as_source is not None:
-            assert self.as_destination is not None
-            share *= block.degrees * self.as_destination[targets]
-            col_scale = self.as_source[sources]
-            self_scale = self.as_destination[targets] * col_scale[: block.num_dst]
-        indptr_t = indices_t = None
-        if needs_transpose(self.shape, layer):
+    def _aggregation(self, batch: sampling.Batch, block: sampling.Block, turn: bool) -> Aggregation:
+        to, from_ = self._scales(batch, block)
+        column, edge = block.column_weights, block.edge_weights
+        self_scale = None
+        if from_ is not None:
+            self_scale = to * from_[: block.num_dst]
+            column = from_ if column is None else from_ * column
+        indptr_t = indices_t = edge_t = None
+        if turn:
             indptr_t, indices_t = (torch.from_numpy(a) for a in block.transpose())
+            if edge is not None:
+                edge_t = self._scale(edge[block.transposed_order()])
         return Aggregation(
             indptr=torch.from_numpy(block.indptr),
             indices=torch.from_numpy(block.indices),
@@ -87,112 +99,135 @@ class BlockMaker:
             indices_t=indices_t,
             rows=block.num_dst,
             source_rows=block.num_src,
-            row_scale=self._scale(share),
-            col_scale=None if col_scale is None else self._scale(col_scale),
+            row_scale=self._scale(block.weights_of_rows() * to),
+            col_scale=None if column is None else self._scale(column),
             self_scale=None if self_scale is None else self._scale(self_scale),
+            edge_scale=None if edge is None else self._scale(edge),
+            edge_scale_t=edge_t,
         )
+
+    def _scales(
+        self, batch: sampling.Batch, block: sampling.Block
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Scales of the block's destinations, and of its sources where they have any."""
+        if self.renormalised:
+            outgoing = np.bincount(block.indices, minlength=block.num_src)
+            return degree_scales(block.degrees, outgoing, self.shape.model)
+        assert self.as_destination is not None
+        sources = batch.input_nodes[: block.num_src]
+        from_ = None if self.as_source is None else self.as_source[sources]
+        return self.as_destination[sources[: block.num_dst]], from_
 
     def _scale(self, values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(values).to(self.context.dtype)
 
 
 class SampledBatches:
-    """A source of sampled batches: this rank's share of every global batch.
+    """A source of prepared batches: this rank's part of every global batch.
 
     Args:
-        context: the rank.
+        context: the rank; its run names an approach that trains on batches.
         graph: is sampled; has features and labels.
-        structure: number of steps, and owners of the features.
+        structure: what the source was prepared with, and owners of the features.
         shape: the model.
-        prefetch: batches prepared ahead by a thread.
     """
 
+    form: Form = PLAIN
+
     def __init__(
-        self,
-        context: RankContext,
-        graph: Graph,
-        structure: SampledStructure,
-        shape: StackShape,
-        prefetch: int,
+        self, context: RankContext, graph: Graph, structure: BatchStructure, shape: StackShape
     ) -> None:
         run = context.run
-        self.context, self.shape, self.steps = context, shape, structure.num_steps
-        self.size, self.seed, self.prefetch = run.batch.size, run.training.seed, prefetch
-        self.sampler = sampling.NeighbourSampler(
-            graph.indptr,
-            graph.indices,
-            run.batch.fanouts(run.model.layers),
-            self.seed,
-            threads=run.training.threads_per_rank,
+        approach: Any = APPROACHES.get(run.approach)
+        self.context, self.shape, self.form = context, shape, approach.form
+        self.seed, self.prefetch = run.training.seed, approach.knobs(run).prefetch
+        self.source: Source = approach.source(
+            graph, run, structure.prepared, threads=run.training.threads_per_rank
         )
-        self.train_nodes = graph.train_nodes()
-        self.blocks = BlockMaker(context, graph, shape)
-        self.lane = Lane.HOST if prefetch else Lane.COMPUTE
-        lanes = self.lane, Lane.BACKGROUND if prefetch else Lane.COMM
+        self.blocks = BlockMaker(context, graph, shape, self.form)
+        self.lane = Lane.HOST if self.prefetch else Lane.COMPUTE
+        lanes = self.lane, Lane.BACKGROUND if self.prefetch else Lane.COMM
         self.features = FeatureStore(context, graph, structure.owner, lanes)
         self.labels = np.array(graph.labels)
-        self.rows = torch.arange(self.size, device=context.device)
         self.workspace = Workspace(context.device, context.dtype)
-        if prefetch:
+        if self.prefetch:
             context.comm.open_background()
 
     def of_period(self, period: int) -> Iterator[Batch]:
-        """Yield every batch of an epoch, each training vertex once."""
-        order = sampling.epoch_seeds(self.train_nodes, self.seed, period)
+        """Yield every batch of an epoch."""
+        steps = self.source.steps
 
         def prepare(step: int, slot: int) -> Batch:
-            return self.prepare(order, period, step, slot)
+            return self.prepare(period, step, slot)
 
         if self.prefetch:
             at, device = self.context.recorder.at, self.context.device
-            ahead = Prefetcher(prepare, self.steps, self.prefetch, at, device)
-            yield from ahead.batches(self.steps)
+            ahead = Prefetcher(prepare, steps, self.prefetch, at, device)
+            yield from ahead.batches(steps)
             return
-        for step in range(self.steps):
+        for step in range(steps):
             self.context.recorder.at(step)
             yield prepare(step, 0)
 
-    def prepare(self, order: NDArray[np.int64], epoch: int, step: int, slot: int) -> Batch:
-        """Draw this rank's share of a global batch, build its blocks, fetch its input rows."""
+    def prepare(self, epoch: int, step: int, slot: int) -> Batch:
+        """Draw this rank's part of a global batch, build its blocks, fetch its input rows."""
         context = self.context
-        seeds = sampling.batch_seeds(order, self.size, step)
-        mine = sampling.split_seeds(seeds, context.world_size, context.rank)
         with self._step("sample/draw") as span:
-            batch = self.sampler.sample(mine, epoch, step)
+            dealt = self.source.draw(epoch, step, context.world_size, context.rank)
+            batch = dealt.batch
             vertices, edges = batch.sizes
-            span.did(work.draw_neighbours(vertices, edges))
+            span.did(work.draw_neighbours(vertices, edges, batch.scanned, self.form.op))
+        return self.build(dealt, epoch, step, slot)
+
+    def build(self, dealt: Dealt, epoch: int, step: int, slot: int) -> Batch:
+        """Build the blocks of what was drawn, fetch its input rows."""
+        context, batch = self.context, dealt.batch
+        vertices, _ = batch.sizes
         with self._step("sample/prepare") as span:
             patterns, turned = self.blocks.patterns(batch)
+            rows, weights = self._loss_rows(dealt)
             span.did(work.prepare_blocks(vertices, turned))
-        if context.device.type == "cpu":
-            ids = torch.from_numpy(batch.input_nodes)
-        else:
-            patterns, ids = self._to_device(patterns, batch.input_nodes)
+        ids = torch.from_numpy(batch.input_nodes)
+        if context.device.type != "cpu":
+            patterns, ids, rows, weights = self._to_device(patterns, ids, rows, weights)
         x = self.workspace.get(f"x{slot}", len(batch.input_nodes), self.shape.dims[0])
         self.features.fetch(batch.input_nodes, x)
-        labels = torch.from_numpy(self.labels[mine]).to(context.device)
+        labels = torch.from_numpy(self.labels[dealt.outputs]).to(context.device)
         if labels.dtype.is_floating_point:
             labels = labels.to(context.dtype)
+        if rows is None:
+            rows = torch.arange(len(dealt.outputs), device=context.device)
+        every = patterns * (self.shape.num_layers // len(patterns))
         return Batch(
             x=x,
-            aggregations=patterns,
-            row_ids=[ids[: pattern.source_rows] for pattern in patterns],
+            aggregations=every,
+            row_ids=[ids[: pattern.source_rows] for pattern in every],
             labels=labels,
-            rows=self.rows[: len(mine)],
-            scale=1.0 / max(len(seeds), 1),
+            rows=rows,
+            scale=dealt.scale,
             counters=(self.seed, epoch, step),
-            share=len(seeds) / max(len(self.train_nodes), 1),
+            weights=weights,
+            share=dealt.share,
         )
 
+    def _loss_rows(self, dealt: Dealt) -> tuple[Tensor | None, Tensor | None]:
+        """The rows that the loss counts, if not all, and their weights, if not ones."""
+        rows = None if dealt.rows is None else torch.from_numpy(dealt.rows)
+        if dealt.weights is None:
+            return rows, None
+        return rows, torch.from_numpy(dealt.weights).to(self.context.dtype)
+
     def _to_device(
-        self, patterns: list[Any], input_nodes: NDArray[np.int64]
-    ) -> tuple[list[Any], Tensor]:
-        """Copy blocks and ids to the device."""
-        device, ids = self.context.device, torch.from_numpy(input_nodes)
+        self, patterns: list[Any], ids: Tensor, *others: Tensor | None
+    ) -> tuple[Any, ...]:
+        """Copy blocks, ids and what the loss counts to the device."""
+        device = self.context.device
         size = sum(pattern.num_bytes for pattern in patterns) + size_of(ids)
+        size += sum(size_of(tensor) for tensor in others if tensor is not None)
         copied = work.to_device(size)
         with self.context.recorder.step("fetch/copy", copied, phase=Phase.FETCH, lane=Lane.COPY):
-            return [pattern.to(device) for pattern in patterns], ids.to(device)
+            moved = [None if tensor is None else tensor.to(device) for tensor in others]
+            return [pattern.to(device) for pattern in patterns], ids.to(device), *moved
 
     def _step(self, name: str) -> Any:
         """The span of a step that can only say afterwards what it did."""
@@ -223,16 +258,16 @@ class FullGraphEvaluator:
 
 
 class SampledTrainer(StepTrainer):
-    """One rank of sampled training: one optimiser step per global batch."""
+    """One rank of training on batches: one optimiser step per global batch."""
 
-    def __init__(self, context: RankContext, data: Graph, structure: SampledStructure) -> None:
-        knobs: SampledKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
+    def __init__(self, context: RankContext, data: Graph, structure: BatchStructure) -> None:
+        knobs: BatchKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
         self.context = context
         shape = stack_shape(data, context.run, knobs.order)
         parameters = make_parameters(context, shape)
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        self.batches = SampledBatches(context, data, structure, shape, knobs.prefetch)
+        self.batches = SampledBatches(context, data, structure, shape)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = FullGraphEvaluator(context, data, parameters)

@@ -1,4 +1,4 @@
-"""A rank's block of vertices: patterns, features, labels, splits, and a trainer on them."""
+"""A rank's block of vertices (patterns, features, labels, splits) and a trainer on it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from gnnbench.approaches.whole_graph.blocks import Blocks
 from gnnbench.data.graph import Graph
+from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.share import Loader
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.evaluation import NodeAccuracy
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.training import Batch, Net, StepTrainer, optimizer_of
 
@@ -64,8 +64,8 @@ def _csr(
 class Scales:
     """Scales of every vertex, [N], as destination and as source, and of own self terms, [n].
 
-    None stands for ones, and for no self term. A part of a vector is one tensor however often it is
-    asked for: kernels keep what they make of a pattern and its scales.
+    None means ones, or no self term. A slice of a vector is made once and then reused:
+    kernels cache the matrix that they build from a pattern and its scales.
     """
 
     def __init__(self, loader: Loader, own: slice) -> None:
@@ -94,7 +94,7 @@ class Scales:
 
 
 class BlockOfVertices:
-    """Columns of the features of a block, and all else of it: the one batch of every epoch."""
+    """The block as the only batch of every epoch: its feature columns, labels and patterns."""
 
     def __init__(self, loader: Loader, own: slice, columns: slice, aggregation: Any) -> None:
         self.aggregation, self.layers = aggregation, loader.shape.num_layers

@@ -1,4 +1,4 @@
-"""BNS-GCN on real ranks: draw, tell the receivers, rebuild, then train as `partition` does."""
+"""BNS-GCN on real ranks: draw rows, send their ids, rebuild the graph, train as `partition`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from gnnbench_runtime.training import Batch
 
 
 class DrawnExchange(HaloExchange):
-    """Exchange of the boundary rows that were drawn for an epoch.
+    """Exchange of the halo rows that were drawn for an epoch.
 
-    For convolutions both directions are unbiased by 1 / r_ij because the graph's column scales hold
-    it: forward they weigh the rows received, and transposed the gradients returned. Attention has
-    no such scales: its softmax is over the neighbours that arrived.
+    For convolutions both directions are unbiased, because the column scales of the graph contain 1
+    / r_ij: they multiply received rows in the forward pass and, transposed, returned gradients in
+    the backward pass. Attention has no such scales: its softmax runs over the neighbours that were
+    drawn.
     """
 
     def use(self, rows: np.ndarray, given: list[int], taken: list[int]) -> None:
@@ -39,7 +40,7 @@ class DrawnExchange(HaloExchange):
 
 
 class DrawnGraph(WholeGraph):
-    """The whole graph over the boundary rows that were drawn for an epoch."""
+    """The rank's graph over the halo rows that were drawn for the epoch, as its only batch."""
 
     def __init__(self, trainer: BnsTrainer, aggregation: Any, x: Tensor) -> None:
         super().__init__(trainer.loader, trainer.local.owned, aggregation, x)
@@ -54,9 +55,9 @@ class DrawnGraph(WholeGraph):
 
 
 class BnsTrainer(PartitionTrainer):
-    """Full-graph training on a fresh sample of the boundary per epoch; evaluation is exact.
+    """Full-graph training on a new sample of the halo in every epoch; evaluation is exact.
 
-    What training holds is sized by the sample; evaluation has memory of its own, and gives it back.
+    Training buffers are sized for the sample. Evaluation allocates its own memory and releases it.
     """
 
     _whole: HaloExchange | None = None
@@ -149,7 +150,7 @@ class BnsTrainer(PartitionTrainer):
         return found
 
     def _sizes(self) -> SampleSizes:
-        """What is drawn and rebuilt, by the arrays at hand."""
+        """Sizes of the drawn sample and of the rebuilt graph, from their arrays."""
         edge, local = self._boundary, self.local
         return SampleSizes(
             shape=self.shape,
@@ -204,7 +205,7 @@ class BnsTrainer(PartitionTrainer):
         return self._buffers[name][:count].copy_(source)
 
     def whole_logits(self) -> Tensor:
-        """Logits of the whole graph, its whole boundary exchanged, in memory of its own."""
+        """Logits of the whole graph with its whole halo, in memory of its own."""
         if self.context.world_size == 1:
             return super().whole_logits()
         stack, batches = self.stack, self.batches
@@ -220,7 +221,7 @@ class BnsTrainer(PartitionTrainer):
             stack.forget()
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the whole graph; the memory that this takes is given back."""
+        """Metrics of the whole graph; the memory for it is released afterwards."""
         try:
             return super().evaluate()
         finally:

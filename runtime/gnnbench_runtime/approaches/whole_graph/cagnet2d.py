@@ -35,7 +35,7 @@ from gnnbench_runtime.training import Batch, make_parameters
 
 
 def pack(indptr: Tensor, indices: Tensor) -> Tensor:
-    """A sparse pattern as one int64 vector, row pointers first: what travels."""
+    """Pack a sparse pattern into one int64 vector for sending, row pointers first."""
     return torch.cat([indptr.to(torch.int64), indices.to(torch.int64)])
 
 
@@ -56,7 +56,7 @@ def sizes(x_nF: Tensor) -> tuple[int, int, int]:
 class GridBlock:
     """This rank's block of the normalised adjacency and of its transpose, packed (see `pack`).
 
-    `received` is the buffer for foreign patterns.
+    `received` is the buffer for patterns of other ranks.
     """
 
     forward: Tensor

@@ -1,4 +1,4 @@
-"""Exchanges of halo rows: boundary rows come from their owners, gradients go back to them."""
+"""Exchanges of halo rows: rows come from their owners, gradients return to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gnnbench_runtime.recorder import Span
 
 
 class Staging:
-    """Pinned host memory that exchanged rows pass through, and the ranks' Comm there."""
+    """Pinned host memory through which exchanged rows pass, and a Comm for host tensors."""
 
     def __init__(self, context: RankContext) -> None:
         self.comm = context.comm.on_host()
@@ -25,7 +25,7 @@ class Staging:
         self._flat: dict[str, Tensor] = {}
 
     def buffer(self, name: str, like: Tensor) -> Tensor:
-        """Return host memory of a tensor's shape; its content is whatever was there."""
+        """Return host memory of a tensor's shape, uninitialised."""
         flat = self._flat.get(name)
         if flat is None or flat.numel() < like.numel():
             pinned = self._device.type == "cuda"
@@ -47,7 +47,7 @@ class Staging:
     def to_device(
         self, host: Tensor, tensor: Tensor, where: str, phase: Phase, layer: int = -1
     ) -> None:
-        """Copy back; the device waits for it, the host need not."""
+        """Copy back; the device waits for the copy, the host does not."""
         with self._copying(f"{where}/to_device", work.to_device(size_of(tensor)), phase, layer):
             tensor.copy_(host, non_blocking=True)
 
@@ -56,7 +56,7 @@ class Staging:
 
 
 class HaloExchange:
-    """Fetch boundary rows from their owners; return their gradients and add them there.
+    """Fetch halo rows from their owners; return their gradients, which the owners add to their own.
 
     With `staging`, rows are copied to host memory, exchanged there, and copied back.
     """

@@ -1,12 +1,12 @@
-"""Sparse ranks aggregate, dense ranks update, row chunks travel between them in a pipeline.
+"""Sparse ranks aggregate, dense ranks update; row chunks are sent between them in a pipeline.
 
-Handovers use the main group and returns the background group, each on a thread (on CUDA, a stream)
-of its own and in one order of chunks on all ranks, so no two ranks can wait for each other, however
-small the transport's buffers are. Receivers join ahead of time (see
-`mixed_rank.MixedRank.waits_in_thread`), so that a transport that moves nothing before both ends
-have met never makes a sender wait for a receiver that still computes. Transfers are all-to-alls:
-a waiting one sleeps, whereas gloo's plain receive polls and takes the core from the rank that
-computes there.
+Handovers use the main group and returns the background group. Each has a thread (on CUDA, a stream)
+of its own and one order of chunks on all ranks, so no two ranks can wait for each other, however
+small the buffers of the transport are. Receivers post their side early (see
+`mixed_rank.MixedRank.waits_in_thread`): with a transport that sends nothing before both sides are
+ready, a sender would otherwise wait for a receiver that is still computing. Transfers are
+all-to-alls because a waiting all-to-all sleeps, whereas gloo's plain receive polls and occupies the
+core of the rank that computes there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A rank of `mixed-accelerators` that updates its share of every chunk's rows.
+"""A rank of `mixed-accelerators` that updates its share of the rows of every chunk.
 
-Its rows are stored chunk by chunk in processing order. Where there is one sparse rank, whole rows
-arrive and leave in place; else blocks of columns pass through two buffers each way.
+Its rows are stored chunk by chunk in processing order. With a single sparse rank, whole rows are
+received and sent in place; otherwise blocks of columns pass through two buffers in each direction.
 
 Legend: n rows (own, or own of a chunk), F input width, H output width.
 """
@@ -27,7 +27,7 @@ from gnnbench_runtime.models.parameters import Parameters
 
 
 class DenseRank(MixedRank):
-    """Takes chunks as they arrive, updates them and returns them while the next ones travel."""
+    """Updates chunks as they arrive, and returns them while the next ones are being sent."""
 
     lane = Lane.DENSE
 

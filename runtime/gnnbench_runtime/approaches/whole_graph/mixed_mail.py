@@ -1,4 +1,4 @@
-"""A dense rank's ends of handovers and returns: which transfers are under way, in which buffers.
+"""A dense rank's side of handovers and returns: transfers in progress and their buffers.
 
 Legend: n rows of a chunk, F width.
 """
@@ -53,7 +53,7 @@ class Mail:
             copy_blocks(packed, rows_nF, self.rank.columns[width], pack=pack)
 
     def put(self, phase: Phase, layer: int, chunk: int, rows_nF: Tensor) -> None:
-        """Return a chunk's rows. They must stay as they are until the sparse ranks answer."""
+        """Return a chunk's rows. They must not change until the sparse ranks answer."""
         flat, where = rows_nF.view(-1), f"{phase}/{layer}"
         if not self.alone:
             while len(self._sent) >= len(self._leaving):
@@ -71,13 +71,13 @@ class Mail:
 
 
 class Inbox:
-    """Handovers of one layer, joined in order and ahead as far as there is room.
+    """Handovers of one layer, posted in order and as early as buffers allow.
 
     Args:
         mail: of the rank.
         phase, layer: of the handovers.
         order: of the chunks.
-        rows: all own rows, into which the chunks go.
+        rows: all own rows, into which the chunks are written.
     """
 
     def __init__(

@@ -1,7 +1,4 @@
-"""What a sparse and a dense rank of `mixed-accelerators` share: the batch, the passes, the steps.
-
-A rank is the source of its batches and the net that trains on them.
-"""
+"""What a sparse and a dense rank of `mixed-accelerators` share: batch, passes and steps."""
 
 from __future__ import annotations
 
@@ -59,12 +56,12 @@ class MixedRank(ABC):
 
     @property
     def waits_in_thread(self) -> bool:
-        """Whether waiting for a transfer blocks this rank's thread, as it does on a CPU.
+        """Whether waiting for a transfer blocks this rank's thread, as on a CPU.
 
-        Such a rank joins all transfers that it has room for before it needs the first. Elsewhere a
-        rank queues its work on the device and runs ahead of it. All ranks then queue handovers and
+        Such a rank posts all transfers for which it has buffers before it needs the first. On a GPU
+        a rank queues its work and runs ahead of the device. All ranks then queue handovers and
         returns in one order, each return k behind handover k + BUFFERS: transfers of two groups
-        that wait on a device in unlike orders can block each other.
+        that wait on a device in different orders can block each other.
         """
         return self.context.device.type == "cpu"
 
@@ -104,7 +101,7 @@ class MixedRank(ABC):
 
     @abstractmethod
     def forward(self, counters: Counters, phase: Phase, *, turns: bool) -> Tensor:
-        """Return the logits of the own rows; with `turns`, go on to the loss and its gradient."""
+        """Return the logits of the own rows; with `turns`, also compute loss and first gradient."""
 
     @abstractmethod
     def backward(self) -> None:

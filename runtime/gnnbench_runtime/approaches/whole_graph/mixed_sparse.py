@@ -18,11 +18,11 @@ from gnnbench import work
 from gnnbench.approaches.whole_graph.mixed_structure import MixedStructure
 from gnnbench.approaches.whole_graph.pipeline_steps import BUFFERS
 from gnnbench.approaches.whole_graph.row_pipeline import column_buffers
+from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import Counters, MixedRank
 from gnnbench_runtime.approaches.whole_graph.share import Loader, rows_at_once
 from gnnbench_runtime.models.parameters import Parameters
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.pending import Pending
 
 
@@ -36,7 +36,7 @@ class Rows:
 
 
 class SparseRank(MixedRank):
-    """Multiplies chunk after chunk into one of two buffers, and hands them over meanwhile."""
+    """Multiplies chunk after chunk into one of two buffers, and sends each while it continues."""
 
     lane = Lane.SPARSE
 
@@ -210,7 +210,7 @@ class Returns:
         self._joined: list[Pending] = []
 
     def join(self, count: int) -> None:
-        """Join further returns until there are so many."""
+        """Post returns until this many are posted."""
         rank, starts = self._rank, self._rank.structure.starts
         while self._left and len(self._joined) < count:
             chunk = self._left.popleft()

@@ -17,6 +17,7 @@ from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.graph import Graph
 from gnnbench.data.transpose import is_symmetric, transposed
+from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.partition import WholeGraph, WholeGraphTrainer
 from gnnbench_runtime.approaches.whole_graph.share import Loader
@@ -26,7 +27,6 @@ from gnnbench_runtime.models.data import reopened_graph
 from gnnbench_runtime.models.layers import attention_columns
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.relayout import Relayout
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
@@ -141,9 +141,9 @@ class MixtureTrainer(WholeGraphTrainer):
         return self.loader.block(slice(0, self.loader.graph.num_nodes), slice(first, first + count))
 
     def _aggregate_once(self) -> Tensor:
-        """Own rows of A X: every rank sums up columns, some at a time, and re-lays them out.
+        """Own rows of A X: every rank aggregates some columns at a time and sends them to rows.
 
-        So neither X nor A X exists in columns as a whole beside the result.
+        Neither X nor A X is ever held in columns as a whole in addition to the result.
         """
         context, width = self.context, self.loader.graph.num_features
         rank, n = context.rank, self.rows[context.rank]

@@ -1,4 +1,4 @@
-"""Full-graph training over a vertex partition; one rank is the single device."""
+"""Full-graph training over a vertex partition; with one rank, on a single device."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from gnnbench_runtime.training import (
 
 
 class WholeGraph:
-    """A rank's share of the graph as the one batch of every epoch.
+    """A rank's share of the graph as the only batch of every epoch.
 
     Args:
         loader: of the graph.
         own: vertices that the rank owns.
-        aggregation: what every layer sums over.
+        aggregation: pattern over which every layer aggregates.
         x: input rows.
     """
 
@@ -184,7 +184,7 @@ class PartitionTrainer(WholeGraphTrainer):
 
     @property
     def overlaps(self) -> bool:
-        """Whether rows travel while entries with own sources are summed up."""
+        """Whether halo rows are sent while edges with own sources are aggregated."""
         return bool(getattr(self.knobs, "overlap", False)) and self.context.world_size > 1
 
     def load_features(self) -> Tensor:

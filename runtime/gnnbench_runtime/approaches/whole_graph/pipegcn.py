@@ -1,4 +1,4 @@
-"""PipeGCN on real ranks: transfers in the background, consumed one epoch later."""
+"""PipeGCN on real ranks: background transfers whose rows are used one epoch later."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gnnbench_runtime.training import Batch
 
 
 class Channel:
-    """One layer in one direction: both ends of its transfer, and the one transfer under way.
+    """One layer in one direction: send and receive buffers, and the transfer in progress.
 
-    Shapes: `leaving_gF` rows given to others, `arrived_tF` rows taken; `average_tF` if smoothed.
-    `sent_in` is the epoch of the transfer, -1 before the first: its arrival is then zero.
+    Shapes: `leaving_gF` rows sent to others, `arrived_tF` rows received; `average_tF` if smoothed.
+    `sent_in` is the epoch of the transfer, -1 before the first, whose received rows are zero.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class Channel:
         self.sent_in = -1
 
     def wait(self) -> None:
-        """Make the arrival usable; nothing is under way afterwards."""
+        """Wait for the transfer, so that the received rows can be used."""
         if self.pending is not None:
             self.pending.wait()
             self.pending = None
 
     def smooth(self, gamma: float) -> None:
-        """Fold the arrival into the average."""
+        """Update the average with the received rows."""
         assert self.average_tF is not None
         self.average_tF.lerp_(self.arrived_tF, 1.0 - gamma)
 
 
 class StaleExchange(HaloExchange):
-    """Serve the boundary rows that were sent one epoch ago, and send this epoch's.
+    """Provide the halo rows that were sent one epoch ago, and send those of this epoch.
 
-    Dropout masks are the owner's, as in `partition` (the paper's code masks after receiving), so
-    that staleness is all that differs. With attention the rows are transformed ones, T = H W.
+    Dropout masks are those of the owner, as in `partition` (the paper's code applies masks after
+    receiving), so that staleness is the only difference. With attention the rows are T = H W.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class LateGraph(WholeGraph):
 
 
 class PipeTrainer(PartitionTrainer):
-    """Full-graph training whose boundary rows are one epoch late; evaluation fetches fresh ones."""
+    """Full-graph training with halo rows of the previous epoch; evaluation fetches current ones."""
 
     stale: StaleExchange | None = None
     _fresh: HaloExchange | None = None

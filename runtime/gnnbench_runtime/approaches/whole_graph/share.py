@@ -12,8 +12,8 @@ from torch import Tensor
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import RankHalo
+from gnnbench.models.scales import vertex_scales
 from gnnbench_runtime.models.patterns import Aggregation, Attention
-from gnnbench_runtime.models.scales import vertex_scales
 from gnnbench_runtime.protocol import RankContext
 
 _BYTES_AT_ONCE = 1 << 22
@@ -21,7 +21,7 @@ _BYTES_AT_ONCE = 1 << 22
 
 
 def rows_at_once(width: int) -> int:
-    """Rows of features, `width` elements each, that are read in one part."""
+    """Number of feature rows, `width` elements each, that are read in one part."""
     return max(_BYTES_AT_ONCE // (8 * max(width, 1)), 1)
 
 
@@ -125,8 +125,8 @@ class Loader:
     def precomputed(self, local: RankHalo, aggregation: Aggregation) -> Tensor:
         """Aggregate the features of own and halo rows, once and without communication.
 
-        Halo rows come from the graph's file, as own rows do; a slice of columns at a time, so that
-        the features of the halo never exist as a whole.
+        Halo rows are read from the graph's file like own rows, a slice of columns at a time, so
+        that the features of the halo are never held as a whole.
         """
         graph, slice_width = self.graph, 64
         assert graph.features is not None

@@ -88,7 +88,7 @@ def _aggregated(stack: Performer, layer: int, width: int) -> Tensor:
 
 
 def aggregate(stack: Performer, layer: int, x_uF: Tensor, out_nF: Tensor, phase: Phase) -> None:
-    """Fetch the halo's rows, if there are any, and sum up: out = A x."""
+    """Fetch halo rows, if there are any, and aggregate: out = A x."""
     agg, exchange, where = stack.aggregation(layer), stack.exchange, f"{phase}/{layer}"
     if exchange is None or agg.split is None:
         if exchange is not None:
@@ -122,7 +122,7 @@ def aggregate(stack: Performer, layer: int, x_uF: Tensor, out_nF: Tensor, phase:
 
 
 def aggregate_backward(stack: Performer, layer: int, g_nF: Tensor, out_uF: Tensor) -> None:
-    """Gradient of `aggregate`: out = A^T g, the halo's rows sent home and added there."""
+    """Gradient of `aggregate`: out = A^T g; gradients of halo rows are added by their owners."""
     agg, exchange = stack.aggregation(layer), stack.exchange
     phase, where, n = Phase.BACKWARD, f"backward/{layer}", agg.rows
     if exchange is None or agg.split is None:

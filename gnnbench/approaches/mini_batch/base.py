@@ -1,0 +1,147 @@
+"""What approaches that train on batches share: who owns features, the plan of a source's batches.
+
+A subclass says which source deals its batches, and how large they are where the data is absent.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnbench.approaches.base import Approach, GraphLike, Layout
+from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
+from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, resident
+from gnnbench.approaches.whole_graph.partition import assign
+from gnnbench.approaches.writing.shape import stack_shape
+from gnnbench.data.dealing import Source
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
+from gnnbench.iterations import Iteration, LazyIterations
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BatchStructure:
+    """What decides the batches.
+
+    Args:
+        num_steps: optimiser steps of an epoch.
+        prepared: what the source was prepared with, such as clusters or counts.
+        owner: int32 [N], the owner of every vertex when features are partitioned.
+        owned_rows: int64 [P], vertices of each owner; None when features are replicated.
+    """
+
+    num_steps: int
+    prepared: NDArray[Any] | None = None
+    owner: NDArray[np.int32] | None = None
+    owned_rows: Ints | None = None
+
+
+class MiniBatch(Approach):
+    """Structure and plan of an approach that trains on batches.
+
+    Attributes:
+        form: what its batches look like.
+        estimate_basis: what their sizes rest on where the data is absent.
+    """
+
+    form: ClassVar[Form] = Form()
+    estimate_basis: ClassVar[str] = "frontier estimated from degrees of profile {name}"
+    runtime = "gnnbench_runtime.approaches.mini_batch.sampled:SampledTrainer"
+
+    @abstractmethod
+    def num_steps(self, data: GraphLike, run: RunSpec) -> int:
+        """Optimiser steps of an epoch."""
+
+    @abstractmethod
+    def source(
+        self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1
+    ) -> Source:
+        """Where the batches of a run come from; both worlds draw from it."""
+
+    @abstractmethod
+    def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
+        """Expected sizes of a batch of a graph that is not there."""
+
+    def prepared(
+        self, graph: Graph, run: RunSpec, cache: Path | None = None
+    ) -> NDArray[Any] | None:
+        """What the source needs once per run; None where it needs nothing."""
+        return None
+
+    def sampler_buffers(self, data: GraphLike, run: RunSpec) -> tuple[Buffer, ...]:
+        """Tables that the source holds throughout, besides those of every sampler."""
+        return ()
+
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+        if data is not None and data.num_train == 0:
+            return "the graph has no training vertices to draw batches from"
+        return None
+
+    def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
+        knobs: BatchKnobs = self.knobs(run)
+        if knobs.placement == "partitioned" and run.ranks > 1:
+            assign(data, run, knobs.partitioner, knobs.objective, cache)
+        self.prepared(data, run, cache)
+
+    def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> BatchStructure:
+        knobs: BatchKnobs = self.knobs(run)
+        steps = self.num_steps(data, run)
+        partitioned = knobs.placement == "partitioned" and run.ranks > 1
+        if isinstance(data, GraphProfile):
+            even = np.full(run.ranks, -(-data.num_nodes // run.ranks), np.int64)
+            return BatchStructure(num_steps=steps, owned_rows=even if partitioned else None)
+        prepared = self.prepared(data, run, cache)
+        if not partitioned:
+            return BatchStructure(num_steps=steps, prepared=prepared)
+        owner = assign(data, run, knobs.partitioner, knobs.objective, cache)
+        rows = np.bincount(owner, minlength=run.ranks).astype(np.int64)
+        return BatchStructure(num_steps=steps, prepared=prepared, owner=owner, owned_rows=rows)
+
+    def drawn(self, data: GraphLike, run: RunSpec, structure: BatchStructure) -> Drawn:
+        """Sizes of the batches of a run: counted, or estimated from a profile."""
+        if isinstance(data, GraphProfile):
+            batch = self.estimate(data, run, partitioned=structure.owned_rows is not None)
+            basis = self.estimate_basis.format(name=data.name)
+            return estimated(batch, run, structure.num_steps, basis)
+        return draw_run(self.source(data, run, structure.prepared), run, structure.owner)
+
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        knobs: BatchKnobs = self.knobs(run)
+        shape, steps = stack_shape(data, run, knobs.order), structure.num_steps
+        drawn = self.drawn(data, run, structure)
+        # The first batch of an epoch is drawn after the last update of the epoch before. It is an
+        # iteration of its own, so that its wait can say so, also where batches stand for others.
+        wanted = [
+            (index, place % steps == 0 and knobs.prefetch > 0)
+            for place, index in enumerate(drawn.schedule)
+        ]
+        distinct = list(dict.fromkeys(wanted))
+        numbers = {pair: number for number, pair in enumerate(distinct)}
+        owned = structure.owned_rows
+        batches = BatchWriter(
+            shape, self.form, knobs, run.ranks, data.num_nodes, owned, layout.device
+        )
+
+        def iteration(number: int) -> Iteration:
+            index, first = distinct[number]
+            return batches.iteration(drawn.batches[index], first=first)
+
+        return Plan(
+            approach=run.approach,
+            world_size=run.ranks,
+            iterations=LazyIterations(len(distinct), iteration),
+            schedule=tuple(numbers[pair] for pair in wanted),
+            periods=(steps,) * run.training.epochs,
+            resident=(*resident(shape, data, owned), *self.sampler_buffers(data, run)),
+            counted=drawn.counted,
+            basis=drawn.basis,
+            notes={"order": shape.orders, "num_parameters": shape.num_parameters, "steps": steps},
+        )

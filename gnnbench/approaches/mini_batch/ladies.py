@@ -1,0 +1,122 @@
+"""Layer-wise importance sampling (LADIES): a bounded number of vertices per layer.
+
+Source: Zou et al., NeurIPS 2019; see `gnnbench.data.ladies` for what deviates. Vertices of a layer
+are at most those of the layer above and k more, so memory is linear in depth. Every rank draws the
+layers of the whole batch alike, which costs it a look at all edges into the batch's vertices, and
+no communication.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gnnbench.approaches.base import GraphLike, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, even_batch
+from gnnbench.approaches.mini_batch.sampled import FEW, SeedBatches
+from gnnbench.approaches.mini_batch.writer import BatchKnobs
+from gnnbench.data.dealing import SeedSource
+from gnnbench.data.expected import ladies_frontier
+from gnnbench.data.graph import Graph
+from gnnbench.data.ladies import LadiesSampler
+from gnnbench.data.profile import GraphProfile
+from gnnbench.models.names import MODELS
+from gnnbench.models.scales import vertex_scales
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer
+from gnnbench.strict import bounds, choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadiesKnobs(BatchKnobs):
+    """Knobs of `ladies`.
+
+    Args:
+        layer_vertices: number k of vertices drawn per layer of a global batch.
+        draws: replacement, or poisson: each vertex at most once with a chance of its own, k of them
+            in expectation.
+
+    The others are those of every approach that trains on batches.
+    """
+
+    layer_vertices: int = field(default=512, metadata=bounds(1, 2**31 - 1))
+    draws: str = field(default="replacement", metadata=choices("replacement", "poisson"))
+
+
+class Ladies(SeedBatches):
+    """Card and source of `ladies`."""
+
+    name = "ladies"
+    title = "Layer-wise importance sampling (LADIES)"
+    paper = "Zou et al., Layer-Dependent Importance Sampling, NeurIPS 2019"
+    summary = "mini-batches whose layers have a bounded number of vertices drawn by importance"
+    promise = Promise(
+        kind="unbiased",
+        text="The sum over a vertex's neighbours has the exact sum as its mean; the batches are "
+        "the same for any number of ranks.",
+        limit={"draws": "poisson", "layer_vertices": 1_000_000_000},
+        limit_batch={"size": 1_000_000},
+    )
+    accepts = Accepts(
+        batch=True,
+        no_attention="weights of drawn vertices make sums unbiased, and a softmax is no sum",
+    )
+    look = Look(colour="#D55E00", marker="P")
+    knobs_type = LadiesKnobs
+    form = Form(op="sample_ladies", column_weights=True)
+
+    def examples(self) -> list[RunSpec]:
+        return [
+            example("ladies", 3, batch=FEW, knobs={"layer_vertices": 20}),
+            example("ladies", 1, batch=FEW, knobs={"layer_vertices": 20, "draws": "poisson"}),
+            example(
+                "ladies",
+                batch=FEW,
+                model={"kind": "sage"},
+                knobs={"layer_vertices": 12, "placement": "partitioned", "prefetch": 1},
+            ),
+        ]
+
+    def source(
+        self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1
+    ) -> SeedSource:
+        knobs: LadiesKnobs = self.knobs(run)
+        seed = run.training.seed
+        sampler = LadiesSampler(
+            graph.indptr,
+            graph.indices,
+            vertex_scales(graph, MODELS.get(run.model.kind)),
+            vertices=knobs.layer_vertices,
+            layers=run.model.layers,
+            seed=seed,
+            threads=threads,
+            poisson=knobs.draws == "poisson",
+        )
+        return SeedSource(sampler, graph.train_nodes(), run.batch.size, seed)
+
+    def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
+        """From degrees alone: what is drawn is spread over the layer's neighbourhood."""
+        knobs: LadiesKnobs = self.knobs(run)
+        vertices, edges, scanned = ladies_frontier(
+            *profile.histogram(),
+            profile.num_train,
+            knobs.layer_vertices,
+            run.model.layers,
+            batch=min(run.batch.size, max(profile.num_train, 1)),
+            ranks=run.ranks,
+            symmetric=MODELS.get(run.model.kind).normalisation == "symmetric",
+            poisson=knobs.draws == "poisson",
+        )
+        return even_batch(run.ranks, vertices, edges, scanned=scanned, partitioned=partitioned)
+
+    def sampler_buffers(self, data: GraphLike, run: RunSpec) -> tuple[Buffer, ...]:
+        """Squared scales of rows and columns in float64, and places of drawn vertices."""
+        symmetric = MODELS.get(run.model.kind).normalisation == "symmetric"
+        each = 8 * (2 if symmetric else 1) + 4
+        return (Buffer("layer_tables", each * data.num_nodes),)
+
+
+APPROACH = Ladies()

@@ -1,0 +1,370 @@
+"""Ginex: sampling over the whole graph, features on the disk behind the optimal cache.
+
+Reads of a superbatch: the first fill, and the rows of every batch that the cache lacks; blocks of
+the disk that hold several of them are read once.
+
+Deviations: one cache of features and none of neighbours, as the topology is in memory; what the
+inspector has drawn stays in memory instead of going to the disk and back.
+
+Source: Park, Min, Lee, "Ginex: SSD-enabled Billion-scale Graph Neural Network Training on a Single
+Machine via Provably Optimal In-memory Caching", VLDB 2022; out-of-core reference section 9.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gnnbench import work
+from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.mini_batch.batch import (
+    DRAWN_EDGES,
+    BatchSizes,
+    block_bytes,
+    sizes_of,
+    turned_edges,
+)
+from gnnbench.approaches.out_of_core.caching import (
+    AlignedRows,
+    Inspection,
+    capacity_of,
+    inspect,
+    superbatches,
+)
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.dealing import undivided
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
+from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
+from gnnbench.errors import Unsupported
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Space, Work
+from gnnbench.strict import bounds
+
+ID_BYTES = work.ID_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeladyKnobs:
+    """Knobs of `belady`.
+
+    cache: share of all feature rows that fit in memory. superbatch: batches that are drawn ahead,
+    so that the cache knows their uses.
+    """
+
+    cache: float = field(default=0.25, metadata=bounds(0, 1))
+    superbatch: int = field(default=16, metadata=bounds(1, 1_000_000))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeladyStructure:
+    """Sizes that do not depend on the draws."""
+
+    rows: AlignedRows
+    capacity: int
+    superbatch: int
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """Rows that are read at once: how many, in what requests, and their bytes."""
+
+    rows: int
+    requests: int
+    bytes: int
+
+    @classmethod
+    def of(cls, rows: AlignedRows, ids: Ints) -> Read:
+        """The read of some rows."""
+        spans, _ = rows.spans(ids)
+        size = int((spans[:, 1] - spans[:, 0]).sum())
+        return cls(rows=len(ids), requests=len(spans), bytes=size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What happens before the first batch of a superbatch.
+
+    Args:
+        drawn: drawing all of its batches.
+        uses: rows that they use, repeats counted.
+        held_bytes: of what was drawn.
+        fill: of the cache.
+    """
+
+    drawn: Work
+    uses: int
+    held_bytes: int
+    fill: Read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedBatch:
+    """Sizes of one batch; `opening` where a superbatch begins with it."""
+
+    sizes: BatchSizes
+    missed: Read
+    inserted: int
+    opening: Opening | None
+
+
+class Belady(Approach):
+    """Card and plan of `belady`."""
+
+    name = "belady"
+    title = "Ginex, optimal feature cache"
+    paper = "Park et al., Ginex, VLDB 2022"
+    summary = "features on disk, read row by row behind a cache that knows the next batches"
+    promise = Promise(
+        kind="exact",
+        text="Batches, losses and parameters are those of `sampled`: only where rows come from "
+        "differs.",
+        reference="sampled",
+    )
+    accepts = Accepts(attention=True, batch=True)
+    look = Look(colour="#999933", marker="v")
+    knobs_type = BeladyKnobs
+    runtime = "gnnbench_runtime.approaches.out_of_core.belady:BeladyTrainer"
+
+    def examples(self) -> list[RunSpec]:
+        few = {"size": 8, "fanouts_from_seeds": (3, 2)}
+        return [
+            example(self.name, 1, batch=few, knobs={"superbatch": 3}),
+            example(
+                self.name,
+                1,
+                batch=few,
+                knobs={"cache": 0.0},
+                model={"kind": "sage"},
+                options={"num_features": 600},
+            ),
+            example(
+                self.name,
+                1,
+                batch=few,
+                knobs={"cache": 0.6, "superbatch": 2},
+                model={"kind": "gat", "heads": 2},
+            ),
+        ]
+
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
+        if run.ranks > 1:
+            return f"{self.name} trains on one rank: several ranks over one disk are not built"
+        if isinstance(data, GraphProfile):
+            return f"{self.name} counts the uses of every row: profile {data.name} has none"
+        if data is not None and data.num_train == 0:
+            return "the graph has no training vertices to draw batches from"
+        return None
+
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> BeladyStructure:
+        knobs: BeladyKnobs = self.knobs(run)
+        width = data.num_features * run.training.element_bytes
+        return BeladyStructure(
+            rows=AlignedRows(num_rows=data.num_nodes, row_bytes=max(width, 1)),
+            capacity=capacity_of(knobs.cache, data.num_nodes),
+            superbatch=knobs.superbatch,
+            num_steps=max(1, steps(data.num_train, run.batch.size)),
+        )
+
+    def plan(self, data: Any, run: RunSpec, structure: BeladyStructure, layout: Layout) -> Plan:
+        if isinstance(data, GraphProfile):
+            raise Unsupported(self.skip_reason(replace(run, ranks=1), data) or "")
+        shape = stack_shape(data, run, "aggregate_first")
+        batches = _drawn(data, run, structure, shape)
+        epochs = len(batches) // structure.num_steps
+        counted = epochs == run.training.epochs
+        writer = _Writer(shape, structure, layout.device)
+        order = [
+            (epoch % epochs) * structure.num_steps + step
+            for epoch in range(run.training.epochs)
+            for step in range(structure.num_steps)
+        ]
+        return Plan(
+            approach=run.approach,
+            world_size=1,
+            iterations=LazyIterations(len(batches), lambda at: writer.iteration(batches[at])),
+            schedule=tuple(order),
+            periods=(structure.num_steps,) * run.training.epochs,
+            resident=_resident(shape, data, structure),
+            counted=counted,
+            basis="every batch drawn" if counted else f"batches of {epochs} epochs drawn",
+            notes={
+                "cached_rows": structure.capacity,
+                "row_stride": structure.rows.stride,
+                "num_parameters": shape.num_parameters,
+                "steps": structure.num_steps,
+            },
+        )
+
+
+def _drawn(
+    graph: Graph, run: RunSpec, structure: BeladyStructure, shape: StackShape
+) -> list[CachedBatch]:
+    """Draw epochs until a budget of edges is spent, at least one."""
+    fanouts = run.batch.fanouts(run.model.layers)
+    sampler = NeighbourSampler(graph.indptr, graph.indices, fanouts, run.training.seed)
+    found: list[CachedBatch] = []
+    spent = 0
+    for epoch in range(run.training.epochs):
+        order = epoch_seeds(graph.train_nodes(), run.training.seed, epoch)
+        for numbers in superbatches(structure.num_steps, structure.superbatch):
+            seeds = [batch_seeds(order, run.batch.size, step) for step in numbers]
+            pairs = zip(seeds, numbers, strict=True)
+            drawn = [sampler.sample(own, epoch, step) for own, step in pairs]
+            sizes = [sizes_of([undivided(batch, graph.num_train)]) for batch in drawn]
+            used = [batch.input_nodes for batch in drawn]
+            made = inspect(used, structure.capacity, graph.num_nodes)
+            found += _sized(sizes, made, structure.rows, shape)
+            spent += sum(batch.cost for batch in sizes)
+        if spent + spent / (epoch + 1) > DRAWN_EDGES:
+            break
+    return found
+
+
+def _sized(
+    sizes: list[BatchSizes], made: Inspection, rows: AlignedRows, shape: StackShape
+) -> list[CachedBatch]:
+    """The batches of a superbatch."""
+    totals = [tuple(int(n[0]) for n in batch.vertices) for batch in sizes]
+    edges = [tuple(int(e[0]) for e in batch.edges) for batch in sizes]
+    blocks = [int(np.ravel(block_bytes(shape, batch.blocks()))[0]) for batch in sizes]
+    opening = Opening(
+        drawn=draw_all(totals, edges),
+        uses=sum(n[0] for n in totals),
+        held_bytes=sum(blocks) + 2 * ID_BYTES * sum(n[0] for n in totals),
+        fill=Read.of(rows, made.initial),
+    )
+    return [
+        CachedBatch(
+            sizes=batch,
+            missed=Read.of(rows, turn.misses),
+            inserted=len(turn.inserted),
+            opening=opening if number == 0 else None,
+        )
+        for number, (batch, turn) in enumerate(zip(sizes, made.turns, strict=True))
+    ]
+
+
+def draw_all(vertices: list[Any], edges: list[Any]) -> Work:
+    """Draw all batches of a superbatch."""
+    parts = [work.draw_neighbours(n, e) for n, e in zip(vertices, edges, strict=True)]
+    total = [sum(getattr(part, name) for part in parts) for name in ("rows", "nonzeros", "bytes")]
+    last = sum(part.source_rows for part in parts)
+    return work.sample(seeds=total[0], edges=total[1], vertices=last, read=total[2])
+
+
+def inspection(uses: int) -> Work:
+    """Decide what the cache holds: next uses, candidates and their order, some passes over ids."""
+    return work.host("inspect", rows=uses, bytes=6 * ID_BYTES * uses)
+
+
+class _Writer:
+    """Writes iterations: open a superbatch, then read misses, gather, train, change the cache."""
+
+    def __init__(self, shape: StackShape, structure: BeladyStructure, device: str) -> None:
+        self.shape, self.structure, self.device = shape, structure, device
+        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.update = f"update/{shape.optimizer}"
+
+    def iteration(self, batch: CachedBatch) -> Iteration:
+        """One batch."""
+        chain, sizes = Chain(), batch.sizes
+        if batch.opening is not None:
+            self._open(chain, batch.opening)
+        self._prepare(chain, batch)
+        stack = StackWriter(self.shape, sizes.blocks(), None, chain)
+        stack.forward()
+        stack.loss(sizes.vertices[-1])
+        stack.backward()
+        stack.update(())
+        return Iteration([RankClass((0,), chain.done())])
+
+    def _open(self, chain: Chain, opening: Opening) -> None:
+        s, width, lane = self.shape.element_bytes, self.shape.dims[0], self.local
+        held = (Buffer("drawn", opening.held_bytes, Space.HOST),)
+        waits = (After(self.update, 1),)
+        chain.step(
+            "sample/superbatch",
+            opening.drawn,
+            phase=Phase.SAMPLE,
+            lane=lane,
+            allocates=held,
+            after=waits if lane is not Lane.COMPUTE else (),
+        )
+        scratch = (Buffer("uses", 4 * ID_BYTES * opening.uses, Space.HOST),)
+        chain.step(
+            "sample/inspect",
+            inspection(opening.uses),
+            phase=Phase.SAMPLE,
+            lane=lane,
+            allocates=scratch,
+        )
+        self._read(chain, "load/fill", opening.fill, Phase.LOAD)
+        filled = work.gather(opening.fill.rows, width, self.staged_rows(opening.fill), s)
+        chain.step("load/cache", filled, phase=Phase.LOAD, lane=lane)
+
+    def staged_rows(self, read: Read) -> int:
+        """Rows in what a read brought, those included that nobody asked for."""
+        return read.bytes // self.structure.rows.stride
+
+    def _read(self, chain: Chain, name: str, read: Read, phase: Phase) -> None:
+        staged = (Buffer("staging", read.bytes, Space.HOST),)
+        done = work.read(read.bytes, read.requests)
+        chain.step(name, done, phase=phase, lane=Lane.DISK, allocates=staged)
+
+    def _prepare(self, chain: Chain, batch: CachedBatch) -> None:
+        shape, sizes, lane, on_cpu = self.shape, batch.sizes, self.local, self.device == "cpu"
+        s, width, n, layers = shape.element_bytes, shape.dims[0], sizes.vertices, sizes.blocks()
+        held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
+        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
+        blocks = (Buffer("blocks", held),)
+        chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
+        if not on_cpu:
+            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
+        self._read(chain, "fetch/misses", batch.missed, Phase.FETCH)
+        table = self.structure.capacity + self.staged_rows(batch.missed)
+        inputs = (Buffer("x", rows),)
+        staged = (Buffer("staged_x", 2 * rows, Space.HOST),)
+        chain.step(
+            "fetch/gather",
+            work.gather(n[0], width, table, s),
+            phase=Phase.FETCH,
+            lane=lane,
+            allocates=(*inputs, *staged) if on_cpu else staged,
+        )
+        changed = work.gather(batch.inserted, width, self.staged_rows(batch.missed), s)
+        chain.step("fetch/cache", changed, phase=Phase.FETCH, lane=lane)
+        if not on_cpu:
+            copied = work.to_device(rows)
+            chain.step("fetch/rows", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=inputs)
+
+
+def _resident(shape: StackShape, graph: Graph, structure: BeladyStructure) -> tuple[Buffer, ...]:
+    n = graph.num_nodes
+    tables = {
+        "cache": structure.capacity * shape.dims[0] * shape.element_bytes,
+        "topology": 8 * (n + 1) + 4 * graph.num_edges,
+        "labels": ID_BYTES * n,
+        "slots": ID_BYTES * n,
+        "next_uses": 2 * ID_BYTES * n,
+        "sampler": 4 * n,
+        "scales": 2 * n * shape.element_bytes,
+        "train_nodes": 2 * ID_BYTES * graph.num_train,
+    }
+    return (
+        Buffer("files", structure.rows.file_bytes, Space.DISK),
+        *(Buffer(name, size, Space.HOST) for name, size in tables.items()),
+        *parameter_buffers(shape),
+    )
+
+
+APPROACH = Belady()

@@ -1,0 +1,304 @@
+"""The plan of node classification from the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gnnbench import work
+from gnnbench.approaches.base import GraphLike, Layout
+from gnnbench.approaches.mini_batch.batch import (
+    DRAWN_EDGES,
+    BatchSizes,
+    block_bytes,
+    sizes_of,
+    turned_edges,
+)
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
+from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
+from gnnbench.approaches.out_of_core.nodes import (
+    EDGE_BYTES,
+    NodeStructure,
+    buffer_graph,
+    buffer_profile,
+    resident_edges,
+)
+from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
+from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.approaches.out_of_core.visits import LoadSizes, Visit, changes, load_sizes
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.dealing import undivided
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
+from gnnbench.data.sampling import NeighbourSampler
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Lane, Phase, Space
+
+ID_BYTES = work.ID_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitSizes:
+    """Sizes of a visit: what it loads, and its batches."""
+
+    load: LoadSizes
+    batches: list[BatchSizes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Where an iteration lies: epoch, visit within the epoch, batch within the visit."""
+
+    epoch: int
+    visit: int
+    batch: int
+
+
+def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout) -> Plan:
+    """Write the steps of all epochs."""
+    ahead = bool(run.knobs.get("read_ahead", 0))
+    shape = stack_shape(data, run, "aggregate_first")
+    if isinstance(data, GraphProfile):
+        epochs = [_estimated(data, run, structure)]
+        counted, basis = False, f"frontier estimated from degrees of profile {data.name}"
+    else:
+        epochs, whole = _drawn(data, run, structure)
+        counted = whole and len(epochs) == run.training.epochs
+        basis = "every batch drawn on the real graph" if counted else "some batches drawn"
+    steps = [
+        Step(epoch=number, visit=at, batch=batch)
+        for number, visits in enumerate(epochs)
+        for at, visit in enumerate(visits)
+        for batch, _ in enumerate(visit.batches)
+    ]
+    lengths = [sum(len(visit.batches) for visit in visits) for visits in epochs]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
+    writer = _Writer(shape, structure, epochs, layout.device, prefetch=ahead)
+    return Plan(
+        approach=run.approach,
+        world_size=1,
+        iterations=LazyIterations(len(steps), lambda number: writer.iteration(steps[number])),
+        schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
+        periods=tuple(lengths[e] for e in chosen),
+        resident=_resident(shape, data, structure, prefetch=ahead),
+        counted=counted,
+        basis=basis,
+        notes={
+            "policy": structure.policy.name,
+            "partitions": structure.policy.partitions,
+            "buffer": structure.policy.capacity,
+            "partition_reads": partition_reads(structure.policy),
+            "num_parameters": shape.num_parameters,
+            "steps": lengths[0],
+        },
+    )
+
+
+# -- sizes ---------------------------------------------------------------------------------------
+
+
+def _drawn(
+    graph: Graph, run: RunSpec, structure: NodeStructure
+) -> tuple[list[list[VisitSizes]], bool]:
+    """Draw epochs until a budget of edges is spent; whether every batch of them was drawn."""
+    epochs: list[list[VisitSizes]] = []
+    spent, whole = 0, True
+    for epoch in range(run.training.epochs):
+        visits, first = [], 0
+        for visit in structure.visits(epoch):
+            sizes, complete = _visit_sizes(graph, run, structure, visit, (epoch, first))
+            visits.append(sizes)
+            whole &= complete
+            first += len(sizes.batches)
+            spent += sum(batch.cost for batch in sizes.batches)
+        epochs.append(visits)
+        if spent + spent / (epoch + 1) > DRAWN_EDGES:
+            break
+    return epochs, whole
+
+
+def _visit_sizes(
+    graph: Graph, run: RunSpec, structure: NodeStructure, visit: Visit, at: tuple[int, int]
+) -> tuple[VisitSizes, bool]:
+    """Sizes of a visit whose first batch is number `at[1]` of epoch `at[0]`."""
+    ids = structure.resident_ids(visit)
+    held = buffer_graph(*resident_edges(graph, ids), ids, graph)
+    fanouts = run.batch.fanouts(run.model.layers)
+    sampler = NeighbourSampler(held.indptr, held.indices, fanouts, run.training.seed)
+    seeds, size = np.searchsorted(ids, visit.items), run.batch.size
+
+    def draw(step: int) -> BatchSizes:
+        own = seeds[step * size : (step + 1) * size]
+        drawn = sampler.sample(own, at[0], at[1] + step)
+        return sizes_of([undivided(drawn, structure.num_train)])
+
+    steps = structure.steps(visit)
+    batches, complete = _spread(steps, draw)
+    assert structure.buckets is not None
+    load = load_sizes(visit, structure.rows, structure.buckets, edges=held.num_edges)
+    return VisitSizes(load=load, batches=batches), complete
+
+
+def _spread(steps: int, draw: Callable[[int], BatchSizes]) -> tuple[list[BatchSizes], bool]:
+    """Draw all batches, or evenly spread ones that stand for their neighbours."""
+    first = draw(0)
+    most = max(3, DRAWN_EDGES // max(first.cost, 1))
+    if steps <= most:
+        return [first, *(draw(step) for step in range(1, steps))], True
+    picks = np.unique(np.linspace(0, steps - 1, most).astype(int))
+    drawn = {int(pick): draw(int(pick)) for pick in picks}
+    nearest = picks[np.searchsorted(picks, np.arange(steps), side="right") - 1]
+    return [drawn[int(pick)] for pick in nearest], False
+
+
+def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) -> list[VisitSizes]:
+    """Expected sizes of an epoch, from degrees and closed forms alone."""
+    policy, rows = structure.policy, structure.rows
+    p, states = policy.partitions, policy.states(0)
+    per_visit = -(-structure.num_train // len(states))
+    steps = max(1, -(-per_visit // structure.batch_size))
+    visits = []
+    for resident, admitted, evicted in changes(states):
+        count = rows.rows_in(resident)
+        held = buffer_profile(profile, count / max(profile.num_nodes, 1))
+        c, new = len(resident), len(admitted)
+        read = profile.num_edges * (c * c - (c - new) ** 2) / p**2 * EDGE_BYTES
+        # A run of wanted buckets in a row ends wherever the next partition is absent.
+        requests = round(c * (1 + new * (1 - c / p)))
+        load = LoadSizes(
+            partitions=new,
+            partition_bytes=rows.bytes_in(admitted),
+            evicted=len(evicted),
+            evicted_bytes=rows.bytes_in(evicted),
+            requests=requests,
+            edge_bytes=round(read) + requests * DISK_BLOCK,
+            rows=count,
+            edges=held.num_edges,
+        )
+        batch = SAMPLED.estimate(held, replace(run, ranks=1), partitioned=False)
+        visits.append(VisitSizes(load=load, batches=[batch] * steps))
+    return visits
+
+
+# -- steps ---------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Writes iterations: load where a visit begins, then draw, fetch, train."""
+
+    def __init__(
+        self,
+        shape: StackShape,
+        structure: NodeStructure,
+        epochs: list[list[VisitSizes]],
+        device: str,
+        *,
+        prefetch: bool,
+    ) -> None:
+        self.shape, self.structure, self.epochs, self.device = shape, structure, epochs, device
+        update = f"update/{shape.optimizer}"
+        self.loading = Loading(prefetch=prefetch, writes=False, last_step=update)
+        self.buffer_rows = _slots(structure, prefetch) * (
+            structure.rows.slot_bytes // structure.rows.row_bytes
+        )
+        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+
+    def iteration(self, step: Step) -> Iteration:
+        """One batch."""
+        chain, visits = Chain(), self.epochs[step.epoch]
+        visit = visits[step.visit]
+        if step.batch == 0:
+            following = visits[step.visit + 1].load if step.visit + 1 < len(visits) else None
+            self._begin(chain, visit.load, following, first=step.visit == 0)
+        sizes = visit.batches[step.batch]
+        layers = sizes.blocks()
+        self._prepare(chain, sizes)
+        stack = StackWriter(self.shape, layers, None, chain)
+        stack.forward()
+        stack.loss(sizes.vertices[-1])
+        stack.backward()
+        stack.update(())
+        return Iteration([RankClass((0,), chain.done())])
+
+    def _begin(
+        self, chain: Chain, load: LoadSizes, following: LoadSizes | None, *, first: bool
+    ) -> None:
+        self.loading.begin(chain, load, first=first)
+        room = (
+            Buffer("edges", EDGE_BYTES * load.edges, Space.HOST),
+            Buffer("topology", 8 * (load.rows + 1) + 4 * load.edges, Space.HOST),
+            Buffer("sort_keys", 2 * ID_BYTES * load.edges, Space.HOST),
+            Buffer("numbers", (2 * ID_BYTES + 4) * load.rows, Space.HOST),
+        )
+        chain.step(
+            "load/graph",
+            work.rebuild_graph(load.edges),
+            phase=Phase.LOAD,
+            lane=self.local,
+            after=self.loading.waits(first=first),
+            allocates=room,
+            frees=("sort_keys",),
+        )
+        self.loading.ahead(chain, None if first else load, following)
+
+    def _prepare(self, chain: Chain, sizes: BatchSizes) -> None:
+        shape, n, layers = self.shape, sizes.vertices, sizes.blocks()
+        s, width = shape.element_bytes, shape.dims[0]
+        held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
+        drawn = work.draw_neighbours(n, sizes.edges)
+        blocks, inputs = (Buffer("blocks", held),), (Buffer("x", rows),)
+        lane = self.local
+        chain.step("sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
+        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
+        chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane)
+        if self.device != "cpu":
+            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
+        gathered = work.gather(n[0], width, self.buffer_rows, s)
+        if self.device == "cpu":
+            chain.step("fetch/gather", gathered, phase=Phase.FETCH, lane=lane, allocates=inputs)
+            return
+        staged = (Buffer("staged_x", rows, Space.HOST),)
+        chain.step("fetch/gather", gathered, phase=Phase.FETCH, lane=lane, allocates=staged)
+        copied = work.to_device(rows)
+        chain.step("fetch/rows", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=inputs)
+
+
+def _slots(structure: NodeStructure, prefetch: bool) -> int:
+    most = swaps(structure.policy)[1] if swaps(structure.policy)[0] else 0
+    # Visits without work are skipped, so that a swap may bring more partitions in than one.
+    policy = structure.policy
+    if most and policy.name == "dispersed":
+        most = policy.partitions - policy.capacity
+    return slots(policy.capacity, min(most, policy.capacity), prefetch=prefetch)
+
+
+buffer_slots = _slots
+
+
+def _resident(
+    shape: StackShape, data: Any, structure: NodeStructure, *, prefetch: bool
+) -> tuple[Buffer, ...]:
+    """Buffers that live throughout: the buffer, tables of vertices, parameters."""
+    n, p = data.num_nodes, structure.policy.partitions
+    tables = {
+        "positions": 4 * n,
+        "residents": 4 * n,
+        "labels": ID_BYTES * n,
+        "train_nodes": 2 * ID_BYTES * structure.num_train,
+        "sampler": 4 * n,
+        "buckets": 2 * ID_BYTES * p * p,
+    }
+    files = EDGE_BYTES * data.num_edges
+    return (
+        *buffer_of(structure.rows, _slots(structure, prefetch), files),
+        *(Buffer(name, size, Space.HOST) for name, size in tables.items()),
+        *parameter_buffers(shape),
+    )

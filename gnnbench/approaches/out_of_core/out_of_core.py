@@ -1,0 +1,207 @@
+"""MariusGNN: node classification and link prediction on one machine, from the disk.
+
+Source: Waleffe, Mohoney, Rekatsinas, Venkataraman, "MariusGNN: Resource-Efficient Out-of-Core
+Training of Graph Neural Networks", EuroSys 2023; out-of-core reference sections 2-7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.out_of_core import policies
+from gnnbench.approaches.out_of_core.link_plan import link_plan
+from gnnbench.approaches.out_of_core.links import entity_rows, link_problem, link_structure
+from gnnbench.approaches.out_of_core.node_plan import node_plan
+from gnnbench.approaches.out_of_core.nodes import (
+    feature_rows,
+    node_structure,
+    policy_name,
+    training_partitions,
+)
+from gnnbench.approaches.out_of_core.tuning import Sizes, tune
+from gnnbench.approaches.out_of_core.visits import policy_of
+from gnnbench.errors import Unsupported
+from gnnbench.models.names import MODELS
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.strict import bounds, choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfCoreKnobs:
+    """Knobs of `out-of-core`.
+
+    partitions: physical partitions p of the table on the disk; 0 chooses p, c and l for the run's
+    memory.host (see `tuning`). buffer: partitions c in memory; 0
+    is all of them. policy: of the order in which partitions are read; "auto" is sequential where
+    the training partitions fit the buffer and else dispersed, and comet for embeddings. logical:
+    logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
+    while the present ones are trained on.
+    """
+
+    partitions: int = field(default=8, metadata=bounds(0, 16_384))
+    buffer: int = field(default=0, metadata=bounds(0, 16_384))
+    policy: str = field(
+        default="auto", metadata=choices("auto", "sequential", "dispersed", "comet", "beta")
+    )
+    logical: int = field(default=0, metadata=bounds(0, 16_384))
+    read_ahead: int = field(default=0, metadata=bounds(0, 1))
+
+
+NODE_POLICIES = ("auto", "sequential", "dispersed")
+LINK_POLICIES = ("auto", "comet", "beta")
+
+
+class OutOfCore(Approach):
+    """Card and plan of `out-of-core`."""
+
+    name = "out-of-core"
+    title = "MariusGNN, partitions on disk"
+    paper = "Waleffe et al., MariusGNN, EuroSys 2023; Mohoney et al., Marius, OSDI 2021"
+    summary = "features or embeddings on disk; batches drawn from the partitions in a buffer"
+    promise = Promise(
+        kind="own",
+        text="Mini-batches are drawn from the partitions in the buffer; with all partitions in the "
+        "buffer it is in-memory training.",
+        reference="sampled",
+        limit={"buffer": 0, "policy": "auto", "logical": 0},
+    )
+    accepts = Accepts(
+        datasets=frozenset({"graph", "triples"}),
+        tasks=frozenset({"node_classification", "link_prediction"}),
+        attention=True,
+        batch=True,
+        embeddings=True,
+    )
+    look = Look(colour="#999933", marker="D")
+    knobs_type = OutOfCoreKnobs
+    runtime = "gnnbench_runtime.approaches.out_of_core.trainers:from_disk"
+
+    def examples(self) -> list[RunSpec]:
+        few = {"size": 16, "fanouts_from_seeds": (4, 3)}
+        return [
+            example(self.name, 1, batch=few, knobs={"partitions": 4}),
+            example(
+                self.name,
+                1,
+                batch=few,
+                model={"kind": "sage", "norm": "layer"},
+                knobs={"partitions": 6, "buffer": 5, "policy": "sequential"},
+            ),
+            example(self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "read_ahead": 1}),
+            example(
+                self.name,
+                1,
+                batch=few,
+                model={"kind": "gat", "heads": 2, "dropout": 0.3},
+                knobs={"partitions": 5, "buffer": 2, "policy": "dispersed"},
+            ),
+            *(
+                example(
+                    self.name,
+                    1,
+                    kind="triples",
+                    batch={"size": 64, "negatives": 20},
+                    model={"kind": "embedding", "decoder": decoder},
+                    knobs=knobs,
+                    training={"optimizer": "adagrad"},
+                )
+                for decoder, knobs in (
+                    ("distmult", {"buffer": 4}),
+                    ("complex", {"partitions": 4, "buffer": 2, "policy": "beta"}),
+                    ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
+                )
+            ),
+        ]
+
+    def reference(self, run: RunSpec) -> str:
+        """The approach that trains on the same batches from memory."""
+        return "embeddings" if of_rows(run) else "sampled"
+
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
+        """One rank; partitions that are not empty; a buffer that its policy can work with."""
+        if run.ranks > 1:
+            return f"{self.name} trains on one rank: several ranks over one disk are not built"
+        knobs: OutOfCoreKnobs = self.knobs(run)
+        kind = getattr(data, "kind", run.dataset.kind)
+        if kind == "triples" and not of_rows(run):
+            return f"{self.name} trains embeddings on triples: set the model's kind to embedding"
+        if kind == "graph" and of_rows(run):
+            return f"{self.name} trains embeddings on triples, and {run.dataset.name} is a graph"
+        allowed = LINK_POLICIES if of_rows(run) else NODE_POLICIES
+        if knobs.policy not in allowed:
+            what = "embeddings" if of_rows(run) else "graphs"
+            return f"{self.name} orders {what} by {', '.join(allowed)}, not {knobs.policy}"
+        if knobs.partitions == 0:
+            if not run.memory.host:
+                return "partitions = 0 chooses them for a memory cap: set memory.host"
+            if data is None:
+                return None
+            tuned = settled(knobs, run, data)
+            if isinstance(tuned, str):
+                return tuned
+            knobs = tuned
+        policy = policy_of(knobs, "comet" if knobs.policy == "auto" else knobs.policy, 0)
+        found = link_problem(self.name, run) if of_rows(run) else None
+        if of_rows(run) or knobs.policy != "auto":
+            sizes = policy.partitions, policy.capacity, policy.logical
+            found = found or policies.problems(policy.name, *sizes)
+        if found or data is None:
+            return found
+        if of_rows(run):
+            return entity_rows(data, run, knobs.partitions).problem()
+        return _graph_problem(knobs, run, data)
+
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> Any:
+        place = link_structure if of_rows(run) else node_structure
+        knobs = settled(self.knobs(run), run, data)
+        if isinstance(knobs, str):
+            raise Unsupported(knobs)
+        return place(data, run, knobs)
+
+    def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        if of_rows(run):
+            ahead = bool(self.knobs(run).read_ahead)
+            return link_plan(data, run, structure, layout, on_disk=True, ahead=ahead)
+        return node_plan(data, run, structure, layout)
+
+
+def of_rows(run: RunSpec) -> bool:
+    """Whether a run trains a table of rows, rather than a stack of layers."""
+    return MODELS.get(run.model.kind).built == "table"
+
+
+def settled(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> OutOfCoreKnobs | str:
+    """The knobs with sizes chosen for the memory cap where none are given; or why none fit."""
+    if knobs.partitions:
+        return knobs
+    ahead = bool(knobs.read_ahead)
+    found = tune(Sizes.of(run, data, ahead=ahead), run.memory.host)
+    if isinstance(found, str):
+        return found
+    return replace(knobs, partitions=found.partitions, buffer=found.buffer, logical=found.logical)
+
+
+def _graph_problem(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> str | None:
+    """What a graph's sizes do not allow."""
+    if data.num_train == 0:
+        return "the graph has no training vertices to draw batches from"
+    rows = feature_rows(data, run, knobs)
+    if rows.problem():
+        return rows.problem()
+    least, held = training_partitions(data.num_train, rows), knobs.buffer or knobs.partitions
+    if held > knobs.partitions:
+        return f"buffer: found {held}, allowed at most the {knobs.partitions} partitions"
+    if policy_name(knobs, data.num_train, rows) == "sequential" and held < least:
+        return (
+            f"buffer: found {held}, and the {data.num_train} training vertices fill {least} "
+            f'partitions: allowed {least} or more, or policy = "dispersed"'
+        )
+    return None
+
+
+APPROACH = OutOfCore()

@@ -1,0 +1,276 @@
+"""GNNFlow: a temporal model learns from a stream continuously, data parallel over ranks.
+
+Every rank holds the graph store; each batch of events is dealt to the ranks in even shares, and
+gradients are summed. Predicting an increment before it is learnt from is part of the period.
+
+Closed forms, per optimiser step (P ranks, theta parameters, s bytes):
+
+    gradients    all-reduce of (theta + 1) s bytes
+    scores       once per increment of n events with k negatives: all-gather of ceil(n / P)(1 + k) s
+
+Deviations from the published system: the store is replicated on the host and not partitioned;
+sampling runs on the host; features of nodes and edges are on the device from the start; the loss is
+the mean over positives plus the mean over negatives; all of an increment is trained on, none is
+held out.
+
+Source: Zhong, Sheng, Zhang, Cai, Wu, "GNNFlow: A Distributed Framework for Continuous Temporal GNN
+Learning on Dynamic Graphs", 2023; temporal reference sections 3, 5, 6, 10 and 11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gnnbench.approaches.base import Approach, Layout, Probe, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.temporal.schedule import Protocol
+from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
+from gnnbench.approaches.temporal.writing import StreamWriter, resident
+from gnnbench.data.stream import EdgeStream
+from gnnbench.data.temporal_sampling import STRATEGIES
+from gnnbench.iterations import Iteration, LazyIterations
+from gnnbench.models.temporal import TemporalShape, temporal_model
+from gnnbench.plan import Plan
+from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec
+from gnnbench.strict import bounds, choices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GnnflowKnobs:
+    """Knobs of `gnnflow`.
+
+    offline: share of the stream that is learnt before the increments. sampling: of neighbours;
+    "model" takes the model's own. window: how old a neighbour may be, in units of the stream's
+    times; 0 is unlimited. replay: old events that an increment learns again, as a share of all old
+    ones. retrain_every: increments between two trainings. fresh_optimizer: the optimizer starts
+    anew in every increment, as published. expire_after: age at which edges leave the store; 0 is
+    never. first_block, block: slots of a vertex's first block and of its largest, powers of two.
+    """
+
+    offline: float = field(default=0.3, metadata=bounds(0, 0.95))
+    sampling: str = field(default="model", metadata=choices("model", *STRATEGIES))
+    window: int = field(default=0, metadata=bounds(0))
+    replay: float = field(default=0.0, metadata=bounds(0, 1))
+    retrain_every: int = field(default=1, metadata=bounds(1, 1_000_000))
+    fresh_optimizer: bool = True
+    expire_after: int = field(default=0, metadata=bounds(0))
+    first_block: int = field(default=4, metadata=bounds(1, 1 << 20))
+    block: int = field(default=256, metadata=bounds(1, 1 << 20))
+
+
+class Gnnflow(Approach):
+    """Card and plan of `gnnflow`."""
+
+    name = "gnnflow"
+    title = "GNNFlow, continuous learning"
+    paper = "Zhong et al., GNNFlow: Continuous Temporal GNN Learning on Dynamic Graphs, 2023"
+    summary = "increments of a stream are predicted, ingested and learnt from, one after the other"
+    promise = Promise(
+        kind="exact",
+        text="Losses, parameters and metrics equal those of one rank on the same batches.",
+        reference="gnnflow",
+    )
+    accepts = Accepts(
+        datasets=frozenset({"stream"}),
+        tasks=frozenset({"temporal_link_prediction"}),
+        attention=True,
+        norm=False,
+        no_norm="layers of temporal attention are normalised already",
+        batch=True,
+        models=frozenset({"tgat", "tgn"}),
+    )
+    look = Look(colour="#882255", marker="h")
+    knobs_type = GnnflowKnobs
+    runtime = "gnnbench_runtime.approaches.temporal.gnnflow:GnnflowTrainer"
+
+    def examples(self) -> list[RunSpec]:
+        few: dict[str, Any] = {"size": 50, "fanouts_from_seeds": (4, 3)}
+        one: dict[str, Any] = {"size": 64, "fanouts_from_seeds": (5,), "negatives": 2}
+        tgat, narrow = {"kind": "tgat", "heads": 2}, {"kind": "tgat", "layers": 1}
+        drift = {"expire_after": 300, "replay": 0.2, "retrain_every": 2, "sampling": "recent"}
+        rows = {"num_features": 3, "bipartite": True}
+
+        return [
+            tiny_flow("gnnflow", 1, model=tgat, batch=few, training={"increments": 3}),
+            tiny_flow("gnnflow", 2, model=tgat, batch=few, options=rows),
+            tiny_flow(
+                "gnnflow",
+                2,
+                model=narrow,
+                batch=one,
+                knobs=drift,
+                options={"num_edges": 400},
+                training={"increments": 4, "epochs": 1, "speedup": 1e6},
+            ),
+            tiny_flow(
+                "gnnflow",
+                3,
+                model=narrow,
+                batch=one,
+                options={"num_edge_features": 0},
+                knobs={"offline": 0.0, "window": 200},
+                training={"increments": 3},
+            ),
+            tiny_flow(
+                "gnnflow",
+                2,
+                model={**narrow, "kind": "tgn", "heads": 2},
+                batch=one,
+                training={"increments": 2, "epochs": 2},
+            ),
+            tiny_flow("gnnflow", 3, model={**narrow, "kind": "tgn"}, batch=one, options=rows),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """A small stream, as many increments as the probe has epochs, with its widths and batch."""
+        base, number = probe.run, probe.number
+        # A query of two hops asks for a hundred rows: a step stays below some 1e9 flops.
+        size = min(base.batch.size, 256)
+        features = int(base.dataset.options.get("num_features", 16))
+        stream = {
+            "num_nodes": 200 + 2 * size,
+            "num_edges": 12 * size,
+            "num_edge_features": min(features, 64),
+            "num_features": min(features, 64) if number % 2 else 0,
+            "seed": number,
+        }
+        layers = 1 + number % 2
+        kind = ("tgat", "tgn")[number // 2 % 2]
+        hidden = max(8, min(base.model.hidden, 64))
+        return [
+            replace(
+                base,
+                dataset=DatasetRef(
+                    name=f"stream-{number}", generator="synthetic_stream", options=stream
+                ),
+                model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=2),
+                batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
+                training=replace(
+                    base.training, optimizer="adam", epochs=1, increments=base.training.epochs
+                ),
+                approach=self.name,
+                ranks=1,
+                knobs={},
+            )
+        ]
+
+    def problems(self, run: RunSpec) -> list[str]:
+        """Fan-outs, blocks, and what is not built."""
+        knobs: GnnflowKnobs = self.knobs(run)
+        fanouts, lines = run.batch.fanouts_from_seeds, []
+        if any(fanout < 1 for fanout in fanouts):
+            lines.append(f"batch.fanouts_from_seeds: found {list(fanouts)}, allowed at least 1")
+        if fanouts and len(fanouts) != run.model.layers:
+            lines.append(
+                f"batch.fanouts_from_seeds: found {len(fanouts)} fan-outs for the "
+                f"{run.model.layers} layers of model {run.model.name}; give one per layer"
+            )
+        for name in ("dropout", "input_dropout"):
+            if getattr(run.model, name):
+                lines.append(f"{name}: temporal models have none yet; leave it at 0")
+        for name in ("first_block", "block"):
+            size = getattr(knobs, name)
+            if size & (size - 1):
+                lines.append(f"{name}: found {size}, allowed powers of two")
+        if knobs.replay and run.model.kind == "tgn":
+            lines.append(
+                f"replay: found {knobs.replay} with tgn, whose memory knows what came after an old "
+                "event; set 0"
+            )
+        if knobs.block < knobs.first_block:
+            lines.append(f"block: found {knobs.block}, allowed {knobs.first_block} and more")
+        return lines
+
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
+        """A profile has no events; an increment needs some."""
+        if data is None:
+            return None
+        if not isinstance(data, EdgeStream):
+            return f"{self.name} counts on the events of a stream, and a profile has none"
+        rest = data.num_edges - self.protocol(data, run).offline_end
+        if run.training.increments > rest:
+            return f"{run.training.increments} increments of {rest} events"
+        return None
+
+    def num_periods(self, run: RunSpec) -> int:
+        """Increments, and the offline phase where there is one; without increments, epochs."""
+        training = run.training
+        offline = self.knobs(run).offline > 0
+        return training.increments + offline if training.increments else training.epochs
+
+    def protocol(self, data: EdgeStream, run: RunSpec) -> Protocol:
+        """How the run goes through a stream."""
+        knobs: GnnflowKnobs = self.knobs(run)
+        training, batch = run.training, run.batch
+        # As many queries in an evaluation batch as in a training batch.
+        queries = -(-batch.size // run.ranks) * (2 + batch.negatives)
+        return Protocol(
+            events=data.num_edges,
+            train_end=data.train_end,
+            epochs=training.epochs,
+            increments=training.increments,
+            offline=knobs.offline,
+            batch=batch.size,
+            evaluation_batch=max(queries // (2 + run.task.negatives), 1),
+            replay=knobs.replay,
+            retrain_every=knobs.retrain_every,
+            expire_after=knobs.expire_after,
+            speedup=training.speedup,
+            ranks=run.ranks,
+            seed=training.seed,
+        )
+
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> StreamStructure:
+        knobs: GnnflowKnobs = self.knobs(run)
+        model = temporal_model(run)
+        sampling = Sampling(
+            fanouts_from_seeds=run.batch.fanouts(run.model.layers),
+            strategy=model.strategy if knobs.sampling == "model" else knobs.sampling,
+            window=knobs.window,
+            first=knobs.first_block,
+            block=knobs.block,
+            negatives=(run.batch.negatives, run.task.negatives),
+        )
+        return StreamStructure(stream=data, protocol=self.protocol(data, run), sampling=sampling)
+
+    def plan(self, data: Any, run: RunSpec, structure: StreamStructure, layout: Layout) -> Plan:
+        shape = TemporalShape.of(data, run)
+        writer = StreamWriter(shape, structure, layout.device)
+        lengths = [len(pieces) for pieces in structure.pieces]
+        places = [(period, at) for period, count in enumerate(lengths) for at in range(count)]
+
+        def iteration(number: int) -> Iteration:
+            return writer.iteration(*places[number])
+
+        releases = [structure.schedule.release_s(period) for period, _ in places]
+        return Plan(
+            approach=run.approach,
+            world_size=run.ranks,
+            iterations=LazyIterations(len(places), iteration),
+            schedule=range(len(places)),
+            periods=tuple(lengths),
+            period="increment" if run.training.increments else "epoch",
+            releases=releases if any(releases) else (),
+            resident=resident(shape, data),
+            basis="counted on the real stream",
+            notes={
+                "num_parameters": shape.num_parameters,
+                "offline_events": structure.protocol.offline_end,
+                "sampling": structure.sampling.strategy,
+            },
+        )
+
+
+def tiny_flow(name: str, ranks: int, **fields: Any) -> RunSpec:
+    """An example on a stream of 600 events.
+
+    Phases are frequency times age: long ages and steps would make rounding errors grow.
+    """
+    fields["options"] = {"mean_gap": 2.0, **fields.get("options", {})}
+    fields["training"] = {"lr": 0.001, **fields.get("training", {})}
+    return example(name, ranks, kind="stream", task={"negatives": 4}, **fields)
+
+
+APPROACH = Gnnflow()

@@ -1,0 +1,266 @@
+"""Seconds of GPU kernels from shape facts and facts of the device: one form for all devices.
+
+Every form is a sum of physical costs with dimensionless coefficients, so that coefficients fitted
+on some devices predict another from its bandwidths. The SpMM form began as the five-term form of
+the reference on public measurements. It adds what the tables show: cuSPARSE multiplies 128 columns
+at a time, so that its working set stops growing there and the pattern is read again for each tile;
+row-split kernels wait for their longest row; reads in random order hit a cache less than reads of a
+graph whose order has locality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gnnbench.costs.devices import DeviceFacts
+
+Floats = npt.NDArray[np.float64]
+Params = Mapping[str, float]
+
+COLUMNS_AT_A_TIME = 128.0
+_SKEW_TO_LONGEST = 6.0
+"""Longest row over mean row, less one, per unit of degree variation, where it is not known: as in
+the median of the graphs of the fitted table."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """Shapes of kernel calls, one entry per call.
+
+    Sparse kernels: rows, columns, nonzeros of the matrix and width of the dense operand. GEMM: rows
+    M, columns N, inner K. `skew` is the standard deviation of row lengths over their mean,
+    `longest` the longest row (NaN: unknown), `shuffled` 1.0 where the order of vertices is random.
+    """
+
+    rows: Floats
+    columns: Floats
+    nonzeros: Floats
+    width: Floats
+    inner: Floats
+    skew: Floats
+    longest: Floats
+    shuffled: Floats
+    element_bytes: float = 4.0
+
+    @classmethod
+    def of(cls, *, element_bytes: float = 4.0, **columns: npt.ArrayLike) -> Shapes:
+        """Build from some columns; the others are zero, typical skew 1, longest row unknown."""
+        given = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in columns.items()}
+        size = max(len(v) for v in given.values())
+        default = {"skew": 1.0, "longest": np.nan}
+        for name in (
+            "rows",
+            "columns",
+            "nonzeros",
+            "width",
+            "inner",
+            "skew",
+            "longest",
+            "shuffled",
+        ):
+            given.setdefault(name, np.full(size, default.get(name, 0.0)))
+        return cls(element_bytes=element_bytes, **given)
+
+    def take(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Shapes:
+        """The calls of some places."""
+        names = [n for n in self.__slots__ if n != "element_bytes"]
+        parts = {name: getattr(self, name)[index] for name in names}
+        return Shapes(element_bytes=self.element_bytes, **parts)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A kind of kernel with a form.
+
+    start    coefficients at which a fit starts, and to which it is drawn where points say little
+    spread   how far (log) a coefficient may go for the price of one standard deviation
+    known    facts that a device needs
+    draw     weight of that price in a fit to several devices; chosen by leaving devices out
+    """
+
+    name: str
+    operation: str
+    seconds: Callable[[Shapes, DeviceFacts, Params], Floats]
+    start: Params
+    spread: Params
+    known: tuple[str, ...]
+    draw: float = 0.3
+
+    def applies(self, device: DeviceFacts) -> bool:
+        """Whether the device's facts suffice."""
+        return all(getattr(device, name) for name in self.known)
+
+
+def _hit_rate(table_bytes: Floats, cache_bytes: float, exponent: Floats, share: Floats) -> Floats:
+    """Share of repeated reads that hit a cache; falls as a power of the table's size beyond it."""
+    over = np.minimum(table_bytes / (share * cache_bytes), 1e6)
+    rate: Floats = (1.0 + over ** (3.0 * exponent)) ** (-1.0 / 3.0)
+    return rate
+
+
+def _spmm(s: Shapes, d: DeviceFacts, p: Params, tile: float) -> Floats:
+    assert d.cache_bytes_per_s is not None
+    size, memory = s.element_bytes, d.memory_bytes_per_s
+    at_a_time = np.minimum(s.width, tile)
+    tiles = s.width / np.maximum(at_a_time, 1.0)
+    gathered = s.nonzeros * s.width * size
+    distinct = np.minimum(s.columns, s.nonzeros) * s.width * size
+    shuffled = s.shuffled > 0
+    hit = _hit_rate(
+        s.columns * at_a_time * size,
+        d.cache_bytes,
+        np.where(shuffled & (s.skew < 0.9), 1.0, p["locality"]),
+        np.where(shuffled, 1.15, p["cache_share"]),
+    )
+    pattern = (8.0 * s.nonzeros + 4.0 * s.rows) * np.sqrt(tiles)
+    total = (
+        p["launch"] * 1e-6
+        + p["cache"] * gathered / d.cache_bytes_per_s
+        + p["output"] * s.rows * s.width * size / memory
+        + p["pattern"] * pattern / memory
+        + p["missed"] * (distinct + (gathered - distinct) * (1.0 - hit)) / memory
+    )
+    if p.get("longest"):
+        mean = s.nonzeros / np.maximum(s.rows, 1.0)
+        guess = np.minimum(mean * (1.0 + _SKEW_TO_LONGEST * s.skew), s.columns)
+        longest = np.where(np.isnan(s.longest), guess, s.longest)
+        of_one = d.cache_bytes_per_s / d.processors
+        total = total + p["longest"] * longest * np.maximum(s.width, 32.0) * size / of_one
+    return np.asarray(total)
+
+
+def _spmm_tiled(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    return _spmm(s, d, p, COLUMNS_AT_A_TIME)
+
+
+def _spmm_by_row(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    return _spmm(s, d, p, np.inf)
+
+
+def _sddmm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    """Instructions and bytes overlap in part (a root of squares)."""
+    assert d.cache_bytes_per_s is not None and d.launch_s is not None
+    size, issue = s.element_bytes, d.issue_per_s
+    gathered = s.nonzeros * s.width * size
+    distinct = np.minimum(s.columns, s.nonzeros) * s.width * size
+    ones = np.ones(len(s))
+    hit = _hit_rate(s.columns * s.width * size, d.cache_bytes, 0.4 * ones, 2.0 * ones)
+    issued = p["entry"] * s.nonzeros + p["line"] * gathered / 128.0 + p["row"] * s.rows
+    cached = p["cache"] * gathered / d.cache_bytes_per_s
+    memory = s.rows * s.width * size + 12.0 * s.nonzeros + 4.0 * s.rows
+    memory = memory + distinct + (gathered - distinct) * (1.0 - hit)
+    moved = cached + p["missed"] * memory / d.memory_bytes_per_s
+    return np.asarray(p["launch"] * d.launch_s + np.hypot(issued / issue, moved))
+
+
+def _gemm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    """Padded tiles on some of the processors, operands from cache and memory, a chain along K."""
+    assert d.cache_bytes_per_s is not None and d.launch_s is not None
+    if s.element_bytes == 2.0:
+        assert d.bf16_flops_per_s is not None
+        peak = d.bf16_flops_per_s
+    else:
+        peak = d.fp32_flops_per_s
+    m, n, k, size = s.rows, s.width, s.inner, s.element_bytes
+    across, down = np.ceil(m / 64.0), np.ceil(n / 64.0)
+    busy = np.minimum(across * down / d.processors, 1.0)
+    flops = 2.0 * across * down * 64.0 * 64.0 * k
+    moved = size * (m * k + k * n + m * n)
+    missed = 1.0 / (1.0 + (p["cache_share"] * 5e7 / np.maximum(moved, 1.0)) ** 2)
+    compute = p["compute"] * flops / peak / busy ** p["idle"]
+    memory = p["missed"] * moved * missed / d.memory_bytes_per_s
+    cached = p["cache"] * moved / d.cache_bytes_per_s
+    clock = d.issue_per_s / d.processors
+    return np.asarray(
+        p["launch"] * d.launch_s
+        + p["chain"] * k / clock
+        + np.sqrt(compute**2 + memory**2 + cached**2)
+        + p["output"] * size * m * n / d.cache_bytes_per_s
+    )
+
+
+_SPMM_START = {
+    "launch": 7.3,
+    "cache": 0.89,
+    "output": 1.34,
+    "pattern": 2.6,
+    "missed": 1.0,
+    "locality": 0.35,
+    "cache_share": 2.0,
+}
+_SPMM_SPREAD = {
+    "launch": 0.5,
+    "cache": 0.5,
+    "output": 0.8,
+    "pattern": 0.8,
+    "missed": 0.5,
+    "locality": 0.5,
+    "cache_share": 0.7,
+    "longest": 1.5,
+}
+_BY_ROW_START = {**_SPMM_START, "longest": 0.4}
+_CACHE = ("cache_bytes_per_s",)
+_CACHE_AND_LAUNCH = (*_CACHE, "launch_s")
+_SDDMM_START = {"launch": 3.0, "entry": 16.0, "line": 4.0, "row": 30.0, "cache": 0.3, "missed": 0.5}
+_SDDMM_SPREAD = {"launch": 0.8, "entry": 2.0, "line": 2.0, "row": 2.0, "cache": 0.8, "missed": 0.8}
+_GEMM_START = {
+    "launch": 1.3,
+    "chain": 1.5,
+    "compute": 1.5,
+    "missed": 1.0,
+    "output": 0.5,
+    "cache": 0.5,
+    "idle": 0.3,
+    "cache_share": 1.0,
+}
+
+_KERNELS = (
+    Kernel(
+        name="cusparse",
+        operation="spmm",
+        seconds=_spmm_tiled,
+        start=_SPMM_START,
+        spread=_SPMM_SPREAD,
+        known=_CACHE,
+    ),
+    *(
+        Kernel(
+            name=name,
+            operation="spmm",
+            seconds=_spmm_by_row,
+            start=_BY_ROW_START,
+            spread=_SPMM_SPREAD,
+            known=_CACHE,
+        )
+        for name in ("naive_csr", "csr_direct", "rb_sr", "rode", "aspt", "sputnik")
+    ),
+    *(
+        Kernel(
+            name=f"{name}_sddmm",
+            operation="sddmm",
+            seconds=_sddmm,
+            start=_SDDMM_START,
+            spread=_SDDMM_SPREAD,
+            known=_CACHE_AND_LAUNCH,
+            draw=5.0,
+        )
+        for name in ("rode", "aspt", "cusddmm")
+    ),
+    Kernel(
+        name="gemm",
+        operation="gemm",
+        seconds=_gemm,
+        start=_GEMM_START,
+        spread=dict.fromkeys(_GEMM_START, 1.5),
+        known=_CACHE_AND_LAUNCH,
+        draw=0.15,
+    ),
+)
+KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}

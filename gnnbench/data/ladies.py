@@ -1,0 +1,283 @@
+"""LADIES: importance sampling of a bounded number of vertices per layer.
+
+For the destinations S of a hop, the vertices of the layer below are drawn with p(u) in proportion
+to the squared norm of column u of Q = Â[S, :], so they are neighbours of S. Entry (v, u) of a drawn
+vertex gets the weight (times drawn) / (k p(u)). With `poisson`, each vertex is drawn at most once,
+with chance pi(u) = min(1, c p(u)) that sum up to k, and has weight 1 / pi(u). Sums are unbiased
+either way.
+
+Deviations from the paper: a destination's own term (self loop, root weight) is taken as it is
+instead of sampled, and norms are those of the other entries. The published code draws without
+replacement and normalises rows; both bias the sum, and neither is done here.
+
+Source: Zou et al., "Layer-Dependent Importance Sampling", NeurIPS 2019; Balin and Çatalyürek 2023
+for Poisson draws (PLADIES); invariant SA-S7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnnbench.data import keys
+from gnnbench.data.draws import compiled
+from gnnbench.data.sampling import (
+    ROWS_PER_RANGE,
+    Batch,
+    Block,
+    Ids,
+    Weights,
+    close_table,
+    number,
+    open_table,
+)
+from gnnbench.data.threads import Team
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """What a hop draws for the whole global batch: vertices, their weights; edges looked at."""
+
+    vertices: Ids
+    weights: Weights
+    scanned: int
+
+
+class LadiesSampler:
+    """Draw blocks by LADIES for the parts of global batches; see the module.
+
+    The layers of a global batch are drawn on every rank alike, as the topology is there; a rank's
+    blocks are their restriction to what its own seeds need, so parts make up the whole batch.
+
+    Args:
+        indptr, indices: of the graph, by destination.
+        as_destination, as_source: scales of Â, float64 [N]; no source scale is ones.
+        vertices: k, drawn per layer.
+        layers: number of layers.
+        seed: of every draw.
+        threads: threads that restrict blocks.
+        poisson: Poisson draws instead of draws with replacement.
+    """
+
+    def __init__(
+        self,
+        indptr: Ids,
+        indices: NDArray[np.integer[Any]],
+        scales: tuple[Weights, Weights | None],
+        *,
+        vertices: int,
+        layers: int,
+        seed: int,
+        threads: int = 1,
+        poisson: bool = False,
+    ) -> None:
+        self.indptr, self.indices = np.asarray(indptr), np.asarray(indices)
+        self.rows2 = scales[0] ** 2
+        self.columns2 = np.ones(0) if scales[1] is None else scales[1] ** 2
+        self.vertices, self.layers, self.seed, self.poisson = vertices, layers, seed, poisson
+        self._team = Team(threads)
+        self._table = np.full(len(indptr) - 1, -1, np.int32)
+        self._drawn = np.full(len(indptr) - 1, -1, np.int32)
+        self._known: tuple[tuple[int, int], Ids, list[_Layer]] | None = None
+
+    def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
+        """Return the blocks of a `part` of the seeds of a global batch."""
+        layers = self._layers(seeds, epoch, step)
+        nodes = np.empty(len(part) + sum(len(layer.vertices) for layer in layers), np.int64)
+        open_table(np.ascontiguousarray(part, np.int64), nodes, self._table)
+        blocks, count = [], len(part)
+        scanned = 0
+        for layer in layers:
+            block = self._restricted(layer, nodes, count)
+            blocks.append(block)
+            scanned += layer.scanned + int(block.degrees.sum(dtype=np.int64))
+            count = block.num_src
+        input_nodes = nodes[:count].copy()
+        close_table(input_nodes, self._table)
+        return Batch(
+            blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=part, scanned=scanned
+        )
+
+    def _layers(self, seeds: Ids, epoch: int, step: int) -> list[_Layer]:
+        """The layers of a batch; the last one's are remembered, as plans ask part after part."""
+        known = self._known
+        if known is None or known[0] != (epoch, step) or not np.array_equal(known[1], seeds):
+            known = (epoch, step), seeds.copy(), self.layers_of(seeds, epoch, step)
+            self._known = known
+        return known[2]
+
+    def layers_of(self, seeds: Ids, epoch: int, step: int) -> list[_Layer]:
+        """Draw the vertices of every hop of a global batch, the hop next to the seeds first."""
+        found, reached = [], np.ascontiguousarray(seeds, np.int64)
+        for hop in range(self.layers):
+            key = keys.fold(self.seed, epoch, step, hop)
+            near = _neighbourhood(self.indptr, self.indices, reached, self._table)
+            candidates, edges = near
+            norms = np.zeros(len(candidates))
+            _norms(
+                self.indptr,
+                self.indices,
+                reached,
+                candidates,
+                self.rows2,
+                self.columns2,
+                self._table,
+                norms,
+            )
+            vertices, weights = self._pick(candidates, norms, key)
+            found.append(_Layer(vertices, weights, 2 * edges))
+            fresh = vertices[~np.isin(vertices, reached)]
+            reached = np.concatenate([reached, fresh])
+        return found
+
+    def _pick(self, candidates: Ids, norms: Weights, key: int) -> tuple[Ids, Weights]:
+        """Draw from the candidates in proportion to their norms; weights make sums unbiased."""
+        if not len(candidates):
+            return candidates, norms
+        if self.poisson:
+            chance = _chances(norms, self.vertices)
+            kept = keys.unit(keys.extend_array(key, candidates)) < chance
+            return candidates[kept], 1.0 / chance[kept]
+        ends = np.cumsum(norms)
+        spins = keys.unit(keys.extend_array(key, np.arange(self.vertices))) * ends[-1]
+        at = np.minimum(np.searchsorted(ends, spins, side="right"), len(ends) - 1)
+        times = np.bincount(at, minlength=len(candidates))
+        kept = times > 0
+        return candidates[kept], times[kept] * ends[-1] / (self.vertices * norms[kept])
+
+    def _restricted(self, layer: _Layer, nodes: Ids, num_dst: int) -> Block:
+        """The entries of the first `num_dst` nodes' rows whose sources were drawn."""
+        self._drawn[layer.vertices] = np.arange(len(layer.vertices))
+        graph, drawn = (self.indptr, self.indices), self._drawn
+        picks, degrees = np.empty(num_dst, np.int64), np.empty(num_dst, np.int32)
+        ranges = self._team.split(num_dst, ROWS_PER_RANGE)
+
+        def count(start: int, stop: int) -> None:
+            _count_drawn(*graph, nodes, drawn, picks, degrees, start, stop)
+
+        self._team.run(count, ranges)
+        indptr = np.zeros(num_dst + 1, np.int64)
+        np.cumsum(picks, out=indptr[1:])
+        indices = np.empty(int(indptr[-1]), np.int32)
+
+        def fill(start: int, stop: int) -> None:
+            _fill_drawn(*graph, nodes, drawn, indptr, indices, start, stop)
+
+        self._team.run(fill, ranges)
+        num_src = number(indices, nodes, self._table, num_dst)
+        sources = self._drawn[nodes[:num_src]]
+        weights = np.zeros(num_src)
+        weights[sources >= 0] = layer.weights[sources[sources >= 0]]
+        self._drawn[layer.vertices] = -1
+        return Block(
+            indptr=indptr,
+            indices=indices,
+            num_dst=num_dst,
+            num_src=num_src,
+            degrees=degrees,
+            row_weights=np.ones(num_dst),
+            column_weights=weights,
+        )
+
+
+def _chances(norms: Weights, expected: int) -> Weights:
+    """Chances min(1, c norm) whose sum is `expected`, or ones where there are fewer candidates."""
+    chance: Weights = np.minimum(norms * (expected / norms.sum()), 1.0)
+    while True:
+        free = chance < 1.0
+        left = expected - np.count_nonzero(~free)
+        if not free.any() or left <= 0:
+            return chance
+        scaled = norms[free] * (left / norms[free].sum())
+        chance[free] = np.minimum(scaled, 1.0)
+        if not (scaled >= 1.0).any():
+            return chance
+
+
+def _neighbourhood(
+    indptr: Ids, indices: NDArray[Any], reached: Ids, table: NDArray[np.int32]
+) -> tuple[Ids, int]:
+    """In-neighbours of the reached vertices by first appearance, and how many edges lead there."""
+    edges = int((indptr[reached + 1] - indptr[reached]).sum())
+    found = np.empty(min(edges, len(table)), np.int64)
+    count = _distinct(indptr, indices, reached, table, found)
+    return found[:count], edges
+
+
+@compiled
+def _distinct(indptr: Any, indices: Any, reached: Any, marks: Any, found: Any) -> int:
+    count = 0
+    for v in reached:
+        for e in range(indptr[v], indptr[v + 1]):
+            u = indices[e]
+            if marks[u] < 0:
+                marks[u] = count
+                found[count] = u
+                count += 1
+    for i in range(count):
+        marks[found[i]] = -1
+    return count
+
+
+@compiled
+def _norms(
+    indptr: Any,
+    indices: Any,
+    reached: Any,
+    candidates: Any,
+    rows2: Any,
+    columns2: Any,
+    marks: Any,
+    norms: Any,
+) -> None:
+    """Squared column norms of Â restricted to the rows `reached`."""
+    for i in range(len(candidates)):
+        marks[candidates[i]] = i
+    for v in reached:
+        for e in range(indptr[v], indptr[v + 1]):
+            norms[marks[indices[e]]] += rows2[v]
+    for i in range(len(candidates)):
+        if len(columns2):
+            norms[i] *= columns2[candidates[i]]
+        marks[candidates[i]] = -1
+
+
+@compiled
+def _count_drawn(
+    graph_indptr: Any,
+    graph_indices: Any,
+    nodes: Any,
+    drawn: Any,
+    picks: Any,
+    degrees: Any,
+    start: int,
+    stop: int,
+) -> None:
+    for i in range(start, stop):
+        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
+        kept = 0
+        for e in range(first, last):
+            kept += drawn[graph_indices[e]] >= 0
+        picks[i], degrees[i] = kept, last - first
+
+
+@compiled
+def _fill_drawn(
+    graph_indptr: Any,
+    graph_indices: Any,
+    nodes: Any,
+    drawn: Any,
+    indptr: Any,
+    out: Any,
+    start: int,
+    stop: int,
+) -> None:
+    for i in range(start, stop):
+        at = indptr[i]
+        for e in range(graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]):
+            if drawn[graph_indices[e]] >= 0:
+                out[at] = graph_indices[e]
+                at += 1

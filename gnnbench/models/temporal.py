@@ -1,0 +1,138 @@
+"""What both worlds must know of a model on an edge stream: widths, parameters, kept activations.
+
+A layer is attention over sampled temporal neighbours, as TGL and GNNFlow share it among models:
+
+    query [h_v, phi(0)], key and value [h_u, e_uv, phi(t - t_uv)], phi(x) = cos(w x + b)
+    LayerNorm(ReLU(W [attention(query, keys, values), h_v]))
+
+with LeakyReLU_0.2(q k) as scores, without 1/sqrt(d). The decoder of a link is
+`W_o ReLU(W_s h_src + W_d h_dst)`.
+
+Source: temporal reference section 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gnnbench.models.base import Model
+from gnnbench.models.names import MODELS
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemporalModel(Model):
+    """Card of a model on an edge stream.
+
+    strategy        how its neighbours are drawn unless a knob says otherwise
+    memory          whether it keeps a state per node that events update
+    """
+
+    normalisation: Literal["symmetric", "mean", "softmax"] = "softmax"
+    self_weight: bool = True
+    built: Literal["stack", "module", "table"] = "module"
+    strategy: Literal["recent", "uniform"] = "uniform"
+    memory: bool = False
+
+
+def temporal_model(run: RunSpec) -> TemporalModel:
+    """The card of a run's model."""
+    found = MODELS.get(run.model.kind)
+    assert isinstance(found, TemporalModel), f"{run.model.kind} is no model on a stream"
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemporalShape:
+    """Widths of a temporal model on a stream; layer 1 reads the input rows.
+
+    Args:
+        fanouts: neighbours of the queries of each layer, input layer first.
+        nodes, edges: widths of input rows: features of nodes and of edges, 0 where there are none.
+        hidden: width of every layer's output, and of time encodings.
+        heads: of attention.
+        element_bytes: 4 or 8.
+        negatives: per positive edge in training.
+        memory: whether the input rows begin with the memory of their node, of width `hidden`.
+    """
+
+    fanouts: tuple[int, ...]
+    nodes: int
+    edges: int
+    hidden: int
+    heads: int
+    element_bytes: int
+    negatives: int
+    optimizer: str = "adam"
+    memory: bool = False
+
+    @classmethod
+    def of(cls, data: Any, run: RunSpec) -> TemporalShape:
+        """The shape of a run's model on a stream or its profile."""
+        return cls(
+            fanouts=tuple(reversed(run.batch.fanouts(run.model.layers))),
+            nodes=data.num_features,
+            edges=data.num_edge_features,
+            hidden=run.model.hidden,
+            heads=run.model.heads,
+            element_bytes=run.training.element_bytes,
+            negatives=run.batch.negatives,
+            optimizer=run.training.optimizer,
+            memory=temporal_model(run).memory,
+        )
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.fanouts)
+
+    def width(self, layer: int) -> int:
+        """Of the rows that a layer reads."""
+        return self.nodes + self.memory * self.hidden if layer == 1 else self.hidden
+
+    def attention_parameters(self, layer: int) -> int:
+        """Query, key, value and output with their biases, time encoding, normalisation."""
+        n, e, d = self.width(layer), self.edges, self.hidden
+        return (n + d + 1) * d + 2 * (n + e + d + 1) * d + (d + n + 1) * d + 4 * d
+
+    @property
+    def decoder_parameters(self) -> int:
+        d = self.hidden
+        return 2 * (d + 1) * d + d + 1
+
+    @property
+    def message(self) -> int:
+        """Width of what the memory is updated with: both ends' memory, the edge, its time."""
+        return 3 * self.hidden + self.edges
+
+    @property
+    def updater_parameters(self) -> int:
+        """Three gates on message and memory with two biases each, and the time encoding."""
+        d = self.hidden
+        return 3 * (self.message + d + 2) * d + 2 * d if self.memory else 0
+
+    @property
+    def num_parameters(self) -> int:
+        layers = range(1, self.num_layers + 1)
+        attention = sum(map(self.attention_parameters, layers))
+        return self.updater_parameters + attention + self.decoder_parameters
+
+    def attention_kept(self, layer: int, queries: Size, edges: Size) -> Size:
+        """Elements that a layer keeps for its way back.
+
+        Time encodings and their arguments, inputs of the products, queries, tables of keys and
+        values padded to the fan-out, five of scores, and six rows of the output's making.
+        """
+        n, e, d, f = self.width(layer), self.edges, self.hidden, self.fanouts[layer - 1]
+        per_edge = 3 * d + n + e + d
+        per_query = (n + d) + d + 2 * f * d + 6 * f * self.heads + (d + n) + 6 * d
+        return edges * per_edge + queries * per_query
+
+    def updater_kept(self, distinct: Size, rows: Size) -> Size:
+        """Elements that the updater keeps: message, both products, gates, new memory, its rows."""
+        return distinct * (self.message + 18 * self.hidden) + rows * self.width(1)
+
+    def decoder_kept(self, pairs: Size) -> Size:
+        """Elements that the decoder keeps: both ends' products, their sum and its ReLU."""
+        return 4 * pairs * self.hidden

@@ -1,0 +1,229 @@
+"""Link prediction on embeddings: draw corrupted ends, fetch rows, decode, update, write back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gnnbench import work
+from gnnbench.approaches.out_of_core.links import LinkBatch, LinkStructure, relation_shapes
+from gnnbench.data.triples import Triples
+from gnnbench.steps import Lane, Phase, Work
+from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients, score
+from gnnbench_runtime.approaches.out_of_core.ranking import Ranking
+from gnnbench_runtime.approaches.out_of_core.tables import Present, Table
+from gnnbench_runtime.models.data import sizes_of
+from gnnbench_runtime.models.parameters import Parameters
+from gnnbench_runtime.optimizers import make_optimizer
+from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.reading import array_on_host, on_host
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Prepared:
+    """A batch on the device.
+
+    Args:
+        drawn: what it is.
+        rows, states: places of its distinct rows and of their states in the table.
+        x: the distinct rows, [u, d].
+        heads, tails, relations, negatives: int64, on the device.
+    """
+
+    drawn: LinkBatch
+    rows: Tensor
+    states: Tensor
+    x: Tensor
+    heads: Tensor
+    tails: Tensor
+    relations: Tensor
+    negatives: Tensor
+
+
+class LinkTrainer:
+    """Trains embeddings on one rank; the table is in memory or on the disk."""
+
+    def __init__(
+        self, context: RankContext, data: Triples, structure: LinkStructure, table: Table
+    ) -> None:
+        run = context.run
+        self.context, self.structure, self.table = context, structure, table
+        self.name, self.decoder = run.model.decoder, DECODERS[run.model.decoder]
+        self.width, self.seed = run.model.hidden, run.training.seed
+        shapes = relation_shapes(self.name, data.num_relations, self.width)
+        self.parameters = Parameters(shapes, self.seed, context.device, context.dtype)
+        if self.name == "distmult":
+            self.parameters.value["relations"].fill_(1.0)
+        self.optimizer = make_optimizer(
+            self.parameters, run.training, context.recorder, context.kernels
+        )
+        self.ranking = Ranking(data, run.task, self.decoder, self.seed)
+        self.on_cpu = context.device.type == "cpu"
+        self.local = Lane.COMPUTE if self.on_cpu else Lane.HOST
+
+    def warm_up(self) -> None:
+        """Nothing: the rehearsal has compiled everything."""
+
+    # -- training --------------------------------------------------------------------------------
+
+    def train_period(self, period: int) -> float:
+        """Train on every fact once; return the mean loss of an edge and side."""
+        total = torch.zeros(1, dtype=self.context.dtype, device=self.context.device)
+        for batch in self._batches(period):
+            total += self._train(batch)
+            del batch
+        mean = float(on_host(total)[0]) / max(2 * self.structure.num_facts, 1)
+        return mean
+
+    def _batches(self, period: int) -> Iterator[Prepared]:
+        visits = self.structure.visits(period)
+        counts = [self.structure.steps(visit) for visit in visits]
+        first = [0, *accumulate(counts)]
+        for present in self.table.epoch(visits, first):
+            number = present.number
+            self.context.recorder.at(first[number])
+            done = work.shuffle(len(present.facts), 3)
+            with self._step("load/shuffle", done, Phase.LOAD):
+                facts = self.structure.shuffled(present.facts, period)
+            self.table.begun(visits, number, first)
+            for at in range(counts[number]):
+                self.context.recorder.at(first[number] + at)
+                yield self._prepare(present, facts, (period, first[number] + at, at))
+
+    def _prepare(self, present: Present, facts: Any, place: tuple[int, int, int]) -> Prepared:
+        """Draw a batch, and fetch its rows to the device."""
+        nothing = work.draw_negatives(0, 0, 0)
+        with self._step("sample/negatives", nothing, Phase.SAMPLE) as span:
+            drawn = self.structure.batch(facts, present.ids, *place)
+            span.did(work.draw_negatives(*drawn.sizes))
+            where = np.searchsorted(present.ids, drawn.ids)
+            rows = torch.from_numpy(present.rows[where])
+            states = torch.from_numpy(present.states[where])
+        table = self.table.table
+        x = torch.empty((len(rows), self.width), dtype=self.context.dtype)
+        gathered = work.gather(len(rows), self.width, len(table), x.element_size())
+        with self._step("fetch/gather", gathered, Phase.FETCH):
+            torch.index_select(table, 0, rows, out=x)
+        ids = [
+            torch.from_numpy(places)
+            for places in (drawn.heads, drawn.tails, drawn.relations, drawn.negatives)
+        ]
+        if not self.on_cpu:
+            size = sum(t.numel() * t.element_size() for t in (x, *ids))
+            with self._step("fetch/copy", work.to_device(size), Phase.FETCH, lane=Lane.COPY):
+                x, *ids = (t.to(self.context.device) for t in (x, *ids))
+        return Prepared(
+            drawn=drawn,
+            rows=rows,
+            states=states,
+            x=x,
+            heads=ids[0],
+            tails=ids[1],
+            relations=ids[2],
+            negatives=ids[3],
+        )
+
+    def _train(self, batch: Prepared) -> Tensor:
+        """One step on a batch; return its summed loss."""
+        (b, n, u), d, s = batch.drawn.sizes, self.width, batch.x.element_size()
+        forward = work.decode(self.name, b, n, d, s)
+        with self._step("forward/decoder", forward, Phase.FORWARD, lane=Lane.COMPUTE):
+            h, t = batch.x[batch.heads], batch.x[batch.tails]
+            scored = score(self.decoder, h, self._relations(batch), t, batch.x[batch.negatives])
+        backward = work.decode_backward(self.name, b, n, d, u, s)
+        with self._step("backward/decoder", backward, Phase.BACKWARD, lane=Lane.COMPUTE):
+            of_heads, of_relations, of_tails, of_negatives = gradients(self.decoder, scored)
+            summed = torch.zeros_like(batch.x)
+            summed.index_add_(0, batch.heads, of_heads)
+            summed.index_add_(0, batch.tails, of_tails)
+            summed.index_add_(0, batch.negatives, of_negatives)
+            if self.parameters.grad:
+                gradient = self.parameters.grad["relations"]
+                gradient.zero_().index_add_(0, batch.relations, of_relations)
+        loss = scored.loss
+        self.optimizer.step()
+        self._update_rows(batch, summed)
+        return loss
+
+    def _relations(self, batch: Prepared) -> Tensor:
+        if self.parameters.value:
+            return self.parameters.value["relations"][batch.relations]
+        return torch.zeros_like(batch.x[batch.heads])
+
+    def _update_rows(self, batch: Prepared, gradient: Tensor) -> None:
+        """Sparse Adagrad of the batch's distinct rows, in the host's memory."""
+        if not self.on_cpu:
+            size = gradient.numel() * gradient.element_size()
+            with self._step("update/copy", work.to_host(size), Phase.UPDATE, lane=Lane.COPY):
+                gradient = torch.from_numpy(array_on_host(gradient))
+        table, lr = self.table.table, self.context.run.training.lr
+        done = work.adagrad_rows(*sizes_of(gradient), len(table), gradient.element_size())
+        with self._step("update/adagrad_rows", done, Phase.UPDATE):
+            adagrad_rows(table, batch.rows, batch.states, gradient, lr)
+
+    def _step(self, name: str, done: Work, phase: Phase, *, lane: Lane | None = None) -> Any:
+        return self.context.recorder.step(name, done, phase=phase, lane=lane or self.local)
+
+    # -- what others ask for ---------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, float]:
+        """MRR and Hits@k of the validation and test facts."""
+        relations = torch.zeros(0, dtype=self.context.dtype)
+        if self.parameters.value:
+            relations = torch.from_numpy(array_on_host(self.parameters.value["relations"]))
+        return self.ranking.evaluate(self.table.parts, relations)
+
+    def period_metrics(self) -> dict[str, float]:
+        """None: metrics are measured by `evaluate`."""
+        return {}
+
+    def learnt(self) -> Tensor:
+        """Embeddings by id, then relations."""
+        return torch.cat([self.table.state()[0].reshape(-1), self.parameters.flat])
+
+    def outputs(self, period: int) -> tuple[Tensor, Tensor]:
+        """Heads of the batches' facts, and the scores of those facts."""
+        ids, values = [], []
+        for batch in self._batches(period):
+            h, t = batch.x[batch.heads], batch.x[batch.tails]
+            query, _ = self.decoder.queries(h, self._relations(batch), t)
+            ids.append(torch.from_numpy(batch.drawn.ids[batch.drawn.heads]))
+            values.append((query * t).sum(1, keepdim=True))
+        return torch.cat(ids), torch.cat(values)
+
+    def state(self) -> dict[str, Tensor]:
+        """The table, the relations and the optimizer's state."""
+        held = {"table": self.table.state(), "parameters": self.parameters.flat}
+        return {**held, **self.optimizer.state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state."""
+        self.table.restore(state["table"])
+        self.parameters.flat.copy_(state["parameters"])
+        for name, tensor in self.optimizer.state().items():
+            tensor.copy_(state[name])
+        self.optimizer.restore(state)
+
+    def close(self) -> None:
+        """Let go of the table."""
+        self.table.close()
+
+
+def adagrad_rows(table: Tensor, rows: Tensor, states: Tensor, gradient: Tensor, lr: float) -> None:
+    """Adagrad of some distinct rows, as torch.optim.Adagrad computes it with eps = 1e-10.
+
+    Args:
+        table: embeddings and states, [n, d].
+        rows, states: places of both in the table, int64 [u].
+        gradient: [u, d].
+        lr: learning rate.
+    """
+    squares = table[states].addcmul_(gradient, gradient)
+    table[states] = squares
+    table[rows] = table[rows].addcdiv_(gradient, squares.sqrt_().add_(1e-10), value=-lr)

@@ -1,0 +1,192 @@
+"""Node classification from the disk on a real rank: the buffer, and batches drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnnbench import work
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.out_of_core.node_plan import buffer_slots
+from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph, edge_chunks
+from gnnbench.approaches.out_of_core.visits import Visit
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.data import sampling
+from gnnbench.data.dealing import undivided
+from gnnbench.data.graph import Graph
+from gnnbench.steps import Ints, Lane, Phase, Work
+from gnnbench_runtime.approaches.mini_batch.sampled import (
+    BlockMaker,
+    SampledBatches,
+)
+from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
+from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
+from gnnbench_runtime.models.data import size_of, sizes_of
+from gnnbench_runtime.models.stack import Stack
+from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.training import (
+    Batch,
+    StackNet,
+    StepTrainer,
+    make_parameters,
+    optimizer_of,
+)
+
+
+def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> Files:
+    """Write features and edges of a graph to the disk."""
+    assert graph.features is not None
+    assert structure.position is not None
+    assert structure.buckets is not None
+    rows, kind = structure.rows, torch.empty(0, dtype=context.dtype).numpy().dtype
+    order = np.argsort(structure.position)
+
+    def partition(number: int) -> NDArray[Any]:
+        ids = order[number * rows.per_partition : (number + 1) * rows.per_partition]
+        return np.asarray(graph.features)[ids].astype(kind)
+
+    part = structure.partition_of
+
+    def chunks() -> Iterator[tuple[Ints, NDArray[np.int32]]]:
+        for sources, targets in edge_chunks(graph):
+            bucket = part[sources].astype(np.int64) * rows.partitions + part[targets]
+            yield bucket, np.stack([sources, targets], axis=1)
+
+    return Files.make(context.cache, rows, structure.buckets, partition, chunks())
+
+
+class BufferedFeatures:
+    """Input rows out of the buffer, by number within it."""
+
+    def __init__(self, context: RankContext, table: Tensor, lane: Lane) -> None:
+        self._context, self._table, self._lane = context, table, lane
+        self._on_host = context.device.type == "cpu"
+        self._staged = Workspace(torch.device("cpu"), context.dtype)
+        self.rows: Ints = np.empty(0, np.int64)
+        """Row of the table of every resident vertex."""
+
+    def fetch(self, ids: NDArray[np.int64], out: Tensor) -> None:
+        """Put the rows of `ids` into `out`, in order."""
+        into = out if self._on_host else self._staged.get("x", *sizes_of(out))
+        index = torch.from_numpy(self.rows[ids])
+        done = work.gather(*sizes_of(into), len(self._table), into.element_size())
+        with self._step("fetch/gather", done, self._lane):
+            if self._on_host:
+                self._context.kernels.gather_rows(self._table, index, into)
+            else:
+                torch.index_select(self._table, 0, index, out=into)
+        if not self._on_host:
+            with self._step("fetch/rows", work.to_device(size_of(out)), Lane.COPY):
+                out.copy_(into)
+
+    def _step(self, name: str, done: Work, lane: Lane) -> Any:
+        return self._context.recorder.step(name, done, phase=Phase.FETCH, lane=lane)
+
+
+class BufferedBatches(SampledBatches):
+    """Batches of an epoch, visit by visit; vertices are numbered within the buffer."""
+
+    def __init__(
+        self,
+        context: RankContext,
+        graph: Graph,
+        structure: NodeStructure,
+        shape: StackShape,
+        *,
+        prefetch: bool,
+    ) -> None:
+        run = context.run
+        self.context, self.shape, self.graph, self.structure = context, shape, graph, structure
+        self.size, self.seed = run.batch.size, run.training.seed
+        self.fanouts = run.batch.fanouts(run.model.layers)
+        self.train_nodes = graph.train_nodes()
+        self.all_labels = np.array(graph.labels)
+        self.workspace = Workspace(context.device, context.dtype)
+        self.lane = Lane.COMPUTE if context.device.type == "cpu" else Lane.HOST
+        assert structure.buckets is not None
+        self.buffer = PartitionBuffer(
+            context,
+            node_files(context, graph, structure),
+            structure.rows,
+            structure.buckets,
+            slots=buffer_slots(structure, prefetch),
+            width=shape.dims[0],
+            columns=2,
+            prefetch=prefetch,
+        )
+        self.features: Any = BufferedFeatures(context, self.buffer.table, self.lane)
+
+    def of_period(self, period: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, each training vertex once."""
+        visits = self.structure.visits(period)
+        counts = [self.structure.steps(visit) for visit in visits]
+        first = [0, *accumulate(counts)]
+        edges = np.empty((0, 2), np.int32)
+        for number, (visit, read) in enumerate(self.buffer.visit(visits, first)):
+            edges = np.concatenate([self._kept(edges, visit), read])
+            ids = self._enter(visit, edges)
+            self.buffer.ahead(visits, number, first[number])
+            seeds = np.searchsorted(ids, visit.items)
+            for step in range(counts[number]):
+                at = first[number] + step
+                self.context.recorder.at(at)
+                own = sampling.batch_seeds(seeds, self.size, step)
+                with self._step("sample/draw") as span:
+                    batch = self.sampler.sample(own, period, at)
+                    span.did(work.draw_neighbours(*batch.sizes))
+                yield self.build(undivided(batch, len(self.train_nodes)), period, at, 0)
+
+    def _kept(self, edges: NDArray[np.int32], visit: Visit) -> NDArray[np.int32]:
+        """The edges of the last visit whose ends have both stayed."""
+        stay = np.zeros(self.structure.policy.partitions, bool)
+        stay[np.setdiff1d(visit.resident, visit.admitted)] = True
+        part = self.structure.partition_of
+        return edges[stay[part[edges[:, 0]]] & stay[part[edges[:, 1]]]]
+
+    def _enter(self, visit: Visit, edges: NDArray[np.int32]) -> Ints:
+        """Build the graph of the resident vertices, to sample from; return their ids."""
+        structure, done = self.structure, work.rebuild_graph(len(edges))
+        with self.context.recorder.step("load/graph", done, phase=Phase.LOAD, lane=self.lane):
+            ids = structure.resident_ids(visit)
+            held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph)
+            self.sampler = sampling.NeighbourSampler(
+                held.indptr,
+                held.indices,
+                self.fanouts,
+                self.seed,
+                threads=self.context.run.training.threads_per_rank,
+            )
+            self.blocks = BlockMaker(self.context, held, self.shape)
+            self.labels = self.all_labels[ids]
+            part = structure.partition_of[ids]
+            assert structure.position is not None
+            offset = structure.position[ids] - part * structure.rows.per_partition
+            self.features.rows = self.buffer.row_of(part, offset)
+        return ids
+
+    def close(self) -> None:
+        self.buffer.close()
+
+
+class NodeTrainer(StepTrainer):
+    """Trains node classification from the disk."""
+
+    def __init__(self, context: RankContext, data: Graph, structure: NodeStructure) -> None:
+        knobs = APPROACHES.get(context.run.approach).knobs(context.run)
+        self.context = context
+        shape = stack_shape(data, context.run, "aggregate_first")
+        parameters = make_parameters(context, shape)
+        workspace = Workspace(context.device, context.dtype)
+        stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
+        self.net = StackNet(stack)
+        prefetch = bool(knobs.read_ahead)
+        self.batches = BufferedBatches(context, data, structure, shape, prefetch=prefetch)
+        self.optimizer = optimizer_of(context, parameters)
+        self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)

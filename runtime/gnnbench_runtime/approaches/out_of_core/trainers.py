@@ -1,0 +1,28 @@
+"""The trainers of the family, by what they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.out_of_core.links import LinkStructure
+from gnnbench_runtime.approaches.out_of_core.links import LinkTrainer
+from gnnbench_runtime.approaches.out_of_core.nodes import NodeTrainer
+from gnnbench_runtime.approaches.out_of_core.tables import DiskTable, MemoryTable
+from gnnbench_runtime.protocol import RankContext, Trainer
+
+
+def from_disk(context: RankContext, data: Any, structure: Any) -> Trainer:
+    """The trainer of `out-of-core`: of embeddings for triples, of a stack of layers for graphs."""
+    if not isinstance(structure, LinkStructure):
+        return NodeTrainer(context, data, structure)
+    ahead = bool(APPROACHES.get(context.run.approach).knobs(context.run).read_ahead)
+    width = context.run.model.hidden
+    table = DiskTable(context, data, structure, width, ahead=ahead)
+    return LinkTrainer(context, data, structure, table)
+
+
+def in_memory(context: RankContext, data: Any, structure: LinkStructure) -> Trainer:
+    """The trainer of `embeddings`."""
+    table = MemoryTable(context, data, structure, context.run.model.hidden)
+    return LinkTrainer(context, data, structure, table)

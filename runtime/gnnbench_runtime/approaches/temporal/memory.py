@@ -1,0 +1,101 @@
+"""Node memory on real ranks: every rank holds all of it, and all write the same rows.
+
+After a batch each rank gives the others the new memory of the ends of its events, so that every
+rank writes the whole batch: the table is what one rank would have (invariant M4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnnbench import work
+from gnnbench.approaches.temporal.memory import NONE, MemoryClock
+from gnnbench.approaches.temporal.schedule import Piece
+from gnnbench.approaches.temporal.structure import StreamStructure
+from gnnbench.models.temporal import TemporalShape
+from gnnbench.steps import Phase
+from gnnbench_runtime.protocol import RankContext
+
+
+class NodeMemory:
+    """Memory and last message of every node.
+
+    `table` is [N, 3 d]: memory, then the message, which is the memories of the node and of the
+    other end as they were after the message's event. Its edge features are looked up by event.
+
+    Args:
+        context: the rank.
+        structure: of the stream.
+        shape: the model.
+    """
+
+    def __init__(
+        self, context: RankContext, structure: StreamStructure, shape: TemporalShape
+    ) -> None:
+        self.context, self.structure, self.hidden = context, structure, shape.hidden
+        self.with_edges = bool(shape.edges)
+        count = structure.stream.num_nodes
+        self.clock = MemoryClock(count)
+        self.table = torch.zeros(
+            (count, 3 * shape.hidden), device=context.device, dtype=context.dtype
+        )
+
+    def reset(self) -> None:
+        """Begin anew, as at the start of a pass."""
+        self.clock.reset()
+        self.table.zero_()
+
+    def asked(self, nodes: NDArray[np.int64]) -> dict[str, Tensor]:
+        """What a batch needs to know of its nodes, on the host."""
+        distinct, inverse = np.unique(nodes, return_inverse=True)
+        messages, dtype = self.clock.read(distinct), self.context.dtype
+        has = messages.events != NONE
+        found = {
+            "distinct": torch.from_numpy(distinct),
+            "inverse": torch.from_numpy(inverse),
+            "ages": torch.from_numpy(messages.ages).to(dtype),
+            "has": torch.from_numpy(has).to(dtype),
+        }
+        if self.with_edges:
+            found["messages"] = torch.from_numpy(np.maximum(messages.events, 0))
+        return found
+
+    def write(self, piece: Piece, ends: Tensor) -> None:
+        """Keep the new memory of a batch's ends, and store their new messages.
+
+        Args:
+            piece: the batch.
+            ends: new memory of source and destination of this rank's events, [b, 2 d].
+        """
+        context, d = self.context, self.hidden
+        count, every = piece.count, ends
+        if context.world_size > 1:
+            share = max(map(len, piece.shares))
+            own = ends.new_zeros((share, 2 * d))
+            own[: len(ends)] = ends
+            every = own.new_empty((share * context.world_size, 2 * d))
+            context.comm.all_gather(every, own, "memory/gather", Phase.SYNC)
+        writes = self.clock.write(*self.structure.ends(piece))
+        done = work.memory_write(
+            len(writes.nodes), self.table.shape[1], len(self.table), ends.element_size()
+        )
+        with context.recorder.step("memory/write", done, phase=Phase.UPDATE):
+            device = ends.device
+            nodes = torch.from_numpy(writes.nodes).to(device)
+            places = torch.from_numpy(writes.places).to(device)
+            turned = torch.from_numpy(writes.reversed).to(device).unsqueeze(1)
+            pairs = every[:count][places]
+            pairs = torch.where(turned, pairs.roll(d, 1), pairs)
+            self.table[nodes] = torch.cat([pairs[:, :d], pairs], 1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that share the memory of this object."""
+        return {
+            "memory": self.table,
+            "memory_event": torch.from_numpy(self.clock.event),
+            "message_time": torch.from_numpy(self.clock.message_time),
+            "memory_time": torch.from_numpy(self.clock.memory_time),
+        }

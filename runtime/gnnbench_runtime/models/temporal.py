@@ -1,0 +1,166 @@
+"""Modules of temporal models: attention over sampled neighbours, the decoder of a link.
+
+Tables of keys and values are padded to the fan-out, so that both directions gather and write rows
+whose places are distinct: the same bits on every device and in every run.
+
+Source: temporal reference section 6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gnnbench.models.temporal import TemporalShape
+from gnnbench_runtime.models.modules import shapes_of
+from gnnbench_runtime.models.parameters import Parameters
+
+_SLOPE = 0.2
+_OUT = -1e30  # the score of an empty place
+
+
+class TemporalAttention(nn.Module):
+    """A layer of attention over temporal neighbours (see `gnnbench.models.temporal`)."""
+
+    def __init__(self, shape: TemporalShape, layer: int) -> None:
+        super().__init__()
+        n, e, d = shape.width(layer), shape.edges, shape.hidden
+        self.heads, self.fanout, self.hidden = shape.heads, shape.fanouts[layer - 1], d
+        self.query, self.query_bias = _affine(n + d, d)
+        self.key, self.key_bias = _affine(n + e + d, d)
+        self.value, self.value_bias = _affine(n + e + d, d)
+        self.output, self.output_bias = _affine(d + n, d)
+        self.time, self.time_bias = _row(d), _row(d)
+        self.norm_scale, self.norm_shift = _row(d), _row(d)
+
+    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+        """Return the rows of the queries.
+
+        Args:
+            rows: of the R queries, then of their S neighbours, [R + S, n].
+            edges: features of the sampled edges, [S, e].
+            deltas: time of the query less that of the edge, [S].
+            places: of the edges in a table [R, fan-out], int64 [S].
+        """
+        count, f, heads, d = len(rows) - len(deltas), self.fanout, self.heads, self.hidden
+        own, near = rows[:count], rows[count:]
+        now = torch.cos(self.time_bias).expand(count, d)
+        query = torch.addmm(self.query_bias, torch.cat([own, now], 1), self.query)
+        then = torch.cos(torch.addcmul(self.time_bias, deltas.unsqueeze(1), self.time))
+        inputs = torch.cat([near, edges, then], 1)
+        del then
+        key = self._table(torch.addmm(self.key_bias, inputs, self.key), places, count)
+        value = self._table(torch.addmm(self.value_bias, inputs, self.value), places, count)
+        del inputs
+        full = torch.zeros(count * f, dtype=torch.bool, device=rows.device)
+        full[places] = True
+        full = full.view(count, f, 1)
+        scores = (query.view(count, 1, heads, d // heads) * key).sum(-1)
+        scores = functional.leaky_relu(scores, _SLOPE).masked_fill(~full, _OUT)
+        weights = torch.softmax(scores, 1) * full
+        found = (weights.unsqueeze(-1) * value).sum(1).view(count, d)
+        out = torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
+        return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
+
+    def _table(self, rows: Tensor, places: Tensor, count: int) -> Tensor:
+        """Rows at their places in a table of zeros, [R, fan-out, heads, width]."""
+        table = rows.new_zeros(count * self.fanout, self.hidden).index_copy(0, places, rows)
+        return table.view(count, self.fanout, self.heads, self.hidden // self.heads)
+
+
+class MemoryUpdater(nn.Module):
+    """A GRU that applies stored messages to memory: `GRU([message, edge, phi(age)], memory)`."""
+
+    def __init__(self, shape: TemporalShape) -> None:
+        super().__init__()
+        d = shape.hidden
+        self.input, self.input_bias = _affine(shape.message, 3 * d)
+        self.state, self.state_bias = _affine(d, 3 * d)
+        self.time, self.time_bias = _row(d), _row(d)
+
+    def forward(
+        self, held: Tensor, edges: Tensor, ages: Tensor, has: Tensor, places: Tensor, rows: Tensor
+    ) -> Tensor:
+        """Return the input rows of the first layer, [R, d + n]: memory, then features.
+
+        Args:
+            held: memory and message of the U distinct nodes, [U, 3 d].
+            edges: features of the messages' events, [U, e].
+            ages: of the messages, [U].
+            has: 1 where a node has a message, else 0, [U].
+            places: of the rows' nodes among the distinct ones, int64 [R].
+            rows: features of the rows' nodes, [R, n].
+        """
+        d = held.shape[1] // 3
+        memory, message = held[:, :d], held[:, d:]
+        then = torch.cos(torch.addcmul(self.time_bias, ages.unsqueeze(1), self.time))
+        inputs = torch.cat([message, edges, then], 1)
+        given = torch.addmm(self.input_bias, inputs, self.input).split(d, 1)
+        kept = torch.addmm(self.state_bias, memory, self.state).split(d, 1)
+        reset, update = torch.sigmoid(given[0] + kept[0]), torch.sigmoid(given[1] + kept[1])
+        fresh = torch.tanh(given[2] + reset * kept[2])
+        # has = 0 leaves the memory as it is.
+        applied = memory + has.unsqueeze(1) * (1.0 - update) * (fresh - memory)
+        return torch.cat([applied[places], rows], 1)
+
+
+class LinkDecoder(nn.Module):
+    """Scores of a true edge and its false ones: `W_o ReLU(W_s h_src + W_d h_dst)`."""
+
+    def __init__(self, shape: TemporalShape) -> None:
+        super().__init__()
+        d = shape.hidden
+        self.source, self.source_bias = _affine(d, d)
+        self.destination, self.destination_bias = _affine(d, d)
+        self.output, self.output_bias = _affine(d, 1)
+
+    def forward(self, rows: Tensor, negatives: int) -> Tensor:
+        """Return scores [b, 1 + k], the true edge first.
+
+        Args:
+            rows: of sources, destinations, and k negatives per event, [(2 + k) b, d].
+            negatives: k.
+        """
+        count = len(rows) // (2 + negatives)
+        source = torch.addmm(self.source_bias, rows[:count], self.source)
+        others = torch.addmm(self.destination_bias, rows[count:], self.destination)
+        false = others[count:].view(count, negatives, -1)
+        ends = torch.cat([others[:count].unsqueeze(1), false], 1) + source.unsqueeze(1)
+        hidden = functional.relu(ends).view(count * (1 + negatives), -1)
+        scores = torch.addmm(self.output_bias, hidden, self.output)
+        return scores.view(count, 1 + negatives)
+
+
+def _row(width: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(width))
+
+
+def _affine(fan_in: int, fan_out: int) -> tuple[nn.Parameter, nn.Parameter]:
+    return nn.Parameter(torch.empty(fan_in, fan_out)), _row(fan_out)
+
+
+def temporal_modules(shape: TemporalShape) -> dict[str, nn.Module]:
+    """The modules of a model: the memory's updater, layers from the input on, the decoder."""
+    updater: dict[str, nn.Module] = {"updater": MemoryUpdater(shape)} if shape.memory else {}
+    layers: dict[str, nn.Module] = {
+        f"attention_{layer}": TemporalAttention(shape, layer)
+        for layer in range(1, shape.num_layers + 1)
+    }
+    return {**updater, **layers, "decoder": LinkDecoder(shape)}
+
+
+def temporal_parameters(
+    modules: dict[str, nn.Module], seed: int, device: torch.device, dtype: torch.dtype
+) -> Parameters:
+    """Their parameters: matrices drawn by counter, frequencies of time from 1 to 1e-9, biases 0."""
+    made = Parameters(shapes_of(modules), seed, device, dtype)
+    for name, value in made.value.items():
+        own = name.rpartition(".")[2]
+        if own == "time":
+            count = len(value)
+            steps = torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
+            value.copy_((10.0 ** (-9.0 * steps)).to(dtype))
+        elif own == "norm_scale":
+            value.fill_(1.0)
+    return made

@@ -1,0 +1,234 @@
+"""Schedules, metrics and plans of continuous learning: invariants R1-R4, E1, S9 and closed forms.
+
+Source: temporal reference sections 11, 12 and 16.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.temporal.metrics import average_precision, link_metrics, roc_auc
+from gnnbench.approaches.temporal.schedule import Piece, Protocol, Schedule
+from gnnbench.data.source import Library
+from gnnbench.data.stream_profile import profile_stream
+from gnnbench.models.temporal import TemporalShape
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Kind, Phase, Space
+
+GNNFLOW: Any = APPROACHES.get("gnnflow")
+
+
+def schedule(**fields: Any) -> Schedule:
+    usual: dict[str, Any] = {
+        "events": 1003,
+        "train_end": 700,
+        "epochs": 2,
+        "increments": 7,
+        "offline": 0.3,
+        "batch": 60,
+        "evaluation_batch": 11,
+        "ranks": 3,
+        "seed": 5,
+    }
+    protocol = Protocol(**{**usual, **fields})
+    return Schedule(protocol, np.arange(protocol.events, dtype=np.int64) * 10)
+
+
+def events(pieces: list[Piece], kind: str) -> list[int]:
+    """Ids in the order of the ranks, piece by piece."""
+    return [int(i) for p in pieces if p.kind == kind for share in p.shares for i in share]
+
+
+def every_piece(of: Schedule) -> list[list[Piece]]:
+    return [of.pieces(period) for period in range(of.protocol.num_periods)]
+
+
+@pytest.mark.parametrize("offline", [0.0, 0.3])
+def test_every_event_is_predicted_once_and_learnt_from_once(offline: float) -> None:
+    """R1: phases cover the stream, increments partition what follows the offline phase."""
+    found = schedule(offline=offline)
+    first, end = found.protocol.offline_end, found.protocol.events
+    periods = every_piece(found)
+    assert len(periods) == 7 + (offline > 0)
+    predicted = [i for pieces in periods for i in events(pieces, "evaluate")]
+    assert sorted(predicted) == list(range(first, end))
+    increments = periods[offline > 0 :]
+    learnt = [i for pieces in increments for i in events(pieces, "train")]
+    assert learnt == list(range(first, end)), "the last batch included"
+    if offline:
+        assert events(periods[0], "train") == 2 * list(range(first))
+    ingested = [p.ingest for pieces in periods for p in pieces if p.ingest[1]]
+    assert [a for a, _ in ingested] == [0, *(b for _, b in ingested)][:-1]
+
+
+def test_an_increment_is_predicted_before_it_is_there() -> None:
+    """R3: the graph of the predictions ends where the increment begins."""
+    for pieces in every_piece(schedule())[1:]:
+        kinds = [piece.kind for piece in pieces]
+        assert kinds == sorted(kinds), "evaluate comes before train"
+        evaluated = [piece for piece in pieces if piece.kind == "evaluate"]
+        assert {piece.known for piece in evaluated} == {min(events(pieces, "evaluate"))}
+        assert not any(piece.ingest[1] for piece in evaluated)
+        assert [piece.closes for piece in evaluated] == [False] * (len(evaluated) - 1) + [True]
+
+
+def test_replayed_events_are_old_and_distinct() -> None:
+    """R2: round(ratio * old) of them, none twice, in order, before the new ones."""
+    found = schedule(replay=0.25, retrain_every=3)
+    first = found.cuts()[3]
+    learnt = events(found.pieces(6), "train")
+    old = [i for i in learnt if i < first]
+    assert len(old) == round(0.25 * first) == len(set(old))
+    assert learnt == sorted(learnt) and learnt[len(old) :] == list(range(first, found.cuts()[6]))
+
+
+def test_weights_rest_between_retrainings() -> None:
+    """R4: only every third increment trains, on all that is new since the last time."""
+    found = schedule(retrain_every=3)
+    trained = [bool(events(pieces, "train")) for pieces in every_piece(found)]
+    assert trained == [True, False, False, True, False, False, True, False]
+
+
+def test_who_rebuilds_ingests_and_learns_everything_again() -> None:
+    """Closed forms of `stream-rebuild`: all events so far, in every increment and pass."""
+    found = schedule(rebuilds=True, relearns=True)
+    stops = found.cuts()[1:].tolist()
+    periods = every_piece(found)[1:]
+    assert [p.ingest for pieces in periods for p in pieces if p.ingest[1]] == [
+        (0, stop) for stop in stops
+    ]
+    assert [events(pieces, "train") for pieces in periods] == [
+        2 * list(range(stop)) for stop in stops
+    ]
+
+
+def test_increments_arrive_by_the_clock_of_the_stream() -> None:
+    """Released when its last event has happened, in seconds after the offline phase."""
+    found = schedule(speedup=2.0)
+    last = found.cuts()[1:] - 1
+    released = [found.release_s(period) for period in range(8)]
+    assert released == [0.0, *((10 * last - 10 * 300) / 2.0)]
+
+
+def test_ranks_are_by_the_middle_among_equals() -> None:
+    """E1: a constant scorer has 2 / (k + 2), AP and AUC of a half; a perfect one has 1."""
+    constant = link_metrics(np.zeros((7, 6)))
+    assert constant == pytest.approx({"mrr": 2 / 7, "ap": 0.5, "auc": 0.5})
+    perfect = np.zeros((7, 6))
+    perfect[:, 0] = 1.0
+    assert set(link_metrics(perfect).values()) == {1.0}
+    assert link_metrics(np.zeros((0, 6))) == {}
+
+
+def test_precision_and_area_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(3)
+    true, false = rng.integers(0, 6, 40) / 5.0 + 0.3, rng.integers(0, 7, 50) / 5.0
+    wins = (true[:, None] > false).mean() + 0.5 * (true[:, None] == false).mean()
+    assert roc_auc(true, false) == pytest.approx(wins)
+    precision = [
+        (true >= t).sum() / ((true >= t).sum() + (false >= t).sum()) for t in true.tolist()
+    ]
+    assert average_precision(true, false) == pytest.approx(np.mean(precision))
+
+
+# -- plans ---------------------------------------------------------------------------------------
+
+
+def planned(run: RunSpec, device: str = "cpu") -> tuple[Plan, Any, Any]:
+    data = Library([]).open(run.dataset)
+    structure = GNNFLOW.structure(data, run)
+    layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks, device=device)
+    return GNNFLOW.plan(data, run, structure, layout), data, structure
+
+
+def flow(ranks: int, **fields: Any) -> RunSpec:
+    usual: dict[str, Any] = {
+        "model": {"kind": "tgat"},
+        "batch": {"size": 60, "fanouts_from_seeds": (4, 3)},
+        "training": {"increments": 3, "precision": "float32"},
+        "task": {"negatives": 4},
+        "kind": "stream",
+    }
+    return example("gnnflow", ranks, **{**usual, **fields})
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_bytes_are_the_closed_form(ranks: int) -> None:
+    """Gradients per step, scores once per increment; nothing else travels."""
+    run = flow(ranks)
+    plan, data, structure = planned(run)
+    parameters = TemporalShape.of(data, run).num_parameters
+    for period in range(1, plan.num_periods):
+        pieces = structure.pieces[period]
+        steps = sum(piece.kind == "train" for piece in pieces)
+        count = len(events(pieces, "evaluate"))
+        gradients = 2 * (ranks - 1) * (parameters + 1) * 4 // ranks
+        scores = (ranks - 1) * -(-count // ranks) * (1 + 4) * 4
+        assert plan.moved_bytes(period) == {
+            (Kind.ALL_REDUCE, Phase.SYNC): ranks * steps * gradients,
+            (Kind.ALL_GATHER, Phase.EVALUATE): ranks * scores,
+        }
+
+
+def test_the_ranks_draw_what_one_rank_draws() -> None:
+    """D2: edges of all ranks together do not depend on their number."""
+    edges = []
+    for ranks in (1, 2, 4):
+        _, _, structure = planned(flow(ranks))
+        sizes = [
+            structure.sizes(3, at)[0]
+            for at, p in enumerate(structure.pieces[3])
+            if p.kind == "train"
+        ]
+        edges.append(sum(int((s[-1] - s[0]).sum()) for s in sizes))
+    assert len(set(edges)) == 1
+
+
+def test_the_store_grows_and_expires_in_the_plan() -> None:
+    """S9: the plan's buffer is the store's own count of bytes; expired blocks are reused."""
+    sizes = {}
+    for expire in (0, 30):
+        run = flow(1, knobs={"expire_after": expire}, options={"num_edges": 6000, "mean_gap": 1.0})
+        plan, _, structure = planned(run)
+        store = structure.empty_store()
+        for pieces in structure.pieces:
+            for piece in (p for p in pieces if p.ingest[1]):
+                structure.ingest(store, piece)
+        held = [
+            buffer.bytes
+            for iteration in plan.iterations
+            for step in iteration[0]
+            for buffer in step.allocates
+            if buffer.space is Space.HOST
+        ]
+        assert held == structure.store_bytes and held[-1] == store.num_bytes
+        sizes[expire] = held[-1]
+    assert sizes[30] < sizes[0]
+
+
+def test_a_device_is_handed_each_sample() -> None:
+    plan, _, _ = planned(flow(1), device="cuda")
+    copies = {s.name for s in plan.iterations[0][0] if s.kind is Kind.COPY}
+    assert copies == {"fetch/copy"}
+
+
+def test_it_refuses_with_a_reason() -> None:
+    run = flow(1)
+    data = Library([]).open(run.dataset)
+    assert "profile" in GNNFLOW.cannot_run(run, profile_stream(data))
+    many = dataclasses.replace(run.training, increments=500)
+    assert "increments" in GNNFLOW.cannot_run(dataclasses.replace(run, training=many), data)
+    graph = APPROACHES.get("single").cannot_run(example("single", 1, model={"kind": "tgat"}))
+    assert graph == "single trains stacks of layers; tgat is made of modules"
+    static = dataclasses.replace(run.training, increments=0)
+    again = dataclasses.replace(run, approach="stream-rebuild", training=static)
+    assert "increments" in APPROACHES.get("stream-rebuild").cannot_run(again, data)
+    broken = flow(1, model={"kind": "tgat", "dropout": 0.1}, knobs={"block": 3})
+    assert len(GNNFLOW.problems(broken)) == 3

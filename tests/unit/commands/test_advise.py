@@ -1,0 +1,127 @@
+"""`gnnbench advise`: one question, one answer, in one screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gnnbench.cli import main
+
+Say = Callable[..., tuple[int, str, str]]
+QUESTION = (
+    *("advise", "ogbn-products", "--set", "features=100GB"),
+    *("--machines", "8xp4de.24xlarge,8xp4de.24xlarge:4,8xt4"),
+    *("--approaches", "partition,cagnet-1d,sampled"),
+)
+
+
+@pytest.fixture(scope="module")
+def answer() -> list[str]:
+    """The lines of the answer to the question of the README, with its explanation."""
+    import contextlib
+    import io
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        assert main([*QUESTION, "--explain"]) == 0
+    return text.getvalue().splitlines()
+
+
+def test_the_answer_is_the_first_sentence_and_has_all_that_was_asked(answer: list[str]) -> None:
+    sentence = " ".join(answer[: answer.index("")]).split("Mind:")[0]
+    for part in (
+        "1 x p4de.24xlarge (8 A100-80GB) with partition: 100 epochs in ",
+        " USD; ",
+        "device memory stay free per rank, P(out of memory) <0.1 %",
+        "evidence: datasheet constants, sizes estimated from a profile.",
+    ):
+        assert part in sentence
+    mind = " ".join(answer[: answer.index("")])
+    assert "one of sampled 193 optimiser steps, which are not equally good" in mind
+
+
+def test_no_line_is_wider_than_80_columns(answer: list[str]) -> None:
+    assert max(map(len, answer)) <= 80
+
+
+def test_machines_are_ranked_and_what_was_ruled_out_has_a_way_out(answer: list[str]) -> None:
+    at = answer.index("Machines, each with its best approach (cheapest first):")
+    assert [line.split("  ")[0] for line in answer[at + 2 : at + 4]] == [
+        *("1 x p4de.24xlarge", "2 x p4de.24xlarge:4")
+    ]
+    text = " ".join(line.strip() for line in answer)
+    assert "2 x g4dn.12xlarge (8 T4): cagnet-1d needs 14.6 GiB of 14.0 GiB" in text
+    assert "GiB too much; fits: 16 T4 (4 x g4dn.12xlarge)" in text
+    assert "Measure first: " in text
+    assert "Assumed: ogbn-products with num_features = 10,208; " in text
+
+
+def test_the_explanation_names_steps_constants_and_memory(answer: list[str]) -> None:
+    assert "Steps of the slowest rank on 1 x p4de.24xlarge, waiting included:" in answer
+    text = "\n".join(answer)
+    assert "- peak float32 = 1.95e+13 flop/s (published: " in text
+    at = next(i for i, line in enumerate(answer) if line.startswith("Device memory of rank"))
+    names = [line.split("  ")[0] for line in answer[at + 2 : at + 9]]
+    assert names[:2] == ["features", "topology and labels"]
+    assert {"framework context", "allocator reserve"} <= set(names)
+
+
+def test_json_has_the_same_answer_and_records_are_kept(say: Say, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    code, out, _ = say(*QUESTION, "--json", "--explain", "--results", str(folder))
+    found = json.loads(out)
+    assert code == 0
+    assert found["answer"].startswith("1 x p4de.24xlarge (8 A100-80GB) with partition")
+    assert found["best"]["usd"] == pytest.approx(27.44705 * found["best"]["total_s"] / 3600)
+    assert [choice["machine"] for choice in found["ranked"]] == [
+        *("1 x p4de.24xlarge", "2 x p4de.24xlarge:4")
+    ]
+    assert {out["machine"] for out in found["ruled_out"]} == {
+        *("2 x g4dn.12xlarge", "8 x g4dn.xlarge")
+    }
+    assert found["explanation"]["steps"]
+    kept = {path.parent.name for path in folder.glob("predictions/*/prediction.json")}
+    assert any("@p4de.24xlarge-x4" in name for name in kept)
+    assert any("@p4de.24xlarge-x8" in name for name in kept)
+
+
+def test_a_graph_that_fits_nowhere_is_said_in_the_first_line(say: Say) -> None:
+    words = ("--machines", "8xt4", "--approaches", "partition")
+    code, out, _ = say("advise", "ogbn-products", "--set", "features=9TB", *words)
+    assert code == 1
+    assert out.startswith("Nothing fits; the closest is ")
+    assert "ask for more devices, or fewer features." in " ".join(out.split())
+
+
+def test_a_generated_graph_is_counted(say: Say) -> None:
+    sizes = {"num_nodes": 300, "mean_degree": 6, "num_classes": 4, "num_features": 8}
+    words = [word for key, n in sizes.items() for word in ("--set", f"{key}={n}")]
+    words += ["--hidden", "8", "--layers", "2", "--machines", "1xt4", "--approaches", "single"]
+    code, out, _ = say("advise", "planted_partition", *words)
+    assert code == 0
+    assert "sizes counted" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["ogbn-product"], "unknown dataset 'ogbn-product': did you mean 'ogbn-products'?"),
+        (["ogbn-products", "--set", "num_featurs=3"], "did you mean 'num_features'?"),
+        (["ogbn-products", "--set", "features=1B"], "less than one float32 for each of"),
+        (["no/such.npz", "--set", "num_nodes=3"], "replaces a profile's fact; no/such.npz"),
+        (["ogbn-products", "--model", "gcm"], "unknown model 'gcm'"),
+        (["ogbn-products", "--approaches", "partitions"], "did you mean 'partition'?"),
+        (["ogbn-products", "--fanouts", "5,5"], "2 for 3 layers; one per layer"),
+        (["ogbn-products", "--deadline", "soon"], "expected a duration such as"),
+        (["ogbn-products", "--machines", "8xA9000"], "unknown machine or device 'A9000'"),
+        (["ogbn-products", "--set", "links.inter.bytes_per_s=-1"], "a rate is a number above 0"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(say: Say, words: list[str], problem: str) -> None:
+    code, _, err = say("advise", *words)
+    assert code == 2
+    assert problem in err
+    assert err.count("\n") == 1
