@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.steps import Ints, Phase
@@ -48,8 +48,8 @@ class Files:
             partition: content of a partition, rows of `rows.row_bytes`.
             edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
         """
-        with tempfile.TemporaryDirectory(prefix="out-of-core-", dir=cache) as folder:
-            paths = Path(folder) / "rows.bin", Path(folder) / "edges.bin"
+        with owner.scratch("out-of-core-", cache) as folder:
+            paths = folder / "rows.bin", folder / "edges.bin"
             made = cls(
                 rows=BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
                 edges=BlockFile(paths[1], size_bytes=buckets.file_bytes, writable=True),
