@@ -15,13 +15,15 @@ PEER_PYTHON ?=
 PEER_SCRIPT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-deep check bench gpu-check clean
+.PHONY: help quickstart test test-deep check kill fuzz bench gpu-check clean
 
 help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
 	@echo "make test         install what tests need and run all of them"
 	@echo "make test-deep    the same with eight ranks and more; half an hour longer"
 	@echo "make check        format, lint, types, unit and architecture tests"
+	@echo "make kill         kill commands at random moments, a thousand times"
+	@echo "make fuzz         read a hundred thousand mutated files"
 	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT= to compare)"
 	@echo "make gpu-check    check and measure on this machine's GPUs; installs nothing"
 	@echo "make clean        remove .venv, caches and the quickstart's results"
@@ -48,6 +50,16 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit
+
+# How many, and how many cases: KILLS and MUTATIONS.
+KILLS ?= 1000
+MUTATIONS ?= 100000
+
+kill: $(VENV)/installed-dev
+	GNNBENCH_KILLS=$(KILLS) $(BIN)/python -m pytest tests/distributed/test_killed.py --timeout 0
+
+fuzz: $(VENV)/installed-dev
+	GNNBENCH_MUTATIONS=$(MUTATIONS) $(BIN)/python -m pytest tests/unit/test_mutations.py --timeout 0
 
 bench: $(VENV)/installed-runtime
 	$(BIN)/python benchmarks/compare.py $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON)) \

@@ -11,6 +11,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from gnnbench import kernel_cache
+
+kernel_cache.choose()
+
 if TYPE_CHECKING:
     from gnnbench.api import (
         calibrate,

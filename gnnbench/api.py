@@ -148,7 +148,7 @@ def compare(results: str | Path, cluster: str | None = None) -> list[Comparison]
     `cluster` names the cluster of the predictions; None takes those with the best grade.
 
     Raises:
-        DataError: there is no such folder, or a record is unreadable.
+        DataError: there is no such folder.
         UnknownName: no prediction is for this cluster.
     """
     from gnnbench.results import Results

@@ -1,7 +1,7 @@
 """The command line: find the commands, parse, run one, turn errors into a line and an exit code.
 
 Exit codes: 0 done, 1 failed (a run, a check of the machine, or a bug of ours), 2 wrong usage
-(arguments, suite, cluster or data files); 130 after Ctrl-C, as shells expect.
+(arguments, suite, cluster or data files); 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,21 +9,31 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
 import os
 import select
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import NoReturn, Protocol, cast
 
 from gnnbench import __version__, commands
-from gnnbench.errors import GnnbenchError, UnknownName
+from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
-_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What a path that a user named, or the medium it lies on, can be blamed for.
+_OF_PATHS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG, errno.ENOTEMPTY),
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers send it to cancel a job."""
 
 
 class Command(Protocol):
@@ -101,11 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing a user can cause shows a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    main_thread = threading.current_thread() is threading.main_thread()
+    _say_what_can_be_said()
+    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
     try:
         args = parse(words, discover())
         code: int = args.command_run(args)
         sys.stdout.flush()
         return code
+    except Terminated:
+        return _end("ended by SIGTERM: finished runs are kept", TERMINATED, debug)
     except KeyboardInterrupt:
         return _end("interrupted: finished runs are kept", INTERRUPTED, debug)
     except GnnbenchError as error:
@@ -119,6 +134,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(_system_error(error), FAILED, debug)
     except Exception as error:
         return _end(_bug(error), FAILED, debug)
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _say_what_can_be_said() -> None:
+    """Replace characters that the encoding of a terminal or pipe lacks; a report has its own."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """End as Ctrl-C does: ranks are ended, scratch folders removed."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one is not to be argued with
+    raise Terminated
 
 
 def _end(line: str, code: int, debug: bool) -> int:
@@ -131,11 +162,12 @@ def _end(line: str, code: int, debug: bool) -> int:
 
 
 def _system_error(error: OSError) -> str:
-    where = f" writing {error.filename}" if error.filename else ""
-    if error.errno in _STORAGE_FULL:
+    named = error.filename2 or error.filename
+    where = f" writing {named}" if named else ""
+    if disk_is_full(error):
         return f"gnnbench: error: the disk is full{where}: free some space; finished runs are kept"
-    if error.errno in _NOT_ALLOWED and error.filename:
-        return f"gnnbench: error: {error.filename}: {error.strerror}"
+    if error.errno in _OF_PATHS and named:
+        return f"gnnbench: error: {named}: {error.strerror}"
     if error.errno == errno.EMFILE:
         return "gnnbench: error: too many open files: raise the limit, for example `ulimit -n 4096`"
     return _bug(error)

@@ -343,7 +343,7 @@ def parse_cluster(table: Mapping[str, Any], where: str) -> Cluster:
 
 def save_cluster(cluster: Cluster, path: Path) -> None:
     """Write a cluster file whole or not at all; `load_cluster` reads back an equal cluster."""
-    from gnnbench.results import write_text
+    from gnnbench.atomic import write_text
 
     write_text(path, format_toml(cluster.to_table()))
 
@@ -353,7 +353,7 @@ def save_storage(storage: Storage, path: Path) -> None:
 
     The rest of the file, comments included, stays as it is.
     """
-    from gnnbench.results import write_text
+    from gnnbench.atomic import write_text
 
     text = path.read_text(encoding="utf-8")
     write_text(path, replace_section(text, "storage", dataclasses.asdict(storage)))

@@ -6,6 +6,7 @@
     ├── DataError        a graph or result file is truncated, malformed or of the wrong kind
     ├── MissingExtra     a package of an optional extra is not installed
     ├── Unsupported      a combination that this approach, model or device cannot do
+    ├── Busy             another process works on the same folder
     └── RunFailed        a run ended in failure; carries rank, phase and reason
 
 The command line prints these in a line or two and exits with 2 (wrong usage) or 1 (failed).
@@ -15,6 +16,8 @@ Any other exception is a bug and is reported as one.
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -60,6 +63,12 @@ class Unsupported(GnnbenchError):
     """A valid request that cannot be met; the message says why and what can."""
 
 
+class Busy(GnnbenchError):
+    """Another process owns what this one would write; the message names it."""
+
+    exit_code = 1
+
+
 class RunFailed(GnnbenchError):
     """A run ended in failure."""
 
@@ -70,6 +79,15 @@ class RunFailed(GnnbenchError):
         where = "" if rank is None else f"rank {rank}"
         where += f" in phase {phase}" if phase else ""
         super().__init__(f"{where}: {reason}" if where else reason)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk or a quota is full; numpy says so without a number."""
+    if not isinstance(error, OSError):
+        return False
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error.errno is None and re.search(r"requested and \d+ written", str(error)) is not None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from gnnbench.atomic import write_text
 from gnnbench.errors import DataError
 
 SCHEMA = 2
@@ -71,9 +72,7 @@ class LedgerWriter:
 
 def write_ledger(path: Path, rows: Iterable[Row]) -> None:
     """Write a whole ledger at once."""
-    writer = LedgerWriter(path)
-    writer.append(rows)
-    writer.close()
+    write_text(path, ",".join(COLUMNS) + "\n" + format_rows(rows))
 
 
 def read_ledger(path: Path) -> list[Row]:

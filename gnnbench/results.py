@@ -17,21 +17,26 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
-import os
 import shutil
+import socket
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gnnbench.errors import DataError, GnnbenchError
+from gnnbench import owner
+from gnnbench.atomic import write_json
+from gnnbench.errors import DataError, SpecError
 from gnnbench.ledger import Row, read_ledger
 from gnnbench.spec import RunSpec
+from gnnbench.strict import build
 
 SCHEMA = 2
-STATUSES = ("ok", "failed", "skipped", "running")
+STATUSES = ("ok", "diverged", "failed", "skipped", "running")
+ENDED = ("ok", "diverged", "failed")
+"""What a run that started can end as. "diverged" means that a loss or a parameter is not finite."""
 
 R = TypeVar("R", "RunRecord", "PredictionRecord")
 
@@ -140,16 +145,42 @@ class PredictionRecord:
 
 
 class Results:
-    """A results folder, made if absent."""
+    """A results folder, made if absent.
+
+    Attributes:
+        passed_over: a line for each record or ledger that could not be read.
+    """
 
     def __init__(self, folder: Path | str, *, create: bool = True) -> None:
         self.folder = Path(folder)
+        self.passed_over: list[str] = []
         if not create and not self.folder.is_dir():
             raise DataError(
                 self.folder, "no such results folder; `gnnbench run SUITE --results DIR` makes one"
             )
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for place in ("runs/*", "predictions", "predictions/*", "cache/*"):
+                owner.sweep(self.folder, f"{place}/.*{owner.TEMPORARY}")
+
+    def training(self) -> AbstractContextManager[None]:
+        """Own all training into this folder on this machine. Raises Busy.
+
+        Two commands that train at once disturb each other's times. Machines that share a folder
+        share its runs instead, see `owned_run`.
+        """
+        lock = self.folder / "runs" / f".training-{socket.gethostname()}"
+        return owner.owned(lock, f"trains into {self.folder}")
+
+    def owned_run(self, run_id: str) -> AbstractContextManager[None]:
+        """Own one run. Raises Busy while another process trains it."""
+        return owner.owned(self.run_folder(run_id) / ".owner", f"trains {run_id}")
+
+    def pass_over(self, error: DataError) -> None:
+        """Remember a file that could not be read, so that commands name it and go on."""
+        self.passed_over += [
+            line for line in str(error).splitlines() if line not in self.passed_over
+        ]
 
     def run_folder(self, run_id: str) -> Path:
         return self.folder / "runs" / run_id
@@ -168,8 +199,11 @@ class Results:
         return folder
 
     def save_run(self, record: RunRecord) -> None:
+        """Write a record. One that is not ok never replaces one that is."""
         folder = self.run_folder(record.run_id)
         folder.mkdir(parents=True, exist_ok=True)
+        if record.status != "ok" and self._is_ok(record.run_id):
+            return
         write_json(folder / "run.json", dataclasses.asdict(record))
 
     def save_prediction(self, record: PredictionRecord) -> Path:
@@ -186,9 +220,10 @@ class Results:
         """The record of an earlier run that is still valid, or None."""
         try:
             record = self.load_run(run.run_id)
-        except DataError:
-            return None  # an unreadable record is no record
-        kept = {"ok"} if retry_failed else {"ok", "failed"}
+        except DataError as error:
+            self.pass_over(error)
+            return None
+        kept = ENDED[:1] if retry_failed else ENDED
         return record if record is not None and record.status in kept else None
 
     def forget_unopened(self, asked: RunSpec) -> None:
@@ -203,18 +238,32 @@ class Results:
             shutil.rmtree(folder, ignore_errors=True)
 
     def runs(self) -> Iterator[RunRecord]:
-        for path in sorted(self.folder.glob("runs/*/run.json")):
-            yield _load(RunRecord, path)
+        """Every readable record of a run; the others are passed over."""
+        yield from self._records(RunRecord, "runs/*/run.json")
 
     def predictions(self) -> Iterator[PredictionRecord]:
-        for path in sorted(self.folder.glob("predictions/*/prediction.json")):
-            yield _load(PredictionRecord, path)
+        """Every readable prediction; the others are passed over."""
+        yield from self._records(PredictionRecord, "predictions/*/prediction.json")
 
     def measured_ledger(self, run_id: str) -> dict[int, list[Row]]:
         return _ledgers(self.run_folder(run_id))
 
     def predicted_ledger(self, record: PredictionRecord) -> dict[int, list[Row]]:
         return _ledgers(self.prediction_folder(record))
+
+    def _records(self, cls: type[R], pattern: str) -> Iterator[R]:
+        for path in sorted(self.folder.glob(pattern)):
+            try:
+                yield _load(cls, path)
+            except DataError as error:
+                self.pass_over(error)
+
+    def _is_ok(self, run_id: str) -> bool:
+        try:
+            before = self.load_run(run_id)
+        except DataError:
+            return False
+        return before is not None and before.status == "ok"
 
 
 def _ledgers(folder: Path) -> dict[int, list[Row]]:
@@ -241,27 +290,32 @@ def _load(cls: type[R], path: Path) -> R:
             "run or predict the suite again into a new folder",
         )
     names = {f.name for f in dataclasses.fields(cls)}
+    problems: list[str] = []
+    record = build(cls, {k: v for k, v in table.items() if k in names}, "record", problems)
+    if record is not None:
+        problems += _content_problems(record)
+    if record is None or problems:
+        raise DataError(path, f"not a whole record: {problems[0]}")
+    return record
+
+
+def _content_problems(record: RunRecord | PredictionRecord) -> list[str]:
+    """What reports could not use of a record whose fields have the right types."""
     try:
-        return cls(**{k: v for k, v in table.items() if k in names})
-    except (TypeError, GnnbenchError) as error:
-        raise DataError(path, f"incomplete record: {error}") from None
+        RunSpec.from_dict(record.spec, "record.spec")
+    except SpecError as error:
+        return list(error.problems)
+    if record.status not in STATUSES:
+        return [f"record.status: found {record.status!r}"]
+    if isinstance(record, PredictionRecord):
+        return []
+    return [
+        f"record.periods[{number}].{key}: found {entry.get(key)!r}"
+        for number, entry in enumerate(record.periods)
+        for key, kind in _PERIOD.items()
+        if not isinstance(entry.get(key), kind)
+    ]
 
 
-def write_json(path: Path, content: object) -> None:
-    """Write JSON so that readers see the old file or the new one, never half of either."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False, default=str) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: temporary file in the same folder, then rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+# What every period of a record has. A loss that is not finite is None.
+_PERIOD: dict[str, Any] = {"seconds": int | float, "loss": int | float | None, "bytes": dict}

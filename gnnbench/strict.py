@@ -101,11 +101,11 @@ def convert(
             trials.append(trial)
         problems += trials[0]
         return None
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             problems.append(f"{where}: found {_show(value)}, expected a list")
-            return ()
-        return tuple(
+            return origin()
+        return origin(
             convert(item, args[0], f"{where}[{i}]", problems, meta) for i, item in enumerate(value)
         )
     if origin in (dict, Mapping) or hint is dict or origin is typing.get_origin(Mapping[str, Any]):
@@ -113,6 +113,8 @@ def convert(
             problems.append(f"{where}: found {_show(value)}, expected a table")
             return {}
         _check_plain(value, where, problems)
+        if len(args) == 2 and args[1] in (int, float, str):
+            return {k: convert(v, args[1], f"{where}.{k}", problems) for k, v in value.items()}
         return dict(value)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type[Any], hint), value, where, problems)

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gnnbench.atomic import write_text
 from gnnbench.ledger import Row
-from gnnbench.results import write_text
 from gnnbench.steps import COMMUNICATION, Engine, Lane
 
 MAX_EVENTS = 200_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option, positive_int
+from gnnbench.commands.options import option, output_file, positive_int
 
 if TYPE_CHECKING:
     from gnnbench_simulator.acceleration import Acceleration
@@ -107,8 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="H",
         help="share of repeated row accesses that hit on-chip memory",
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="timeline as pdf, svg or png")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="timeline as a Perfetto trace")
+    file: dict[str, Any] = {"type": output_file, "metavar": "FILE"}
+    parser.add_argument("--figure", **file, help="timeline as pdf, svg or png")
+    parser.add_argument("--trace", **file, help="timeline as a Perfetto trace")
 
 
 def run(args: argparse.Namespace) -> int:

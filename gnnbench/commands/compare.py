@@ -33,18 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, text
+    from gnnbench.commands.output import emit_json, name_passed_over, text
     from gnnbench.results import Results
     from gnnbench_reports.finding import findings
     from gnnbench_reports.opening import read_study
     from gnnbench_reports.verdict import verdict
 
-    study = read_study(Results(args.results, create=False), args.cluster)
+    results = Results(args.results, create=False)
+    study = read_study(results, args.cluster)
     found = findings(study)
+    name_passed_over(results)
     if args.json:
         listed = {name: {"verdict": one.verdict, "rows": one.rows} for name, one in found.items()}
         document = {"cluster": study.cluster, "summary": study.summary, "rows": study.rows}
-        emit_json({"schema": 2, **document, "findings": listed})
+        emit_json({"schema": 2, **document, "findings": listed, "passed_over": results.passed_over})
         return 0
     for sentence in verdict(study.summary, study.rows, found):
         text(sentence, hanging="  ")

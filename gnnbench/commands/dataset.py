@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option, positive_int
+from gnnbench.commands.options import option, output_file, output_folder, positive_int
 
 if TYPE_CHECKING:
     from gnnbench.data.profile import GraphProfile, Profile
@@ -70,10 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="N", help="seed of partitions and batches"
     )
     parser.add_argument(
-        "--save", type=Path, metavar="PROFILE.toml", help="write the profile, for predictions"
+        "--save",
+        type=output_file,
+        metavar="PROFILE.toml",
+        help="write the profile, for predictions",
     )
     parser.add_argument(
-        "--convert", type=Path, metavar="DIR", help="write the dataset in native form, to be mapped"
+        "--convert",
+        type=output_folder,
+        metavar="DIR",
+        help="write the dataset in native form, to be mapped",
     )
 
 

@@ -18,6 +18,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from gnnbench.kernel_cache import VARIABLE, is_writable, places
+
 NAME = "doctor"
 HELP = "check this machine: versions, devices, memory, network, and what is missing"
 
@@ -288,15 +290,18 @@ def limits() -> Iterator[Finding]:
 
 def kernel_cache() -> Iterator[Finding]:
     """Report whether compiled numba kernels can be kept between runs."""
-    named = os.environ.get("NUMBA_CACHE_DIR")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    beside = Path(__file__).resolve().parents[1]
-    for folder in (Path(named),) if named else (beside, home):
-        if _writable(folder):
-            yield Finding("ok", "kernel cache", str(folder))
-            return
-    remedy = "export NUMBA_CACHE_DIR to a folder you own; else every start compiles again"
-    yield Finding("warn", "kernel cache", "no writable folder", remedy)
+    named = os.environ.get(VARIABLE)
+    folders = (Path(named),) if named else places()
+    folder = next((f for f in folders if is_writable(f)), None)
+    remedy = f"export {VARIABLE} to a folder you own"
+    if folder is None:
+        remedy += ": numba compiles nothing without one"
+        yield Finding("fail", "kernel cache", f"{folders[0]} cannot be written to", remedy)
+    elif Path(tempfile.gettempdir()) in folder.parents:
+        remedy += ": this one may be emptied, and kernels are then compiled again"
+        yield Finding("warn", "kernel cache", str(folder), remedy)
+    else:
+        yield Finding("ok", "kernel cache", str(folder))
 
 
 def launcher() -> Iterator[Finding]:
@@ -326,14 +331,3 @@ def _read(path: str) -> str:
         return Path(path).read_text().strip()
     except OSError:
         return ""
-
-
-def _writable(folder: Path) -> bool:
-    """Tell whether files can be made in the folder, or in the nearest parent that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False

@@ -3,7 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+
+def output_file(text: str) -> Path:
+    """Parse the path of a file to write; looked at before work that takes minutes."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
+    _check_parent(path.parent, text)
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """Parse the path of a folder to write into; looked at before work that takes minutes."""
+    _check_parent(Path(text), text)
+    return Path(text)
+
+
+def _check_parent(folder: Path, text: str) -> None:
+    """Refuse a path under what is no folder or cannot be written."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text}: {folder} cannot be written to")
 
 
 def positive_int(text: str) -> int:
@@ -55,7 +81,7 @@ def add_results(parser: argparse.ArgumentParser, *, required: bool = True) -> No
     """Add --results, the folder that holds one folder per run."""
     parser.add_argument(
         "--results",
-        type=Path,
+        type=output_folder,
         metavar="DIR",
         required=required,
         help="results folder; finished runs in it are kept and not run again",
@@ -78,7 +104,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def add_out(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the required --out FILE."""
-    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help=what)
+    parser.add_argument("--out", type=output_file, metavar="FILE", required=True, help=what)
 
 
 def option(text: str) -> tuple[str, str]:

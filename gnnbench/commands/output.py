@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gnnbench.results import Results
+
 # The console of the bar that is on the screen just now.
 _drawing: Console | None = None
 
@@ -33,7 +35,7 @@ _QUANTITY = 16
 _COLOURS = {
     **dict.fromkeys(("ok", "done", "kept", "predicted"), "green"),
     **dict.fromkeys(("warn", "skipped", "running"), "yellow"),
-    **dict.fromkeys(("fail", "failed"), "red"),
+    **dict.fromkeys(("fail", "failed", "diverged"), "red"),
 }
 
 
@@ -64,6 +66,12 @@ def plain(value: object) -> object:
     if callable(to_list):
         return plain(to_list())
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def name_passed_over(results: Results) -> None:
+    """Name the files that could not be read, on stderr: what is printed is without them."""
+    for line in results.passed_over:
+        print(f"gnnbench: passed over: {line}", file=sys.stderr)
 
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> None:

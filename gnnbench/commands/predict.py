@@ -20,7 +20,14 @@ HELP = "predict a suite's runs on a cluster, at any number of ranks; needs no to
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what to predict, on what, and where to keep it."""
-    from gnnbench.commands.options import add_ranks, add_results, add_suite, option, rank_counts
+    from gnnbench.commands.options import (
+        add_ranks,
+        add_results,
+        add_suite,
+        option,
+        output_file,
+        rank_counts,
+    )
 
     add_suite(parser)
     parser.add_argument(
@@ -48,12 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another constant of the clusters, such as links.inter.bytes_per_s=5e9",
     )
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write a Perfetto trace of the last prediction"
+        "--trace",
+        type=output_file,
+        metavar="FILE",
+        help="write a Perfetto trace of the last prediction",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, progress
+    from gnnbench.commands.output import emit_json, name_passed_over, progress
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -76,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
                     write_trace(args.trace, {"predicted": ledgers})
                 advance(record.config_id)
+    if results is not None:
+        name_passed_over(results)
     if args.json:
         emit_json([summary(record) for record in records])
     else:

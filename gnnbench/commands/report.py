@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gnnbench.commands import options
 
@@ -14,7 +13,10 @@ HELP = "write one self-contained page with figures and tables from a results fol
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_results_dir(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to write; default: DIR/report"
+        "--out",
+        type=options.output_folder,
+        metavar="FOLDER",
+        help="where to write; default: DIR/report",
     )
     parser.add_argument(
         "--cluster",
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, progress, text
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, text
     from gnnbench.results import Results
     from gnnbench_reports import figures
     from gnnbench_reports.finding import findings
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         path = write_report(
             study, args.out or results.folder / "report", found=found, drawn=advance
         )
+    name_passed_over(results)
     sentences = verdict(study.summary, study.rows, found)
     if args.json:
         emit_json({"page": path, "cluster": study.cluster, "verdict": sentences})

@@ -38,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto (default) takes GPUs where there are any",
     )
-    parser.add_argument("--retry-failed", action="store_true", help="run failed runs again")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="train failed and diverged runs again"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, progress, status_line
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, status_line
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -62,8 +64,11 @@ def run(args: argparse.Namespace) -> int:
             records.append((record, kept))
             if talks and not args.json:
                 word = "kept" if kept and record.status == "ok" else record.status
-                status_line(word, record.run_id, detail(record))
+                again = "; kept: --retry-failed trains it anew" if kept and word != "kept" else ""
+                status_line(word, record.run_id, detail(record) + again)
             advance(record.run_id)
+    if talks:
+        name_passed_over(results)
     counts = Counter(record.status for record, _ in records)
     if not talks:
         pass
@@ -75,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         by_status = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
         kept_before = f" ({num_kept} from an earlier session)" if num_kept else ""
         print(f"{len(records)} runs: {by_status}{kept_before}; records in {args.results}")
-    return int(counts["failed"] > 0)
+    return int(counts["failed"] + counts["diverged"] > 0)
 
 
 def detail(record: RunRecord) -> str:

@@ -25,6 +25,8 @@ K = TypeVar("K")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the rows, and what to do with the outcome."""
+    from gnnbench.commands.options import output_folder
+
     parser.add_argument(
         "rows",
         nargs="*",
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_folder,
         metavar="DIR",
         help=f"write {TABLE} (every row), {DOCUMENT} and {PICTURE} into this folder",
     )
@@ -140,9 +142,9 @@ def write(folder: Path, comparisons: Sequence[Comparison], document: dict[str, A
     import io
     import json
 
+    from gnnbench.atomic import write_text
     from gnnbench.commands.output import plain
     from gnnbench.published.metrics import EPOCH_TIME
-    from gnnbench.results import write_text
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row_document(c) for c in comparisons]
@@ -182,7 +184,9 @@ def draw(path: Path, comparisons: Sequence[Comparison]) -> None:
         ]
     )
     with drawing.paper_style():
-        path.write_bytes(drawing.save(parity.draw(frame), "svg"))
+        from gnnbench.atomic import write_bytes
+
+        write_bytes(path, drawing.save(parity.draw(frame), "svg"))
 
 
 # -- what is printed -----------------------------------------------------------------------------

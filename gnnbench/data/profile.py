@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from gnnbench.atomic import write_text
 from gnnbench.data.dataset import digest_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.histogram import binned
@@ -296,7 +297,7 @@ def save_profile(profile: Profile, path: str | Path) -> Path:
         for row in plain.get(table, ()):
             given = {key: value for key, value in row.items() if value is not None and value != ()}
             lines += ["", f"[[{table}]]", *(f"{k} = {_toml(v)}" for k, v in given.items())]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.cluster import TRANSFER
+from gnnbench.errors import DataError
 from gnnbench_reports import numbers
 from gnnbench_reports.compare import warmup_periods
 from gnnbench_reports.finding import Finding
@@ -88,10 +89,13 @@ def _of_run(study: Study, run: RunRecord, ranks: int, machine: Cluster) -> Mappi
     from gnnbench.costs.model import collective_seconds
 
     per_host = int(run.device.get("ranks_per_host", 0)) or ranks
-    frame = collectives(
-        study.results.run_folder(run.run_id), ranks=ranks, warmup=warmup_periods(run)
-    )
     found: dict[str, Any] = {}
+    folder = study.results.run_folder(run.run_id)
+    try:
+        frame = collectives(folder, ranks=ranks, warmup=warmup_periods(run))
+    except DataError as error:
+        study.results.pass_over(error)
+        return found
     if frame is None:
         return found
     for kind, steps in frame.groupby("kind"):

@@ -9,9 +9,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from gnnbench.errors import UnknownName
+from gnnbench.errors import DataError, UnknownName
 from gnnbench.ladder import GRADES
 from gnnbench.results import PredictionRecord, Results, RunRecord
 from gnnbench_reports.comparison import Comparison
@@ -41,7 +42,6 @@ def compare(results: Results, cluster: str | None = None) -> list[Comparison]:
 
     Raises:
         UnknownName: no prediction is for this cluster.
-        DataError: a record or ledger is unreadable.
     """
     runs, predictions = list(results.runs()), list(results.predictions())
     return compare_records(results, runs, predictions, choose_cluster(runs, predictions, cluster))
@@ -207,7 +207,7 @@ def _outcome(runs: Sequence[RunRecord], done: Sequence[RunRecord]) -> dict[str, 
     """Status and reason over repeats: one finished repeat is enough for "ok"."""
     if not runs:
         return {"status": "predicted"}
-    order = ("failed", "skipped", "running")
+    order = ("failed", "diverged", "skipped", "running")
     lost = sorted((run for run in runs if run.status != "ok"), key=lambda r: order.index(r.status))
     if not lost:
         return {"status": "ok"}
@@ -231,9 +231,7 @@ def _measured(results: Results, done: Sequence[RunRecord]) -> dict[str, Any]:
     medians = [statistics.median(times) for times in timed]
     middle = statistics.median(medians)
     spread = (max(medians) - min(medians)) / 2 / middle if len(medians) > 1 and middle else None
-    phases = [
-        phase_seconds(results.run_folder(run.run_id), warmup=warmup_periods(run)) for run in done
-    ]
+    phases = [_phases(results, results.run_folder(r.run_id), warmup_periods(r)) for r in done]
     losses = [run.periods[-1].get("loss") for run in done if run.periods]
     known = [float(loss) for loss in losses if loss is not None]
     return {
@@ -283,7 +281,16 @@ def _phases_alike(
     The record's own sums include lanes that overlap with computation.
     """
     warmup = int((prediction.spec.get("training") or {}).get("warmup_epochs", 0))
-    return phase_seconds(results.prediction_folder(prediction), warmup=warmup) or fallback
+    return _phases(results, results.prediction_folder(prediction), warmup) or fallback
+
+
+def _phases(results: Results, folder: Path, warmup: int) -> dict[str, float]:
+    """Seconds by phase; empty where ledgers are absent, or unreadable and so passed over."""
+    try:
+        return phase_seconds(folder, warmup=warmup)
+    except DataError as error:
+        results.pass_over(error)
+        return {}
 
 
 def _side_by_side(

@@ -23,8 +23,8 @@ class Comparison:
         knobs: every knob, defaults included.
         metric: the metric of the task that runs are compared by, such as "accuracy".
         period: what a period is: "epoch", "increment" or "round".
-        status: "ok" (measured), "failed", "skipped", "running" or, without runs, "predicted" or the
-            prediction's own status.
+        status: "ok" (measured), "diverged", "failed", "skipped", "running" or, without runs,
+            "predicted" or the prediction's own status.
         repeats: finished runs pooled here, seeds included.
         measured_period_s: median over periods after warm-up within a repeat, then over repeats.
         repeat_spread: half the range of the repeats' medians over their median.

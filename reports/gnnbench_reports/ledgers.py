@@ -116,5 +116,5 @@ def _read(path: Path, types: dict[str, str]) -> Any:
         )
     try:
         return pd.read_csv(io.BytesIO(content), usecols=list(types), dtype=types)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(path, f"malformed ledger: {error}") from None

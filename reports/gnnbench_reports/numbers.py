@@ -13,12 +13,15 @@ _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (
 
 
 def rounded(value: float, uncertainty: float, *, max_digits: int = 4) -> str:
-    """Round so that the last digit is of the order of the uncertainty; one digit at least."""
+    """Round so that the last digit is of the order of the uncertainty; two digits at least.
+
+    With one digit 24 would become 20, and a ratio of two such numbers would be wrong by half.
+    """
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}" if value == 0 else str(value)
     first = math.floor(math.log10(abs(value)))
     place = math.floor(math.log10(uncertainty)) if uncertainty > 0 else first - max_digits + 1
-    place = max(min(place, first), first - max_digits + 1)
+    place = max(min(place, first - 1), first - max_digits + 1)
     return f"{round(value, -place):.{max(-place, 0)}f}"
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from gnnbench.cluster import Cluster, list_clusters, load_cluster
+from gnnbench.errors import DataError, SpecError
 from gnnbench.results import PredictionRecord, Results
 from gnnbench_reports import kept
 from gnnbench_reports.compare import choose_cluster, compare_records
@@ -65,6 +66,12 @@ def _on_cluster(row: Comparison) -> str:
 
 def _kept_study(results: Results, cluster: str | None) -> Study:
     rows = kept.read_comparisons(results.folder)
+    if not rows and not results.passed_over:
+        raise DataError(
+            results.folder,
+            "holds no runs and no predictions: `gnnbench run SUITE --results DIR` and "
+            "`gnnbench predict SUITE --results DIR` fill it",
+        )
     clusters = tuple(sorted({row.cluster for row in rows} - {""}))
     chosen = kept.chosen_cluster(clusters, cluster)
     return Study(
@@ -83,8 +90,13 @@ def _kept_study(results: Results, cluster: str | None) -> Study:
 def find_machine(results: Results, name: str) -> Cluster | None:
     """Return the cluster of this name: as kept with its predictions, in the folder, or built in."""
     for path in (results.cluster_file(name), results.folder / "cluster.toml"):
-        if name and path.is_file():
+        if not name or not path.is_file():
+            continue
+        try:
             found = load_cluster(path)
-            if found.name == name:
-                return found
+        except SpecError as error:
+            results.pass_over(DataError(path, f"no readable cluster: {error.problems[0]}"))
+            continue
+        if found.name == name:
+            return found
     return load_cluster(name) if name in list_clusters() else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gnnbench.results import SCHEMA, Results, write_json, write_text
+from gnnbench.atomic import write_bytes, write_json, write_text
+from gnnbench.results import SCHEMA, Results
 from gnnbench_reports import figures
 from gnnbench_reports.blocks import Drawing
 from gnnbench_reports.finding import Finding, findings
@@ -78,12 +77,12 @@ def _draw(study: Study, name: str, out: Path) -> Drawing:
         for kind in (*FORMATS, "csv"):
             stem.with_suffix(f".{kind}").unlink(missing_ok=True)
         return Drawing(name=name, title=module.TITLE, caption=module.CAPTION, svg=None)
-    _write_bytes(stem.with_suffix(".csv"), _csv(frame))
+    write_bytes(stem.with_suffix(".csv"), _csv(frame))
     with drawing.paper_style():
         figure = module.draw(frame)
         saved = {kind: drawing.save(figure, kind) for kind in FORMATS}
     for kind, content in saved.items():
-        _write_bytes(stem.with_suffix(f".{kind}"), content)
+        write_bytes(stem.with_suffix(f".{kind}"), content)
     return Drawing(
         name=name,
         title=module.TITLE,
@@ -97,11 +96,11 @@ def _tables(study: Study, out: Path, found: Mapping[str, Finding]) -> dict[str, 
     import pandas as pd
 
     def write(name: str, rows: Sequence[Any]) -> None:
-        _write_bytes(out / f"{name}.csv", _csv(pd.DataFrame(rows)))
+        write_bytes(out / f"{name}.csv", _csv(pd.DataFrame(rows)))
 
     files: dict[str, str] = {}
     if study.rows:
-        _write_bytes(out / TABLE, _csv(pd.DataFrame([flat(row) for row in study.rows])))
+        write_bytes(out / TABLE, _csv(pd.DataFrame([flat(row) for row in study.rows])))
         document = {
             "schema": SCHEMA,
             "cluster": study.cluster,
@@ -124,16 +123,3 @@ def _tables(study: Study, out: Path, found: Mapping[str, Finding]) -> dict[str, 
 def _csv(frame: Any) -> bytes:
     """CSV with times to nine digits; the same bytes on every platform."""
     return bytes(frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"), "utf-8")
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Write atomically, as `write_text` does."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

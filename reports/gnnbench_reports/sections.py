@@ -294,7 +294,8 @@ def _lost(study: Study) -> Sequence[Block]:
     ]
     definitions = (
         "Skipped: the approach or machine cannot do this run, which was known before it started. "
-        "Failed: the run started and ended early. Neither is part of any number above."
+        "Failed: the run started and ended early. Diverged: its loss or its parameters are not "
+        "finite. None of them is part of any number above."
     )
     return Text(definitions), Table(columns=columns, rows=cells)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gnnbench.errors import DataError
 from gnnbench.ledger import Row, read_ledger
 from gnnbench.trace import write_trace
 from gnnbench_reports.comparison import Comparison
@@ -66,11 +67,15 @@ def _sides(study: Study, row: Comparison) -> dict[str, dict[int, list[Row]]]:
     }
     # The same ranks on both sides, where both have them.
     common = sorted(of["measured"].keys() & of["predicted"].keys())
-    return {
-        side: {rank: read_ledger(found[rank]) for rank in (common or sorted(found))[:MAX_RANKS]}
-        for side, found in of.items()
-        if found
-    }
+    try:
+        return {
+            side: {rank: read_ledger(found[rank]) for rank in (common or sorted(found))[:MAX_RANKS]}
+            for side, found in of.items()
+            if found
+        }
+    except DataError as error:
+        study.results.pass_over(error)
+        return {}
 
 
 def _ranks(folder: Path) -> dict[int, Path]:

@@ -144,8 +144,9 @@ def _rest(summary: Summary) -> list[str]:
 
 
 def _losses(rows: Sequence[Comparison]) -> list[str]:
-    words = (("failed", "failed"), ("skipped", "skipped"), ("running", "unfinished"))
-    numbers = [(sum(row.status == status for row in rows), word) for status, word in words]
+    words = {"running": "unfinished"}
+    statuses = ("failed", "diverged", "skipped", "running")
+    numbers = [(sum(r.status == s for r in rows), words.get(s, s)) for s in statuses]
     return [
         f"{_count(number, 'configuration')} {word}; the reasons are listed."
         for number, word in numbers

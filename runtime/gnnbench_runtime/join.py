@@ -11,15 +11,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from gnnbench import owner
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data import source
 from gnnbench.data.formats import native
@@ -80,8 +82,11 @@ def run_joined(
     """
     import torch.distributed as dist
 
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a collective would not let a handler run
     harness = _open(world, device, max([run.training.timeout_s for run in runs], default=120.0))
+    mine = ExitStack()
     try:
+        harness.first(lambda: mine.enter_context(results.training()))
         datasets = source.Library(roots, results.folder / "cache")
         for asked in runs:
             run = harness.identified(datasets, asked)
@@ -93,7 +98,10 @@ def run_joined(
                 yield judged(new_record(run, {}), Verdict("skipped", reason)), False
             else:
                 yield _together(run, results, roots, harness, device), False
+    except _CannotRun as error:
+        raise RunFailed(error.verdict.reason) from None
     finally:
+        mine.close()
         dist.destroy_process_group()
 
 
@@ -166,13 +174,19 @@ def _open(world: World, device: str, timeout_s: float) -> _Harness:
         if practice:
             os.environ.update(practice_environment(world.rank))
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
-    dist.init_process_group(
-        backend,
-        init_method="env://",
-        rank=world.rank,
-        world_size=world.size,
-        timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
-    )
+    try:
+        dist.init_process_group(
+            backend,
+            init_method="env://",
+            rank=world.rank,
+            world_size=world.size,
+            timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
+        )
+    except dist.DistNetworkError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        if "EADDRINUSE" in str(error):
+            raise SpecError(f"port of {place} is taken: set another MASTER_PORT") from None
+        raise RunFailed(f"the ranks do not meet at {place}: {error}", rank=world.rank) from None
     here = torch.device(kind)
     if kind == "cuda":
         here = torch.device("cuda", torch.cuda.current_device())
@@ -225,13 +239,13 @@ def _together(
         results.save_run(record)
     harness.comm.sync()
     run_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
+    with owner.scratch("gnnbench-run-") as scratch:
         job = Job(
             run=run,
             run_folder=run_folder.absolute(),
             data=folder,
             cache=shared,
-            scratch=Path(scratch),
+            scratch=scratch,
             world_size=world.size,
             ranks_per_host=world.local_size,
             **schedule,
@@ -274,6 +288,8 @@ def _save_failure(verdict: Verdict, kind: str, record: RunRecord, results: Resul
     earlier = results.load_run(record.run_id)
     if kind == "peer" and earlier is not None and earlier.status == "failed":
         return
+    if kind == "disk":
+        verdict = dataclasses.replace(verdict, status="running")
     results.save_run(judged(record, verdict))
 
 

@@ -8,13 +8,13 @@ lives on. Whatever happens to a rank becomes a record; only what happens to the 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gnnbench import errors
+from gnnbench import errors, owner
 from gnnbench.data.dataset import Dataset
 from gnnbench.errors import MissingExtra, RunFailed, Unsupported
 from gnnbench.plan import Plan
@@ -62,9 +62,9 @@ def launch(
     clear(results.run_folder(run.run_id))
     results.save_run(record)
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gnnbench-") as scratch:
+    with owner.scratch("gnnbench-run-") as scratch:
         try:
-            job = _job(run, folder, results, Path(scratch), device)
+            job = _job(run, folder, results, scratch, device)
             plan = plan_run(
                 run, data, job.cache, device=job.device, ranks_per_host=job.ranks_per_host
             )
@@ -79,6 +79,8 @@ def launch(
             record = judged(record, Verdict("skipped", str(error)))
     record.wall_s = time.monotonic() - begin
     results.save_run(record)
+    if record.status == "running":
+        raise OSError(errno.ENOSPC, record.reason, str(results.folder))
     return record
 
 

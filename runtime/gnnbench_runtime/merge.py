@@ -13,20 +13,25 @@ from gnnbench_runtime.held import planned_bytes
 
 
 def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]], plan: Plan) -> RunRecord:
-    """Return the record of a run that ended well.
+    """Return the record of a run whose ranks all ended by themselves.
 
     Seconds of periods, set-up seconds and the probe are those of the slowest rank, bytes the sum of
     what all ranks moved; loss and metrics are global already and taken from rank 0. The planned
-    bytes of every period are kept beside the counted ones.
+    bytes of every period are kept beside the counted ones. A run is "diverged" from the first
+    period whose loss is not finite; its metrics from then on are left out, since those of a model
+    of nan look like those of a trained one.
     """
     parts = sorted(parts, key=lambda part: part["rank"])
     first = parts[0]
+    periods = _periods(parts, plan)
+    reason = _divergence(periods, parts)
     return dataclasses.replace(
         record,
-        status="ok",
-        periods=_periods(parts, plan),
+        status="diverged" if reason else "ok",
+        reason=reason,
+        periods=periods,
         memory=[part["memory"] for part in parts],
-        metrics=first["metrics"],
+        metrics={} if reason else first["metrics"],
         probe=_slowest([part["probe"] for part in parts]),
         setup_s=_slowest([part["setup_s"] for part in parts]),
         energy=_energy([part["energy"] for part in parts]),
@@ -54,6 +59,20 @@ def _periods(parts: Sequence[Mapping[str, Any]], plan: Plan) -> list[dict[str, A
             }
         )
     return merged
+
+
+def _divergence(periods: list[dict[str, Any]], parts: Sequence[Mapping[str, Any]]) -> str:
+    """Why the run diverged, or ""; takes the metrics out of the periods from there on."""
+    lost = next((n for n, entry in enumerate(periods) if entry["loss"] is None), None)
+    if lost is not None:
+        for entry in periods[lost:]:
+            entry["metrics"] = {}
+        entry = periods[lost]
+        return f"the loss is not finite from {entry['kind']} {entry['period']} on"
+    if all(part["finite"] for part in parts):
+        return ""
+    periods[-1]["metrics"] = {}
+    return f"the parameters are not finite after the last {periods[-1]['kind']}"
 
 
 def _slowest(of_ranks: Sequence[Mapping[str, float]]) -> dict[str, float]:

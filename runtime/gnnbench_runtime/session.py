@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.formats import native
 from gnnbench.data.source import Library, describe, native_folder
-from gnnbench.errors import GnnbenchError, MissingExtra, Unsupported
+from gnnbench.errors import Busy, GnnbenchError, MissingExtra, Unsupported, disk_is_full
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.join import joined, run_joined
-from gnnbench_runtime.launch import launch
-
-_STORAGE_FULL = (errno.ENOSPC, errno.EDQUOT)
+from gnnbench_runtime.launch import judged, launch, new_record
+from gnnbench_runtime.watchdog import Verdict
 
 
 def run_all(
@@ -31,8 +29,13 @@ def run_all(
 
     A successful run is kept as long as the content of its dataset is the same, a failed one unless
     `retry_failed`; a skipped or interrupted run is tried again. A failing run does not stop the
-    next ones, but a full disk does. Within a launch of torchrun or srun, this process becomes one
-    of its ranks (see `join`). Raises MissingExtra without torch.
+    next ones, but a full disk does. A run that another machine is training is left to it, with the
+    status "running". Within a launch of torchrun or srun, this process becomes one of its ranks
+    (see `join`).
+
+    Raises:
+        MissingExtra: torch is not installed.
+        Busy: another process of this machine trains into the folder.
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtra("torch", "runtime", "training")
@@ -42,9 +45,10 @@ def run_all(
             list(runs), results, roots, world, device=device, retry_failed=retry_failed
         )
         return
-    datasets = Library(roots, results.folder / "cache")
-    for run in runs:
-        yield _one(run, results, roots, datasets, device=device, retry_failed=retry_failed)
+    with results.training():
+        datasets = Library(roots, results.folder / "cache")
+        for run in runs:
+            yield _one(run, results, roots, datasets, device=device, retry_failed=retry_failed)
 
 
 def _one(
@@ -75,7 +79,15 @@ def _one(
         approach.prepare(data, run, cache)
         folder = native_folder(run.dataset, roots, results.folder / "cache")
         facts = describe(data, run.dataset)
-        return launch(run, native.load(folder), folder, results, device=device, facts=facts), False
+        try:
+            with results.owned_run(run.run_id):
+                before = results.finished(run, retry_failed=retry_failed)
+                if before is not None:  # by the machine that has owned it until now
+                    return before, True
+                data = native.load(folder)
+                return launch(run, data, folder, results, device=device, facts=facts), False
+        except Busy as error:
+            return judged(new_record(run, facts), Verdict("running", str(error))), False
     except (Unsupported, MissingExtra) as error:
         return _ended(run, results, "skipped", str(error)), False
     except GnnbenchError as error:
@@ -84,7 +96,7 @@ def _one(
         reason = f"out of memory before ranks started: {error}"
         return _ended(run, results, "failed", reason), False
     except OSError as error:
-        if error.errno in _STORAGE_FULL:
+        if disk_is_full(error):
             raise
         return _ended(run, results, "failed", f"{type(error).__name__}: {error}"), False
 

@@ -19,7 +19,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a run ended: `status` is "failed" or "skipped"."""
+    """Why a run ended: `status` is "failed", "skipped" or "running" (unfinished)."""
 
     status: str
     reason: str
@@ -87,7 +87,8 @@ def died(
     """Say why a rank's process ended without its part of the record."""
     phase = beat.phase or beat.stage
     if said is not None:
-        status = "skipped" if said["kind"] == "skip" else "failed"
+        # A full disk is not the run's fault, so the run is left unfinished.
+        status = {"skip": "skipped", "disk": "running"}.get(said["kind"], "failed")
         return Verdict(status, str(said["reason"]), rank, str(said["phase"] or phase))
     if returncode < 0:
         reason = f"killed by {_signal_name(-returncode)}"

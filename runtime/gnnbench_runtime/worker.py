@@ -8,7 +8,6 @@ evaluation. Only `train_period` is timed as a period; barrier, ledger and evalua
 from __future__ import annotations
 
 import ctypes
-import errno
 import faulthandler
 import gc
 import math
@@ -25,11 +24,11 @@ import torch
 import torch.distributed as dist
 
 from gnnbench.approaches.names import APPROACHES
+from gnnbench.atomic import write_json
 from gnnbench.data.dataset import Dataset
 from gnnbench.data.formats import native
-from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported
+from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported, disk_is_full
 from gnnbench.ledger import LedgerWriter
-from gnnbench.results import write_json
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import faults, kernels
 from gnnbench_runtime.comm import Comm, PeerLost
@@ -95,6 +94,7 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     context.recorder.arrive(job.periods, job.releases)
     periods, metrics = _train(trainer, context, memory, len(job.periods))
     energy = meter.stop() if meter is not None else {}
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in trainer.state().values())
     trainer.close()
     context.recorder.close()
     comm.sync()
@@ -105,6 +105,7 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
         "rank": rank,
         "periods": periods,
         "metrics": metrics,
+        "finite": finite,
         "memory": {**memory.report(rank), **used},
         "probe": {"before_s": probe_before_s, "after_s": probe_after_s},
         "energy": energy,
@@ -197,7 +198,8 @@ def _train(
 
 
 def _floats(metrics: dict[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in metrics.items()}
+    """The metrics that have a value: a mean over nothing has none."""
+    return {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
 
 
 def failure(error: BaseException, pulse: Pulse) -> dict[str, Any]:
@@ -216,8 +218,11 @@ def failure(error: BaseException, pulse: Pulse) -> dict[str, Any]:
     elif _is_out_of_memory(error):
         held = resident_bytes() / _GIB
         kind, reason = "memory", f"out of memory: {said} (the rank held {held:.2f} GiB)"
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        kind, reason = "disk", f"the disk is full writing {error.filename or 'the ledger'}"
+    elif disk_is_full(error):
+        kind, reason = (
+            "disk",
+            f"the disk is full writing {getattr(error, 'filename', None) or 'the ledger'}",
+        )
     elif isinstance(error, RunFailed):
         reason = error.reason
     elif isinstance(error, GnnbenchError):

@@ -63,9 +63,11 @@ def predict_runs(
         except GnnbenchError as error:
             record = _without(run, cluster, per_host, "skipped", str(error))
         if results is not None:
-            folder = results.save_prediction(record)
+            folder = results.prediction_folder(record)
+            folder.mkdir(parents=True, exist_ok=True)
             for rank, rows in ledgers.items():
                 write_ledger(folder / f"ledger-rank{rank}.csv", rows)
+            results.save_prediction(record)  # last: a prediction has its ledgers
         yield record, ledgers
 
 

@@ -90,6 +90,7 @@ def test_an_interrupted_run_is_run_again(
     run("--only", "small-*-p1-*")
     results = Results(tmp_path / "results")
     (record,) = results.runs()
+    (results.run_folder(record.run_id) / "run.json").unlink()
     record.status, record.reason = "running", "interrupted"
     results.save_run(record)
     _, rows = run("--only", "small-*-p1-*")

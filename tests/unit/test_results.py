@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gnnbench.atomic import write_json, write_text
 from gnnbench.errors import DataError
 from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import (
@@ -17,8 +18,6 @@ from gnnbench.results import (
     PredictionRecord,
     Results,
     RunRecord,
-    write_json,
-    write_text,
 )
 from gnnbench.spec import RunSpec
 
@@ -173,26 +172,56 @@ def test_fields_that_this_version_does_not_know_are_passed_over(
         ('{"schema": 2, "run_id"', "not a readable record"),
         ("[1, 2]", "not a record of gnnbench: it has no schema version"),
         ('{"run_id": "a"}', "not a record of gnnbench: it has no schema version"),
-        (f'{{"schema": {SCHEMA}, "run_id": "a"}}', "incomplete record"),
+        (f'{{"schema": {SCHEMA}, "run_id": "a"}}', "record.config_id: missing"),
     ],
 )
-def test_a_damaged_record_is_named_and_answers_no_run(
+def test_a_damaged_record_is_passed_over_with_its_name_and_answers_no_run(
     results: Results, make_run: MakeRun, text: str, problem: str
 ) -> None:
     run = make_run()
     results.save_run(record_of(run))
     path = results.run_folder(run.run_id) / "run.json"
+    other = record_of(make_run(training={"seed": 7}))
+    results.save_run(other)
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=problem) as caught:
-        list(results.runs())
-    assert str(path) in str(caught.value)
+    assert list(results.runs()) == [other]
     assert results.finished(run) is None
+    (line,) = results.passed_over
+    assert line.startswith(f"{path}: ")
+    assert problem in line
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"periods": 5}, "record.periods: found 5, expected a list"),
+        ({"periods": [{"seconds": "1"}]}, r"record.periods\[0\].seconds: found '1'"),
+        ({"status": "fine"}, "record.status: found 'fine'"),
+        ({"metrics": {"test_accuracy": "high"}}, "record.metrics.test_accuracy: found 'high'"),
+        ({"spec": {}}, "record.spec.suite: missing"),
+    ],
+)
+def test_a_record_of_wrong_values_is_no_record(
+    results: Results, make_run: MakeRun, change: dict[str, Any], problem: str
+) -> None:
+    edited(results, make_run(), **change)
+    with pytest.raises(DataError, match=problem):
+        results.load_run(make_run().run_id)
+
+
+def test_an_ok_record_is_never_replaced_by_one_that_is_not(
+    results: Results, make_run: MakeRun
+) -> None:
+    results.save_run(record_of(make_run()))
+    results.save_run(record_of(make_run(), status="running", reason="interrupted"))
+    assert [record.status for record in results.runs()] == ["ok"]
 
 
 @pytest.mark.parametrize(
     ("status", "kept", "kept_on_retry"),
     [
         ("ok", True, True),
+        ("diverged", True, False),
         ("failed", True, False),
         ("skipped", False, False),
         ("running", False, False),

@@ -8,8 +8,6 @@ number of ranks.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from gnnbench.approaches.base import Approach, GraphLike, Layout, Probe, example
 from gnnbench.approaches.card import EXACT, Accepts, Look, Promise, Published
 from gnnbench.approaches.whole_graph.rows import Options, RowSizes, precompute_problem, row_plan
+from gnnbench.atomic import whole
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_counts, halo_entries
 from gnnbench.data.partition import partition
@@ -116,10 +115,8 @@ def cached_array(
         return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
     array = make()
     cache.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=cache, suffix=".npy")
-    with os.fdopen(handle, "wb") as file:
+    with whole(path) as file:
         np.save(file, array, allow_pickle=False)
-    os.replace(temporary, path)
     return array
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.triples import Triples
@@ -157,7 +158,7 @@ def _detect_npz(path: Path) -> str | None:
 
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
+    with reading(path, "a .npz archive"), zipfile.ZipFile(path) as archive:
         keys = {name.removesuffix(".npy") for name in archive.namelist()}
     if {"adj_indptr", "adj_indices"} <= keys or {"indptr", "indices", "shape"} <= keys:
         return "npz_csr"

@@ -1,12 +1,21 @@
-"""MatrixMarket .mtx files, as SuiteSparse and networkrepository pass graphs around."""
+"""MatrixMarket .mtx files, as SuiteSparse and networkrepository pass graphs around.
+
+Not by scipy's `mmread`, which crashes the process on some broken headers.
+"""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
-from gnnbench.data.formats.reading import only_file, read_bytes, reading, stem
+import numpy as np
+
+from gnnbench.data.formats.reading import only_file, read_text, reading, stem
 from gnnbench.data.graph import Graph, from_edges
+
+# Columns of an entry by the field of the header: place, then value.
+_COLUMNS = {"pattern": 2, "integer": 3, "real": 3, "complex": 4}
+_SYMMETRIES = ("general", "symmetric", "skew-symmetric", "hermitian")
 
 
 def read(path: Path, *, directed: bool = False, name: str | None = None) -> Graph:
@@ -16,19 +25,29 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
     directions of each.
     """
     file = only_file(path, ["*.mtx", "*.mtx.*"], "a MatrixMarket matrix")
-    import scipy.io
-    import scipy.sparse
-
     with reading(file, "a MatrixMarket matrix"):
-        text = read_bytes(file)
-        matrix = scipy.sparse.coo_array(scipy.io.mmread(io.BytesIO(text)))
-        symmetry = scipy.io.mminfo(io.BytesIO(text))[5]
-        rows, columns = matrix.shape
+        head, _, rest = read_text(file).partition("\n")
+        words = head.lower().split()
+        if len(words) != 5 or words[:2] != ["%%matrixmarket", "matrix"]:
+            raise ValueError(f"the first line is {head[:60]!r}")
+        form, field, symmetry = words[2:]
+        if form != "coordinate" or field not in _COLUMNS or symmetry not in _SYMMETRIES:
+            raise ValueError(f"expected a sparse (coordinate) matrix, found {head[:60]!r}")
+        rest = rest.lstrip()
+        while rest.startswith("%"):
+            rest = rest.partition("\n")[2].lstrip()
+        sizes, _, body = rest.partition("\n")
+        rows, columns, entries = map(int, sizes.split())
         if rows != columns:
             raise ValueError(f"{rows} rows and {columns} columns: no adjacency matrix")
-    src, dst = matrix.row, matrix.col
-    if symmetry != "general":  # the file lists one half, and scipy has added the other
-        listed = src >= dst
-        src, dst = src[listed], dst[listed]
+        table = np.zeros((0, 2))
+        if body.strip():
+            table = np.loadtxt(io.StringIO(body), dtype=str, comments="%", ndmin=2)
+        if len(table) != entries or (entries and table.shape[1] != _COLUMNS[field]):
+            raise ValueError(f"{len(table)} entries of {table.shape[1]} columns, not {entries}")
+        # Places as text become integers without a detour over floats, which would round them.
+        src, dst = table[:, :2].astype(np.int64).T - 1
+        if entries and (min(src.min(), dst.min()) < 0 or max(src.max(), dst.max()) >= rows):
+            raise ValueError(f"places must lie in 1..{rows}")
     undirected = not directed or symmetry != "general"
     return from_edges(name or stem(file), src, dst, rows, undirected=undirected)

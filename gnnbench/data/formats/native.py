@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gnnbench import owner
 from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
 from gnnbench.data.stream import EdgeStream
@@ -41,8 +40,7 @@ def save(data: Graph | EdgeStream | Triples, path: str | Path) -> Path:
     if path.exists() and not (path / "meta.json").is_file():
         raise DataError(path, "exists and is not a gnnbench dataset: choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with owner.scratch(f".{path.name}.new.", path.parent) as temporary:
         files = {}
         for name, array in data.arrays().items():
             np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
@@ -59,9 +57,6 @@ def save(data: Graph | EdgeStream | Triples, path: str | Path) -> Path:
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1, default=_plain) + "\n")
         temporary.chmod(0o755)
         _replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return path
 
 
@@ -166,10 +161,9 @@ def _replace(temporary: Path, path: Path) -> None:
     if not path.exists():
         os.replace(temporary, path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    os.replace(path, old / "dataset")
-    os.replace(temporary, path)
-    shutil.rmtree(old, ignore_errors=True)
+    with owner.scratch(f".{path.name}.old.", path.parent) as old:
+        os.replace(path, old / "dataset")
+        os.replace(temporary, path)
 
 
 def _plain(value: object) -> object:

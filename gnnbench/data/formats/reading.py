@@ -24,6 +24,7 @@ COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz")
 _BROKEN = (
     EOFError,
     OSError,
+    OverflowError,
     UnicodeDecodeError,
     ValueError,
     KeyError,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_LINES, MOST_COUNTS = 4, 4
 """More approaches than this are too many lines; more rank counts than this are too narrow."""
+LOST = ("failed", "diverged")
+"""Statuses of runs that started and yield no value: figures mark them with a cross."""
 _FILL = 0.86  # of the width between two rank counts
 _WIDEST = 0.16
 
@@ -59,7 +61,7 @@ def draw(
     # No space for skipped configurations and for rank counts without any value.
     valued = frame[measured].notna() | frame[predicted].notna()
     if "status" in frame:
-        valued |= frame["status"] == "failed"
+        valued |= frame["status"].isin(LOST)
     frame = frame[valued]
     groups = {key: group for key, group in frame.groupby(["dataset", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.5, most_columns=2)
@@ -74,7 +76,7 @@ def draw(
         for row in group.to_dict("records"):
             x = place[0][row["approach"], int(row["ranks"])]
             _mark(panel, x, row, looks[row["approach"]], measured, predicted, interval, spread)
-            if row.get("status") == "failed":
+            if row.get("status") in LOST:
                 failed = True
                 bottom: dict[str, Any] = {
                     "transform": panel.get_xaxis_transform(),
@@ -99,7 +101,7 @@ def draw(
     if any(ideal(group) for group in groups.values()):
         handles.append(Line2D([], [], color="#999999", ls=":", lw=1, label="ideal"))
     if failed:
-        handles.append(Line2D([], [], color=grey, marker="x", ls="", label="failed"))
+        handles.append(Line2D([], [], color=grey, marker="x", ls="", label=" or ".join(LOST)))
     drawing.legend_above(figure, handles)
     return figure
 

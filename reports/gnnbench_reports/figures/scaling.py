@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import dodged, drawing
+from gnnbench_reports.figures.dodged import LOST
 from gnnbench_reports.labels import card
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def draw(frame: Any) -> Figure:
     if frame["predicted_low_s"].notna().any() and not crowded:
         handles.append(Patch(color="#666666", alpha=0.2, label="90 % interval"))
     handles.append(Line2D([], [], color="#999999", ls=":", lw=1, label="ideal"))
-    if frame["status"].isin(["failed", "skipped"]).any() and not crowded:
+    if frame["status"].isin([*LOST, "skipped"]).any() and not crowded:
         handles.append(
-            Line2D([], [], color="#666666", marker="x", ls="", label="skipped or failed")
+            Line2D([], [], color="#666666", marker="x", ls="", label="skipped, failed or diverged")
         )
     drawing.legend_above(figure, handles)
     return figure
@@ -124,8 +125,8 @@ def _panel(panel: Axes, group: Any, looks: dict[str, Look], crowded: bool) -> No
         _predicted(panel, series.dropna(subset="predicted_period_s"), look, crowded)
         _measured(panel, series.dropna(subset="measured_period_s"), look)
         absent = series[
-            series["status"].isin(["failed", "skipped"]) & series["predicted_period_s"].isna()
-            | (series["status"] == "failed")
+            series["status"].isin([*LOST, "skipped"]) & series["predicted_period_s"].isna()
+            | series["status"].isin(LOST)
         ]
         if len(absent) and not crowded:
             height = [0.035 + 0.06 * lost] * len(absent)

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gnnbench import owner
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import Cluster
 from gnnbench.errors import RunFailed
@@ -130,15 +130,14 @@ def measure_ranks(
     """Run the ranks of one co-location; return what each measured."""
     todo = [{"run": probe.run.to_dict(), "only": sorted(probe.only)} for probe in probes]
     asked = json.dumps({**request, "probes": todo})
-    with tempfile.TemporaryDirectory(prefix="gnnbench-calibrate-") as scratch:
-        folder = Path(scratch)
+    with owner.scratch("gnnbench-calibrate-") as folder:
         (folder / "request.json").write_text(asked, encoding="utf-8")
         processes = []
         try:
             for rank in range(world):
                 with (folder / f"output-rank{rank}.txt").open("wb") as output:
                     module = "gnnbench_runtime.calibration.rank"
-                    command = [sys.executable, "-m", module, scratch, str(rank), str(world)]
+                    command = [sys.executable, "-m", module, str(folder), str(rank), str(world)]
                     processes.append(
                         subprocess.Popen(
                             command,

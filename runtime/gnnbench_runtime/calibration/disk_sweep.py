@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from time import perf_counter
 
 import numpy as np
 
+from gnnbench import owner
 from gnnbench.cluster import DiskPoint, Storage
 from gnnbench.costs.storage import fit_storage
 from gnnbench.errors import Unsupported
@@ -87,8 +87,8 @@ def sweep_disk(
         for depth in sweep.depths
         for direction in DIRECTIONS
     ]
-    with tempfile.TemporaryDirectory(prefix=".gnnbench-disk-", dir=folder) as scratch:
-        path = Path(scratch) / "blocks"
+    with owner.scratch(".gnnbench-disk-", folder) as scratch:
+        path = scratch / "blocks"
         with BlockFile(path, size_bytes=sweep.file_bytes, writable=True, direct=direct) as file:
             _fill(file)
             for number, point in enumerate(todo):

@@ -23,12 +23,12 @@ import torch
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
+from gnnbench.atomic import write_json
 from gnnbench.costs.facts import PER_CALL
 from gnnbench.data.source import Library
 from gnnbench.iterations import RankSteps
 from gnnbench.ledger import Row
 from gnnbench.plan import Plan
-from gnnbench.results import write_json
 from gnnbench.spec import RunSpec
 from gnnbench.steps import COMMUNICATION, STORAGE, Phase, Work
 from gnnbench_runtime import device as devices

@@ -15,10 +15,8 @@ between streams, and what CUDA itself refuses.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from gnnbench import owner
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.conformance.perform import make_trainer
 from gnnbench_runtime.kernels.torch_ops import TorchKernels
@@ -89,12 +88,12 @@ def fake_ranks(rank: int, world_size: int) -> Iterator[None]:
 def perform_off_the_host(run: RunSpec, data: Any, rank: int) -> list[Any]:
     """Train a period and evaluate as one rank, on a device without values; return its ledger."""
     with (
-        tempfile.TemporaryDirectory(prefix="gnnbench-conform-") as folder,
+        owner.scratch("gnnbench-conform-") as folder,
         fake_ranks(rank, run.ranks),
         OneDevice(),
     ):
         trainer, recorder, kept = make_trainer(
-            rank, run.ranks, run, data, Path(folder), device=DEVICE, kernels=DeviceKernels()
+            rank, run.ranks, run, data, folder, device=DEVICE, kernels=DeviceKernels()
         )
         try:
             recorder.period_begin(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from gnnbench import owner
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.ledger import Row
 from gnnbench.spec import RunSpec
@@ -125,8 +125,8 @@ def make_trainer(
 def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
     """Train all periods, then evaluate."""
     losses, moved = [], []
-    with tempfile.TemporaryDirectory(prefix="gnnbench-conform-") as folder, TensorMeter() as meter:
-        trainer, recorder, kept = make_trainer(rank, world_size, run, data, Path(folder))
+    with owner.scratch("gnnbench-conform-") as folder, TensorMeter() as meter:
+        trainer, recorder, kept = make_trainer(rank, world_size, run, data, folder)
         for period in range(_periods(run)):
             recorder.period_begin(period)
             losses.append(trainer.train_period(period))
@@ -149,12 +149,12 @@ def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
 
 def resumed(rank: int, world_size: int, run: RunSpec, data: Any) -> NDArray[np.float64]:
     """Parameters of a run that stops after its first period and is resumed by a new trainer."""
-    with tempfile.TemporaryDirectory(prefix="gnnbench-conform-") as folder:
-        trainer, _, _ = make_trainer(rank, world_size, run, data, Path(folder))
+    with owner.scratch("gnnbench-conform-") as folder:
+        trainer, _, _ = make_trainer(rank, world_size, run, data, folder)
         trainer.train_period(0)
         kept = {name: tensor.clone() for name, tensor in trainer.state().items()}
         trainer.close()
-        trainer, _, _ = make_trainer(rank, world_size, run, data, Path(folder))
+        trainer, _, _ = make_trainer(rank, world_size, run, data, folder)
         trainer.restore(kept)
         for period in range(1, _periods(run)):
             trainer.train_period(period)
@@ -167,8 +167,8 @@ def outputs(
     rank: int, world_size: int, run: RunSpec, data: Any, periods: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Vertex ids and model outputs of the batches of each period, nothing being trained."""
-    with tempfile.TemporaryDirectory(prefix="gnnbench-conform-") as folder:
-        trainer, _, _ = make_trainer(rank, world_size, run, data, Path(folder))
+    with owner.scratch("gnnbench-conform-") as folder:
+        trainer, _, _ = make_trainer(rank, world_size, run, data, folder)
         found = []
         for period in range(periods):
             ids, values = trainer.outputs(period)

@@ -9,11 +9,12 @@ import importlib
 import multiprocessing as mp
 import os
 import sys
-import tempfile
 import traceback
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
+
+from gnnbench import owner
 
 
 class RankPool:
@@ -22,8 +23,8 @@ class RankPool:
     def __init__(self, world_size: int) -> None:
         context = mp.get_context("spawn")
         self.world_size = world_size
-        self._folder = tempfile.TemporaryDirectory(prefix="gnnbench-ranks-")
-        store = str(Path(self._folder.name) / "store")
+        self._open = ExitStack()
+        store = str(self._open.enter_context(owner.scratch("gnnbench-ranks-")) / "store")
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(world_size):
@@ -71,7 +72,7 @@ class RankPool:
             process.kill()
             process.join()
         self._processes.clear()
-        self._folder.cleanup()
+        self._open.close()
 
 
 class Pools:

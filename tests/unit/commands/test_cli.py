@@ -169,3 +169,65 @@ def test_the_version_is_printed() -> None:
         [sys.executable, "-m", "gnnbench", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"gnnbench {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run", "demo", "--results", "file"], "--results: file: file is not a folder"),
+        (["predict", "demo", "--results", "file/x"], "--results: file/x: file is not a folder"),
+        (["predict", "demo", "--trace", "folder"], "--trace: folder is a folder: name a file"),
+        (["calibrate", "--out", "folder"], "--out: folder is a folder: name a file"),
+        (["report", "folder", "--out", "file"], "--out: file: file is not a folder"),
+        (["dataset", "uniform", "--save", "folder"], "--save: folder is a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words, line
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    assert f"gnnbench: error: argument {line}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_folder_without_results_is_an_error(tmp_path, capsys, command: str) -> None:
+    assert cli.main([command, str(tmp_path)]) == 2
+    assert "holds no runs and no predictions" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(21, "Is a directory", "a~", None, "b"), "gnnbench: error: b: Is a directory"),
+        (OSError("20001 requested and 13808 written"), "gnnbench: error: the disk is full"),
+        (OSError(20, "Not a directory", "f/x"), "gnnbench: error: f/x: Not a directory"),
+    ],
+)
+def test_errors_of_the_system_are_one_line(end, error: OSError, line: str) -> None:
+    def fails(args: object) -> int:
+        raise error
+
+    code, said = end(fails)
+    assert code == 1
+    assert said.startswith(line)
+    assert said.count("\n") == 1
+
+
+def test_characters_that_an_encoding_lacks_are_replaced() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "gnnbench", "dataset", "uniform", "--parts", "none"),
+            *("--option", "num_nodes=9", "--option", "mean_degree=2"),
+        ],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?" in done.stdout

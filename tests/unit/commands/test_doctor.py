@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
-from gnnbench import cli
+from gnnbench import cli, kernel_cache
 from gnnbench.commands import doctor
 
 
@@ -92,8 +95,24 @@ def test_a_kernel_cache_that_cannot_be_written_says_so(
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/none")
     (finding,) = only("kernel_cache")
-    assert finding.status == "warn"
+    assert finding.status == "fail"
     assert "NUMBA_CACHE_DIR" in finding.remedy
+
+
+def test_a_read_only_installation_without_a_home_compiles_in_a_private_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernel_cache, "places", lambda: (Path("/proc/a"), Path("/proc/b")))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    kernel_cache.choose()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert (folder.parent, folder.stat().st_mode & 0o777) == (tmp_path, 0o700)
+    assert only("kernel_cache")[0].status == "warn"
+    folder.chmod(0o777)  # where others can write, pickles of others may lie
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    kernel_cache.choose()
+    assert Path(os.environ["NUMBA_CACHE_DIR"]) != folder
 
 
 def test_a_launcher_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench import work
+from gnnbench import owner, work
 from gnnbench.approaches.out_of_core.belady import BeladyStructure, draw_all, inspection
 from gnnbench.approaches.out_of_core.caching import (
     AlignedRows,
@@ -52,8 +50,8 @@ def row_file(context: RankContext, graph: Graph, rows: AlignedRows) -> BlockFile
     """Write the features to the disk, a row per stride; the file leaves with the process."""
     assert graph.features is not None
     kind = torch.empty(0, dtype=context.dtype).numpy().dtype
-    with tempfile.TemporaryDirectory(prefix="belady-", dir=context.cache) as folder:
-        file = BlockFile(Path(folder) / "rows.bin", size_bytes=rows.file_bytes, writable=True)
+    with owner.scratch("belady-", context.cache) as folder:
+        file = BlockFile(folder / "rows.bin", size_bytes=rows.file_bytes, writable=True)
     block = aligned_empty((padded(_ROWS_AT_ONCE * rows.stride),), np.uint8)
     for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
         part = np.asarray(graph.features[start : start + _ROWS_AT_ONCE]).astype(kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.steps import Ints, Phase
@@ -48,8 +48,8 @@ class Files:
             partition: content of a partition, rows of `rows.row_bytes`.
             edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
         """
-        with tempfile.TemporaryDirectory(prefix="out-of-core-", dir=cache) as folder:
-            paths = Path(folder) / "rows.bin", Path(folder) / "edges.bin"
+        with owner.scratch("out-of-core-", cache) as folder:
+            paths = folder / "rows.bin", folder / "edges.bin"
             made = cls(
                 rows=BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
                 edges=BlockFile(paths[1], size_bytes=buckets.file_bytes, writable=True),
@@ -222,10 +222,15 @@ class PartitionBuffer:
             [(staging[start:stop], offset) for start, stop, offset in places],
             phase=Phase.LOAD,
         )
-        unit, found = self.buckets.edge_bytes, []
-        for (start, _, offset), (first, last) in zip(places, runs.tolist(), strict=True):
-            at = start + first * unit - offset
-            found.append(staging[at : at + (last - first) * unit].view(np.int32))
+        unit = self.buckets.edge_bytes
+        # Where each run begins in what was read: its request's place, and its own within that.
+        request = np.searchsorted(spans[:, 0], runs[:, 0] * unit, side="right") - 1
+        begin = (ends - sizes - spans[:, 0])[request] + runs[:, 0] * unit
+        length = (runs[:, 1] - runs[:, 0]) * unit
+        found = [
+            staging[at : at + size].view(np.int32)
+            for at, size in zip(begin.tolist(), length.tolist(), strict=True)
+        ]
         flat = np.concatenate(found) if found else np.empty(0, np.int32)
         return flat.reshape(-1, self._columns)
 

@@ -7,7 +7,6 @@ evaluated as one that holds everything is: exactly, no neighbour left out.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnnbench import owner
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.sampling import NeighbourSampler
@@ -52,8 +52,8 @@ class LayerwiseEvaluator:
 
     def evaluate(self) -> dict[str, float]:
         """Return "train_accuracy" and the like for every split that has vertices."""
-        with tempfile.TemporaryDirectory(prefix="layers-", dir=self.context.cache) as folder:
-            return self._metrics(self.logits(Path(folder)))
+        with owner.scratch("layers-", self.context.cache) as folder:
+            return self._metrics(self.logits(folder))
 
     def logits(self, folder: Path) -> Any:
         """Logits of all vertices, [N, C], in a file in a folder."""

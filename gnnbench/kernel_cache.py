@@ -1,0 +1,48 @@
+"""Where numba keeps compiled loops: beside the sources, in the home, or in the temporary folder.
+
+numba refuses to compile with a cache that it cannot write, so a read-only installation without a
+home needs the third place. Entries are pickles: a folder that others can write is never taken.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+VARIABLE = "NUMBA_CACHE_DIR"
+
+
+def choose() -> None:
+    """Name the temporary folder where numba's own places cannot be written; before numba loads."""
+    if os.environ.get(VARIABLE) or any(is_writable(place) for place in places()):
+        return
+    os.environ[VARIABLE] = str(_private())
+
+
+def places() -> tuple[Path, Path]:
+    """The folders in which numba looks by itself: beside the sources, then in the home."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(__file__).resolve().parent, Path(home)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, or in the nearest parent that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and not _is_virtual(folder)
+
+
+def _is_virtual(folder: Path) -> bool:
+    """Whether the folder belongs to the kernel: root may "write" there, and it fails."""
+    return folder.parts[:2] in (("/", "proc"), ("/", "sys"))
+
+
+def _private() -> Path:
+    """A folder of this user alone."""
+    folder = Path(tempfile.gettempdir()) / f"gnnbench-numba-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        return Path(tempfile.mkdtemp(prefix="gnnbench-numba-"))
+    return folder
