@@ -195,7 +195,7 @@ def test_a_damaged_record_is_a_specification_error() -> None:
         ({}, "give exactly one of path, generator, profile; found none"),
         ({"path": "a", "profile": "b"}, "found ['path', 'profile']"),
         ({"profile": "a", "split": {"train": 0.5}}, "split: a profile has statistics and no data"),
-        ({"path": "a", "override": {"num_nodes": 1}}, "override: replaces facts of a profile"),
+        ({"path": "a", "override": {"num_nodes": 1}}, "override: found without a profile"),
     ],
 )
 def test_a_dataset_comes_from_one_place(fields: dict[str, Any], problem: str) -> None:

@@ -22,6 +22,18 @@ SPMM = {"rows": 3, "nonzeros": 5, "width": 2, "source_rows": 4, "element_bytes":
 HEADS = {**SPMM, "width": 6, "heads": 2}
 
 # What is called, its kind, op, bytes and flops.
+ATTENDED: dict[str, Any] = {
+    "queries": 2,
+    "edges": 3,
+    "fanout": 2,
+    "width": 4,
+    "edge_width": 1,
+    "hidden": 5,
+    "heads": 1,
+    "kept": 6,
+    "parameters": 7,
+    "element_bytes": S,
+}
 HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # Pointers 8 * 4, columns 4 * 5, rows read 4 and written 3, of 2 floats; 2 * 5 * 2 flops.
     (lambda: work.spmm(**SPMM), "spmm", "spmm", 32 + 20 + (4 + 3) * 8, 20),
@@ -129,6 +141,34 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.draw_negatives(3, 2, 5), "sample", "draw_negatives", 3 * 8 * 8, 0),
     # A hash of three ids, eight passes over key and place both ways, a copy of three numbers.
     (lambda: work.shuffle(5, 3), "elementwise", "shuffle", 5 * (24 + 8 * 2 * 16 + 24), 0),
+    # Streams: an edge of 20 bytes both ways; 3 + 7 queries of 16 bytes and 12 - 3 edges.
+    (lambda: work.ingest(5), "host", "ingest", 200, 0),
+    (lambda: work.sample_temporal([3, 7, 12]), "sample", "sample_temporal", 340, 0),
+    # Products 180 + 600 + 180, times 45, scores and sums 80 + 20, the rest 90; 29 + 6 + 7 elements.
+    (
+        lambda: work.temporal_attention(**ATTENDED),
+        *("module", "temporal_attention_forward", 168, 1195),
+    ),
+    (
+        lambda: work.temporal_attention(**ATTENDED, backward=True),
+        *("module", "temporal_attention_backward", 336, 2390),
+    ),
+    # 6 * 2 * 9 * 5 and 15 * 2 * 5; 18 + 3 + 6 + 7 elements.
+    (
+        lambda: work.memory_updater(
+            distinct=2, rows=3, message=4, hidden=5, kept=6, parameters=7, element_bytes=S
+        ),
+        *("module", "memory_updater_forward", 136, 690),
+    ),
+    (lambda: work.memory_write(3, 2, 9, S), "scatter", "memory_write", 3 * (16 + 16), 0),
+    # 2 * 4 * 9 and 4 * 2 * 3; 12 + 2 + 5 + 6 elements.
+    (
+        lambda: work.link_decoder(
+            roots=4, pairs=2, hidden=3, kept=5, parameters=6, element_bytes=S
+        ),
+        *("module", "link_decoder_forward", 100, 96),
+    ),
+    (lambda: work.binary_cross_entropy(3, S), "elementwise", "binary_cross_entropy", 24, 24),
 ]
 
 
