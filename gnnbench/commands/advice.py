@@ -327,7 +327,9 @@ def _device(choice: Choice) -> str:
 
 
 def _interval(choice: Choice, periods: float) -> str:
-    """The interval of so many periods."""
+    """The interval of so many periods; none of a choice that was not predicted in full."""
+    if choice.prediction is None:
+        return "-"
     return durations(choice.low_s * periods, choice.high_s * periods)
 
 

@@ -23,7 +23,8 @@ PREFERRED: Mapping[str, tuple[str, float]] = {
 }
 """The measured kernel used for each operation, and the bytes of an element in its tables."""
 _OF_FRAMEWORKS = ("cusparse", "gemm")
-"""Kernels that frameworks call; figures of other kernels are transferred to them."""
+"""Kernels that frameworks call. RoDe's SDDMM is several times faster than those of DGL and PyG:
+published epochs of attention on A100s are met worse with it than with a roofline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,27 +106,27 @@ def model_of(kernel: str, device: str) -> KernelModel | None:
     form = own or forms.get((kernel, ""))
     if form is None:
         return None
-    here = own is not None and own.device == facts.device and kernel in _OF_FRAMEWORKS
+    here = own is not None and own.device == facts.device
     rung = "measured elsewhere" if here else "transferred"
     return KernelModel(kernel=KERNELS[kernel], device=facts, form=form, grade=rung)
 
 
-def step_model(device: str, operation: str, op: str, facts: Facts) -> KernelModel | None:
+def step_model(device: str, operation: str, facts: Facts) -> KernelModel | None:
     """What predicts an operation's steps on a device; None where no table has such kernels.
 
-    Tables hold products with one weight per entry and dot products per entry, in one precision.
-    Attention's products with a weight per head, and its sums of scores per edge, are other kernels.
+    Tables hold products with one weight per entry, in one precision. Attention's products with a
+    weight per head are another kernel.
 
     Args:
         device: its name.
         operation: kind of the steps: "spmm", "sddmm", "gemm".
-        op: their cost class.
         facts: their shapes.
     """
     kernel, size = PREFERRED.get(operation, ("", 0.0))
+    if kernel not in _OF_FRAMEWORKS or size != facts.element_bytes:
+        return None
     per_head = operation == "spmm" and bool(np.any(facts.inner > 1.0))
-    other = per_head or (operation == "sddmm" and op != "sddmm_dot")
-    return None if not kernel or size != facts.element_bytes or other else model_of(kernel, device)
+    return None if per_head else model_of(kernel, device)
 
 
 def _chip(device: DeviceFacts | str) -> str:

@@ -16,7 +16,6 @@ from gnnbench.costs.kernels import KERNELS, Floats, Kernel, Params
 from gnnbench.costs.points import Points
 
 FOLDS = 10
-DEVICE_DRAW = 0.3
 _SOFT = 0.15  # log error beyond which a point counts as an outlier
 _GENERATED = 0.3  # weight of a generated matrix beside a real graph's 1
 _ROWS_OF_ORIGIN = 3.0  # an origin of more points than these weighs no more
@@ -65,7 +64,8 @@ def fit_kernel(
     start = dict(near or kernel.start)
     names = list(start)
     origin = np.log([start[n] for n in names])
-    price = (DEVICE_DRAW if near else kernel.draw) / np.array([kernel.spread[n] for n in names])
+    draw = kernel.device_draw if near else kernel.draw
+    price = draw / np.array([kernel.spread[n] for n in names])
     logs = [np.log(group.seconds) for group in groups]
     weights = [_weights(group) for group in groups]
 

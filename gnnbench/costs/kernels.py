@@ -83,6 +83,7 @@ class Kernel:
     spread   how far (log) a coefficient may go for the price of one standard deviation
     known    facts that a device needs
     draw     weight of that price in a fit to several devices; chosen by leaving devices out
+    device_draw   the same in a fit to one device, drawn to that of all; by leaving matrices out
     """
 
     name: str
@@ -92,6 +93,7 @@ class Kernel:
     spread: Params
     known: tuple[str, ...]
     draw: float = 0.3
+    device_draw: float = 0.3
 
     def applies(self, device: DeviceFacts) -> bool:
         """Whether the device's facts suffice."""
@@ -151,10 +153,11 @@ def _sddmm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
     gathered = s.nonzeros * s.width * size
     distinct = np.minimum(s.columns, s.nonzeros) * s.width * size
     ones = np.ones(len(s))
-    hit = _hit_rate(s.columns * s.width * size, d.cache_bytes, 0.4 * ones, 2.0 * ones)
+    table, share = s.columns * s.width * size, p["cache_share"] * ones
+    hit = _hit_rate(table, d.cache_bytes, p["locality"] * ones, share)
     issued = p["entry"] * s.nonzeros + p["line"] * gathered / 128.0 + p["row"] * s.rows
     cached = p["cache"] * gathered / d.cache_bytes_per_s
-    memory = s.rows * s.width * size + 12.0 * s.nonzeros + 4.0 * s.rows
+    memory = s.rows * s.width * size + p["pattern"] * 12.0 * s.nonzeros + 4.0 * s.rows
     memory = memory + distinct + (gathered - distinct) * (1.0 - hit)
     moved = cached + p["missed"] * memory / d.memory_bytes_per_s
     return np.asarray(p["launch"] * d.launch_s + np.hypot(issued / issue, moved))
@@ -208,8 +211,28 @@ _SPMM_SPREAD = {
 _BY_ROW_START = {**_SPMM_START, "longest": 0.4}
 _CACHE = ("cache_bytes_per_s",)
 _CACHE_AND_LAUNCH = (*_CACHE, "launch_s")
-_SDDMM_START = {"launch": 3.0, "entry": 16.0, "line": 4.0, "row": 30.0, "cache": 0.3, "missed": 0.5}
-_SDDMM_SPREAD = {"launch": 0.8, "entry": 2.0, "line": 2.0, "row": 2.0, "cache": 0.8, "missed": 0.8}
+_SDDMM_START = {
+    "launch": 3.0,
+    "entry": 16.0,
+    "line": 4.0,
+    "row": 30.0,
+    "cache": 0.3,
+    "missed": 0.5,
+    "pattern": 1.0,
+    "locality": 0.4,
+    "cache_share": 2.0,
+}
+_SDDMM_SPREAD = {
+    "launch": 0.8,
+    "entry": 2.0,
+    "line": 2.0,
+    "row": 2.0,
+    "cache": 0.8,
+    "missed": 0.8,
+    "pattern": 0.7,
+    "locality": 0.5,
+    "cache_share": 0.7,
+}
 _GEMM_START = {
     "launch": 1.3,
     "chain": 1.5,
@@ -238,6 +261,8 @@ _KERNELS = (
             start=_BY_ROW_START,
             spread=_SPMM_SPREAD,
             known=_CACHE,
+            draw=1.0 if name == "rode" else 0.3,
+            device_draw=0.3 if name == "rode" else 0.1,
         )
         for name in ("naive_csr", "csr_direct", "rb_sr", "rode", "aspt", "sputnik")
     ),
@@ -249,7 +274,8 @@ _KERNELS = (
             start=_SDDMM_START,
             spread=_SDDMM_SPREAD,
             known=_CACHE_AND_LAUNCH,
-            draw=5.0,
+            draw=3.0,
+            device_draw=0.1,
         )
         for name in ("rode", "aspt", "cusddmm")
     ),
@@ -261,6 +287,7 @@ _KERNELS = (
         spread=dict.fromkeys(_GEMM_START, 1.5),
         known=_CACHE_AND_LAUNCH,
         draw=0.15,
+        device_draw=0.1,
     ),
 )
 KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}

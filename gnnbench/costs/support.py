@@ -25,7 +25,11 @@ LOCAL = (
     Kind.OPTIMIZER,
 )
 _RANKS, _BYTES = 8, 2.0**20
-_TABLE_OF = {2.0: "bf16", 4.0: "fp32"}
+_TABLE_OF = {"cusparse": "cuSPARSE, fp32", "rode_sddmm": "RoDe, fp32", "gemm": "bf16"}
+_WITHOUT_TABLE = {
+    "gemm": ("gemm (fp32)", "a table of fp32 products on any GPU"),
+    "sddmm": ("sddmm (DGL, PyG)", "a table of the SDDMM kernels of frameworks on any GPU"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +50,8 @@ def supported(device: str) -> list[Support]:
     """What the catalogue knows of a device: local operations, and collectives inside a host."""
     found = []
     for kind in LOCAL:
-        kernel, size = PREFERRED.get(kind.value, ("", 0.0))
-        name = f"{kind.value} ({_TABLE_OF[size]})" if kernel else kind.value
+        kernel, _ = PREFERRED.get(kind.value, ("", 0.0))
+        name = f"{kind.value} ({_TABLE_OF[kernel]})" if kernel else kind.value
         model = model_of(kernel, device) if kernel else None
         if model is not None:
             found.append(
@@ -64,8 +68,8 @@ def supported(device: str) -> list[Support]:
         else:
             missing = _missing(kernel, device) if kernel else f"a table of {kind.value} on any GPU"
             found.append(_datasheet(device, name, missing))
-        if kind is Kind.GEMM:
-            found.append(_datasheet(device, "gemm (fp32)", "a table of fp32 products on any GPU"))
+        if kind.value in _WITHOUT_TABLE:
+            found.append(_datasheet(device, *_WITHOUT_TABLE[kind.value]))
     for kind in COLLECTIVES:
         timed = collective_time(device, kind.value, _RANKS, _BYTES)
         name, missing = f"{kind.value} in a host", "a table of NCCL on this device"
@@ -97,7 +101,7 @@ def supported_by(cluster: Cluster) -> list[Support]:
     lifted = []
     for entry in found:
         key = entry.operation if "host" in entry.operation else entry.operation.split(" (")[0]
-        if key in calibrated and "bf16" not in entry.operation:
+        if key in calibrated and not any(t in entry.operation for t in ("bf16", "RoDe")):
             rung, radius = calibrated[key]
             entry = Support(
                 device=cluster.name,

@@ -41,6 +41,7 @@ class LaborSampler(NeighbourSampler):
     ) -> None:
         super().__init__(indptr, indices, fanouts_from_seeds, seed, threads)
         self.layer_dependency = layer_dependency
+        self._wide = np.empty(0, np.int32)
 
     def sample(self, seeds: Ids, epoch: int, step: int) -> Batch:
         """Return the blocks of these seeds."""
@@ -54,28 +55,26 @@ class LaborSampler(NeighbourSampler):
     def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
         if self.layer_dependency:
             key = self._shared_key
-        picks = np.empty(num_dst, np.int64)
-        degrees = np.empty(num_dst, np.int32)
-        weights = np.empty(num_dst, np.float64)
-        graph, nodes = (self.indptr, self.indices), self._nodes
+        starts = np.zeros(num_dst + 1, np.int64)
+        degrees = _degrees(self.indptr, self._nodes, num_dst, starts)
+        looked = int(starts[-1])
+        self._scanned += looked
+        # A row's picks are written where it would lie if all neighbours were kept, then moved up.
+        if looked > len(self._wide):
+            self._wide = np.empty(looked + looked // 4, np.int32)
+        picks, weights = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.float64)
+        graph, nodes, wide = (self.indptr, self.indices), self._nodes, self._wide
         ranges = self._team.split(num_dst, ROWS_PER_RANGE)
 
-        def count(start: int, stop: int) -> None:
-            _count_labor(*graph, nodes, fanout, key, picks, degrees, weights, start, stop)
-
-        self._team.run(count, ranges)
-        indptr = np.zeros(num_dst + 1, np.int64)
-        np.cumsum(picks, out=indptr[1:])
-        self._scanned += int(degrees.sum(dtype=np.int64))
-        self._reserve(num_dst, int(indptr[-1]))
-        nodes = self._nodes
-        indices = np.empty(int(indptr[-1]), np.int32)
-
         def draw(start: int, stop: int) -> None:
-            _draw_labor(*graph, nodes, fanout, key, indptr, indices, start, stop)
+            _draw(*graph, nodes, fanout, key, starts, wide, picks, weights, start, stop)
 
         self._team.run(draw, ranges)
-        num_src = number(indices, nodes, self._table, num_dst)
+        indptr = np.cumsum(picks)
+        self._reserve(num_dst, int(indptr[-1]))
+        indices = np.empty(int(indptr[-1]), np.int32)
+        _move_up(wide, starts, indptr, indices)
+        num_src = number(indices, self._nodes, self._table, num_dst)
         return Block(
             indptr=indptr,
             indices=indices,
@@ -87,54 +86,50 @@ class LaborSampler(NeighbourSampler):
 
 
 @compiled
-def _count_labor(
+def _degrees(graph_indptr: Any, nodes: Any, num_dst: int, starts: Any) -> Any:
+    degrees = np.empty(num_dst, np.int32)
+    for i in range(num_dst):
+        degrees[i] = graph_indptr[nodes[i] + 1] - graph_indptr[nodes[i]]
+        starts[i + 1] = starts[i] + degrees[i]
+    return degrees
+
+
+@compiled
+def _draw(
     graph_indptr: Any,
     graph_indices: Any,
     nodes: Any,
     fanout: int,
     key: Any,
+    starts: Any,
+    wide: Any,
     picks: Any,
-    degrees: Any,
     weights: Any,
     start: int,
     stop: int,
 ) -> None:
+    """Write the kept neighbours (graph ids) of destinations start .. stop-1, and their number."""
     for i in range(start, stop):
-        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
-        degree = last - first
-        degrees[i], weights[i] = degree, 1.0
-        kept = degree
-        if 0 <= fanout < degree:
-            kept = 0
-            weights[i] = degree / fanout if fanout else 0.0
-            limit = np.uint64(fanout / degree * 18446744073709551616.0)
-            for e in range(first, last):
-                if mix64((key ^ np.uint64(graph_indices[e])) + GOLDEN) < limit:
-                    kept += 1
-        picks[i] = kept
+        first, degree = graph_indptr[nodes[i]], starts[i + 1] - starts[i]
+        at = starts[i]
+        if fanout < 0 or degree <= fanout:
+            weights[i] = 1.0
+            for e in range(degree):
+                wide[at + e] = graph_indices[first + e]
+            picks[i + 1] = degree
+            continue
+        weights[i] = degree / fanout if fanout else 0.0
+        limit = np.uint64(fanout / degree * 18446744073709551616.0)
+        for e in range(first, first + degree):
+            vertex = graph_indices[e]
+            # Written always and kept if the bits say so: no branch to guess wrong.
+            wide[at] = vertex
+            at += mix64((key ^ np.uint64(vertex)) + GOLDEN) < limit
+        picks[i + 1] = at - starts[i]
 
 
 @compiled
-def _draw_labor(
-    graph_indptr: Any,
-    graph_indices: Any,
-    nodes: Any,
-    fanout: int,
-    key: Any,
-    indptr: Any,
-    out: Any,
-    start: int,
-    stop: int,
-) -> None:
-    for i in range(start, stop):
-        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
-        at = indptr[i]
-        if indptr[i + 1] - at == last - first:
-            for e in range(first, last):
-                out[at + e - first] = graph_indices[e]
-            continue
-        limit = np.uint64(fanout / (last - first) * 18446744073709551616.0)
-        for e in range(first, last):
-            if mix64((key ^ np.uint64(graph_indices[e])) + GOLDEN) < limit:
-                out[at] = graph_indices[e]
-                at += 1
+def _move_up(wide: Any, starts: Any, indptr: Any, out: Any) -> None:
+    for i in range(len(indptr) - 1):
+        for e in range(indptr[i + 1] - indptr[i]):
+            out[indptr[i] + e] = wide[starts[i] + e]

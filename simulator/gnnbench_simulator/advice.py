@@ -31,6 +31,8 @@ TIED = 0.05
 """Choices on a machine within this share of its best are tied: an exact approach wins."""
 ALIKE = 0.5
 """Optimiser steps per epoch that differ by more than this share are told apart."""
+HOPELESS = 30
+"""Approaches that take so many times as long as the best on its machine get no interval."""
 FINALISTS = 16
 """Machines whose best choices are predicted in full."""
 _SIMULATED_EPOCHS = 2
@@ -214,7 +216,8 @@ def advise(
         unfit = [c for c in search.choices(best.machine) if c.out_of_memory > P_OUT_OF_MEMORY]
         own = next(choices for machine, choices in by_machine if machine == best.machine)
         for choice in own:
-            search.predict(choice)
+            if choice.total_s <= HOPELESS * best.total_s:
+                search.predict(choice)
         own = sorted(search.distinct(own), key=search.order)
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
         ranked.sort(key=lambda choice: not question.meets(choice))

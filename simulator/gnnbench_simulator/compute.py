@@ -173,7 +173,7 @@ class Durations:
         uncalibrated, device = bool(self._models), self.cluster.device
         known = None
         if device.kind == "gpu" and not hosted:
-            known = step_model(device.name, kind.value, op, facts)
+            known = step_model(device.name, kind.value, facts)
         if known is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
             seconds = np.maximum(device.launch_s.value, known.on(device).seconds_of(facts))

@@ -20,7 +20,8 @@ pytest.importorskip("torch", reason="needs the runtime extra")
 import torch
 from out_of_core_cases import learnt, replayed
 
-from gnnbench.approaches.base import example
+from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
 from gnnbench.data.source import Library
 from gnnbench.errors import DataError
@@ -29,8 +30,10 @@ from gnnbench_runtime.approaches.out_of_core import layerwise
 from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients, score
 from gnnbench_runtime.approaches.out_of_core.links import adagrad_rows
 from gnnbench_runtime.approaches.out_of_core.ranking import Ranking, metrics_of
+from gnnbench_runtime.conformance.device import perform_off_the_host
 from gnnbench_runtime.conformance.perform import make_trainer
 from gnnbench_runtime.disk import ALIGNMENT, BlockFile
+from gnnbench_runtime.held import compare
 
 LINKS: dict[str, Any] = {
     "kind": "triples",
@@ -201,6 +204,22 @@ def test_a_layer_at_a_time_gives_the_logits_of_all_at_once(model: dict, tmp_path
     trainer.close()
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
     assert np.abs(whole).max() > 0
+
+
+@pytest.mark.parametrize("name", ["belady", "embeddings", "out-of-core"])
+def test_a_device_is_given_what_its_plan_copies(name: str) -> None:
+    """The steps of a plan for a GPU are those performed on a device that the host cannot read."""
+    card = APPROACHES.get(name)
+    for run in card.examples():
+        training = dataclasses.replace(run.training, epochs=1)
+        once = dataclasses.replace(run, training=training)
+        data = Library([]).open(run.dataset)
+        layout = Layout(world_size=1, ranks_per_host=1, device="cuda")
+        plan = card.plan(data, once, card.structure(data, once), layout)
+        plan.validate()
+        steps, iterations = compare(plan, perform_off_the_host(once, data, 0), 0)
+        assert steps == plan.num_steps(0)
+        assert iterations == plan.periods[0]
 
 
 def test_blocks_are_those_of_the_disk() -> None:

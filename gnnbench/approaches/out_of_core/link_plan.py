@@ -18,7 +18,7 @@ from gnnbench.approaches.out_of_core.links import (
 )
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
-from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.approaches.out_of_core.storage import expected_requests, padded
 from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.data.triples import Triples
@@ -149,14 +149,16 @@ def _estimated(structure: LinkStructure) -> list[LinkVisit]:
     found = []
     for resident, admitted, evicted in changes(states):
         count = rows.rows_in(resident)
-        requests = max(1, round(policy.partitions**2 / len(states)))
+        mean = structure.num_facts * EDGE_BYTES / policy.partitions**2
+        share = 1.0 / len(states)
+        requests, size = expected_requests(policy.partitions, share, policy.partitions, mean)
         load = LoadSizes(
             partitions=len(admitted),
             partition_bytes=rows.bytes_in(admitted),
             evicted=len(evicted),
             evicted_bytes=rows.bytes_in(evicted),
-            requests=requests,
-            edge_bytes=facts * EDGE_BYTES + requests * DISK_BLOCK,
+            requests=int(requests),
+            edge_bytes=min(int(size), padded(structure.num_facts * EDGE_BYTES)),
             rows=count,
             edges=facts,
         )

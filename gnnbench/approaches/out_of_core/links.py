@@ -193,11 +193,14 @@ def training_facts(data: Triples) -> Facts:
 
 
 def initial_rows(seed: int, ids: Ints, width: int) -> NDArray[np.float64]:
-    """Embeddings before training, uniform in +-1 / sqrt(width), keyed by (seed, id, column)."""
+    """Embeddings before training, uniform in +-0.05 / sqrt(width), keyed by (seed, id, column).
+
+    Small, because Adagrad's first steps are as long as the learning rate.
+    """
     places = ids[:, None] * width + np.arange(width, dtype=np.int64)
     bits = keys.extend_array(keys.fold(seed, _ROWS), places)
     unit = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.asarray((2.0 * unit - 1.0) / math.sqrt(width))
+    return np.asarray((2.0 * unit - 1.0) * 0.05 / math.sqrt(width))
 
 
 def relation_shapes(decoder: str, num_relations: int, width: int) -> list[tuple[str, Any]]:

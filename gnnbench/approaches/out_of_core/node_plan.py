@@ -27,7 +27,7 @@ from gnnbench.approaches.out_of_core.nodes import (
     resident_edges,
 )
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
-from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.approaches.out_of_core.storage import expected_requests, padded
 from gnnbench.approaches.out_of_core.visits import LoadSizes, Visit, changes, load_sizes
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
@@ -170,16 +170,18 @@ def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) ->
         count = rows.rows_in(resident)
         held = buffer_profile(profile, count / max(profile.num_nodes, 1))
         c, new = len(resident), len(admitted)
-        read = profile.num_edges * (c * c - (c - new) ** 2) / p**2 * EDGE_BYTES
-        # A run of wanted buckets in a row ends wherever the next partition is absent.
-        requests = round(c * (1 + new * (1 - c / p)))
+        mean = profile.num_edges * EDGE_BYTES / p**2
+        requests, size = expected_requests(new, c / p, p, mean)
+        if c > new:
+            more = expected_requests(c - new, new / p, p, mean)
+            requests, size = requests + more[0], size + more[1]
         load = LoadSizes(
             partitions=new,
             partition_bytes=rows.bytes_in(admitted),
             evicted=len(evicted),
             evicted_bytes=rows.bytes_in(evicted),
-            requests=requests,
-            edge_bytes=round(read) + requests * DISK_BLOCK,
+            requests=int(requests),
+            edge_bytes=min(int(size), padded(profile.num_edges * EDGE_BYTES)),
             rows=count,
             edges=held.num_edges,
         )

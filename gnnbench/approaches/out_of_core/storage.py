@@ -132,10 +132,18 @@ class Buckets:
         return np.stack([starts[first], stops[last]], axis=1)
 
     def spans(self, runs: Ints) -> Ints:
-        """The whole blocks in which runs lie, as bytes (start, stop), int64 [n, 2]."""
-        start, stop = runs[:, 0] * self.edge_bytes, runs[:, 1] * self.edge_bytes
-        aligned = [start // DISK_BLOCK * DISK_BLOCK, -(-stop // DISK_BLOCK) * DISK_BLOCK]
-        return np.stack(aligned, axis=1)
+        """The requests for some runs, as bytes (start, stop) of whole blocks, int64 [n, 2].
+
+        Runs whose blocks touch are one request: what lies between them is read along.
+        """
+        start = runs[:, 0] * self.edge_bytes // DISK_BLOCK * DISK_BLOCK
+        stop = -(-runs[:, 1] * self.edge_bytes // DISK_BLOCK) * DISK_BLOCK
+        if not len(runs):
+            return np.zeros((0, 2), np.int64)
+        first = np.ones(len(runs), bool)
+        first[1:] = start[1:] > stop[:-1]
+        last = np.roll(first, -1)
+        return np.stack([start[first], stop[last]], axis=1)
 
 
 def bucket_counts(
@@ -145,6 +153,23 @@ def bucket_counts(
     pairs = sources.astype(np.int64) * partitions + targets
     flat = np.bincount(pairs, minlength=partitions * partitions)
     return flat.astype(np.int64).reshape(partitions, partitions)
+
+
+def expected_requests(rows: int, share: float, partitions: int, bucket_bytes: float) -> Ints:
+    """Requests and bytes for some rows of buckets of which a random share is wanted, int64 [2].
+
+    Args:
+        rows: source partitions.
+        share: of their buckets that is wanted.
+        partitions: buckets of a row.
+        bucket_bytes: mean bytes of a bucket.
+    """
+    whole = rows * partitions * bucket_bytes
+    # A gap of k buckets has probability (1 - share)^(k - 1) or less; short ones are read along.
+    apart = (1.0 - share) ** (DISK_BLOCK / max(bucket_bytes, 1e-9))
+    requests = rows * (1.0 + (partitions * share - 1.0) * (1.0 - share) * apart)
+    size = whole * (share + (1.0 - share) * (1.0 - apart)) + requests * DISK_BLOCK
+    return np.round([requests, size]).astype(np.int64)
 
 
 def admitted_buckets(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> NDArray[np.bool_]:

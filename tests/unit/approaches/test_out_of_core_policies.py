@@ -187,8 +187,11 @@ def test_buckets_are_read_in_runs_of_whole_blocks() -> None:
     assert runs.tolist() == [[starts[5], starts[7]], [starts[12], starts[13]]]
     spans = buckets.spans(runs)
     assert (spans % DISK_BLOCK == 0).all()
+    assert len(spans) == 2
     assert (spans[:, 0] <= runs[:, 0] * 12).all()
     assert (spans[:, 1] - runs[:, 1] * 12 < DISK_BLOCK).all()
+    # A few bytes between two runs are read along.
+    assert buckets.spans(np.array([[10, 20], [30, 40]])).tolist() == [[0, DISK_BLOCK]]
     assert buckets.file_bytes == padded(int(counts.sum()) * 12)
     assert len(buckets.runs(np.zeros((4, 4), bool))) == 0
 

@@ -226,7 +226,7 @@ def test_it_refuses_with_a_reason() -> None:
     many = dataclasses.replace(run.training, increments=500)
     assert "increments" in GNNFLOW.cannot_run(dataclasses.replace(run, training=many), data)
     graph = APPROACHES.get("single").cannot_run(example("single", 1, model={"kind": "tgat"}))
-    assert graph == "single trains stacks of layers; tgat is made of modules"
+    assert graph == "single trains stacks of layers; tgat is a module"
     static = dataclasses.replace(run.training, increments=0)
     again = dataclasses.replace(run, approach="stream-rebuild", training=static)
     assert "increments" in APPROACHES.get("stream-rebuild").cannot_run(again, data)

@@ -69,8 +69,8 @@ def test_support_names_the_rung_and_the_missing_measurement(
     assert main(["support", "dgx-a100", "--json"]) == 0
     found = {entry["operation"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert found["all_to_all in a host"]["rung"] == "measured elsewhere"
-    assert found["spmm (fp32)"]["rung"] == "transferred"
-    assert "cusparse" in found["spmm (fp32)"]["missing"]
+    assert found["spmm (cuSPARSE, fp32)"]["rung"] == "transferred"
+    assert "cusparse" in found["spmm (cuSPARSE, fp32)"]["missing"]
     assert found["gemm (fp32)"]["rung"] == "datasheet"
     assert main(["support"]) == 0
     assert "A100-80GB" in capsys.readouterr().out

@@ -222,10 +222,15 @@ class PartitionBuffer:
             [(staging[start:stop], offset) for start, stop, offset in places],
             phase=Phase.LOAD,
         )
-        unit, found = self.buckets.edge_bytes, []
-        for (start, _, offset), (first, last) in zip(places, runs.tolist(), strict=True):
-            at = start + first * unit - offset
-            found.append(staging[at : at + (last - first) * unit].view(np.int32))
+        unit = self.buckets.edge_bytes
+        # Where each run begins in what was read: its request's place, and its own within that.
+        request = np.searchsorted(spans[:, 0], runs[:, 0] * unit, side="right") - 1
+        begin = (ends - sizes - spans[:, 0])[request] + runs[:, 0] * unit
+        length = (runs[:, 1] - runs[:, 0]) * unit
+        found = [
+            staging[at : at + size].view(np.int32)
+            for at, size in zip(begin.tolist(), length.tolist(), strict=True)
+        ]
         flat = np.concatenate(found) if found else np.empty(0, np.int32)
         return flat.reshape(-1, self._columns)
 
