@@ -75,6 +75,10 @@ class Trainer(Protocol):
         """
         ...
 
+    def is_finite(self) -> bool:
+        """Whether the parameters that this rank holds in memory are finite; no collective."""
+        ...
+
     def learnt(self) -> Tensor:
         """Return all parameters as one vector, in the order of the model's `parameters`.
 

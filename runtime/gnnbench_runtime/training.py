@@ -148,6 +148,10 @@ class StepTrainer:
         """One step of the optimizer."""
         self.optimizer.step(lane=lane)
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return bool(torch.isfinite(self.parameters.flat).all())
+
     def learnt(self) -> Tensor:
         """All parameters as one vector."""
         return self.parameters.flat

@@ -94,7 +94,7 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     context.recorder.arrive(job.periods, job.releases)
     periods, metrics = _train(trainer, context, memory, len(job.periods))
     energy = meter.stop() if meter is not None else {}
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in trainer.state().values())
+    finite = trainer.is_finite()
     trainer.close()
     context.recorder.close()
     comm.sync()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gnnbench.errors import disk_is_full
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime import faults
@@ -67,8 +68,15 @@ def test_running_out_of_memory_says_what_was_asked_for_and_held(
     assert "the rank held" in reason
 
 
-def test_a_full_disk_is_said_in_so_many_words(broken: Callable[..., RunRecord]) -> None:
-    assert "the disk is full" in broken("disk").reason
+def test_a_full_disk_is_raised_and_leaves_the_run_unfinished_not_failed(
+    toy_run: Maker, train: Train, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(faults.VARIABLE, "rank=1,period=1,kind=disk")
+    with pytest.raises(OSError, match="the disk is full") as error:
+        train(toy_run(2))
+    assert disk_is_full(error.value)
+    (record,) = results.runs()
+    assert (record.status, results.finished(toy_run(2))) == ("running", None)
 
 
 def test_a_hung_rank_is_blamed_and_not_the_one_that_waits_for_it(

@@ -122,6 +122,10 @@ class ToyTrainer:
     def period_metrics(self) -> dict[str, float]:
         return {}
 
+    def is_finite(self) -> bool:
+        """There is nothing that could not be."""
+        return True
+
     def learnt(self) -> Any:
         import torch
 

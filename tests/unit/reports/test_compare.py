@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
 
-from gnnbench.errors import DataError, UnknownName
+from gnnbench.errors import UnknownName
 from gnnbench_reports.compare import compare
 from gnnbench_reports.comparison import Comparison
 
@@ -157,20 +158,43 @@ def test_knobs_are_in_the_label_only_where_they_tell_approaches_apart(fabricator
     ]
 
 
-def test_a_broken_record_is_named(fabricator: Any) -> None:
+def test_a_broken_record_is_passed_over_and_named(fabricator: Any) -> None:
     fabricator.run(fabricator.spec())
     path = next(fabricator.results.folder.glob("runs/*/run.json"))
     path.write_text(path.read_text()[:100])
-    with pytest.raises(DataError, match=r"run\.json"):
-        compare(fabricator.results)
+    assert compare(fabricator.results) == []
+    assert "run.json" in fabricator.results.passed_over[0]
 
 
-def test_a_record_of_an_earlier_schema_is_refused_in_one_line(fabricator: Any) -> None:
+def test_a_broken_ledger_costs_its_phases_only(fabricator: Any) -> None:
+    fabricator.run(fabricator.spec())
+    path = next(fabricator.results.folder.glob("runs/*/ledger-rank0.csv"))
+    path.write_text("nothing\n")
+    row = only(compare(fabricator.results))
+    assert row.measured
+    assert str(path) in fabricator.results.passed_over[0]
+
+
+@pytest.mark.parametrize(("others", "status"), [(0, "diverged"), (1, "ok")])
+def test_a_diverged_run_is_no_measurement(fabricator: Any, others: int, status: str) -> None:
+    for repeat in range(others + 1):
+        fabricator.run(fabricator.spec(repeat=repeat))
+    record = next(fabricator.results.runs())
+    (fabricator.results.run_folder(record.run_id) / "run.json").unlink()
+    record.status, record.reason = "diverged", "the loss is not finite from epoch 3 on"
+    fabricator.results.save_run(record)
+    row = only(compare(fabricator.results))
+    assert (row.status, row.repeats) == (status, others)
+    assert "not finite" in row.reason
+
+
+def test_a_record_of_an_earlier_schema_is_passed_over_in_one_line(fabricator: Any) -> None:
     fabricator.run(fabricator.spec())
     path = next(fabricator.results.folder.glob("runs/*/run.json"))
     path.write_text(path.read_text().replace('"schema": 2', '"schema": 1'))
-    with pytest.raises(DataError, match=r"schema 1 is of an earlier gnnbench.*into a new folder"):
-        compare(fabricator.results)
+    assert compare(fabricator.results) == []
+    (line,) = fabricator.results.passed_over
+    assert re.search(r"schema 1 is of an earlier gnnbench.*into a new folder", line)
 
 
 def test_a_prediction_for_another_layout_of_the_ranks_is_another_row(fabricator: Any) -> None:

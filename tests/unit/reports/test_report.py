@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from gnnbench.errors import DataError
 from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import Results
 from gnnbench_reports import figures
@@ -132,10 +133,9 @@ def test_only_failures_make_a_report(fabricator: Any) -> None:
     assert "<svg" not in text
 
 
-def test_an_empty_folder_makes_a_page_that_says_what_to_do(fabricator: Any) -> None:
-    text = report(fabricator.results).read_text(encoding="utf-8")
-    assert "no runs and no predictions" in text
-    assert "<code>gnnbench run SUITE --results DIR</code>" in text
+def test_a_folder_without_results_is_refused(fabricator: Any) -> None:
+    with pytest.raises(DataError, match="holds no runs and no predictions: `gnnbench run"):
+        report(fabricator.results)
 
 
 def test_a_figure_that_has_nothing_to_draw_any_more_is_removed(fabricator: Any) -> None:

@@ -234,6 +234,10 @@ class GistTrainer:
             self.model.aggregate(self._place(self.iteration - 1).round, self.flat, shard)
         return self.model.gathered(shard)
 
+    def is_finite(self) -> bool:
+        """Whether the shard of the global model is finite."""
+        return bool(torch.isfinite(self.model.shard).all())
+
     def learnt(self) -> Tensor:
         """All parameters of the global model."""
         return self._current().flat

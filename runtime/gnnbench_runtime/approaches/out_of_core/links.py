@@ -183,6 +183,10 @@ class LinkTrainer:
         """None: metrics are measured by `evaluate`."""
         return {}
 
+    def is_finite(self) -> bool:
+        """Whether the relations' parameters are finite; the table may lie on the disk."""
+        return bool(torch.isfinite(self.parameters.flat).all())
+
     def learnt(self) -> Tensor:
         """Embeddings by id, then relations."""
         return torch.cat([self.table.state()[0].reshape(-1), self.parameters.flat])

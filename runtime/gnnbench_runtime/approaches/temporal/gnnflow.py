@@ -125,6 +125,10 @@ class GnnflowTrainer:
             tensor.zero_()
         self.optimizer.num_steps = 0
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return bool(torch.isfinite(self.net.parameters.flat).all())
+
     def learnt(self) -> Tensor:
         """All parameters."""
         return self.net.parameters.flat
