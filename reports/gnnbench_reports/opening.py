@@ -65,8 +65,8 @@ def _on_cluster(row: Comparison) -> str:
 
 
 def _kept_study(results: Results, cluster: str | None) -> Study:
-    rows = kept.read_comparisons(results.folder)
-    if not rows and not results.passed_over:
+    rows, findings = kept.read_comparisons(results.folder), kept.read_findings(results.folder)
+    if not rows and not any(findings.values()) and not results.passed_over:
         raise DataError(
             results.folder,
             "holds no runs and no predictions: `gnnbench run SUITE --results DIR` and "
@@ -83,7 +83,7 @@ def _kept_study(results: Results, cluster: str | None) -> Study:
         rows=rows,
         summary=summarise(rows),
         machine=find_machine(results, chosen),
-        kept=kept.read_findings(results.folder),
+        kept=findings,
     )
 
 

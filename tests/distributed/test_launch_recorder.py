@@ -139,6 +139,7 @@ def test_merging_takes_the_slowest_rank_and_the_sum_of_bytes() -> None:
         return {
             "rank": rank,
             "periods": [period],
+            "finite": True,
             "memory": {"rank": rank},
             "metrics": {"test_accuracy": 0.5},
             "probe": {"before_s": seconds, "after_s": 1.0},
