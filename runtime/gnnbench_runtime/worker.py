@@ -34,7 +34,12 @@ from gnnbench_runtime import faults, kernels
 from gnnbench_runtime.comm import Comm, PeerLost
 from gnnbench_runtime.gpu_meter import open_meter
 from gnnbench_runtime.job import Job
-from gnnbench_runtime.memory import MemoryMeter, forget_mapped_pages, resident_bytes
+from gnnbench_runtime.memory import (
+    MemoryMeter,
+    forget_mapped_pages,
+    release_free_memory,
+    resident_bytes,
+)
 from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext, Trainer
 from gnnbench_runtime.pulse import Pulse
@@ -185,6 +190,10 @@ def _train(
             comm.sync()
             with memory.evaluation(), recorder.evaluating():
                 metrics |= _floats(trainer.evaluate())
+            # A model built for the evaluation refers to itself: until it is collected, its memory
+            # would count as the next period's.
+            gc.collect()
+            release_free_memory()
         periods.append(
             {
                 "period": period,

@@ -248,7 +248,7 @@ def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:
 
 
 def _context(measured: dict[int, list[dict[str, Any]]]) -> float:
-    """What a rank's process holds before any data, code and libraries of all kernels loaded."""
+    """What a rank's process holds before any data, with one approach rehearsed, as a run has it."""
     return float(
         statistics.median(content["baseline_bytes"] for r in measured.values() for content in r)
     )
