@@ -29,8 +29,8 @@ class Layout:
     Args:
         world_size, ranks_per_host: ranks in all, and on each host.
         device: "cuda" where ranks compute on accelerators.
-        performed: True if a run will be compared with the plan step by step. A step must then
-            not stand for several calls that ranks record one by one.
+        performed: True if a run will be compared with the plan step by step. Each
+            step of the plan must then be one call that a rank records.
     """
 
     world_size: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -102,3 +102,9 @@ def digest_of(profile: Any) -> str:
     """Identify the statistics of a profile, a dataclass of plain values."""
     text = json.dumps(dataclasses.asdict(profile), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def present(dataset: object, names: Iterable[str]) -> dict[str, Any]:
+    """The arrays of a dataset by name; absent ones (None) are left out."""
+    held = {name: getattr(dataset, name) for name in names}
+    return {name: array for name, array in held.items() if array is not None}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.dataset import label_problems, non_finite, out_of_range
+from gnnbench.data.dataset import label_problems, non_finite, out_of_range, present
 from gnnbench.errors import DataError
 
 Array = NDArray[np.generic]
@@ -85,8 +85,7 @@ class Graph:
 
     def arrays(self) -> dict[str, Any]:
         """The arrays by name; absent ones are left out."""
-        held = {name: getattr(self, name) for name in self.ARRAYS}
-        return {name: array for name, array in held.items() if array is not None}
+        return present(self, self.ARRAYS)
 
     def facts(self) -> dict[str, Any]:
         """The sizes that plans and records store."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.dataset import out_of_range
+from gnnbench.data.dataset import out_of_range, present
 from gnnbench.errors import DataError, SpecError
 
 
@@ -87,8 +87,7 @@ class Triples:
         return slice(*borders[split])
 
     def arrays(self) -> dict[str, Any]:
-        held = {name: getattr(self, name) for name in self.ARRAYS}
-        return {name: array for name, array in held.items() if array is not None}
+        return present(self, self.ARRAYS)
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -117,8 +117,9 @@ class MiniBatch(Approach):
         knobs: BatchKnobs = self.knobs(run)
         shape, steps = stack_shape(data, run, knobs.order), structure.num_steps
         drawn = self.drawn(data, run, structure)
-        # The first batch of an epoch is drawn after the last update of the epoch before. It is an
-        # iteration of its own, so that its wait can say so, also where batches stand for others.
+        # The first batch of an epoch is drawn after the last update of the previous epoch. That
+        # wait differs from those of other batches, so the first batch is an iteration of its own,
+        # even where its sizes are also used for later batches.
         wanted = [
             (index, place % steps == 0 and knobs.prefetch > 0)
             for place, index in enumerate(drawn.schedule)

@@ -154,7 +154,7 @@ def draw_run(source: Source, run: RunSpec, owner: NDArray[np.int32] | None) -> D
 
 
 def estimated(batch: BatchSizes, run: RunSpec, steps: int, basis: str) -> Drawn:
-    """One expected batch that stands for all."""
+    """One batch of expected sizes, used for every step."""
     schedule = (0,) * (steps * run.training.epochs)
     return Drawn(batches=[batch], schedule=schedule, counted=False, basis=basis)
 
@@ -166,7 +166,7 @@ def _spread(steps: int, count: int) -> list[int]:
 def _sampled_steps(
     run: RunSpec, steps: int, picks: Sequence[int], draw: Callable[[int], BatchSizes]
 ) -> Drawn:
-    """Some steps of the first epoch stand for their neighbours, in every epoch."""
+    """Draw some steps of the first epoch; every other step takes the sizes of the nearest one."""
     nearest = np.searchsorted(picks, np.arange(steps), side="right") - 1
     return Drawn(
         batches=[draw(pick) for pick in picks],

@@ -148,7 +148,7 @@ def _visit_sizes(
 
 
 def _spread(steps: int, draw: Callable[[int], BatchSizes]) -> tuple[list[BatchSizes], bool]:
-    """Draw all batches, or evenly spread ones that stand for their neighbours."""
+    """Draw all batches, or evenly spread ones whose sizes the others take."""
     first = draw(0)
     most = max(3, DRAWN_EDGES // max(first.cost, 1))
     if steps <= most:
