@@ -75,7 +75,7 @@ class BufferedFeatures:
     def fetch(self, ids: NDArray[np.int64], out: Tensor) -> None:
         """Put the rows of `ids` into `out`, in order."""
         into = out if self._on_host else self._staged.get("x", *sizes_of(out))
-        index = torch.from_numpy(self.rows[ids])
+        index = torch.from_numpy(self.place(ids))
         done = work.gather(*sizes_of(into), len(self._table), into.element_size())
         with self._step("fetch/gather", done, self._lane):
             if self._on_host:
@@ -85,6 +85,11 @@ class BufferedFeatures:
         if not self._on_host:
             with self._step("fetch/rows", work.to_device(size_of(out)), Lane.COPY):
                 out.copy_(into)
+
+    def place(self, ids: Ints) -> Ints:
+        """Rows of the table by number within the buffer."""
+        found: Ints = self.rows[ids]
+        return found
 
     def _step(self, name: str, done: Work, lane: Lane) -> Any:
         return self._context.recorder.step(name, done, phase=Phase.FETCH, lane=lane)
