@@ -39,7 +39,7 @@ from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Buffer, Lane, Phase, Space
+from gnnbench.steps import After, Buffer, Lane, Phase, Space
 
 ID_BYTES = work.ID_BYTES
 
@@ -63,7 +63,7 @@ class Step:
 
 def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout) -> Plan:
     """Write the steps of all epochs."""
-    ahead = bool(run.knobs.get("read_ahead", 0))
+    ahead, staleness = (int(run.knobs.get(name, 0)) for name in ("read_ahead", "staleness"))
     shape = stack_shape(data, run, "aggregate_first")
     if isinstance(data, GraphProfile):
         epochs = [_estimated(data, run, structure)]
@@ -81,14 +81,16 @@ def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: L
     lengths = [sum(len(visit.batches) for visit in visits) for visits in epochs]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
-    writer = _Writer(shape, structure, epochs, layout.device, prefetch=ahead)
+    writer = _Writer(
+        shape, structure, epochs, layout.device, prefetch=bool(ahead), batches_ahead=staleness
+    )
     return Plan(
         approach=run.approach,
         world_size=1,
         iterations=LazyIterations(len(steps), lambda number: writer.iteration(steps[number])),
         schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
         periods=tuple(lengths[e] for e in chosen),
-        resident=_resident(shape, data, structure, prefetch=ahead),
+        resident=_resident(shape, data, structure, prefetch=bool(ahead)),
         counted=counted,
         basis=basis,
         notes={
@@ -190,6 +192,11 @@ def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) ->
     return visits
 
 
+def batch_lane(batches_ahead: int, *, on_cpu: bool) -> Lane:
+    """Where batches are drawn and gathered: beside training if some are prepared ahead."""
+    return Lane.COMPUTE if on_cpu and not batches_ahead else Lane.HOST
+
+
 # -- steps ---------------------------------------------------------------------------------------
 
 
@@ -204,14 +211,15 @@ class _Writer:
         device: str,
         *,
         prefetch: bool,
+        batches_ahead: int,
     ) -> None:
         self.shape, self.structure, self.epochs, self.device = shape, structure, epochs, device
-        update = f"update/{shape.optimizer}"
-        self.loading = Loading(prefetch=prefetch, writes=False, last_step=update)
+        self.update, self.batches_ahead = f"update/{shape.optimizer}", batches_ahead
+        self.loading = Loading(prefetch=prefetch, writes=False, last_step=self.update)
         self.buffer_rows = _slots(structure, prefetch) * (
             structure.rows.slot_bytes // structure.rows.row_bytes
         )
-        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.local = batch_lane(batches_ahead, on_cpu=device == "cpu")
 
     def iteration(self, step: Step) -> Iteration:
         """One batch."""
@@ -222,7 +230,7 @@ class _Writer:
             self._begin(chain, visit.load, following, first=step.visit == 0)
         sizes = visit.batches[step.batch]
         layers = sizes.blocks()
-        self._prepare(chain, sizes)
+        self._prepare(chain, sizes, step.batch)
         stack = StackWriter(self.shape, layers, None, chain)
         stack.forward()
         stack.loss(sizes.vertices[-1])
@@ -240,25 +248,32 @@ class _Writer:
             Buffer("sort_keys", 2 * ID_BYTES * load.edges, Space.HOST),
             Buffer("numbers", (2 * ID_BYTES + 4) * load.rows, Space.HOST),
         )
+        # Batches ahead run on a lane of their own: the visit before must have been trained on.
+        drained = (After(self.update, 1),) if self.batches_ahead else ()
         chain.step(
             "load/graph",
             work.rebuild_graph(load.edges),
             phase=Phase.LOAD,
             lane=self.local,
-            after=self.loading.waits(first=first),
+            after=(*self.loading.waits(first=first), *drained),
             allocates=room,
             frees=("sort_keys",),
         )
         self.loading.ahead(chain, None if first else load, following)
 
-    def _prepare(self, chain: Chain, sizes: BatchSizes) -> None:
+    def _prepare(self, chain: Chain, sizes: BatchSizes, at: int) -> None:
         shape, n, layers = self.shape, sizes.vertices, sizes.blocks()
-        s, width = shape.element_bytes, shape.dims[0]
+        s, width, ahead = shape.element_bytes, shape.dims[0], self.batches_ahead
         held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
+        flight = ahead + 1
         drawn = work.draw_neighbours(n, sizes.edges)
-        blocks, inputs = (Buffer("blocks", held),), (Buffer("x", rows),)
+        blocks, inputs = (Buffer("blocks", flight * held),), (Buffer("x", flight * rows),)
         lane = self.local
-        chain.step("sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
+        # A batch takes the slot of the one that was trained on `flight` batches ago.
+        waits = (After(self.update, flight),) if ahead and at >= flight else ()
+        chain.step(
+            "sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks, after=waits
+        )
         prepared = work.prepare_blocks(n, turned_edges(shape, layers))
         chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane)
         if self.device != "cpu":

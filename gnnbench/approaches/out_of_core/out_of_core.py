@@ -40,7 +40,9 @@ class OutOfCoreKnobs:
     is all of them. policy: of the order in which partitions are read; "auto" is sequential where
     the training partitions fit the buffer and else dispersed, and comet for embeddings. logical:
     logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
-    while the present ones are trained on.
+    while the present ones are trained on. staleness: batches in flight besides the one that is
+    trained on: they are drawn, gathered and copied ahead, and the rows of trained tables lack so
+    many updates; features are read only and never late. 0 is synchronous.
     """
 
     partitions: int = field(default=8, metadata=bounds(0, 16_384))
@@ -50,6 +52,7 @@ class OutOfCoreKnobs:
     )
     logical: int = field(default=0, metadata=bounds(0, 16_384))
     read_ahead: int = field(default=0, metadata=bounds(0, 1))
+    staleness: int = field(default=0, metadata=bounds(0, 64))
 
 
 NODE_POLICIES = ("auto", "sequential", "dispersed")
@@ -66,9 +69,10 @@ class OutOfCore(Approach):
     promise = Promise(
         kind="own",
         text="Mini-batches are drawn from the partitions in the buffer; with all partitions in the "
-        "buffer it is in-memory training.",
+        "buffer it is in-memory training; with staleness k the rows of embeddings lack the updates "
+        "of the k batches before.",
         reference="sampled",
-        limit={"buffer": 0, "policy": "auto", "logical": 0},
+        limit={"buffer": 0, "policy": "auto", "logical": 0, "staleness": 0},
     )
     accepts = Accepts(
         datasets=frozenset({"graph", "triples"}),
@@ -100,6 +104,12 @@ class OutOfCore(Approach):
                 model={"kind": "gat", "heads": 2, "dropout": 0.3},
                 knobs={"partitions": 5, "buffer": 2, "policy": "dispersed"},
             ),
+            example(
+                self.name,
+                1,
+                batch={"size": 8, "fanouts_from_seeds": (4, 3)},
+                knobs={"partitions": 6, "buffer": 3, "read_ahead": 1, "staleness": 2},
+            ),
             *(
                 example(
                     self.name,
@@ -114,6 +124,8 @@ class OutOfCore(Approach):
                     ("distmult", {"buffer": 4}),
                     ("complex", {"partitions": 4, "buffer": 2, "policy": "beta"}),
                     ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
+                    ("distmult", {"partitions": 4, "buffer": 2, "staleness": 3}),
+                    ("complex", {"partitions": 6, "buffer": 2, "read_ahead": 1, "staleness": 1}),
                 )
             ),
         ]
@@ -165,8 +177,16 @@ class OutOfCore(Approach):
 
     def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         if of_rows(run):
-            ahead = bool(self.knobs(run).read_ahead)
-            return link_plan(data, run, structure, layout, on_disk=True, ahead=ahead)
+            knobs: OutOfCoreKnobs = self.knobs(run)
+            return link_plan(
+                data,
+                run,
+                structure,
+                layout,
+                on_disk=True,
+                ahead=bool(knobs.read_ahead),
+                staleness=knobs.staleness,
+            )
         return node_plan(data, run, structure, layout)
 
 

@@ -81,6 +81,8 @@ def test_without_degrees_every_target_reads_alike() -> None:
         load_profile("ogbn-products"),
         num_nodes=2_000_000,
         num_edges=40_000_000,
+        num_val=0,
+        num_test=0,
         degree_spread=0.0,
     )
     rows = PagedRows(num_rows=2_000_000, row_bytes=4096)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.approaches.out_of_core.node_plan import buffer_slots
+from gnnbench.approaches.out_of_core.node_plan import batch_lane, buffer_slots
 from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph, edge_chunks
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
@@ -21,6 +21,7 @@ from gnnbench.data import sampling
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
+from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
 from gnnbench_runtime.approaches.mini_batch.sampled import (
     BlockMaker,
     SampledBatches,
@@ -106,15 +107,17 @@ class BufferedBatches(SampledBatches):
         shape: StackShape,
         *,
         prefetch: bool,
+        batches_ahead: int,
     ) -> None:
         run = context.run
+        self.batches_ahead = batches_ahead
         self.context, self.shape, self.graph, self.structure = context, shape, graph, structure
         self.size, self.seed = run.batch.size, run.training.seed
         self.fanouts = run.batch.fanouts(run.model.layers)
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
         self.workspace = Workspace(context.device, context.dtype)
-        self.lane = Lane.COMPUTE if context.device.type == "cpu" else Lane.HOST
+        self.lane = batch_lane(batches_ahead, on_cpu=context.device.type == "cpu")
         assert structure.buckets is not None
         self.buffer = PartitionBuffer(
             context,
@@ -139,14 +142,30 @@ class BufferedBatches(SampledBatches):
             ids = self._enter(visit, edges)
             self.buffer.ahead(visits, number, first[number])
             seeds = np.searchsorted(ids, visit.items)
-            for step in range(counts[number]):
-                at = first[number] + step
-                self.context.recorder.at(at)
-                own = sampling.batch_seeds(seeds, self.size, step)
-                with self._step("sample/draw") as span:
-                    batch = self.sampler.sample(own, period, at)
-                    span.did(work.draw_neighbours(*batch.sizes))
-                yield self.build(undivided(batch, len(self.train_nodes)), period, at, 0)
+            yield from self._of_visit(seeds, period, first[number], counts[number])
+
+    def _of_visit(self, seeds: Ints, period: int, first: int, count: int) -> Iterator[Batch]:
+        """Yield the batches of a visit; some of them are prepared ahead by a thread."""
+        at_step = self.context.recorder.at
+
+        def prepare(step: int, slot: int) -> Batch:
+            own = sampling.batch_seeds(seeds, self.size, step)
+            with self._step("sample/draw") as span:
+                batch = self.sampler.sample(own, period, first + step)
+                span.did(work.draw_neighbours(*batch.sizes))
+            return self.build(undivided(batch, len(self.train_nodes)), period, first + step, slot)
+
+        if self.batches_ahead:
+
+            def at(step: int) -> None:
+                at_step(first + step)
+
+            ahead = Prefetcher(prepare, count, self.batches_ahead, at, self.context.device)
+            yield from ahead.batches(count)
+            return
+        for step in range(count):
+            at_step(first + step)
+            yield prepare(step, 0)
 
     def _kept(self, edges: NDArray[np.int32], visit: Visit) -> NDArray[np.int32]:
         """The edges of the last visit whose ends have both stayed."""
@@ -191,7 +210,13 @@ class NodeTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        prefetch = bool(knobs.read_ahead)
-        self.batches = BufferedBatches(context, data, structure, shape, prefetch=prefetch)
+        self.batches = BufferedBatches(
+            context,
+            data,
+            structure,
+            shape,
+            prefetch=bool(knobs.read_ahead),
+            batches_ahead=knobs.staleness,
+        )
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)
