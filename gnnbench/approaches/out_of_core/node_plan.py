@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,16 @@ from gnnbench.approaches.mini_batch.batch import (
     sizes_of,
     turned_edges,
 )
-from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.nodes import (
     EDGE_BYTES,
     NodeStructure,
     buffer_graph,
     buffer_profile,
+    drawn_work,
+    expected_batch,
     resident_edges,
+    sampler_of,
 )
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
 from gnnbench.approaches.out_of_core.storage import expected_requests, padded
@@ -35,7 +37,6 @@ from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
-from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -61,15 +62,16 @@ class Step:
     batch: int
 
 
-def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout) -> Plan:
-    """Write the steps of all epochs."""
-    ahead, staleness = (int(run.knobs.get(name, 0)) for name in ("read_ahead", "staleness"))
+def node_plan(
+    data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout, knobs: Any
+) -> Plan:
+    """Write the steps of all epochs; `knobs` are those of the approach."""
     shape = stack_shape(data, run, "aggregate_first")
     if isinstance(data, GraphProfile):
-        epochs = [_estimated(data, run, structure)]
+        epochs = [_estimated(data, run, structure, knobs)]
         counted, basis = False, f"frontier estimated from degrees of profile {data.name}"
     else:
-        epochs, whole = _drawn(data, run, structure)
+        epochs, whole = _drawn(data, run, structure, knobs)
         counted = whole and len(epochs) == run.training.epochs
         basis = "every batch drawn on the real graph" if counted else "some batches drawn"
     steps = [
@@ -81,16 +83,14 @@ def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: L
     lengths = [sum(len(visit.batches) for visit in visits) for visits in epochs]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
-    writer = _Writer(
-        shape, structure, epochs, layout.device, prefetch=bool(ahead), batches_ahead=staleness
-    )
+    writer = _Writer(shape, structure, epochs, layout.device, knobs)
     return Plan(
         approach=run.approach,
         world_size=1,
         iterations=LazyIterations(len(steps), lambda number: writer.iteration(steps[number])),
         schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
         periods=tuple(lengths[e] for e in chosen),
-        resident=_resident(shape, data, structure, prefetch=bool(ahead)),
+        resident=_resident(shape, data, structure, prefetch=bool(knobs.read_ahead)),
         counted=counted,
         basis=basis,
         notes={
@@ -108,7 +108,7 @@ def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: L
 
 
 def _drawn(
-    graph: Graph, run: RunSpec, structure: NodeStructure
+    graph: Graph, run: RunSpec, structure: NodeStructure, knobs: Any
 ) -> tuple[list[list[VisitSizes]], bool]:
     """Draw epochs until a budget of edges is spent; whether every batch of them was drawn."""
     epochs: list[list[VisitSizes]] = []
@@ -116,7 +116,7 @@ def _drawn(
     for epoch in range(run.training.epochs):
         visits, first = [], 0
         for visit in structure.visits(epoch):
-            sizes, complete = _visit_sizes(graph, run, structure, visit, (epoch, first))
+            sizes, complete = _visit_sizes(graph, run, structure, knobs, visit, (epoch, first))
             visits.append(sizes)
             whole &= complete
             first += len(sizes.batches)
@@ -128,13 +128,17 @@ def _drawn(
 
 
 def _visit_sizes(
-    graph: Graph, run: RunSpec, structure: NodeStructure, visit: Visit, at: tuple[int, int]
+    graph: Graph,
+    run: RunSpec,
+    structure: NodeStructure,
+    knobs: Any,
+    visit: Visit,
+    at: tuple[int, int],
 ) -> tuple[VisitSizes, bool]:
     """Sizes of a visit whose first batch is number `at[1]` of epoch `at[0]`."""
     ids = structure.resident_ids(visit)
     held = buffer_graph(*resident_edges(graph, ids), ids, graph)
-    fanouts = run.batch.fanouts(run.model.layers)
-    sampler = NeighbourSampler(held.indptr, held.indices, fanouts, run.training.seed)
+    sampler = sampler_of(held, run, knobs)
     seeds, size = np.searchsorted(ids, visit.items), run.batch.size
 
     def draw(step: int) -> BatchSizes:
@@ -161,7 +165,9 @@ def _spread(steps: int, draw: Callable[[int], BatchSizes]) -> tuple[list[BatchSi
     return [drawn[int(pick)] for pick in nearest], False
 
 
-def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) -> list[VisitSizes]:
+def _estimated(
+    profile: GraphProfile, run: RunSpec, structure: NodeStructure, knobs: Any
+) -> list[VisitSizes]:
     """Expected sizes of an epoch, from degrees and closed forms alone."""
     policy, rows = structure.policy, structure.rows
     p, states = policy.partitions, policy.states(0)
@@ -187,7 +193,7 @@ def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) ->
             rows=count,
             edges=held.num_edges,
         )
-        batch = SAMPLED.estimate(held, replace(run, ranks=1), partitioned=False)
+        batch = expected_batch(held, run, knobs)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
 
@@ -209,17 +215,16 @@ class _Writer:
         structure: NodeStructure,
         epochs: list[list[VisitSizes]],
         device: str,
-        *,
-        prefetch: bool,
-        batches_ahead: int,
+        knobs: Any,
     ) -> None:
         self.shape, self.structure, self.epochs, self.device = shape, structure, epochs, device
-        self.update, self.batches_ahead = f"update/{shape.optimizer}", batches_ahead
+        self.knobs, self.batches_ahead = knobs, knobs.staleness
+        self.update, prefetch = f"update/{shape.optimizer}", bool(knobs.read_ahead)
         self.loading = Loading(prefetch=prefetch, writes=False, last_step=self.update)
         self.buffer_rows = _slots(structure, prefetch) * (
             structure.rows.slot_bytes // structure.rows.row_bytes
         )
-        self.local = batch_lane(batches_ahead, on_cpu=device == "cpu")
+        self.local = batch_lane(self.batches_ahead, on_cpu=device == "cpu")
 
     def iteration(self, step: Step) -> Iteration:
         """One batch."""
@@ -266,7 +271,7 @@ class _Writer:
         s, width, ahead = shape.element_bytes, shape.dims[0], self.batches_ahead
         held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
         flight = ahead + 1
-        drawn = work.draw_neighbours(n, sizes.edges)
+        drawn = drawn_work(self.knobs, n, sizes.edges)
         blocks, inputs = (Buffer("blocks", flight * held),), (Buffer("x", flight * rows),)
         lane = self.local
         # A batch takes the slot of the one that was trained on `flight` batches ago.

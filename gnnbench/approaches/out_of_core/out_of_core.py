@@ -42,7 +42,9 @@ class OutOfCoreKnobs:
     logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
     while the present ones are trained on. staleness: batches in flight besides the one that is
     trained on: they are drawn, gathered and copied ahead, and the rows of trained tables lack so
-    many updates; features are read only and never late. 0 is synchronous.
+    many updates; features are read only and never late. 0 is synchronous. sampling: "dense" draws
+    the neighbours of a vertex once per batch and reuses them in every layer (DENSE); "per_layer"
+    draws them anew in every layer, as `sampled` does. They differ from two layers on.
     """
 
     partitions: int = field(default=8, metadata=bounds(0, 16_384))
@@ -53,6 +55,7 @@ class OutOfCoreKnobs:
     logical: int = field(default=0, metadata=bounds(0, 16_384))
     read_ahead: int = field(default=0, metadata=bounds(0, 1))
     staleness: int = field(default=0, metadata=bounds(0, 64))
+    sampling: str = field(default="dense", metadata=choices("dense", "per_layer"))
 
 
 NODE_POLICIES = ("auto", "sequential", "dispersed")
@@ -72,7 +75,13 @@ class OutOfCore(Approach):
         "buffer it is in-memory training; with staleness k the rows of embeddings lack the updates "
         "of the k batches before.",
         reference="sampled",
-        limit={"buffer": 0, "policy": "auto", "logical": 0, "staleness": 0},
+        limit={
+            "buffer": 0,
+            "policy": "auto",
+            "logical": 0,
+            "staleness": 0,
+            "sampling": "per_layer",
+        },
     )
     accepts = Accepts(
         datasets=frozenset({"graph", "triples"}),
@@ -95,6 +104,13 @@ class OutOfCore(Approach):
                 batch=few,
                 model={"kind": "sage", "norm": "layer"},
                 knobs={"partitions": 6, "buffer": 5, "policy": "sequential"},
+            ),
+            example(
+                self.name,
+                1,
+                batch={"size": 16, "fanouts_from_seeds": (4, 3, 2)},
+                model={"kind": "sage", "layers": 3},
+                knobs={"partitions": 4, "buffer": 3, "sampling": "per_layer"},
             ),
             example(self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "read_ahead": 1}),
             example(
@@ -176,8 +192,8 @@ class OutOfCore(Approach):
         return place(data, run, knobs)
 
     def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        knobs: OutOfCoreKnobs = self.knobs(run)
         if of_rows(run):
-            knobs: OutOfCoreKnobs = self.knobs(run)
             return link_plan(
                 data,
                 run,
@@ -187,7 +203,7 @@ class OutOfCore(Approach):
                 ahead=bool(knobs.read_ahead),
                 staleness=knobs.staleness,
             )
-        return node_plan(data, run, structure, layout)
+        return node_plan(data, run, structure, layout, knobs)
 
 
 def of_rows(run: RunSpec) -> bool:

@@ -14,7 +14,13 @@ from torch import Tensor
 from gnnbench import work
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.node_plan import batch_lane, buffer_slots
-from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph, edge_chunks
+from gnnbench.approaches.out_of_core.nodes import (
+    NodeStructure,
+    buffer_graph,
+    drawn_work,
+    edge_chunks,
+    sampler_of,
+)
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
@@ -105,19 +111,16 @@ class BufferedBatches(SampledBatches):
         graph: Graph,
         structure: NodeStructure,
         shape: StackShape,
-        *,
-        prefetch: bool,
-        batches_ahead: int,
+        knobs: Any,
     ) -> None:
-        run = context.run
-        self.batches_ahead = batches_ahead
+        run, prefetch = context.run, bool(knobs.read_ahead)
+        self.knobs, self.batches_ahead = knobs, knobs.staleness
         self.context, self.shape, self.graph, self.structure = context, shape, graph, structure
         self.size, self.seed = run.batch.size, run.training.seed
-        self.fanouts = run.batch.fanouts(run.model.layers)
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
         self.workspace = Workspace(context.device, context.dtype)
-        self.lane = batch_lane(batches_ahead, on_cpu=context.device.type == "cpu")
+        self.lane = batch_lane(self.batches_ahead, on_cpu=context.device.type == "cpu")
         assert structure.buckets is not None
         self.buffer = PartitionBuffer(
             context,
@@ -152,7 +155,7 @@ class BufferedBatches(SampledBatches):
             own = sampling.batch_seeds(seeds, self.size, step)
             with self._step("sample/draw") as span:
                 batch = self.sampler.sample(own, period, first + step)
-                span.did(work.draw_neighbours(*batch.sizes))
+                span.did(drawn_work(self.knobs, *batch.sizes))
             return self.build(undivided(batch, len(self.train_nodes)), period, first + step, slot)
 
         if self.batches_ahead:
@@ -180,13 +183,8 @@ class BufferedBatches(SampledBatches):
         with self.context.recorder.step("load/graph", done, phase=Phase.LOAD, lane=self.lane):
             ids = structure.resident_ids(visit)
             held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph)
-            self.sampler = sampling.NeighbourSampler(
-                held.indptr,
-                held.indices,
-                self.fanouts,
-                self.seed,
-                threads=self.context.run.training.threads_per_rank,
-            )
+            run = self.context.run
+            self.sampler = sampler_of(held, run, self.knobs, run.training.threads_per_rank)
             self.blocks = BlockMaker(self.context, held, self.shape)
             self.labels = self.all_labels[ids]
             part = structure.partition_of[ids]
@@ -210,13 +208,6 @@ class NodeTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        self.batches = BufferedBatches(
-            context,
-            data,
-            structure,
-            shape,
-            prefetch=bool(knobs.read_ahead),
-            batches_ahead=knobs.staleness,
-        )
+        self.batches = BufferedBatches(context, data, structure, shape, knobs)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)
