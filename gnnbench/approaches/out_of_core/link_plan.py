@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from gnnbench.approaches.out_of_core.links import (
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
 from gnnbench.approaches.out_of_core.storage import expected_requests, padded
-from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes
+from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes, shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.data.triples import Triples
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
@@ -139,8 +139,10 @@ def link_plan(
     return Plan(
         approach=run.approach,
         world_size=1,
-        iterations=LazyIterations(len(writer.places), writer.iteration),
-        schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
+        iterations=LazyIterations(len(writer.firsts), writer.iteration),
+        schedule=tuple(
+            writer.numbers[at] for e in chosen for at in range(starts[e], starts[e + 1])
+        ),
         periods=tuple(lengths[e] for e in chosen),
         resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead),
         counted=counted,
@@ -234,10 +236,18 @@ class LinkWriter:
             for visit, sizes in enumerate(visits)
             for batch, _ in enumerate(sizes.batches)
         ]
+        self.firsts, self.numbers = shared([self._key(*place) for place in self.places])
+
+    def _key(self, epoch: int, visit: int, batch: int) -> Hashable:
+        """Equal for batches whose steps are equal: neither begins a visit nor ends it."""
+        batches, k = self.epochs[epoch][visit].batches, self.staleness
+        if batch == 0 or batch + 1 == len(batches):
+            return epoch, visit, batch
+        return (batches[batch], batches[max(batch - k, 0)], min(batch, k + 1))
 
     def iteration(self, number: int) -> Iteration:
         """One batch."""
-        epoch, at, batch = self.places[number]
+        epoch, at, batch = self.places[self.firsts[number]]
         visits, chain = self.epochs[epoch], Chain()
         visit = visits[at]
         if batch == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,13 @@ from gnnbench.approaches.out_of_core.nodes import (
 )
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
 from gnnbench.approaches.out_of_core.storage import expected_requests, padded
-from gnnbench.approaches.out_of_core.visits import LoadSizes, Visit, changes, load_sizes
+from gnnbench.approaches.out_of_core.visits import (
+    LoadSizes,
+    Visit,
+    changes,
+    load_sizes,
+    shared,
+)
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
@@ -84,11 +90,12 @@ def node_plan(
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
     writer = _Writer(shape, structure, epochs, layout.device, knobs)
+    firsts, numbers = shared([_key(epochs, step, knobs.staleness + 1) for step in steps])
     return Plan(
         approach=run.approach,
         world_size=1,
-        iterations=LazyIterations(len(steps), lambda number: writer.iteration(steps[number])),
-        schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
+        iterations=LazyIterations(len(firsts), lambda at: writer.iteration(steps[firsts[at]])),
+        schedule=tuple(numbers[at] for e in chosen for at in range(starts[e], starts[e + 1])),
         periods=tuple(lengths[e] for e in chosen),
         resident=_resident(shape, data, structure, prefetch=bool(knobs.read_ahead)),
         counted=counted,
@@ -102,6 +109,14 @@ def node_plan(
             "steps": lengths[0],
         },
     )
+
+
+def _key(epochs: list[list[VisitSizes]], step: Step, flight: int) -> Hashable:
+    """Equal for batches whose steps are equal: of the same sizes, and none begins a visit."""
+    if step.batch == 0:
+        return step.epoch, step.visit
+    batch = epochs[step.epoch][step.visit].batches[step.batch]
+    return id(batch), min(step.batch, flight), True
 
 
 # -- sizes ---------------------------------------------------------------------------------------
