@@ -15,8 +15,8 @@ from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
 _CLASS = "BVGraph"
-_SLACK_BITS = 7
-"""Bits that fill the last byte of the stream."""
+_SLACK_BITS = 63
+"""Bits that fill the last word of the stream: of a byte, or of eight."""
 
 
 def read(path: Path, *, directed: bool = False, name: str | None = None) -> Graph:

@@ -183,7 +183,7 @@ def test_a_broken_webgraph_says_what_is_wrong(tmp_path, facts, said):
 
 def test_bits_behind_the_last_list_are_refused(tmp_path):
     path = write(tmp_path, ARCS)
-    path.write_bytes(path.read_bytes() + b"\x01\x00")
+    path.write_bytes(path.read_bytes() + bytes(9))
     with pytest.raises(DataError, match="bits behind the list of the last node"):
         formats.read("webgraph", path)
 
