@@ -23,7 +23,7 @@ _LONGEST = 48
 
 
 @compiled
-def _bits(data: Any, state: Any, count: int) -> int:
+def _bits(data: Any, state: Any, count: int) -> Any:
     """The next `count` bits as a number."""
     value = 0
     for _ in range(count):
@@ -37,7 +37,7 @@ def _bits(data: Any, state: Any, count: int) -> int:
 
 
 @compiled
-def _unary(data: Any, state: Any) -> int:
+def _unary(data: Any, state: Any) -> Any:
     """Zeros before the next one."""
     zeros = 0
     while _bits(data, state, 1) == 0:
@@ -49,14 +49,14 @@ def _unary(data: Any, state: Any) -> int:
 
 
 @compiled
-def _gamma(data: Any, state: Any) -> int:
+def _gamma(data: Any, state: Any) -> Any:
     """Elias' gamma code of a number from 0 on."""
     width = _unary(data, state)
     return ((1 << width) | _bits(data, state, width)) - 1
 
 
 @compiled
-def _zeta(data: Any, state: Any, k: int) -> int:
+def _zeta(data: Any, state: Any, k: int) -> Any:
     """The zeta code of a number from 0 on: a minimal binary code within [2^hk, 2^(h+1)k)."""
     h = _unary(data, state)
     left = 1 << (h * k)
@@ -81,7 +81,7 @@ def decode(
     indptr: Any,
     successors: Any,
     state: Any,
-) -> int:
+) -> Any:
     """Decode all lists; return how it ended.
 
     Args:

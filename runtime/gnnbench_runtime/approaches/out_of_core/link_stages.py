@@ -154,7 +154,8 @@ class _Stream:
     """A CUDA stream of one's own inside a `with` block, the thread's own outside; else nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._entered = device, None
+        self._device = device
+        self._entered: Any = None
         self._cuda = device.type == "cuda"
         self._own = torch.cuda.Stream(device) if self._cuda else None
         self._event: Any = None
