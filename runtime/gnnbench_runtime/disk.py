@@ -105,13 +105,13 @@ class BlockFile:
         Raises:
             DataError: the file ends before the buffer is full.
         """
-        view = _bytes_of(into)
+        view = bytes_of(into)
         self._move(os.preadv, view, offset)
         return len(view)
 
     def write(self, source: Block, offset: int) -> int:
         """Write a buffer to a place of the file and out of the page cache; return its bytes."""
-        view = _bytes_of(source)
+        view = bytes_of(source)
         self._move(os.pwritev, view, offset, written=True)
         return len(view)
 
@@ -142,6 +142,10 @@ class BlockFile:
         """Take the file's pages out of the page cache, those not yet written included."""
         os.fdatasync(self._cached)
         os.posix_fadvise(self._cached, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def flush(self) -> None:
+        """Wait until everything that was written is on the disk."""
+        os.fdatasync(self._cached)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -215,7 +219,7 @@ def _size(block: Block) -> int:
     return int(block.nbytes)
 
 
-def _bytes_of(block: Block) -> memoryview:
+def bytes_of(block: Block) -> memoryview:
     """The memory of a buffer. Raises ValueError if it is not on the host or has gaps."""
     array: Any = block
     if isinstance(block, torch.Tensor):

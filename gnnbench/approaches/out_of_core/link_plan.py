@@ -104,6 +104,7 @@ def link_plan(
     on_disk: bool,
     ahead: bool,
     staleness: int = 0,
+    copies: int = 1,
 ) -> Plan:
     """Write the steps of all epochs.
 
@@ -115,6 +116,7 @@ def link_plan(
         on_disk: whether the table lies on the disk; else all of it is in memory.
         ahead: whether the next visit is read while one is trained.
         staleness: updates that the rows of a batch lack.
+        copies: of the table's file; two where it is committed in generations.
     """
     shape = LinkShape.of(data, run)
     if isinstance(data, Triples):
@@ -144,7 +146,7 @@ def link_plan(
             writer.numbers[at] for e in chosen for at in range(starts[e], starts[e + 1])
         ),
         periods=tuple(lengths[e] for e in chosen),
-        resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead),
+        resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead, copies=copies),
         counted=counted,
         basis=basis,
         notes={
@@ -373,7 +375,7 @@ def buffer_slots(structure: LinkStructure, *, ahead: bool) -> int:
 
 
 def _resident(
-    shape: LinkShape, structure: LinkStructure, *, on_disk: bool, ahead: bool
+    shape: LinkShape, structure: LinkStructure, *, on_disk: bool, ahead: bool, copies: int
 ) -> tuple[Buffer, ...]:
     """Buffers that live throughout: the table or its buffer, places of entities, relations."""
     rows, p = structure.rows, structure.policy.partitions
@@ -383,7 +385,9 @@ def _resident(
         table = Buffer("table", rows.num_rows * rows.row_bytes, Space.HOST)
         return table, Buffer("training_facts", facts, Space.HOST), dense
     return (
-        *buffer_of(rows, buffer_slots(structure, ahead=ahead), facts),
+        *buffer_of(
+            rows, buffer_slots(structure, ahead=ahead), facts + (copies - 1) * rows.file_bytes
+        ),
         Buffer("positions", 8 * rows.num_rows, Space.HOST),
         Buffer("buckets", 2 * ID_BYTES * p * p, Space.HOST),
         dense,

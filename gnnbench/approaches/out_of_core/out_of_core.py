@@ -42,9 +42,11 @@ class OutOfCoreKnobs:
     logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
     while the present ones are trained on. staleness: batches in flight besides the one that is
     trained on: they are drawn, gathered and copied ahead, and the rows of trained tables lack so
-    many updates; features are read only and never late. 0 is synchronous. sampling: "dense" draws
-    the neighbours of a vertex once per batch and reuses them in every layer (DENSE); "per_layer"
-    draws them anew in every layer, as `sampled` does. They differ from two layers on.
+    many updates; features are read only and never late. 0 is synchronous. durable: 1 commits what
+    was learnt after every epoch, in generations: a run that was killed goes on behind the last one,
+    and a trained table takes twice its space on the disk. sampling: "dense" draws the neighbours of
+    a vertex once per batch and reuses them in every layer (DENSE); "per_layer" draws them anew in
+    every layer, as `sampled` does. They differ from two layers on.
     """
 
     partitions: int = field(default=8, metadata=bounds(0, 16_384))
@@ -55,6 +57,7 @@ class OutOfCoreKnobs:
     logical: int = field(default=0, metadata=bounds(0, 16_384))
     read_ahead: int = field(default=0, metadata=bounds(0, 1))
     staleness: int = field(default=0, metadata=bounds(0, 64))
+    durable: int = field(default=0, metadata=bounds(0, 1))
     sampling: str = field(default="dense", metadata=choices("dense", "per_layer"))
 
 
@@ -142,6 +145,7 @@ class OutOfCore(Approach):
                     ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
                     ("distmult", {"partitions": 4, "buffer": 2, "staleness": 3}),
                     ("complex", {"partitions": 6, "buffer": 2, "read_ahead": 1, "staleness": 1}),
+                    ("distmult", {"partitions": 4, "buffer": 2, "durable": 1}),
                 )
             ),
         ]
@@ -202,6 +206,7 @@ class OutOfCore(Approach):
                 on_disk=True,
                 ahead=bool(knobs.read_ahead),
                 staleness=knobs.staleness,
+                copies=1 + knobs.durable,
             )
         return node_plan(data, run, structure, layout, knobs)
 

@@ -18,6 +18,7 @@ from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
+from gnnbench_runtime.generations import SlottedFile
 from gnnbench_runtime.protocol import RankContext
 
 
@@ -25,10 +26,10 @@ from gnnbench_runtime.protocol import RankContext
 class Files:
     """The table and the edges on the disk.
 
-    The files have no names: they leave with the process, however it ends.
+    The files have no names and leave with the process, however it ends, but for a durable table.
     """
 
-    rows: BlockFile
+    rows: BlockFile | SlottedFile
     edges: BlockFile
 
     @classmethod
@@ -39,6 +40,9 @@ class Files:
         buckets: Buckets,
         partition: Callable[[int], NDArray[Any]],
         edges: Iterable[tuple[Ints, NDArray[np.int32]]],
+        table: SlottedFile | None = None,
+        *,
+        filled: bool = False,
     ) -> Files:
         """Write both files, chunk by chunk: neither need fit in memory.
 
@@ -47,15 +51,19 @@ class Files:
             rows, buckets: where everything lies.
             partition: content of a partition, rows of `rows.row_bytes`.
             edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
+            table: a file of rows that outlives the process; None for one that does not.
+            filled: whether it has its rows already.
         """
         with owner.scratch("out-of-core-", cache) as folder:
             paths = folder / "rows.bin", folder / "edges.bin"
             made = cls(
-                rows=BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
+                rows=table or BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
                 edges=BlockFile(paths[1], size_bytes=buckets.file_bytes, writable=True),
             )
             _write_edges(paths[1], buckets, edges)
         made.edges.drop()
+        if filled:
+            return made
         block = aligned_empty((rows.block_bytes,), np.uint8)
         for number in range(rows.partitions):
             content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
