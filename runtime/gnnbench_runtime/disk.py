@@ -15,8 +15,11 @@ as it does for data that is larger than memory. `BlockFile.method` says how: "O_
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter, sleep
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from gnnbench import work
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.errors import DataError
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.recorder import Recorder
@@ -166,6 +170,33 @@ class BlockFile:
         self.close()
 
 
+class Throttle:
+    """Holds transfers back, as a disk of some bytes and requests per second would take them.
+
+    The transfers of all threads queue up for one disk: each takes its time behind the one before,
+    or as long as the real disk needs, whichever is longer.
+
+    Args:
+        limit: 0 and 0 hold nothing back.
+    """
+
+    def __init__(self, limit: DiskLimit) -> None:
+        self._limit, self._lock, self._free_s = limit, threading.Lock(), 0.0
+
+    @contextmanager
+    def transfer(self, size: int, requests: int = 1) -> Iterator[None]:
+        """A block that takes at least the time of a transfer."""
+        needed = self._limit.seconds(size, requests)
+        if not needed:
+            yield
+            return
+        with self._lock:
+            self._free_s = ends = max(self._free_s, perf_counter()) + needed
+        yield
+        while (left := ends - perf_counter()) > 0:
+            sleep(left)
+
+
 class Disk:
     """A rank's reads and writes, each call one recorded step of kind READ or WRITE.
 
@@ -173,8 +204,8 @@ class Disk:
     `work.write`. Threads of their own read ahead on numbered lanes (`Lane.DISK.at(1)`).
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, limit: DiskLimit | None = None) -> None:
+        self._recorder, self._throttle = recorder, Throttle(limit or DiskLimit())
 
     def read(
         self,
@@ -191,7 +222,8 @@ class Disk:
         done = work.read(size, len(pieces))
         with self._recorder.step(name, done, phase=phase, lane=lane, layer=layer):
             for block, offset in pieces:
-                file.read(block, offset)
+                with self._throttle.transfer(_size(block)):
+                    file.read(block, offset)
         return size
 
     def write(
@@ -209,7 +241,8 @@ class Disk:
         done = work.write(size, len(pieces))
         with self._recorder.step(name, done, phase=phase, lane=lane, layer=layer):
             for block, offset in pieces:
-                file.write(block, offset)
+                with self._throttle.transfer(_size(block)):
+                    file.write(block, offset)
         return size
 
 

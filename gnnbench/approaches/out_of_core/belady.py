@@ -42,6 +42,7 @@ from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
+from gnnbench.disk_limit import DiskKnobs
 from gnnbench.errors import Unsupported
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
@@ -56,7 +57,7 @@ with their places in lists (120 and 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BeladyKnobs:
+class BeladyKnobs(DiskKnobs):
     """Knobs of `belady`.
 
     cache: share of all feature rows that fit in memory. superbatch: batches that are drawn ahead,
@@ -202,6 +203,7 @@ class Belady(Approach):
             resident=_resident(shape, data, structure),
             counted=counted,
             basis="every batch drawn" if counted else f"batches of {epochs} epochs drawn",
+            disk=self.knobs(run).disk,
             notes={
                 "cached_rows": structure.capacity,
                 "row_stride": structure.rows.stride,

@@ -22,6 +22,7 @@ from gnnbench.approaches.out_of_core.storage import expected_requests, padded
 from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes, shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.data.triples import Triples
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -105,6 +106,7 @@ def link_plan(
     ahead: bool,
     staleness: int = 0,
     copies: int = 1,
+    limit: DiskLimit | None = None,
 ) -> Plan:
     """Write the steps of all epochs.
 
@@ -117,6 +119,7 @@ def link_plan(
         ahead: whether the next visit is read while one is trained.
         staleness: updates that the rows of a batch lack.
         copies: of the table's file; two where it is committed in generations.
+        limit: of the disk.
     """
     shape = LinkShape.of(data, run)
     if isinstance(data, Triples):
@@ -149,6 +152,7 @@ def link_plan(
         resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead, copies=copies),
         counted=counted,
         basis=basis,
+        disk=limit or DiskLimit(),
         notes={
             "policy": structure.policy.name,
             "partitions": structure.policy.partitions,

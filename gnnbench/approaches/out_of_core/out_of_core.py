@@ -24,6 +24,7 @@ from gnnbench.approaches.out_of_core.nodes import (
 )
 from gnnbench.approaches.out_of_core.tuning import Sizes, tune
 from gnnbench.approaches.out_of_core.visits import policy_of
+from gnnbench.disk_limit import DiskKnobs
 from gnnbench.errors import Unsupported
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
@@ -32,7 +33,7 @@ from gnnbench.strict import bounds, choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutOfCoreKnobs:
+class OutOfCoreKnobs(DiskKnobs):
     """Knobs of `out-of-core`.
 
     partitions: physical partitions p of the table on the disk; 0 chooses p, c and l for the run's
@@ -207,6 +208,7 @@ class OutOfCore(Approach):
                 ahead=bool(knobs.read_ahead),
                 staleness=knobs.staleness,
                 copies=1 + knobs.durable,
+                limit=knobs.disk,
             )
         return node_plan(data, run, structure, layout, knobs)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner, work
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.belady import BeladyStructure, draw_all, inspection
 from gnnbench.approaches.out_of_core.caching import (
     AlignedRows,
@@ -78,7 +79,8 @@ class CachedRows:
     ) -> None:
         self._context, self._rows, self._file = context, structure.rows, file
         self._width, self._lane = width, lane
-        self._disk = Disk(context.recorder)
+        knobs = APPROACHES.get(context.run.approach).knobs(context.run)
+        self._disk = Disk(context.recorder, knobs.disk)
         self._kind = torch.empty(0, dtype=context.dtype).numpy().dtype
         self._cache = torch.empty((structure.capacity, width), dtype=context.dtype)
         self._slot_of = np.full(structure.rows.num_rows, -1, np.int64)

@@ -16,6 +16,7 @@ from torch import Tensor
 from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
 from gnnbench_runtime.generations import SlottedFile
@@ -108,6 +109,7 @@ class PartitionBuffer:
         columns: of an edge.
         writes: whether evicted partitions are written back.
         prefetch: whether the next visit is read while one is worked on.
+        limit: of the disk.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class PartitionBuffer:
         columns: int,
         writes: bool = False,
         prefetch: bool = False,
+        limit: DiskLimit | None = None,
     ) -> None:
         self.files, self.rows, self.buckets = files, rows, buckets
         self.writes, self._recorder = writes, context.recorder
@@ -133,7 +136,7 @@ class PartitionBuffer:
         self.table: Tensor = torch.from_numpy(memory)
         self.slot_of = np.full(rows.partitions, -1, np.int64)
         self._free = list(range(slots))
-        self._disk = Disk(context.recorder)
+        self._disk = Disk(context.recorder, limit)
         self._thread = ThreadPoolExecutor(1, "read-ahead") if prefetch else None
         self._pending: Future[NDArray[np.int32]] | None = None
 

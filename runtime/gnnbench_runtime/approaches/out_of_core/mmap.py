@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.mmap import MmapStructure, drop, seed_source
 from gnnbench.approaches.out_of_core.pages import PageCache
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
@@ -35,14 +36,14 @@ from gnnbench_runtime.training import (
 
 def map_rows(context: RankContext, graph: Graph, structure: MmapStructure) -> MappedFile:
     """Write the features to the disk and map them; the file leaves with the process."""
-    rows = structure.rows
+    rows, knobs = structure.rows, APPROACHES.get(context.run.approach).knobs(context.run)
     with owner.scratch("mmap-", context.cache) as folder:
         path, size = folder / "rows.bin", rows.row_bytes
         file = write_rows(
             context, graph, path, row_bytes=size, stride=size, file_bytes=rows.file_bytes
         )
         file.close()
-        return MappedFile(path, context.recorder)
+        return MappedFile(path, context.recorder, knobs.disk)
 
 
 class MappedFeatures(BufferedFeatures):

@@ -132,6 +132,7 @@ class BufferedBatches(SampledBatches):
             width=shape.dims[0],
             columns=2,
             prefetch=prefetch,
+            limit=knobs.disk,
         )
         self.features: Any = BufferedFeatures(context, self.buffer.table, self.lane)
 

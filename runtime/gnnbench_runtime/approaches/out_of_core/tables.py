@@ -20,6 +20,7 @@ from gnnbench.approaches.out_of_core.links import (
 )
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.data.triples import Triples
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
 from gnnbench_runtime.disk import aligned_empty
@@ -128,6 +129,7 @@ class DiskTable:
         *,
         ahead: bool,
         generations: Generations | None = None,
+        limit: DiskLimit | None = None,
     ) -> None:
         assert structure.buckets is not None
         assert structure.position is not None
@@ -162,6 +164,7 @@ class DiskTable:
             columns=3,
             writes=True,
             prefetch=ahead,
+            limit=limit,
         )
         self.table = self._buffer.table
 

@@ -23,7 +23,9 @@ def from_disk(context: RankContext, data: Any, structure: Any) -> Trainer:
     ahead = bool(knobs.read_ahead)
     width = context.run.model.hidden
     kept = generations_of(context, layout_of(structure.rows)) if knobs.durable else None
-    table = DiskTable(context, data, structure, width, ahead=ahead, generations=kept)
+    table = DiskTable(
+        context, data, structure, width, ahead=ahead, generations=kept, limit=knobs.disk
+    )
     return LinkTrainer(context, data, structure, table, knobs.staleness, kept)
 
 
