@@ -41,8 +41,8 @@ def read(
     Ids that leave gaps are renumbered from 0 in their order (`notes` says so), unless `num_nodes`
     is given: then ids stay and lie in 0..num_nodes-1, and unused ones are isolated nodes.
     `delimiter` is found out from the first row: a comma, a semicolon, else blanks. A header is left
-    out, and `notes` says so. A file without edges is refused unless `num_nodes` is given. `directed`
-    keeps arcs as listed instead of both directions.
+    out, and `notes` says so. `directed` keeps arcs as listed instead of both directions. A file
+    without edges is refused unless `num_nodes` is given.
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()

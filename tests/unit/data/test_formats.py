@@ -395,7 +395,7 @@ class TestSnap:
     @pytest.mark.parametrize("text", ["", "# nothing\n"])
     def test_a_file_without_edges_needs_a_number_of_nodes(self, tmp_path, text):
         (tmp_path / "g.txt").write_text(text)
-        with pytest.raises(DataError, match="no edges.*num_nodes"):
+        with pytest.raises(DataError, match=r"no edges.*num_nodes"):
             formats.read("snap", tmp_path)
         assert formats.read("snap", tmp_path, num_nodes=3).num_nodes == 3
 
@@ -406,7 +406,7 @@ class TestSnap:
 
     def test_utf_16_is_named(self, tmp_path):
         (tmp_path / "g.txt").write_bytes("0 1\n".encode("utf-16"))
-        with pytest.raises(DataError, match="UTF-16.*UTF-8"):
+        with pytest.raises(DataError, match=r"UTF-16.*UTF-8"):
             formats.read("snap", tmp_path)
 
     @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ class TestSnap:
             (f"0 1\n{2**63} 1\n", [f"line 2: field 1 is {2**63}, larger than int64 can hold"]),
             ("-1 2\n", ["node ids must not be negative, found -1"]),
             (
-                "0;1\n",
+                "0|1\n",
                 ["rows have one field: '0|1'; set option delimiter to the separator"],
             ),
         ],
