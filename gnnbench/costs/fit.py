@@ -28,6 +28,8 @@ from gnnbench.steps import Work
 MAX_POINTS = 128
 COVERAGE = 0.9
 FOLDS = 5
+REFITS = 25
+"""Steps of a fit to some of the samples, which starts from the fit to all of them."""
 LEAST_KINDS = 4
 """Kinds of graph from which on whole kinds are left out."""
 CUT = frozenset({"rows", "width", "inner", "source rows", "elements", "mean degree", "bytes"})
@@ -196,7 +198,7 @@ def _fit(
 ) -> dict[str, float]:
     """Best parameters over all starting shapes; with `start`, refine that one alone."""
     if start is not None:
-        return _refine(shape, facts, seconds, fixed, start)[1]
+        return _refine(shape, facts, seconds, fixed, start, most=REFITS)[1]
     free = [name for name in shape.shapes if name not in fixed]
     starts = []
     for values in itertools.product(*(shape.shapes[name] for name in free)):
@@ -225,7 +227,13 @@ def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
 
 
 def _refine(
-    shape: Form, facts: Facts, seconds: Floats, fixed: Shapes, start: Mapping[str, float]
+    shape: Form,
+    facts: Facts,
+    seconds: Floats,
+    fixed: Shapes,
+    start: Mapping[str, float],
+    *,
+    most: int = 200,
 ) -> tuple[float, dict[str, float]]:
     from scipy.optimize import least_squares
 
@@ -252,7 +260,7 @@ def _refine(
         bounds=(origin - reach, highest),
         loss="soft_l1",
         f_scale=_SOFT,
-        max_nfev=200,
+        max_nfev=most,
     )
     return float(result.cost), params_at(result.x)
 

@@ -61,8 +61,14 @@ def outside(model: OpModel, facts: Facts, over: Floats, seconds: Floats) -> list
         worst = int(np.argmax(np.where(far, over[:, place], -1.0)))
         low, high = np.exp(model.range[place])
         value = float(np.exp(features[worst, place]))
-        lines.append(f"{model.op}: {name} {value:,.3g}, measured {low:,.3g} to {high:,.3g}")
+        lines.append(
+            f"{model.op}: {name} {_plain(value)}, measured {_plain(low)} to {_plain(high)}"
+        )
     return lines
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 def stretch_of(

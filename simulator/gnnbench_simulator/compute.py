@@ -185,7 +185,9 @@ class Durations:
         model = self._models.get(op)
         if model is not None:
             seconds, over = op_seconds(model, facts), beyond(model, facts)
-            radius = float(np.average(radius_of(model, facts, over), weights=seconds))
+            # Steps that matter most decide how far the class may be off.
+            weights = np.maximum(seconds, 1e-12)
+            radius = float(np.average(radius_of(model, facts, over), weights=weights))
             where = tuple(outside(model, facts, over, seconds)) if over.any() else ()
             return CostClass(op, grade(model.status), radius, outside=where), seconds
         uncalibrated, device = bool(self._models), self.cluster.device
