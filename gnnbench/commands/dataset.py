@@ -249,14 +249,11 @@ def _graph_facts(found: GraphProfile) -> dict[str, str]:
 
 
 def _nearness(found: GraphProfile) -> dict[str, str]:
-    """How near reads of one row lie, in the order that was measured."""
+    """Rows between two reads of one row, in the order that was measured."""
     if not found.reuse:
-        return {"rows between reads": "not known: predictions take the order as random"}
-    parts = [
-        f"{share.replace(' below', '')} below {rows}"
-        for share, rows in _quantiles(found.reuse_of_rows()).items()
-    ]
-    return {"rows between reads": ", ".join(parts)}
+        return {"reuse distance": "not known; predictions assume a random order of the vertices"}
+    parts = _quantiles(found.reuse_of_rows()).items()
+    return {"reuse distance": ", ".join(f"{share} {rows}" for share, rows in parts) + " rows"}
 
 
 def _stream_facts(found: StreamProfile) -> dict[str, str]:
