@@ -207,6 +207,8 @@ class OpModel:
     range         lowest and highest log feature of the samples, by feature of the form
     stretch       what a unit of log distance beyond that range adds to the radius
     held_out      what was left out for the radius: "kinds of graph" or "workloads"
+    shared        share of the variance of held-out errors that the samples of one workload have in
+                  common; None: not known
     """
 
     op: str
@@ -220,6 +222,7 @@ class OpModel:
     range: tuple[tuple[float, ...], ...] = ()
     stretch: float = field(default=0.0, metadata=bounds(0, 10))
     held_out: str = ""
+    shared: float | None = field(default=None, metadata=bounds(0, 1))
     mape: float = field(default=0.0, metadata=bounds(0))
     points: int = field(default=0, metadata=bounds(0))
     status: str = field(default="measured", metadata=choices(*STATUSES))

@@ -83,7 +83,8 @@ def fit_op(
     kinds = np.zeros(0) if graphs is None else np.asarray(graphs)
     by_kind = len(np.unique(kinds)) >= LEAST_KINDS
     judge = Judge(shape, seconds, fixed, params)
-    bare, corrected = judge.held_out(facts, kinds if by_kind else np.asarray(origins), by_kind)
+    places = np.asarray(origins)
+    bare, corrected = judge.held_out(facts, kinds if by_kind else places, by_kind)
     # Samples too noisy to tell their neighbours' times are better left to physics.
     helps = np.median(np.abs(corrected)) < np.median(np.abs(bare))
     errors = corrected if helps else bare
@@ -114,6 +115,7 @@ def fit_op(
             [place for place, name in enumerate(shape.feature_names) if name in CUT],
         ),
         held_out="kinds of graph" if by_kind else "workloads",
+        shared=shared_of(errors, places, radius),
         mape=float(np.mean(np.abs(np.exp(-errors) - 1.0))),
         points=len(seconds),
         status=status,
@@ -180,6 +182,26 @@ def conformal_radius(errors: Floats, coverage: float = COVERAGE) -> float:
     rank = math.ceil((len(sizes) + 1) * coverage)
     radius = float(sizes[rank - 1]) if rank <= len(sizes) else 1.5 * float(sizes[-1])
     return max(radius, 0.01)
+
+
+def shared_of(errors: Floats, origins: npt.NDArray[Any], radius: float) -> float | None:
+    """Share of the variance of log errors that samples of one origin have in common.
+
+    The mean product of two errors of an origin over the mean square (intraclass correlation around
+    zero: a bias is in common too). Errors are cut at twice the radius. None without pairs.
+    """
+    kept = np.clip(errors, -2 * radius, 2 * radius)
+    groups = np.unique(origins, return_inverse=True)[1].reshape(-1)
+    sizes, sums = np.bincount(groups), np.bincount(groups, kept)
+    squares = np.bincount(groups, kept**2)
+    pairs = float((sizes * (sizes - 1)).sum())
+    square = float((kept**2).mean())
+    if not pairs or square == 0:
+        return None
+    # A workload with many steps of a kind says no more about what workloads have in common.
+    several = sizes > 1
+    each = (sums**2 - squares)[several] / (sizes * (sizes - 1))[several]
+    return round(float(np.clip(each.mean() / square, 0.0, 1.0)), 4)
 
 
 def _check(seconds: Floats, where: str, least: int = 4) -> None:

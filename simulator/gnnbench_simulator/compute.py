@@ -48,7 +48,8 @@ class CostClass:
     """Steps whose times depend on the same constants, so that their errors are correlated.
 
     `uncalibrated`: others of the cluster's operations are calibrated, and this one is not.
-    `outside`: shapes that lie outside of the range in which the operation was measured.
+    `outside`: shapes that lie outside of the range in which the operation was measured. `shared`:
+    share of the variance of its errors that the steps of one run have in common; None: not known.
     """
 
     name: str
@@ -56,6 +57,7 @@ class CostClass:
     radius: float
     uncalibrated: bool = False
     outside: tuple[str, ...] = ()
+    shared: float | None = None
 
 
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
@@ -189,15 +191,16 @@ class Durations:
             weights = np.maximum(seconds, 1e-12)
             radius = float(np.average(radius_of(model, facts, over), weights=weights))
             where = tuple(outside(model, facts, over, seconds)) if over.any() else ()
-            return CostClass(op, grade(model.status), radius, outside=where), seconds
+            known = CostClass(op, grade(model.status), radius, outside=where, shared=model.shared)
+            return known, seconds
         uncalibrated, device = bool(self._models), self.cluster.device
-        known = None
+        table = None
         if device.kind == "gpu" and not hosted:
-            known = step_model(device.name, kind.value, facts)
-        if known is not None:
+            table = step_model(device.name, kind.value, facts)
+        if table is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
-            seconds = np.maximum(device.launch_s.value, known.on(device).seconds_of(facts))
-            return CostClass(op, known.grade, known.form.radius, uncalibrated), seconds
+            seconds = np.maximum(device.launch_s.value, table.on(device).seconds_of(facts))
+            return CostClass(op, table.grade, table.form.radius, uncalibrated), seconds
         radius = _RADII.get(kind, _DEFAULT_RADIUS)
         return CostClass(op, "datasheet", radius, uncalibrated), self._datasheet(
             kind, hosted, facts

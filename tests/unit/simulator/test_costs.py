@@ -11,7 +11,7 @@ import pytest
 from gnnbench import work
 from gnnbench.cluster import OpModel
 from gnnbench.costs.facts import Facts
-from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op
+from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op, shared_of
 from gnnbench.costs.forms import FORMS, form
 from gnnbench.costs.model import BOUND, collective_seconds, op_seconds
 from gnnbench.costs.ranges import beyond, outside, radius_of, stretch_of
@@ -210,3 +210,14 @@ def test_the_facts_of_several_calls_are_those_of_one() -> None:
     many = one._replace(calls=3, flops=3 * one.flops, bytes=3 * one.bytes, rows=3 * one.rows)
     assert Facts.of([many]).flops == Facts.of([one]).flops
     assert Facts.of([many]).width == Facts.of([one]).width
+
+
+def test_what_steps_of_a_workload_have_in_common_is_a_share_of_the_variance() -> None:
+    own, common = np.array([0.1, -0.1, 0.1, -0.1]), np.array([0.1, 0.1, -0.1, -0.1])
+    places = np.array([1, 1, 2, 2])
+    assert shared_of(common, places, 0.3) == 1.0
+    assert shared_of(own, places, 0.3) == 0.0
+    assert shared_of((own + common)[[0, 2]], places[[0, 2]], 0.3) is None  # one step of each
+    mixed = np.random.default_rng(0)
+    both = mixed.normal(0, 0.2, 400).repeat(4) + mixed.normal(0, 0.2, 1600)
+    assert shared_of(both, np.arange(400).repeat(4), 0.5) == pytest.approx(0.5, abs=0.06)
