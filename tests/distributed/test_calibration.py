@@ -140,7 +140,7 @@ def test_kinds_of_graphs_take_turns_on_full_graphs_and_on_batches() -> None:
             kinds = Counter(run.dataset.generator for run in half)
             assert set(kinds) == set(KINDS) and max(kinds.values()) - min(kinds.values()) <= 2
     models = {(run.dataset.generator, run.model.kind) for run in _runs()}
-    assert len(models) == 3 * len(KINDS)
+    assert all(sum(of == kind for of, _ in models) >= 2 for kind in KINDS)
 
 
 def test_samples_carry_the_kind_of_graph_and_the_reuse_of_its_rows() -> None:

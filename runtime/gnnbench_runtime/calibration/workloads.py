@@ -70,12 +70,15 @@ LARGE_EVERY = 8  # of the full-graph probes
 WIDE = Scale(
     nodes=(1_500, 24_000),
     edges=400_000,
-    feature_elements=32_000_000,
+    feature_elements=24_000_000,
     edge_values=1.5e7,
-    flops=4e9,
+    flops=1e10,
     features=(900, 8_192),
     epochs=0.5,
 )
+
+WIDE_PLACES = (0.5, 1.0, 0.0, 0.75, 0.25)
+"""Places of the wide probes in the range of features."""
 
 # Generalised golden ratios: additive recurrences fill a six-dimensional box evenly.
 _RATIO = 1.1127756842787055
@@ -114,6 +117,8 @@ def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec
         return round(low * (high / low) ** position)
 
     nodes, degree = spread(scale.nodes, at[0]), spread(DEGREE, at[1])
+    if scale is WIDE:  # few probes, which must span the widths
+        at[2] = WIDE_PLACES[other // LARGE_EVERY % len(WIDE_PLACES)]
     features, hidden = spread(scale.features, at[2]), spread(HIDDEN, at[3])
     classes, batch = spread(CLASSES, at[4]), spread(BATCH, at[5])
     degree = max(2, min(degree, nodes // 20, scale.edges // nodes))
@@ -127,7 +132,7 @@ def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec
     hidden = max(width for width in HIDDEN_CHOICES if width <= hidden)
     attention = other % 5 in (1, 4)
     if attention:
-        hidden = max(8, min(hidden, round(scale.edge_values / (nodes * degree)) // 8 * 8))
+        hidden = max(8, min(hidden, int(scale.edge_values / (nodes * degree)) // 8 * 8))
     model = ModelSpec(
         name="probe",
         kind="gat" if attention else ("gcn", "sage")[other % 2],
