@@ -120,6 +120,8 @@ def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec
     if scale is WIDE:  # few probes, which must span the widths
         at[2] = WIDE_PLACES[other // LARGE_EVERY % len(WIDE_PLACES)]
     features, hidden = spread(scale.features, at[2]), spread(HIDDEN, at[3])
+    if scale is WIDE:
+        nodes = min(nodes, scale.feature_elements // features)
     classes, batch = spread(CLASSES, at[4]), spread(BATCH, at[5])
     degree = max(2, min(degree, nodes // 20, scale.edges // nodes))
     if kind == "rmat":
