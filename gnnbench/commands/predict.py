@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 HELP = "predict a suite's runs on a cluster, at any number of ranks; needs no torch"
+MOST_OUTSIDE = 5
+"""Facts outside of the measured ranges that are named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
         for cluster in clusters:
             print(f"on {cluster.name}{assumed}: {cluster.description}")
         _print_tables(records, several=len(clusters) > 1 or len(layouts) > 1)
-        for line in (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records)):
+        said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
+        for line in (*said, *_outside(records)):
             print(line)
     return int(any(record.status == "failed" for record in records))
 
@@ -120,6 +124,22 @@ def _uncalibrated(records: Sequence[PredictionRecord]) -> list[str]:
         f"not calibrated on this cluster: {', '.join(sorted(ops))}; predicted from the device's "
         "peak rates (grade datasheet where they matter)"
     ]
+
+
+def _outside(records: Sequence[PredictionRecord]) -> list[str]:
+    """Lines that name shapes outside of the measured ranges, the farthest of each fact."""
+    lines = {line for record in records for line in record.notes.get("outside", ())}
+    facts: dict[str, list[str]] = defaultdict(list)
+    for line in sorted(lines):
+        facts[line.rpartition(", measured ")[0].rpartition(" ")[0]].append(line)
+    named = [f"{found[-1]}{_more(len(found) - 1)}" for found in facts.values()]
+    shown = [f"outside of the measured shapes, with a wider interval: {n}" for n in named]
+    left = len(shown) - MOST_OUTSIDE
+    return shown[:MOST_OUTSIDE] + ([f"… and {left} further facts, see --json"] if left > 0 else [])
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
 
 
 def summary(record: PredictionRecord) -> dict[str, Any]:
@@ -149,6 +169,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "counted": record.counted,
         "basis": record.basis,
         "uncalibrated": record.notes.get("uncalibrated", []),
+        "outside": record.notes.get("outside", []),
     }
 
 

@@ -25,6 +25,7 @@ from gnnbench.data.stream_profile import StreamProfile, profile_stream
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
+from gnnbench.reuse import BINS, Reuse
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class GraphProfile:
     Degrees are in-degrees. `degree_values` and `degree_counts` are the histogram (a value is the
     mean of its bin). Without a histogram, a log-normal one is built from the graph's mean degree
     and `degree_spread`, the standard deviation of the logarithm of the degree. 0 for num_val and
-    num_test means unknown. `status`: measured on the graph, or published by `source`.
+    num_test means unknown. `reuse` are shares of the reads of one product by reuse distance, in the
+    order of vertices that was measured (see `gnnbench.reuse`); without them, predictions take the
+    order as random and give a wider interval. `status`: measured on the graph, or published by
+    `source`.
     """
 
     kind: ClassVar[str] = "graph"
@@ -94,6 +98,7 @@ class GraphProfile:
     degree_values: tuple[float, ...] = ()
     degree_counts: tuple[int, ...] = ()
     edge_homophily: float | None = field(default=None, metadata=bounds(0, 1))
+    reuse: tuple[float, ...] = field(default=(), metadata=bounds(0, 1))
     halo: tuple[HaloPoint, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
 
@@ -106,7 +111,13 @@ class GraphProfile:
             problems.append(f"degree_counts: found a sum of {found}, allowed {self.num_nodes}")
         if self.num_train + self.num_val + self.num_test > self.num_nodes:
             problems.append("num_train, num_val, num_test: together more than num_nodes")
+        if len(self.reuse) not in (0, BINS):
+            problems.append(f"reuse: found {len(self.reuse)} shares, allowed {BINS} or none")
         raise_all(problems)
+
+    def reuse_of_rows(self) -> Reuse:
+        """The reuse that was measured, or an unknown one."""
+        return Reuse.of(self.reuse)
 
     @property
     def digest(self) -> str:
@@ -258,6 +269,7 @@ def profile(
         degree_values=values,
         degree_counts=counts,
         edge_homophily=edge_homophily(graph),
+        reuse=tuple(graph.reuse_of_rows().shares.tolist()),
         halo=tuple(_halo_point(graph, p, method, seed) for method in methods for p in parts),
         frontier=tuple(
             _frontier_point(graph, tuple(f), batch, seed, batches)

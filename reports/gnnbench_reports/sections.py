@@ -18,7 +18,7 @@ _FINDING = "finding_"
 _MOST_LINES, _MOST_CHOICES = 40, 6
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("errors", "Error of the predictions", ("errors", "parity")),
+    ("errors", "Error of the predictions", ("errors", "parity", "finding_operations")),
     ("scaling", "Scaling", ("scaling", "scaling_points")),
     ("phases", "Time by phase", ("phases",)),
     ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
@@ -26,6 +26,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("pipelines", "Pipelining", ("finding_pipelines",)),
     ("memory", "Memory", ("memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
+    ("node_order", "Order of vertices", ("finding_node_order",)),
     ("quality", "Model quality", ("finding_quality", "quality")),
     ("lost", "Skipped and failed", ("lost",)),
     ("environment", "Machine, versions and constants", ("environment",)),
