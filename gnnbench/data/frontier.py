@@ -76,6 +76,43 @@ def occupancy_frontier(
     Deviation known: a few per cent high on block graphs when the histogram is fine, up to 50 % when
     it is a single bin; much too high on clustered graphs, as `vip_frontier`.
     """
+    odds, weight, sizes = _occupied(
+        degrees, counts, num_train, fanouts_from_seeds, batch, computation_graph, undirected
+    )
+    edges = [float((chance * weight).sum()) for chance in odds.edges()]
+    return tuple(reversed(sizes)), tuple(reversed(edges))
+
+
+def occupancy_inclusion(
+    degrees: NDArray[np.floating[Any]] | Sequence[float],
+    counts: NDArray[np.number[Any]] | Sequence[float],
+    num_train: int,
+    fanouts_from_seeds: Sequence[int],
+    batch: int,
+    *,
+    undirected: bool = True,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Vertices of each class, their chance to be seeds and to be inputs of a batch.
+
+    Classes are the degrees of training vertices, then those of all others; see `vip_inclusion` and
+    `occupancy_frontier`.
+    """
+    odds, weight, _ = _occupied(
+        degrees, counts, num_train, fanouts_from_seeds, batch, "per_layer", undirected
+    )
+    return weight, odds.fresh[0], 1 - odds.unseen[-1]
+
+
+def _occupied(
+    degrees: NDArray[np.floating[Any]] | Sequence[float],
+    counts: NDArray[np.number[Any]] | Sequence[float],
+    num_train: int,
+    fanouts_from_seeds: Sequence[int],
+    batch: int,
+    computation_graph: str,
+    undirected: bool,
+) -> tuple[_Odds, NDArray[np.float64], list[float]]:
+    """Chances of each class, vertices of each class, and expected vertices after 0 ... L hops."""
     _check(fanouts_from_seeds, computation_graph)
     degree = np.tile(np.asarray(degrees, float), 2)
     total = float(np.sum(counts))
@@ -93,8 +130,7 @@ def occupancy_frontier(
         pairs = sum(odds.fresh[g] * reach[g] * useful[g] for g in range(hop))
         odds.advance((1 - seed) * np.exp(-float((pairs * weight).sum()) * degree / num_edges))
         sizes.append(float(((1 - odds.unseen[hop]) * weight).sum()))
-    edges = [float((chance * weight).sum()) for chance in odds.edges()]
-    return tuple(reversed(sizes)), tuple(reversed(edges))
+    return odds, weight, sizes
 
 
 class _Odds:

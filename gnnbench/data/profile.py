@@ -28,6 +28,7 @@ from gnnbench.errors import SpecError, UnknownName, suggest
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
+    from gnnbench.data.expected_hits import Chances
     from gnnbench.data.frontier import Sizes
 
 SCHEMA = 1
@@ -152,6 +153,23 @@ class GraphProfile:
             batch,
             undirected=self.undirected,
         )
+
+    def expected_chances(self, fanouts_from_seeds: Sequence[int], batch: int) -> Chances:
+        """Chances of vertices to be in a batch of so many seeds, by degree."""
+        from gnnbench.data.expected_hits import Chances
+        from gnnbench.data.frontier import occupancy_inclusion
+
+        values, counts = self.histogram()
+        weight, seed, inclusion = occupancy_inclusion(
+            values,
+            counts,
+            self.num_train,
+            fanouts_from_seeds,
+            min(batch, self.num_train),
+            undirected=self.undirected,
+        )
+        degree = np.tile(np.asarray(values, float), 2)
+        return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:
         """Return the halo of a partition in `parts`, and the source of the number.
