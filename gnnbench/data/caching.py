@@ -193,6 +193,61 @@ class PlannedCache(RecentCache):
         return rank, unknown if self.complete else np.zeros(len(rank), bool)
 
 
+# -- hit rates -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HitRates:
+    """Means per batch as shares of the rows that a cache may hold in it.
+
+    Args:
+        hits: found in the cache.
+        inserted: fetched, and kept by the cache.
+        held: rows that the cache holds, as a share of its capacity.
+    """
+
+    hits: float
+    inserted: float
+    held: float
+
+
+def cache_of(
+    policy: str, num_rows: int, capacity: int, scores: NDArray[np.floating] | None = None
+) -> Cache:
+    """The cache of a policy; static ones hold the rows with the highest scores from the start."""
+    if policy == "lru":
+        return RecentCache(num_rows, capacity)
+    if policy == "planned":
+        return PlannedCache(num_rows, capacity)
+    assert scores is not None
+    chosen = np.argsort(-scores, kind="stable")[:capacity]
+    cache = StaticCache(num_rows, chosen)
+    cache.fill(chosen)
+    return cache
+
+
+def count_hits(cache: Cache, batches: list[Ints], warm: int, lookahead: int) -> HitRates:
+    """Run batches through a cache; count after the first `warm` of them.
+
+    A planned cache knows `lookahead` batches beyond the present one.
+    """
+    used = hits = inserted = held = known = 0
+    for number, ids in enumerate(batches):
+        if isinstance(cache, PlannedCache):
+            while known <= min(number + lookahead, len(batches) - 1):
+                cache.foresee(batches[known])
+                known += 1
+        before = cache.held_rows
+        turn = cache.turn(ids)
+        if number >= warm:
+            used += len(ids)
+            hits += len(ids) - len(turn.misses)
+            inserted += len(turn.inserted)
+            held += before
+    full = max(cache.capacity * (len(batches) - warm), 1)
+    return HitRates(hits=hits / max(used, 1), inserted=inserted / max(used, 1), held=held / full)
+
+
 # -- superbatches --------------------------------------------------------------------------------
 
 

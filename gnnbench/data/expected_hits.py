@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.caching import Cache, PlannedCache, RecentCache, StaticCache
+from gnnbench.data.caching import HitRates, cache_of, count_hits
 from gnnbench.data.keys import generator
 from gnnbench.steps import Ints
 
@@ -24,21 +24,6 @@ Floats = NDArray[np.float64]
 _ROWS = 20_000
 _BATCHES = 150
 """Batches of the miniature at most, before counting and while counting."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HitRates:
-    """Means per batch as shares of the rows that a cache may hold in it.
-
-    Args:
-        hits: found in the cache.
-        inserted: fetched, and kept by the cache.
-        held: rows that the cache holds, as a share of its capacity.
-    """
-
-    hits: float
-    inserted: float
-    held: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,38 +66,14 @@ def expected_hits(
     capacity = min(round(share * rows.count), rows.count)
     warm, counted = min(2 * steps, _BATCHES), min(steps, _BATCHES)
     batches = rows.batches(warm + counted)
-    if policy == "lru":
-        cache: Cache = RecentCache(rows.count, capacity)
-    elif policy == "planned":
-        cache = PlannedCache(rows.count, capacity)
-    else:
+    score: Floats | None = None
+    if policy not in ("lru", "planned"):
         score = {
             "degree": lambda: rows.degree,
             "inclusion": lambda: rows.inclusion,
             "presampling": lambda: rows.uses(presample * steps),
         }[policy]()
-        cache = StaticCache(rows.count, np.argsort(-score, kind="stable")[:capacity])
-        cache.fill(np.argsort(-score, kind="stable")[:capacity])
-    return _counted(cache, batches, warm, lookahead)
-
-
-def _counted(cache: Cache, batches: list[Ints], warm: int, lookahead: int) -> HitRates:
-    """Run the batches through a cache; count after `warm` of them."""
-    used = hits = inserted = held = known = 0
-    for number, ids in enumerate(batches):
-        if isinstance(cache, PlannedCache):
-            while known <= min(number + lookahead, len(batches) - 1):
-                cache.foresee(batches[known])
-                known += 1
-        before = cache.held_rows
-        turn = cache.turn(ids)
-        if number >= warm:
-            used += len(ids)
-            hits += len(ids) - len(turn.misses)
-            inserted += len(turn.inserted)
-            held += before
-    full = max(cache.capacity * (len(batches) - warm), 1)
-    return HitRates(hits=hits / max(used, 1), inserted=inserted / max(used, 1), held=held / full)
+    return count_hits(cache_of(policy, rows.count, capacity, score), batches, warm, lookahead)
 
 
 class _Miniature:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from gnnbench import work
 from gnnbench.approaches.mini_batch.caches import Ahead, CacheSizes, RowCache
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
+from gnnbench.data.caching import HitRates
 from gnnbench.data.dealing import Dealt, Source
-from gnnbench.data.expected_hits import HitRates
 from gnnbench.data.sampling import Batch
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Ints, Size, Work
@@ -129,15 +129,21 @@ class Drawn:
     counted: bool
     basis: str
 
-    def cache_notes(self, steps: int) -> dict[str, list[int]]:
-        """Hits and misses of all ranks' caches in each period; nothing without caches."""
+    def cache_notes(self, steps: int) -> dict[str, Any]:
+        """Hits and misses of all ranks' caches in each period, and the hit rate of the last one.
+
+        Empty without caches.
+        """
         cached = [batch.cached for batch in self.batches]
-        found: dict[str, list[int]] = {}
+        found: dict[str, Any] = {}
         for name in ("hits", "misses"):
             each = [int(getattr(c, name).sum()) for c in cached if c is not None]
             if each:
                 used = np.array(each)[np.array(self.schedule)].reshape(-1, steps)
                 found[f"cache_{name}"] = used.sum(axis=1).tolist()
+        if found:
+            last = [found[name][-1] for name in ("cache_hits", "cache_misses")]
+            found["cache_hit_rate"] = last[0] / max(sum(last), 1)
         return found
 
 

@@ -29,7 +29,6 @@ from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
 from gnnbench.data.dealing import SeedSource
-from gnnbench.data.expected_hits import expected_hits
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.spec import RunSpec
@@ -160,11 +159,12 @@ class Sampled(FanOuts):
         knobs: SampledKnobs = self.knobs(run)
         # Of a rank's rows a share of 1 / ranks is its own, and never cached.
         others = (run.ranks - 1) / run.ranks if partitioned else 1.0
-        rates = expected_hits(
-            profile.expected_chances(fanouts, self.share(profile, run)),
+        rates = profile.expected_hits(
+            fanouts,
+            self.share(profile, run),
             knobs.cache_policy,
             min(knobs.cache_share / others, 1.0),
-            self.num_steps(profile, run),
+            steps=self.num_steps(profile, run),
             lookahead=knobs.lookahead,
             presample=knobs.presample,
         )

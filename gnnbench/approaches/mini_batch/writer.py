@@ -111,15 +111,16 @@ def resident(shape: StackShape, data: GraphLike, store: Store) -> tuple[Buffer, 
 
 
 def sampled_data(shape: StackShape, data: GraphLike, store: Store) -> tuple[Buffer, ...]:
-    """What a rank that samples holds of the data."""
+    """What a rank that samples holds of the data: all but features lies in the host's memory."""
     s, n = shape.element_bytes, data.num_nodes
-    scales = {"symmetric": 2, "mean": 0, "softmax": 0}[shape.model.normalisation]
+    # Float64, whatever the type of the run.
+    scales = {"symmetric": 2, "mean": 1, "softmax": 0}[shape.model.normalisation]
     held: dict[str, Size] = {
         "topology": 8 * (n + 1) + 4 * data.num_edges,
         "labels": 8 * n,
         "sampler": 4 * n,
-        "scales": scales * n * s,
+        "scales": scales * n * 8,
         "train_nodes": 2 * ID_BYTES * data.num_train,
     }
     features = store.buffers(shape.dims[0], s)
-    return (*features, *(Buffer(name, size) for name, size in held.items()))
+    return (*features, *(Buffer(name, size, Space.HOST) for name, size in held.items()))
