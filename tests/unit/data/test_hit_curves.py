@@ -64,8 +64,9 @@ def test_rows_of_two_kinds_are_cached_by_their_chances() -> None:
 def test_seeds_come_back_after_an_epoch_only() -> None:
     """Rows that are nothing but seeds are dealt once in each epoch of 20 batches.
 
-    LRU of 8 batches hits a row that comes in batch i of an epoch and j of the next if 20 + j - i is
-    at most 8: 36 of 400 pairs. A static cache hits its share.
+    LRU of 800 rows spans 8 batches of distinct rows, and up to 9 where two epochs share some of
+    them. It hits a row of batch i and of batch j of the next epoch if 20 + j - i is within them: 36
+    to 45 of 400 pairs. A static cache hits its share.
     """
     seeds = Chances(
         weight=np.array([2000.0]),
@@ -73,7 +74,7 @@ def test_seeds_come_back_after_an_epoch_only() -> None:
         inclusion=np.array([0.05]),
         degree=np.array([1.0]),
     )
-    assert expected_hits(seeds, "lru", 0.4, 20).hits == pytest.approx(36 / 400, abs=0.02)
+    assert 36 / 400 - 0.01 < expected_hits(seeds, "lru", 0.4, 20).hits < 45 / 400 + 0.01
     assert expected_hits(seeds, "degree", 0.4, 20).hits == pytest.approx(0.4, abs=0.01)
 
 
