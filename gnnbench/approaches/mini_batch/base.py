@@ -18,7 +18,7 @@ from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
 from gnnbench.approaches.mini_batch.caches import RowCache
 from gnnbench.approaches.mini_batch.fetching import Store
-from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, resident
+from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, ledger_buffer, resident
 from gnnbench.approaches.whole_graph.partition import assign
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.dealing import Source
@@ -171,7 +171,11 @@ class MiniBatch(Approach):
             iterations=LazyIterations(len(distinct), iteration),
             schedule=tuple(numbers[pair] for pair in wanted),
             periods=(steps,) * run.training.epochs,
-            resident=(*resident(shape, data, store), *self.sampler_buffers(data, run)),
+            resident=(
+                *resident(shape, data, store, self.form),
+                *self.sampler_buffers(data, run),
+                ledger_buffer(steps * len(iteration(0)[0])),
+            ),
             counted=drawn.counted,
             basis=drawn.basis,
             notes={

@@ -21,7 +21,7 @@ from gnnbench.data.caching import HitRates
 from gnnbench.data.dealing import Dealt, Source
 from gnnbench.data.sampling import Batch
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Ints, Size, Work
+from gnnbench.steps import Ints, Size, Work, larger
 from gnnbench.work import ID_BYTES
 
 COUNTED = "every batch drawn on the real graph"
@@ -41,6 +41,7 @@ class Form:
         column_weights, edge_weights: whether sources, or edges, have weights of their own.
         some_rows: whether the loss counts some output rows only.
         loss_weights: whether their losses have weights.
+        scanned_bytes: of the sampler's scratch, per edge that it looks at.
     """
 
     op: str = "sample"
@@ -50,6 +51,7 @@ class Form:
     edge_weights: bool = False
     some_rows: bool = False
     loss_weights: bool = False
+    scanned_bytes: int = 0
 
 
 PLAIN = Form()
@@ -345,6 +347,32 @@ def even_batch(
         scanned=everywhere(scanned),
         requests=requests,
     )
+
+
+def scratch_bytes(shape: StackShape, sizes: BatchSizes, form: Form = PLAIN) -> Size:
+    """Bytes of temporary arrays while a batch is drawn and its blocks are made.
+
+    Found vertices, degrees, and what the sampler looks at (`Form.scanned_bytes` an edge); then, for
+    the largest block, float64 weights and scales of its rows and columns or, with attention, the
+    drawn pattern beside the one with self loops, and three ids of each entry if it has dropout.
+    """
+    found: Size = ID_BYTES * sizes.vertices[0]
+    if sizes.scanned is not None:
+        found = found + form.scanned_bytes * sizes.scanned
+    largest: Size = 0
+    for block in sizes.blocks(form):
+        rows, columns, edges = block.rows, block.source_rows, block.nonzeros
+        found = found + 4 * rows
+        if shape.model.attention:
+            found = found + 8 * (rows + 1) + 4 * edges
+            ids = 3 * ID_BYTES if shape.dropout > 0 else 0
+            made = (1 + ids) * (edges + rows) + 8 * (2 * rows + columns)
+        else:
+            made = 8 * (4 * rows + columns)
+            if form.edge_weights:
+                made = made + 2 * 8 * edges
+        largest = larger(largest, made)
+    return found + largest
 
 
 def drawn_bytes(vertices: Sequence[Ints], edges: Sequence[Ints]) -> Ints:

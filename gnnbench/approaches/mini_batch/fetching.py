@@ -147,7 +147,9 @@ class FetchWriter:
         others = requests.copy()
         np.fill_diagonal(others, 0)
         assert self.store.owned_rows is not None
-        self._step(chain, "fetch/route", work.route(wanted))
+        # Owner, order, position, place and two temporary orders of each row; ids asked of this one.
+        ids = Buffer("scratch", (4 + 5 * ID_BYTES) * wanted + ID_BYTES * given, Space.HOST)
+        self._step(chain, "fetch/route", work.route(wanted), ids)
         ones = np.ones_like(others)
         np.fill_diagonal(ones, 0)
         self._exchange(chain, "fetch/counts", ones, ID_BYTES)

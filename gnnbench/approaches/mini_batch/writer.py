@@ -7,12 +7,20 @@ from typing import Any
 
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike
-from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, block_bytes, turned_edges
+from gnnbench.approaches.mini_batch.batch import (
+    PLAIN,
+    BatchSizes,
+    Form,
+    block_bytes,
+    scratch_bytes,
+    turned_edges,
+)
 from gnnbench.approaches.mini_batch.fetching import FetchWriter, Store
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.iterations import Iteration, RankClass
+from gnnbench.ledger import ROW_BYTES, ROWS_HELD
 from gnnbench.steps import After, Buffer, Lane, Phase, Size, Space, Work
 from gnnbench.strict import bounds, choices
 
@@ -83,7 +91,9 @@ class BatchWriter:
         drawn = sizes.drawing
         if drawn is None:
             drawn = work.draw_neighbours(n, sizes.edges, scanned, self.form.op)
-        room = (Buffer("blocks", slots * held),)
+        # Freed memory stays with the process's heap, so that temporary arrays are never given back.
+        scratch = scratch_bytes(shape, sizes, self.form) + (0 if self.device == "cpu" else held)
+        room = (Buffer("blocks", slots * held), Buffer("scratch", scratch, Space.HOST))
         if sizes.waiting_bytes is not None:
             room = (*room, Buffer("waiting_batches", sizes.waiting_bytes, Space.HOST))
         self._step(
@@ -105,16 +115,26 @@ class BatchWriter:
         chain.step(name, done, phase=phase, lane=self.local, **place)
 
 
-def resident(shape: StackShape, data: GraphLike, store: Store) -> tuple[Buffer, ...]:
+def resident(
+    shape: StackShape, data: GraphLike, store: Store, form: Form = PLAIN
+) -> tuple[Buffer, ...]:
     """Buffers that live from before the first batch: features, topology, tables, parameters."""
-    return sampled_data(shape, data, store) + parameter_buffers(shape)
+    return sampled_data(shape, data, store, form) + parameter_buffers(shape)
 
 
-def sampled_data(shape: StackShape, data: GraphLike, store: Store) -> tuple[Buffer, ...]:
+def ledger_buffer(rows: int) -> Buffer:
+    """The ledger of a period of so many steps, which is written when it ends, or is too long."""
+    return Buffer("ledger", ROW_BYTES * min(rows, ROWS_HELD), Space.HOST)
+
+
+def sampled_data(
+    shape: StackShape, data: GraphLike, store: Store, form: Form = PLAIN
+) -> tuple[Buffer, ...]:
     """What a rank that samples holds of the data: all but features lies in the host's memory."""
     s, n = shape.element_bytes, data.num_nodes
-    # Float64, whatever the type of the run.
+    # Float64, whatever the type of the run; batches that are normalised anew have none.
     scales = {"symmetric": 2, "mean": 1, "softmax": 0}[shape.model.normalisation]
+    scales = 0 if form.renormalised else scales
     held: dict[str, Size] = {
         "topology": 8 * (n + 1) + 4 * data.num_edges,
         "labels": 8 * n,

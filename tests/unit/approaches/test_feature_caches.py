@@ -171,7 +171,7 @@ def test_batches_are_drawn_before_their_turn_and_drawn_once(planned: PlanOf) -> 
     drawn = [by_name(plan, place)["sample/draw"].work.nonzeros for place in range(8)]
     assert drawn == [sum(each[:4]), *each[4:], 0, 0, 0]
     room = by_name(plan)["sample/draw"].allocates
-    assert {buffer.name for buffer in room} == {"blocks", "waiting_batches"}
+    assert {buffer.name for buffer in room} == {"blocks", "scratch", "waiting_batches"}
 
 
 def test_a_cache_before_rows_that_are_here_is_refused(make_run: MakeRun) -> None:
