@@ -36,6 +36,7 @@ MEASURES = {
         Measure(name="auc", title="ROC AUC", unit="share"),
         Measure(name="cache_hit_rate", title="cache hits", unit="share"),
         Measure(name="loss", title="loss", higher_is_better=False),
+        Measure(name="page_faults", title="page faults", higher_is_better=False),
         Measure(name="seconds", title="time", unit="s", higher_is_better=False),
         Measure(name="bytes", title="bytes", unit="bytes", higher_is_better=False),
         Measure(name="price", title="price", unit="USD", higher_is_better=False),

@@ -76,7 +76,7 @@ def occupancy_frontier(
     Deviation known: a few per cent high on block graphs when the histogram is fine, up to 50 % when
     it is a single bin; much too high on clustered graphs, as `vip_frontier`.
     """
-    odds, weight, sizes = _occupied(
+    odds, weight, sizes = _occupancy(
         degrees, counts, num_train, fanouts_from_seeds, batch, computation_graph, undirected
     )
     edges = [float((chance * weight).sum()) for chance in odds.edges()]
@@ -91,19 +91,18 @@ def occupancy_inclusion(
     batch: int,
     *,
     undirected: bool = True,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Vertices of each class, their chance to be seeds and to be inputs of a batch.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `vip_inclusion`, from a degree histogram: nodes per class, and the chance of each class.
 
-    Classes are the degrees of training vertices, then those of all others; see `vip_inclusion` and
-    `occupancy_frontier`.
+    Classes are the bins of the histogram, for training vertices and for others: float64 [2 bins].
     """
-    odds, weight, _ = _occupied(
+    odds, weight, _ = _occupancy(
         degrees, counts, num_train, fanouts_from_seeds, batch, "per_layer", undirected
     )
-    return weight, odds.fresh[0], 1 - odds.unseen[-1]
+    return weight, 1 - odds.unseen[-1]
 
 
-def _occupied(
+def _occupancy(
     degrees: NDArray[np.floating[Any]] | Sequence[float],
     counts: NDArray[np.number[Any]] | Sequence[float],
     num_train: int,
@@ -112,7 +111,7 @@ def _occupied(
     computation_graph: str,
     undirected: bool,
 ) -> tuple[_Odds, NDArray[np.float64], list[float]]:
-    """Chances of each class, vertices of each class, and expected vertices after 0 ... L hops."""
+    """Grow a batch by classes of nodes; return chances, nodes per class, and n_L ... n_0."""
     _check(fanouts_from_seeds, computation_graph)
     degree = np.tile(np.asarray(degrees, float), 2)
     total = float(np.sum(counts))

@@ -199,7 +199,7 @@ class GraphProfile:
         from gnnbench.data.frontier import occupancy_inclusion
 
         values, counts = self.histogram()
-        weight, seed, inclusion = occupancy_inclusion(
+        weight, inclusion = occupancy_inclusion(
             values,
             counts,
             self.num_train,
@@ -208,6 +208,9 @@ class GraphProfile:
             undirected=self.undirected,
         )
         degree = np.tile(np.asarray(values, float), 2)
+        # Classes of training vertices come first.
+        seed = np.zeros(len(weight))
+        seed[: len(values)] = min(batch, self.num_train) / max(self.num_train, 1)
         return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:

@@ -53,6 +53,7 @@ from gnnbench.work.moving import (
 )
 from gnnbench.work.sampling import (
     draw_neighbours,
+    draw_once,
     look_up,
     prepare_blocks,
     rank_rows,
@@ -95,6 +96,7 @@ __all__ = [
     "decode_backward",
     "draw_negatives",
     "draw_neighbours",
+    "draw_once",
     "dropout",
     "elementwise",
     "gather",

@@ -377,7 +377,7 @@ def scratch_bytes(shape: StackShape, sizes: BatchSizes, form: Form = PLAIN) -> S
 
 def drawn_bytes(vertices: Sequence[Ints], edges: Sequence[Ints]) -> Ints:
     """Bytes of a drawn batch of blocks without weights, see `sampling.Batch.num_bytes`."""
-    total = ID_BYTES * (vertices[0] + vertices[-1])
+    total: Ints = ID_BYTES * (vertices[0] + vertices[-1])
     for rows, drawn in zip(vertices[1:], edges, strict=True):
         total = total + 8 * (rows + 1) + 4 * drawn + 4 * rows
     return total
@@ -394,7 +394,8 @@ def with_cache(batch: BatchSizes, rates: HitRates, others: float, capacity: int)
     """
 
     def whole(size: Any) -> Ints:
-        return np.round(size).astype(np.int64)
+        rounded: Ints = np.round(size).astype(np.int64)
+        return rounded
 
     wanted = batch.vertices[0] * others
     misses = whole(wanted * (1 - rates.hits))

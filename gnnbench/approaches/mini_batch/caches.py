@@ -94,7 +94,8 @@ class RowCache:
         """Whether the cache may hold each row: those that the rank would have to fetch."""
         if self.owner is None:
             return np.ones(len(ids), bool)
-        return self.owner[ids] != self.rank
+        others: NDArray[np.bool_] = self.owner[ids] != self.rank
+        return others
 
     def wanted(self, ids: Ints) -> Ints:
         """Those of a batch's rows that the cache may hold."""

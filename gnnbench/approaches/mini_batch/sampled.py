@@ -233,7 +233,7 @@ class Sampled(FanOuts):
         knobs: SampledKnobs = self.knobs(run)
         if knobs.cache_policy == "presampling":
             return partial(self._drawn_beforehand, graph, run, knobs.presample)
-        found = graph.out_degrees()
+        found: NDArray[np.float64] = graph.out_degrees().astype(np.float64)
         if knobs.cache_policy == "inclusion":
             share = max(1, min(run.batch.size, graph.num_train) // run.ranks)
             # Late: its compiler is slow to import, and other policies do without.

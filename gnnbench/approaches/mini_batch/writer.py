@@ -93,15 +93,15 @@ class BatchWriter:
             drawn = work.draw_neighbours(n, sizes.edges, scanned, self.form.op)
         # Freed memory stays with the process's heap, so that temporary arrays are never given back.
         scratch = scratch_bytes(shape, sizes, self.form) + (0 if self.device == "cpu" else held)
-        room = (Buffer("blocks", slots * held), Buffer("scratch", scratch, Space.HOST))
+        room = [Buffer("blocks", slots * held), Buffer("scratch", scratch, Space.HOST)]
         if sizes.waiting_bytes is not None:
-            room = (*room, Buffer("waiting_batches", sizes.waiting_bytes, Space.HOST))
+            room.append(Buffer("waiting_batches", sizes.waiting_bytes, Space.HOST))
         self._step(
             chain,
             "sample/draw",
             drawn,
             Phase.SAMPLE,
-            allocates=room,
+            allocates=tuple(room),
             after=(After(update, lag),) if self.prefetch else (),
         )
         prepared = work.prepare_blocks(n, turned_edges(shape, blocks))

@@ -277,6 +277,8 @@ class FullGraphEvaluator:
 class SampledTrainer(StepTrainer):
     """One rank of training on batches: one optimiser step per global batch."""
 
+    batches: SampledBatches
+
     def __init__(self, context: RankContext, data: Graph, structure: BatchStructure) -> None:
         knobs: BatchKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
         self.context = context
