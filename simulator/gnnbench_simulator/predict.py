@@ -274,6 +274,8 @@ def _classes(program: Program, work: Mapping[str, Floats]) -> dict[str, dict[str
 def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
+    planned = program.plan.notes
+    notes |= {name: planned[name] for name in planned if name.startswith("cache_")}
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing
