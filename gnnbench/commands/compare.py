@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ HELP = "compare measured runs with predictions of a results folder"
 
 MOST_LINES = 40
 """Findings with more lines are left to --json and the report."""
-MOST_NAMES = 3
 LABEL = 20
 """Characters of a label that leave a table within 80 columns."""
 
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, name_passed_over, text
+    from gnnbench.commands.output import emit_json, name_passed_over, print_reasons, text
     from gnnbench.results import Results
     from gnnbench_reports.finding import findings
     from gnnbench_reports.opening import read_study
@@ -53,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
     _print_rows(study.rows)
     for one in found.values():
         _print_finding(one)
-    for line in _reasons(study.rows):
-        text(line, hanging="  ")
+    print()
+    for status in sorted({row.status for row in study.rows}):
+        reasons = [(r.reason, r.config_id) for r in study.rows if r.status == status and r.reason]
+        print_reasons(status, reasons)
     return 0
 
 
@@ -86,8 +87,10 @@ def _predicted(row: Comparison) -> dict[str, object]:
 
 def _print_finding(found: Finding) -> None:
     """A finding's table, one per dataset and model if it names both."""
+    from gnnbench.commands.output import heading
+
     if len(found.cells) > MOST_LINES:
-        print(f"\n{found.title}: {len(found.cells)} lines, see --json or `gnnbench report`")
+        heading(f"{found.title}: {len(found.cells)} lines, see --json or `gnnbench report`")
         return
     heads = [column.heading for column in found.columns]
     shown = [column.heading for column in found.columns if not column.page_only]
@@ -101,10 +104,9 @@ def _print_finding(found: Finding) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]], heads: Sequence[str]) -> None:
-    from gnnbench.commands.output import table, text
+    from gnnbench.commands.output import heading, table
 
-    print()
-    text(title)
+    heading(title)
     table(rows, heads)
 
 
@@ -116,20 +118,6 @@ def _short(line: Mapping[str, object]) -> dict[str, object]:
         head: printable(str(value), LABEL) if head == "approach" else value
         for head, value in line.items()
     }
-
-
-def _reasons(rows: Iterable[Comparison]) -> list[str]:
-    """Each reason once, with the configurations that have it."""
-    having: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row.reason:
-            having.setdefault((row.status, row.reason), []).append(row.config_id)
-    lines = []
-    for (status, reason), names in having.items():
-        more = len(names) - MOST_NAMES
-        listed = ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"{status}: {reason}: {listed}")
-    return ["", *lines] if lines else []
 
 
 def _cells(row: Comparison) -> dict[str, object]:

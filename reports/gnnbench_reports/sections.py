@@ -263,16 +263,18 @@ def _order(study: Study) -> Sequence[Block]:
             pick.dataset,
             pick.model,
             pick.ranks,
-            " < ".join(pick.measured_order),
-            " < ".join(pick.predicted_order),
+            pick.measured_order,
+            pick.predicted_order,
             f"{pick.right_pairs} of {pick.decisive_pairs}",
             numbers.percent(pick.regret),
         )
         for pick in picks
     ]
     definitions = (
-        "Approaches on the same dataset, model and rank count. Clear pairs are those whose "
-        "measured medians differ by more than 15 %."
+        "Approaches on the same dataset, model and rank count. “a = b”: both run one program. "
+        "“a ≈ b”: their measured times differ by less than the noise, or their predicted times by "
+        "less than a quarter of the wider interval. Clear pairs are those whose measured medians "
+        "differ by more than 15 %."
     )
     return Text(definitions), folded(columns, cells, "comparisons", _MOST_CHOICES)
 
