@@ -53,7 +53,8 @@ def part_seconds(folder: Path, *, warmup: int = 0) -> dict[str, float]:
     Known deviation: where the ledger of another rank is absent, as those of most predicted ranks
     are, the time spent waiting for that rank counts as communication.
     """
-    frames = [_timed(path, warmup) for path in sorted(folder.glob("ledger-rank*.csv"))]
+    ledgers = [_timed(path, warmup) for path in sorted(folder.glob("ledger-rank*.csv"))]
+    frames = [frame for frame in ledgers if len(frame)]
     least = _least_seconds(frames)
     slowest: dict[str, float] = {}
     for frame in frames:
@@ -113,6 +114,9 @@ def _parts(frame: Any, least: Any) -> dict[str, float]:
         if engine is Engine.BACKGROUND:
             tables.append(_sum(length - bare, behind["period"], HIDDEN))
         covered = pd.concat([covered, behind])
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        return {}
     table = pd.concat(tables, axis=1).reindex(frame["period"].unique()).fillna(0.0)
     # Bare background steps are communication too.
     medians = table.T.groupby(level=0).sum().T.median()
@@ -123,6 +127,8 @@ def _sum(seconds: Any, period: Any, part: Any) -> Any:
     """Seconds by period, in a column per part."""
     import pandas as pd
 
+    if seconds.empty:
+        return pd.DataFrame()
     if isinstance(part, str):
         part = pd.Series(part, index=seconds.index, dtype="object")
     return seconds.groupby([period, part]).sum().unstack(fill_value=0.0)

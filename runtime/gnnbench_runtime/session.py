@@ -92,9 +92,7 @@ def _one(
                 if before is not None:  # by the machine that has owned it until now
                     return before, True
                 data = native.load(folder)
-                record = launch(
-                    run, data, folder, results, device=device, facts=facts, watch=watch
-                )
+                record = launch(run, data, folder, results, device=device, facts=facts, watch=watch)
                 return record, False
         except Busy as error:
             return judged(new_record(run, facts), Verdict("running", str(error))), False

@@ -30,7 +30,7 @@ class Pace:
         self._begun: dict[int, float] = {}
 
     def words(self, beats: Sequence[Beat]) -> str:
-        """Describe the rank that is behind the others, such as "period 3 of 20, forward, 12 s left".
+        """Describe the rank that is behind the others: "period 3 of 20, forward, 12 s left".
 
         A rank is behind another in an earlier stage, or in an earlier period.
         """

@@ -63,7 +63,10 @@ def colour(step: str) -> Any:
 
     kind, _, phase = step.partition(" · ")
     white = _WHITE.get(phase, 0.0)
-    return to_hex([1 - (1 - part) * (1 - white) for part in to_rgb(_KINDS.get(kind, "#44AA99"))])
+    red, green, blue = (
+        1 - (1 - part) * (1 - white) for part in to_rgb(_KINDS.get(kind, "#44AA99"))
+    )
+    return to_hex((red, green, blue))
 
 
 def draw(frame: Any) -> Figure:

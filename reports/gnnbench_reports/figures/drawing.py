@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from gnnbench.approaches.card import Look
+from gnnbench_reports import numbers
 from gnnbench_reports.labels import card, printable
 
 if TYPE_CHECKING:
@@ -99,6 +100,32 @@ _TIP = "tip:"
 def tip(artist: Any, text: str) -> None:
     """Give a mark a text that the page shows when one points at it."""
     artist.set_gid(_TIP + quote(printable(text, 200), safe=""))
+
+
+def hover(panel: Axes, points: Iterable[tuple[float, float, str]]) -> None:
+    """Make points of a line or an error bar show a text, by invisible marks above them."""
+    for x, y, text in points:
+        (mark,) = panel.plot(
+            [x], [y], "o", ms=6, mew=0, alpha=0.0, zorder=9, scalex=False, scaley=False
+        )
+        tip(mark, text)
+
+
+def timed(row: Mapping[str, Any], side: str) -> str:
+    """A row's measured or predicted time in words, such as "single on 1, measured: 25 ms ± 3 %"."""
+    value = row[f"{side}_period_s"]
+    text = f"{row['approach']} on {row['ranks']}, {side}: "
+    if side == "measured":
+        spread = row.get("repeat_spread")
+        known = spread == spread and spread is not None
+        return (
+            text
+            + numbers.seconds(value, spread if known else None)
+            + (f" ± {numbers.percent(spread, 0.001)}" if known else "")
+        )
+    low, high = row.get("predicted_low_s"), row.get("predicted_high_s")
+    words = text + numbers.seconds(value, 0.01)
+    return words if low != low or low is None else f"{words}, {numbers.interval(low, high)}"
 
 
 def _with_tips(svg: bytes) -> bytes:

@@ -89,6 +89,18 @@ def draw(frame: Any) -> Figure:
             ms=3.6,
             elinewidth=0.5,
         )
+    drawing.hover(
+        panel,
+        (
+            (
+                row["measured_period_s"],
+                row["predicted_period_s"],
+                f"{row['dataset']}, {row['model']}, {drawing.timed(row, 'measured')}; "
+                f"predicted {drawing.timed(row, 'predicted').rpartition('predicted: ')[2]}",
+            )
+            for row in frame.to_dict("records")
+        ),
+    )
     panel.set_xlabel(f"measured time per {drawing.period_noun(frame)}")
     panel.set_ylabel(f"predicted time per {drawing.period_noun(frame)}")
     panel.set_aspect("equal")

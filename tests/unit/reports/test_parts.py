@@ -13,9 +13,7 @@ from gnnbench_reports.compare import compare
 from gnnbench_reports.parts import part_seconds
 
 
-def row(
-    epoch: int, phase: str, seconds: float, lane: str = "compute", start: float = 0.0
-) -> Row:
+def row(epoch: int, phase: str, seconds: float, lane: str = "compute", start: float = 0.0) -> Row:
     return Row(epoch, 0, phase, "gemm", "gemm", lane, phase, 0, 1, 0, 0, start, seconds)
 
 
