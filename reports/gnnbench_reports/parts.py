@@ -76,7 +76,7 @@ def _timed(path: Path, warmup: int) -> Any:
     frame = frame[frame["phase"] != Phase.EVALUATE.value]
     steady = frame[frame["period"] >= warmup]
     frame = (frame if steady.empty else steady).copy()
-    frame["engine"] = frame["lane"].str.partition(":")[0]
+    frame["engine"] = frame["lane"].str.split(":").str[0]
     frame["place"] = frame.groupby(["period", "name"]).cumcount()
     return frame
 

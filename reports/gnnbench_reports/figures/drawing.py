@@ -114,7 +114,8 @@ def hover(panel: Axes, points: Iterable[tuple[float, float, str]]) -> None:
 def timed(row: Mapping[str, Any], side: str) -> str:
     """A row's measured or predicted time in words, such as "single on 1, measured: 25 ms ± 3 %"."""
     value = row[f"{side}_period_s"]
-    text = f"{row['approach']} on {row['ranks']}, {side}: "
+    ranks = f" on {row['ranks']}" if "ranks" in row else ""
+    text = f"{row['approach']}{ranks}, {side}: "
     if side == "measured":
         spread = row.get("repeat_spread")
         known = spread == spread and spread is not None

@@ -95,8 +95,7 @@ def draw(frame: Any) -> Figure:
             (
                 row["measured_period_s"],
                 row["predicted_period_s"],
-                f"{row['dataset']}, {row['model']}, {drawing.timed(row, 'measured')}; "
-                f"predicted {drawing.timed(row, 'predicted').rpartition('predicted: ')[2]}",
+                _words(row),
             )
             for row in frame.to_dict("records")
         ),
@@ -113,3 +112,10 @@ def draw(frame: Any) -> Figure:
     note = f"median error {percent(error)}, n = {len(frame)}"
     panel.text(0.97, 0.04, note, transform=panel.transAxes, ha="right", fontsize=7.5)
     return figure
+
+
+def _words(row: dict[str, Any]) -> str:
+    """What a point is; rows of others' tables name neither dataset nor model."""
+    place = [str(row[name]) for name in ("dataset", "model") if name in row]
+    predicted = drawing.timed(row, "predicted").rpartition(": ")[2]
+    return f"{', '.join([*place, drawing.timed(row, 'measured')])}; predicted: {predicted}"
