@@ -308,12 +308,12 @@ def _triples_facts(found: TriplesProfile) -> dict[str, str]:
 
 
 def _show_curves(found: GraphProfile) -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import heading, table
     from gnnbench_reports import numbers
 
     if found.halo:
-        print(
-            "\nhalo of partitions: halo nodes per node (S/N), largest halo over the mean, cut edges"
+        heading(
+            "halo of partitions: halo nodes per node (S/N), largest halo over the mean, cut edges"
         )
         table(
             [
@@ -331,7 +331,7 @@ def _show_curves(found: GraphProfile) -> None:
             ["method", "parts", "S/N", "max/mean", "cut"],
         )
     if found.frontier:
-        print("\nsampled batch: mean vertices and edges per layer, input layer first")
+        heading("sampled batch: mean vertices and edges per layer, input layer first")
         table(
             [
                 {

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, name_passed_over, progress
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, text
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -95,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
         emit_json([summary(record) for record in records])
     else:
         for cluster in clusters:
-            print(f"on {cluster.name}{assumed}: {cluster.description}")
+            text(f"on {cluster.name}{assumed}: {cluster.description}", hanging="  ")
         _print_tables(records, several=len(clusters) > 1 or len(layouts) > 1)
-        said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
-        for line in (*said, *_outside(records)):
-            print(line)
+            said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
+            for line in (*said, *_outside(records)):
+                text(line, hanging="  ")
     return int(any(record.status == "failed" for record in records))
 
 
@@ -175,7 +175,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
 
 def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None:
     """A table per dataset and model, of what was timed."""
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import table, text
 
     timed = [record for record in records if record.period_s]
     timed.sort(key=lambda r: (r.run.dataset.name, r.run.model.name, r.run.approach, r.run.ranks))
@@ -186,7 +186,7 @@ def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None
         rows = [_row(record, several) for record in own]
         grades = {record.grade for record in own}
         told = f" (constants: {min(grades)})" if len(grades) == 1 else ""
-        print(f"{dataset}, {model}{told}:")
+        text(f"{dataset}, {model}{told}:")
         heads = [head for head in rows[0] if not (told and head == "grade")]
         table(rows, [head for head in heads if not (several and head == "sent")])
 
