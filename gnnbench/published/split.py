@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from gnnbench.published.counts import PartitionCount
 from gnnbench.published.metrics import TIMES, phases_of
+from gnnbench.published.page_counts import PageCount
 from gnnbench.published.places import LOGGED_CLUSTER
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.systems import Case
@@ -46,9 +47,9 @@ def widened(value: float, low: float, high: float) -> tuple[float, float]:
     return value * math.exp(-below), value * math.exp(above)
 
 
-def used(row: PublishedRow, case: Case | PartitionCount) -> str:
+def used(row: PublishedRow, case: Case | PartitionCount | PageCount) -> str:
     """How a row may be used: only rows of `SCORED` enter a median."""
-    if isinstance(case, PartitionCount):
+    if isinstance(case, PartitionCount | PageCount):
         return INPUT if case.is_input(row) else SCORE
     if row.system.lower().startswith("sgnn") and phases_of(row) == ("sample",):
         return FIT if case.profile.name == "ogbn-products" else SCORE
