@@ -97,9 +97,9 @@ def run(args: argparse.Namespace) -> int:
         for cluster in clusters:
             text(f"on {cluster.name}{assumed}: {cluster.description}", hanging="  ")
         _print_tables(records, several=len(clusters) > 1 or len(layouts) > 1)
-            said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
-            for line in (*said, *_outside(records)):
-                text(line, hanging="  ")
+        said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
+        for line in (*said, *_outside(records)):
+            text(line, hanging="  ")
     return int(any(record.status == "failed" for record in records))
 
 
