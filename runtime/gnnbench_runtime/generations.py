@@ -256,16 +256,12 @@ def _unpacked(content: bytes, index: dict[str, Any]) -> dict[str, Tensor]:
 
 def _append(path: Path, kept: int, more: bytes) -> None:
     """Put bytes behind the first `kept` of a file, and bring them to the disk."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.ftruncate(descriptor, kept)
-        view, at = memoryview(more), kept
-        while view:
-            done = os.pwrite(descriptor, view, at)
-            view, at = view[done:], at + done
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.truncate(kept)
+        file.seek(kept)
+        file.write(more)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

@@ -14,7 +14,7 @@ Source: out-of-core reference sections 1 and 10 (`mmap`, the "PyG+" baseline).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def _drawn(graph: Graph, run: RunSpec, structure: MmapStructure) -> list[MappedB
 
 def _expected(profile: GraphProfile, run: RunSpec, structure: MmapStructure) -> list[MappedBatch]:
     """Expected sizes: batches until the page cache is as warm as it gets, or to the end."""
-    sizes = SAMPLED.estimate(profile, run, partitioned=False)
+    sizes = SAMPLED.estimate(profile, replace(run, knobs={}), partitioned=False)
     access = access_profile(profile, run, inputs=int(sizes.vertices[0][0]))
     rows, capacity = structure.rows, structure.capacity
     age = access.age(rows, capacity)

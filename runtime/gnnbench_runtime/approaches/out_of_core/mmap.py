@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench import owner
+from gnnbench import owner, work
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.mmap import MmapStructure, drop, seed_source
 from gnnbench.approaches.out_of_core.pages import PageCache
@@ -111,7 +111,10 @@ class MappedBatches(SampledBatches):
         self.mapped.file.major_faults = 0
         for step in range(self.source.steps):
             self.context.recorder.at(step)
-            yield self.prepare(period, step, 0)
+            with self._step("sample/draw") as span:
+                dealt = self.source.draw(period, step, 1, 0)
+                span.did(work.draw_neighbours(*dealt.batch.sizes))
+            yield self.build(dealt, period, step, 0)
 
     def close(self) -> None:
         """Let go of the file."""
