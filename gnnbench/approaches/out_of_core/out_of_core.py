@@ -193,10 +193,7 @@ class OutOfCore(Approach):
         if found or data is None:
             return found
         rows = (entity_rows if of_rows(run) else _rows)(data, run, knobs.partitions)
-        if of_rows(run):
-            found = rows.problem()
-        else:
-            found = _graph_problem(knobs, run, data)
+        found = rows.problem() if of_rows(run) else _graph_problem(knobs, run, data)
         if found or not run.memory.host:
             return found
         return too_large(_sizes(knobs, run, data), rows, policy.capacity, run.memory.host)
