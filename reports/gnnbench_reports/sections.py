@@ -24,7 +24,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
     ("pipelines", "Pipelining", ("finding_pipelines",)),
-    ("memory", "Memory", ("memory", "memory_table")),
+    ("memory", "Memory", ("finding_fits", "fits", "memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
     ("quality", "Model quality", ("finding_quality", "quality")),
     ("lost", "Skipped and failed", ("lost",)),
