@@ -120,7 +120,7 @@ def _workloads(args: argparse.Namespace, dataset: Any, library: Any) -> list[Run
     if problems:
         raise SpecError(problems)
     axes: list[list[Any]] = [
-        list(workload.words(args.model) or [None]),
+        [*workload.words(args.model)] or [None],
         list(_counts(args.hidden, "--hidden")),
         list(_counts(args.layers, "--layers") or [None]),
         list(_counts(args.batch, "--batch")),

@@ -179,8 +179,8 @@ def _pairs(
     sums = np.concatenate([[0.0], np.cumsum(weights)])
     leaf = max(_LEAF, _LEAF_DEGREES * profile.degree_mean)
     levels = max(int(np.log2(num_nodes / leaf)), 0)
-    shares = q ** np.arange(levels + 1)
-    shares /= shares.sum()
+    steps: Floats = q ** np.arange(levels + 1, dtype=np.float64)
+    shares: Floats = steps / steps.sum()
     wanted = round(num_nodes * profile.degree_mean / (2 if profile.undirected else 1))
     kept = np.zeros(0, np.int64)
     for _ in range(_ROUNDS):

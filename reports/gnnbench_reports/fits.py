@@ -56,12 +56,17 @@ def fit_rows(study: Study) -> list[FitRow]:
         record = study.prediction_of(row)
         fit = None if record is None else _judged(record)
         if fit is not None:
-            place = (row.dataset, row.model, row.label, row.ranks, row.cluster)
-            found.append(FitRow(**dict(zip(_PLACE, place, strict=True)), **fit))
+            found.append(
+                FitRow(
+                    dataset=row.dataset,
+                    model=row.model,
+                    approach=row.label,
+                    ranks=row.ranks,
+                    cluster=row.cluster,
+                    **fit,
+                )
+            )
     return found
-
-
-_PLACE = ("dataset", "model", "approach", "ranks", "cluster")
 
 
 def _judged(record: PredictionRecord) -> dict[str, Any] | None:

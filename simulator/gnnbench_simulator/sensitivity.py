@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -134,11 +135,12 @@ def constants_of(item: object, prefix: str = "") -> Iterator[tuple[str, Constant
 
 def with_value(cluster: Cluster, key: str, value: float) -> Cluster:
     """The cluster with another value of one constant."""
-    changed: Cluster = _replaced(cluster, key.split("."), value)
+    changed = _replaced(cluster, key.split("."), value)
+    assert isinstance(changed, Cluster)
     return changed
 
 
-def _replaced(item: object, path: list[str], value: float) -> object:
+def _replaced(item: object, path: list[str], value: float) -> Any:
     assert dataclasses.is_dataclass(item) and not isinstance(item, type)
     if not path:
         return dataclasses.replace(item, value=value)

@@ -8,7 +8,7 @@ import pytest
 
 from gnnbench.cluster import Cluster, Constant, load_cluster
 from gnnbench.steps import Kind, Work
-from gnnbench_simulator.energy import Volumes, of_work, energy
+from gnnbench_simulator.energy import Volumes, energy, of_work
 
 NOTHING = Volumes()
 
