@@ -50,7 +50,14 @@ from gnnbench.work.moving import (
     to_host,
     write,
 )
-from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
+from gnnbench.work.sampling import (
+    draw_neighbours,
+    draw_once,
+    prepare_blocks,
+    rebuild_graph,
+    route,
+    sample,
+)
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
 from gnnbench.work.temporal import (
     binary_cross_entropy,
@@ -86,6 +93,7 @@ __all__ = [
     "decode_backward",
     "draw_negatives",
     "draw_neighbours",
+    "draw_once",
     "dropout",
     "elementwise",
     "gather",
