@@ -217,8 +217,8 @@ class Durations:
         radius, rung = _RADII.get(kind, _DEFAULT_RADIUS), "datasheet"
         if kind is Kind.COPY and self.cluster.links.host is not None:
             rung = grade(self.cluster.links.host.bytes_per_s.status)
-        where = CostClass(op, rung, radius, uncalibrated)
-        return where, self._datasheet(op, kind, hosted, facts)
+        cost = CostClass(op, rung, radius, uncalibrated)
+        return cost, self._datasheet(op, kind, hosted, facts)
 
     def _datasheet(self, op: str, kind: Kind, hosted: bool, facts: Facts) -> Floats:
         if kind is Kind.COPY and self.cluster.links.host is not None:
