@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.drafts import drafted
 from gnnbench.data.draws import compiled
 from gnnbench.data.sampling import (
-    ROWS_PER_RANGE,
     Batch,
     Block,
     Ids,
@@ -35,6 +35,11 @@ from gnnbench.data.sampling import (
     open_table,
 )
 from gnnbench.data.threads import Team
+
+UNIT = 2.0**-40
+"""Unit of squared norms: sums of integers do not depend on the order of the rows.
+
+Rounding changes how likely a vertex is drawn, and its weight with it: sums stay unbiased."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,12 +80,13 @@ class LadiesSampler:
         poisson: bool = False,
     ) -> None:
         self.indptr, self.indices = np.asarray(indptr), np.asarray(indices)
-        self.rows2 = scales[0] ** 2
+        self.rows2 = np.maximum(np.rint(scales[0] ** 2 / UNIT), 1).astype(np.int64)
         self.columns2 = np.ones(0) if scales[1] is None else scales[1] ** 2
         self.vertices, self.layers, self.seed, self.poisson = vertices, layers, seed, poisson
         self._team = Team(threads)
         self._table = np.full(len(indptr) - 1, -1, np.int32)
         self._drawn = np.full(len(indptr) - 1, -1, np.int32)
+        self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
         self._known: tuple[tuple[int, int], Ids, list[_Layer]] | None = None
 
     def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
@@ -114,24 +120,38 @@ class LadiesSampler:
         found, reached = [], np.ascontiguousarray(seeds, np.int64)
         for hop in range(self.layers):
             key = keys.fold(self.seed, epoch, step, hop)
-            near = _neighbourhood(self.indptr, self.indices, reached, self._table)
-            candidates, edges = near
-            norms = np.zeros(len(candidates))
-            _norms(
-                self.indptr,
-                self.indices,
-                reached,
-                candidates,
-                self.rows2,
-                self.columns2,
-                self._table,
-                norms,
-            )
-            vertices, weights = self._pick(candidates, norms, key)
-            found.append(_Layer(vertices, weights, 2 * edges))
-            fresh = vertices[~np.isin(vertices, reached)]
-            reached = np.concatenate([reached, fresh])
+            candidates, norms, edges = self.near(reached)
+            vertices, weights = self._pick(candidates, self.scaled(candidates, norms), key)
+            found.append(_Layer(vertices, weights, edges))
+            reached = np.concatenate([reached, self._fresh(vertices, reached)])
         return found
+
+    def near(self, reached: Ids) -> tuple[Ids, Ids, int]:
+        """In-neighbours of vertices by first appearance, their norms, and edges looked at.
+
+        Norms are sums over the given rows in units of `UNIT`, columns not scaled: sums of parts of
+        the rows add up exactly.
+        """
+        edges = int((self.indptr[reached + 1] - self.indptr[reached]).sum())
+        found = np.empty(min(edges, len(self._table)), np.int64)
+        norms = np.empty(len(found), np.int64)
+        graph = self.indptr, self.indices
+        count = _near(*graph, reached, self.rows2, self._table, found, norms)
+        return found[:count], norms[:count], edges
+
+    def scaled(self, candidates: Ids, norms: Ids) -> Weights:
+        """Squared column norms of the candidates."""
+        found: Weights = norms.astype(np.float64) * UNIT
+        if len(self.columns2):
+            found *= self.columns2[candidates]
+        return found
+
+    def _fresh(self, vertices: Ids, reached: Ids) -> Ids:
+        """The drawn vertices that were not reached before."""
+        self._table[reached] = 1
+        fresh: Ids = vertices[self._table[vertices] < 0]
+        self._table[reached] = -1
+        return fresh
 
     def _pick(self, candidates: Ids, norms: Weights, key: int) -> tuple[Ids, Weights]:
         """Draw from the candidates in proportion to their norms; weights make sums unbiased."""
@@ -152,21 +172,19 @@ class LadiesSampler:
         """The entries of the first `num_dst` nodes' rows whose sources were drawn."""
         self._drawn[layer.vertices] = np.arange(len(layer.vertices))
         graph, drawn = (self.indptr, self.indices), self._drawn
-        picks, degrees = np.empty(num_dst, np.int64), np.empty(num_dst, np.int32)
-        ranges = self._team.split(num_dst, ROWS_PER_RANGE)
+        indptr, degrees = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.int32)
 
-        def count(start: int, stop: int) -> None:
-            _count_drawn(*graph, nodes, drawn, picks, degrees, start, stop)
+        def write(draft: NDArray[np.int32], row: int, stop: int, at: int) -> tuple[int, int]:
+            reached: tuple[int, int] = _fill_drawn(
+                *graph, nodes, drawn, draft, indptr, degrees, row, stop, at
+            )
+            return reached
 
-        self._team.run(count, ranges)
-        indptr = np.zeros(num_dst + 1, np.int64)
-        np.cumsum(picks, out=indptr[1:])
-        indices = np.empty(int(indptr[-1]), np.int32)
+        def room(start: int, stop: int) -> int:
+            return 2 * (stop - start)
 
-        def fill(start: int, stop: int) -> None:
-            _fill_drawn(*graph, nodes, drawn, indptr, indices, start, stop)
-
-        self._team.run(fill, ranges)
+        indices = drafted(self._team, num_dst, self._longest, room, write)
+        np.cumsum(indptr, out=indptr)
         num_src = number(indices, nodes, self._table, num_dst)
         sources = self._drawn[nodes[:num_src]]
         weights = np.zeros(num_src)
@@ -197,71 +215,27 @@ def _chances(norms: Weights, expected: int) -> Weights:
             return chance
 
 
-def _neighbourhood(
-    indptr: Ids, indices: NDArray[Any], reached: Ids, table: NDArray[np.int32]
-) -> tuple[Ids, int]:
-    """In-neighbours of the reached vertices by first appearance, and how many edges lead there."""
-    edges = int((indptr[reached + 1] - indptr[reached]).sum())
-    found = np.empty(min(edges, len(table)), np.int64)
-    count = _distinct(indptr, indices, reached, table, found)
-    return found[:count], edges
-
-
 @compiled
-def _distinct(indptr: Any, indices: Any, reached: Any, marks: Any, found: Any) -> int:
+def _near(
+    indptr: Any, indices: Any, reached: Any, rows2: Any, marks: Any, found: Any, norms: Any
+) -> int:
+    """Distinct in-neighbours of `reached`, with their sums over its rows."""
     count = 0
     for v in reached:
+        own = rows2[v]
         for e in range(indptr[v], indptr[v + 1]):
             u = indices[e]
-            if marks[u] < 0:
+            place = marks[u]
+            if place < 0:
                 marks[u] = count
                 found[count] = u
+                norms[count] = own
                 count += 1
+            else:
+                norms[place] += own
     for i in range(count):
         marks[found[i]] = -1
     return count
-
-
-@compiled
-def _norms(
-    indptr: Any,
-    indices: Any,
-    reached: Any,
-    candidates: Any,
-    rows2: Any,
-    columns2: Any,
-    marks: Any,
-    norms: Any,
-) -> None:
-    """Squared column norms of Â restricted to the rows `reached`."""
-    for i in range(len(candidates)):
-        marks[candidates[i]] = i
-    for v in reached:
-        for e in range(indptr[v], indptr[v + 1]):
-            norms[marks[indices[e]]] += rows2[v]
-    for i in range(len(candidates)):
-        if len(columns2):
-            norms[i] *= columns2[candidates[i]]
-        marks[candidates[i]] = -1
-
-
-@compiled
-def _count_drawn(
-    graph_indptr: Any,
-    graph_indices: Any,
-    nodes: Any,
-    drawn: Any,
-    picks: Any,
-    degrees: Any,
-    start: int,
-    stop: int,
-) -> None:
-    for i in range(start, stop):
-        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
-        kept = 0
-        for e in range(first, last):
-            kept += drawn[graph_indices[e]] >= 0
-        picks[i], degrees[i] = kept, last - first
 
 
 @compiled
@@ -270,14 +244,26 @@ def _fill_drawn(
     graph_indices: Any,
     nodes: Any,
     drawn: Any,
-    indptr: Any,
     out: Any,
+    picks: Any,
+    degrees: Any,
     start: int,
     stop: int,
-) -> None:
+    at: int,
+) -> tuple[int, int]:
+    """Write the drawn neighbours of destinations start .. stop-1, their number, and degrees.
+
+    Returns the destination and the place at which it stopped for want of room.
+    """
     for i in range(start, stop):
-        at = indptr[i]
-        for e in range(graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]):
-            if drawn[graph_indices[e]] >= 0:
-                out[at] = graph_indices[e]
-                at += 1
+        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
+        if at + last - first > len(out):
+            return i, at
+        before = at
+        for e in range(first, last):
+            u = graph_indices[e]
+            # Written always and kept if it was drawn: no branch to guess wrong.
+            out[at] = u
+            at += drawn[u] >= 0
+        picks[i + 1], degrees[i] = at - before, last - first
+    return stop, at

@@ -50,7 +50,14 @@ from gnnbench.work.moving import (
     to_host,
     write,
 )
-from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
+from gnnbench.work.sampling import (
+    draw_neighbours,
+    merge_blocks,
+    prepare_blocks,
+    rebuild_graph,
+    route,
+    sample,
+)
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
 from gnnbench.work.temporal import (
     binary_cross_entropy,
@@ -98,6 +105,7 @@ __all__ = [
     "link_decoder",
     "memory_updater",
     "memory_write",
+    "merge_blocks",
     "module",
     "prepare_blocks",
     "read",

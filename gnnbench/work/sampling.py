@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gnnbench.steps import Kind, Size, Work
 from gnnbench.work.dense import ID_BYTES
+from gnnbench.work.sparse import INDEX_BYTES
 
 
 def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "sample") -> Work:
@@ -44,6 +45,16 @@ def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
     every = _total(vertices)
     read = ID_BYTES * turned + 16 * every
     return sample(seeds=every, edges=turned, vertices=vertices[0], read=read, op="prepare_blocks")
+
+
+def merge_blocks(rows: Size, sources: Size, edges: Size) -> Work:
+    """Put the blocks of several ranks behind one another.
+
+    Reads a count and writes a pointer per row, reads and writes an id per source and a column
+    number per edge.
+    """
+    moved = (4 + ID_BYTES) * rows + 2 * ID_BYTES * sources + 2 * INDEX_BYTES * edges
+    return sample(seeds=rows, edges=edges, vertices=sources, read=moved, op="merge_blocks")
 
 
 def route(rows: Size) -> Work:

@@ -36,6 +36,7 @@ class Form:
         column_weights, edge_weights: whether sources, or edges, have weights of their own.
         some_rows: whether the loss counts some output rows only.
         loss_weights: whether their losses have weights.
+        drafted: room in which the picks of a hop are drawn before they are kept, in parts of them.
     """
 
     op: str = "sample"
@@ -45,6 +46,7 @@ class Form:
     edge_weights: bool = False
     some_rows: bool = False
     loss_weights: bool = False
+    drafted: float = 0.0
 
 
 PLAIN = Form()
@@ -95,15 +97,16 @@ class BatchSizes:
             for i, edges in enumerate(self.edges)
         ]
 
-    def repeated(self, ranks: int) -> BatchSizes:
-        """The batch of one rank, on each of so many."""
+    def tiled(self, ranks: int) -> BatchSizes:
+        """The same batch on every team of so many ranks, each as large as this batch's world."""
+        teams = ranks // self.world_size
 
         def each(sizes: Ints | None) -> Ints | None:
-            return None if sizes is None else np.repeat(sizes, ranks)
+            return None if sizes is None else np.tile(sizes, teams)
 
         return BatchSizes(
-            vertices=tuple(np.repeat(n, ranks) for n in self.vertices),
-            edges=tuple(np.repeat(e, ranks) for e in self.edges),
+            vertices=tuple(np.tile(n, teams) for n in self.vertices),
+            edges=tuple(np.tile(e, teams) for e in self.edges),
             loss_rows=each(self.loss_rows),
             scanned=each(self.scanned),
         )
@@ -255,13 +258,18 @@ def block_bytes(
     blocks: Sequence[LayerSizes],
     form: Form = PLAIN,
     loss_rows: Size = 0,
+    *,
+    first: int = 0,
 ) -> Size:
-    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss."""
+    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss.
+
+    The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
+    """
     total: Size = 0
     s = shape.element_bytes
     if form.some_rows:
         total = total + (ID_BYTES + (s if form.loss_weights else 0)) * loss_rows
-    for at, size in enumerate(blocks, 1):
+    for at, size in enumerate(blocks, first or 1):
         n, u, e = size.rows, size.source_rows, size.nonzeros
         if shape.model.attention:
             # Self loops are entries, kept both ways, with the place of each transposed entry and,
@@ -270,7 +278,9 @@ def block_bytes(
             total = total + 8 * (n + 1) + 8 * (u + 1) + 16 * entries
             total = total + (8 * entries if shape.dropout > 0 else 0)
             continue
-        turned = block_is_turned(shape, at, len(blocks))
+        turned = needs_transpose(shape, at)
+        if not first:
+            turned = block_is_turned(shape, at, len(blocks))
         total = total + 8 * (n + 1) + 4 * e
         if turned:
             total = total + 8 * (u + 1) + 4 * e

@@ -89,11 +89,12 @@ class BatchWriter:
             "sample/draw",
             work.draw_neighbours(n, sizes.edges, scanned, self.form.op),
             Phase.SAMPLE,
-            allocates=(Buffer("blocks", slots * held),),
+            allocates=(Buffer("blocks", slots * held), *self.draft(sizes)),
             after=(After(update, lag),) if self.prefetch else (),
         )
         prepared = work.prepare_blocks(n, turned_edges(shape, blocks))
-        self._step(chain, "sample/prepare", prepared, Phase.SAMPLE)
+        freed = tuple(buffer.name for buffer in self.draft(sizes))
+        self._step(chain, "sample/prepare", prepared, Phase.SAMPLE, frees=freed)
         if self.device != "cpu":
             chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
         inputs = Buffer("x", slots * n[0] * width * s)
@@ -103,6 +104,13 @@ class BatchWriter:
             gathered = work.gather(n[0], width, self.num_nodes, s)
             self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(inputs,))
         return blocks * (shape.num_layers // len(blocks))
+
+    def draft(self, sizes: BatchSizes) -> tuple[Buffer, ...]:
+        """The buffer in which the picks of the largest hop are drawn, where the sampler has one."""
+        if not self.form.drafted:
+            return ()
+        room = work.INDEX_BYTES * self.form.drafted * np.max(sizes.edges, axis=0)
+        return (Buffer("draft", np.ceil(room).astype(np.int64)),)
 
     def _fetch(self, chain: Chain, requests: Ints, inputs: Buffer) -> None:
         """Fetch feature rows from their owners: counts, ids, rows, then back into order."""

@@ -139,19 +139,24 @@ class SampledBatches:
     ) -> None:
         run = context.run
         approach: Any = APPROACHES.get(run.approach)
-        self.context, self.shape, self.form = context, shape, approach.form
+        self.context, self.shape, self.form = context, shape, approach.form_of(run)
         self.seed, self.prefetch = run.training.seed, approach.knobs(run).prefetch
         self.source: Source = approach.source(
             graph, run, structure.prepared, threads=run.training.threads_per_rank
         )
         self.blocks = BlockMaker(context, graph, shape, self.form)
         self.lane = Lane.HOST if self.prefetch else Lane.COMPUTE
-        lanes = self.lane, Lane.BACKGROUND if self.prefetch else Lane.COMM
-        self.features = FeatureStore(context, graph, structure.owner, lanes)
+        self.remote = Lane.BACKGROUND if self.prefetch else Lane.COMM
+        self.features = self.store(graph, structure)
         self.labels = np.array(graph.labels)
         self.workspace = Workspace(context.device, context.dtype)
         if self.prefetch:
             context.comm.open_background()
+
+    def store(self, graph: Graph, structure: BatchStructure) -> Any:
+        """Where input rows come from."""
+        lanes = self.lane, self.remote
+        return FeatureStore(self.context, graph, structure.owner, lanes)
 
     def of_period(self, period: int) -> Iterator[Batch]:
         """Yield every batch of an epoch."""
