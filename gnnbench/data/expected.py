@@ -91,8 +91,11 @@ def ladies_frontier(
     ranks: int = 1,
     symmetric: bool = False,
     poisson: bool = False,
-) -> Sizes:
+) -> tuple[tuple[float, ...], tuple[float, ...], float, list[tuple[float, float, float]]]:
     """Expected sizes of a rank's part of a LADIES batch of `batch` seeds.
+
+    The last two: edges looked at to restrict blocks; and, hop by hop from the seeds, what each of
+    the ranks looks at that look for candidates together (rows, candidates, edges).
 
     A destination v among a vertex's neighbours draws it at a rate in proportion to the squared
     entry of Â, and destinations lie at random, so a vertex of degree d is missed with the chance
@@ -107,6 +110,7 @@ def ladies_frontier(
         entries = np.repeat(1 / np.maximum(degree, 1)[None, :] ** 2, len(degree), axis=0)
     every, own = seed, seed / ranks
     vertices, edges, scanned = [float((own * weight).sum())], [], 0.0
+    near: list[tuple[float, float, float]] = []
     for _ in range(layers):
         leading, mine = every * weight * degree / num_edges, own * weight * degree / num_edges
         norms = float((weight * degree * (entries @ leading)).sum())
@@ -125,11 +129,14 @@ def ladies_frontier(
             -degree * (hit @ np.maximum(found - own_found, 0))
         )
         edges.append(float(((weight * degree) @ kept) @ mine))
-        scanned += num_edges * float(leading.sum() + mine.sum())
+        scanned += num_edges * float(mine.sum())
+        share = float(leading.sum()) / ranks
+        candidates = float((weight * -np.expm1(-degree * share)).sum())
+        near.append((float((every * weight).sum()) / ranks, candidates, num_edges * share))
         every = 1 - (1 - every) * missed
         own = 1 - (1 - own) * (1 - np.maximum(1 - missed - elsewhere, 0))
         vertices.append(float((own * weight).sum()))
-    return tuple(reversed(vertices)), tuple(reversed(edges)), scanned
+    return tuple(reversed(vertices)), tuple(reversed(edges)), scanned, near
 
 
 def drawn_frontier(

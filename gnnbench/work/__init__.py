@@ -53,10 +53,12 @@ from gnnbench.work.moving import (
 from gnnbench.work.sampling import (
     draw_neighbours,
     merge_blocks,
+    pick_layer,
     prepare_blocks,
     rebuild_graph,
     route,
     sample,
+    scan_neighbours,
 )
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
 from gnnbench.work.temporal import (
@@ -107,6 +109,7 @@ __all__ = [
     "memory_write",
     "merge_blocks",
     "module",
+    "pick_layer",
     "prepare_blocks",
     "read",
     "rebuild_graph",
@@ -116,6 +119,7 @@ __all__ = [
     "route",
     "sample",
     "sample_temporal",
+    "scan_neighbours",
     "scatter_add",
     "sddmm_add",
     "sddmm_dot",

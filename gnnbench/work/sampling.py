@@ -40,6 +40,21 @@ def draw_neighbours(
     return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read, op=op)
 
 
+def scan_neighbours(rows: Size, edges: Size, found: Size) -> Work:
+    """Look at all in-edges of some rows: a column number and a table entry per edge.
+
+    Each distinct source that is found takes an id and a norm.
+    """
+    read = ID_BYTES * rows + ID_BYTES * edges + 16 * found
+    return sample(seeds=rows, edges=edges, vertices=found, read=read, op="scan_neighbours")
+
+
+def pick_layer(listed: Size) -> Work:
+    """Add up listed norms by vertex, and draw vertices by them: ids, norms, running sums."""
+    read = 24 * listed
+    return sample(seeds=listed, edges=0, vertices=listed, read=read, op="pick_layer")
+
+
 def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
     """Make blocks ready to train on; `turned` edges belong to blocks that are transposed."""
     every = _total(vertices)

@@ -102,6 +102,9 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # 9 + 4 + 2 vertices, 6 + 3 edges: 8 bytes an edge, 16 a vertex.
     (lambda: work.draw_neighbours([9, 4, 2], [6, 3]), "sample", "sample", 72 + 240, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
+    # 3 rows and 5 edges of 8 bytes, 4 found vertices of 16; 7 listed of 24.
+    (lambda: work.scan_neighbours(3, 5, 4), "sample", "scan_neighbours", 24 + 40 + 64, 0),
+    (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
     # 3 rows of 4 + 8 bytes, 7 sources of 16, 5 edges of 8.
     (lambda: work.merge_blocks(3, 7, 5), "sample", "merge_blocks", 36 + 112 + 40, 0),
     (lambda: work.route(3), "sample", "route", 72, 0),

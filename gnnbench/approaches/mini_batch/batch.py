@@ -54,6 +54,15 @@ PLAIN = Form()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NearSizes:
+    """What ranks look at in a hop whose candidates they look for together: int64 [P] each."""
+
+    rows: Ints
+    candidates: Ints
+    edges: Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchSizes:
     """One global batch, by rank: int64 [P] each.
 
@@ -64,6 +73,7 @@ class BatchSizes:
         scanned: edges of the graph that sampling looks at besides those it draws.
         requests: [P, P], input vertices of rank i that rank j owns; None where features are
             replicated.
+        near: what ranks look at together, hop by hop from the seeds; empty where each looks alone.
     """
 
     vertices: tuple[Ints, ...]
@@ -71,6 +81,7 @@ class BatchSizes:
     loss_rows: Ints | None = None
     scanned: Ints | None = None
     requests: Ints | None = None
+    near: tuple[NearSizes, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -80,6 +91,7 @@ class BatchSizes:
     def cost(self) -> int:
         """What counting it costs, in drawn edges; to look at one takes about an eighth of that."""
         looked = 0 if self.scanned is None else int(self.scanned.sum())
+        looked += sum(int(hop.edges.sum()) for hop in self.near)
         return looked // 8 + int(sum(edges.sum() for edges in self.edges))
 
     @property
@@ -191,8 +203,9 @@ def sizes_of(
     parts: Iterable[Dealt], owner: NDArray[np.int32] | None = None, world_size: int = 1
 ) -> BatchSizes:
     """Sizes of parts that were drawn, one per rank."""
-    sizes, asked = [], []
+    sizes, asked, looked = [], [], []
     for dealt in parts:
+        looked.append([(hop.rows, hop.candidates, hop.edges) for hop in dealt.batch.near])
         vertices, edges = dealt.batch.sizes
         sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned))
         if owner is not None:
@@ -205,7 +218,14 @@ def sizes_of(
         loss_rows=rows,
         scanned=scanned,
         requests=None if owner is None else np.array(asked, np.int64),
+        near=near_sizes(looked),
     )
+
+
+def near_sizes(looked: Sequence[Sequence[tuple[int, int, int]]]) -> tuple[NearSizes, ...]:
+    """Sizes by hop, of (rows, candidates, edges) by rank and hop."""
+    hops = np.array(looked, np.int64).reshape(len(looked), -1, 3).transpose(1, 2, 0)
+    return tuple(NearSizes(rows=r, candidates=c, edges=e) for r, c, e in hops)
 
 
 def even_batch(

@@ -166,13 +166,27 @@ class Slices:
 
 
 class PushPullStack(StackWriter):
-    """Writes the passes of a model whose first layer is split over columns of its input."""
+    """Writes the passes of a model whose first layer is split over columns of its input.
+
+    Args:
+        slices: of the model.
+        merged: first blocks of all ranks.
+        sizes: of the rank's own blocks.
+        chain: steps that came before are in it already.
+        copies: whether a reduce-scatter works on a copy of its buffer, as gloo's does.
+    """
 
     def __init__(
-        self, slices: Slices, merged: Merged, sizes: Sequence[LayerSizes], chain: Chain
+        self,
+        slices: Slices,
+        merged: Merged,
+        sizes: Sequence[LayerSizes],
+        chain: Chain,
+        *,
+        copies: bool,
     ) -> None:
         super().__init__(slices.shape, sizes, None, chain)
-        self.slices, self.merged = slices, merged
+        self.slices, self.merged, self.copies = slices, merged, copies
         self.group = tuple(range(merged.ranks))
 
     @property
@@ -239,8 +253,12 @@ class PushPullStack(StackWriter):
             return
         elements = self.merged.block_rows * self.shape.dims[1]
         room = (*self._block(into), *self._block(gradient))
+        copy: tuple[Buffer, ...] = ()
+        if self.copies:
+            copy = self.buffer("reduced_copy", self.merged.exchanged_rows, self.shape.dims[1])
+        frees = tuple(buffer.name for buffer in copy)
         done = work.reduce_scatter(elements, self.element_bytes, self.merged.ranks)
-        self._exchange("forward/1/pull", done, Phase.FORWARD, allocates=room)
+        self._exchange("forward/1/pull", done, Phase.FORWARD, allocates=(*room, *copy), frees=frees)
 
     def _exchange(self, name: str, done: Any, phase: Phase, **place: Any) -> None:
         self.step(name, done, phase, 1, lane=Lane.COMM, group=self.group, **place)
@@ -272,7 +290,8 @@ class PushPullWriter(BatchWriter):
     def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
         chain = Chain()
         layers = self.prepare(chain, sizes, first=first)
-        stack = PushPullStack(self.slices, Merged.of(sizes, self.shape), layers, chain)
+        merged, copies = Merged.of(sizes, self.shape), self.device == "cpu"
+        stack = PushPullStack(self.slices, merged, layers, chain, copies=copies)
         stack.forward()
         stack.loss(sizes.counted_rows)
         stack.backward()
@@ -325,7 +344,7 @@ class PushPullWriter(BatchWriter):
             work.merge_blocks(*sizes),
             Phase.SAMPLE,
             allocates=(Buffer("merging", scratch),),
-            frees=("structure", "merging"),
+            frees=self.freed("structure", "merging"),
         )
 
     def _all_gather(self, chain: Chain, name: str, elements: int, element_bytes: int) -> None:

@@ -93,7 +93,7 @@ class BatchWriter:
             after=(After(update, lag),) if self.prefetch else (),
         )
         prepared = work.prepare_blocks(n, turned_edges(shape, blocks))
-        freed = tuple(buffer.name for buffer in self.draft(sizes))
+        freed = self.freed(*(buffer.name for buffer in self.draft(sizes)))
         self._step(chain, "sample/prepare", prepared, Phase.SAMPLE, frees=freed)
         if self.device != "cpu":
             chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
@@ -104,6 +104,10 @@ class BatchWriter:
             gathered = work.gather(n[0], width, self.num_nodes, s)
             self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(inputs,))
         return blocks * (shape.num_layers // len(blocks))
+
+    def freed(self, *names: str) -> tuple[str, ...]:
+        """Buffers that end within a batch's preparation: none where it runs ahead of training."""
+        return () if self.prefetch else names
 
     def draft(self, sizes: BatchSizes) -> tuple[Buffer, ...]:
         """The buffer in which the picks of the largest hop are drawn, where the sampler has one."""

@@ -265,6 +265,8 @@ class FullGraphEvaluator:
 class SampledTrainer(StepTrainer):
     """One rank of training on batches: one optimiser step per global batch."""
 
+    batches_type = SampledBatches
+
     def __init__(self, context: RankContext, data: Graph, structure: BatchStructure) -> None:
         knobs: BatchKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
         self.context = context
@@ -273,6 +275,6 @@ class SampledTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        self.batches = SampledBatches(context, data, structure, shape)
+        self.batches = self.batches_type(context, data, structure, shape)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = FullGraphEvaluator(context, data, parameters)
