@@ -148,7 +148,7 @@ class Gist(Approach):
             example(
                 "gist",
                 4,
-                batch=few,
+                batch={"size": 16, "fanouts_from_seeds": (4, 3, 2)},
                 model={"layers": 3, "norm": "layer"},
                 knobs={"parts": 2, "base": "sampled", "local_steps": 3},
             ),

@@ -185,7 +185,7 @@ def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) ->
             rows=count,
             edges=held.num_edges,
         )
-        batch = SAMPLED.estimate(held, replace(run, ranks=1), partitioned=False)
+        batch = SAMPLED.estimate(held, replace(run, ranks=1, knobs={}), partitioned=False)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
 
