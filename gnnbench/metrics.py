@@ -35,6 +35,7 @@ MEASURES = {
         Measure(name="ap", title="average precision", unit="share"),
         Measure(name="auc", title="ROC AUC", unit="share"),
         Measure(name="loss", title="loss", higher_is_better=False),
+        Measure(name="page_faults", title="page faults", higher_is_better=False),
         Measure(name="seconds", title="time", unit="s", higher_is_better=False),
         Measure(name="bytes", title="bytes", unit="bytes", higher_is_better=False),
         Measure(name="price", title="price", unit="USD", higher_is_better=False),

@@ -174,14 +174,15 @@ class NeighbourSampler:
         """Return vertices n_0 ... n_L and edges e_1 ... e_L of the batch, input layer first."""
         return self.sample(seeds, epoch, step).sizes
 
-    def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
-        """Draw the block of the first `num_dst` vertices found so far."""
+    def _hop(self, found: int, fanout: int, key: np.uint64, first: int = 0) -> Block:
+        """Draw the block of the vertices from place `first` on, of `found` found so far."""
+        num_dst = found - first
         indptr = np.empty(num_dst + 1, np.int64)
         degrees = np.empty(num_dst, np.int32)
-        edges = _count(self.indptr, self._nodes, num_dst, fanout, indptr, degrees)
-        self._reserve(num_dst, edges)
+        edges = _count(self.indptr, self._nodes[first:], num_dst, fanout, indptr, degrees)
+        self._reserve(found, edges)
         indices = np.empty(edges, np.int32)
-        nodes, table = self._nodes, self._table
+        nodes, table = self._nodes[first:], self._table
         ranges = self._team.split(num_dst, ROWS_PER_RANGE)
         if len(ranges) == 1:
             bits = np.zeros(self._words, np.uint64)
@@ -201,7 +202,7 @@ class NeighbourSampler:
                 ),
                 ranges,
             )
-        num_src = number(indices, nodes, table, num_dst)
+        num_src = number(indices, self._nodes, table, found)
         return Block(
             indptr=indptr, indices=indices, num_dst=num_dst, num_src=num_src, degrees=degrees
         )

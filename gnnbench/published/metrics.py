@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from gnnbench.ledger import Row
 from gnnbench.published.counts import COUNTS
+from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import NotModelled
 from gnnbench.published.rows import PublishedRow
 
@@ -26,6 +27,7 @@ MEMORY = "peak_gpu_memory"
 UNITS: Mapping[str, Mapping[str, float]] = {
     **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
     **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
+    **{metric: {"pages of 4096 B": 1.0, "pages of 16384 B": 1.0} for metric in PAGE_COUNTS},
     MEMORY: {"MB": 2.0**20, "GB": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30},
 }
 """SI value of one unit; torch's tools print MB for 2^20 bytes."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from gnnbench.published.counts import PartitionCount
 from gnnbench.published.metrics import TIMES
+from gnnbench.published.page_counts import PageCount
 from gnnbench.published.places import LOGGED_CLUSTER
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.systems import Case
@@ -45,9 +46,9 @@ def widened(value: float, low: float, high: float) -> tuple[float, float]:
     return value * math.exp(-below), value * math.exp(above)
 
 
-def used(row: PublishedRow, case: Case | PartitionCount) -> str:
+def used(row: PublishedRow, case: Case | PartitionCount | PageCount) -> str:
     """How a row may be used: only rows of `SCORED` enter a median."""
-    if isinstance(case, PartitionCount):
+    if isinstance(case, PartitionCount | PageCount):
         return INPUT if case.is_input(row) else SCORE
     graphs = {graph for graph, _ in FITTED}
     logged = case.cluster == LOGGED_CLUSTER and row.model.lower() == "gat" and row.ranks == 4

@@ -52,6 +52,7 @@ from gnnbench.work.moving import (
 )
 from gnnbench.work.sampling import (
     draw_neighbours,
+    draw_once,
     merge_blocks,
     pick_layer,
     prepare_blocks,
@@ -95,6 +96,7 @@ __all__ = [
     "decode_backward",
     "draw_negatives",
     "draw_neighbours",
+    "draw_once",
     "dropout",
     "elementwise",
     "gather",

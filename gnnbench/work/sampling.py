@@ -55,6 +55,18 @@ def pick_layer(listed: Size) -> Work:
     return sample(seeds=listed, edges=0, vertices=listed, read=read, op="pick_layer")
 
 
+def draw_once(vertices: Size, expanded: Size, edges: Size) -> Work:
+    """Draw a batch whose vertices are sampled once each, as `draw_neighbours` counts it.
+
+    Args:
+        vertices: distinct ones of the batch.
+        expanded: those whose neighbours are drawn.
+        edges: drawn, all layers together.
+    """
+    read = ID_BYTES * edges + 16 * (vertices + expanded)
+    return sample(seeds=expanded, edges=edges, vertices=vertices, read=read)
+
+
 def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
     """Make blocks ready to train on; `turned` edges belong to blocks that are transposed."""
     every = _total(vertices)

@@ -12,6 +12,7 @@ from gnnbench.cluster import load_cluster
 from gnnbench.errors import GnnbenchError, SpecError
 from gnnbench.published.counts import PartitionCount
 from gnnbench.published.metrics import EPOCH_TIME, MEMORY, si_value, time_of
+from gnnbench.published.page_counts import PageCount
 from gnnbench.published.reason import Reason
 from gnnbench.published.released import as_released
 from gnnbench.published.rows import PublishedRow
@@ -59,7 +60,7 @@ def compare_rows(
         case = case_of(row)
         if isinstance(case, Reason):
             out.append(Comparison(row=row, reason=case))
-        elif isinstance(case, PartitionCount):
+        elif isinstance(case, PartitionCount | PageCount):
             out.append(_counted(row, case))
         else:
             if case.key not in known:
@@ -136,8 +137,8 @@ def _note(row: PublishedRow, found: Prediction) -> str:
     return "; ".join([*notes, found.basis])
 
 
-def _counted(row: PublishedRow, count: PartitionCount) -> Comparison:
-    """Compare a row that counts vertices of a partition; without an interval."""
+def _counted(row: PublishedRow, count: PartitionCount | PageCount) -> Comparison:
+    """Compare a row that counts vertices or pages; without an interval."""
     predicted, basis = count.expected(row.metric)
     return Comparison(
         row=row,

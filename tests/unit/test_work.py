@@ -101,6 +101,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.sample(seeds=2, edges=6, vertices=7, read=99), "sample", "sample", 99, 0),
     # 9 + 4 + 2 vertices, 6 + 3 edges: 8 bytes an edge, 16 a vertex.
     (lambda: work.draw_neighbours([9, 4, 2], [6, 3]), "sample", "sample", 72 + 240, 0),
+    # Seven ids of edges, ids and table entries of 9 vertices, and 4 of them again as destinations.
+    (lambda: work.draw_once(9, 4, 7), "sample", "sample", 56 + 208, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
     # 3 rows and 5 edges of 8 bytes, 4 found vertices of 16; 7 listed of 24.
     (lambda: work.scan_neighbours(3, 5, 4), "sample", "scan_neighbours", 24 + 40 + 64, 0),

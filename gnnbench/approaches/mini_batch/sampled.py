@@ -119,7 +119,12 @@ class Sampled(FanOuts):
         return [plain, replace(plain, knobs={"weights": "degree"})]
 
     def draws(self, run: RunSpec) -> tuple[bool, bool]:
-        """Whether neighbours are drawn by degree, and whether with replacement."""
+        """Whether neighbours are drawn by degree, and whether with replacement.
+
+        Approaches that estimate sizes of plain batches ask with runs of their own.
+        """
+        if run.approach != self.name:
+            return False, False
         knobs: SampledKnobs = self.knobs(run)
         return knobs.weights == "degree", knobs.replacement
 

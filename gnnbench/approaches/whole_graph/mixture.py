@@ -101,7 +101,10 @@ def resident(
     """Buffers that live from before the first epoch: the whole graph, a share of all else."""
     s, rows, num_nodes = shape.element_bytes, structure.rows, structure.num_nodes
     fan_in = shape.dims[0]
+    # More ranks than columns leave some without any.
     columns = np.array(even_split(fan_in, len(rows)))
+    # Every rank aggregates a slice of columns over the whole graph, so each holds all of it: the
+    # price of having no halo.
     topology = 8 * (num_nodes + 1) + 4 * structure.nonzeros
     held: dict[str, Any] = {
         "x": rows * fan_in * s if relayouts.x_rows else 0,
@@ -179,6 +182,7 @@ class Mixture(Approach):
         shape = stack_shape(data, run, knobs.order, precompute=knobs.precompute)
         rows, world = structure.rows, len(structure.rows)
         relayouts = Relayouts.of(shape, ranks=world)
+        # One rank has all columns and all rows; the relayouts vanish and `single` is left.
         if world == 1:
             options = Options(order=knobs.order, precompute=knobs.precompute)
             iteration = row_iteration(shape, RowSizes.whole(data), options)

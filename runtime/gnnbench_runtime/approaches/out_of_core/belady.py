@@ -19,7 +19,6 @@ from gnnbench.approaches.out_of_core.caching import (
     inspect,
     superbatches,
 )
-from gnnbench.approaches.out_of_core.storage import padded
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
 from gnnbench.data.dealing import undivided
@@ -30,6 +29,7 @@ from gnnbench_runtime.approaches.mini_batch.sampled import (
     SampledBatches,
 )
 from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
+from gnnbench_runtime.approaches.out_of_core.row_files import write_rows
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
 from gnnbench_runtime.models.data import size_of
 from gnnbench_runtime.models.stack import Stack
@@ -43,23 +43,18 @@ from gnnbench_runtime.training import (
     optimizer_of,
 )
 
-_ROWS_AT_ONCE = 16_384
-
 
 def row_file(context: RankContext, graph: Graph, rows: AlignedRows) -> BlockFile:
     """Write the features to the disk, a row per stride; the file leaves with the process."""
-    assert graph.features is not None
-    kind = torch.empty(0, dtype=context.dtype).numpy().dtype
     with owner.scratch("belady-", context.cache) as folder:
-        file = BlockFile(folder / "rows.bin", size_bytes=rows.file_bytes, writable=True)
-    block = aligned_empty((padded(_ROWS_AT_ONCE * rows.stride),), np.uint8)
-    for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
-        part = np.asarray(graph.features[start : start + _ROWS_AT_ONCE]).astype(kind)
-        size = len(part) * rows.stride
-        wide = block[:size].reshape(len(part), rows.stride)
-        wide[:, : rows.row_bytes] = part.view(np.uint8).reshape(len(part), -1)
-        file.write(block[: padded(size)], start * rows.stride)
-    return file
+        return write_rows(
+            context,
+            graph,
+            folder / "rows.bin",
+            row_bytes=rows.row_bytes,
+            stride=rows.stride,
+            file_bytes=rows.file_bytes,
+        )
 
 
 class CachedRows:
