@@ -56,14 +56,15 @@ class LaborSampler(NeighbourSampler):
             blocks=batch.blocks, input_nodes=batch.input_nodes, seeds=seeds, scanned=self._scanned
         )
 
-    def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
+    def _hop(self, found: int, fanout: int, key: np.uint64, first: int = 0) -> Block:
+        num_dst = found - first
         if self.layer_dependency:
             key = self._shared_key
         expected, degrees = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.int32)
-        looked = _degrees(self.indptr, self._nodes, num_dst, fanout, expected, degrees)
+        looked = _degrees(self.indptr, self._nodes[first:], num_dst, fanout, expected, degrees)
         self._scanned += int(looked)
         picks, weights = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.float64)
-        graph, nodes = (self.indptr, self.indices), self._nodes
+        graph, nodes = (self.indptr, self.indices), self._nodes[first:]
 
         def room(start: int, stop: int) -> int:
             mean = int(expected[stop] - expected[start])
@@ -77,8 +78,8 @@ class LaborSampler(NeighbourSampler):
 
         indices = drafted(self._team, num_dst, self._longest, room, write)
         indptr = np.cumsum(picks)
-        self._reserve(num_dst, len(indices))
-        num_src = number(indices, self._nodes, self._table, num_dst)
+        self._reserve(found, len(indices))
+        num_src = number(indices, self._nodes, self._table, found)
         return Block(
             indptr=indptr,
             indices=indices,

@@ -245,7 +245,8 @@ class LadiesSampler:
         at = np.minimum(np.searchsorted(ends, spins, side="right"), len(ends) - 1)
         times = np.bincount(at, minlength=len(candidates))
         kept = times > 0
-        return candidates[kept], times[kept] * ends[-1] / (self.vertices * norms[kept])
+        share = np.maximum(norms[kept], UNIT**2)
+        return candidates[kept], times[kept] * ends[-1] / (self.vertices * share)
 
     def _restricted(self, layer: _Layer, nodes: Ids, num_dst: int) -> Block:
         """The entries of the first `num_dst` nodes' rows whose sources were drawn."""

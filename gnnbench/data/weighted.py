@@ -83,15 +83,16 @@ class WeightedSampler(NeighbourSampler):
             blocks=batch.blocks, input_nodes=batch.input_nodes, seeds=seeds, scanned=self._scanned
         )
 
-    def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
+    def _hop(self, found: int, fanout: int, key: np.uint64, first: int = 0) -> Block:
         if self.weights is None and not self.replacement:
-            return super()._hop(num_dst, fanout, key)
+            return super()._hop(found, fanout, key, first)
+        num_dst = found - first
         indptr, degrees = np.empty(num_dst + 1, np.int64), np.empty(num_dst, np.int32)
         again = self.replacement
-        _count(self.indptr, self._nodes, num_dst, fanout, again, indptr, degrees)
+        _count(self.indptr, self._nodes[first:], num_dst, fanout, again, indptr, degrees)
         edges = int(indptr[-1])
-        self._reserve(num_dst, edges)
-        indices, nodes = np.empty(edges, np.int32), self._nodes
+        self._reserve(found, edges)
+        indices, nodes = np.empty(edges, np.int32), self._nodes[first:]
         graph = self.indptr, self.indices
         weighted: Weights | None = None
         if self.weights is None:
@@ -112,7 +113,7 @@ class WeightedSampler(NeighbourSampler):
                 _draw_weighted(*graph, nodes, of, *blocks, indices, made, start, stop)
 
         self._team.run(draw, self._team.split(num_dst, ROWS_PER_RANGE))
-        num_src = number(indices, nodes, self._table, num_dst)
+        num_src = number(indices, self._nodes, self._table, found)
         return Block(
             indptr=indptr,
             indices=indices,

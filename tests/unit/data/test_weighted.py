@@ -23,6 +23,7 @@ VALUES = 1.0 + np.random.default_rng(0).random(60)
 BY_DEGREE = np.maximum(GRAPH.out_degrees(), 1.0)
 DRAWS = 4000
 KINDS = {
+    "plain": (None, False),
     "weighted": (BY_DEGREE, False),
     "weighted, again": (BY_DEGREE, True),
     "again": (None, True),
