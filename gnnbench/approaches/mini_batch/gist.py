@@ -35,6 +35,7 @@ from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import Drawn, Form
 from gnnbench.approaches.mini_batch.cluster_gcn import APPROACH as CLUSTERS
+from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.mini_batch.submodels import AT_ONCE, SubModels
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, sampled_data
@@ -270,7 +271,7 @@ class _RoundWriter:
         self.teams = Groups(teams, np.arange(cut.ranks) // cut.members)
         form = Form() if card is None else card.form
         self.batches = BatchWriter(
-            cut.sub_shape, form, BatchKnobs(), cut.ranks, data.num_nodes, None, device
+            cut.sub_shape, form, BatchKnobs(), cut.ranks, Store(num_rows=data.num_nodes), device
         )
 
     def iteration(self, number: int, place: Place) -> Iteration:
@@ -301,6 +302,7 @@ class _RoundWriter:
                 rows=self.data.num_nodes,
                 source_rows=self.data.num_nodes,
                 nonzeros=self.data.num_edges,
+                reuse=self.data.reuse_of_rows(),
             )
             return [layer] * self.cut.shape.num_layers, self.data.num_train
         batch = self.drawn.batches[self.drawn.schedule[number]].tiled(self.cut.ranks)
@@ -374,7 +376,7 @@ def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:
     if base == "whole":
         held = share_buffers(cut.sub_shape, RowSizes.whole(data))
     else:
-        held = sampled_data(cut.sub_shape, data, None)
+        held = sampled_data(cut.sub_shape, data, Store(num_rows=data.num_nodes))
     return (
         *(buffer._replace(bytes=_first(buffer.bytes)) for buffer in held),
         Buffer("global_shard", cut.shard_length * s),

@@ -75,7 +75,7 @@ class Ladies(SeedBatches):
     )
     look = Look(colour="#D55E00", marker="P")
     knobs_type = LadiesKnobs
-    form = Form(op="sample_ladies", column_weights=True)
+    form = Form(op="sample_ladies", column_weights=True, drafted=2.0)
     runtime = "gnnbench_runtime.approaches.mini_batch.ladies:LadiesTrainer"
 
     def examples(self) -> list[RunSpec]:
@@ -99,9 +99,9 @@ class Ladies(SeedBatches):
     def writer(
         self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
     ) -> LayerWriter:
-        owned = structure.owned_rows
         shape, knobs = self.shape(data, run), self.knobs(run)
-        return LayerWriter(shape, self.form, knobs, run.ranks, data.num_nodes, owned, layout.device)
+        store = self.store(data, run, structure, layout)
+        return LayerWriter(shape, self.form, knobs, run.ranks, store, layout.device)
 
     def source(
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1

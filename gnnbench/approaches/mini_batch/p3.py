@@ -26,8 +26,9 @@ import numpy as np
 from gnnbench.approaches.base import GraphLike, Layout, Probe, example
 from gnnbench.approaches.card import Look, Promise, Published
 from gnnbench.approaches.mini_batch.base import BatchStructure
+from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.push_pull import PushPullWriter, Slices
-from gnnbench.approaches.mini_batch.sampled import FEW, Sampled
+from gnnbench.approaches.mini_batch.sampled import FEW, FanOuts, Sampled
 from gnnbench.approaches.mini_batch.writer import sampled_data
 from gnnbench.approaches.whole_graph.relayout import even_split
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
@@ -69,7 +70,7 @@ class P3(Sampled):
         reference="sampled",
     )
     look = Look(colour="#D55E00", marker="D")
-    published = (Published(names=r"^p3\b|\bnfp\b", recipe="gnnbench.published.recipes:mini_batch"),)
+    published = (Published(names=r"^p3\b|\bnfp\b", recipe="gnnbench.published.mini_batches:push_pull"),)
     knobs_type = P3Knobs
     runtime = "gnnbench_runtime.approaches.mini_batch.p3:P3Trainer"
 
@@ -91,6 +92,16 @@ class P3(Sampled):
     def draws(self, run: RunSpec) -> tuple[bool, bool]:
         """Uniform, without replacement."""
         return False, False
+
+    def capacity(self, data: GraphLike, run: RunSpec) -> int:
+        """No cache: no feature moves."""
+        return 0
+
+    def lookahead(self, run: RunSpec) -> int:
+        return 0
+
+    def problems(self, run: RunSpec) -> list[str]:
+        return FanOuts.problems(self, run)
 
     def variants(self, run: RunSpec) -> list[dict[str, Any]]:
         return [{}]
@@ -135,7 +146,7 @@ class P3(Sampled):
         )
 
     def resident(
-        self, data: GraphLike, run: RunSpec, structure: BatchStructure
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
     ) -> tuple[Buffer, ...]:
         """As `sampled`, with own columns and parameters, and scales by vertex for merged blocks."""
         slices = self.slices(data, run)
@@ -143,7 +154,7 @@ class P3(Sampled):
         columns = Buffer("features", n * slices.columns * shape.element_bytes)
         data_buffers = [
             columns if buffer.name == "features" else buffer
-            for buffer in sampled_data(shape, data, None)
+            for buffer in sampled_data(shape, data, Store(num_rows=n))
         ]
         tables = {"symmetric": 3, "mean": 1, "softmax": 0}[shape.model.normalisation]
         scales = Buffer("merged_scales", tables * n * shape.element_bytes)

@@ -25,14 +25,21 @@ from typing import Any
 import numpy as np
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, block_bytes, turned_edges
+from gnnbench.approaches.mini_batch.batch import (
+    BatchSizes,
+    Form,
+    block_bytes,
+    scratch_bytes,
+    turned_edges,
+)
+from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.layers import attention
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
 from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.iterations import Iteration, RankClass
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Space
 
 HEADER = 3
 """Counts that a rank announces: n_0, n_1 and e_1 of its first block."""
@@ -284,8 +291,8 @@ class PushPullWriter(BatchWriter):
         num_nodes: int,
         device: str,
     ) -> None:
-        super().__init__(slices.shape, form, knobs, ranks, num_nodes, None, device)
-        self.slices = slices
+        super().__init__(slices.shape, form, knobs, ranks, Store(num_rows=num_nodes), device)
+        self.slices, self.num_nodes = slices, num_nodes
 
     def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
         chain = Chain()
@@ -308,12 +315,14 @@ class PushPullWriter(BatchWriter):
         held = block_bytes(shape, own, self.form, first=0 if merged.attention else 2)
         # Ids of the own rows that key dropout, and the labels' rows.
         held = held + work.ID_BYTES * (n[0] if merged.attention else n[1])
+        kept = Buffer("blocks", slots * (held + merged.pattern_bytes(shape)))
+        scratch = scratch_bytes(shape, sizes, self.form) + (0 if self.device == "cpu" else held)
         self._step(
             chain,
             "sample/draw",
             work.draw_neighbours(n, sizes.edges, op=self.form.op),
             Phase.SAMPLE,
-            allocates=(Buffer("blocks", slots * (held + merged.pattern_bytes(shape))),),
+            allocates=(kept, Buffer("scratch", scratch, Space.HOST)),
             after=(After(f"update/{shape.optimizer}", lag),) if self.prefetch else (),
         )
         prepared = work.prepare_blocks(n, turned_edges(shape, blocks))

@@ -175,7 +175,7 @@ class ColumnBatches(SampledBatches):
         super().__init__(context, graph, structure, slices.shape)
         self.merger = BlockMerger(context, graph, self.blocks.as_destination, self.blocks.as_source)
 
-    def store(self, graph: Graph, structure: BatchStructure) -> Tensor:
+    def store(self, graph: Graph, structure: BatchStructure, cache: Any) -> Tensor:
         """Own columns of the features of all vertices, (N, d)."""
         loader = Loader(self.context, graph, self.shape)
         return loader.block(slice(0, graph.num_nodes), self.columns)
