@@ -21,7 +21,7 @@ NAME = "dataset"
 HELP = "read and check a graph, an edge stream or triples; profile, save or convert it"
 KINDS = ("auto", "graph", "stream", "triples")
 METHODS = ("metis-vol", "metis-cut", "hash", "chunk")
-OF_GRAPHS = ("parts", "methods", "fanouts", "batch")
+OF_GRAPHS = ("parts", "methods", "fanouts", "batch", "hits")
 REORDERING = ("order", "orders")
 DEFAULT_PARTS, DEFAULT_FANOUTS = (2, 4, 8), (10, 10)
 
@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch", type=positive_int, metavar="N", help="seeds of a sampled batch (default 1024)"
+    )
+    parser.add_argument(
+        "--hits",
+        action="store_const",
+        const=True,
+        help="measure hit rates of feature caches on sampled batches too",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of partitions and batches"
@@ -302,12 +308,12 @@ def _triples_facts(found: TriplesProfile) -> dict[str, str]:
 
 
 def _show_curves(found: GraphProfile) -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import heading, table
     from gnnbench_reports import numbers
 
     if found.halo:
-        print(
-            "\nhalo of partitions: halo nodes per node (S/N), largest halo over the mean, cut edges"
+        heading(
+            "halo of partitions: halo nodes per node (S/N), largest halo over the mean, cut edges"
         )
         table(
             [
@@ -325,7 +331,7 @@ def _show_curves(found: GraphProfile) -> None:
             ["method", "parts", "S/N", "max/mean", "cut"],
         )
     if found.frontier:
-        print("\nsampled batch: mean vertices and edges per layer, input layer first")
+        heading("sampled batch: mean vertices and edges per layer, input layer first")
         table(
             [
                 {
@@ -337,6 +343,20 @@ def _show_curves(found: GraphProfile) -> None:
                 for point in found.frontier
             ],
             ["fan-outs from seeds", "batch", "vertices", "edges"],
+        )
+    if found.hits:
+        print("\nhit rate of feature caches by policy and share of the rows that they hold")
+        heads = [numbers.percent(share, 0.01).replace(" ", "") for share in found.hits[0].shares]
+        table(
+            [
+                {
+                    "fan-outs from seeds": _listed(curve.fanouts_from_seeds),
+                    "policy": curve.policy,
+                    **{head: f"{rate:.2f}" for head, rate in zip(heads, curve.hits, strict=False)},
+                }
+                for curve in found.hits
+            ],
+            ["fan-outs from seeds", "policy", *heads],
         )
 
 

@@ -291,7 +291,22 @@ def describe(data: AnyDataset, ref: DatasetRef) -> dict[str, Any]:
         "source": ref.path or ref.generator,
         "digest": data.digest,
         **data.facts(),
+        **_homophily(data),
     }
+
+
+_HOMOPHILY: dict[str, float | None] = {}
+"""By digest: the runs of a session share their datasets."""
+
+
+def _homophily(data: AnyDataset) -> dict[str, float]:
+    """The share of edges that join nodes of one class, where nodes have classes."""
+    if not isinstance(data, Graph):
+        return {}
+    if data.digest not in _HOMOPHILY or not data.digest:
+        _HOMOPHILY[data.digest] = splits.edge_homophily(data)
+    found = _HOMOPHILY[data.digest]
+    return {} if found is None else {"homophily": round(found, 4)}
 
 
 def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:

@@ -21,7 +21,7 @@ from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
 from gnnbench.costs.ranges import beyond, outside, radius_of
-from gnnbench.costs.storage import disk_seconds
+from gnnbench.costs.storage import COPY_RADIUS, disk_seconds
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import grade, weakest
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
@@ -72,15 +72,23 @@ EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "ada": (0.29, 0.80),  # compute of the L4, which its 72 W throttle; bandwidth assumed
     "hopper": (0.73, 0.80),
     "blackwell": (0.70, 0.80),
+    "cdna": (0.70, 0.80),  # assumed, as Blackwell: no fp32 kernel of AMD is in the tables
 }
 _RANDOM_ROWS = 0.7  # of stream bandwidth, rows of 128-512 B; simulation 5.3, unverified
 _CACHE_SPEEDUP = 3.0  # bandwidth of the last cache over memory; assumed
 _CACHE_SHARE = 0.75  # of a cache that one operand can hold; simulation 5.3, unverified
+_DRAWN_BYTES = 1000.0
+"""Memory traffic, at 0.3 of the bandwidth, that takes as long as to draw one edge on a device: the
+index, insertion into a hash table by atomics, and renumbering. Fitted to the sampling times of two
+published rows (ogbn-products on a V100: 3.7 ns per edge), which are not scored."""
+_SORTED_BYTES = 88.0
+"""The same of an entry that is only sorted or routed: a sector, and 56 B of a table (5.5)."""
+_NO_DRAWS = ("prepare_blocks", "route")
 _RADII = {
     Kind.GEMM: 0.35,
     Kind.ELEMENTWISE: 0.35,
     Kind.OPTIMIZER: 0.45,
-    Kind.COPY: 0.35,
+    Kind.COPY: COPY_RADIUS,
     Kind.SPMM: 0.7,
     Kind.SDDMM: 0.7,
     Kind.GATHER: 0.7,
@@ -199,21 +207,27 @@ class Durations:
             table = step_model(device.name, kind.value, facts)
         if table is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
-            seconds = np.maximum(device.launch_s.value, table.on(device).seconds_of(facts))
-            return CostClass(op, table.grade, table.form.radius, uncalibrated), seconds
-        radius = _RADII.get(kind, _DEFAULT_RADIUS)
-        return CostClass(op, "datasheet", radius, uncalibrated), self._datasheet(
-            kind, hosted, facts
-        )
+            kernels, floor = table.on(device).seconds_of(facts), device.launch_s
+            rung, radius = table.grade, table.form.radius
+            if np.median(kernels) < floor.value:
+                rung = weakest([rung, grade(floor.status)])
+                radius = max(radius, _RADII.get(kind, _DEFAULT_RADIUS))
+            cost = CostClass(op, rung, radius, uncalibrated)
+            return cost, np.maximum(floor.value, kernels)
+        radius, rung = _RADII.get(kind, _DEFAULT_RADIUS), "datasheet"
+        if kind is Kind.COPY and self.cluster.links.host is not None:
+            rung = grade(self.cluster.links.host.bytes_per_s.status)
+        cost = CostClass(op, rung, radius, uncalibrated)
+        return cost, self._datasheet(op, kind, hosted, facts)
 
-    def _datasheet(self, kind: Kind, hosted: bool, facts: Facts) -> Floats:
+    def _datasheet(self, op: str, kind: Kind, hosted: bool, facts: Facts) -> Floats:
         if kind is Kind.COPY and self.cluster.links.host is not None:
             link = self.cluster.links.host
             copied: Floats = link.latency_s.value + facts.bytes / link.bytes_per_s.value
             return copied
         if hosted or self.cluster.device.kind == "cpu":
             return _cpu_defaults(self.cluster, kind, facts)
-        return _gpu_defaults(self.cluster.device, kind, facts)
+        return _gpu_defaults(self.cluster.device, op, kind, facts)
 
     def disk_busy(self, work: Work, ranks: int) -> Floats:
         """Seconds for which a read or write keeps the disk busy, [ranks]."""
@@ -246,7 +260,7 @@ def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
     return {op: model for op, model in found.items() if model is not None}
 
 
-def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
+def _gpu_defaults(device: Device, op: str, kind: Kind, facts: Facts) -> Floats:
     compute, memory = EFFICIENCY[device.arch]
     stream = memory * device.memory_bytes_per_s.value
     flops = compute * device.peak_flops_per_s.float32.value
@@ -274,12 +288,11 @@ def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
             written: Floats = facts.rows * width / stream
             return form(name).seconds(facts, params) + written
     else:
-        # A GPU sampler: an index sector per draw and a hash table of 3-4 slots of 16 B (5.5).
         effective = 0.3 * device.memory_bytes_per_s.value
         params |= {
             "t0_s": 10 * device.launch_s.value,
             "s_per_row": 16.0 / effective,
-            "s_per_edge": (32.0 + 56.0) / effective,
+            "s_per_edge": (_SORTED_BYTES if op in _NO_DRAWS else _DRAWN_BYTES) / effective,
             "cache_bytes": cache,
         }
     return form(name).seconds(facts, params)
