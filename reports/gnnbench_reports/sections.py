@@ -24,6 +24,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
     ("pipelines", "Pipelining", ("finding_pipelines",)),
+    ("caches", "Feature caches", ("finding_caches",)),
     ("memory", "Memory", ("memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
     ("quality", "Model quality", ("finding_quality", "quality")),
