@@ -26,6 +26,7 @@ from gnnbench.data.stream_profile import StreamProfile, profile_stream
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
+from gnnbench.reuse import BINS, Reuse
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ class GraphProfile:
     Degrees are in-degrees. `degree_values` and `degree_counts` are the histogram (a value is the
     mean of its bin). Without a histogram, a log-normal one is built from the graph's mean degree
     and `degree_spread`, the standard deviation of the logarithm of the degree. 0 for num_val and
-    num_test means unknown. `status`: measured on the graph, or published by `source`.
+    num_test means unknown. `reuse` are shares of the reads of one product by reuse distance, in the
+    order of vertices that was measured (see `gnnbench.reuse`); without them, predictions take the
+    order as random and give a wider interval. `status`: measured on the graph, or published by
+    `source`.
     """
 
     kind: ClassVar[str] = "graph"
@@ -97,6 +101,7 @@ class GraphProfile:
     degree_values: tuple[float, ...] = ()
     degree_counts: tuple[int, ...] = ()
     edge_homophily: float | None = field(default=None, metadata=bounds(0, 1))
+    reuse: tuple[float, ...] = field(default=(), metadata=bounds(0, 1))
     halo: tuple[HaloPoint, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
     hits: tuple[HitCurve, ...] = ()
@@ -110,7 +115,13 @@ class GraphProfile:
             problems.append(f"degree_counts: found a sum of {found}, allowed {self.num_nodes}")
         if self.num_train + self.num_val + self.num_test > self.num_nodes:
             problems.append("num_train, num_val, num_test: together more than num_nodes")
+        if len(self.reuse) not in (0, BINS):
+            problems.append(f"reuse: found {len(self.reuse)} shares, allowed {BINS} or none")
         raise_all(problems)
+
+    def reuse_of_rows(self) -> Reuse:
+        """The reuse that was measured, or an unknown one."""
+        return Reuse.of(self.reuse)
 
     @property
     def digest(self) -> str:
@@ -138,19 +149,40 @@ class GraphProfile:
         return log_normal_degrees(self.num_nodes, self.degree_mean, self.degree_spread or 0.0)
 
     def expected_frontier(self, fanouts_from_seeds: Sequence[int], batch: int) -> Sizes:
-        """Return expected n_0 ... n_L and e_1 ... e_L: the curve's point, else from the degrees."""
+        """Return expected n_0 ... n_L and e_1 ... e_L: the curve's point, else from the degrees.
+
+        Where n_0 alone was counted, the batch grows within the part of the graph that meets it.
+        """
         # Late: the command line reads profiles, and the estimators' compiler is slow to import.
-        from gnnbench.data.frontier import occupancy_frontier
+        from gnnbench.data.reach import frontier_within, reached_share
 
         batch = min(batch, self.num_train)
         for point in self.frontier:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
                 return point.vertices, point.edges
-        values, counts = self.histogram()
-        return occupancy_frontier(
-            values,
-            counts,
+        histogram, share = self.histogram(), 1.0
+        counted = [p for p in self.frontier if not p.edges]
+        if counted:
+            wanted = math.log(batch * math.prod(max(f, 1) for f in fanouts_from_seeds) + 1.0)
+            near = min(
+                counted,
+                key=lambda p: abs(
+                    math.log(p.batch * math.prod(max(f, 1) for f in p.fanouts_from_seeds) + 1.0)
+                    - wanted
+                ),
+            )
+            share = reached_share(
+                histogram,
+                self.num_train,
+                near.fanouts_from_seeds,
+                near.batch,
+                near.vertices[0],
+                undirected=self.undirected,
+            )
+        return frontier_within(
+            share,
+            histogram,
             self.num_train,
             fanouts_from_seeds,
             batch,
@@ -320,6 +352,7 @@ def profile(
         degree_values=values,
         degree_counts=counts,
         edge_homophily=edge_homophily(graph),
+        reuse=tuple(graph.reuse_of_rows().shares.tolist()),
         halo=tuple(_halo_point(graph, p, method, seed) for method in methods for p in parts),
         frontier=tuple(
             _frontier_point(graph, tuple(f), batch, seed, batches)

@@ -279,6 +279,9 @@ def _notes(program: Program) -> dict[str, Any]:
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing
+    outside = sorted(line for c in program.cost_classes.values() for line in c.outside)
+    if outside:
+        notes["outside"] = outside
     if hosts > program.cluster.host.hosts_max:
         most = program.cluster.host.hosts_max
         notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"

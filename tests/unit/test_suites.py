@@ -249,6 +249,8 @@ def test_a_mistake_of_a_suite_is_told(changes: dict[str, Any], problem: str) -> 
         ({"rank": 2}, "rank: unknown key, did you mean 'ranks'?"),
         ({"training": {"lr": -1.0}}, "training.lr: found -1.0, allowed >= 0 and <= 100"),
         ({"batch": {"sise": 1}}, "batch.sise: unknown key, did you mean 'size'?"),
+        ({"memory": {"host": "2XB"}}, "memory.host: found '2XB', expected a size such as '2 GB'"),
+        ({"memory": {"host": -5}}, "memory.host: found -5, allowed >= 0"),
         ({"seeds": [-1]}, "seeds[0]: found -1, allowed >= 0 and <= 2147483647"),
     ],
 )

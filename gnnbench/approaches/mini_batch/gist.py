@@ -282,6 +282,7 @@ class _RoundWriter:
                 rows=self.data.num_nodes,
                 source_rows=self.data.num_nodes,
                 nonzeros=self.data.num_edges,
+                reuse=self.data.reuse_of_rows(),
             )
             return [layer] * self.cut.shape.num_layers, self.data.num_train
         batch = self.drawn.batches[self.drawn.schedule[number]].repeated(self.cut.ranks)

@@ -111,7 +111,9 @@ class Sampled(FanOuts):
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="^")
     published = (
-        Published(names=r"^(distdgl|dgl|quiver)\b", recipe="gnnbench.published.recipes:mini_batch"),
+        Published(names=r"^(distdgl|dgl)\b", recipe="gnnbench.published.mini_batches:dgl"),
+        Published(names=r"^quiver\b", recipe="gnnbench.published.mini_batches:quiver"),
+        Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
     )
     knobs_type = SampledKnobs
 
