@@ -29,6 +29,7 @@ from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
 from gnnbench.data.dealing import SeedSource
+from gnnbench.data.expected_hits import hits_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.spec import RunSpec
@@ -161,7 +162,8 @@ class Sampled(FanOuts):
         knobs: SampledKnobs = self.knobs(run)
         # Of a rank's rows a share of 1 / ranks is its own, and never cached.
         others = (run.ranks - 1) / run.ranks if partitioned else 1.0
-        rates = profile.expected_hits(
+        rates = hits_of(
+            profile,
             fanouts,
             self.share(profile, run),
             knobs.cache_policy,
