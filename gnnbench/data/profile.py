@@ -29,8 +29,6 @@ from gnnbench.reuse import BINS, Reuse
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
-    from gnnbench.data.caching import HitRates
-    from gnnbench.data.expected_hits import Chances
     from gnnbench.data.frontier import Sizes
 
 SCHEMA = 1
@@ -187,62 +185,6 @@ class GraphProfile:
             batch,
             undirected=self.undirected,
         )
-
-    def expected_hits(
-        self,
-        fanouts_from_seeds: Sequence[int],
-        batch: int,
-        policy: str,
-        share: float,
-        *,
-        lookahead: int,
-        presample: int,
-        steps: int,
-    ) -> HitRates:
-        """Return the hit rate of a warm cache: the measured curve's, else from the degrees.
-
-        Args:
-            fanouts_from_seeds, batch: of a rank.
-            policy: of the cache.
-            share: rows of the cache as a share of those that it may hold.
-            lookahead: batches known ahead, if planned.
-            presample: epochs drawn beforehand, if pre-sampled.
-            steps: batches of an epoch.
-        """
-        from gnnbench.data.expected_hits import expected_hits
-
-        for curve in self.hits:
-            same = tuple(fanouts_from_seeds) == curve.fanouts_from_seeds
-            if (
-                same
-                and (curve.policy, curve.batch) == (policy, min(batch, self.num_train))
-                and (policy != "planned" or curve.lookahead == lookahead)
-            ):
-                return curve.at(share)
-        chances = self.expected_chances(fanouts_from_seeds, batch)
-        return expected_hits(
-            chances, policy, share, steps, lookahead=lookahead, presample=presample
-        )
-
-    def expected_chances(self, fanouts_from_seeds: Sequence[int], batch: int) -> Chances:
-        """Chances of vertices to be in a batch of so many seeds, by degree."""
-        from gnnbench.data.expected_hits import Chances
-        from gnnbench.data.frontier import occupancy_inclusion
-
-        values, counts = self.histogram()
-        weight, inclusion = occupancy_inclusion(
-            values,
-            counts,
-            self.num_train,
-            fanouts_from_seeds,
-            min(batch, self.num_train),
-            undirected=self.undirected,
-        )
-        degree = np.tile(np.asarray(values, float), 2)
-        # Classes of training vertices come first.
-        seed = np.zeros(len(weight))
-        seed[: len(values)] = min(batch, self.num_train) / max(self.num_train, 1)
-        return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:
         """Return the halo of a partition in `parts`, and the source of the number.
