@@ -34,6 +34,8 @@ MEASURES = {
         Measure(name="hits_10", title="Hits@10", unit="share"),
         Measure(name="ap", title="average precision", unit="share"),
         Measure(name="auc", title="ROC AUC", unit="share"),
+        Measure(name="nodes_hit_rate", title="hit rate of the node cache", unit="share"),
+        Measure(name="edges_hit_rate", title="hit rate of the edge cache", unit="share"),
         Measure(name="loss", title="loss", higher_is_better=False),
         Measure(name="seconds", title="time", unit="s", higher_is_better=False),
         Measure(name="bytes", title="bytes", unit="bytes", higher_is_better=False),
