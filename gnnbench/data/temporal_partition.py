@@ -9,7 +9,8 @@ degree   the owner with the fewest stored edges so far takes the vertex with its
 ldg      linear deterministic greedy: most neighbours in the chunk, times (1 - vertices / cap);
          cap = 1.1 V / P, rounded up; ties: the fewest vertices, then the lowest rank
 
-Vertices without events are dealt round robin. The table depends on the stream and the chunks only.
+Vertices without events go to the owner with the fewest vertices. The table depends on the stream
+and the chunks only.
 
 Source: temporal reference section 9, invariant D1; LDG: Stanton and Kliot, KDD 2012.
 """
@@ -59,8 +60,7 @@ def stream_owners(
         graph = TemporalCsr(count, *ends, np.asarray(stream.times[part]))
         order = _first_seen(*ends)
         _place(graph.rows, order, partitioner == "ldg", cap, owner, loads)
-    idle = np.flatnonzero(owner == _NOBODY)
-    owner[idle] = np.arange(len(idle)) % ranks
+    _deal(owner, loads[0])
     return owner
 
 
@@ -69,6 +69,16 @@ def _first_seen(sources: NDArray[Any], destinations: NDArray[Any]) -> NDArray[np
     both = np.stack([sources, destinations], 1).ravel()
     found, first = np.unique(both, return_index=True)
     return found[np.argsort(first, kind="stable")].astype(np.int64)
+
+
+@compiled
+def _deal(owner: Any, counts: Any) -> None:
+    """Give each vertex that nobody owns to the rank with the fewest."""
+    for node in range(len(owner)):
+        if owner[node] < 0:
+            mine = np.argmin(counts)
+            owner[node] = mine
+            counts[mine] += 1
 
 
 @compiled

@@ -72,6 +72,23 @@ class Sample:
         return (*(hop.num_queries for hop in self.hops), len(self.nodes))
 
 
+def row_keys(roots: NDArray[np.uint64], sample: Sample) -> NDArray[np.uint64]:
+    """A key of each row of a sample, uint64 [R_L]: by its root and the slots on the way to it.
+
+    They key dropout, so that a mask does not depend on who draws it.
+
+    Args:
+        roots: keys of the roots, [R_0].
+    """
+    found = roots
+    for hop in sample.hops:
+        counts = np.diff(hop.indptr)
+        slots = np.arange(hop.num_edges, dtype=np.int64) - np.repeat(hop.indptr[:-1], counts)
+        own = np.repeat(found, counts) ^ (slots + 1).astype(np.uint64)
+        found = np.concatenate([found, keys.mix64_array(own + np.uint64(keys.GOLDEN))])
+    return found
+
+
 class TemporalSampler:
     """Draw temporal neighbours from a store.
 

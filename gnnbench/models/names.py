@@ -9,11 +9,11 @@ MODELS: Names[Model] = Names(
     "model",
     "gnnbench.models",
     {
-        "edgebank": "gnnbench.models.edgebank:MODEL",
         "embedding": "gnnbench.models.embedding:MODEL",
         "gat": "gnnbench.models.gat:MODEL",
         "gcn": "gnnbench.models.gcn:MODEL",
         "graphmixer": "gnnbench.models.graphmixer:MODEL",
+        "pairs": "gnnbench.models.pairs:MODEL",
         "sage": "gnnbench.models.sage:MODEL",
         "temporal-gat": "gnnbench.models.temporal_gat:MODEL",
         "temporal-sage": "gnnbench.models.temporal_sage:MODEL",

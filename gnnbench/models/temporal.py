@@ -28,7 +28,7 @@ class TemporalModel(Model):
     learns          whether it has parameters
     """
 
-    normalisation: Literal["symmetric", "mean", "softmax"] = "softmax"
+    normalisation: Literal["symmetric", "mean", "softmax", "none"] = "softmax"
     self_weight: bool = True
     built: Literal["stack", "module", "table"] = "module"
     strategy: Literal["recent", "uniform"] = "uniform"
@@ -57,6 +57,7 @@ class TemporalShape:
         negatives: per positive edge in training.
         memory: whether the input rows begin with the memory of their node, of width `hidden`.
         layer: kind of the layers.
+        dropout: of attention weights and of the outputs of layers, in training.
     """
 
     fanouts: tuple[int, ...]
@@ -69,6 +70,7 @@ class TemporalShape:
     optimizer: str = "adam"
     memory: bool = False
     layer: str = "attention"
+    dropout: float = 0.0
 
     @classmethod
     def of(cls, data: Any, run: RunSpec) -> TemporalShape:
@@ -84,6 +86,7 @@ class TemporalShape:
             optimizer=run.training.optimizer,
             memory=temporal_model(run).memory,
             layer=temporal_model(run).layer,
+            dropout=run.model.dropout,
         )
 
     @property
@@ -114,8 +117,12 @@ class TemporalShape:
         return self.kind.parameters(self.sizes(layer))
 
     def layer_kept(self, layer: int, queries: Size, edges: Size) -> Size:
-        """Elements that a layer keeps for its way back."""
-        return self.kind.kept(self.sizes(layer), queries, edges)
+        """Elements that a layer keeps for its way back, masks of dropout included."""
+        kept = self.kind.kept(self.sizes(layer), queries, edges)
+        if self.dropout:
+            places = self.fanouts[layer - 1] * self.heads
+            kept = kept + queries * (2 * self.hidden + 2 * places) + edges * self.heads
+        return kept
 
     @property
     def decoder_parameters(self) -> int:

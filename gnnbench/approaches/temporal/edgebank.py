@@ -91,14 +91,14 @@ class EdgeBankApproach(Approach):
         datasets=frozenset({"stream"}),
         tasks=frozenset({"temporal_link_prediction"}),
         batch=True,
-        models=frozenset({"edgebank"}),
+        models=frozenset({"pairs"}),
     )
     look = Look(colour="0.5", marker="x", dashed=True)
     knobs_type = EdgeBankKnobs
     runtime = "gnnbench_runtime.approaches.temporal.edgebank:EdgeBankTrainer"
 
     def examples(self) -> list[RunSpec]:
-        model: dict[str, Any] = {"kind": "edgebank"}
+        model: dict[str, Any] = {"kind": "pairs"}
         few = {"increments": 3, "epochs": 1}
         tgb = {"protocol": "tgb", "negatives": 20}
         window = {"memory": "window"}
@@ -114,7 +114,7 @@ class EdgeBankApproach(Approach):
 
     def probes(self, probe: Probe) -> list[RunSpec]:
         """A small stream, as many increments as the probe has epochs."""
-        model = ModelSpec(name="edgebank", kind="edgebank")
+        model = ModelSpec(name="pairs", kind="pairs")
         return [
             replace(run, approach=self.name, model=model, knobs={}) for run in GNNFLOW.probes(probe)
         ]
@@ -222,7 +222,7 @@ class _Writer:
         room = structure.most_pairs(*structure.schedule.predicted(period))
         # float64 scores, their candidates and pairs on the host; scores of all ranks.
         held = Buffer("pairs", 40 * pairs, Space.HOST)
-        scores = Buffer("scores", (1 + ranks) * room * s)
+        scores = Buffer("scores", (2 + ranks) * room * s)
         chain.step(
             "forward/edgebank",
             work.edgebank_score(pairs, s),

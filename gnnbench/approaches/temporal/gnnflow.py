@@ -133,7 +133,7 @@ class Gnnflow(Approach):
 
         short = {"increments": 4, "epochs": 1, "speedup": 1e6}
         return [
-            flow(1, tgat, few, training={"increments": 3}),
+            flow(1, {**tgat, "dropout": 0.1}, few, training={"increments": 3}),
             flow(2, tgat, few, options=rows),
             flow(2, narrow, one, knobs=drift, options={"num_edges": 400}, training=short),
             flow(
@@ -144,7 +144,7 @@ class Gnnflow(Approach):
                 knobs={"offline": 0.0, "window": 200},
                 training={"increments": 3},
             ),
-            flow(2, tgn, one, training={"increments": 2, "epochs": 2}),
+            flow(2, {**tgn, "dropout": 0.2}, one, training={"increments": 2, "epochs": 2}),
             flow(3, {**narrow, "kind": "tgn"}, one, options=rows),
             flow(2, tgn, one, knobs={**caches, "replay": 0.2}, options=rows, training=brief),
             flow(2, tgat, few, knobs={**apart, **static}, options=rows, training=brief),
@@ -158,7 +158,7 @@ class Gnnflow(Approach):
             ),
             flow(
                 3,
-                {"kind": "temporal-gat", "heads": 2},
+                {"kind": "temporal-gat", "heads": 2, "dropout": 0.1},
                 few,
                 knobs={**apart, "partitioner": "degree"},
                 task={"protocol": "tgb", "negatives": 6},
@@ -220,9 +220,8 @@ class Gnnflow(Approach):
                 f"batch.fanouts_from_seeds: found {len(fanouts)} fan-outs for the "
                 f"{run.model.layers} layers of model {run.model.name}; give one per layer"
             )
-        for name in ("dropout", "input_dropout"):
-            if getattr(run.model, name):
-                lines.append(f"{name}: temporal models have none yet; leave it at 0")
+        if run.model.input_dropout:
+            lines.append("input_dropout: temporal models have none; leave it at 0, use dropout")
         for name in ("first_block", "block"):
             size = getattr(knobs, name)
             if size & (size - 1):

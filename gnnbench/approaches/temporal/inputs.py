@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gnnbench import work
@@ -92,6 +94,8 @@ class InputWriter:
         if evaluates and self.structure.sampling.fixed:
             piece = self.structure.pieces[place[0]][place[1]]
             held = held + 2 * ID_BYTES * num_pairs(piece, found.queries)
+        if shape.dropout and not evaluates:
+            held = held + ID_BYTES * found.queries[-1]
         sample = Buffer("sample", held)
         if self.structure.partitioned:
             self._ask_owners(chain, found, sampling, waits, sample)
@@ -140,7 +144,9 @@ class InputWriter:
                 ("serve", work.serve_temporal(served, fanout)),
                 ("replies", work.temporal_replies(others.T, others.sum(axis=1), fanout)),
             ):
-                travels = {} if name == "serve" else {"lane": Lane.COMM, "group": self.group}
+                travels: dict[str, Any] = (
+                    {} if name == "serve" else {"lane": Lane.COMM, "group": self.group}
+                )
                 chain.step(f"sample/{hop}/{name}", done, phase=phase, **travels)
             placed = work.place_temporal(now, then - now)
             chain.step(f"sample/{hop}/place", placed, phase=phase)

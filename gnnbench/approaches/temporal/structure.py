@@ -24,7 +24,7 @@ from gnnbench.data.temporal_store import TemporalStore
 from gnnbench.steps import Ints, Size
 
 Ids = NDArray[np.int64]
-_TRAIN, _SAMPLE = 5, 7
+_TRAIN, _SAMPLE, _ROWS = 5, 7, 17
 _ROOTS_AT_ONCE = 1 << 21
 """Roots that are counted in one go: their candidates take 16 MiB."""
 
@@ -211,6 +211,15 @@ class StreamStructure:
             nodes=np.concatenate([*(end.astype(np.int64) for end in ends), others]),
             times=np.concatenate([when, when, np.repeat(when, np.diff(candidates))]),
         )
+
+    def root_keys(self, piece: Piece, roots: Roots) -> NDArray[np.uint64]:
+        """Keys of the roots by event and role, uint64 [R_0]; see `row_keys`."""
+        own = keys.extend_array(keys.fold(self.protocol.seed, _ROWS, *piece.counters), roots.events)
+        counts = np.diff(roots.candidates)
+        slots = np.arange(counts.sum(), dtype=np.int64) - np.repeat(roots.candidates[:-1], counts)
+        role = np.concatenate([np.zeros(len(own)), np.ones(len(own)), 2 + slots]).astype(np.uint64)
+        mixed = np.concatenate([own, own, np.repeat(own, counts)]) ^ role
+        return keys.mix64_array(mixed + np.uint64(keys.GOLDEN))
 
     def draw(self, sampler: TemporalSampler, piece: Piece, roots: Roots) -> Sample:
         """The neighbours of a rank's queries, from a store that may know later events, too."""

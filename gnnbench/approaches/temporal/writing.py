@@ -130,6 +130,8 @@ class StreamWriter:
             rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
             kept = shape.layer_kept(layer, rows, edges) * s
             scratch = Buffer("scratch", self._scratch(layer, rows, edges))
+            if shape.dropout and phase is Phase.FORWARD:
+                self._masks(chain, layer, rows, edges)
             chain.step(
                 f"forward/{shape.layer}_{layer}",
                 layer_work(shape, layer, rows, edges, backward=False),
@@ -140,6 +142,22 @@ class StreamWriter:
         held_by_decoder = Buffer("kept_decoder", (shape.decoder_kept(pairs) + 3 * pairs) * s)
         done = decoder_work(shape, queries[0], pairs, backward=False)
         chain.step("forward/decoder", done, phase=phase, allocates=(held_by_decoder, *held))
+
+    def _masks(self, chain: Chain, layer: int, rows: Size, edges: Size) -> None:
+        """Draw the masks of a layer's dropout: of its output, and of its attention weights."""
+        shape, s = self.shape, self.shape.element_bytes
+        for name, count, width in (
+            ("rows", rows, shape.hidden),
+            ("edges", edges, shape.heads),
+        ):
+            chain.step(
+                f"forward/{shape.layer}_{layer}/mask_{name}",
+                work.dropout(count, width, s),
+                phase=Phase.FORWARD,
+                layer=layer,
+                # The mask and the ones that it is drawn into.
+                allocates=(Buffer(f"mask_{name}_{layer}", 2 * count * width * s),),
+            )
 
     def _scratch(self, layer: int, rows: Size, edges: Size) -> Size:
         """Bytes that come and go within a layer, the way back included."""
@@ -200,7 +218,8 @@ class StreamWriter:
         """Forward; after the last batch of an increment, scores go to every rank."""
         s, ranks = self.shape.element_bytes, len(self.group)
         scores = self.structure.most_pairs(*self.structure.schedule.predicted(period))
-        held = Buffer("scores", (1 + ranks) * scores * s)
+        # Batch by batch, then together, then of all ranks.
+        held = Buffer("scores", (2 + ranks) * scores * s)
         pairs = num_pairs(piece, sizes.queries)
         self._forward(chain, sizes, pairs, Phase.EVALUATE, held)
         if piece.closes and ranks > 1:

@@ -22,6 +22,7 @@ from gnnbench_runtime.models.temporal_layers import (
     TemporalMean,
     TemporalMixer,
     affine,
+    dropped,
     full_places,
     row,
     table,
@@ -42,7 +43,9 @@ class TemporalAttention(nn.Module):
         self.time, self.time_bias = row(d), row(d)
         self.norm_scale, self.norm_shift = row(d), row(d)
 
-    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor, *masks: Tensor
+    ) -> Tensor:
         """Return the rows of the queries.
 
         Args:
@@ -50,6 +53,8 @@ class TemporalAttention(nn.Module):
             edges: features of the sampled edges, [S, e].
             deltas: time of the query less that of the edge, [S].
             places: of the edges in a table [R, fan-out], int64 [S].
+            masks: of dropout, scaled: of the output [R, d] and of attention weights [S, heads];
+                none without dropout.
         """
         count, f, heads, d = len(rows) - len(deltas), self.fanout, self.heads, self.hidden
         own, near = rows[:count], rows[count:]
@@ -65,8 +70,11 @@ class TemporalAttention(nn.Module):
         scores = (query.view(count, 1, heads, d // heads) * key).sum(-1)
         scores = functional.leaky_relu(scores, SLOPE).masked_fill(~full, OUT)
         weights = torch.softmax(scores, 1) * full
+        if masks:
+            weights = weights * table(masks[1], places, count * f).view(count, f, heads)
         found = (weights.unsqueeze(-1) * value).sum(1).view(count, d)
         out = torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
+        out = dropped(out, masks)
         return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
 
     def _table(self, rows: Tensor, places: Tensor, count: int) -> Tensor:

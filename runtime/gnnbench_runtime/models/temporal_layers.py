@@ -41,6 +41,11 @@ def full_places(places: Tensor, queries: int, fanout: int) -> Tensor:
     return full.view(queries, fanout)
 
 
+def dropped(rows: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
+    """Rows times the mask of a layer's output, the first one; as they are without masks."""
+    return rows * masks[0] if masks else rows
+
+
 class TemporalMean(nn.Module):
     """A layer of GraphSAGE; no activation in the last one."""
 
@@ -51,7 +56,9 @@ class TemporalMean(nn.Module):
         self.own, self.bias = affine(n, d)
         self.near = nn.Parameter(torch.empty(n + e, d))
 
-    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor, *masks: Tensor
+    ) -> Tensor:
         """Return the rows of the queries, see `TemporalAttention.forward`."""
         count, f = len(rows) - len(deltas), self.fanout
         inputs = torch.cat([rows[count:], edges], 1)
@@ -60,7 +67,7 @@ class TemporalMean(nn.Module):
         number = full_places(places, count, f).sum(1, keepdim=True).clamp(min=1)
         out = torch.addmm(self.bias, rows[:count], self.own)
         out = torch.addmm(out, total / number, self.near)
-        return out if self.last else functional.relu(out)
+        return dropped(out if self.last else functional.relu(out), masks)
 
 
 class TemporalGat(nn.Module):
@@ -76,7 +83,9 @@ class TemporalGat(nn.Module):
         self.score_own = nn.Parameter(torch.empty(shape.heads, d // shape.heads))
         self.score_near = nn.Parameter(torch.empty(shape.heads, d // shape.heads))
 
-    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor, *masks: Tensor
+    ) -> Tensor:
         """Return the rows of the queries, see `TemporalAttention.forward`."""
         count, f, heads, d = len(rows) - len(deltas), self.fanout, self.heads, self.hidden
         own = rows[:count] @ self.own
@@ -87,10 +96,12 @@ class TemporalGat(nn.Module):
         scores = table(gives, places, count * f).view(count, f, heads) + asks.unsqueeze(1)
         scores = functional.leaky_relu(scores, SLOPE).masked_fill(~full, OUT)
         weights = torch.softmax(scores, 1) * full
+        if masks:
+            weights = weights * table(masks[1], places, count * f).view(count, f, heads)
         values = table(near, places, count * f).view(count, f, heads, d // heads)
         found = (weights.unsqueeze(-1) * values).sum(1).view(count, d)
         out = own + found + self.bias
-        return out if self.last else functional.elu(out)
+        return dropped(out if self.last else functional.elu(out), masks)
 
 
 class TemporalMixer(nn.Module):
@@ -116,7 +127,9 @@ class TemporalMixer(nn.Module):
         steps = torch.arange(d, dtype=torch.float64)
         self.register_buffer("frequencies", d ** (-steps / (2.0 * d**0.5)), persistent=False)
 
-    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor, *masks: Tensor
+    ) -> Tensor:
         """Return the rows of the queries, see `TemporalAttention.forward`."""
         count, f = len(rows) - len(deltas), self.fanout
         own, near = rows[:count], rows[count:]
@@ -131,7 +144,8 @@ class TemporalMixer(nn.Module):
         number = full.sum(1, keepdim=True).clamp(min=1)
         link = (mixed * full.unsqueeze(-1)).sum(1) / number
         mean = table(near, places, count * f).view(count, f, near.shape[1]).sum(1) / number
-        return torch.addmm(self.output_bias, torch.cat([link, own + mean], 1), self.output)
+        out = torch.addmm(self.output_bias, torch.cat([link, own + mean], 1), self.output)
+        return dropped(out, masks)
 
     def _mixed(self, x: Tensor, block: str) -> Tensor:
         """Products over places, then over channels, each around a residual."""

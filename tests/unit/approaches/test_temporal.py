@@ -305,5 +305,5 @@ def test_it_refuses_with_a_reason() -> None:
     static = dataclasses.replace(run.training, increments=0)
     again = dataclasses.replace(run, approach="stream-rebuild", training=static)
     assert "increments" in APPROACHES.get("stream-rebuild").cannot_run(again, data)
-    broken = flow(1, model={"kind": "tgat", "dropout": 0.1}, knobs={"block": 3})
+    broken = flow(1, model={"kind": "tgat", "input_dropout": 0.1}, knobs={"block": 3})
     assert len(GNNFLOW.problems(broken)) == 3

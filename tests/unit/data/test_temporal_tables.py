@@ -217,8 +217,11 @@ def test_edgebank_is_a_dictionary(seed: int, window: int) -> None:
             seen[u, v] = t
         us, vs = rng.integers(0, 70, (2, 200))
         since = max(seen.values()) - window if window else -1
-        wanted = [float(seen.get(pair, -2) >= since) for pair in zip(us.tolist(), vs.tolist())]
+        asked = zip(us.tolist(), vs.tolist(), strict=True)
+        wanted = [float(seen.get(pair, -2) >= since) for pair in asked]
         assert bank.scores(us, vs).tolist() == wanted
     pairs, times = bank.content()
-    assert {(p // 70, p % 70): t for p, t in zip(pairs.tolist(), times.tolist())} == seen
+    assert {
+        (p // 70, p % 70): t for p, t in zip(pairs.tolist(), times.tolist(), strict=True)
+    } == seen
     assert bank.count == len(seen) and bank.num_bytes == 16 * len(bank.keys)

@@ -52,11 +52,11 @@ class CachedRows:
         }
         return found, held
 
-    def refill(self, slots: Ids, on_device: Tensor) -> None:
-        """Move in the rows that the cache has taken into these slots."""
-        moved = self._moved("refill", self.cache.id_of[slots])
+    def refill(self, ids: Ids, slots: Tensor) -> None:
+        """Move rows into slots of the cache; `slots` int64 on the device."""
+        moved = self._moved("refill", ids)
         with self._step("refill", self._gathered(moved, len(moved))):
-            self.buffer[on_device] = moved
+            self.buffer[slots] = moved
 
     def fetch(self, answer: Answer, held: dict[str, Tensor]) -> Tensor:
         """Return the rows of a request, and let the missing ones enter."""

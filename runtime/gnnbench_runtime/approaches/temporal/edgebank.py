@@ -32,7 +32,6 @@ class EdgeBankTrainer:
     def train_period(self, period: int) -> float:
         """Predict a period's events, then insert them; return the share of wrong predictions."""
         recorder, structure = self.context.recorder, self.structure
-        self._catch_up(period)
         self.predictions.latest = {}
         rows: list[Tensor] = []
         wrong = 0.0
@@ -51,12 +50,6 @@ class EdgeBankTrainer:
                     self.predictions.measure(first, scores, indptr)
                     wrong = _wrong(scores, indptr)
         return wrong
-
-    def _catch_up(self, period: int) -> None:
-        """Insert what earlier periods would have: after a resumption."""
-        for pieces in self.structure.pieces[:period]:
-            for piece in pieces:
-                self._insert(piece)
 
     def _insert(self, piece: Piece) -> None:
         if piece.ingest[1] > self.known:
@@ -123,12 +116,15 @@ class EdgeBankTrainer:
         return self.predictions.latest
 
     def state(self) -> dict[str, Tensor]:
-        """Sums of metrics. The table is filled again."""
-        return {"predicted": self.predictions.sums}
+        """Sums of metrics, and how many events the table has: it is filled again."""
+        known = torch.tensor([self.known], dtype=torch.int64)
+        return {"predicted": self.predictions.sums, "known": known}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Copy a state into this trainer's own tensors."""
         self.predictions.sums.copy_(state["predicted"])
+        self.known, self.bank = int(state["known"][0]), self.structure.empty_bank()
+        self.structure.remember(self.bank, 0, self.known)
 
     def close(self) -> None:
         """Nothing outlives a period."""

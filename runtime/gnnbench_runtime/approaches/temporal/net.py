@@ -8,12 +8,15 @@ from torch.nn import functional
 
 from gnnbench import work
 from gnnbench.approaches.temporal.modules import decoder_work, layer_work, updater_work
+from gnnbench.data import keys
 from gnnbench.models.temporal import TemporalShape
 from gnnbench.steps import Phase, Work
 from gnnbench_runtime.approaches.temporal.source import StreamBatch
 from gnnbench_runtime.models.modules import Tape, adopt
 from gnnbench_runtime.models.temporal import temporal_modules, temporal_parameters
 from gnnbench_runtime.protocol import RankContext
+
+_DROPOUT = 19
 
 
 class TemporalNet:
@@ -81,12 +84,37 @@ class TemporalNet:
                 layer_work(self.shape, layer, len(rows) - count, count, backward=way)
                 for way in (False, True)
             ]
-            inputs = rows, batch.edges[hop], batch.deltas[hop], batch.places[hop]
+            masks = self._masks(batch, layer) if training else ()
+            inputs = rows, batch.edges[hop], batch.deltas[hop], batch.places[hop], *masks
             rows = self._run(name, self.modules[name], inputs, ways, layer, training)
         pairs = len(rows) - len(batch.events)
         ways = [decoder_work(self.shape, len(rows), pairs, backward=way) for way in (False, True)]
         decoder = _WithCandidates(self.modules["decoder"], batch.candidates)
         return self._run("decoder", decoder, (rows,), ways, -1, training)
+
+    def _masks(self, batch: StreamBatch, layer: int) -> tuple[Tensor, ...]:
+        """Masks of a layer's dropout, keyed by the rows: of its output, of its edges' weights."""
+        shape, context = self.shape, self.context
+        if not shape.dropout:
+            return ()
+        assert batch.row_keys is not None
+        hop, found = shape.num_layers - layer, []
+        now, then = batch.sizes[hop : hop + 2]
+        for number, (name, ids, width) in enumerate(
+            (
+                ("rows", batch.row_keys[:now], shape.hidden),
+                ("edges", batch.row_keys[now:then], shape.heads),
+            )
+        ):
+            full = f"forward/{shape.layer}_{layer}/mask_{name}"
+            done = work.dropout(len(ids), width, shape.element_bytes)
+            with context.recorder.step(full, done, phase=Phase.FORWARD, layer=layer):
+                ones = torch.ones((len(ids), width), device=context.device, dtype=context.dtype)
+                mask = torch.empty_like(ones)
+                key = keys.fold(_DROPOUT, layer, number)
+                context.kernels.dropout(ones, mask, shape.dropout, key, ids)
+            found.append(mask)
+        return tuple(found)
 
     def _updated(self, batch: StreamBatch, *, training: bool) -> Tensor:
         """Apply stored messages; return the input rows, and keep those of the events' ends."""

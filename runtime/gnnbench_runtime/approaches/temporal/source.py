@@ -17,7 +17,7 @@ from gnnbench.approaches.temporal.caching import Caching, RankCaches, asked_ids,
 from gnnbench.approaches.temporal.schedule import Piece
 from gnnbench.approaches.temporal.structure import Roots, StreamStructure
 from gnnbench.data.stream import EdgeStream
-from gnnbench.data.temporal_sampling import Sample
+from gnnbench.data.temporal_sampling import Sample, row_keys
 from gnnbench.models.temporal import TemporalShape
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.temporal.asking import ask_owners
@@ -49,6 +49,8 @@ class StreamBatch:
     edges: list[Tensor]
     deltas: list[Tensor]
     places: list[Tensor]
+    row_keys: Tensor | None = None
+    """Keys of dropout of the rows, int64 [R_L]; None in an evaluation and without dropout."""
     memory: tuple[Tensor, ...] = ()
     """Of a model with memory: the inputs of its updater but for `rows` (see `MemoryUpdater`)."""
 
@@ -73,7 +75,8 @@ class StreamSource:
         how: Caching,
     ) -> None:
         self.context, self.structure, self.shape = context, structure, shape
-        self.sampler = structure.sampler(structure.empty_store(context.rank))
+        self.store = structure.empty_store(context.rank)
+        self.sampler = structure.sampler(self.store)
         self.known = 0
         self.memory = NodeMemory(context, structure, shape) if shape.memory else None
         first = presampled(structure, how) if how.policy == "static" else {}
@@ -119,8 +122,8 @@ class StreamSource:
 
     def _insert(self, piece: Piece) -> None:
         if piece.ingest[1] > self.known:
-            rank = self.context.rank
-            self.sampler.store = self.structure.ingest(self.sampler.store, piece, rank)
+            self.store = self.structure.ingest(self.store, piece, self.context.rank)
+            self.sampler.store = self.store
             self.known = piece.ingest[1]
 
     def batch(self, piece: Piece, place: tuple[int, int] | None = None) -> StreamBatch:
@@ -132,6 +135,8 @@ class StreamSource:
         context, device = self.context, self.context.device
         assert self._passing_by or place is not None
         refilled = {} if place is None else self.caches.begin(*place)
+        # Looking rows up below lets others enter: what is moved in now is read off before.
+        fresh = {kind: self.caches.of[kind].id_of[slots] for kind, slots in refilled.items()}
         roots = self.structure.roots(piece, context.rank)
         sample = self._sample(piece, roots)
         held = self._index(sample)
@@ -161,6 +166,9 @@ class StreamSource:
         ragged = evaluates and self.structure.sampling.fixed
         if ragged:
             held |= _pairs(roots)
+        if self.shape.dropout and not evaluates:
+            made = row_keys(self.structure.root_keys(piece, roots), sample)
+            held["row_keys"] = torch.from_numpy(made.view(np.int64))
         if device.type != "cpu":
             size = sum(tensor.nbytes for tensor in held.values())
             copied = work.to_device(size)
@@ -183,7 +191,7 @@ class StreamSource:
                 found = cached.peek(asked[kind])
             else:
                 if kind in refilled:
-                    cached.refill(refilled[kind], held[f"{kind}_refilled"])
+                    cached.refill(fresh[kind], held[f"{kind}_refilled"])
                 found = cached.fetch(answers[kind], held)
             if kind == "nodes":
                 rows = found
@@ -199,6 +207,7 @@ class StreamSource:
             edges=list(of_edges.split([len(delta) for delta in deltas])),
             deltas=deltas,
             places=[held[f"place{n}"] for n in range(len(sample.hops))],
+            row_keys=held.get("row_keys"),
             memory=memory,
         )
 

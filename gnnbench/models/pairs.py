@@ -5,8 +5,8 @@ from __future__ import annotations
 from gnnbench.models.temporal import TemporalModel
 
 MODEL = TemporalModel(
-    name="edgebank",
-    title="EdgeBank",
+    name="pairs",
+    title="Table of pairs",
     paper="Poursafaei, Huang, Pelrine and Rabbany, Towards Better Evaluation for Dynamic "
     "Link Prediction, NeurIPS 2022",
     normalisation="none",
