@@ -295,10 +295,13 @@ def _number(metric: str, value: float | None) -> str:
     """A number of a metric with its unit; vertices are whole."""
     from gnnbench.published.counts import COUNTS
     from gnnbench.published.metrics import MEMORY
+    from gnnbench.published.page_counts import PAGE_COUNTS
     from gnnbench_reports import numbers
 
     if metric in COUNTS:
         return numbers.whole(round(value or 0))
+    if metric in PAGE_COUNTS:
+        return f"{numbers.rounded(value or 0, 0.05 * (value or 0))} pages"
     return numbers.size(value) if metric == MEMORY else numbers.seconds(value)
 
 

@@ -24,6 +24,9 @@ from gnnbench.costs.fit import conformal_radius
 from gnnbench.errors import SpecError
 
 Number = TypeVar("Number", float, Floats)
+COPY_RADIUS = 0.35
+"""Radius (log) of a copy over the host link by its bandwidth: public figures of A100 hosts over
+PCIe 4 lie between 16.5 and 26.3 GB/s."""
 _SOFT = 0.1  # log error beyond which a point counts as an outlier
 
 

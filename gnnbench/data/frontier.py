@@ -76,6 +76,42 @@ def occupancy_frontier(
     Deviation known: a few per cent high on block graphs when the histogram is fine, up to 50 % when
     it is a single bin; much too high on clustered graphs, as `vip_frontier`.
     """
+    odds, weight, sizes = _occupancy(
+        degrees, counts, num_train, fanouts_from_seeds, batch, computation_graph, undirected
+    )
+    edges = [float((chance * weight).sum()) for chance in odds.edges()]
+    return tuple(reversed(sizes)), tuple(reversed(edges))
+
+
+def occupancy_inclusion(
+    degrees: NDArray[np.floating[Any]] | Sequence[float],
+    counts: NDArray[np.number[Any]] | Sequence[float],
+    num_train: int,
+    fanouts_from_seeds: Sequence[int],
+    batch: int,
+    *,
+    undirected: bool = True,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `vip_inclusion`, from a degree histogram: nodes per class, and the chance of each class.
+
+    Classes are the bins of the histogram, for training vertices and for others: float64 [2 bins].
+    """
+    odds, weight, _ = _occupancy(
+        degrees, counts, num_train, fanouts_from_seeds, batch, "per_layer", undirected
+    )
+    return weight, 1 - odds.unseen[-1]
+
+
+def _occupancy(
+    degrees: NDArray[np.floating[Any]] | Sequence[float],
+    counts: NDArray[np.number[Any]] | Sequence[float],
+    num_train: int,
+    fanouts_from_seeds: Sequence[int],
+    batch: int,
+    computation_graph: str,
+    undirected: bool,
+) -> tuple[_Odds, NDArray[np.float64], list[float]]:
+    """Grow a batch by classes of nodes; return chances, nodes per class, and n_L ... n_0."""
     _check(fanouts_from_seeds, computation_graph)
     degree = np.tile(np.asarray(degrees, float), 2)
     total = float(np.sum(counts))
@@ -93,8 +129,7 @@ def occupancy_frontier(
         pairs = sum(odds.fresh[g] * reach[g] * useful[g] for g in range(hop))
         odds.advance((1 - seed) * np.exp(-float((pairs * weight).sum()) * degree / num_edges))
         sizes.append(float(((1 - odds.unseen[hop]) * weight).sum()))
-    edges = [float((chance * weight).sum()) for chance in odds.edges()]
-    return tuple(reversed(sizes)), tuple(reversed(edges))
+    return odds, weight, sizes
 
 
 class _Odds:

@@ -91,6 +91,16 @@ class Batch:
         vertices = (len(self.input_nodes), *(block.num_dst for block in self.blocks))
         return vertices, tuple(block.num_edges for block in self.blocks)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays."""
+        held: list[NDArray[Any]] = [self.input_nodes, self.seeds]
+        for block in self.blocks:
+            held += [block.indptr, block.indices, block.degrees]
+            weights = (block.row_weights, block.column_weights, block.edge_weights)
+            held += [array for array in weights if array is not None]
+        return sum(array.nbytes for array in held)
+
 
 class NeighbourSampler:
     """Draw `min(fanout, in-degree)` distinct in-neighbours per vertex and hop, uniformly.
@@ -157,14 +167,15 @@ class NeighbourSampler:
         """Return vertices n_0 ... n_L and edges e_1 ... e_L of the batch, input layer first."""
         return self.sample(seeds, epoch, step).sizes
 
-    def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
-        """Draw the block of the first `num_dst` vertices found so far."""
+    def _hop(self, found: int, fanout: int, key: np.uint64, first: int = 0) -> Block:
+        """Draw the block of the vertices from place `first` on, of `found` found so far."""
+        num_dst = found - first
         indptr = np.empty(num_dst + 1, np.int64)
         degrees = np.empty(num_dst, np.int32)
-        edges = _count(self.indptr, self._nodes, num_dst, fanout, indptr, degrees)
-        self._reserve(num_dst, edges)
+        edges = _count(self.indptr, self._nodes[first:], num_dst, fanout, indptr, degrees)
+        self._reserve(found, edges)
         indices = np.empty(edges, np.int32)
-        nodes, table = self._nodes, self._table
+        nodes, table = self._nodes[first:], self._table
         ranges = self._team.split(num_dst, ROWS_PER_RANGE)
         if len(ranges) == 1:
             bits = np.zeros(self._words, np.uint64)
@@ -184,7 +195,7 @@ class NeighbourSampler:
                 ),
                 ranges,
             )
-        num_src = number(indices, nodes, table, num_dst)
+        num_src = number(indices, self._nodes, table, found)
         return Block(
             indptr=indptr, indices=indices, num_dst=num_dst, num_src=num_src, degrees=degrees
         )

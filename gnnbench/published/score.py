@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from gnnbench.published.counts import COUNTS
 from gnnbench.published.metrics import EPOCH_TIME
+from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.split import SCORED
@@ -128,7 +129,7 @@ class Score:
 
 def score(comparisons: Sequence[Comparison]) -> Score:
     """Score comparisons. Rows that were fitted, or are inputs, are modelled and enter no median."""
-    judged = [c for c in comparisons if c.scored and c.row.metric not in COUNTS]
+    judged = [c for c in comparisons if c.scored and c.row.metric not in COUNTS + PAGE_COUNTS]
     errors = [abs(c.error) for c in judged if c.error is not None]
     within = [c.inside for c in judged if c.inside is not None]
     modelled = sum(c.predicted is not None for c in comparisons)

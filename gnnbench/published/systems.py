@@ -19,6 +19,7 @@ from gnnbench.errors import GnnbenchError
 from gnnbench.models.names import MODELS
 from gnnbench.published.counts import COUNTS, PartitionCount
 from gnnbench.published.metrics import check_metric
+from gnnbench.published.page_counts import PAGE_COUNTS, PageCount, page_count
 from gnnbench.published.places import cluster_of, method_of, profile_of
 from gnnbench.published.reason import NotModelled, Reason
 from gnnbench.published.recipes import Recipe
@@ -74,10 +75,12 @@ class System:
     recipe: Callable[[PublishedRow], Recipe]
 
 
-def case_of(row: PublishedRow) -> Case | PartitionCount | Reason:
+def case_of(row: PublishedRow) -> Case | PartitionCount | PageCount | Reason:
     """What to predict for a row, or why it cannot be predicted."""
     try:
         check_metric(row)
+        if row.metric in PAGE_COUNTS:
+            return page_count(row)
         return _count(row) if row.metric in COUNTS else _case(row)
     except NotModelled as why:
         return why.reason
@@ -109,7 +112,8 @@ def _case(row: PublishedRow) -> Case:
     system = system_of(row)
     recipe = system.recipe(row)
     model, ranks = _configuration(row)
-    cluster = cluster_of(row)
+    ranks = recipe.ranks or ranks
+    cluster = cluster_of(row, native=recipe.native_hosts)
     if recipe.software == NATIVE and "gloo" in cluster:
         raise NotModelled("hardware without a preset", f"{row.hardware}, other than through gloo")
     profile = profile_of(row)

@@ -27,6 +27,7 @@ from gnnbench.work.dense import (
     dropout,
     elementwise,
     gather,
+    gather_host,
     gemm,
     layer_norm,
     layer_norm_backward,
@@ -50,7 +51,16 @@ from gnnbench.work.moving import (
     to_host,
     write,
 )
-from gnnbench.work.sampling import draw_neighbours, prepare_blocks, rebuild_graph, route, sample
+from gnnbench.work.sampling import (
+    draw_neighbours,
+    draw_once,
+    look_up,
+    prepare_blocks,
+    rank_rows,
+    rebuild_graph,
+    route,
+    sample,
+)
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
 from gnnbench.work.temporal import (
     QUERY_BYTES,
@@ -103,11 +113,13 @@ __all__ = [
     "decode_backward",
     "draw_negatives",
     "draw_neighbours",
+    "draw_once",
     "dropout",
     "edgebank_insert",
     "edgebank_score",
     "elementwise",
     "gather",
+    "gather_host",
     "gemm",
     "host",
     "ingest",
@@ -115,11 +127,13 @@ __all__ = [
     "layer_norm",
     "layer_norm_backward",
     "link_decoder",
+    "look_up",
     "memory_updater",
     "memory_write",
     "module",
     "place_temporal",
     "prepare_blocks",
+    "rank_rows",
     "read",
     "rebuild_graph",
     "recv",

@@ -39,6 +39,18 @@ def draw_neighbours(
     return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read, op=op)
 
 
+def draw_once(vertices: Size, expanded: Size, edges: Size) -> Work:
+    """Draw a batch whose vertices are sampled once each, as `draw_neighbours` counts it.
+
+    Args:
+        vertices: distinct ones of the batch.
+        expanded: those whose neighbours are drawn.
+        edges: drawn, all layers together.
+    """
+    read = ID_BYTES * edges + 16 * (vertices + expanded)
+    return sample(seeds=expanded, edges=edges, vertices=vertices, read=read)
+
+
 def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
     """Make blocks ready to train on; `turned` edges belong to blocks that are transposed."""
     every = _total(vertices)
@@ -50,6 +62,24 @@ def route(rows: Size) -> Work:
     """Sort ids by owner: owner, position and place of each."""
     return Work(
         kind=Kind.SAMPLE, op="route", bytes=3 * ID_BYTES * rows, rows=rows, source_rows=rows
+    )
+
+
+def look_up(rows: Size) -> Work:
+    """Find rows in a cache: an id and a slot of each."""
+    return Work(
+        kind=Kind.SAMPLE, op="look_up", bytes=2 * ID_BYTES * rows, rows=rows, source_rows=rows
+    )
+
+
+def rank_rows(candidates: Size) -> Work:
+    """Decide which rows a cache keeps: id and rank of each candidate, selected by rank."""
+    return Work(
+        kind=Kind.SAMPLE,
+        op="rank_rows",
+        bytes=3 * ID_BYTES * candidates,
+        rows=candidates,
+        source_rows=candidates,
     )
 
 

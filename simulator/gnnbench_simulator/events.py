@@ -58,6 +58,8 @@ def _declined(program: Program) -> str:
                     continue
                 for rank in cls.ranks.tolist():
                     key = rank, program.peer(layout, rank, place), step.work.kind
+                    # Mailboxes match messages in the order of one lane. Over two lanes the order
+                    # depends on the clock, and only the engine keeps it.
                     if lanes.setdefault(key, step.lane) is not step.lane:
                         return "messages between two ranks on several lanes"
     return ""
@@ -157,10 +159,15 @@ class _Clock:
                 self.now = time_s
             action()
             self._run_on()
+            # Rates are worked out once per instant: flows that start or end together would
+            # otherwise each re-rate all the others.
             if self.sharing.unsettled and not (self.heap and self.heap[0][0] <= self.now):
                 self.sharing.settle(self.now)
+        # Nothing will happen any more, and a lane still waits.
         if any(track.number != _DONE for track in self.tracks):
             raise Unsupported("deadlock: ranks wait for each other in a cycle")
+        # A transfer in the background may outlive the iteration after its own, so ends need not
+        # rise.
         last = np.maximum.accumulate(np.array(self.iteration_end))[self.period_ends - 1]
         end_s = np.zeros(self.program.world_size)
         np.maximum.at(end_s, [t.rank for t in self.tracks], [t.free_s for t in self.tracks])
@@ -251,6 +258,8 @@ class _Clock:
         if block.publishes:
             key = track.rank, track.number, block.publishes
             self.ended[key] = end
+            # Lanes are put on a list and not advanced here: a chain of waits would be as deep as
+            # the plan is long.
             self.ready += self.waiting.pop(key, ())
         if track.rank in self.recorded:
             self.recorded[track.rank].append(Span(track.number, block, ready, end))
@@ -267,6 +276,8 @@ class _Clock:
         if meeting is None:
             meeting = self.meetings[key] = _Meeting(len(timed.layout.groups[group]))
         member = int(block.meeting.members[column])
+        # In a tree, a rank ends as soon as its own parents have sent; late ranks delay only what is
+        # below them. Shared cores couple all ranks, and then the ranks end together.
         if member != NO_ROOT and block.pool not in self.contended:
             self._descend(meeting, member, track, ready, seconds)
             if meeting.descent is not None and meeting.descent.over:
@@ -283,6 +294,8 @@ class _Clock:
             idle = timed.idle[of].get(block.steps[0])
             idle_s = 0.0 if idle is None else float(idle[column])
             members = timed.layout.groups[group]
+            # Seconds without a core (latency, waiting for the network) pass before the cores are
+            # asked for, so that a collective of many small messages does not slow its neighbours.
             self._at(
                 meeting.latest_s + idle_s,
                 lambda: self._together(meeting, members, seconds - idle_s),
@@ -329,6 +342,7 @@ class _Clock:
         self, track: _Track, block: Block, ready: float, timed: Timed, seconds: float
     ) -> None:
         """Begin a flow, or wait for a message; the lane goes on when it ends."""
+        # Pipes of a block never change, and finding them costs more than the event itself.
         key = track.rank, id(block)
         way = self.ways.get(key)
         if way is None:
@@ -339,6 +353,8 @@ class _Clock:
                 of, column = self._seat(track.rank, timed.layout)
                 work = float(timed.demand[of][block.steps[0]][column])
             if way.disk:
+                # Alone, a request is limited by its depth and latency and takes longer than the
+                # disk is busy with it. The disk's other time is free for other lanes.
                 cap = work / seconds if work else 1.0
                 start = ready if work else ready + seconds
             self._at(start, lambda: self._start(track, block, ready, way, work, cap))
@@ -404,6 +420,8 @@ class _Clock:
 
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
         self.count += 1
+        # The count keeps events of one instant in the order of their making, so that results do not
+        # depend on how functions compare.
         heapq.heappush(self.heap, (time_s, self.count, action))
 
     def _alarm(self, time_s: float, who: Watched, version: int) -> None:

@@ -209,6 +209,7 @@ def _published(programs: Sequence[tuple[Step, ...]]) -> frozenset[str]:
             continue
         lanes = {step.name: step.lane for step in steps}
         for after, lane in waits:
+            # Within a lane and an iteration, program order is already the wait.
             if after.lag or lanes.get(after.step) is not lane:
                 names.add(after.step)
     return frozenset(names)
@@ -225,6 +226,7 @@ def _flows(
     kinds = {Kind.SEND, Kind.RECV}
     lanes = {step.lane for steps in programs for step in steps if step.work.kind in STORAGE}
     if per_host > 1 or len(lanes) > 1:
+        # Two requests at once share the disk's bandwidth, so neither has a duration of its own.
         kinds |= STORAGE
     if per_host > 1 and cluster.links.host is not None and cluster.links.host.shared:
         kinds.add(Kind.COPY)
@@ -284,6 +286,7 @@ def _group_numbers(of: RankClass, step: Step, numbers: dict[tuple[int, ...], int
 
 def _members(group: tuple[int, ...], ranks: Places) -> Places:
     """Places of ranks in a group."""
+    # By far the most common case: all ranks in order. Sorting would cost more than the rest.
     if len(ranks) == len(group) and np.array_equal(ranks, group):
         return np.arange(len(group))
     order = np.argsort(group)
@@ -325,7 +328,9 @@ def _class(of: RankClass, meetings: Mapping[int, Meeting], rules: Rules) -> Clas
             and number >= 0
             and mode is Mode.LOCAL
             and blocks[number].mode is Mode.LOCAL
+            # A block asks for one resource from start to end.
             and blocks[number].pool == pool
+            # Others wait for the last step of that block: a further step would delay them.
             and not blocks[number].publishes
             and not waits
         )

@@ -134,6 +134,7 @@ class Program:
         """Which of "cores" and "device" more work can want at once than a host has."""
         contended = set()
         wanted = self._lanes_at_once() * self.ranks_per_host * self.cluster.device.threads
+        # Counted at its worst. Where even that fits, the faster replay is exact.
         if wanted > self.cluster.host.cores:
             contended.add("cores")
         on_device = any(b.pool == "device" for of in self._classes() for b in of.blocks)
@@ -148,6 +149,7 @@ class Program:
         where there is a single layout do the classes count separately.
         """
         each = [{b.lane for b in of.blocks if b.pool == "cores"} for of in self._classes()]
+        # Lanes of different layouts may be busy at once, because iterations overlap.
         if len(self.layouts) > 1:
             return len(set[Lane]().union(*each))
         return max((len(lanes) for lanes in each), default=0)
@@ -174,6 +176,7 @@ def compile_plan(
         SpecError: the ranks' steps do not fit together.
         Unsupported: the cluster lacks what a step needs, such as a disk.
     """
+    # An invalid plan would deadlock below, and a deadlock says less than the plan's own checks.
     plan.validate()
     per_host = min(ranks_per_host or cluster.ranks_per_host(plan.world_size), plan.world_size)
     layout_of, samples = plan.layouts
@@ -183,6 +186,7 @@ def compile_plan(
     for index, number in layout_of.items():
         pricing.add(index, plan.iterations[index], layouts[number])
     pricing.price()
+    # One sample of each layout is enough: iterations of a layout differ in sizes only.
     waits = [a for of in samples for c in of.classes for s in c.steps for a in s.after]
     program = Program(
         plan=plan,
@@ -295,6 +299,7 @@ class _Pricing:
             if step.work.kind is Kind.SEND:
                 found[place] = column([step.work.bytes], [len(of)], len(of))
             elif step.work.kind in STORAGE:
+                # The disk is busy for less time than the request takes: latency is not work.
                 found[place] = self.durations.disk_busy(step.work, len(of))
         return found
 
@@ -312,6 +317,7 @@ class _Pricing:
             timing = self.network.collective(Call.gathered(encounter.kind, group, works))
             for _, part in works:
                 seconds[part.number][part.place, part.columns] = timing.seconds
+                # Kept sparsely: only collectives that leave cores idle need the split.
                 if timing.idle_s:
                     held = idle[part.number].get(part.place)
                     if held is None:

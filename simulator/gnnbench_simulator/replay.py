@@ -140,6 +140,7 @@ class _Replay:
         finished: list[Floats] = []
         for period in range(periods):
             first, end = plan.starts[period], plan.starts[period + 1]
+            # With release times, equal iterations need not take equal time: none is skipped.
             if plan.releases:
                 for number in range(first, end):
                     self.release_s = plan.releases[number]
@@ -148,6 +149,7 @@ class _Replay:
                 for index, number, times in _runs(plan.schedule[first:end], first):
                     self._repeat(index, number, times)
             finished.append(self._now().max(axis=0))
+        # Lanes that run ahead can finish a period before the one that precedes it.
         ends = np.maximum.accumulate(np.array(finished).reshape(-1, self.draws), axis=0)
         period_s = np.diff(ends, axis=0, prepend=np.zeros((1, self.draws)))
         return SimResult(
@@ -178,6 +180,7 @@ class _Replay:
             left -= 1
             self.streak += 1
             looks = left >= _WORTH and bool(self.current.operations)
+            # Before that, some waits still point to iterations of another kind.
             looks = looks and self.streak > self.program.max_lag + 1
             # Looking costs about as much as executing: less and less often.
             looks = looks and (self.streak < 8 or self.streak & (self.streak - 1) == 0)
@@ -192,6 +195,8 @@ class _Replay:
     def _iterate(self, durations: Sequence[Floats], number: int) -> None:
         layout = self.current.layout
         self.ends.append(_Ends(layout, [{} for _ in layout.classes]))
+        # Nothing looks further back than the largest lag, so memory stays bounded over any
+        # schedule.
         if len(self.ends) > self.program.max_lag + 1:
             self.ends.pop(0)
         for operation in self.current.operations:
@@ -210,6 +215,8 @@ class _Replay:
             for cls, table in zip(self.current.layout.classes, self.ends[-1].tables, strict=True):
                 if name in table:
                     held = self.latest.get(name)
+                    # Copied, because ends of earlier iterations may still be read from the old
+                    # table.
                     fresh = np.zeros(self.shape) if held is None else held.copy()
                     fresh[cls.ranks] = table[name]
                     self.latest[name] = fresh
@@ -249,6 +256,8 @@ class _Replay:
         low = np.min([change.min(axis=0) for change in moved], axis=0)
         high = np.max([change.max(axis=0) for change in moved], axis=0)
         reached = np.max([now.max() for now in after if now.size])
+        # If all times moved by one shift, the next execution will move them by the same: times
+        # depend on each other by maxima and sums only.
         if (high - low).max() > _ROUNDING * reached:
             return None
         middle: Floats = (low + high) / 2
@@ -312,6 +321,8 @@ class _Replay:
         for rank, column in self.current.recorded[part.cls]:
             span = Span(number, block, float(ready[column, 0]), float(end[column, 0]))
             self.recorded[rank].append(span)
+        # All ranks at once: the array itself becomes the lane's table. This saves a copy per step,
+        # and is why a published table is copied before it is written to.
         if len(end) == self.shape[0]:
             self.free[lane] = end
             self.published.add(lane)
@@ -330,6 +341,8 @@ class _Replay:
         for part, arrival in zip(operation.parts, arrivals, strict=True):
             sorted_arrival = arrival if part.order is None else arrival[part.order]
             assert part.starts is not None and part.first is not None
+            # Ranks of one group lie together after sorting, so one call gives the latest arrival of
+            # every group.
             last = np.maximum.reduceat(sorted_arrival, part.starts, axis=0)
             latest[part.present] = np.maximum(latest[part.present], last)
             transfer[part.present] = durations[part.cls][part.block.number, part.first]

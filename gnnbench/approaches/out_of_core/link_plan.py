@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +19,44 @@ from gnnbench.approaches.out_of_core.links import (
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
 from gnnbench.approaches.out_of_core.storage import expected_requests, padded
-from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes
+from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes, shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.data.triples import Triples
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Buffer, Lane, Phase, Space
+from gnnbench.steps import After, Buffer, Lane, Phase, Space
 
 ID_BYTES = work.ID_BYTES
 DRAWN_FACTS = 5_000_000
 """Facts drawn at most to count the sizes of a plan's batches."""
 LAST_STEP = "update/adagrad_rows"
+_COMPUTED = {True: "update/adagrad", False: "update/copy"}
+"""The step after which a batch's gradient is in the host's memory, on the CPU and on a device."""
 Sizes = tuple[int, int, int]
 """Of a batch: positive edges, corrupted ends, distinct rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lanes:
+    """Where batches are drawn, where rows are gathered and updated, where gradients return."""
+
+    draw: Lane
+    rows: Lane
+    back: Lane
+
+
+def lanes_of(staleness: int, *, on_cpu: bool) -> Lanes:
+    """The lanes of a pipeline of `staleness` + 1 batches; without staleness one follows another."""
+    if staleness:
+        return Lanes(draw=Lane.HOST, rows=Lane.HOST.at(1), back=Lane.COPY.at(1))
+    local = Lane.COMPUTE if on_cpu else Lane.HOST
+    return Lanes(draw=local, rows=local, back=Lane.COPY)
+
+
+def update_name(late: int) -> str:
+    """The step that updates the rows of the batch `late` batches before the iteration's own."""
+    return f"update/late_{late}" if late else LAST_STEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +96,14 @@ class LinkShape:
 
 
 def link_plan(
-    data: Any, run: RunSpec, structure: LinkStructure, layout: Layout, *, on_disk: bool, ahead: bool
+    data: Any,
+    run: RunSpec,
+    structure: LinkStructure,
+    layout: Layout,
+    *,
+    on_disk: bool,
+    ahead: bool,
+    staleness: int = 0,
 ) -> Plan:
     """Write the steps of all epochs.
 
@@ -83,6 +114,7 @@ def link_plan(
         layout: of the rank.
         on_disk: whether the table lies on the disk; else all of it is in memory.
         ahead: whether the next visit is read while one is trained.
+        staleness: updates that the rows of a batch lack.
     """
     shape = LinkShape.of(data, run)
     if isinstance(data, Triples):
@@ -95,12 +127,22 @@ def link_plan(
     lengths = [sum(len(visit.batches) for visit in visits) for visits in epochs]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
-    writer = LinkWriter(shape, structure, epochs, layout.device, on_disk=on_disk, ahead=ahead)
+    writer = LinkWriter(
+        shape,
+        structure,
+        epochs,
+        layout.device,
+        on_disk=on_disk,
+        ahead=ahead,
+        staleness=staleness,
+    )
     return Plan(
         approach=run.approach,
         world_size=1,
-        iterations=LazyIterations(len(writer.places), writer.iteration),
-        schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
+        iterations=LazyIterations(len(writer.firsts), writer.iteration),
+        schedule=tuple(
+            writer.numbers[at] for e in chosen for at in range(starts[e], starts[e + 1])
+        ),
         periods=tuple(lengths[e] for e in chosen),
         resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead),
         counted=counted,
@@ -181,28 +223,37 @@ class LinkWriter:
         *,
         on_disk: bool,
         ahead: bool,
+        staleness: int = 0,
     ) -> None:
         self.shape, self.structure, self.epochs = shape, structure, epochs
+        self.staleness, self.lanes = staleness, lanes_of(staleness, on_cpu=device == "cpu")
         self.on_disk, self.device = on_disk, device
         self.loading = Loading(prefetch=ahead, writes=True, last_step=LAST_STEP)
         self.table_rows = table_rows(structure, shape, on_disk=on_disk, ahead=ahead)
-        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
         self.places = [
             (epoch, visit, batch)
             for epoch, visits in enumerate(epochs)
             for visit, sizes in enumerate(visits)
             for batch, _ in enumerate(sizes.batches)
         ]
+        self.firsts, self.numbers = shared([self._key(*place) for place in self.places])
+
+    def _key(self, epoch: int, visit: int, batch: int) -> Hashable:
+        """Equal for batches whose steps are equal: neither begins a visit nor ends it."""
+        batches, k = self.epochs[epoch][visit].batches, self.staleness
+        if batch == 0 or batch + 1 == len(batches):
+            return epoch, visit, batch
+        return (batches[batch], batches[max(batch - k, 0)], min(batch, k + 1))
 
     def iteration(self, number: int) -> Iteration:
         """One batch."""
-        epoch, at, batch = self.places[number]
+        epoch, at, batch = self.places[self.firsts[number]]
         visits, chain = self.epochs[epoch], Chain()
         visit = visits[at]
         if batch == 0:
             following = visits[at + 1].load if at + 1 < len(visits) else None
             self._begin(chain, visit.load, following, first=at == 0)
-        self._train(chain, visit.batches[batch])
+        self._train(chain, visit.batches, batch)
         if self.on_disk and at + 1 == len(visits) and batch + 1 == len(visit.batches):
             self.loading.flush(chain, *_resident_at_the_end(visits))
         return Iteration([RankClass((0,), chain.done())])
@@ -219,11 +270,13 @@ class LinkWriter:
             Buffer("residents", ID_BYTES * load.rows, Space.HOST),
         )
         after = self.loading.waits(first=first) if self.on_disk else ()
+        if self.staleness:  # else the lane of the last update is that of this step
+            after = (*after, After(LAST_STEP, 1))
         chain.step(
             "load/shuffle",
             work.shuffle(load.edges, 3),
             phase=Phase.LOAD,
-            lane=self.local,
+            lane=self.lanes.draw,
             after=after,
             allocates=room,
             frees=("sort_keys",),
@@ -231,25 +284,37 @@ class LinkWriter:
         if self.on_disk:
             self.loading.ahead(chain, None if first else load, following)
 
-    def _train(self, chain: Chain, sizes: Sizes) -> None:
-        (b, n, u), shape = sizes, self.shape
-        d, s, local = shape.width, shape.element_bytes, self.local
+    def _train(self, chain: Chain, batches: Sequence[Sizes], at: int) -> None:
+        (b, n, u), shape, k = batches[at], self.shape, self.staleness
+        d, s, flight, last = shape.width, shape.element_bytes, k + 1, at + 1 == len(batches)
         row, on_cpu = d * s, self.device == "cpu"
         drawn = work.draw_negatives(b, n, u)
         ids = ID_BYTES * (3 * b + n)
-        batch = Buffer("batch", ids + 2 * ID_BYTES * u, Space.HOST)
-        chain.step("sample/negatives", drawn, phase=Phase.SAMPLE, lane=local, allocates=(batch,))
+        batch = Buffer("batch", flight * (ids + 2 * ID_BYTES * u), Space.HOST)
+        chain.step(
+            "sample/negatives",
+            drawn,
+            phase=Phase.SAMPLE,
+            lane=self.lanes.draw,
+            after=(After(update_name(k), 1),) if k and at > k else (),
+            allocates=(batch,),
+        )
         gathered = work.gather(u, d, self.table_rows, s)
-        x, staged = Buffer("x", u * row), Buffer("staged_x", u * row, Space.HOST)
+        x = Buffer("x", flight * u * row)
+        staged = Buffer("staged_x", flight * u * row, Space.HOST)
         chain.step(
             "fetch/gather",
             gathered,
             phase=Phase.FETCH,
-            lane=local,
+            lane=self.lanes.rows,
             allocates=(x if on_cpu else staged,),
         )
+        if k:
+            late = range(min(k, at), 0, -1) if last else range(k, k - (at >= k), -1)
+            for by in late:
+                self._update(chain, batches[at - by][2], by)
         if not on_cpu:
-            copied, places = work.to_device(u * row + ids), Buffer("places", ids)
+            copied, places = work.to_device(u * row + ids), Buffer("places", flight * ids)
             chain.step(
                 "fetch/copy", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=(x, places)
             )
@@ -258,16 +323,30 @@ class LinkWriter:
         scored = work.decode(shape.decoder, b, n, d, s)
         chain.step("forward/decoder", scored, phase=Phase.FORWARD, allocates=(ends, scores))
         grads = Buffer("end_gradients", (12 * b + n) * row)
-        summed = Buffer("row_gradients", u * row)
+        summed = Buffer("row_gradients", flight * u * row)
         back = work.decode_backward(shape.decoder, b, n, d, u, s)
         chain.step("backward/decoder", back, phase=Phase.BACKWARD, allocates=(grads, summed))
         chain.step("update/adagrad", work.adagrad(shape.relations, s), phase=Phase.UPDATE)
         if not on_cpu:
             returned = work.to_host(u * row)
-            chain.step("update/copy", returned, phase=Phase.UPDATE, lane=Lane.COPY)
-        updated = work.adagrad_rows(u, d, self.table_rows, s)
-        scratch = Buffer("row_update", 4 * u * row, Space.HOST)
-        chain.step(LAST_STEP, updated, phase=Phase.UPDATE, lane=local, allocates=(scratch,))
+            chain.step("update/copy", returned, phase=Phase.UPDATE, lane=self.lanes.back)
+        if not k or last:
+            self._update(chain, u, 0)
+
+    def _update(self, chain: Chain, rows: int, late: int) -> None:
+        """Update the rows of the batch `late` batches ago; a late one runs beside the decoder."""
+        shape = self.shape
+        done = work.adagrad_rows(rows, shape.width, self.table_rows, shape.element_bytes)
+        size = 4 * rows * shape.width * shape.element_bytes
+        chain.step(
+            update_name(late),
+            done,
+            phase=Phase.UPDATE,
+            lane=self.lanes.rows,
+            after=(After(_COMPUTED[self.device == "cpu"], late),) if late else (),
+            beside=late > 0,
+            allocates=(Buffer("row_update", size, Space.HOST),),
+        )
 
 
 def _resident_at_the_end(visits: list[LinkVisit]) -> tuple[int, int]:

@@ -63,7 +63,7 @@ class LinkStructure:
     Args:
         policy: of the buffer.
         rows: the table of embeddings, with their Adagrad state.
-        position: of every entity in the table, int32 [V].
+        position: of every entity in the table, int32 [V]; None on a profile.
         buckets: of the training facts; None on a profile.
         batch_size, negatives: of a batch.
         num_facts: training facts.
@@ -71,7 +71,7 @@ class LinkStructure:
 
     policy: Policy
     rows: Rows
-    position: NDArray[np.int32]
+    position: NDArray[np.int32] | None
     buckets: Buckets | None
     batch_size: int
     negatives: int
@@ -80,6 +80,7 @@ class LinkStructure:
     @cached_property
     def partition_of(self) -> NDArray[np.int32]:
         """The partition of every entity."""
+        assert self.position is not None
         return self.position // np.int32(self.rows.per_partition)
 
     def bucket_of(self, facts: Facts) -> Ints:
@@ -160,11 +161,11 @@ def link_structure(data: Any, run: RunSpec, knobs: Any) -> LinkStructure:
     """Place entities at random, and facts in the buckets of their ends."""
     rows, seed = entity_rows(data, run, knobs.partitions), run.training.seed
     name = "comet" if knobs.policy == "auto" else knobs.policy
-    order = keys.generator(seed, _PLACES).permutation(rows.num_rows)
-    position = np.empty(rows.num_rows, np.int32)
-    position[order] = np.arange(rows.num_rows, dtype=np.int32)
-    buckets = None
+    position = buckets = None
     if isinstance(data, Triples):
+        order = keys.generator(seed, _PLACES).permutation(rows.num_rows)
+        position = np.empty(rows.num_rows, np.int32)
+        position[order] = np.arange(rows.num_rows, dtype=np.int32)
         part = position // np.int32(rows.per_partition)
         own = training_facts(data)
         counts = bucket_counts(part[own[:, 0]], part[own[:, 2]], rows.partitions)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,36 @@ from gnnbench.approaches.mini_batch.batch import (
     sizes_of,
     turned_edges,
 )
-from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.nodes import (
     EDGE_BYTES,
     NodeStructure,
     buffer_graph,
     buffer_profile,
+    drawn_work,
+    expected_batch,
     resident_edges,
+    sampler_of,
 )
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
 from gnnbench.approaches.out_of_core.storage import expected_requests, padded
-from gnnbench.approaches.out_of_core.visits import LoadSizes, Visit, changes, load_sizes
+from gnnbench.approaches.out_of_core.visits import (
+    LoadSizes,
+    Visit,
+    changes,
+    load_sizes,
+    shared,
+)
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
-from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Buffer, Lane, Phase, Space
+from gnnbench.steps import After, Buffer, Lane, Phase, Space
 
 ID_BYTES = work.ID_BYTES
 
@@ -61,15 +68,16 @@ class Step:
     batch: int
 
 
-def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout) -> Plan:
-    """Write the steps of all epochs."""
-    ahead = bool(run.knobs.get("read_ahead", 0))
+def node_plan(
+    data: GraphLike, run: RunSpec, structure: NodeStructure, layout: Layout, knobs: Any
+) -> Plan:
+    """Write the steps of all epochs; `knobs` are those of the approach."""
     shape = stack_shape(data, run, "aggregate_first")
     if isinstance(data, GraphProfile):
-        epochs = [_estimated(data, run, structure)]
+        epochs = [_estimated(data, run, structure, knobs)]
         counted, basis = False, f"frontier estimated from degrees of profile {data.name}"
     else:
-        epochs, whole = _drawn(data, run, structure)
+        epochs, whole = _drawn(data, run, structure, knobs)
         counted = whole and len(epochs) == run.training.epochs
         basis = "every batch drawn on the real graph" if counted else "some batches drawn"
     steps = [
@@ -81,14 +89,15 @@ def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: L
     lengths = [sum(len(visit.batches) for visit in visits) for visits in epochs]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = [epoch % len(epochs) for epoch in range(run.training.epochs)]
-    writer = _Writer(shape, structure, epochs, layout.device, prefetch=ahead)
+    writer = _Writer(shape, structure, epochs, layout.device, knobs)
+    firsts, numbers = shared([_key(epochs, step, knobs.staleness + 1) for step in steps])
     return Plan(
         approach=run.approach,
         world_size=1,
-        iterations=LazyIterations(len(steps), lambda number: writer.iteration(steps[number])),
-        schedule=tuple(at for e in chosen for at in range(starts[e], starts[e + 1])),
+        iterations=LazyIterations(len(firsts), lambda at: writer.iteration(steps[firsts[at]])),
+        schedule=tuple(numbers[at] for e in chosen for at in range(starts[e], starts[e + 1])),
         periods=tuple(lengths[e] for e in chosen),
-        resident=_resident(shape, data, structure, prefetch=ahead),
+        resident=_resident(shape, data, structure, prefetch=bool(knobs.read_ahead)),
         counted=counted,
         basis=basis,
         notes={
@@ -102,11 +111,19 @@ def node_plan(data: GraphLike, run: RunSpec, structure: NodeStructure, layout: L
     )
 
 
+def _key(epochs: list[list[VisitSizes]], step: Step, flight: int) -> Hashable:
+    """Equal for batches whose steps are equal: of the same sizes, and none begins a visit."""
+    if step.batch == 0:
+        return step.epoch, step.visit
+    batch = epochs[step.epoch][step.visit].batches[step.batch]
+    return id(batch), min(step.batch, flight), True
+
+
 # -- sizes ---------------------------------------------------------------------------------------
 
 
 def _drawn(
-    graph: Graph, run: RunSpec, structure: NodeStructure
+    graph: Graph, run: RunSpec, structure: NodeStructure, knobs: Any
 ) -> tuple[list[list[VisitSizes]], bool]:
     """Draw epochs until a budget of edges is spent; whether every batch of them was drawn."""
     epochs: list[list[VisitSizes]] = []
@@ -114,7 +131,7 @@ def _drawn(
     for epoch in range(run.training.epochs):
         visits, first = [], 0
         for visit in structure.visits(epoch):
-            sizes, complete = _visit_sizes(graph, run, structure, visit, (epoch, first))
+            sizes, complete = _visit_sizes(graph, run, structure, knobs, visit, (epoch, first))
             visits.append(sizes)
             whole &= complete
             first += len(sizes.batches)
@@ -126,13 +143,17 @@ def _drawn(
 
 
 def _visit_sizes(
-    graph: Graph, run: RunSpec, structure: NodeStructure, visit: Visit, at: tuple[int, int]
+    graph: Graph,
+    run: RunSpec,
+    structure: NodeStructure,
+    knobs: Any,
+    visit: Visit,
+    at: tuple[int, int],
 ) -> tuple[VisitSizes, bool]:
     """Sizes of a visit whose first batch is number `at[1]` of epoch `at[0]`."""
     ids = structure.resident_ids(visit)
     held = buffer_graph(*resident_edges(graph, ids), ids, graph)
-    fanouts = run.batch.fanouts(run.model.layers)
-    sampler = NeighbourSampler(held.indptr, held.indices, fanouts, run.training.seed)
+    sampler = sampler_of(held, run, knobs)
     seeds, size = np.searchsorted(ids, visit.items), run.batch.size
 
     def draw(step: int) -> BatchSizes:
@@ -159,7 +180,9 @@ def _spread(steps: int, draw: Callable[[int], BatchSizes]) -> tuple[list[BatchSi
     return [drawn[int(pick)] for pick in nearest], False
 
 
-def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) -> list[VisitSizes]:
+def _estimated(
+    profile: GraphProfile, run: RunSpec, structure: NodeStructure, knobs: Any
+) -> list[VisitSizes]:
     """Expected sizes of an epoch, from degrees and closed forms alone."""
     policy, rows = structure.policy, structure.rows
     p, states = policy.partitions, policy.states(0)
@@ -185,9 +208,14 @@ def _estimated(profile: GraphProfile, run: RunSpec, structure: NodeStructure) ->
             rows=count,
             edges=held.num_edges,
         )
-        batch = SAMPLED.estimate(held, replace(run, ranks=1), partitioned=False)
+        batch = expected_batch(held, run, knobs)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
+
+
+def batch_lane(batches_ahead: int, *, on_cpu: bool) -> Lane:
+    """Where batches are drawn and gathered: beside training if some are prepared ahead."""
+    return Lane.COMPUTE if on_cpu and not batches_ahead else Lane.HOST
 
 
 # -- steps ---------------------------------------------------------------------------------------
@@ -202,16 +230,16 @@ class _Writer:
         structure: NodeStructure,
         epochs: list[list[VisitSizes]],
         device: str,
-        *,
-        prefetch: bool,
+        knobs: Any,
     ) -> None:
         self.shape, self.structure, self.epochs, self.device = shape, structure, epochs, device
-        update = f"update/{shape.optimizer}"
-        self.loading = Loading(prefetch=prefetch, writes=False, last_step=update)
+        self.knobs, self.batches_ahead = knobs, knobs.staleness
+        self.update, prefetch = f"update/{shape.optimizer}", bool(knobs.read_ahead)
+        self.loading = Loading(prefetch=prefetch, writes=False, last_step=self.update)
         self.buffer_rows = _slots(structure, prefetch) * (
             structure.rows.slot_bytes // structure.rows.row_bytes
         )
-        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.local = batch_lane(self.batches_ahead, on_cpu=device == "cpu")
 
     def iteration(self, step: Step) -> Iteration:
         """One batch."""
@@ -222,7 +250,7 @@ class _Writer:
             self._begin(chain, visit.load, following, first=step.visit == 0)
         sizes = visit.batches[step.batch]
         layers = sizes.blocks()
-        self._prepare(chain, sizes)
+        self._prepare(chain, sizes, step.batch)
         stack = StackWriter(self.shape, layers, None, chain)
         stack.forward()
         stack.loss(sizes.vertices[-1])
@@ -240,25 +268,32 @@ class _Writer:
             Buffer("sort_keys", 2 * ID_BYTES * load.edges, Space.HOST),
             Buffer("numbers", (2 * ID_BYTES + 4) * load.rows, Space.HOST),
         )
+        # Batches ahead run on a lane of their own: the visit before must have been trained on.
+        drained = (After(self.update, 1),) if self.batches_ahead else ()
         chain.step(
             "load/graph",
             work.rebuild_graph(load.edges),
             phase=Phase.LOAD,
             lane=self.local,
-            after=self.loading.waits(first=first),
+            after=(*self.loading.waits(first=first), *drained),
             allocates=room,
             frees=("sort_keys",),
         )
         self.loading.ahead(chain, None if first else load, following)
 
-    def _prepare(self, chain: Chain, sizes: BatchSizes) -> None:
+    def _prepare(self, chain: Chain, sizes: BatchSizes, at: int) -> None:
         shape, n, layers = self.shape, sizes.vertices, sizes.blocks()
-        s, width = shape.element_bytes, shape.dims[0]
+        s, width, ahead = shape.element_bytes, shape.dims[0], self.batches_ahead
         held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
-        drawn = work.draw_neighbours(n, sizes.edges)
-        blocks, inputs = (Buffer("blocks", held),), (Buffer("x", rows),)
+        flight = ahead + 1
+        drawn = drawn_work(self.knobs, n, sizes.edges)
+        blocks, inputs = (Buffer("blocks", flight * held),), (Buffer("x", flight * rows),)
         lane = self.local
-        chain.step("sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
+        # A batch takes the slot of the one that was trained on `flight` batches ago.
+        waits = (After(self.update, flight),) if ahead and at >= flight else ()
+        chain.step(
+            "sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks, after=waits
+        )
         prepared = work.prepare_blocks(n, turned_edges(shape, layers))
         chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane)
         if self.device != "cpu":

@@ -8,15 +8,18 @@ the very batches of `sampled`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench import work
 from gnnbench.approaches.base import GraphLike
+from gnnbench.approaches.mini_batch.batch import BatchSizes, even_batch
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.policies import Policy
 from gnnbench.approaches.out_of_core.storage import (
     Buckets,
@@ -26,10 +29,12 @@ from gnnbench.approaches.out_of_core.storage import (
 )
 from gnnbench.approaches.out_of_core.visits import Visit, changes, policy_of, with_work
 from gnnbench.data import keys, sampling
+from gnnbench.data.dense import DenseSampler
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
+from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Ints
+from gnnbench.steps import Ints, Work
 
 EDGE_BYTES = 8
 """Of an edge on the disk: two ids of 32 bits."""
@@ -99,6 +104,45 @@ class NodeStructure:
         there = np.zeros(self.policy.partitions, bool)
         there[visit.resident] = True
         return np.flatnonzero(there[self.partition_of])
+
+
+def sampler_of(graph: Graph, run: RunSpec, knobs: Any, threads: int = 1) -> NeighbourSampler:
+    """What draws the batches of a visit from the graph of the buffer."""
+    make = DenseSampler if knobs.sampling == "dense" else NeighbourSampler
+    fanouts = run.batch.fanouts(run.model.layers)
+    return make(graph.indptr, graph.indices, fanouts, run.training.seed, threads)
+
+
+def drawn_work(knobs: Any, vertices: Sequence[Any], edges: Sequence[Any]) -> Work:
+    """Drawing a batch.
+
+    Args:
+        knobs: of the approach.
+        vertices, edges: of the blocks, input layer first. The first block of a DENSE sample has
+            all neighbours that were drawn; those of other layers are heads of it.
+    """
+    if knobs.sampling == "dense":
+        return work.draw_once(vertices[0], vertices[1], edges[0])
+    return work.draw_neighbours(vertices, edges)
+
+
+def expected_batch(profile: GraphProfile, run: RunSpec, knobs: Any) -> BatchSizes:
+    """Expected sizes of a batch from the graph of the buffer, from its degrees alone."""
+    if knobs.sampling != "dense":
+        return SAMPLED.estimate(profile, replace(run, ranks=1), partitioned=False)
+    # Late: the estimators' compiler is slow to import.
+    from gnnbench.data.frontier import occupancy_frontier
+
+    vertices, hops = occupancy_frontier(
+        *profile.histogram(),
+        profile.num_train,
+        run.batch.fanouts(run.model.layers),
+        min(run.batch.size, profile.num_train),
+        "expand_new",
+        undirected=profile.undirected,
+    )
+    # A layer aggregates the lists of its own hop and of the hops before.
+    return even_batch(1, vertices, tuple(np.cumsum(hops[::-1])[::-1]))
 
 
 def training_partitions(num_train: int, rows: Rows) -> int:

@@ -40,7 +40,11 @@ class OutOfCoreKnobs:
     is all of them. policy: of the order in which partitions are read; "auto" is sequential where
     the training partitions fit the buffer and else dispersed, and comet for embeddings. logical:
     logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
-    while the present ones are trained on.
+    while the present ones are trained on. staleness: batches in flight besides the one that is
+    trained on: they are drawn, gathered and copied ahead, and the rows of trained tables lack so
+    many updates; features are read only and never late. 0 is synchronous. sampling: "dense" draws
+    the neighbours of a vertex once per batch and reuses them in every layer (DENSE); "per_layer"
+    draws them anew in every layer, as `sampled` does. They differ from two layers on.
     """
 
     partitions: int = field(default=8, metadata=bounds(0, 16_384))
@@ -50,6 +54,8 @@ class OutOfCoreKnobs:
     )
     logical: int = field(default=0, metadata=bounds(0, 16_384))
     read_ahead: int = field(default=0, metadata=bounds(0, 1))
+    staleness: int = field(default=0, metadata=bounds(0, 64))
+    sampling: str = field(default="dense", metadata=choices("dense", "per_layer"))
 
 
 NODE_POLICIES = ("auto", "sequential", "dispersed")
@@ -66,9 +72,16 @@ class OutOfCore(Approach):
     promise = Promise(
         kind="own",
         text="Mini-batches are drawn from the partitions in the buffer; with all partitions in the "
-        "buffer it is in-memory training.",
+        "buffer it is in-memory training; with staleness k the rows of embeddings lack the updates "
+        "of the k batches before.",
         reference="sampled",
-        limit={"buffer": 0, "policy": "auto", "logical": 0},
+        limit={
+            "buffer": 0,
+            "policy": "auto",
+            "logical": 0,
+            "staleness": 0,
+            "sampling": "per_layer",
+        },
     )
     accepts = Accepts(
         datasets=frozenset({"graph", "triples"}),
@@ -92,6 +105,13 @@ class OutOfCore(Approach):
                 model={"kind": "sage", "norm": "layer"},
                 knobs={"partitions": 6, "buffer": 5, "policy": "sequential"},
             ),
+            example(
+                self.name,
+                1,
+                batch={"size": 16, "fanouts_from_seeds": (4, 3, 2)},
+                model={"kind": "sage", "layers": 3},
+                knobs={"partitions": 4, "buffer": 3, "sampling": "per_layer"},
+            ),
             example(self.name, 1, batch=few, knobs={"partitions": 6, "buffer": 2, "read_ahead": 1}),
             example(
                 self.name,
@@ -99,6 +119,12 @@ class OutOfCore(Approach):
                 batch=few,
                 model={"kind": "gat", "heads": 2, "dropout": 0.3},
                 knobs={"partitions": 5, "buffer": 2, "policy": "dispersed"},
+            ),
+            example(
+                self.name,
+                1,
+                batch={"size": 8, "fanouts_from_seeds": (4, 3)},
+                knobs={"partitions": 6, "buffer": 3, "read_ahead": 1, "staleness": 2},
             ),
             *(
                 example(
@@ -114,6 +140,8 @@ class OutOfCore(Approach):
                     ("distmult", {"buffer": 4}),
                     ("complex", {"partitions": 4, "buffer": 2, "policy": "beta"}),
                     ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
+                    ("distmult", {"partitions": 4, "buffer": 2, "staleness": 3}),
+                    ("complex", {"partitions": 6, "buffer": 2, "read_ahead": 1, "staleness": 1}),
                 )
             ),
         ]
@@ -164,10 +192,18 @@ class OutOfCore(Approach):
         return place(data, run, knobs)
 
     def plan(self, data: Any, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        knobs: OutOfCoreKnobs = self.knobs(run)
         if of_rows(run):
-            ahead = bool(self.knobs(run).read_ahead)
-            return link_plan(data, run, structure, layout, on_disk=True, ahead=ahead)
-        return node_plan(data, run, structure, layout)
+            return link_plan(
+                data,
+                run,
+                structure,
+                layout,
+                on_disk=True,
+                ahead=bool(knobs.read_ahead),
+                staleness=knobs.staleness,
+            )
+        return node_plan(data, run, structure, layout, knobs)
 
 
 def of_rows(run: RunSpec) -> bool:

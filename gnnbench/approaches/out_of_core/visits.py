@@ -5,6 +5,7 @@ Both worlds ask for them: the trainer reads the blocks, the plan counts them.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,21 @@ def with_work(states: States, busy: NDArray[np.bool_]) -> tuple[States, list[int
     """The states in which something is done, and their numbers; the others are skipped."""
     numbers = [number for number, _ in enumerate(states) if busy[number]]
     return [states[number] for number in numbers], numbers
+
+
+def shared(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Places whose keys are equal share one iteration, so that a plan has as few as it can.
+
+    Returns:
+        The first place of each distinct key, in order; and per place the number of its key.
+    """
+    numbers: dict[Hashable, int] = {}
+    firsts: list[int] = []
+    for place, key in enumerate(keys):
+        if key not in numbers:
+            numbers[key] = len(firsts)
+            firsts.append(place)
+    return firsts, [numbers[key] for key in keys]
 
 
 def load_sizes(visit: Visit, rows: Rows, buckets: Buckets, *, edges: int) -> LoadSizes:

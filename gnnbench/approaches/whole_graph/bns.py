@@ -156,6 +156,7 @@ class SampleSizes:
             "sampled_places": 4 * (self.rows + self.whole_received),
         }
         if model.normalisation == "symmetric" or (model.normalisation == "mean" and self.rate < 1):
+            # Degrees of the sampled graph change in every epoch; fixed scales would be wrong.
             held["sampled_scales"] = (self.columns + self.whole_received) * s
         return buffers(held)
 
@@ -195,6 +196,7 @@ class Bns(Partitioned):
         self, data: GraphLike, run: RunSpec, cache: Path | None = None
     ) -> PartitionStructure:
         found = super().structure(data, run, cache)
+        # On the real graph the edges are counted from the draws themselves, see `BoundaryEdges`.
         if isinstance(data, Graph) or run.ranks == 1:
             return found
         edges, basis = profile_cut(data, found, method_name(self.knobs(run)))
@@ -207,6 +209,7 @@ class Bns(Partitioned):
         sizes: RowSizes = structure.sizes
         options, epochs = Options(order=knobs.order), run.training.epochs
         plan = row_plan(data, run, sizes, options, counted=structure.counted, basis=structure.basis)
+        # Without a boundary this is `partition`, and draws nothing.
         if sizes.world_size == 1:
             return plan
         drawn, shape = drawn_sizes(sizes, knobs.rate), stack_shape(data, run, knobs.order)
@@ -225,6 +228,7 @@ class Bns(Partitioned):
 
         counted, basis = structure.counted, structure.basis
         if counted and travels and knobs.rate < 1 and len(entries) < epochs:
+            # Later epochs draw other rows, so repeated sizes are an estimate.
             counted, basis = False, f"{basis}; entries of the draws of {len(entries)} epochs"
         lost = never_drawn(sizes, drawn)
         if lost["pairs_never_drawn"]:
@@ -262,6 +266,8 @@ class Bns(Partitioned):
         epochs = 1
         if travels and rate < 1:
             rows = int(structure.sizes.received.sum())
+            # Drawing costs time in proportion to the boundary: a large one is drawn for fewer
+            # epochs.
             epochs = max(1, min(run.training.epochs, self.max_rows // max(rows, 1)))
         edges = BoundaryEdges.of(data, structure)
         return list(edges.of_epochs(rate, run.training.seed, epochs)), edges.most(rate)
@@ -278,6 +284,7 @@ def drawn_sizes(sizes: RowSizes, rate: float) -> RowSizes:
 def expected_entries(structure: ProfileBoundary, drawn: RowSizes) -> Ints:
     """Entries of every rank's rebuilt graph if all halo rows have equally many edges."""
     sizes = structure.sizes
+    # A halo row that is not drawn takes its edges away; the own part keeps all of its edges.
     lost = structure.cut_edges * (1 - drawn.halo_rows / np.maximum(sizes.halo_rows, 1))
     return np.asarray(sizes.nonzeros - np.round(lost).astype(np.int64))
 
@@ -350,6 +357,7 @@ def profile_cut(
     """
     sizes = structure.sizes
     parts = sizes.world_size
+    # Edges per halo row need both numbers; some measured partitions state only one.
     known = [
         p
         for p in profile.halo

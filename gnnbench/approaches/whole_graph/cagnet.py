@@ -114,6 +114,7 @@ class GridRanks:
         """Entries of the own block row, or of its transpose, in all stages of the own column."""
         grid = self.grid
         table = grid.nonzeros.T if transpose else grid.nonzeros
+        # A grid column multiplies consecutive blocks, which lie together after the reshape.
         spans: Ints = table.reshape(grid.num_blocks, grid.replication, -1).sum(2)
         return spans[self.row, self.column]
 
@@ -132,6 +133,7 @@ class GridRanks:
         every = cls(grid, np.arange(grid.world_size))
         filled = min(grid.num_nodes, grid.num_blocks)
         sending = np.clip(filled - every.column * grid.num_stages, 0, grid.num_stages)
+        # Empty blocks are neither sent nor multiplied, which is all that makes programs differ.
         _, number = np.unique(2 * sending + (every.rows > 0), return_inverse=True)
         for of in range(int(number.max()) + 1):
             yield cls(grid, every.ranks[number == of])
@@ -238,6 +240,7 @@ class StageWriter(StackWriter):
     ) -> None:
         """Broadcast a block and add its product."""
         s, members = self.element_bytes, self.grid.num_blocks
+        # An empty block has nothing to send: the trainer skips the call in the same case.
         if members > 1 and np.any(stage.held):
             sent = work.broadcast(
                 stage.sent * width, s, members, root=stage.root, is_root=stage.mine
@@ -259,6 +262,7 @@ class StageWriter(StackWriter):
             source_rows=stage.held,
             element_bytes=s,
             adds=stage.adds,
+            reuse=self.grid.reuse,
         )
         self.step(name.format("spmm"), stage.done(added), phase, layer, allocates=opening)
 
@@ -346,6 +350,7 @@ class Cagnet1d(Approach):
         return RowGrid.of(data, run.ranks // c, run.ranks, replication=c)
 
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        # A run is compared with its plan step by step; only predictions may combine stages.
         condensed = structure.too_many and not layout.performed
         return row_grid_plan(data, run, structure, self.knobs(run).order, condensed=condensed)
 

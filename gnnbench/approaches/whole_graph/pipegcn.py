@@ -92,6 +92,8 @@ class StaleWriter(StackWriter):
     def exchange(self, phase: Phase, layer: int, width: int) -> None:
         if self.halo is None:
             return
+        # The rows in use are those of the previous epoch. In the first epoch there are none yet:
+        # the buffers are zero, as published.
         waits = (After(f"{phase}/{layer}/exchange", lag=1),)
         if phase is Phase.FORWARD:
             self._take_features(layer, width, waits)
@@ -194,6 +196,7 @@ class PipeGcn(Partitioned):
         options = Options(order=knobs.order)
         plan = row_plan(data, run, sizes, options, counted=structure.counted, basis=structure.basis)
         plan = replace(plan, notes={**plan.notes, "staleness": knobs.staleness})
+        # Nothing is late: the plan of `partition` is the plan.
         if knobs.staleness == 0 or sizes.world_size == 1:
             return plan
         shape = stack_shape(data, run, knobs.order)

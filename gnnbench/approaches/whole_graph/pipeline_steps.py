@@ -29,6 +29,8 @@ class Pipeline:
         self.group = tuple(range(structure.world_size))
         self.nothing = np.zeros(structure.world_size, np.int64)
         self._dealt = structure.dealt
+        # Ranks of a side send the same vector; a plan of a thousand ranks would otherwise keep a
+        # thousand copies.
         self._known: dict[tuple[object, ...], Ints] = {}
 
     def from_sparse(self, chunk: int, columns: int) -> Ints:
@@ -155,12 +157,14 @@ class SparseSteps(PipelineSteps):
             # A product needs all rows of its input: the last chunk of the returns before it.
             waits = self._returned if not handed else ()
             if len(handed) >= BUFFERS:
+                # The buffer of that chunk is written again: its transfer must have ended.
                 waits = (handed[-BUFFERS],)
             handed.append(self._hand(phase, layer, width, chunk, waits))
             if back is not None:
                 name = f"{returns}/{layer}/return/{chunk}"
                 elements = self.structure.rows(chunk) * self.cuts[back]
                 last = (self.receive(name, elements, Lane.BACKGROUND, returns, layer),)
+        # Returns come in order on one lane, so the last one stands for all of them.
         self._returned = last
 
     def _hand(
@@ -168,6 +172,7 @@ class SparseSteps(PipelineSteps):
     ) -> str:
         held, cut, where = self.structure, self.cuts[width], f"{phase}/{layer}"
         entries = held.nonzeros if phase is Phase.FORWARD else held.nonzeros_t
+        # With more sparse ranks than columns, some own none. They still join each collective.
         if cut:
             product = work.spmm(
                 rows=held.rows(chunk),
@@ -175,6 +180,7 @@ class SparseSteps(PipelineSteps):
                 width=cut,
                 source_rows=held.num_rows,
                 element_bytes=self.s,
+                reuse=held.reuse,
             )
             waits = (self.add(f"{where}/spmm/{chunk}", product, phase, layer, after=waits),)
         sent = self.pipeline.from_sparse(chunk, cut)
@@ -270,6 +276,7 @@ class DenseSteps(PipelineSteps):
     def _input(self, layer: int, chunk: int, outbox: Outbox) -> None:
         """Write what follows the gradient of a chunk's output: that of its input, if it has one."""
         rows, fan_in = self.rows[chunk], self.shape.dims[layer - 1]
+        # The input needs no gradient, so the weights' gradient can start chunk by chunk.
         if layer == 1:
             self._weights(layer, rows, f"/{chunk}")
             return
@@ -322,6 +329,7 @@ class Inbox:
         room = (self.unpacked[-BUFFERS],) if len(self.unpacked) >= BUFFERS else ()
         name, elements = f"{where}/hand/{chunk}", rows * width
         steps.receive(name, elements, Lane.COMM, phase, layer, after=room)
+        # A single sparse rank has whole rows: they arrive in place, and the product can read them.
         if steps.alone:
             return (name,)
         unpack = f"{where}/unpack/{chunk}"

@@ -33,6 +33,8 @@ FORMATS: dict[str, str] = {
     "snap": "gnnbench.data.formats.snap",
     "metis": "gnnbench.data.formats.metis",
     "matrix_market": "gnnbench.data.formats.matrix_market",
+    "webgraph": "gnnbench.data.formats.webgraph",
+    "graphs_jl": "gnnbench.data.formats.graphs_jl",
     "temporal_text": "gnnbench.data.formats.temporal_text",
     "temporal_csv": "gnnbench.data.formats.temporal_csv",
     "quintuples": "gnnbench.data.formats.quintuples",
@@ -148,8 +150,11 @@ def _detect_file(path: Path) -> str | None:
         return "facebook100"
     if name.endswith(".mtx"):
         return "matrix_market"
-    if name.endswith((".graph", ".metis")) and not path.with_suffix(".properties").exists():
-        return "metis"  # a .properties beside a .graph marks WebGraph's BVGraph
+    if name.endswith((".jlg", ".lg")):
+        return "graphs_jl"
+    if name.endswith((".graph", ".metis")):
+        # A .properties beside a .graph marks WebGraph's BVGraph.
+        return "webgraph" if path.with_suffix(".properties").exists() else "metis"
     return "snap" if name.endswith(SNAP_SUFFIXES) else None
 
 

@@ -29,6 +29,9 @@ from gnnbench.errors import DataError
 
 BLOCK_ROWS = 1 << 18
 BLANKS = r"\s+"
+SEPARATORS = ",;"
+"""Separators that are found without being named. Fields between them may stand in quotes."""
+_NOT_UTF8 = (b"\xff\xfe", b"\xfe\xff")
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _HEAD_BYTES = 1 << 16
@@ -76,6 +79,8 @@ class Source:
         """The first lines, at most 64 KiB of them, without line ends and byte order mark."""
         with self.open() as stream, reading(self.path, "text"):
             raw = stream.read(_HEAD_BYTES)
+        if raw.startswith(_NOT_UTF8):
+            raise DataError(self, "UTF-16 text (by its byte order mark): save it as UTF-8")
         lines = raw.decode("utf-8-sig", "replace").splitlines()
         return lines[:-1] if len(raw) == _HEAD_BYTES else lines
 
@@ -137,7 +142,7 @@ class Layout:
 def layout(source: Source, *, delimiter: str | None = None, comments: bool = True) -> Layout:
     """Find out how a table without a header is laid out, from its first lines.
 
-    Lines that start with '#' or '%' are comments; the delimiter is a comma, a tab or blanks.
+    Lines that start with '#' or '%' are comments; the delimiter is a comma, a semicolon or blanks.
     """
     skip, comment = 0, "#" if comments else None
     for line in source.head():
@@ -147,7 +152,7 @@ def layout(source: Source, *, delimiter: str | None = None, comments: bool = Tru
             skip += 1
         else:
             if delimiter is None:
-                delimiter = "," if "," in line else BLANKS
+                delimiter = next((mark for mark in SEPARATORS if mark in line), BLANKS)
             return Layout(
                 delimiter=delimiter,
                 skip=skip,
@@ -159,7 +164,16 @@ def layout(source: Source, *, delimiter: str | None = None, comments: bool = Tru
 
 def split_line(line: str, delimiter: str) -> list[str]:
     """The fields of a line."""
-    return line.split() if delimiter == BLANKS else line.split(delimiter)
+    if delimiter == BLANKS:
+        return line.split()
+    if delimiter in SEPARATORS and '"' in line:
+        return next(csv.reader([line], delimiter=delimiter))
+    return line.split(delimiter)
+
+
+def _quoting(delimiter: str) -> int:
+    """How quotes are read: as part of a field between tabs or blanks, where names hold them."""
+    return csv.QUOTE_MINIMAL if delimiter in SEPARATORS else csv.QUOTE_NONE
 
 
 def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator[list[Any]]:
@@ -188,7 +202,7 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
                 index_col=False,
                 dtype=kinds,
                 comment=layout.comment,
-                quoting=csv.QUOTE_NONE,
+                quoting=_quoting(layout.delimiter),
                 na_filter=False,
                 chunksize=BLOCK_ROWS,
                 encoding="utf-8-sig",

@@ -62,7 +62,7 @@ def _one_table(files: list[Source], path: Path, guess: str | None) -> str | None
     try:
         found = layout(source)
     except DataError:
-        return guess  # an empty graph, or no text at all: its reader says so
+        return guess  # no rows, or no text at all: its reader says so
     if found.width < 3:
         return guess
     first = next(line for line in source.head()[found.skip :] if line.strip())

@@ -40,12 +40,15 @@ def read(
 
     Ids that leave gaps are renumbered from 0 in their order (`notes` says so), unless `num_nodes`
     is given: then ids stay and lie in 0..num_nodes-1, and unused ones are isolated nodes.
-    `delimiter` is found out from the first row: a comma, else blanks. A header is left out, and
-    `notes` says so. `directed` keeps arcs as listed instead of both directions.
+    `delimiter` is found out from the first row: a comma, a semicolon, else blanks. A header is left
+    out, and `notes` says so. `directed` keeps arcs as listed instead of both directions. A file
+    without edges is refused unless `num_nodes` is given.
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()
     edges = _edges(source, delimiter, notes)
+    if num_nodes is None and not len(edges[0]):
+        raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
     if lowest < 0:
         raise DataError(file, f"node ids must not be negative, found {lowest}")
@@ -78,7 +81,7 @@ def _edges(
     if found.width < 2:
         raise DataError(
             source,
-            f"rows have one field: {words[0][:40]!r}; set option delimiter to the separator",
+            f"rows have one field: {rows[0][:40]!r}; set option delimiter to the separator",
         )
     if found.width > 2:
         notes["columns_left_out"] = found.width - 2

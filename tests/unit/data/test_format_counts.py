@@ -40,6 +40,9 @@ TABLE = [
     ("deezer_hu", "musae", 47538, 222887, 0, 84, None, 112, 0),
     ("ogbl_ddi", "ogb", 4267, 1067911, 0, 0, None, 2234, 0),
     ("cnr-2000/cnr-2000.txt.xz", "snap", 325557, 2738969, 0, 0, None, 18236, 87442),
+    ("cnr-2000/cnr-2000.graph", "webgraph", 325557, 2738969, 0, 0, None, 18236, 87442),
+    ("ego-twitter", "graphs_jl", 81306, 1342296, 0, 0, None, 3383, 14),
+    ("cit-HepPh/arxiv-cit-hep-ph.jlg", "graphs_jl", 34546, 420877, 0, 0, None, 846, 44),
     ("CollegeMsg", "snap", 1899, 13838, 0, 0, None, 255, 0),
     ("sx-mathoverflow", "snap", 24818, 187986, 0, 0, None, 2172, 116109),
     ("wave", "metis", 156317, 1059331, 0, 0, None, 44, 0),
@@ -96,6 +99,15 @@ def test_planetoid_rows_of_the_test_set_are_put_at_their_ids():
 def test_npz_cora_can_keep_the_citing_direction():
     graph = formats.read("npz_csr", DATA / "npz_cora", directed=True)
     assert graph.num_edges == 5429 and not graph.undirected
+
+
+@pytest.mark.slow
+def test_the_bit_stream_of_cnr_has_the_arcs_of_its_text():
+    folder = DATA / "cnr-2000"
+    pairs = (("snap", "cnr-2000.txt.xz"), ("webgraph", "cnr-2000.graph"))
+    text, stream = (formats.read(kind, folder / file, directed=True) for kind, file in pairs)
+    assert np.array_equal(text.indptr, stream.indptr)
+    assert np.array_equal(text.indices, stream.indices)
 
 
 @pytest.mark.slow

@@ -76,8 +76,7 @@ class TestRegistry:
     def test_a_webgraph_file_is_not_taken_for_metis(self, tmp_path):
         for name in ("g.graph", "g.properties"):
             (tmp_path / name).write_bytes(b"\x00\x01")
-        with pytest.raises(DataError):
-            formats.detect(tmp_path / "g.graph")
+        assert formats.detect(tmp_path / "g.graph") == "webgraph"
 
     def test_every_format_has_a_read_with_documented_options(self):
         for name in formats.FORMATS:
@@ -393,9 +392,22 @@ class TestSnap:
         with pytest.raises(DataError, match="kind = 'stream'"):
             formats.read("auto", tmp_path)
 
-    def test_an_empty_file_is_an_empty_graph(self, tmp_path):
-        (tmp_path / "g.txt").write_text("# nothing\n")
-        assert formats.read("snap", tmp_path).num_nodes == 0
+    @pytest.mark.parametrize("text", ["", "# nothing\n"])
+    def test_a_file_without_edges_needs_a_number_of_nodes(self, tmp_path, text):
+        (tmp_path / "g.txt").write_text(text)
+        with pytest.raises(DataError, match=r"no edges.*num_nodes"):
+            formats.read("snap", tmp_path)
+        assert formats.read("snap", tmp_path, num_nodes=3).num_nodes == 3
+
+    def test_quotes_and_semicolons_of_a_csv_are_read(self, tmp_path):
+        for text in ('"source","target"\n"0","1"\n"1","2"\n', "source;target\n0;1\n1;2\n"):
+            (tmp_path / "g.csv").write_text(text)
+            assert neighbours(formats.read("snap", tmp_path)) == [[1], [0, 2], [1]]
+
+    def test_utf_16_is_named(self, tmp_path):
+        (tmp_path / "g.txt").write_bytes("0 1\n".encode("utf-16"))
+        with pytest.raises(DataError, match=r"UTF-16.*UTF-8"):
+            formats.read("snap", tmp_path)
 
     @pytest.mark.parametrize(
         ("text", "problems"),
@@ -406,8 +418,8 @@ class TestSnap:
             (f"0 1\n{2**63} 1\n", [f"line 2: field 1 is {2**63}, larger than int64 can hold"]),
             ("-1 2\n", ["node ids must not be negative, found -1"]),
             (
-                "0;1\n",
-                ["rows have one field: '0;1'; set option delimiter to the separator"],
+                "0|1\n",
+                ["rows have one field: '0|1'; set option delimiter to the separator"],
             ),
         ],
     )

@@ -154,8 +154,8 @@ class TestFiles:
 
 class TestPublished:
     def test_all_that_come_with_gnnbench_load(self):
-        known = ["ogbn-arxiv", "ogbn-products", "papers100m-2hop", "pubmed", "reddit"]
-        assert list_profiles() == known
+        known = {"ogbn-arxiv", "ogbn-products", "papers100m-2hop", "pubmed", "reddit"}
+        assert known < set(list_profiles())
         for name in list_profiles():
             found = load_profile(name)
             assert found.name == name and found.status == "published" and found.source

@@ -11,17 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner, work
-from gnnbench.approaches.out_of_core.belady import BeladyStructure, draw_all, inspection
-from gnnbench.approaches.out_of_core.caching import (
-    AlignedRows,
-    Inspection,
-    Turn,
-    inspect,
-    superbatches,
-)
-from gnnbench.approaches.out_of_core.storage import padded
+from gnnbench.approaches.mini_batch.batch import drawing_of
+from gnnbench.approaches.out_of_core.belady import BeladyStructure, inspection
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
+from gnnbench.data.caching import Inspection, Turn, inspect, superbatches
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
@@ -30,6 +25,7 @@ from gnnbench_runtime.approaches.mini_batch.sampled import (
     SampledBatches,
 )
 from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
+from gnnbench_runtime.approaches.out_of_core.row_files import write_rows
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
 from gnnbench_runtime.models.data import size_of
 from gnnbench_runtime.models.stack import Stack
@@ -43,23 +39,18 @@ from gnnbench_runtime.training import (
     optimizer_of,
 )
 
-_ROWS_AT_ONCE = 16_384
-
 
 def row_file(context: RankContext, graph: Graph, rows: AlignedRows) -> BlockFile:
     """Write the features to the disk, a row per stride; the file leaves with the process."""
-    assert graph.features is not None
-    kind = torch.empty(0, dtype=context.dtype).numpy().dtype
     with owner.scratch("belady-", context.cache) as folder:
-        file = BlockFile(folder / "rows.bin", size_bytes=rows.file_bytes, writable=True)
-    block = aligned_empty((padded(_ROWS_AT_ONCE * rows.stride),), np.uint8)
-    for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
-        part = np.asarray(graph.features[start : start + _ROWS_AT_ONCE]).astype(kind)
-        size = len(part) * rows.stride
-        wide = block[:size].reshape(len(part), rows.stride)
-        wide[:, : rows.row_bytes] = part.view(np.uint8).reshape(len(part), -1)
-        file.write(block[: padded(size)], start * rows.stride)
-    return file
+        return write_rows(
+            context,
+            graph,
+            folder / "rows.bin",
+            row_bytes=rows.row_bytes,
+            stride=rows.stride,
+            file_bytes=rows.file_bytes,
+        )
 
 
 class CachedRows:
@@ -192,8 +183,7 @@ class SuperBatches(SampledBatches):
                     self.sampler.sample(own, period, step)
                     for own, step in zip(seeds, numbers, strict=True)
                 ]
-                sizes = [batch.sizes for batch in drawn]
-                span.did(draw_all([n for n, _ in sizes], [e for _, e in sizes]))
+                span.did(drawing_of(drawn))
             uses = [batch.input_nodes for batch in drawn]
             with self.context.recorder.step(
                 "sample/inspect",

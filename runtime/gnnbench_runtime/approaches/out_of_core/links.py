@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -12,17 +13,21 @@ import torch
 from torch import Tensor
 
 from gnnbench import work
+from gnnbench.approaches.out_of_core.link_plan import LAST_STEP, lanes_of
 from gnnbench.approaches.out_of_core.links import LinkBatch, LinkStructure, relation_shapes
 from gnnbench.data.triples import Triples
 from gnnbench.steps import Lane, Phase, Work
 from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients, score
+from gnnbench_runtime.approaches.out_of_core.link_stages import Drawn, Turn, train_visit
 from gnnbench_runtime.approaches.out_of_core.ranking import Ranking
-from gnnbench_runtime.approaches.out_of_core.tables import Present, Table
+from gnnbench_runtime.approaches.out_of_core.tables import Table
 from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.optimizers import make_optimizer
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.reading import array_on_host, on_host
+
+_ON_DEVICE = ("x", "heads", "tails", "relations", "negatives")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,10 +52,19 @@ class Prepared:
 
 
 class LinkTrainer:
-    """Trains embeddings on one rank; the table is in memory or on the disk."""
+    """Trains embeddings on one rank; the table is in memory or on the disk.
+
+    Without staleness a batch is drawn when the rows of the one before are updated. With it, stages
+    draw, gather, copy and update beside the decoder, see `link_stages`.
+    """
 
     def __init__(
-        self, context: RankContext, data: Triples, structure: LinkStructure, table: Table
+        self,
+        context: RankContext,
+        data: Triples,
+        structure: LinkStructure,
+        table: Table,
+        staleness: int = 0,
     ) -> None:
         run = context.run
         self.context, self.structure, self.table = context, structure, table
@@ -65,7 +79,11 @@ class LinkTrainer:
         )
         self.ranking = Ranking(data, run.task, self.decoder, self.seed)
         self.on_cpu = context.device.type == "cpu"
-        self.local = Lane.COMPUTE if self.on_cpu else Lane.HOST
+        self.staleness = staleness
+        """Updates that the rows of a batch may lack."""
+        self.most_stale = 0
+        """Updates that the rows of a batch did lack, at most."""
+        self.lanes = lanes_of(staleness, on_cpu=self.on_cpu)
 
     def warm_up(self) -> None:
         """Nothing: the rehearsal has compiled everything."""
@@ -75,13 +93,17 @@ class LinkTrainer:
     def train_period(self, period: int) -> float:
         """Train on every fact once; return the mean loss of an edge and side."""
         total = torch.zeros(1, dtype=self.context.dtype, device=self.context.device)
-        for batch in self._batches(period):
-            total += self._train(batch)
-            del batch
-        mean = float(on_host(total)[0]) / max(2 * self.structure.num_facts, 1)
-        return mean
+        if self.staleness:
+            for turn in self.turns(period):
+                train_visit(self, turn, total)
+        else:
+            for batch in self._batches(period):
+                total += self._train(batch)
+                del batch
+        return float(on_host(total)[0]) / max(2 * self.structure.num_facts, 1)
 
-    def _batches(self, period: int) -> Iterator[Prepared]:
+    def turns(self, period: int) -> Iterator[Turn]:
+        """Yield the visits of a period, each with its facts in the order of training."""
         visits = self.structure.visits(period)
         counts = [self.structure.steps(visit) for visit in visits]
         first = [0, *accumulate(counts)]
@@ -89,55 +111,78 @@ class LinkTrainer:
             number = present.number
             self.context.recorder.at(first[number])
             done = work.shuffle(len(present.facts), 3)
-            with self._step("load/shuffle", done, Phase.LOAD):
+            with self.step("load/shuffle", done, Phase.LOAD):
                 facts = self.structure.shuffled(present.facts, period)
             self.table.begun(visits, number, first)
-            for at in range(counts[number]):
-                self.context.recorder.at(first[number] + at)
-                yield self._prepare(present, facts, (period, first[number] + at, at))
+            yield Turn(
+                present=present,
+                facts=facts,
+                period=period,
+                first=first[number],
+                count=counts[number],
+            )
 
-    def _prepare(self, present: Present, facts: Any, place: tuple[int, int, int]) -> Prepared:
-        """Draw a batch, and fetch its rows to the device."""
-        nothing = work.draw_negatives(0, 0, 0)
-        with self._step("sample/negatives", nothing, Phase.SAMPLE) as span:
-            drawn = self.structure.batch(facts, present.ids, *place)
-            span.did(work.draw_negatives(*drawn.sizes))
-            where = np.searchsorted(present.ids, drawn.ids)
+    def _batches(self, period: int) -> Iterator[Prepared]:
+        for turn in self.turns(period):
+            for at in range(turn.count):
+                self.context.recorder.at(turn.first + at)
+                yield self.to_device(self.gather(self.draw(turn, at)))
+
+    def draw(self, turn: Turn, at: int) -> Drawn:
+        """Draw a batch of a visit, and find its rows in the table."""
+        nothing, present = work.draw_negatives(0, 0, 0), turn.present
+        with self.step("sample/negatives", nothing, Phase.SAMPLE) as span:
+            place = turn.period, turn.first + at, at
+            batch = self.structure.batch(turn.facts, present.ids, *place)
+            span.did(work.draw_negatives(*batch.sizes))
+            where = np.searchsorted(present.ids, batch.ids)
             rows = torch.from_numpy(present.rows[where])
             states = torch.from_numpy(present.states[where])
-        table = self.table.table
-        x = torch.empty((len(rows), self.width), dtype=self.context.dtype)
-        gathered = work.gather(len(rows), self.width, len(table), x.element_size())
-        with self._step("fetch/gather", gathered, Phase.FETCH):
-            torch.index_select(table, 0, rows, out=x)
-        ids = [
-            torch.from_numpy(places)
-            for places in (drawn.heads, drawn.tails, drawn.relations, drawn.negatives)
-        ]
-        if not self.on_cpu:
-            size = sum(t.numel() * t.element_size() for t in (x, *ids))
-            with self._step("fetch/copy", work.to_device(size), Phase.FETCH, lane=Lane.COPY):
-                x, *ids = (t.to(self.context.device) for t in (x, *ids))
+        return Drawn(batch=batch, rows=rows, states=states)
+
+    def gather(self, drawn: Drawn) -> Prepared:
+        """Gather the rows of a batch, in the host's memory."""
+        table, batch = self.table.table, drawn.batch
+        x = torch.empty((len(drawn.rows), self.width), dtype=self.context.dtype)
+        gathered = work.gather(len(drawn.rows), self.width, len(table), x.element_size())
+        with self.step("fetch/gather", gathered, Phase.FETCH, lane=self.lanes.rows):
+            torch.index_select(table, 0, drawn.rows, out=x)
         return Prepared(
-            drawn=drawn,
-            rows=rows,
-            states=states,
+            drawn=batch,
+            rows=drawn.rows,
+            states=drawn.states,
             x=x,
-            heads=ids[0],
-            tails=ids[1],
-            relations=ids[2],
-            negatives=ids[3],
+            heads=torch.from_numpy(batch.heads),
+            tails=torch.from_numpy(batch.tails),
+            relations=torch.from_numpy(batch.relations),
+            negatives=torch.from_numpy(batch.negatives),
         )
+
+    def to_device(self, batch: Prepared) -> Prepared:
+        """Copy what the decoder needs to the device."""
+        if self.on_cpu:
+            return batch
+        held = {name: getattr(batch, name) for name in _ON_DEVICE}
+        size = sum(t.numel() * t.element_size() for t in held.values())
+        with self.step("fetch/copy", work.to_device(size), Phase.FETCH, lane=Lane.COPY):
+            moved = {name: t.to(self.context.device) for name, t in held.items()}
+        return dataclasses.replace(batch, **moved)
 
     def _train(self, batch: Prepared) -> Tensor:
         """One step on a batch; return its summed loss."""
+        loss, summed = self.compute(batch)
+        self.apply(batch, self.to_host(summed), LAST_STEP)
+        return loss
+
+    def compute(self, batch: Prepared) -> tuple[Tensor, Tensor]:
+        """Update the relations; return the summed loss and the gradient of the distinct rows."""
         (b, n, u), d, s = batch.drawn.sizes, self.width, batch.x.element_size()
         forward = work.decode(self.name, b, n, d, s)
-        with self._step("forward/decoder", forward, Phase.FORWARD, lane=Lane.COMPUTE):
+        with self.step("forward/decoder", forward, Phase.FORWARD, lane=Lane.COMPUTE):
             h, t = batch.x[batch.heads], batch.x[batch.tails]
             scored = score(self.decoder, h, self._relations(batch), t, batch.x[batch.negatives])
         backward = work.decode_backward(self.name, b, n, d, u, s)
-        with self._step("backward/decoder", backward, Phase.BACKWARD, lane=Lane.COMPUTE):
+        with self.step("backward/decoder", backward, Phase.BACKWARD, lane=Lane.COMPUTE):
             of_heads, of_relations, of_tails, of_negatives = gradients(self.decoder, scored)
             summed = torch.zeros_like(batch.x)
             summed.index_add_(0, batch.heads, of_heads)
@@ -148,27 +193,31 @@ class LinkTrainer:
                 gradient.zero_().index_add_(0, batch.relations, of_relations)
         loss = scored.loss
         self.optimizer.step()
-        self._update_rows(batch, summed)
-        return loss
+        return loss, summed
 
     def _relations(self, batch: Prepared) -> Tensor:
         if self.parameters.value:
             return self.parameters.value["relations"][batch.relations]
         return torch.zeros_like(batch.x[batch.heads])
 
-    def _update_rows(self, batch: Prepared, gradient: Tensor) -> None:
-        """Sparse Adagrad of the batch's distinct rows, in the host's memory."""
-        if not self.on_cpu:
-            size = gradient.numel() * gradient.element_size()
-            with self._step("update/copy", work.to_host(size), Phase.UPDATE, lane=Lane.COPY):
-                gradient = torch.from_numpy(array_on_host(gradient))
+    def to_host(self, gradient: Tensor) -> Tensor:
+        """Copy the gradient of a batch's rows to the host."""
+        if self.on_cpu:
+            return gradient
+        size = gradient.numel() * gradient.element_size()
+        with self.step("update/copy", work.to_host(size), Phase.UPDATE, lane=self.lanes.back):
+            return torch.from_numpy(array_on_host(gradient))
+
+    def apply(self, batch: Prepared, gradient: Tensor, name: str) -> None:
+        """Sparse Adagrad of a batch's distinct rows, in the host's memory."""
         table, lr = self.table.table, self.context.run.training.lr
         done = work.adagrad_rows(*sizes_of(gradient), len(table), gradient.element_size())
-        with self._step("update/adagrad_rows", done, Phase.UPDATE):
+        with self.step(name, done, Phase.UPDATE, lane=self.lanes.rows):
             adagrad_rows(table, batch.rows, batch.states, gradient, lr)
 
-    def _step(self, name: str, done: Work, phase: Phase, *, lane: Lane | None = None) -> Any:
-        return self.context.recorder.step(name, done, phase=phase, lane=lane or self.local)
+    def step(self, name: str, done: Work, phase: Phase, *, lane: Lane | None = None) -> Any:
+        """The span of a step; on the lane that draws batches unless another is named."""
+        return self.context.recorder.step(name, done, phase=phase, lane=lane or self.lanes.draw)
 
     # -- what others ask for ---------------------------------------------------------------------
 

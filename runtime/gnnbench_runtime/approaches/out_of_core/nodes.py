@@ -13,14 +13,21 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.approaches.out_of_core.node_plan import buffer_slots
-from gnnbench.approaches.out_of_core.nodes import NodeStructure, buffer_graph, edge_chunks
+from gnnbench.approaches.out_of_core.node_plan import batch_lane, buffer_slots
+from gnnbench.approaches.out_of_core.nodes import (
+    NodeStructure,
+    buffer_graph,
+    drawn_work,
+    edge_chunks,
+    sampler_of,
+)
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
+from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
 from gnnbench_runtime.approaches.mini_batch.sampled import (
     BlockMaker,
     SampledBatches,
@@ -75,7 +82,7 @@ class BufferedFeatures:
     def fetch(self, ids: NDArray[np.int64], out: Tensor) -> None:
         """Put the rows of `ids` into `out`, in order."""
         into = out if self._on_host else self._staged.get("x", *sizes_of(out))
-        index = torch.from_numpy(self.rows[ids])
+        index = torch.from_numpy(self.place(ids))
         done = work.gather(*sizes_of(into), len(self._table), into.element_size())
         with self._step("fetch/gather", done, self._lane):
             if self._on_host:
@@ -85,6 +92,11 @@ class BufferedFeatures:
         if not self._on_host:
             with self._step("fetch/rows", work.to_device(size_of(out)), Lane.COPY):
                 out.copy_(into)
+
+    def place(self, ids: Ints) -> Ints:
+        """Rows of the table by number within the buffer."""
+        found: Ints = self.rows[ids]
+        return found
 
     def _step(self, name: str, done: Work, lane: Lane) -> Any:
         return self._context.recorder.step(name, done, phase=Phase.FETCH, lane=lane)
@@ -99,17 +111,16 @@ class BufferedBatches(SampledBatches):
         graph: Graph,
         structure: NodeStructure,
         shape: StackShape,
-        *,
-        prefetch: bool,
+        knobs: Any,
     ) -> None:
-        run = context.run
+        run, prefetch = context.run, bool(knobs.read_ahead)
+        self.knobs, self.batches_ahead = knobs, knobs.staleness
         self.context, self.shape, self.graph, self.structure = context, shape, graph, structure
         self.size, self.seed = run.batch.size, run.training.seed
-        self.fanouts = run.batch.fanouts(run.model.layers)
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
         self.workspace = Workspace(context.device, context.dtype)
-        self.lane = Lane.COMPUTE if context.device.type == "cpu" else Lane.HOST
+        self.lane = batch_lane(self.batches_ahead, on_cpu=context.device.type == "cpu")
         assert structure.buckets is not None
         self.buffer = PartitionBuffer(
             context,
@@ -134,14 +145,30 @@ class BufferedBatches(SampledBatches):
             ids = self._enter(visit, edges)
             self.buffer.ahead(visits, number, first[number])
             seeds = np.searchsorted(ids, visit.items)
-            for step in range(counts[number]):
-                at = first[number] + step
-                self.context.recorder.at(at)
-                own = sampling.batch_seeds(seeds, self.size, step)
-                with self._step("sample/draw") as span:
-                    batch = self.sampler.sample(own, period, at)
-                    span.did(work.draw_neighbours(*batch.sizes))
-                yield self.build(undivided(batch, len(self.train_nodes)), period, at, 0)
+            yield from self._of_visit(seeds, period, first[number], counts[number])
+
+    def _of_visit(self, seeds: Ints, period: int, first: int, count: int) -> Iterator[Batch]:
+        """Yield the batches of a visit; some of them are prepared ahead by a thread."""
+        at_step = self.context.recorder.at
+
+        def prepare(step: int, slot: int) -> Batch:
+            own = sampling.batch_seeds(seeds, self.size, step)
+            with self._step("sample/draw") as span:
+                batch = self.sampler.sample(own, period, first + step)
+                span.did(drawn_work(self.knobs, *batch.sizes))
+            return self.build(undivided(batch, len(self.train_nodes)), period, first + step, slot)
+
+        if self.batches_ahead:
+
+            def at(step: int) -> None:
+                at_step(first + step)
+
+            ahead = Prefetcher(prepare, count, self.batches_ahead, at, self.context.device)
+            yield from ahead.batches(count)
+            return
+        for step in range(count):
+            at_step(first + step)
+            yield prepare(step, 0)
 
     def _kept(self, edges: NDArray[np.int32], visit: Visit) -> NDArray[np.int32]:
         """The edges of the last visit whose ends have both stayed."""
@@ -156,13 +183,8 @@ class BufferedBatches(SampledBatches):
         with self.context.recorder.step("load/graph", done, phase=Phase.LOAD, lane=self.lane):
             ids = structure.resident_ids(visit)
             held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph)
-            self.sampler = sampling.NeighbourSampler(
-                held.indptr,
-                held.indices,
-                self.fanouts,
-                self.seed,
-                threads=self.context.run.training.threads_per_rank,
-            )
+            run = self.context.run
+            self.sampler = sampler_of(held, run, self.knobs, run.training.threads_per_rank)
             self.blocks = BlockMaker(self.context, held, self.shape)
             self.labels = self.all_labels[ids]
             part = structure.partition_of[ids]
@@ -186,7 +208,6 @@ class NodeTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        prefetch = bool(knobs.read_ahead)
-        self.batches = BufferedBatches(context, data, structure, shape, prefetch=prefetch)
+        self.batches = BufferedBatches(context, data, structure, shape, knobs)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)

@@ -128,9 +128,11 @@ class DiskTable:
         ahead: bool,
     ) -> None:
         assert structure.buckets is not None
+        assert structure.position is not None
+        self._position = structure.position
         self._structure, self._width, self._dtype = structure, width, context.dtype
         self._kind = torch.empty(0, dtype=context.dtype).numpy().dtype
-        self._order = np.argsort(structure.position)
+        self._order = np.argsort(self._position)
         seed = context.run.training.seed
 
         def partition(number: int) -> NDArray[Any]:
@@ -167,7 +169,7 @@ class DiskTable:
         for number, (visit, facts) in enumerate(self._buffer.visit(visits, first)):
             ids = structure.resident_ids(visit)
             part = structure.partition_of[ids]
-            rows = self._buffer.row_of(part, structure.position[ids] - part * per)
+            rows = self._buffer.row_of(part, self._position[ids] - part * per)
             yield Present(
                 number=number,
                 visit=visit,

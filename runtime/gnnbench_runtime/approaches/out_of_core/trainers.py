@@ -16,10 +16,11 @@ def from_disk(context: RankContext, data: Any, structure: Any) -> Trainer:
     """The trainer of `out-of-core`: of embeddings for triples, of a stack of layers for graphs."""
     if not isinstance(structure, LinkStructure):
         return NodeTrainer(context, data, structure)
-    ahead = bool(APPROACHES.get(context.run.approach).knobs(context.run).read_ahead)
+    knobs = APPROACHES.get(context.run.approach).knobs(context.run)
+    ahead = bool(knobs.read_ahead)
     width = context.run.model.hidden
     table = DiskTable(context, data, structure, width, ahead=ahead)
-    return LinkTrainer(context, data, structure, table)
+    return LinkTrainer(context, data, structure, table, knobs.staleness)
 
 
 def in_memory(context: RankContext, data: Any, structure: LinkStructure) -> Trainer:

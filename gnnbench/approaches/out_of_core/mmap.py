@@ -1,0 +1,322 @@
+"""Features in a memory-mapped file: what everyone tries first when they do not fit in memory.
+
+Batches are those of `sampled`. The rows of a batch are indexed in the mapped file, and every page
+that is not in memory is a page fault: one request of a page, issued when the one before has ended.
+The page cache is bounded as a memory cap would bound it: after a batch the pages that were touched
+longest ago are dropped. The kernel does not read ahead (MADV_RANDOM).
+
+Deviation: the kernel's page cache approximates LRU by two lists; dropping is a step of its own
+("fetch/drop"), whose time an unbounded cache would not spend.
+
+Source: out-of-core reference sections 1 and 10 (`mmap`, the "PyG+" baseline).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gnnbench import work
+from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.mini_batch.batch import (
+    DRAWN_EDGES,
+    BatchSizes,
+    block_bytes,
+    sizes_of,
+    turned_edges,
+)
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
+from gnnbench.approaches.out_of_core.pages import (
+    AccessProfile,
+    PageCache,
+    PagedRows,
+    capacity_pages,
+)
+from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.dealing import SeedSource
+from gnnbench.data.graph import Graph
+from gnnbench.data.profile import GraphProfile
+from gnnbench.data.sampling import NeighbourSampler, steps
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.plan import Plan
+from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Lane, Phase, Space, Work
+from gnnbench.strict import bounds
+
+ID_BYTES = work.ID_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MmapKnobs:
+    """Knobs of `mmap`.
+
+    cache: share of the file's pages that stay in memory between batches; 1 is an unbounded page
+    cache.
+    """
+
+    cache: float = field(default=0.25, metadata=bounds(0, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MmapStructure:
+    """Sizes that do not depend on the draws: the file, and the pages that stay in memory."""
+
+    rows: PagedRows
+    capacity: int
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedBatch:
+    """Sizes of one batch, the pages that it faults and those that are dropped after it."""
+
+    sizes: BatchSizes
+    missed: int
+    dropped: int
+
+
+class Mmap(Approach):
+    """Card and plan of `mmap`."""
+
+    name = "mmap"
+    title = "Memory-mapped features"
+    paper = "the baseline PyG+ of Park et al., Ginex, VLDB 2022"
+    summary = "features in a memory-mapped file, read by page faults as batches index them"
+    promise = Promise(
+        kind="exact",
+        text="Batches, losses and parameters are those of `sampled`: only where rows come from "
+        "differs.",
+        reference="sampled",
+    )
+    accepts = Accepts(attention=True, batch=True)
+    look = Look(colour="#999933", marker="X", dashed=True)
+    knobs_type = MmapKnobs
+    runtime = "gnnbench_runtime.approaches.out_of_core.mmap:MmapTrainer"
+
+    def examples(self) -> list[RunSpec]:
+        few = {"size": 8, "fanouts_from_seeds": (3, 2)}
+        # 600 features of 8 bytes: a row is more than a page, and rows straddle pages.
+        wide = {"num_features": 600}
+        return [
+            example(self.name, 1, batch=few, options={"num_features": 100}),
+            example(
+                self.name,
+                1,
+                batch=few,
+                knobs={"cache": 0.0},
+                model={"kind": "sage", "norm": "layer"},
+                options=wide,
+            ),
+            example(
+                self.name,
+                1,
+                batch=few,
+                knobs={"cache": 1.0},
+                model={"kind": "gat", "heads": 2, "dropout": 0.3},
+                options={"num_features": 128},
+            ),
+        ]
+
+    def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
+        if run.ranks > 1:
+            return f"{self.name} trains on one rank: several ranks over one disk are not built"
+        if data is not None and data.num_train == 0:
+            return "the graph has no training vertices to draw batches from"
+        return None
+
+    def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> MmapStructure:
+        width = data.num_features * run.training.element_bytes
+        rows = PagedRows(num_rows=data.num_nodes, row_bytes=max(width, 1))
+        return MmapStructure(
+            rows=rows,
+            capacity=capacity_pages(self.knobs(run).cache, rows),
+            num_steps=max(1, steps(data.num_train, run.batch.size)),
+        )
+
+    def plan(self, data: Any, run: RunSpec, structure: MmapStructure, layout: Layout) -> Plan:
+        shape, num_steps = stack_shape(data, run, "aggregate_first"), structure.num_steps
+        total = num_steps * run.training.epochs
+        if isinstance(data, GraphProfile):
+            batches = _expected(data, run, structure)
+            counted, basis = False, f"pages expected from the degrees of profile {data.name}"
+        else:
+            batches = _drawn(data, run, structure)
+            counted = len(batches) == total
+            epochs = len(batches) // num_steps
+            basis = "every batch drawn" if counted else f"batches of {epochs} epochs drawn"
+        writer = _Writer(shape, structure, layout.device)
+        # After the known batches the cache is warm: the last one (of a profile) or epoch repeats.
+        again = 1 if isinstance(data, GraphProfile) else num_steps
+        order = [_repeated(at, len(batches), again) for at in range(total)]
+        return Plan(
+            approach=run.approach,
+            world_size=1,
+            iterations=LazyIterations(len(batches), lambda at: writer.iteration(batches[at])),
+            schedule=tuple(order),
+            periods=(num_steps,) * run.training.epochs,
+            resident=_resident(shape, data, structure),
+            counted=counted,
+            basis=basis,
+            notes={
+                "cached_pages": structure.capacity,
+                "pages": structure.rows.num_pages,
+                "num_parameters": shape.num_parameters,
+                "steps": num_steps,
+            },
+        )
+
+
+def seed_source(graph: Graph, run: RunSpec, *, threads: int = 1) -> SeedSource:
+    """Where the batches come from: those of `sampled`."""
+    fanouts, seed = run.batch.fanouts(run.model.layers), run.training.seed
+    sampler = NeighbourSampler(graph.indptr, graph.indices, fanouts, seed, threads)
+    return SeedSource(sampler, graph.train_nodes(), run.batch.size, seed)
+
+
+def _repeated(at: int, known: int, again: int) -> int:
+    """The batch whose sizes serve place `at`: itself, or one of the last `again` that are known."""
+    return at if at < known else known - again + (at - known) % again
+
+
+def _drawn(graph: Graph, run: RunSpec, structure: MmapStructure) -> list[MappedBatch]:
+    """Draw epochs until a budget of edges is spent, at least one."""
+    source = seed_source(graph, run)
+    cache = PageCache(structure.capacity, structure.rows.num_pages)
+    found: list[MappedBatch] = []
+    spent = 0
+    for epoch in range(run.training.epochs):
+        for step in range(structure.num_steps):
+            dealt = source.draw(epoch, step, 1, 0)
+            faults = cache.touch(structure.rows.pages(dealt.batch.input_nodes))
+            missed, dropped = len(faults.missed), len(faults.dropped)
+            sizes = sizes_of([dealt])
+            found.append(MappedBatch(sizes=sizes, missed=missed, dropped=dropped))
+            spent += sizes.cost
+        if spent + spent / (epoch + 1) > DRAWN_EDGES:
+            break
+    return found
+
+
+def _expected(profile: GraphProfile, run: RunSpec, structure: MmapStructure) -> list[MappedBatch]:
+    """Expected sizes: batches until the page cache is as warm as it gets, or to the end."""
+    sizes = SAMPLED.estimate(profile, run, partitioned=False)
+    access = access_profile(profile, run, inputs=int(sizes.vertices[0][0]))
+    rows, capacity = structure.rows, structure.capacity
+    age = access.age(rows, capacity)
+    total = structure.num_steps * run.training.epochs
+    found: list[MappedBatch] = []
+    held = 0.0
+    for before in range(min(total, math.ceil(age) + 2)):
+        missed = access.missed(rows, age, before)
+        held += missed
+        dropped = max(held - capacity, 0.0)
+        held -= dropped
+        found.append(MappedBatch(sizes=sizes, missed=round(missed), dropped=round(dropped)))
+    return found
+
+
+def access_profile(profile: GraphProfile, run: RunSpec, *, inputs: int) -> AccessProfile:
+    """How often the rows of a graph that is not there are used, from its degrees.
+
+    Args:
+        profile: of the graph.
+        run: what is trained.
+        inputs: input vertices of a batch, to which the chances add up.
+    """
+    # Late: the estimators' compiler is slow to import.
+    from gnnbench.data.frontier import occupancy_inclusion
+
+    rows, chance = occupancy_inclusion(
+        *profile.histogram(),
+        profile.num_train,
+        run.batch.fanouts(run.model.layers),
+        min(run.batch.size, profile.num_train),
+        undirected=profile.undirected,
+    )
+    scale = inputs / max(float((rows * chance).sum()), 1e-300)
+    return AccessProfile(rows=rows, chance=(chance * scale).clip(0.0, 1.0))
+
+
+def drop(pages: int) -> Work:
+    """Drop pages from the page cache: an entry of the page table and one of the cache for each."""
+    return work.host("drop_pages", rows=pages, bytes=2 * ID_BYTES * pages)
+
+
+class _Writer:
+    """Writes iterations: draw, fault pages, gather rows, drop pages, train."""
+
+    def __init__(self, shape: StackShape, structure: MmapStructure, device: str) -> None:
+        self.shape, self.structure, self.device = shape, structure, device
+        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+
+    def iteration(self, batch: MappedBatch) -> Iteration:
+        """One batch."""
+        chain, sizes = Chain(), batch.sizes
+        self._prepare(chain, batch)
+        stack = StackWriter(self.shape, sizes.blocks(), None, chain)
+        stack.forward()
+        stack.loss(sizes.vertices[-1])
+        stack.backward()
+        stack.update(())
+        return Iteration([RankClass((0,), chain.done())])
+
+    def _prepare(self, chain: Chain, batch: MappedBatch) -> None:
+        shape, sizes, lane, on_cpu = self.shape, batch.sizes, self.local, self.device == "cpu"
+        s, width, n, layers = shape.element_bytes, shape.dims[0], sizes.vertices, sizes.blocks()
+        held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
+        drawn = work.draw_neighbours(n, sizes.edges)
+        blocks = (Buffer("blocks", held),)
+        chain.step("sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
+        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
+        chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane)
+        if not on_cpu:
+            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
+        size = batch.missed * self.structure.rows.page_bytes
+        chain.step(
+            "fetch/pages",
+            work.read(size, batch.missed),
+            phase=Phase.FETCH,
+            lane=Lane.DISK,
+            allocates=(Buffer("faulted_pages", size, Space.HOST),),
+        )
+        gathered = work.gather(n[0], width, self.structure.rows.num_rows, s)
+        inputs, staged = Buffer("x", rows), Buffer("staged_x", rows, Space.HOST)
+        chain.step(
+            "fetch/gather",
+            gathered,
+            phase=Phase.FETCH,
+            lane=lane,
+            allocates=(inputs if on_cpu else staged,),
+        )
+        if not on_cpu:
+            copied = work.to_device(rows)
+            chain.step("fetch/rows", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=(inputs,))
+        dropped = drop(batch.dropped)
+        chain.step("fetch/drop", dropped, phase=Phase.FETCH, lane=lane, frees=("faulted_pages",))
+
+
+def _resident(shape: StackShape, data: Any, structure: MmapStructure) -> tuple[Buffer, ...]:
+    n, rows = data.num_nodes, structure.rows
+    scales = {"symmetric": 2, "mean": 0, "softmax": 0}[shape.model.normalisation]
+    tables = {
+        "page_cache": structure.capacity * rows.page_bytes,
+        "page_uses": ID_BYTES * rows.num_pages,
+        "topology": 8 * (n + 1) + 4 * data.num_edges,
+        "labels": ID_BYTES * n,
+        "sampler": 4 * n,
+        "scales": scales * n * shape.element_bytes,
+        "train_nodes": 2 * ID_BYTES * data.num_train,
+    }
+    return (
+        Buffer("files", rows.file_bytes, Space.DISK),
+        *(Buffer(name, size, Space.HOST) for name, size in tables.items()),
+        *parameter_buffers(shape),
+    )
+
+
+APPROACH = Mmap()
