@@ -169,7 +169,8 @@ class EdgeBankApproach(Approach):
         lengths = [len(pieces) for pieces in structure.pieces]
         places = [(period, at) for period, count in enumerate(lengths) for at in range(count)]
         releases = [structure.schedule.release_s(period) for period, _ in places]
-        writer = _Writer(structure, run.training.element_bytes, layout.device)
+        s = run.training.element_bytes
+        writer = _Writer(structure, s, layout.device)
         return Plan(
             approach=run.approach,
             world_size=run.ranks,
@@ -180,6 +181,8 @@ class EdgeBankApproach(Approach):
             periods=tuple(lengths),
             period="increment" if run.training.increments else "epoch",
             releases=releases if any(releases) else (),
+            # Scores of an increment, together and of all ranks.
+            resident=(Buffer("gathered", (1 + run.ranks) * structure.gathered_pairs * s),),
             basis="counted on the real stream",
             notes={"window": structure.window, "offline_events": structure.protocol.offline_end},
         )
@@ -220,9 +223,9 @@ class _Writer:
         piece = structure.pieces[period][number]
         pairs = structure.num_pairs(piece)
         room = structure.most_pairs(*structure.schedule.predicted(period))
-        # float64 scores, their candidates and pairs on the host; scores of all ranks.
+        # float64 scores, their candidates and pairs on the host.
         held = Buffer("pairs", 40 * pairs, Space.HOST)
-        scores = Buffer("scores", (2 + ranks) * room * s)
+        scores = Buffer("scores", room * s)
         chain.step(
             "forward/edgebank",
             work.edgebank_score(pairs, s),

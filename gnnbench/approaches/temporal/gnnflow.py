@@ -66,10 +66,11 @@ class GnnflowKnobs:
     anew in every increment, as published. expire_after: age at which edges leave the store; 0 is
     never. first_block, block: slots of a vertex's first block and of its largest, powers of two.
     store: "replicated" on every rank, or "partitioned" by the owners of vertices. partitioner: of
-    a partitioned store: decides the owner of each vertex when it first occurs. node_cache, edge_cache: share of the feature rows that a rank caches; the
-    rest stays on the host; 0 has all rows on the device. cache_policy: which rows; "static" are
-    chosen by pre-sampling. cache_reuse: caches survive from increment to increment. cache_restore:
-    the edge cache is filled with the first edges of a pass when it begins.
+    a partitioned store: decides the owner of each vertex when it first occurs. node_cache,
+    edge_cache: share of the feature rows that a rank caches; the rest stays on the host; 0 has all
+    rows on the device. cache_policy: which rows; "static" are chosen by pre-sampling. cache_reuse:
+    caches survive from increment to increment. cache_restore: the edge cache is filled with the
+    first edges of a pass when it begins.
     """
 
     offline: float = field(default=0.3, metadata=bounds(0, 0.95))

@@ -196,6 +196,12 @@ class StreamStructure:
         return self._most[first, stop]
 
     @cached_property
+    def gathered_pairs(self) -> int:
+        """Pairs of the rank that scores the most, in the period that has the most of them."""
+        periods = range(self.protocol.num_periods if self.protocol.increments else 0)
+        return max((self.most_pairs(*self.schedule.predicted(p)) for p in periods), default=0)
+
+    @cached_property
     def _fixed(self) -> FixedNegatives:
         return FixedNegatives(self.stream, self.sampling.negatives[1])
 

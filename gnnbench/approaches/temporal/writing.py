@@ -27,7 +27,10 @@ def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer
     s, count = shape.element_bytes, shape.num_parameters
     moments = {"adam": 2, "adagrad": 1, "sgd": 0}[shape.optimizer]
     memories = shape.memory * (1 + (trace.structure.protocol.replay > 0)) * data.num_nodes
+    structure = trace.structure
     held = [
+        # Scores of an increment, together and of all ranks.
+        Buffer("gathered", (1 + structure.protocol.ranks) * structure.gathered_pairs * s),
         Buffer("parameters", (2 + moments) * count * s + s),
         Buffer("memory", memories * 3 * shape.hidden * s),
         Buffer("clock", memories * 3 * ID_BYTES, Space.HOST),
@@ -218,8 +221,7 @@ class StreamWriter:
         """Forward; after the last batch of an increment, scores go to every rank."""
         s, ranks = self.shape.element_bytes, len(self.group)
         scores = self.structure.most_pairs(*self.structure.schedule.predicted(period))
-        # Batch by batch, then together, then of all ranks.
-        held = Buffer("scores", (2 + ranks) * scores * s)
+        held = Buffer("scores", scores * s)
         pairs = num_pairs(piece, sizes.queries)
         self._forward(chain, sizes, pairs, Phase.EVALUATE, held)
         if piece.closes and ranks > 1:

@@ -31,6 +31,9 @@ class Predictions:
         # Events and sums of metrics over them, of the events predicted so far, by split.
         self.sums = torch.zeros((len(SPLITS), 1 + len(METRICS)), dtype=torch.float64)
         self.latest: dict[str, float] = {}
+        # Made once: a transport may keep the tensors of a collective for a while after it.
+        most = structure.gathered_pairs * (1 + context.world_size)
+        self._room = torch.zeros(most, device=context.device, dtype=context.dtype)
 
     def gathered(
         self, first: int, stop: int, rows: list[Tensor]
@@ -43,11 +46,12 @@ class Predictions:
         context, structure = self.context, self.structure
         shares = structure.pairs(first, stop)
         most = max(int(each[-1]) for each in shares)
-        own = torch.zeros(most, device=context.device, dtype=context.dtype)
+        need = most * (1 + context.world_size)
+        room = self._room if need <= len(self._room) else self._room.new_empty(need)
+        own, every = room[:most].zero_(), room[:most]
         torch.cat(rows, out=own[: sum(map(len, rows))])
-        every = own
         if context.world_size > 1:
-            every = own.new_empty(most * context.world_size)
+            every = room[most:need]
             context.comm.all_gather(every, own, "evaluate/scores", Phase.EVALUATE)
         padded = array_on_host(every).astype(np.float64)
         scores = [padded[rank * most :][: each[-1]] for rank, each in enumerate(shares)]
