@@ -100,7 +100,14 @@ def read_columns(path: Path, types: dict[str, str]) -> Any:
 _LOCAL = frozenset(kind.value for kind in Kind) - {
     kind.value for kind in COMMUNICATION | STORAGE | {Kind.COPY}
 }
-_STEP_TYPES = _PHASE_TYPES | {"name": "str", "kind": "str", "op": "str"}
+_STEP_TYPES = {
+    "period": "int64",
+    "name": "str",
+    "kind": "str",
+    "op": "str",
+    "phase": "str",
+    "duration_s": "float64",
+}
 
 
 def step_seconds(path: Path, warmup: int = 0) -> dict[tuple[str, str, str], tuple[float, float]]:
@@ -112,7 +119,7 @@ def step_seconds(path: Path, warmup: int = 0) -> dict[tuple[str, str, str], tupl
     """
     if not path.is_file():
         return {}
-    frame = _read(path, _STEP_TYPES)
+    frame = read_columns(path, _STEP_TYPES)
     frame = frame[frame["kind"].isin(_LOCAL) & (frame["phase"] != Phase.EVALUATE.value)]
     steady = frame[frame["period"] >= warmup]
     frame = frame if steady.empty else steady
