@@ -369,8 +369,10 @@ class _Parser:
 
     def _override(self, key: str, own: Mapping[str, Any], place: str) -> Any:
         """A section of the suite with the entry's own values; defaults where it is broken."""
-        made = self._section(key, {**self.base[key], **own}, "", [])
-        if made is None:
+        wrong: list[str] = []
+        made = self._section(key, {**self.base[key], **own}, "", wrong)
+        if made is None or wrong:
+            # Problems of the suite's own table are reported where it is parsed.
             self._section(key, own, f"{place}.{key}", self.problems)
             made = _SECTIONS[key]()
         return made

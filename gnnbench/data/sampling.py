@@ -91,6 +91,16 @@ class Batch:
         vertices = (len(self.input_nodes), *(block.num_dst for block in self.blocks))
         return vertices, tuple(block.num_edges for block in self.blocks)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays."""
+        held: list[NDArray[Any]] = [self.input_nodes, self.seeds]
+        for block in self.blocks:
+            held += [block.indptr, block.indices, block.degrees]
+            weights = (block.row_weights, block.column_weights, block.edge_weights)
+            held += [array for array in weights if array is not None]
+        return sum(array.nbytes for array in held)
+
 
 class NeighbourSampler:
     """Draw `min(fanout, in-degree)` distinct in-neighbours per vertex and hop, uniformly.

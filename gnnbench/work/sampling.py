@@ -65,6 +65,24 @@ def route(rows: Size) -> Work:
     )
 
 
+def look_up(rows: Size) -> Work:
+    """Find rows in a cache: an id and a slot of each."""
+    return Work(
+        kind=Kind.SAMPLE, op="look_up", bytes=2 * ID_BYTES * rows, rows=rows, source_rows=rows
+    )
+
+
+def rank_rows(candidates: Size) -> Work:
+    """Decide which rows a cache keeps: id and rank of each candidate, selected by rank."""
+    return Work(
+        kind=Kind.SAMPLE,
+        op="rank_rows",
+        bytes=3 * ID_BYTES * candidates,
+        rows=candidates,
+        source_rows=candidates,
+    )
+
+
 def rebuild_graph(entries: Size) -> Work:
     """Make a graph of pairs of 64-bit ids: two radix sorts, by destination and by source.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.launches import launches
 from gnnbench.costs.model import op_seconds
+from gnnbench.costs.ranges import beyond, outside, radius_of
 from gnnbench.costs.storage import COPY_RADIUS, disk_seconds
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import grade, weakest
@@ -48,12 +49,16 @@ class CostClass:
     """Steps whose times depend on the same constants, so that their errors are correlated.
 
     `uncalibrated`: others of the cluster's operations are calibrated, and this one is not.
+    `outside`: shapes that lie outside of the range in which the operation was measured. `shared`:
+    share of the variance of its errors that the steps of one run have in common; None: not known.
     """
 
     name: str
     grade: str
     radius: float
     uncalibrated: bool = False
+    outside: tuple[str, ...] = ()
+    shared: float | None = None
 
 
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
@@ -82,6 +87,9 @@ _NO_DRAWS = ("device_prepare_blocks", "prepare_blocks", "route")
 ON_DEVICE = "device_"
 """Begins the name of an operation of others' software that draws on the device."""
 _OF_HOST = (Kind.SAMPLE, Kind.HOST)
+_INGESTED_S = 4.0e-7
+"""Seconds in which a core inserts an edge into a store of a stream: 200,000 events between 20,000
+vertices, one core of an AMD EPYC that others used as well (30 November 2026)."""
 _RADII = {
     Kind.GEMM: 0.35,
     Kind.ELEMENTWISE: 0.35,
@@ -104,6 +112,7 @@ class Durations:
     ) -> None:
         self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
         self.classes: dict[str, CostClass] = {}
+        self._spent: dict[str, float] = defaultdict(float)
         self._models = _choose(cluster, co_located)
         self._gap = self._models.get(GAP_OP)
         if self._gap is not None:
@@ -125,10 +134,22 @@ class Durations:
             works = [items[i].work for i in index]
             counts = [items[i].ranks for i in index]
             cost, values = self._op(op, kind, hosted, works, counts)
-            self.classes[cost.name] = cost
+            self._add(cost, float(values.sum()))
             for i, part in zip(index, np.split(values, np.cumsum(counts)[:-1]), strict=True):
                 seconds[i], labels[i] = part, cost.name
         return seconds, self._gaps(items), labels
+
+    def _add(self, cost: CostClass, seconds: float) -> None:
+        """Join a class with what was priced of it before; its radius is the mean over its time."""
+        before = self._spent[cost.name]
+        self._spent[cost.name] = before + seconds
+        known = self.classes.get(cost.name)
+        if known is not None and before > 0:
+            share = seconds / (before + seconds)
+            radius = (1.0 - share) * known.radius + share * cost.radius
+            outside = tuple(dict.fromkeys((*known.outside, *cost.outside)))
+            cost = replace(cost, radius=radius, outside=outside)
+        self.classes[cost.name] = cost
 
     def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
         """Seconds and cost class of single ranks' steps."""
@@ -179,19 +200,23 @@ class Durations:
             return CostClass(op, worst, disk.radius), seconds
         model = self._models.get(op)
         if model is not None:
-            where = CostClass(op, grade(model.status), model.radius)
-            return where, op_seconds(model, facts)
+            seconds, over = op_seconds(model, facts), beyond(model, facts)
+            # Steps that matter most decide how far the class may be off.
+            weights = np.maximum(seconds, 1e-12)
+            radius = float(np.average(radius_of(model, facts, over), weights=weights))
+            where = tuple(outside(model, facts, over, seconds)) if over.any() else ()
+            known = CostClass(op, grade(model.status), radius, outside=where, shared=model.shared)
+            return known, seconds
         uncalibrated, device = bool(self._models), self.cluster.device
         # Drawing and keeping house are code of the host, whatever lane waits for them.
         hosted = hosted or (kind in _OF_HOST and not op.startswith(ON_DEVICE))
-        issued = launches(op)
-        known = None
+        issued, table = launches(op), None
         if device.kind == "gpu" and not hosted:
-            known = step_model(device.name, kind.value, facts)
-        if known is not None:
+            table = step_model(device.name, kind.value, facts)
+        if table is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
-            kernels, floor = known.on(device).seconds_of(facts), device.launch_s
-            rung, radius = known.grade, known.form.radius
+            kernels, floor = table.on(device).seconds_of(facts), device.launch_s
+            rung, radius = table.grade, table.form.radius
             if np.median(kernels) < issued * floor.value:
                 rung = weakest([rung, grade(floor.status)])
                 radius = max(radius, _RADII.get(kind, _DEFAULT_RADIUS))
@@ -200,8 +225,8 @@ class Durations:
         radius, rung = _RADII.get(kind, _DEFAULT_RADIUS), "datasheet"
         if kind is Kind.COPY and self.cluster.links.host is not None:
             rung = grade(self.cluster.links.host.bytes_per_s.status)
-        where = CostClass(op, rung, radius, uncalibrated)
-        return where, self._datasheet(op, kind, hosted, facts)
+        assumed = CostClass(op, rung, radius, uncalibrated)
+        return assumed, self._datasheet(op, kind, hosted, facts)
 
     def _datasheet(self, op: str, kind: Kind, hosted: bool, facts: Facts) -> Floats:
         if kind is Kind.COPY and self.cluster.links.host is not None:
@@ -299,6 +324,8 @@ def _cpu_defaults(cluster: Cluster, op: str, kind: Kind, facts: Facts) -> Floats
         "cache_bytes": _CACHE_SHARE * cache,
     }
     name = FORM_OF_KIND.get(kind, "roofline")
+    if op == "ingest":
+        return np.asarray(params["t0_s"] + _INGESTED_S * facts.rows)
     if name in ("gemm", "roofline"):
         name = "roofline"
         params |= {"s_per_flop": 1.0 / flops, "s_per_byte": 1.0 / stream}

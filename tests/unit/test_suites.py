@@ -140,10 +140,14 @@ def test_knobs_go_to_those_who_know_them_or_whose_name_they_stand_under() -> Non
         ("sampled", {"prefetsch": 9}, "prefetsch: unknown knob, did you mean 'prefetch'?"),
         (["single", "sampled"], {"rate": 1}, "rate: a knob of bns, and this entry runs single, sa"),
         ("sampled", {"prefetch": 65}, "prefetch: found 65, allowed >= 0 and <= 64"),
-        ("sampled", {"placement": "x"}, "placement: found 'x', allowed: partitioned, replicated"),
+        (
+            "sampled",
+            {"placement": "x"},
+            "placement: found 'x', allowed: host, partitioned, replicated",
+        ),
         ("sampled", {"sampeld": {}}, "sampeld: unknown approach, did you mean 'sampled'?"),
         ("single", {"sampled": {"prefetsch": 1}}, "sampled.prefetsch: unknown knob, did you mean"),
-        ("sampled", {"sampled": {"x": 1}}, "x: unknown key, allowed: objective, order, partit"),
+        ("sampled", {"sampled": {"x": 1}}, "x: unknown key, allowed: cache_policy, cache_share,"),
     ],
 )
 def test_a_wrong_knob_is_answered_with_what_is_allowed(
@@ -245,6 +249,8 @@ def test_a_mistake_of_a_suite_is_told(changes: dict[str, Any], problem: str) -> 
         ({"rank": 2}, "rank: unknown key, did you mean 'ranks'?"),
         ({"training": {"lr": -1.0}}, "training.lr: found -1.0, allowed >= 0 and <= 100"),
         ({"batch": {"sise": 1}}, "batch.sise: unknown key, did you mean 'size'?"),
+        ({"memory": {"host": "2XB"}}, "memory.host: found '2XB', expected a size such as '2 GB'"),
+        ({"memory": {"host": -5}}, "memory.host: found -5, allowed >= 0"),
         ({"seeds": [-1]}, "seeds[0]: found -1, allowed >= 0 and <= 2147483647"),
     ],
 )

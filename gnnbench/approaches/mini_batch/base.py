@@ -6,6 +6,7 @@ A subclass says which source deals its batches, and how large they are where the
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
-from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, resident
+from gnnbench.approaches.mini_batch.caches import RowCache
+from gnnbench.approaches.mini_batch.fetching import Store
+from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, ledger_buffer, resident
 from gnnbench.approaches.whole_graph.partition import assign
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.data.dealing import Source
@@ -111,7 +114,36 @@ class MiniBatch(Approach):
             batch = self.estimate(data, run, partitioned=structure.owned_rows is not None)
             basis = self.estimate_basis.format(name=data.name)
             return estimated(batch, run, structure.num_steps, basis)
-        return draw_run(self.source(data, run, structure.prepared), run, structure.owner)
+        source = self.source(data, run, structure.prepared)
+
+        def caches(settled: bool) -> list[RowCache]:
+            return self.caches(data, run, structure, range(run.ranks), settled=settled)
+
+        return draw_run(source, run, structure.owner, caches, self.lookahead(run))
+
+    # -- where features lie ----------------------------------------------------------------------
+
+    def lookahead(self, run: RunSpec) -> int:
+        """Batches that are drawn before their turn."""
+        return 0
+
+    def caches(
+        self,
+        graph: Graph,
+        run: RunSpec,
+        structure: BatchStructure,
+        ranks: Sequence[int],
+        *,
+        settled: bool = False,
+    ) -> list[RowCache]:
+        """The feature caches of some ranks; none where there are none."""
+        return []
+
+    def store(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> Store:
+        """Where the features lie."""
+        return Store(num_rows=data.num_nodes, owned_rows=structure.owned_rows)
 
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: BatchKnobs = self.knobs(run)
@@ -126,10 +158,8 @@ class MiniBatch(Approach):
         ]
         distinct = list(dict.fromkeys(wanted))
         numbers = {pair: number for number, pair in enumerate(distinct)}
-        owned = structure.owned_rows
-        batches = BatchWriter(
-            shape, self.form, knobs, run.ranks, data.num_nodes, owned, layout.device
-        )
+        store = self.store(data, run, structure, layout)
+        batches = BatchWriter(shape, self.form, knobs, run.ranks, store, layout.device)
 
         def iteration(number: int) -> Iteration:
             index, first = distinct[number]
@@ -141,8 +171,17 @@ class MiniBatch(Approach):
             iterations=LazyIterations(len(distinct), iteration),
             schedule=tuple(numbers[pair] for pair in wanted),
             periods=(steps,) * run.training.epochs,
-            resident=(*resident(shape, data, owned), *self.sampler_buffers(data, run)),
+            resident=(
+                *resident(shape, data, store, self.form),
+                *self.sampler_buffers(data, run),
+                ledger_buffer(steps * len(iteration(0)[0])),
+            ),
             counted=drawn.counted,
             basis=drawn.basis,
-            notes={"order": shape.orders, "num_parameters": shape.num_parameters, "steps": steps},
+            notes={
+                "order": shape.orders,
+                "num_parameters": shape.num_parameters,
+                "steps": steps,
+                **drawn.cache_notes(steps),
+            },
         )

@@ -32,6 +32,7 @@ from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import Drawn, Form
 from gnnbench.approaches.mini_batch.cluster_gcn import APPROACH as CLUSTERS
+from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.mini_batch.submodels import SubModels
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, sampled_data
@@ -248,7 +249,7 @@ class _RoundWriter:
         self.group = tuple(range(cut.ranks))
         form = Form() if card is None else card.form
         self.batches = BatchWriter(
-            cut.sub_shape, form, BatchKnobs(), cut.ranks, data.num_nodes, None, device
+            cut.sub_shape, form, BatchKnobs(), cut.ranks, Store(num_rows=data.num_nodes), device
         )
 
     def iteration(self, number: int, place: Place) -> Iteration:
@@ -281,6 +282,7 @@ class _RoundWriter:
                 rows=self.data.num_nodes,
                 source_rows=self.data.num_nodes,
                 nonzeros=self.data.num_edges,
+                reuse=self.data.reuse_of_rows(),
             )
             return [layer] * self.cut.shape.num_layers, self.data.num_train
         batch = self.drawn.batches[self.drawn.schedule[number]].repeated(self.cut.ranks)
@@ -329,7 +331,7 @@ def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:
     if base == "whole":
         held = share_buffers(cut.sub_shape, RowSizes.whole(data))
     else:
-        held = sampled_data(cut.sub_shape, data, None)
+        held = sampled_data(cut.sub_shape, data, Store(num_rows=data.num_nodes))
     return (
         *(buffer._replace(bytes=_first(buffer.bytes)) for buffer in held),
         Buffer("global_shard", cut.shard_length * s),

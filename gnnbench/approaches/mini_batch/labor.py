@@ -54,7 +54,7 @@ class Labor(FanOuts):
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="v")
     knobs_type = LaborKnobs
-    form = Form(op="sample_labor")
+    form = Form(op="sample_labor", scanned_bytes=4)
 
     def examples(self) -> list[RunSpec]:
         return [

@@ -25,19 +25,15 @@ from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
     block_bytes,
+    drawing_of,
     sizes_of,
     turned_edges,
 )
-from gnnbench.approaches.out_of_core.caching import (
-    AlignedRows,
-    Inspection,
-    capacity_of,
-    inspect,
-    superbatches,
-)
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.caching import Inspection, capacity_of, inspect, superbatches
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
@@ -223,7 +219,7 @@ def _drawn(
             sizes = [sizes_of([undivided(batch, graph.num_train)]) for batch in drawn]
             used = [batch.input_nodes for batch in drawn]
             made = inspect(used, structure.capacity, graph.num_nodes)
-            found += _sized(sizes, made, structure.rows, shape)
+            found += _sized(sizes, drawing_of(drawn), made, structure.rows, shape)
             spent += sum(batch.cost for batch in sizes)
         if spent + spent / (epoch + 1) > DRAWN_EDGES:
             break
@@ -231,16 +227,15 @@ def _drawn(
 
 
 def _sized(
-    sizes: list[BatchSizes], made: Inspection, rows: AlignedRows, shape: StackShape
+    sizes: list[BatchSizes], drawn: Work, made: Inspection, rows: AlignedRows, shape: StackShape
 ) -> list[CachedBatch]:
     """The batches of a superbatch."""
-    totals = [tuple(int(n[0]) for n in batch.vertices) for batch in sizes]
-    edges = [tuple(int(e[0]) for e in batch.edges) for batch in sizes]
+    uses = sum(int(batch.vertices[0][0]) for batch in sizes)
     blocks = [int(np.ravel(block_bytes(shape, batch.blocks()))[0]) for batch in sizes]
     opening = Opening(
-        drawn=draw_all(totals, edges),
-        uses=sum(n[0] for n in totals),
-        held_bytes=sum(blocks) + 2 * ID_BYTES * sum(n[0] for n in totals),
+        drawn=drawn,
+        uses=uses,
+        held_bytes=sum(blocks) + 2 * ID_BYTES * uses,
         fill=Read.of(rows, made.initial),
     )
     return [
@@ -252,14 +247,6 @@ def _sized(
         )
         for number, (batch, turn) in enumerate(zip(sizes, made.turns, strict=True))
     ]
-
-
-def draw_all(vertices: list[Any], edges: list[Any]) -> Work:
-    """Draw all batches of a superbatch."""
-    parts = [work.draw_neighbours(n, e) for n, e in zip(vertices, edges, strict=True)]
-    total = [sum(getattr(part, name) for part in parts) for name in ("rows", "nonzeros", "bytes")]
-    last = sum(part.source_rows for part in parts)
-    return work.sample(seeds=total[0], edges=total[1], vertices=last, read=total[2])
 
 
 def inspection(uses: int) -> Work:

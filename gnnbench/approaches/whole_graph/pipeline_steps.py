@@ -180,6 +180,7 @@ class SparseSteps(PipelineSteps):
                 width=cut,
                 source_rows=held.num_rows,
                 element_bytes=self.s,
+                reuse=held.reuse,
             )
             waits = (self.add(f"{where}/spmm/{chunk}", product, phase, layer, after=waits),)
         sent = self.pipeline.from_sparse(chunk, cut)

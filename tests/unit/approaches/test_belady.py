@@ -10,8 +10,9 @@ import pytest
 
 from gnnbench.approaches.base import Layout, example
 from gnnbench.approaches.out_of_core.belady import APPROACH
-from gnnbench.approaches.out_of_core.caching import AlignedRows, inspect, superbatches
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.data.caching import inspect, superbatches
 from gnnbench.data.profile import profile
 from gnnbench.data.source import Library
 from gnnbench.steps import Ints, Kind, Space

@@ -14,6 +14,7 @@ from typing import Any
 
 from gnnbench import work
 from gnnbench.approaches.writing.writer import LayerWriter
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Phase, Size
 
 
@@ -26,6 +27,7 @@ class Sums:
     entries: Size
     heads: Size
     width: Size
+    reuse: Reuse | None = None
 
     @classmethod
     def of(cls, writer: LayerWriter, layer: int) -> Sums:
@@ -37,6 +39,7 @@ class Sums:
             entries=size.nonzeros + size.rows,
             heads=shape.heads[layer - 1],
             width=shape.dims[layer],
+            reuse=size.reuse,
         )
 
 
@@ -81,7 +84,12 @@ def weights(writer: LayerWriter, layer: int, sums: Sums) -> None:
     e, heads, s = sums.entries, sums.heads, writer.element_bytes
     where, phase = f"forward/{layer}", Phase.FORWARD
     scored = work.sddmm_add(
-        rows=sums.rows, nonzeros=e, heads=heads, source_rows=sums.sources, element_bytes=s
+        rows=sums.rows,
+        nonzeros=e,
+        heads=heads,
+        source_rows=sums.sources,
+        element_bytes=s,
+        reuse=sums.reuse,
     )
     kept = writer.buffer(f"e{layer}", e, heads)
     writer.step(f"{where}/sddmm", scored, phase, layer, allocates=kept)
@@ -99,7 +107,13 @@ def weights_backward(writer: LayerWriter, layer: int, sums: Sums) -> None:
     n, u, e, heads, s = sums.rows, sums.sources, sums.entries, sums.heads, writer.element_bytes
     where, phase = f"backward/{layer}", Phase.BACKWARD
     dotted = work.sddmm_dot(
-        rows=n, nonzeros=e, width=sums.width, heads=heads, source_rows=u, element_bytes=s
+        rows=n,
+        nonzeros=e,
+        width=sums.width,
+        heads=heads,
+        source_rows=u,
+        element_bytes=s,
+        reuse=sums.reuse,
     )
     kept = writer.buffer("edge_grad", e, heads)
     writer.step(f"{where}/sddmm", dotted, phase, layer, allocates=kept)
@@ -125,6 +139,7 @@ def weighted_sum(writer: LayerWriter, phase: Phase, layer: int, sums: Sums, **pl
         heads=sums.heads,
         element_bytes=writer.element_bytes,
         transpose=back,
+        reuse=sums.reuse,
     )
     writer.step(f"{phase}/{layer}/spmm", summed, phase, layer, **place)
 

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner, work
-from gnnbench.approaches.out_of_core.belady import BeladyStructure, draw_all, inspection
-from gnnbench.approaches.out_of_core.caching import (
-    AlignedRows,
-    Inspection,
-    Turn,
-    inspect,
-    superbatches,
-)
+from gnnbench.approaches.mini_batch.batch import drawing_of
+from gnnbench.approaches.out_of_core.belady import BeladyStructure, inspection
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
+from gnnbench.data.caching import Inspection, Turn, inspect, superbatches
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
@@ -187,8 +183,7 @@ class SuperBatches(SampledBatches):
                     self.sampler.sample(own, period, step)
                     for own, step in zip(seeds, numbers, strict=True)
                 ]
-                sizes = [batch.sizes for batch in drawn]
-                span.did(draw_all([n for n, _ in sizes], [e for _, e in sizes]))
+                span.did(drawing_of(drawn))
             uses = [batch.input_nodes for batch in drawn]
             with self.context.recorder.step(
                 "sample/inspect",
