@@ -151,38 +151,22 @@ class GraphProfile:
         Where n_0 alone was counted, the batch grows within the part of the graph that meets it.
         """
         # Late: the command line reads profiles, and the estimators' compiler is slow to import.
-        from gnnbench.data.reach import frontier_within, reached_share
+        from gnnbench.data.reach import expected_frontier
 
         batch = min(batch, self.num_train)
         for point in self.frontier:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
                 return point.vertices, point.edges
-        histogram, share = self.histogram(), 1.0
-        counted = [p for p in self.frontier if not p.edges]
-        if counted:
-            wanted = math.log(batch * math.prod(max(f, 1) for f in fanouts_from_seeds) + 1.0)
-            near = min(
-                counted,
-                key=lambda p: abs(
-                    math.log(p.batch * math.prod(max(f, 1) for f in p.fanouts_from_seeds) + 1.0)
-                    - wanted
-                ),
-            )
-            share = reached_share(
-                histogram,
-                self.num_train,
-                near.fanouts_from_seeds,
-                near.batch,
-                near.vertices[0],
-                undirected=self.undirected,
-            )
-        return frontier_within(
-            share,
-            histogram,
+        counted = tuple(
+            (p.fanouts_from_seeds, p.batch, p.vertices[0]) for p in self.frontier if not p.edges
+        )
+        return expected_frontier(
+            self.histogram(),
             self.num_train,
             fanouts_from_seeds,
             batch,
+            counted,
             undirected=self.undirected,
         )
 
