@@ -236,6 +236,12 @@ class OpModel:
     form, params  a form of `gnnbench.costs.forms` and its parameters (SI units)
     residuals     rows of (log features of the form ..., log of measured / form)
     radius        conformal radius r: 90 % of held-out points within exp(+-r)
+    blind_radius  the same if the order of a graph's vertices is not known; 0: as `radius`
+    range         lowest and highest log feature of the samples, by feature of the form
+    stretch       what a unit of log distance beyond that range adds to the radius
+    held_out      what was left out for the radius: "kinds of graph" or "workloads"
+    shared        share of the variance of held-out errors that the samples of one workload have in
+                  common; None: not known
     """
 
     op: str
@@ -245,6 +251,11 @@ class OpModel:
     co_located: int = field(default=1, metadata=bounds(1))
     residuals: tuple[tuple[float, ...], ...] = ()
     radius: float = field(default=0.5, metadata=bounds(0, 10))
+    blind_radius: float = field(default=0.0, metadata=bounds(0, 10))
+    range: tuple[tuple[float, ...], ...] = ()
+    stretch: float = field(default=0.0, metadata=bounds(0, 10))
+    held_out: str = ""
+    shared: float | None = field(default=None, metadata=bounds(0, 1))
     mape: float = field(default=0.0, metadata=bounds(0))
     points: int = field(default=0, metadata=bounds(0))
     status: str = field(default="measured", metadata=choices(*STATUSES))

@@ -52,6 +52,14 @@ def duration(seconds: float) -> str:
     return f"{digits(seconds / size)} {unit}"
 
 
+def roughly(seconds: float) -> str:
+    """Write a duration that is only an estimate: "8 s", "2 min", "1 h 10 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def durations(low: float, high: float) -> str:
     """Write an interval of durations in one unit, that of its upper end."""
     size, unit = _unit(high)

@@ -154,11 +154,11 @@ def _print(args: argparse.Namespace, cluster: Cluster, missing: dict[str, list[s
     shown = by_operation(rows)
     table(shown, list(dict.fromkeys(column for row in shown for column in row)))
     for op, names in missing.items():
-        print(f"not calibrated: {op} (needed by {', '.join(names)})")
+        text(f"not calibrated: {op} (needed by {', '.join(names)})", hanging="  ")
     if missing:
-        print("predictions take these from the device's peak rates and are graded datasheet")
+        text("predictions take these from the device's peak rates and are graded datasheet")
     if cluster.storage is None:
-        print("no disk measured: plans that read or write a disk cannot be predicted")
+        text("no disk measured: plans that read or write a disk cannot be predicted")
     print(f"wrote {args.out}")
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.approaches.names import APPROACHES
-    from gnnbench.commands.output import emit_json, table
+    from gnnbench.commands.output import emit_json, print_reasons, table, text
     from gnnbench.suites import find_suite
 
     suite = find_suite(args.suite)
@@ -54,9 +54,11 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return int(failed)
-    print(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
-    reasons = ["reason"] if any(row["reason"] for row in rows) else []
-    table(rows, ["configuration", "repeats", "status", *reasons])
+    text(f"{args.suite}: {len(suite.runs)} runs of {len(rows)} configurations")
+    table(rows, ["configuration", "repeats", "status"])
+    print_reasons(
+        "skipped", [(str(r["reason"]), str(r["configuration"])) for r in rows if r["reason"]]
+    )
     if opened:
         print()
         table(opened, ["dataset", "status", "detail"])

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnnbench.commands import options
+from gnnbench.errors import SpecError
 
 if TYPE_CHECKING:
+    from gnnbench_reports.against import Change
     from gnnbench_reports.comparison import Comparison
     from gnnbench_reports.finding import Finding
 
 NAME = "compare"
-HELP = "compare measured runs with predictions of a results folder"
+HELP = "compare measured runs with predictions of a results folder, or two folders"
 
 MOST_LINES = 40
 """Findings with more lines are left to --json and the report."""
-MOST_NAMES = 3
 LABEL = 20
 """Characters of a label that leave a table within 80 columns."""
 
@@ -26,36 +29,127 @@ LABEL = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_results_dir(parser)
     parser.add_argument(
+        "second",
+        type=Path,
+        metavar="DIR2",
+        nargs="?",
+        help="another results folder: print what changed from DIR to DIR2",
+    )
+    parser.add_argument(
         "--cluster",
         metavar="NAME",
         help="compare with the predictions for this cluster; default: the one graded best",
     )
+    parser.add_argument(
+        "--against",
+        metavar="NAME",
+        help="compare predictions for --cluster with those for this cluster, of DIR2 or of DIR",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=options.share,
+        metavar="PERCENT",
+        help="exit with 1 if the median error of predictions is larger, or, of two folders, if a "
+        "configuration is slower in the second by more than this and than the noise",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, name_passed_over, text
+    from gnnbench.commands.output import emit_json, name_passed_over, print_reasons, text
     from gnnbench.results import Results
+    from gnnbench_reports.answer import opening
     from gnnbench_reports.finding import findings
     from gnnbench_reports.opening import read_study
     from gnnbench_reports.verdict import verdict
 
+    if args.second is not None or args.against is not None:
+        return _two(args)
     results = Results(args.results, create=False)
     study = read_study(results, args.cluster)
+    past = _is_past(study.summary.median_error, args.threshold)
     found = findings(study)
     name_passed_over(results)
     if args.json:
         listed = {name: {"verdict": one.verdict, "rows": one.rows} for name, one in found.items()}
-        document = {"cluster": study.cluster, "summary": study.summary, "rows": study.rows}
+        document = {
+            "answer": opening(study),
+            "cluster": study.cluster,
+            "summary": study.summary,
+            "rows": study.rows,
+        }
         emit_json({"schema": 2, **document, "findings": listed, "passed_over": results.passed_over})
-        return 0
+        return past
+    first = opening(study)
+    for sentence in first:
+        text(sentence, hanging="  ")
+    if first:
+        print()
     for sentence in verdict(study.summary, study.rows, found):
         text(sentence, hanging="  ")
     _print_rows(study.rows)
     for one in found.values():
         _print_finding(one)
-    for line in _reasons(study.rows):
+    print()
+    for status in sorted({row.status for row in study.rows}):
+        reasons = [(r.reason, r.config_id) for r in study.rows if r.status == status and r.reason]
+        print_reasons(status, reasons)
+    if past:
+        text(f"the median error is larger than {100 * args.threshold:g} % (--threshold)")
+    return past
+
+
+def _is_past(error: float | None, threshold: float | None) -> int:
+    """The exit code: 1 past the threshold. Raises SpecError where there is no error to judge."""
+    if threshold is None:
+        return 0
+    if error is None:
+        raise SpecError(
+            "--threshold: nothing was both measured and predicted here: run and predict one suite"
+        )
+    return int(error > threshold)
+
+
+def _two(args: argparse.Namespace) -> int:
+    """Compare two folders, or the predictions for two clusters."""
+    from gnnbench.commands.output import emit_json, heading, name_passed_over, table, text
+    from gnnbench.results import Results
+    from gnnbench_reports.against import cells, contrast, machine, sentences
+    from gnnbench_reports.opening import read_predicted, read_study
+
+    read = read_study if args.against is None else read_predicted
+    folders = [args.results, args.second or args.results]
+    clusters = [args.cluster, args.against or args.cluster]
+    studies = [
+        read(Results(folder, create=False), cluster)
+        for folder, cluster in zip(folders, clusters, strict=True)
+    ]
+    for study in studies:
+        name_passed_over(study.results)
+    words = [study.cluster if args.against else str(study.results.folder) for study in studies]
+    names = (words[0], words[1] if words[1] != words[0] else str(folders[1]))
+    found = contrast(studies[0], studies[1])
+    past = args.threshold is not None and any(c.is_past(args.threshold) for c in found.changes)
+    if args.json:
+        changes = [{**_plain(c), "ratio": c.ratio, "word": c.word} for c in found.changes]
+        only = {"only_first": found.only_first, "only_second": found.only_second}
+        emit_json({"schema": 2, "first": names[0], "second": names[1], "changes": changes, **only})
+        return int(past)
+    for line in sentences(found, names, args.threshold):
         text(line, hanging="  ")
-    return 0
+    for word, name, study in zip(("first", "second"), names, studies, strict=True):
+        where = machine(study)
+        text(f"{word}: {name}" + (f" ({where})" if where else ""), hanging="  ")
+    for (dataset, model), group in groupby(found.changes, key=lambda c: (c.dataset, c.model)):
+        lines = [_short(cells(change)) for change in group]
+        heading(f"{dataset}, {model}: time per period")
+        shown = [head for head in lines[0] if any(line[head] is not None for line in lines)]
+        table(lines, shown)
+    return int(past)
+
+
+def _plain(change: Change) -> dict[str, object]:
+    """The fields of a change."""
+    return {field.name: getattr(change, field.name) for field in dataclasses.fields(change)}
 
 
 def _print_rows(rows: Sequence[Comparison]) -> None:
@@ -86,8 +180,10 @@ def _predicted(row: Comparison) -> dict[str, object]:
 
 def _print_finding(found: Finding) -> None:
     """A finding's table, one per dataset and model if it names both."""
+    from gnnbench.commands.output import heading
+
     if len(found.cells) > MOST_LINES:
-        print(f"\n{found.title}: {len(found.cells)} lines, see --json or `gnnbench report`")
+        heading(f"{found.title}: {len(found.cells)} lines, see --json or `gnnbench report`")
         return
     heads = [column.heading for column in found.columns]
     shown = [column.heading for column in found.columns if not column.page_only]
@@ -101,10 +197,9 @@ def _print_finding(found: Finding) -> None:
 
 
 def _table(title: str, rows: Sequence[Mapping[str, object]], heads: Sequence[str]) -> None:
-    from gnnbench.commands.output import table, text
+    from gnnbench.commands.output import heading, table
 
-    print()
-    text(title)
+    heading(title)
     table(rows, heads)
 
 
@@ -116,20 +211,6 @@ def _short(line: Mapping[str, object]) -> dict[str, object]:
         head: printable(str(value), LABEL) if head == "approach" else value
         for head, value in line.items()
     }
-
-
-def _reasons(rows: Iterable[Comparison]) -> list[str]:
-    """Each reason once, with the configurations that have it."""
-    having: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row.reason:
-            having.setdefault((row.status, row.reason), []).append(row.config_id)
-    lines = []
-    for (status, reason), names in having.items():
-        more = len(names) - MOST_NAMES
-        listed = ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-        lines.append(f"{status}: {reason}: {listed}")
-    return ["", *lines] if lines else []
 
 
 def _cells(row: Comparison) -> dict[str, object]:

@@ -104,12 +104,12 @@ def document(found: Crossover) -> dict[str, Any]:
 
 def show(found: Crossover) -> None:
     """Print from where on the mixture sends fewer bytes, then the curves."""
-    from gnnbench.commands.output import table, text
+    from gnnbench.commands.output import heading, table, text
 
-    print(f"{found.graph}, {found.model} with widths {' - '.join(map(str, found.dims))}")
+    text(f"{found.graph}, {found.model} with widths {' - '.join(map(str, found.dims))}")
     for line in sentences(found):
         text(line)
-    print("\nbytes sent by all ranks per epoch")
+    heading("bytes sent by all ranks per epoch")
     rows = [_compared(point, point.partition_bytes, point.mixture_bytes) for point in found.points]
     table(rows, list(rows[0]))
     once = [
@@ -119,9 +119,9 @@ def show(found: Crossover) -> None:
         and point.mixture_precomputed_bytes is not None
     ]
     if once:
-        print("\nbytes sent by all ranks per epoch, A X of layer 1 computed once before training")
+        heading("bytes sent by all ranks per epoch, A X of layer 1 computed once before training")
         table(once, list(once[0]))
-    print("\nrows sent per node and unit of width, and bytes of the gradient all-reduce")
+    heading("rows sent per node and unit of width, and bytes of the gradient all-reduce")
     rows = [_per_node(point) for point in found.points]
     table(rows, list(rows[0]))
 

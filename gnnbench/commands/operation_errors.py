@@ -25,22 +25,22 @@ def document(name: str, judgement: Judgement) -> dict[str, Any]:
 
 def show(name: str, judgement: Judgement) -> None:
     """Print the score of a table, its groups, and the rows without a prediction."""
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import heading, table, text
     from gnnbench_reports import numbers
 
     scored = sum(len(j.errors) for j in judgement.scored)
     without = sum(judgement.reasons.values())
     if judgement.median_error is not None:
-        print(
+        text(
             f"{name}: median |error| {numbers.percent(judgement.median_error)} over {scored} "
             f"scored timings, {numbers.percent(judgement.inside)} of them inside the 90 % interval"
         )
     print(f"timings: {judgement.rows}; not predicted: {without}")
-    print("\nErrors of timings by what the fit that predicts them had not seen")
+    heading("Errors of timings by what the fit that predicts them had not seen")
     rows = [_row(j) for j in _sorted(judgement.judged)]
     table(rows, list(rows[0]))
     if judgement.reasons:
-        print("\nRows without a prediction, by reason")
+        heading("Rows without a prediction, by reason")
         reasons = [{"rows": n, "reason": reason} for reason, n in judgement.reasons.items()]
         table(reasons, ["rows", "reason"])
 

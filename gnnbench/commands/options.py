@@ -54,6 +54,17 @@ def positive_float(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """Parse a percentage such as 10, 10% or 2.5 % into a share; 0 or more."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage such as 10 or 2.5%")
+    return value / 100
+
+
 def rank_counts(text: str) -> tuple[int, ...]:
     """Parse '1,2,4' into rank counts in rising order, each once."""
     words = [word.strip() for word in text.split(",")]

@@ -10,14 +10,18 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gnnbench.units import roughly
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,16 +111,45 @@ def text(words: str, indent: str = "", hanging: str = "") -> None:
         print("\n".join(_broken(words, max(width, 40), indent, indent + hanging) or [""]))
 
 
+def heading(words: str) -> None:
+    """Print the title of what follows, after an empty line."""
+    print()
+    text(words)
+
+
+_MOST_NAMES = 3
+
+
+def print_reasons(word: str, reasons: Iterable[tuple[str, str]]) -> None:
+    """Print each reason once, in a paragraph of its own, with the names that have it.
+
+    Args:
+        word: what happened for that reason, such as "skipped".
+        reasons: pairs of reason and name, in the order of the names.
+    """
+    having: dict[str, dict[str, None]] = {}
+    for reason, name in reasons:
+        having.setdefault(reason, {})[name] = None
+    for reason, found in having.items():
+        names = list(found)
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        text(f"{word}: {reason}: {', '.join(names[:_MOST_NAMES])}{more}", hanging="  ")
+
+
 def _fitted(cells: Sequence[Sequence[str]], available: int | None) -> list[int]:
     """Widths of the columns: the widest are narrowed, down to their longest word, until all fit."""
     columns = list(zip(*cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    floors = [max(map(_floor, column)) for column in columns]
-    while available is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > available:
-        loose = [at for at, width in enumerate(widths) if width > floors[at]]
-        if not loose:
-            break
-        widths[max(loose, key=lambda at: widths[at])] -= 1
+    if available is None:
+        return widths
+    for floor in (_floor, _piece):
+        # A heading is never broken inside a word.
+        floors = [max(_floor(column[0]), *map(floor, column[1:]), 0) for column in columns]
+        while sum(widths) + len(_GAP) * (len(widths) - 1) > available:
+            loose = [at for at, width in enumerate(widths) if width > floors[at]]
+            if not loose:
+                break
+            widths[max(loose, key=lambda at: widths[at])] -= 1
     return widths
 
 
@@ -127,9 +160,36 @@ def _floor(cell: str) -> int:
     return max(map(len, cell.split()), default=0)
 
 
+def _piece(cell: str) -> int:
+    """Characters of the longest piece of a cell that may be broken after a punctuation mark."""
+    if len(cell) <= _QUANTITY and cell.lstrip("+-")[:1].isdigit():
+        return len(cell)
+    return max(map(len, _PIECES.findall(cell)), default=0)
+
+
+# A name such as planted-gcn-sampled-p1 gives way where a table would not fit otherwise.
+_PIECES = re.compile(r"[^\s/_.,-]*[/_.,-]+|[^\s/_.,-]+")
+
+
+def _split_names(words: str, width: int) -> str:
+    """The text with blanks inside of the words that are longer than a line."""
+    parts = []
+    for word in words.split(" "):
+        line = ""
+        for piece in _PIECES.findall(word) if len(word) > width else [word]:
+            if line and len(line) + len(piece) > width:
+                parts.append(line)
+                line = ""
+            line += piece
+        parts.append(line)
+    return " ".join(parts)
+
+
 def _wrapped(line: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
     """One row of a table as the lines on which it is printed."""
-    parts = [_broken(cell, width) for cell, width in zip(line, widths, strict=True)]
+    parts = [
+        _broken(_split_names(cell, width), width) for cell, width in zip(line, widths, strict=True)
+    ]
     return [list(part) for part in zip_longest(*parts, fillvalue="")]
 
 
@@ -182,6 +242,10 @@ def _is_number(word: str) -> bool:
 def status_line(word: str, subject: str, detail: str = "") -> None:
     """Print one line that begins with its status word; a bar in progress stays below it."""
     rest = f"{subject}  {detail}".rstrip()
+    width = terminal_width()
+    if width is not None:
+        indent = " " * 9
+        rest = "\n".join(_broken(rest, max(width, 40), indent, indent)).lstrip()
     if sys.stdout.isatty():
         from rich.text import Text
 
@@ -190,35 +254,90 @@ def status_line(word: str, subject: str, detail: str = "") -> None:
         print(f"{word:<9}{rest}", flush=True)
 
 
+class Progress:
+    """A bar with the item under way and the time left; draws nothing without a terminal.
+
+    Args:
+        total: number of items.
+        draw: called with the number of items that have ended, the note, and the time left in words.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        draw: Callable[[int, str, str], None] = lambda done, note, left: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._draw, self._clock = total, draw, clock
+        self._done = 0
+        self._begun = clock()
+        self._took: list[float] = []
+
+    def __call__(self, note: str = "", *, kept: bool = False) -> None:
+        """Say that an item has ended; one that was kept from before tells nothing of the others."""
+        self._done += 1
+        now = self._clock()
+        if not kept:
+            self._took.append(now - self._begun)
+        self._begun = now
+        self._draw(self._done, note, self.left())
+
+    def under_way(self, note: str) -> None:
+        """Say what happens to the item that has not yet ended."""
+        self._draw(self._done, note, self.left())
+
+    def left(self) -> str:
+        """The time left in words, by the mean time of the items that have ended; "" before one has.
+
+        An item that has taken longer than the mean is about to end.
+        """
+        if not self._took or self._done >= self._total:
+            return ""
+        mean = sum(self._took) / len(self._took)
+        current = max(mean - (self._clock() - self._begun), 0.0)
+        return f"{roughly(mean * (self._total - self._done - 1) + current)} left"
+
+
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar while the block runs; yields `advance(note)`, called once per item.
+def progress(label: str, total: int) -> Iterator[Progress]:
+    """Show a bar while the block runs; call what it yields once per item, see `Progress`.
 
     Drawn on stderr where stdout is redirected. Without any terminal nothing is drawn: the status
     lines of the items are the progress.
     """
     global _drawing
     if not (sys.stdout.isatty() or sys.stderr.isatty()):
-        yield lambda note: None
+        yield Progress(total)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    import rich.progress as bars
+    from rich.table import Column
 
     console = _console(stderr=not sys.stdout.isatty())
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+    with bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=12),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[left]}", style="dim"),
+        # The note gives way: a bar that is wider than the terminal would leave half of itself.
+        bars.TextColumn(
+            "{task.fields[note]}",
+            style="dim",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+        ),
         console=console,
         transient=True,
+        expand=True,
         # Redirected data must reach its file, not the terminal that shows the bar.
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
-        task = bar.add_task(label, total=total, note="")
+        task = bar.add_task(label, total=total, note="starts", left="")
         _drawing = console
         try:
-            yield lambda note: bar.update(task, advance=1, note=note)
+            yield Progress(
+                total,
+                lambda done, note, left: bar.update(task, completed=done, note=note, left=left),
+            )
         finally:
             _drawing = None
 

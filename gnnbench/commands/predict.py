@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 HELP = "predict a suite's runs on a cluster, at any number of ranks; needs no torch"
+MOST_OUTSIDE = 5
+"""Facts outside of the measured ranges that are named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.output import emit_json, name_passed_over, progress
+    from gnnbench.commands.output import emit_json, name_passed_over, progress, text
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -92,10 +95,11 @@ def run(args: argparse.Namespace) -> int:
         emit_json([summary(record) for record in records])
     else:
         for cluster in clusters:
-            print(f"on {cluster.name}{assumed}: {cluster.description}")
+            text(f"on {cluster.name}{assumed}: {cluster.description}", hanging="  ")
         _print_tables(records, several=len(clusters) > 1 or len(layouts) > 1)
-        for line in (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records)):
-            print(line)
+        said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
+        for line in (*said, *_outside(records)):
+            text(line, hanging="  ")
     return int(any(record.status == "failed" for record in records))
 
 
@@ -120,6 +124,22 @@ def _uncalibrated(records: Sequence[PredictionRecord]) -> list[str]:
         f"not calibrated on this cluster: {', '.join(sorted(ops))}; predicted from the device's "
         "peak rates (grade datasheet where they matter)"
     ]
+
+
+def _outside(records: Sequence[PredictionRecord]) -> list[str]:
+    """Lines that name shapes outside of the measured ranges, the farthest of each fact."""
+    lines = {line for record in records for line in record.notes.get("outside", ())}
+    facts: dict[str, list[str]] = defaultdict(list)
+    for line in sorted(lines):
+        facts[line.rpartition(", measured ")[0].rpartition(" ")[0]].append(line)
+    named = [f"{found[-1]}{_more(len(found) - 1)}" for found in facts.values()]
+    shown = [f"outside of the measured shapes, with a wider interval: {n}" for n in named]
+    left = len(shown) - MOST_OUTSIDE
+    return shown[:MOST_OUTSIDE] + ([f"… and {left} further facts, see --json"] if left > 0 else [])
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
 
 
 def summary(record: PredictionRecord) -> dict[str, Any]:
@@ -150,13 +170,14 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "counted": record.counted,
         "basis": record.basis,
         "uncalibrated": record.notes.get("uncalibrated", []),
+        "outside": record.notes.get("outside", []),
     }
 
 
 def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None:
     """A table per dataset and model, of what was timed."""
     from gnnbench.commands.fits import memory_rows
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import table, text
 
     timed = [record for record in records if record.period_s]
     timed.sort(key=lambda r: (r.run.dataset.name, r.run.model.name, r.run.approach, r.run.ranks))
@@ -167,7 +188,7 @@ def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None
         rows = [_row(record, several) for record in own]
         grades = {record.grade for record in own}
         told = f" (constants: {min(grades)})" if len(grades) == 1 else ""
-        print(f"{dataset}, {model}{told}:")
+        text(f"{dataset}, {model}{told}:")
         heads = [head for head in rows[0] if not (told and head == "grade")]
         table(rows, [head for head in heads if not (several and head == "sent")])
         if not several:

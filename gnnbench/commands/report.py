@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json, name_passed_over, progress, text
     from gnnbench.results import Results
     from gnnbench_reports import figures
+    from gnnbench_reports.answer import opening
     from gnnbench_reports.finding import findings
     from gnnbench_reports.opening import read_study
     from gnnbench_reports.report import write_report
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             study, args.out or results.folder / "report", found=found, drawn=advance
         )
     name_passed_over(results)
-    sentences = verdict(study.summary, study.rows, found)
+    sentences = opening(study) + verdict(study.summary, study.rows, found)
     if args.json:
         emit_json({"page": path, "cluster": study.cluster, "verdict": sentences})
         return 0

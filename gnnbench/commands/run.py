@@ -48,7 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if jobs.asked(args):
         return jobs.run(args)
-    from gnnbench.commands.output import emit_json, name_passed_over, progress, status_line
+    from gnnbench.commands.output import (
+        emit_json,
+        name_passed_over,
+        print_reasons,
+        progress,
+        status_line,
+        text,
+    )
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench.suites import find_suite
@@ -62,15 +69,23 @@ def run(args: argparse.Namespace) -> int:
     world = joined()
     talks = world is None or world.rank == 0
     records: list[tuple[RunRecord, bool]] = []
-    session = run_all(runs, results, roots, device=args.device, retry_failed=args.retry_failed)
     with progress(suite.name, len(runs)) as advance:
+        session = run_all(
+            runs,
+            results,
+            roots,
+            device=args.device,
+            retry_failed=args.retry_failed,
+            watch=lambda run, what: advance.under_way(f"{run.run_id} {what}"),
+        )
         for record, kept in session:
             records.append((record, kept))
             if talks and not args.json:
                 word = "kept" if kept and record.status == "ok" else record.status
                 again = "; kept: --retry-failed trains it anew" if kept and word != "kept" else ""
-                status_line(word, record.run_id, detail(record) + again)
-            advance(record.run_id)
+                told = "" if record.status == "skipped" else detail(record)
+                status_line(word, record.run_id, told + again)
+            advance(f"{record.run_id} {record.status}", kept=kept or record.status == "skipped")
     if talks:
         name_passed_over(results)
     counts = Counter(record.status for record, _ in records)
@@ -83,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
         num_kept = sum(kept for _, kept in records)
         by_status = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
         kept_before = f" ({num_kept} from an earlier session)" if num_kept else ""
-        print(f"{len(records)} runs: {by_status}{kept_before}; records in {args.results}")
+        text(f"{len(records)} runs: {by_status}{kept_before}; records in {args.results}")
+        skipped = [(r.reason, r.config_id) for r, _ in records if r.status == "skipped"]
+        print_reasons("skipped", skipped)
     return int(counts["failed"] + counts["diverged"] > 0)
 
 

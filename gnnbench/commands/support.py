@@ -50,9 +50,9 @@ def _of(name: str) -> list[Support]:
 
 
 def _show_one(entries: list[Support]) -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import table, text
 
-    print(f"{entries[0].device}: what predictions rest on")
+    text(f"{entries[0].device}: what predictions rest on")
     rows = [
         {
             "operation": e.operation,
@@ -66,9 +66,9 @@ def _show_one(entries: list[Support]) -> None:
 
 
 def _show_all(found: list[list[Support]]) -> None:
-    from gnnbench.commands.output import table
+    from gnnbench.commands.output import heading, table, text
 
-    print("What predictions rest on, by device and operation, with the factor that 90 % lie within")
+    text("What predictions rest on, by device and operation, with the factor that 90 % lie within")
     columns: dict[tuple[str, ...], list[str]] = {}
     for place, first in enumerate(found[0]):
         cells = tuple(_cell(entries[place]) for entries in found)
@@ -79,10 +79,10 @@ def _show_all(found: list[list[Support]]) -> None:
         row |= {_heading(names): cells[at] for cells, names in columns.items()}
         rows.append(row)
     table(rows, list(rows[0]))
-    print("\n" + "; ".join(f"{short}: {rung}" for rung, short in _SHORT.items()))
+    heading("; ".join(f"{short}: {rung}" for rung, short in _SHORT.items()))
     for names in columns.values():
         if len(names) > 1:
-            print(f"{_heading(names)}: {', '.join(names)}")
+            text(f"{_heading(names)}: {', '.join(names)}", hanging="  ")
 
 
 def _cell(entry: Support) -> str:

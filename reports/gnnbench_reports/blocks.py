@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from gnnbench_reports.tables import Column
 
+MOST_PRINTED = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -27,12 +29,19 @@ class Heading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table; with `fold` it is closed until one opens it, under that summary."""
+    """A table; with `fold` it is closed until one opens it, under that summary.
+
+    A printed page opens folded tables of at most `MOST_PRINTED` lines.
+    """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[object]]
     fold: str = ""
     kind: ClassVar[str] = "table"
+
+    @property
+    def printed(self) -> bool:
+        return len(self.rows) <= MOST_PRINTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

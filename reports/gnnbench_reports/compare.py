@@ -27,8 +27,8 @@ from gnnbench_reports.labels import (
     seed_of,
     spec_name,
 )
-from gnnbench_reports.ledgers import phase_seconds
 from gnnbench_reports.memory import pool_memory
+from gnnbench_reports.parts import part_seconds
 from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes, sent_bytes
 
 
@@ -276,7 +276,7 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
 def _phases_alike(
     results: Results, prediction: PredictionRecord, fallback: Mapping[str, float]
 ) -> Mapping[str, float]:
-    """Predicted phases over the same lanes and periods as the measured ones.
+    """Predicted parts, split as the measured ones are.
 
     The record's own sums include lanes that overlap with computation.
     """
@@ -285,9 +285,9 @@ def _phases_alike(
 
 
 def _phases(results: Results, folder: Path, warmup: int) -> dict[str, float]:
-    """Seconds by phase; empty where ledgers are absent, or unreadable and so passed over."""
+    """Seconds by part; empty where ledgers are absent, or unreadable and so passed over."""
     try:
-        return phase_seconds(folder, warmup=warmup)
+        return part_seconds(folder, warmup=warmup)
     except DataError as error:
         results.pass_over(error)
         return {}

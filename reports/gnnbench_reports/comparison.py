@@ -39,7 +39,8 @@ class Comparison:
         probe_ratio: time of the speed probe around the runs over its time at calibration: above 1
             the machine was slower than when it was calibrated.
         speed_adjusted_error: error after multiplying the prediction by `probe_ratio`.
-        phases_*: seconds per period by phase, slowest rank, waiting included.
+        phases_*: seconds per period by part (phases, communication, waiting, ...) on the slowest
+            rank; of a prediction without measurement, by phase with waiting included.
         metrics: {"test_accuracy": {"mean", "std"}, ...} over repeats.
     """
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 from gnnbench.metrics import measure_of
+from gnnbench.results import RunRecord
 from gnnbench_reports import numbers
 from gnnbench_reports.blocks import Block, Table, Text
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.study import Study
-from gnnbench_reports.tables import Column, Word
+from gnnbench_reports.tables import Column, Links, Word
 from gnnbench_reports.verdict import period_noun
 
 PLACE = (
@@ -26,12 +31,17 @@ def place(row: Comparison) -> tuple[object, ...]:
     return row.dataset, row.model, row.label, row.ranks
 
 
-def configurations(study: Study) -> Sequence[Block]:
-    """The table, with the metric that the tasks are judged by."""
+def configurations(study: Study, out: Path | None = None) -> Sequence[Block]:
+    """The table, with the metric that the tasks are judged by.
+
+    Args:
+        study: what was compared.
+        out: the page's folder, from which each line links to what it rests on; None: no links.
+    """
     if not study.rows:
         return ()
     noun = period_noun(study.rows)
-    columns = (
+    columns: tuple[Column, ...] = (
         Column(heading="status", word=True),
         *PLACE,
         Column(heading="repeats", number=True, meaning="finished runs pooled"),
@@ -49,11 +59,47 @@ def configurations(study: Study) -> Sequence[Block]:
             meaning="mean ± standard deviation over repeats",
         ),
     )
+    link = _linker(study, out)
+    if link is not None:
+        meaning = "records of the runs and of the prediction, ledgers, and the cluster's constants"
+        columns = (*columns, Column(heading="files", links=True, meaning=meaning))
+    rows = [_cells(row) + (() if link is None else (link(row),)) for row in study.rows]
     definitions = (
         f"Times are per {noun}: medians over the periods after warm-up, then over repeats, with "
         "the digits that their spread supports. Bytes: whether all counted bytes equal the plan's."
     )
-    return Text(definitions), Table(columns=columns, rows=[_cells(row) for row in study.rows])
+    return Text(definitions), Table(columns=columns, rows=rows)
+
+
+def _linker(study: Study, out: Path | None) -> Callable[[Comparison], Links] | None:
+    """A function that links a row to its files; None where the folder has no records."""
+    if out is None or not (study.runs or study.predictions):
+        return None
+    results = study.results
+    runs: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in study.runs:
+        runs[run.config_id].append(run)
+
+    def address(path: Path) -> str:
+        return quote(os.path.relpath(path, out))
+
+    def link(row: Comparison) -> Links:
+        found = []
+        for run in (run for config_id in row.config_ids for run in runs[config_id]):
+            folder = results.run_folder(run.run_id)
+            found.append((f"run {run.run.repeat}", address(folder / "run.json")))
+            if (folder / "ledger-rank0.csv").is_file():
+                found.append(("ledger", address(folder / "ledger-rank0.csv")))
+        prediction = study.prediction_of(row) if row.prediction_status else None
+        if prediction is not None:
+            folder = results.prediction_folder(prediction)
+            found.append(("prediction", address(folder / "prediction.json")))
+            constants = results.cluster_file(prediction.cluster)
+            if constants.is_file():
+                found.append(("constants", address(constants)))
+        return Links(tuple(found))
+
+    return link
 
 
 def metric_title(rows: Sequence[Comparison]) -> str:

@@ -1,6 +1,7 @@
-"""Read what reports need of ledgers: seconds by phase, and the collectives of all ranks.
+"""Read what reports need of ledgers: chosen columns, and the collectives of all ranks.
 
 Ledgers are long, so only the columns needed are parsed, by pandas instead of `gnnbench.ledger`.
+Where the time of a period goes is in `parts`.
 """
 
 from __future__ import annotations
@@ -11,26 +12,7 @@ from typing import Any
 
 from gnnbench.errors import DataError
 from gnnbench.ledger import COLUMNS, SCHEMA
-from gnnbench.steps import COLLECTIVES, Kind, Lane, Phase
-
-# A rank waits for steps on these lanes; the other lanes overlap with them.
-FOREGROUND = (Lane.COMPUTE.value, Lane.COMM.value)
-
-
-def phase_seconds(folder: Path, *, warmup: int = 0) -> dict[str, float]:
-    """Seconds per period by phase on the slowest rank of a run; empty without ledgers.
-
-    Each is the median over periods of the summed durations on the foreground lanes. Waiting for
-    other ranks is included, evaluation is left out. The slowest rank is the one with the largest
-    sum. Periods before `warmup` are left out unless there are no others.
-    """
-    slowest: dict[str, float] = {}
-    for path in sorted(folder.glob("ledger-rank*.csv")):
-        phases = _phases_of_rank(path, warmup)
-        if sum(phases.values()) > sum(slowest.values()):
-            slowest = phases
-    return slowest
-
+from gnnbench.steps import COLLECTIVES, COMMUNICATION, STORAGE, Kind, Lane, Phase
 
 _JUDGED = frozenset(COLLECTIVES - {Kind.BARRIER})
 
@@ -50,7 +32,7 @@ def collectives(folder: Path, *, ranks: int, warmup: int = 0) -> Any:
         return None
     frames = []
     for path in paths:
-        frame = _read(path, _COLLECTIVE_TYPES)
+        frame = read_columns(path, _COLLECTIVE_TYPES)
         frame = frame[
             frame["kind"].isin(_JUDGED)
             & (frame["lane"] == Lane.COMM.value)
@@ -79,29 +61,24 @@ def collectives(folder: Path, *, ranks: int, warmup: int = 0) -> Any:
     return found[(found["bytes"] > 0) & (found["duration_s"] > 0)].reset_index(drop=True)
 
 
-def _phases_of_rank(path: Path, warmup: int) -> dict[str, float]:
-    frame = _read(path, _PHASE_TYPES)
-    # A period's seconds and bytes exclude evaluation, so its phases do too.
-    frame = frame[frame["lane"].isin(FOREGROUND) & (frame["phase"] != Phase.EVALUATE.value)]
-    if frame.empty:
-        return {}
-    steady = frame[frame["period"] >= warmup]
-    if not steady.empty:
-        frame = steady
-    sums = frame.groupby(["period", "phase"])["duration_s"].sum().unstack(fill_value=0.0)
-    return {str(phase): float(value) for phase, value in sums.median().items()}
-
-
-_PHASE_TYPES = {"period": "int64", "lane": "str", "phase": "str", "duration_s": "float64"}
-_COLLECTIVE_TYPES = _PHASE_TYPES | {
+_COLLECTIVE_TYPES = {
+    "period": "int64",
     "name": "str",
     "kind": "str",
+    "lane": "str",
+    "phase": "str",
     "group_size": "int64",
     "bytes": "int64",
+    "duration_s": "float64",
 }
 
 
-def _read(path: Path, types: dict[str, str]) -> Any:
+def read_columns(path: Path, types: dict[str, str]) -> Any:
+    """Read these columns of a ledger as a DataFrame; a torn last line is dropped.
+
+    Raises:
+        DataError: the file is unreadable or no ledger.
+    """
     import pandas as pd
 
     try:
@@ -118,3 +95,39 @@ def _read(path: Path, types: dict[str, str]) -> Any:
         return pd.read_csv(io.BytesIO(content), usecols=list(types), dtype=types)
     except (ValueError, OverflowError) as error:
         raise DataError(path, f"malformed ledger: {error}") from None
+
+
+_LOCAL = frozenset(kind.value for kind in Kind) - {
+    kind.value for kind in COMMUNICATION | STORAGE | {Kind.COPY}
+}
+_STEP_TYPES = {
+    "period": "int64",
+    "name": "str",
+    "kind": "str",
+    "op": "str",
+    "phase": "str",
+    "duration_s": "float64",
+}
+
+
+def step_seconds(path: Path, warmup: int = 0) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Seconds of each local step of a rank, by (name, kind, operation); empty without the ledger.
+
+    Returns:
+        Mean seconds of one step, and seconds per period; medians over the periods after `warmup`,
+        or over all of them if there are no others. Evaluation is left out.
+    """
+    if not path.is_file():
+        return {}
+    frame = read_columns(path, _STEP_TYPES)
+    frame = frame[frame["kind"].isin(_LOCAL) & (frame["phase"] != Phase.EVALUATE.value)]
+    steady = frame[frame["period"] >= warmup]
+    frame = frame if steady.empty else steady
+    if frame.empty:
+        return {}
+    each = frame.groupby(["name", "kind", "op", "period"])["duration_s"].agg(["mean", "sum"])
+    middle = each.groupby(level=["name", "kind", "op"]).median()
+    return {
+        (str(name), str(kind), str(op)): (float(mean), float(whole))
+        for (name, kind, op), mean, whole in middle.itertuples()
+    }

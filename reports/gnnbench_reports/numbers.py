@@ -12,6 +12,18 @@ _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
+class Quantity(str):
+    """A number as text that keeps its value in SI units: pages sort and copy by it."""
+
+    __slots__ = ("value",)
+    value: float
+
+    def __new__(cls, text: str, value: float) -> Quantity:
+        made = super().__new__(cls, text)
+        made.value = float(value)
+        return made
+
+
 def rounded(value: float, uncertainty: float, *, max_digits: int = 4) -> str:
     """Round so that the last digit is of the order of the uncertainty; two digits at least.
 
@@ -31,7 +43,7 @@ def seconds(value: float | None, spread: float | None = None) -> str:
         return "–"
     scale, unit = _unit(abs(value), _TIME_UNITS)
     relative = UNKNOWN_SPREAD if spread is None else max(spread, 1e-4)
-    return f"{rounded(value / scale, abs(value) / scale * relative)} {unit}"
+    return Quantity(f"{rounded(value / scale, abs(value) / scale * relative)} {unit}", value)
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -40,7 +52,8 @@ def interval(low: float | None, high: float | None) -> str:
         return "–"
     scale, unit = _unit((low + high) / 2, _TIME_UNITS)
     uncertainty = min(max(high - low, 0) / 4, 0.09 * abs(low)) / scale
-    return f"{rounded(low / scale, uncertainty)} … {rounded(high / scale, uncertainty)} {unit}"
+    text = f"{rounded(low / scale, uncertainty)} … {rounded(high / scale, uncertainty)} {unit}"
+    return Quantity(text, low)
 
 
 def percent(value: float | None, spread: float | None = None, *, signed: bool = False) -> str:
@@ -49,7 +62,7 @@ def percent(value: float | None, spread: float | None = None, *, signed: bool = 
         return "–"
     digits = 1 if spread is not None and spread < 0.005 else 0
     text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
-    return f"{_no_negative_zero(text)} %"
+    return Quantity(f"{_no_negative_zero(text)} %", value)
 
 
 def size(value: float | None) -> str:
@@ -58,21 +71,22 @@ def size(value: float | None) -> str:
         return "–"
     scale, unit = _unit(abs(value), _BYTE_UNITS)
     if unit == "B":
-        return f"{value:.0f} B"
+        return Quantity(f"{value:.0f} B", value)
     number = value / scale
-    return f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f} {unit}"
+    text = f"{number:.{max(0, 2 - math.floor(math.log10(number)))}f} {unit}"
+    return Quantity(text, value)
 
 
 def whole(value: float | None) -> str:
     """Write a count exactly, in groups of three; a mean over periods may have a fraction."""
     if value is None:
         return "–"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    return Quantity(f"{value:,.{0 if float(value).is_integer() else 1}f}", value)
 
 
 def factor(value: float | None) -> str:
     """Write a ratio such as 1.07×."""
-    return "–" if value is None else f"{value:.2f}×"
+    return "–" if value is None else Quantity(f"{value:.2f}×", value)
 
 
 def metric(measure: Measure, value: float | None, std: float | None = None) -> str:
@@ -80,9 +94,10 @@ def metric(measure: Measure, value: float | None, std: float | None = None) -> s
     if value is None:
         return "–"
     if measure.unit == "share":
-        return f"{100 * value:.1f} %" + (f" ± {100 * std:.1f}" if std else "")
-    text = rounded(value, std or 0.0)
-    return text + (f" ± {rounded(std, std)}" if std else "")
+        text = f"{100 * value:.1f} %" + (f" ± {100 * std:.1f}" if std else "")
+    else:
+        text = rounded(value, std or 0.0) + (f" ± {rounded(std, std)}" if std else "")
+    return Quantity(text, value)
 
 
 def difference(
@@ -94,7 +109,7 @@ def difference(
     sign = "+" if signed else ""
     scale, digits = (100, 2) if measure.unit == "share" else (1, 4)
     text = _no_negative_zero(f"{scale * value:{sign}.{digits}f}")
-    return text if error is None else f"{text} ± {scale * error:.{digits}f}"
+    return Quantity(text if error is None else f"{text} ± {scale * error:.{digits}f}", value)
 
 
 def _unit(value: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:

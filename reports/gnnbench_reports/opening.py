@@ -42,6 +42,33 @@ def read_study(results: Results, cluster: str | None = None) -> Study:
     )
 
 
+def read_predicted(results: Results, cluster: str | None) -> Study:
+    """Read the predictions for one cluster, without the runs: to compare it with another.
+
+    Raises:
+        UnknownName: no prediction is for this cluster.
+        DataError: the folder holds no predictions.
+    """
+    predictions = tuple(results.predictions())
+    if not predictions:
+        raise DataError(
+            results.folder,
+            "holds no predictions: `gnnbench predict SUITE --cluster A,B --results DIR` adds some",
+        )
+    chosen = choose_cluster((), predictions, cluster)
+    rows = tuple(compare_records(results, (), predictions, chosen))
+    return Study(
+        results=results,
+        cluster=chosen,
+        clusters=tuple(sorted({record.cluster for record in predictions})),
+        runs=(),
+        predictions=predictions,
+        rows=rows,
+        summary=summarise(rows),
+        machine=find_machine(results, chosen),
+    )
+
+
 def _side_by_side(
     results: Results, predictions: Sequence[PredictionRecord], clusters: Sequence[str]
 ) -> tuple[Comparison, ...]:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from gnnbench_reports import numbers
 from gnnbench_reports.finding import Finding
-from gnnbench_reports.summary import agreement, contests, pairs, regret, repeat_spread
+from gnnbench_reports.noise import LEAST_NOISE, distinct, usual_noise
+from gnnbench_reports.summary import agreement, contests, pairs, regret
 from gnnbench_reports.tables import Column
 
 if TYPE_CHECKING:
     from gnnbench_reports.comparison import Comparison
     from gnnbench_reports.study import Study
 
-LEAST_NOISE = 0.025
-"""Relative noise assumed of any measured time at least."""
 TARGET = 0.8
 
 
@@ -67,29 +66,6 @@ def _order(dataset: str, groups: Sequence[Sequence[Comparison]], usual: float) -
         tau_all=sum(agreement(*pair) for pair in every) / len(every),
         regret=max(map(regret, groups)),
     )
-
-
-def distinct(a: Comparison, b: Comparison, usual: float) -> bool:
-    """Tell whether two measured times differ by more than their noise together."""
-    first, second = a.measured_period_s or 0.0, b.measured_period_s or 0.0
-    return abs(first - second) > noise(a, usual) * first + noise(b, usual) * second
-
-
-def noise(row: Comparison, usual: float) -> float:
-    """Relative noise of a measured time: the spread of its repeats, or else of its periods.
-
-    At least the usual noise: two or three repeats may agree by chance.
-    """
-    return max(row.uncertainty or 0.0, usual)
-
-
-def usual_noise(rows: Iterable[Comparison]) -> float:
-    """The median spread of repeats, or `LEAST_NOISE` if that is more.
-
-    The spread over the periods of one process is too small an estimate: memory placement and other
-    load on the machine are the same for all of them.
-    """
-    return max(LEAST_NOISE, repeat_spread(rows) or 0.0)
 
 
 def finding(study: Study) -> Finding | None:

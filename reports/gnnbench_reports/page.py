@@ -6,6 +6,8 @@ error.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,12 +18,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gnnbench_reports import sections
+from gnnbench_reports.answer import answers
 from gnnbench_reports.blocks import Drawing
 from gnnbench_reports.finding import Finding
+from gnnbench_reports.noise import warnings
 from gnnbench_reports.study import Study
 from gnnbench_reports.verdict import verdict
 
 STYLE = Path(__file__).parent / "styles" / "page.css"
+SCRIPT = Path(__file__).parent / "styles" / "page.js"
 _COLUMN_PT = 300
 """Drawings narrower than this are shown in a column."""
 
@@ -31,6 +36,7 @@ def page(
     drawings: Sequence[Drawing],
     files: Mapping[str, str],
     found: Mapping[str, Finding],
+    out: Path | None = None,
 ) -> str:
     """Return the page.
 
@@ -39,7 +45,10 @@ def page(
         drawings: the figures, in any order; the page knows the section of each.
         files: further files in the page's folder, path to description.
         found: the study's findings, by name.
+        out: folder that the page lies in, from which it links to records; None: it links to none.
     """
+    script = SCRIPT.read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
     by_name = {drawing.name: drawing for drawing in drawings}
     return (
         templates()
@@ -47,12 +56,16 @@ def page(
         .render(
             title=sections.title(study),
             subtitle=sections.subtitle(study),
+            warnings=warnings(study.rows),
+            answers=answers(study),
             verdict=verdict(study.summary, study.rows, found),
             hints=sections.hints(study),
-            sections=sections.sections(study, by_name, found),
+            sections=sections.sections(study, by_name, found, out),
             files=files,
             drawn=[drawing for drawing in drawings if drawing.files],
             style=Markup(STYLE.read_text(encoding="utf-8")),  # a file of this package
+            script=Markup(script),  # likewise
+            script_hash=base64.b64encode(digest).decode(),
         )
     )
 

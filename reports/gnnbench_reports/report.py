@@ -62,7 +62,7 @@ def write_report(
     traces = write_traces(study, out / "traces")
     files |= {f"traces/{name}": what for name, what in traces.items()}
     path = out / "index.html"
-    write_text(path, page(study, drawings, files, found))
+    write_text(path, page(study, drawings, files, found, out))
     return path
 
 

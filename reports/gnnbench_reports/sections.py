@@ -4,29 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from gnnbench.steps import Phase
 from gnnbench_reports import numbers
 from gnnbench_reports.blocks import Block, Drawing, Heading, Table, Text, folded
 from gnnbench_reports.configurations import PLACE, configurations, place
 from gnnbench_reports.environment import environment
 from gnnbench_reports.finding import Finding
+from gnnbench_reports.parts import EXTRA, HIDDEN
 from gnnbench_reports.study import Study
 from gnnbench_reports.summary import choices, error_table
 from gnnbench_reports.tables import Column, Word
+from gnnbench_reports.trained import trained
 
 _FINDING = "finding_"
 _MOST_LINES, _MOST_CHOICES = 40, 6
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("errors", "Error of the predictions", ("errors", "parity")),
+    ("trained", "What was trained", ("trained",)),
     ("scaling", "Scaling", ("scaling", "scaling_points")),
-    ("phases", "Time by phase", ("phases",)),
+    ("phases", "Where the time goes", ("phases", "parts")),
     ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
     ("pipelines", "Pipelining", ("finding_pipelines",)),
     ("memory", "Memory", ("finding_fits", "fits", "memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
+    ("node_order", "Order of vertices", ("finding_node_order",)),
     ("quality", "Model quality", ("finding_quality", "quality")),
+    ("errors", "Error of the predictions", ("errors", "parity", "finding_operations")),
     ("lost", "Skipped and failed", ("lost",)),
     ("environment", "Machine, versions and constants", ("environment",)),
     ("all", "All configurations", ("configurations",)),
@@ -44,25 +50,34 @@ class Section:
 
 
 def sections(
-    study: Study, drawings: Mapping[str, Drawing], found: Mapping[str, Finding]
+    study: Study,
+    drawings: Mapping[str, Drawing],
+    found: Mapping[str, Finding],
+    out: Path | None = None,
 ) -> list[Section]:
-    """The sections that have something to show."""
+    """The sections that have something to show; those of `out` link to the records."""
     made = []
     for anchor, heading, names in SECTIONS:
-        blocks = [block for name in names for block in _blocks(name, study, drawings, found)]
+        blocks = [block for name in names for block in _blocks(name, study, drawings, found, out)]
         if blocks:
             made.append(Section(anchor=anchor, title=heading, blocks=blocks))
     return made
 
 
 def _blocks(
-    name: str, study: Study, drawings: Mapping[str, Drawing], found: Mapping[str, Finding]
+    name: str,
+    study: Study,
+    drawings: Mapping[str, Drawing],
+    found: Mapping[str, Finding],
+    out: Path | None,
 ) -> Sequence[Block]:
     if name in drawings:
         return () if drawings[name].svg is None else (drawings[name],)
     if name.startswith(_FINDING):
         one = found.get(name.removeprefix(_FINDING))
         return () if one is None else _finding(one)
+    if name == "configurations":
+        return configurations(study, out)
     make = BLOCKS.get(name)
     return () if make is None else make(study)
 
@@ -263,18 +278,38 @@ def _order(study: Study) -> Sequence[Block]:
             pick.dataset,
             pick.model,
             pick.ranks,
-            " < ".join(pick.measured_order),
-            " < ".join(pick.predicted_order),
+            pick.measured_order,
+            pick.predicted_order,
             f"{pick.right_pairs} of {pick.decisive_pairs}",
             numbers.percent(pick.regret),
         )
         for pick in picks
     ]
     definitions = (
-        "Approaches on the same dataset, model and rank count. Clear pairs are those whose "
-        "measured medians differ by more than 15 %."
+        "Approaches on the same dataset, model and rank count. “a = b”: both run one program. "
+        "“a ≈ b”: their measured times differ by less than the noise, or their predicted times by "
+        "less than a quarter of the wider interval. Clear pairs are those whose measured medians "
+        "differ by more than 15 %."
     )
     return Text(definitions), folded(columns, cells, "comparisons", _MOST_CHOICES)
+
+
+def _parts(study: Study) -> Sequence[Block]:
+    """Measured beside predicted seconds of each part, where both are known."""
+    rows = [row for row in study.rows if row.phases_measured]
+    if not rows:
+        return ()
+    known = {part for row in rows for part in (*row.phases_measured, *row.phases_predicted)}
+    order = [phase.value for phase in Phase] + [*EXTRA, HIDDEN]
+    parts = sorted(known, key=lambda part: order.index(part) if part in order else len(order))
+    columns = (*PLACE, Column(heading="side"), *(Column(heading=p, number=True) for p in parts))
+    cells = [
+        (*place(row), side, *(numbers.seconds(table.get(part)) for part in parts))
+        for row in rows
+        for side, table in (("measured", row.phases_measured), ("predicted", row.phases_predicted))
+        if table
+    ]
+    return (folded(columns, cells, "lines", 0),)
 
 
 def _lost(study: Study) -> Sequence[Block]:
@@ -313,5 +348,6 @@ BLOCKS: dict[str, Callable[[Study], Sequence[Block]]] = {
     "order": _order,
     "lost": _lost,
     "environment": environment,
-    "configurations": configurations,
+    "trained": trained,
+    "parts": _parts,
 }

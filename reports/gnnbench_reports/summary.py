@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.noise import distinct, repeat_spread, usual_noise
 
 DECISIVE = 0.15
 """Two approaches differ clearly if their measured medians are further apart than this."""
@@ -84,13 +85,17 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The fastest approach of one dataset, model and rank count, measured and predicted."""
+    """The order of approaches on one dataset, model and rank count, measured and predicted.
+
+    In both orders "=" joins approaches that run one program, "<" stands before a slower one, and
+    "≈" before one whose time differs by less than the noise (or than the predicted interval).
+    """
 
     dataset: str
     model: str
     ranks: int
-    measured_order: tuple[str, ...]
-    predicted_order: tuple[str, ...]
+    measured_order: str
+    predicted_order: str
     regret: float
     decisive_pairs: int
     right_pairs: int
@@ -173,17 +178,18 @@ def _error_row(by: str, group: str, rows: Sequence[Comparison]) -> ErrorRow:
 
 def choices(rows: Iterable[Comparison]) -> list[Choice]:
     """The order of approaches wherever at least two were measured and predicted."""
+    rows = list(rows)
+    usual = usual_noise(rows)
     found = []
     for (dataset, model, ranks), group in contests(rows).items():
-        by_prediction = sorted(group, key=_predicted)
         decisive = [pair for pair in pairs(group) if _differ(*pair)]
         found.append(
             Choice(
                 dataset=dataset,
                 model=model,
                 ranks=ranks,
-                measured_order=tuple(row.label for row in sorted(group, key=_measured)),
-                predicted_order=tuple(row.label for row in by_prediction),
+                measured_order=ordered(group, _measured, lambda a, b: distinct(a, b, usual)),
+                predicted_order=ordered(group, _predicted, predicted_apart),
                 regret=regret(group),
                 decisive_pairs=len(decisive),
                 right_pairs=sum(agreement(*pair) > 0 for pair in decisive),
@@ -209,6 +215,39 @@ def _programs(group: Iterable[Comparison]) -> list[list[Comparison]]:
     return list(found.values())
 
 
+def ordered(
+    group: Iterable[Comparison],
+    time: Callable[[Comparison], float],
+    apart: Callable[[Comparison, Comparison], bool],
+) -> str:
+    """Write the order of a group's programs, fastest first, as `Choice` describes it."""
+    by_time = sorted(
+        (sorted(rows, key=time) for rows in _programs(group)),
+        key=lambda rows: statistics.median(map(time, rows)),
+    )
+    text = ""
+    for at, rows in enumerate(by_time):
+        if at:
+            before = by_time[at - 1]
+            sure = apart(before[len(before) // 2], rows[len(rows) // 2])
+            text += " < " if sure else " ≈ "
+        text += " = ".join(row.label for row in rows)
+    return text
+
+
+def predicted_apart(a: Comparison, b: Comparison) -> bool:
+    """Tell whether two predictions differ by more than a quarter of the wider interval.
+
+    The constants behind both are the same, so their errors are largely common.
+    """
+    widths = [
+        row.predicted_high_s - row.predicted_low_s
+        for row in (a, b)
+        if row.predicted_low_s is not None and row.predicted_high_s is not None
+    ]
+    return abs(_predicted(a) - _predicted(b)) > max(widths, default=0.0) / 4
+
+
 def pairs(group: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
     """Pairs of a contest that run different programs: only these have an order to predict."""
     return [
@@ -227,11 +266,6 @@ def regret(group: Sequence[Comparison]) -> float:
     ]
     chosen = min(timed, key=lambda pair: pair[0])
     return chosen[1] / min(measured for _, measured in timed) - 1
-
-
-def repeat_spread(rows: Iterable[Comparison]) -> float | None:
-    """The median spread of repeats of one configuration; None without repeats."""
-    return _median(row.repeat_spread for row in rows if row.repeat_spread is not None)
 
 
 def _kendall_tau(rows: Iterable[Comparison]) -> float | None:

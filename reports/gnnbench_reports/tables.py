@@ -15,6 +15,7 @@ class Column:
         meaning: what the numbers are; the page shows it when one points at the heading.
         word: whether its cells stay on one line.
         page_only: whether a terminal's table leaves it out.
+        links: whether its cells are `Links`.
     """
 
     heading: str
@@ -22,6 +23,7 @@ class Column:
     meaning: str = ""
     word: bool = False
     page_only: bool = False
+    links: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +41,13 @@ class Word:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A cell with links to the files that a line rests on: pairs of a word and an address."""
+
+    items: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return ", ".join(word for word, _ in self.items)

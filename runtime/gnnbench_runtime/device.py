@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
+from gnnbench.commit import commit
 from gnnbench.errors import Unsupported
 from gnnbench_runtime.job import Job
 
@@ -87,6 +88,8 @@ def describe(job: Job, device: torch.device) -> dict[str, Any]:
         "backend": job.backend if job.world_size > 1 else "none",
         "ranks_per_host": job.ranks_per_host,
         "threads_per_rank": job.run.training.threads_per_rank,
+        "cores": len(os.sched_getaffinity(0)),
+        "host_memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "practice": job.practice,
         "note": PRACTICE_NOTE if job.practice else job.note,
     }
@@ -100,6 +103,7 @@ def versions(device: torch.device) -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = getattr(sys.modules.get(name), "__version__", "unknown")
+    found["commit"] = commit()
     if device.type == "cuda":
         found["cuda"] = str(torch.version.cuda)
         found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[attr-defined]

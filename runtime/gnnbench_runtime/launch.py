@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,10 +30,11 @@ from gnnbench.plan import Plan
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.held import hold, plan_run
-from gnnbench_runtime.job import DEVICES, Job
+from gnnbench_runtime.job import DEVICES, Job, generations_folder
 from gnnbench_runtime.merge import merge
 from gnnbench_runtime.pulse import Beat, PulseReader
 from gnnbench_runtime.watchdog import MemoryHint, Verdict, cause, died, hung
+from gnnbench_runtime.watching import Pace, Watch, unwatched
 
 _POLL_S = 0.25
 # How long after the first end of a rank others may still say that they were the cause.
@@ -47,6 +49,7 @@ def launch(
     *,
     device: str = "auto",
     facts: dict[str, Any] | None = None,
+    watch: Watch = unwatched,
 ) -> RunRecord:
     """Train one run on local ranks and return its record, saved in `results`.
 
@@ -57,6 +60,7 @@ def launch(
         results: where the record is saved.
         device: "auto", "cpu" or "cuda".
         facts: of the dataset, for the record.
+        watch: told what the run does.
     """
     record = new_record(run, facts or {})
     clear(results.run_folder(run.run_id))
@@ -65,11 +69,15 @@ def launch(
     with owner.scratch("gnnbench-run-") as scratch:
         try:
             job = _job(run, folder, results, scratch, device)
+            watch(run, "is planned")
             plan = plan_run(
                 run, data, job.cache, device=job.device, ranks_per_host=job.ranks_per_host
             )
             job = dataclasses.replace(job, periods=plan.periods, releases=plan.releases)
-            record = _ended(job, plan, record, _watch(job))
+            record = _ended(job, plan, record, _watch(job, watch))
+            if record.status == "ok":
+                results.save_run(record)  # before what it was resumed from is removed
+                shutil.rmtree(generations_folder(job.cache, run.run_id), ignore_errors=True)
         except KeyboardInterrupt:
             record.reason = "interrupted"
             record.wall_s = time.monotonic() - begin
@@ -163,7 +171,7 @@ def _job(run: RunSpec, data: Path, results: Results, scratch: Path, device: str)
     )
 
 
-def _watch(job: Job) -> Verdict | None:
+def _watch(job: Job, watch: Watch) -> Verdict | None:
     """Run the ranks to their end; return None if all ended well."""
     readers = [PulseReader(job.pulse(rank)) for rank in range(job.world_size)]
     kills_before = _oom_kills()
@@ -171,7 +179,7 @@ def _watch(job: Job) -> Verdict | None:
         for rank, process in enumerate(processes):
             selector.register(os.pidfd_open(process.pid), selectors.EVENT_READ, rank)
         try:
-            return _until_end(job, processes, readers, selector, kills_before)
+            return _until_end(job, processes, readers, selector, kills_before, watch)
         finally:
             for key in list(selector.get_map().values()):
                 os.close(key.fd)
@@ -185,7 +193,9 @@ def _until_end(
     readers: list[PulseReader],
     selector: selectors.BaseSelector,
     kills_before: int,
+    watch: Watch,
 ) -> Verdict | None:
+    pace = Pace(len(job.periods))
     running = dict(enumerate(processes))
     ended: list[tuple[Verdict, str]] = []
     deadline: float | None = None
@@ -212,6 +222,7 @@ def _until_end(
         if deadline is not None and (not running or time.monotonic() > deadline):
             return cause(ended)
         held = {rank: _memory_hint(process.pid) for rank, process in running.items()}
+        watch(job.run, pace.words([readers[rank].read() for rank in running]))
         beats = {rank: _alive(readers[rank].read(), job) for rank in running}
         hang = None if ended else hung(beats, time.perf_counter(), _timeout_s(job))
         if hang is not None:

@@ -15,6 +15,7 @@ from gnnbench.spec import RunSpec
 from gnnbench_runtime.join import joined, run_joined
 from gnnbench_runtime.launch import judged, launch, new_record
 from gnnbench_runtime.watchdog import Verdict
+from gnnbench_runtime.watching import Watch, unwatched
 
 
 def run_all(
@@ -24,6 +25,7 @@ def run_all(
     *,
     device: str = "auto",
     retry_failed: bool = False,
+    watch: Watch = unwatched,
 ) -> Iterator[tuple[RunRecord, bool]]:
     """Yield each run's record in order, and whether it was kept from before.
 
@@ -31,7 +33,7 @@ def run_all(
     `retry_failed`; a skipped or interrupted run is tried again. A failing run does not stop the
     next ones, but a full disk does. A run that another machine is training is left to it, with the
     status "running". Within a launch of torchrun or srun, this process becomes one of its ranks
-    (see `join`).
+    (see `join`). `watch` is told what the run under way does; in a launch of others, nothing.
 
     Raises:
         MissingExtra: torch is not installed.
@@ -48,7 +50,9 @@ def run_all(
     with results.training():
         datasets = Library(roots, results.folder / "cache")
         for run in runs:
-            yield _one(run, results, roots, datasets, device=device, retry_failed=retry_failed)
+            yield _one(
+                run, results, roots, datasets, device=device, retry_failed=retry_failed, watch=watch
+            )
 
 
 def _one(
@@ -59,6 +63,7 @@ def _one(
     *,
     device: str,
     retry_failed: bool,
+    watch: Watch,
 ) -> tuple[RunRecord, bool]:
     """Train one run unless it is finished; what makes it impossible becomes its reason."""
     try:
@@ -66,6 +71,7 @@ def _one(
         reason = approach.cannot_run(run)
         if reason is not None:
             return _ended(run, results, "skipped", reason), False
+        watch(run, "reads its dataset")
         asked, run = run, datasets.identified(run)
         results.forget_unopened(asked)
         before = results.finished(run, retry_failed=retry_failed)
@@ -76,6 +82,7 @@ def _one(
         if reason is not None:
             return _ended(run, results, "skipped", reason), False
         cache = results.cache("shared").absolute()
+        watch(run, "partitions or converts its dataset")
         approach.prepare(data, run, cache)
         folder = native_folder(run.dataset, roots, results.folder / "cache")
         facts = describe(data, run.dataset)
@@ -85,7 +92,8 @@ def _one(
                 if before is not None:  # by the machine that has owned it until now
                     return before, True
                 data = native.load(folder)
-                return launch(run, data, folder, results, device=device, facts=facts), False
+                record = launch(run, data, folder, results, device=device, facts=facts, watch=watch)
+                return record, False
         except Busy as error:
             return judged(new_record(run, facts), Verdict("running", str(error))), False
     except (Unsupported, MissingExtra) as error:

@@ -348,9 +348,14 @@ def _classes(program: Program, work: Mapping[str, Floats]) -> dict[str, dict[str
 def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
+    planned = program.plan.notes
+    notes |= {name: planned[name] for name in planned if name.startswith("cache_")}
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing
+    outside = sorted(line for c in program.cost_classes.values() for line in c.outside)
+    if outside:
+        notes["outside"] = outside
     if hosts > program.cluster.host.hosts_max:
         most = program.cluster.host.hosts_max
         notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"

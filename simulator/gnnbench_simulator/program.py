@@ -14,6 +14,7 @@ import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats, column
+from gnnbench.costs.storage import limited
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, iteration_bytes
 from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
@@ -182,6 +183,7 @@ def compile_plan(
     if not known:
         # An invalid plan would deadlock below, and a deadlock says less than the plan's own checks.
         plan.validate()
+    cluster = limited(cluster, plan.disk)
     per_host = min(ranks_per_host or cluster.ranks_per_host(plan.world_size), plan.world_size)
     layout_of, samples = plan.layouts
     rules = Rules.of(samples, cluster, per_host, fuse=fuse)

@@ -49,13 +49,15 @@ def draw_bars(
     kind: str,
     xlabel: str,
     words: tuple[str, str] = SIDES,
+    apart: str = "",
     mark: str = "",
 ) -> Figure:
     """Draw `frame`: columns dataset, model, approach, ranks, side, `part` and `value`.
 
     An optional column `mark` is drawn as a black tick on the bar (one value per bar), an optional
     column `note` is written after it. `words` name the sides in the legend, `mark` the tick; by
-    default it is the time of a period.
+    default it is the time of a period. The part `apart` is no part of the sum: an outline beyond
+    the bar and its mark.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -71,13 +73,18 @@ def draw_bars(
     figure, axes = drawing.panels(groups, heights=heights)
     left = drawing.leftmost(axes)
     for key, panel in axes.items():
-        _panel(panel, groups[key], slots[key], value, part, colours, kind)
+        _panel(panel, groups[key], slots[key], value, part, colours, kind, apart)
         if drawing.is_matrix(groups) and panel not in left:
             panel.set_yticklabels([])
     for panel in drawing.lowest(axes):
         panel.set_xlabel(xlabel)
     used = [name for name in colours if name in set(frame[part])]
-    handles: list[Any] = [Patch(facecolor=colours[n], label=printable(n)) for n in used]
+    handles: list[Any] = [
+        Patch(label=printable(n), **_outline(colours[n]))
+        if n == apart
+        else Patch(facecolor=colours[n], label=printable(n))
+        for n in used
+    ]
     sides = set(frame["side"])
     where = (" (upper bar)", " (lower)") if len(sides) > 1 else ("", "")
     if "measured" in sides:
@@ -119,6 +126,7 @@ def _panel(
     part: str,
     colours: Mapping[str, str],
     kind: str,
+    apart: str,
 ) -> None:
     place = {slot: at for at, slot in enumerate(slots)}
     present = set(_slots(group))
@@ -138,16 +146,26 @@ def _panel(
         end = 0.0
         for name in colours:
             amount = float(amounts.get(name, 0.0))
-            if amount <= 0:
+            if amount <= 0 or name == apart:
                 continue
             hatched = {"hatch": "//////", "edgecolor": "white"} if side == "predicted" else {}
-            panel.barh(y, amount, height, left=end, color=colours[name], lw=0, **hatched)  # type: ignore[arg-type]
+            drawn = panel.barh(y, amount, height, left=end, color=colours[name], lw=0, **hatched)  # type: ignore[arg-type]
+            for patch in drawn:
+                shown = drawing.short(amount, kind)
+                drawing.tip(patch, f"{approach} on {ranks}, {side}: {name} {shown}")
             end += amount
         highest = max(highest, end)
         if "mark" in bar and bar["mark"].notna().any():
             at = float(bar["mark"].iloc[0])
             panel.plot([at, at], [y - height / 2, y + height / 2], color="black", lw=1.2)
-            highest = max(highest, at)
+            end = max(end, at)
+            highest = max(highest, end)
+        if amounts.get(apart, 0.0) > 0:
+            amount = float(amounts[apart])
+            drawn = panel.barh(y, amount, 0.7 * height, left=end, **_outline(colours[apart]))
+            shown = drawing.short(amount, kind)
+            drawing.tip(drawn.patches[0], f"{approach} on {ranks}, {side}: {apart} {shown}")
+            highest = max(highest, end + amount)
         if "note" in bar and str(bar["note"].iloc[0]):
             _note(panel, str(bar["note"].iloc[0]), (end, y), 2, fontsize=5.5, color="#444444")
     panel.set_yticks(range(len(slots)), [f"{printable(a, 22)} · {r}" for a, r in slots])
@@ -155,6 +173,10 @@ def _panel(
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)
     drawing.linear_axis(panel, kind, highest)
+
+
+def _outline(colour: str) -> dict[str, Any]:
+    return {"facecolor": "none", "edgecolor": colour, "linewidth": 0.8}
 
 
 def _note(panel: Axes, text: str, at: tuple[float, float], right_pt: int, **style: Any) -> None:

@@ -19,18 +19,20 @@ CAPTION = (
     "Hatched lower bar: planned. “=”: every counted volume equals the planned integer. “≠”: one "
     "does not."
 )
-_PALETTE = (
-    "#4477AA",
-    "#66CCEE",
-    "#CCBB44",
-    "#EE6677",
-    "#228833",
-    "#AA3377",
-    "#BBBBBB",
-    "#882255",
-    "#999933",
-    "#44AA99",
-)
+_KINDS = {
+    "all-to-all": "#4477AA",
+    "all-reduce": "#AA3377",
+    "all-gather": "#228833",
+    "reduce-scatter": "#999933",
+    "broadcast": "#EE6677",
+    "send": "#882255",
+    "recv": "#CC6677",
+    "copy": "#888888",
+    "read": "#DDAA33",
+    "write": "#EE7733",
+}
+_WHITE = {"sample": 0.35, "fetch": 0.2, "backward": 0.5, "update": 0.3}
+"""How much white a phase adds to the colour of a kind; the other phases add none."""
 
 
 _SIDES = {"measured": "counted", "predicted": "planned"}
@@ -55,15 +57,25 @@ def data(study: Study) -> Any:
     return pd.DataFrame(found, columns=[*place, "step", "bytes", "equal", "note"])
 
 
+def colour(step: str) -> Any:
+    """The colour of a kind of step in a phase, such as "all-to-all · backward": always the same."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    kind, _, phase = step.partition(" · ")
+    white = _WHITE.get(phase, 0.0)
+    red, green, blue = (
+        1 - (1 - part) * (1 - white) for part in to_rgb(_KINDS.get(kind, "#44AA99"))
+    )
+    return to_hex((red, green, blue))
+
+
 def draw(frame: Any) -> Figure:
     """One panel per dataset and model."""
-    names = sorted(set(frame["step"]))
-    colours = {name: _PALETTE[at % len(_PALETTE)] for at, name in enumerate(names)}
     return bars.draw_bars(
         frame,
         value="bytes",
         part="step",
-        colours=colours,
+        colours={name: colour(name) for name in sorted(set(frame["step"]))},
         kind="bytes",
         xlabel=f"bytes moved per {drawing.period_noun(frame)}",
         words=("counted", "planned"),

@@ -76,6 +76,15 @@ def draw(
         for row in group.to_dict("records"):
             x = place[0][row["approach"], int(row["ranks"])]
             _mark(panel, x, row, looks[row["approach"]], measured, predicted, interval, spread)
+            shown = ((predicted, words[1]), (measured, words[0]))
+            drawing.hover(
+                panel,
+                (
+                    (x, row[name], _words(row, name, word, kind))
+                    for name, word in shown
+                    if row[name] == row[name]
+                ),
+            )
             if row.get("status") in LOST:
                 failed = True
                 bottom: dict[str, Any] = {
@@ -104,6 +113,12 @@ def draw(
         handles.append(Line2D([], [], color=grey, marker="x", ls="", label=" or ".join(LOST)))
     drawing.legend_above(figure, handles)
     return figure
+
+
+def _words(row: dict[str, Any], column: str, word: str, kind: str) -> str:
+    if kind == "s":
+        return drawing.timed(row, word)
+    return f"{row['approach']} on {row['ranks']}, {word}: {drawing.short(row[column], kind)}"
 
 
 def _places(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from gnnbench.approaches.card import Look
+from gnnbench_reports import numbers
 from gnnbench_reports.labels import card, printable
 
 if TYPE_CHECKING:
@@ -34,16 +38,21 @@ _OTHER_LOOKS = (
     Look(colour="#1B9E9E", marker="v"),
     Look(colour="#E7298A", marker="P"),
 )
-# Paul Tol's bright scheme; greys for what happens outside the training step.
-PHASE_COLOURS = {
-    "load": "#BBBBBB",
+# Paul Tol's bright and muted schemes: blues and greens compute, warm colours move data or wait.
+PART_COLOURS = {
+    "load": "#DDCC77",
     "sample": "#228833",
     "fetch": "#CCBB44",
     "forward": "#4477AA",
     "backward": "#66CCEE",
-    "sync": "#EE6677",
-    "update": "#AA3377",
-    "evaluate": "#DDDDDD",
+    "sync": "#AA3377",
+    "update": "#332288",
+    "host": "#88CC99",
+    "copy": "#CC99BB",
+    "disk": "#882255",
+    "communication": "#EE6677",
+    "waiting": "#BBBBBB",
+    "hidden": "#EE6677",
 }
 
 
@@ -83,6 +92,54 @@ def legend_of(looks: Mapping[str, Look], *, lines: bool = True) -> list[Any]:
         )
         for label, look in looks.items()
     ]
+
+
+_TIP = "tip:"
+
+
+def tip(artist: Any, text: str) -> None:
+    """Give a mark a text that the page shows when one points at it."""
+    artist.set_gid(_TIP + quote(printable(text, 200), safe=""))
+
+
+def hover(panel: Axes, points: Iterable[tuple[float, float, str]]) -> None:
+    """Make points of a line or an error bar show a text, by invisible marks above them."""
+    for x, y, text in points:
+        (mark,) = panel.plot(
+            [x], [y], "o", ms=6, mew=0, alpha=0.0, zorder=9, scalex=False, scaley=False
+        )
+        tip(mark, text)
+
+
+def timed(row: Mapping[str, Any], side: str) -> str:
+    """A row's measured or predicted time in words, such as "single on 1, measured: 25 ms ± 3 %"."""
+    value = row[f"{side}_period_s"]
+    ranks = f" on {row['ranks']}" if "ranks" in row else ""
+    text = f"{row['approach']}{ranks}, {side}: "
+    if side == "measured":
+        spread = row.get("repeat_spread")
+        known = spread == spread and spread is not None
+        return (
+            text
+            + numbers.seconds(value, spread if known else None)
+            + (f" ± {numbers.percent(spread, 0.001)}" if known else "")
+        )
+    low, high = row.get("predicted_low_s"), row.get("predicted_high_s")
+    words = text + numbers.seconds(value, 0.01)
+    return words if low != low or low is None else f"{words}, {numbers.interval(low, high)}"
+
+
+def _with_tips(svg: bytes) -> bytes:
+    """The drawing with titles in place of the identifiers that `tip` made.
+
+    Matplotlib writes `clip-path` and text outside of the group, so the title comes first in it, as
+    SVG wants.
+    """
+
+    def titled(found: re.Match[str]) -> str:
+        return f"<g><title>{escape(unquote(found[1]))}</title>"
+
+    return re.sub(rf'<g id="{_TIP}([^"]*)">', titled, svg.decode("utf-8")).encode("utf-8")
 
 
 @contextmanager
@@ -213,23 +270,38 @@ def rank_axis(panel: Axes, ranks: Iterable[int]) -> None:
 
 
 def log_axis(panel: Axes, which: str, values: Iterable[float], kind: str) -> None:
-    """Log-10 axis that spans the values, ticked at 1, 2 and 5, in units of time or of bytes."""
+    """Log axis that spans the values, in units of time (ticks at 1, 2, 5) or bytes (powers of 2).
+
+    Bytes have the binary units of the tables: one number looks the same everywhere.
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     found = [value for value in values if value and value > 0 and math.isfinite(value)]
     low, high = (min(found), max(found)) if found else (1.0, 1.0)
     low, high = low / 1.3, high * 1.3
-    decades = math.log10(high / low)
-    steps = (1, 2, 5) if decades < 2.2 else (1,)
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    every = max(1, round(decades / 6))
-    ticks = [s * 10.0**e for e in range(first, last + 1, every) for s in steps]
     axis = panel.xaxis if which == "x" else panel.yaxis
+    ticks = _powers_of_two(low, high) if kind == "bytes" else _decimal(low, high)
     (panel.set_xscale if which == "x" else panel.set_yscale)("log")
     axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value, kind)))
     (panel.set_xlim if which == "x" else panel.set_ylim)(low, high)
+
+
+def _decimal(low: float, high: float) -> list[float]:
+    decades = math.log10(high / low)
+    steps = (1, 2, 5) if decades < 2.2 else (1,)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, round(decades / 6))
+    return [s * 10.0**e for e in range(first, last + 1, every) for s in steps]
+
+
+def _powers_of_two(low: float, high: float) -> list[float]:
+    """At most about seven ticks, at powers of 2, 4, 32 or 1024."""
+    octaves = math.log2(high / low)
+    every = next((step for step in (1, 2, 5, 10) if octaves / step <= 7), 10)
+    first, last = math.floor(math.log2(low) / every), math.ceil(math.log2(high) / every)
+    return [2.0 ** (every * at) for at in range(first, last + 1)]
 
 
 def linear_axis(panel: Axes, kind: str, highest: float) -> None:
@@ -247,8 +319,7 @@ def linear_axis(panel: Axes, kind: str, highest: float) -> None:
 
 _UNITS = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
-    "bytes": ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")),
-    "memory": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
 }
 
 
@@ -298,6 +369,7 @@ def save(figure: Figure, kind: str) -> bytes:
     elif kind == "svg":
         svg: Any = FigureCanvasSVG(figure)
         svg.print_svg(target, metadata={"Date": None})
+        return _with_tips(target.getvalue())
     else:
         figure.set_dpi(PNG_DPI)
         png: Any = FigureCanvasAgg(figure)

@@ -40,5 +40,5 @@ def data(study: Study) -> Any:
 def draw(frame: Any) -> Figure:
     """One panel per dataset and model."""
     return bars.draw_bars(
-        frame, value="bytes", part="part", colours=COLOURS, kind="memory", xlabel="peak memory"
+        frame, value="bytes", part="part", colours=COLOURS, kind="bytes", xlabel="peak memory"
     )

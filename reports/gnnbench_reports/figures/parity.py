@@ -89,6 +89,17 @@ def draw(frame: Any) -> Figure:
             ms=3.6,
             elinewidth=0.5,
         )
+    drawing.hover(
+        panel,
+        (
+            (
+                row["measured_period_s"],
+                row["predicted_period_s"],
+                _words(row),
+            )
+            for row in frame.to_dict("records")
+        ),
+    )
     panel.set_xlabel(f"measured time per {drawing.period_noun(frame)}")
     panel.set_ylabel(f"predicted time per {drawing.period_noun(frame)}")
     panel.set_aspect("equal")
@@ -101,3 +112,10 @@ def draw(frame: Any) -> Figure:
     note = f"median error {percent(error)}, n = {len(frame)}"
     panel.text(0.97, 0.04, note, transform=panel.transAxes, ha="right", fontsize=7.5)
     return figure
+
+
+def _words(row: dict[str, Any]) -> str:
+    """What a point is; rows of others' tables name neither dataset nor model."""
+    place = [str(row[name]) for name in ("dataset", "model") if name in row]
+    predicted = drawing.timed(row, "predicted").rpartition(": ")[2]
+    return f"{', '.join([*place, drawing.timed(row, 'measured')])}; predicted: {predicted}"

@@ -1,10 +1,11 @@
-"""Time per period by phase, measured and predicted."""
+"""Where the time of a period goes, measured and predicted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import bars, drawing
+from gnnbench_reports.parts import HIDDEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,41 +13,43 @@ if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
 NAME = "phases"
-TITLE = "Time by phase"
+TITLE = "Where the time goes"
 CAPTION = (
-    "Seconds per period by phase on the slowest rank, waiting for other ranks included; the number "
-    "after an approach is its rank count. Upper bar: measured (sums over the ledger's compute and "
-    "communication lanes, median over periods). Hatched lower bar: predicted. Black tick: duration "
-    "of the period; bars are longer where the lanes overlap, and shorter where the rank waited for "
-    "another lane or did work outside any step."
+    "Seconds per period on the slowest rank; the number after an approach is its rank count. Local "
+    "work is coloured by phase. Communication excludes, and waiting is, the time spent until the "
+    "last rank has come. Disk, copy and host: the rank waits for that lane and does nothing else. "
+    "Upper bar: measured (medians over periods of the ledger). Hatched lower bar: predicted. Black "
+    "tick: duration of the period, of which the rest is idle or outside any step. Hidden "
+    "communication runs behind other work and is drawn beyond the tick, not in the bar."
 )
 
 
 def data(study: Study) -> Any:
-    """One row per configuration, side and phase; seconds per period."""
+    """One row per configuration, side and part; seconds per period."""
     import pandas as pd
 
     place = ("dataset", "model", "approach", "ranks", "period", "side")
-    names = (*place, "phase", "seconds", "mark")
+    names = (*place, "part", "seconds", "mark")
     found = []
     for row in bars.chosen(study.rows):
         for side in bars.SIDES:
             total = row.measured_period_s if side == "measured" else row.predicted_period_s
             table = row.phases_measured if side == "measured" else row.phases_predicted
             where = (row.dataset, row.model, row.label, row.ranks, row.period, side)
-            found += [(*where, phase, seconds, total) for phase, seconds in table.items()]
+            found += [(*where, part, seconds, total) for part, seconds in table.items()]
     return pd.DataFrame(found, columns=list(names)).astype({"mark": "float64"})
 
 
 def draw(frame: Any) -> Figure:
     """One panel per dataset and model."""
-    extra = sorted(set(frame["phase"]) - set(drawing.PHASE_COLOURS))
-    colours = drawing.PHASE_COLOURS | dict.fromkeys(extra, "#999999")
+    extra = sorted(set(frame["part"]) - set(drawing.PART_COLOURS))
+    colours = drawing.PART_COLOURS | dict.fromkeys(extra, "#999999")
     return bars.draw_bars(
         frame,
         value="seconds",
-        part="phase",
+        part="part",
         colours=colours,
         kind="s",
         xlabel=f"time per {drawing.period_noun(frame)}",
+        apart=HIDDEN,
     )

@@ -52,7 +52,7 @@ def draw(frame: Any) -> Figure:
     for place, lane in enumerate(reversed(lanes)):
         part = frame[frame["lane"] == lane].sort_values("start_s", kind="stable")
         for phase, group in part.groupby("phase", sort=False):
-            colour = drawing.PHASE_COLOURS.get(str(phase), "#999999")
+            colour = drawing.PART_COLOURS.get(str(phase), "#999999")
             for spans, shade in _shades(group):
                 panel.broken_barh(spans, (place - 0.36, 0.72), color=colour, alpha=shade, lw=0)
         share = float(part["duration_s"].sum()) / end if end > 0 else 0.0
@@ -63,7 +63,7 @@ def draw(frame: Any) -> Figure:
     panel.set_xlabel("time")
     phases = list(dict.fromkeys(frame["phase"]))
     handles = [
-        Patch(color=drawing.PHASE_COLOURS.get(str(phase), "#999999"), label=str(phase))
+        Patch(color=drawing.PART_COLOURS.get(str(phase), "#999999"), label=str(phase))
         for phase in phases
     ]
     if handles:

@@ -118,6 +118,14 @@ def _panel(panel: Axes, group: Any, looks: dict[str, Look], crowded: bool) -> No
     drawing.rank_axis(panel, group["ranks"])
     drawing.log_axis(panel, "y", times.to_numpy().ravel(), "s")
     _ideal(panel, group)
+    drawing.hover(
+        panel,
+        (
+            (row["ranks"], row[f"{side}_period_s"], drawing.timed(row, side))
+            for side in ("predicted", "measured")
+            for row in group.dropna(subset=f"{side}_period_s").to_dict("records")
+        ),
+    )
     lost = 0
     for label, series in group.groupby("approach", sort=False):
         look = looks[label]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gnnbench_reports import numbers
 from gnnbench_reports.figures import dodged, drawing
 
 if TYPE_CHECKING:
@@ -78,6 +79,19 @@ def draw(frame: Any) -> Figure:
                 mew=0.4,
                 zorder=3,
             )
+        drawing.hover(
+            panel,
+            (
+                (
+                    row["ranks"],
+                    row[f"{word}_bytes"],
+                    f"{row['approach']} on {row['ranks']}, {word}: "
+                    f"{numbers.size(row[f'{word}_bytes'])}",
+                )
+                for word in ("planned", "counted")
+                for row in group.dropna(subset=f"{word}_bytes").to_dict("records")
+            ),
+        )
     for panel in drawing.leftmost(axes):
         panel.set_ylabel(label)
     for panel in drawing.lowest(axes):

@@ -176,8 +176,10 @@ def test_check_prints_the_same_as_a_table(say: Say, suite_file: Path) -> None:
     code, out, _ = say("check", str(suite_file))
     assert code == 0
     lines = out.splitlines()
-    assert len(lines) == 1 + 8 + 1
+    assert len(lines) == 1 + 8 + 1 + 1
     assert lines[0] == f"{suite_file}: 16 runs of 8 configurations"
+    # The reason follows the table, once, with the configurations that have it.
+    assert lines[-1].startswith("skipped: single runs on 1 rank, 2 asked: made-m-single-p2-")
 
 
 def test_check_opens_datasets_when_asked(say: Say, suite_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,3 +116,62 @@ def test_on_a_terminal_a_status_line_does_not_land_on_the_bar(
     before = drawn[: drawn.index("single-r1")]
     assert "runs" in before
     assert before.rindex(erase_line) > before.rindex("runs")
+
+
+def test_where_a_table_is_too_wide_names_give_way_and_headings_do_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    rows: list[dict[str, object]] = [
+        {"configuration": "planted-gcn-mixed-accelerators-p1-aca11629", "partition": "+12%"}
+    ]
+    output.table(rows, ["configuration", "partition", "error"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["configuration", "partition", "error"]
+    assert max(map(len, lines)) <= 40
+    pieces = [line.split()[0] for line in lines[1:]]
+    assert "".join(pieces) == "planted-gcn-mixed-accelerators-p1-aca11629"
+
+
+def test_a_reason_is_printed_once_with_the_names_that_have_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.print_reasons("skipped", [("too few ranks", f"run{n}") for n in range(5)] + [("x", "y")])
+    assert capsys.readouterr().out.splitlines() == [
+        "skipped: too few ranks: run0, run1, run2 and 2 more",
+        "skipped: x: y",
+    ]
+
+
+def test_progress_names_what_is_under_way_and_foretells_the_time_left() -> None:
+    now, drawn = [0.0], []
+    bar = output.Progress(5, lambda *state: drawn.append(state), clock=lambda: now[0])
+    bar.under_way("a starts its ranks")
+    bar("kept", kept=True)  # a kept run takes no time and foretells nothing
+    now[0] = 10.0
+    bar("a ok")
+    now[0] = 14.0
+    bar.under_way("b period 2 of 20, forward")
+    now[0] = 99.0
+    bar.under_way("b period 19 of 20, forward")
+    assert drawn == [
+        (0, "a starts its ranks", ""),
+        (1, "kept", ""),
+        (2, "a ok", "30 s left"),
+        (2, "b period 2 of 20, forward", "26 s left"),
+        (2, "b period 19 of 20, forward", "20 s left"),
+    ]
+
+
+def test_the_bar_fits_the_terminal_and_shows_a_hostile_name_as_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with output.progress("suite", 2) as advance:
+        advance.under_way("[bold]x[/bold] " + "long " * 30)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", capsys.readouterr().out)
+    assert "[bold]x[/bold]" in plain
+    assert all(len(line) <= 60 for line in plain.replace("\r", "\n").splitlines())

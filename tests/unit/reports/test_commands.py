@@ -16,12 +16,15 @@ def folder(fabricator: Any) -> str:
     return str(fabricator.results.folder)
 
 
-def test_compare_prints_the_verdict_then_tables_within_80_columns(
+def test_compare_prints_the_answer_then_the_verdict_then_tables_within_80_columns(
     fabricator: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", folder(fabricator)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("Predicted epoch time against measured, 5 configurations")
+    assert lines[0].startswith("cora, gcn: ")
+    assert " fastest per epoch" in lines[0]
+    assert lines[1] == ""
+    assert lines[2].startswith("Predicted epoch time against measured, 5 configurations")
     start = lines.index("cora, gcn: time per period")
     assert [line.split()[0] for line in lines[start + 2 : start + 8]].count("partition") == 2
     tables = [line for line in lines[start:] if not line.startswith(("skipped:", "failed:"))]

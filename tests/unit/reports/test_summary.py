@@ -65,8 +65,8 @@ def test_approaches_compete_only_on_equal_terms() -> None:
 
 def test_regret_is_what_trusting_the_prediction_costs() -> None:
     (pick,) = choices([made("a", 1.0, 1.2), made("b", 1.3, 1.0)])
-    assert pick.measured_order == ("a", "b")
-    assert pick.predicted_order == ("b", "a")
+    assert pick.measured_order == "a < b"
+    assert pick.predicted_order == "b < a"
     assert pick.regret == pytest.approx(0.3)
 
 
@@ -112,3 +112,21 @@ def test_regret_is_of_the_program_whichever_name_it_was_measured_under() -> None
     rows = [made("a", 2.0, 1.0, program="x"), made("b", 4.0, 1.0, program="x")]
     (pick,) = choices([*rows, made("c", 1.5, 2.0, program="y")])
     assert pick.regret == pytest.approx(3.0 / 1.5 - 1)
+
+
+def test_identical_programs_and_times_within_the_noise_have_no_order() -> None:
+    rows = [
+        made("partition", 1.00, 1.0, program="p"),
+        made("single", 1.01, 1.0, program="p"),
+        made("mixture", 1.02, 1.0, program="m"),
+        made("sampled", 2.0, 2.2, program="s"),
+    ]
+    (pick,) = choices(rows)
+    assert pick.measured_order == "partition = single ≈ mixture < sampled"
+    assert pick.predicted_order == "partition = single ≈ mixture < sampled"
+
+
+def test_predictions_are_apart_where_their_intervals_say_so() -> None:
+    wide = {"predicted_low_s": 0.6, "predicted_high_s": 1.6}
+    (pick,) = choices([made("a", 1.0, 1.0, **wide), made("b", 2.0, 1.2, **wide)])
+    assert (pick.measured_order, pick.predicted_order) == ("a < b", "a ≈ b")
