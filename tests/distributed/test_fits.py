@@ -29,7 +29,7 @@ CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("graphsaint", 1, {}),
 )
 """Approaches, ranks and knobs: workloads of 30 MB and more a rank."""
-_ROOMY = 1.6
+_ROOMY = 2.0
 """Times the measured workload: room for that, and for what the allocator may keep of batches whose
 sizes change."""
 
