@@ -105,7 +105,8 @@ def find_machines(
                     machine = _compose(changed, size, on_host, problems)
                     if machine is not None:
                         found[changed.name, machine.ranks, machine.per_host] = machine
-        if len(found) == before and problems and (exact or count):
+        # Of the whole catalogue, hosts that cannot make up a number are passed over.
+        if len(found) == before and problems and words and (exact or count):
             raise SpecError(problems[0])
     unused = [name for name in changes if name and name not in named]
     if unused:
@@ -210,7 +211,7 @@ def with_constants(cluster: Cluster, changes: Mapping[str, str]) -> Cluster:
     return parse_cluster(table, "--set")
 
 
-_CONSTANT_ENDS = ("_per_hour", "_per_s", "_bytes", "_s", "iops")
+_CONSTANT_ENDS = ("_per_hour", "_per_s", "_bytes", "_s", "_w", "iops")
 
 
 def _value(text: str) -> object:
