@@ -71,6 +71,13 @@ class LedgerWriter:
         self._file.write(format_rows(rows))
         self._file.flush()
 
+    def take_up(self, content: bytes) -> None:
+        """Begin anew with the content of an earlier ledger, header included."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(content.decode("utf-8"))
+        self._file.flush()
+
     def close(self) -> None:
         self._file.close()
 

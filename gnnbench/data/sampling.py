@@ -70,6 +70,21 @@ class Block:
         return np.argsort(self.indices, kind="stable")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """What a rank looks at in a hop whose candidates all ranks look for together.
+
+    Args:
+        rows: vertices whose in-neighbours it looks at.
+        candidates: distinct ones that it finds.
+        edges: that it looks at.
+    """
+
+    rows: int
+    candidates: int
+    edges: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """What one rank trains on in one step; `blocks` lists the input layer first.
@@ -77,13 +92,15 @@ class Batch:
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
     l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
     all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
-    those drawn.
+    those drawn. `near` is what the rank looked at for all ranks, hop by hop from the seeds; its
+    edges are not in `scanned`.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
     scanned: int = 0
+    near: tuple[Near, ...] = ()
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -98,6 +98,12 @@ def gnnlab(row: PublishedRow) -> Recipe:
     return _recipe(row, loader, input_first=True, trainers=trainers, pipelined=pipelined)
 
 
+def push_pull(row: PublishedRow) -> Recipe:
+    """P3, and NFP of APT: built on DGL; feature columns lie on the devices, and none is fetched."""
+    loader = Loader(sampler="uva", features="device", hits=0.0, launches=LOADER_LAUNCHES)
+    return _recipe(row, loader, input_first=True)
+
+
 def _recipe(
     row: PublishedRow,
     loader: Loader,

@@ -55,11 +55,14 @@ from gnnbench.work.sampling import (
     draw_neighbours,
     draw_once,
     look_up,
+    merge_blocks,
+    pick_layer,
     prepare_blocks,
     rank_rows,
     rebuild_graph,
     route,
     sample,
+    scan_neighbours,
 )
 from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
 from gnnbench.work.temporal import (
@@ -111,7 +114,9 @@ __all__ = [
     "look_up",
     "memory_updater",
     "memory_write",
+    "merge_blocks",
     "module",
+    "pick_layer",
     "prepare_blocks",
     "rank_rows",
     "read",
@@ -122,6 +127,7 @@ __all__ = [
     "route",
     "sample",
     "sample_temporal",
+    "scan_neighbours",
     "scatter_add",
     "sddmm_add",
     "sddmm_dot",

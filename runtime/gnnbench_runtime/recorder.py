@@ -219,6 +219,11 @@ class Recorder:
         else:
             self._flush()
 
+    def take_up(self, content: bytes) -> None:
+        """Go on with the ledger of a run that was interrupted."""
+        if self._writer is not None and content:
+            self._writer.take_up(content)
+
     def close(self) -> None:
         """Write what ended since the last period, and close the ledger."""
         self._flush()

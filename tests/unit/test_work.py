@@ -105,6 +105,11 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # Seven ids of edges, ids and table entries of 9 vertices, and 4 of them again as destinations.
     (lambda: work.draw_once(9, 4, 7), "sample", "sample", 56 + 208, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
+    # 3 rows and 5 edges of 8 bytes, 4 found vertices of 16; 7 listed of 24.
+    (lambda: work.scan_neighbours(3, 5, 4), "sample", "scan_neighbours", 24 + 40 + 64, 0),
+    (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
+    # 3 rows of 4 + 8 bytes, 7 sources of 16, 5 edges of 8.
+    (lambda: work.merge_blocks(3, 7, 5), "sample", "merge_blocks", 36 + 112 + 40, 0),
     (lambda: work.route(3), "sample", "route", 72, 0),
     # An id and a slot of 3 rows; id, rank and order of 3 candidates.
     (lambda: work.look_up(3), "sample", "look_up", 48, 0),

@@ -20,7 +20,7 @@ from gnnbench.approaches.mini_batch.caches import RowCache
 from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, ledger_buffer, resident
 from gnnbench.approaches.whole_graph.partition import assign
-from gnnbench.approaches.writing.shape import stack_shape
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data.dealing import Source
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
@@ -73,6 +73,14 @@ class MiniBatch(Approach):
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """Expected sizes of a batch of a graph that is not there."""
 
+    def form_of(self, run: RunSpec) -> Form:
+        """What the batches of a run look like, where knobs decide it."""
+        return self.form
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Features on every rank, or on their owners."""
+        return [{}] if run.ranks == 1 else [{}, {"placement": "partitioned"}]
+
     def prepared(
         self, graph: Graph, run: RunSpec, cache: Path | None = None
     ) -> NDArray[Any] | None:
@@ -119,7 +127,8 @@ class MiniBatch(Approach):
         def caches(settled: bool) -> list[RowCache]:
             return self.caches(data, run, structure, range(run.ranks), settled=settled)
 
-        return draw_run(source, run, structure.owner, caches, self.lookahead(run))
+        op = self.form_of(run).op
+        return draw_run(source, run, structure.owner, caches, self.lookahead(run), op)
 
     # -- where features lie ----------------------------------------------------------------------
 
@@ -145,9 +154,28 @@ class MiniBatch(Approach):
         """Where the features lie."""
         return Store(num_rows=data.num_nodes, owned_rows=structure.owned_rows)
 
+    def shape(self, data: GraphLike, run: RunSpec) -> StackShape:
+        """The model, the product orders of its layers fixed."""
+        return stack_shape(data, run, self.knobs(run).order)
+
+    def writer(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> BatchWriter:
+        """What writes the steps of a batch."""
+        shape, form = self.shape(data, run), self.form_of(run)
+        store = self.store(data, run, structure, layout)
+        return BatchWriter(shape, form, self.knobs(run), run.ranks, store, layout.device)
+
+    def resident(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> tuple[Buffer, ...]:
+        """Buffers that live from before the first batch."""
+        store = self.store(data, run, structure, layout)
+        return resident(self.shape(data, run), data, store, self.form_of(run))
+
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: BatchKnobs = self.knobs(run)
-        shape, steps = stack_shape(data, run, knobs.order), structure.num_steps
+        shape, steps = self.shape(data, run), structure.num_steps
         drawn = self.drawn(data, run, structure)
         # The first batch of an epoch is drawn after the last update of the previous epoch. That
         # wait differs from those of other batches, so the first batch is an iteration of its own,
@@ -158,8 +186,7 @@ class MiniBatch(Approach):
         ]
         distinct = list(dict.fromkeys(wanted))
         numbers = {pair: number for number, pair in enumerate(distinct)}
-        store = self.store(data, run, structure, layout)
-        batches = BatchWriter(shape, self.form, knobs, run.ranks, store, layout.device)
+        batches = self.writer(data, run, structure, layout)
 
         def iteration(number: int) -> Iteration:
             index, first = distinct[number]
@@ -172,7 +199,7 @@ class MiniBatch(Approach):
             schedule=tuple(numbers[pair] for pair in wanted),
             periods=(steps,) * run.training.epochs,
             resident=(
-                *resident(shape, data, store, self.form),
+                *self.resident(data, run, structure, layout),
                 *self.sampler_buffers(data, run),
                 ledger_buffer(steps * len(iteration(0)[0])),
             ),

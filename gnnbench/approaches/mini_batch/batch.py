@@ -41,7 +41,7 @@ class Form:
         column_weights, edge_weights: whether sources, or edges, have weights of their own.
         some_rows: whether the loss counts some output rows only.
         loss_weights: whether their losses have weights.
-        scanned_bytes: of the sampler's scratch, per edge that it looks at.
+        drafted: room in which the picks of a hop are drawn before they are kept, in parts of them.
     """
 
     op: str = "sample"
@@ -51,11 +51,20 @@ class Form:
     edge_weights: bool = False
     some_rows: bool = False
     loss_weights: bool = False
-    scanned_bytes: int = 0
+    drafted: float = 0.0
 
 
 PLAIN = Form()
 """Blocks of sampled neighbours, without weights of their own; the loss counts all seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NearSizes:
+    """What ranks look at in a hop whose candidates they look for together: int64 [P] each."""
+
+    rows: Ints
+    candidates: Ints
+    edges: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,6 +81,7 @@ class BatchSizes:
         cached: what happens to the caches; None without caches.
         drawing: drawing of all batches that are drawn in this step; None is this batch alone.
         waiting_bytes: of batches that are drawn and wait for their turn.
+        near: what ranks look at together, hop by hop from the seeds; empty where each looks alone.
     """
 
     vertices: tuple[Ints, ...]
@@ -82,6 +92,7 @@ class BatchSizes:
     cached: CacheSizes | None = None
     drawing: Work | None = None
     waiting_bytes: Ints | None = None
+    near: tuple[NearSizes, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -91,6 +102,7 @@ class BatchSizes:
     def cost(self) -> int:
         """What counting it costs, in drawn edges; to look at one takes about an eighth of that."""
         looked = 0 if self.scanned is None else int(self.scanned.sum())
+        looked += sum(int(hop.edges.sum()) for hop in self.near)
         return looked // 8 + int(sum(edges.sum() for edges in self.edges))
 
     @property
@@ -108,15 +120,16 @@ class BatchSizes:
             for i, edges in enumerate(self.edges)
         ]
 
-    def repeated(self, ranks: int) -> BatchSizes:
-        """The batch of one rank, on each of so many."""
+    def tiled(self, ranks: int) -> BatchSizes:
+        """The same batch on every team of so many ranks, each as large as this batch's world."""
+        teams = ranks // self.world_size
 
         def each(sizes: Ints | None) -> Ints | None:
-            return None if sizes is None else np.repeat(sizes, ranks)
+            return None if sizes is None else np.tile(sizes, teams)
 
         return BatchSizes(
-            vertices=tuple(np.repeat(n, ranks) for n in self.vertices),
-            edges=tuple(np.repeat(e, ranks) for e in self.edges),
+            vertices=tuple(np.tile(n, teams) for n in self.vertices),
+            edges=tuple(np.tile(e, teams) for e in self.edges),
             loss_rows=each(self.loss_rows),
             scanned=each(self.scanned),
         )
@@ -164,6 +177,7 @@ def draw_run(
     owner: NDArray[np.int32] | None,
     caches: Caches = no_caches,
     lookahead: int = 0,
+    op: str = PLAIN.op,
 ) -> Drawn:
     """Draw the batches of a run until `DRAWN_EDGES` are spent.
 
@@ -171,7 +185,7 @@ def draw_run(
     three of them. Caches whose content depends on earlier batches need the first steps instead.
     """
     steps, budget = source.steps, DRAWN_EDGES
-    draw = _Draws(source, run, owner, caches(False), lookahead).sizes
+    draw = _Draws(source, run, owner, caches(False), lookahead, op).sizes
     batches: list[BatchSizes] = []
     drawn = 0
     for epoch in range(run.training.epochs):
@@ -181,7 +195,7 @@ def draw_run(
             if epoch == 0 and step == 2 and drawn * steps > 3 * budget:
                 few = _spread(steps, max(3, int(3 * budget / max(drawn, 1))))
                 if len(few) < steps:
-                    apart = _Draws(source, run, owner, caches(True), lookahead)
+                    apart = _Draws(source, run, owner, caches(True), lookahead, op)
                     if lookahead or any(not cache.fixed for cache in apart.caches):
                         few = list(range(len(few)))
                     return _sampled_steps(run, steps, few, partial(apart.sizes, 0))
@@ -207,6 +221,7 @@ class _Draws:
         owner: of the features, if they are partitioned.
         caches: of the ranks, or none.
         lookahead: batches that are drawn before their turn.
+        op: cost class of the sampler.
     """
 
     def __init__(
@@ -216,8 +231,10 @@ class _Draws:
         owner: NDArray[np.int32] | None,
         caches: Sequence[RowCache],
         lookahead: int,
+        op: str,
     ) -> None:
         self.caches, self._owner, self._lookahead = caches, owner, lookahead
+        self._op = op
         total = source.steps * run.training.epochs
         self._ranks = [
             Ahead(
@@ -236,7 +253,7 @@ class _Draws:
         found = sizes_of([dealt for dealt, _ in taken], self._owner, len(taken), self.caches)
         if not self._lookahead:
             return found
-        drawn = [drawing_of([d.batch for d in ahead]) for _, ahead in taken]
+        drawn = [drawing_of([d.batch for d in ahead], self._op) for _, ahead in taken]
         waiting = [sum(d.batch.num_bytes for d in rank.waiting) for rank in self._ranks]
         return replace(found, drawing=together(drawn), waiting_bytes=np.array(waiting, np.int64))
 
@@ -296,8 +313,9 @@ def sizes_of(
     caches: Sequence[RowCache] = (),
 ) -> BatchSizes:
     """Sizes of parts that were drawn, one per rank, which take their turn in the ranks' caches."""
-    sizes, asked, cached = [], [], []
+    sizes, asked, cached, looked = [], [], [], []
     for rank, dealt in enumerate(parts):
+        looked.append([(hop.rows, hop.candidates, hop.edges) for hop in dealt.batch.near])
         vertices, edges = dealt.batch.sizes
         sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned))
         ids = dealt.batch.input_nodes
@@ -319,7 +337,14 @@ def sizes_of(
         scanned=scanned,
         requests=None if owner is None else np.array(asked, np.int64),
         cached=CacheSizes(*np.array(cached, np.int64).T) if caches else None,
+        near=near_sizes(looked),
     )
+
+
+def near_sizes(looked: Sequence[Sequence[tuple[int, int, int]]]) -> tuple[NearSizes, ...]:
+    """Sizes by hop, of (rows, candidates, edges) by rank and hop."""
+    hops = np.array(looked, np.int64).reshape(len(looked), -1, 3).transpose(1, 2, 0)
+    return tuple(NearSizes(rows=r, candidates=c, edges=e) for r, c, e in hops)
 
 
 def even_batch(
@@ -352,13 +377,14 @@ def even_batch(
 def scratch_bytes(shape: StackShape, sizes: BatchSizes, form: Form = PLAIN) -> Size:
     """Bytes of temporary arrays while a batch is drawn and its blocks are made.
 
-    Found vertices, degrees, and what the sampler looks at (`Form.scanned_bytes` an edge); then, for
+    Found vertices, degrees, and the draft of the largest hop's picks (`Form.drafted`); then, for
     the largest block, float64 weights and scales of its rows and columns or, with attention, the
     drawn pattern beside the one with self loops, and three ids of each entry if it has dropout.
     """
     found: Size = ID_BYTES * sizes.vertices[0]
-    if sizes.scanned is not None:
-        found = found + form.scanned_bytes * sizes.scanned
+    if form.drafted:
+        draft = work.INDEX_BYTES * form.drafted * np.max(sizes.edges, axis=0)
+        found = found + np.ceil(draft).astype(np.int64)
     largest: Size = 0
     for block in sizes.blocks(form):
         rows, columns, edges = block.rows, block.source_rows, block.nonzeros
@@ -437,13 +463,18 @@ def block_bytes(
     blocks: Sequence[LayerSizes],
     form: Form = PLAIN,
     loss_rows: Size = 0,
+    *,
+    first: int = 0,
 ) -> Size:
-    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss."""
+    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss.
+
+    The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
+    """
     total: Size = 0
     s = shape.element_bytes
     if form.some_rows:
         total = total + (ID_BYTES + (s if form.loss_weights else 0)) * loss_rows
-    for at, size in enumerate(blocks, 1):
+    for at, size in enumerate(blocks, first or 1):
         n, u, e = size.rows, size.source_rows, size.nonzeros
         if shape.model.attention:
             # Self loops are entries, kept both ways, with the place of each transposed entry and,
@@ -452,7 +483,9 @@ def block_bytes(
             total = total + 8 * (n + 1) + 8 * (u + 1) + 16 * entries
             total = total + (8 * entries if shape.dropout > 0 else 0)
             continue
-        turned = block_is_turned(shape, at, len(blocks))
+        turned = needs_transpose(shape, at)
+        if not first:
+            turned = block_is_turned(shape, at, len(blocks))
         total = total + 8 * (n + 1) + 4 * e
         if turned:
             total = total + 8 * (u + 1) + 4 * e

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import (
     BatchSizes,
+    Form,
     drawn_bytes,
     even_batch,
     with_cache,
@@ -29,10 +30,14 @@ from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
 from gnnbench.data.dealing import SeedSource
+from gnnbench.data.expected import drawn_frontier
 from gnnbench.data.expected_hits import hits_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
+from gnnbench.data.weighted import WeightedSampler
+from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
+from gnnbench.steps import Buffer, Space
 from gnnbench.strict import bounds, choices
 
 FEW = {"size": 16, "fanouts_from_seeds": (4, 3)}
@@ -44,6 +49,9 @@ class SampledKnobs(BatchKnobs):
     """Knobs of `sampled`.
 
     Args:
+        weights: none draws neighbours uniformly; degree draws them in proportion to their
+            out-degree. Sums over drawn neighbours are weighted so that they stay unbiased.
+        replacement: whether a neighbour can be drawn several times.
         placement: replicated keeps all features on every rank's device; partitioned keeps them on
             their owner, from which they are fetched by all-to-all; host keeps them in the host's
             memory, from which the rows of a batch are gathered and copied to the device.
@@ -59,6 +67,8 @@ class SampledKnobs(BatchKnobs):
     The others are those of every approach that trains on batches.
     """
 
+    weights: str = field(default="none", metadata=choices("none", "degree"))
+    replacement: bool = False
     placement: str = field(
         default="replicated", metadata=choices("replicated", "partitioned", HOST)
     )
@@ -111,12 +121,12 @@ class Sampled(FanOuts):
     )
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="^")
-    published = (
+    published: ClassVar[tuple[Published, ...]] = (
         Published(names=r"^(distdgl|dgl)\b", recipe="gnnbench.published.mini_batches:dgl"),
         Published(names=r"^quiver\b", recipe="gnnbench.published.mini_batches:quiver"),
         Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
     )
-    knobs_type = SampledKnobs
+    knobs_type: ClassVar[type[Any]] = SampledKnobs
 
     def examples(self) -> list[RunSpec]:
         return [
@@ -124,15 +134,46 @@ class Sampled(FanOuts):
             example("sampled", batch=FEW, knobs={"placement": "partitioned", "prefetch": 2}),
             example("sampled", 3, batch=FEW, model={"kind": "sage", "norm": "layer"}),
             example("sampled", batch=FEW, model={"kind": "gat", "heads": 2, "dropout": 0.3}),
+            example("sampled", batch=FEW, knobs={"weights": "degree"}, model={"dropout": 0.3}),
+            example(
+                "sampled",
+                batch=FEW,
+                model={"kind": "sage"},
+                knobs={"weights": "degree", "replacement": True, "prefetch": 1},
+            ),
+            example("sampled", 1, batch=FEW, knobs={"replacement": True}),
             example("sampled", 1, batch=FEW, knobs={"placement": HOST}),
             *_cached_examples(),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
+        plain = replace(probe.run, approach=self.name, ranks=1, knobs={})
+        if MODELS.get(probe.run.model.kind).attention:
+            return [plain]
+        return [plain, replace(plain, knobs={"weights": "degree"})]
 
-    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
-        return [{}] if run.ranks == 1 else [{}, {"placement": "partitioned"}]
+    def draws(self, run: RunSpec) -> tuple[bool, bool]:
+        """Whether neighbours are drawn by degree, and whether with replacement.
+
+        Approaches that estimate sizes of plain batches ask with runs of their own.
+        """
+        if run.approach != self.name:
+            return False, False
+        knobs: SampledKnobs = self.knobs(run)
+        return knobs.weights == "degree", knobs.replacement
+
+    def form_of(self, run: RunSpec) -> Form:
+        by_degree, _ = self.draws(run)
+        return Form(op="sample_weighted", edge_weights=True) if by_degree else self.form
+
+    def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
+        """A softmax counts a neighbour once."""
+        if MODELS.get(run.model.kind).attention and self.draws(run) != (False, False):
+            return (
+                f"{self.name} draws neighbours of {run.model.kind} uniformly and once each: "
+                "weights and repeats make sums unbiased, and a softmax is no sum"
+            )
+        return super().skip_reason(run, data)
 
     def problems(self, run: RunSpec) -> list[str]:
         """Caches lie before features that are somewhere else."""
@@ -149,14 +190,37 @@ class Sampled(FanOuts):
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1
     ) -> SeedSource:
         fanouts, seed = run.batch.fanouts(run.model.layers), run.training.seed
-        sampler = sampling.NeighbourSampler(graph.indptr, graph.indices, fanouts, seed, threads)
+        by_degree, replacement = self.draws(run)
+        topology = graph.indptr, graph.indices
+        sampler = sampling.NeighbourSampler(*topology, fanouts, seed, threads)
+        if by_degree or replacement:
+            sampler = WeightedSampler(
+                *topology,
+                fanouts,
+                seed,
+                threads,
+                # A vertex without out-edges is no neighbour of any, and is never drawn.
+                weights=np.maximum(graph.out_degrees(), 1.0) if by_degree else None,
+                replacement=replacement,
+            )
         return SeedSource(sampler, graph.train_nodes(), run.batch.size, seed)
 
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """From degrees alone (sampling section 3, estimator 2)."""
-        fanouts = run.batch.fanouts(run.model.layers)
-        vertices, edges = profile.expected_frontier(fanouts, self.share(profile, run))
-        batch = even_batch(run.ranks, vertices, edges, partitioned=partitioned)
+        fanouts, scanned = run.batch.fanouts(run.model.layers), 0.0
+        by_degree, replacement = self.draws(run)
+        if by_degree or replacement:
+            vertices, edges, scanned = drawn_frontier(
+                *profile.histogram(),
+                profile.num_train,
+                fanouts,
+                self.share(profile, run),
+                by_degree=by_degree,
+                replacement=replacement,
+            )
+        else:
+            vertices, edges = profile.expected_frontier(fanouts, self.share(profile, run))
+        batch = even_batch(run.ranks, vertices, edges, scanned=scanned, partitioned=partitioned)
         if not self.capacity(profile, run):
             return batch
         knobs: SampledKnobs = self.knobs(run)
@@ -175,6 +239,12 @@ class Sampled(FanOuts):
         batch = with_cache(batch, rates, others, self.capacity(profile, run))
         waiting = self.lookahead(run) * drawn_bytes(batch.vertices, batch.edges)
         return replace(batch, waiting_bytes=waiting if self.lookahead(run) else None)
+
+    def sampler_buffers(self, data: GraphLike, run: RunSpec) -> tuple[Buffer, ...]:
+        """Weights of vertices, float64."""
+        if not self.draws(run)[0]:
+            return ()
+        return (Buffer("draw_weights", 8 * data.num_nodes, Space.HOST),)
 
     # -- where features lie ----------------------------------------------------------------------
 
@@ -226,7 +296,9 @@ class Sampled(FanOuts):
         ]
 
     def capacity(self, data: GraphLike, run: RunSpec) -> int:
-        """Rows of a rank's cache; 0 is none."""
+        """Rows of a rank's cache; 0 is none, as for approaches that only ask for sizes."""
+        if run.approach != self.name:
+            return 0
         knobs: SampledKnobs = self.knobs(run)
         if knobs.cache_policy == NONE or not self._fetches(run):
             return 0
@@ -280,7 +352,13 @@ def _cached_examples() -> list[RunSpec]:
             "sampled",
             batch=FEW,
             model={"kind": "sage"},
-            knobs={**before_host, "cache_policy": PLANNED, "lookahead": 2, "prefetch": 1},
+            knobs={
+                **before_host,
+                "cache_policy": PLANNED,
+                "lookahead": 2,
+                "prefetch": 1,
+                "weights": "degree",
+            },
         ),
         example("sampled", 3, batch=FEW, knobs={**before_owners, "cache_policy": PLANNED}),
     ]

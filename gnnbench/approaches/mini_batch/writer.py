@@ -65,8 +65,10 @@ class BatchWriter:
         self.shape, self.form = shape, form
         self.group, self.prefetch, self.device = tuple(range(ranks)), knobs.prefetch, device
         ahead = knobs.prefetch > 0
-        self.local, remote = (Lane.HOST, Lane.BACKGROUND) if ahead else (Lane.COMPUTE, Lane.COMM)
-        self.fetch = FetchWriter(shape, store, ranks, self.local, remote, device)
+        self.local, self.remote = (
+            (Lane.HOST, Lane.BACKGROUND) if ahead else (Lane.COMPUTE, Lane.COMM)
+        )
+        self.fetch = FetchWriter(shape, store, ranks, self.local, self.remote, device)
 
     def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
         """One batch of all ranks; the `first` of an epoch waits for the epoch before."""
@@ -110,6 +112,10 @@ class BatchWriter:
             chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
         self.fetch.write(chain, sizes, Buffer("x", slots * n[0] * width * s))
         return blocks * (shape.num_layers // len(blocks))
+
+    def freed(self, *names: str) -> tuple[str, ...]:
+        """Buffers that end within a batch's preparation: none where it runs ahead of training."""
+        return () if self.prefetch else names
 
     def _step(self, chain: Chain, name: str, done: Work, phase: Phase, **place: Any) -> None:
         chain.step(name, done, phase=phase, lane=self.local, **place)

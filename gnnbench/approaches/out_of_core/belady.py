@@ -38,6 +38,7 @@ from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
+from gnnbench.disk_limit import DiskKnobs
 from gnnbench.errors import Unsupported
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
@@ -46,10 +47,13 @@ from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Space, Work
 from gnnbench.strict import bounds
 
 ID_BYTES = work.ID_BYTES
+REQUEST_BYTES = 296
+"""Of a request in the host's memory: a view of its buffer (112), a pair (56), and three numbers
+with their places in lists (120 and 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BeladyKnobs:
+class BeladyKnobs(DiskKnobs):
     """Knobs of `belady`.
 
     cache: share of all feature rows that fit in memory. superbatch: batches that are drawn ahead,
@@ -93,12 +97,14 @@ class Opening:
     Args:
         drawn: drawing all of its batches.
         uses: rows that they use, repeats counted.
+        largest: rows that one of them uses, at most.
         held_bytes: of what was drawn.
         fill: of the cache.
     """
 
     drawn: Work
     uses: int
+    largest: int
     held_bytes: int
     fill: Read
 
@@ -193,6 +199,7 @@ class Belady(Approach):
             resident=_resident(shape, data, structure),
             counted=counted,
             basis="every batch drawn" if counted else f"batches of {epochs} epochs drawn",
+            disk=self.knobs(run).disk,
             notes={
                 "cached_rows": structure.capacity,
                 "row_stride": structure.rows.stride,
@@ -235,6 +242,7 @@ def _sized(
     opening = Opening(
         drawn=drawn,
         uses=uses,
+        largest=max(int(batch.vertices[0][0]) for batch in sizes),
         held_bytes=sum(blocks) + 2 * ID_BYTES * uses,
         fill=Read.of(rows, made.initial),
     )
@@ -287,13 +295,19 @@ class _Writer:
             allocates=held,
             after=waits if lane is not Lane.COMPUTE else (),
         )
-        scratch = (Buffer("uses", 4 * ID_BYTES * opening.uses, Space.HOST),)
+        # What may be cached is sorted by its next use: the cache and a batch, in five arrays.
+        candidates = self.structure.capacity + opening.largest
+        scratch = (
+            Buffer("uses", 4 * ID_BYTES * opening.uses, Space.HOST),
+            Buffer("candidates", 5 * ID_BYTES * candidates, Space.HOST),
+        )
         chain.step(
             "sample/inspect",
             inspection(opening.uses),
             phase=Phase.SAMPLE,
             lane=lane,
             allocates=scratch,
+            frees=("candidates",),
         )
         self._read(chain, "load/fill", opening.fill, Phase.LOAD)
         filled = work.gather(opening.fill.rows, width, self.staged_rows(opening.fill), s)
@@ -304,7 +318,10 @@ class _Writer:
         return read.bytes // self.structure.rows.stride
 
     def _read(self, chain: Chain, name: str, read: Read, phase: Phase) -> None:
-        staged = (Buffer("staging", read.bytes, Space.HOST),)
+        staged = (
+            Buffer("staging", read.bytes, Space.HOST),
+            Buffer("requests", REQUEST_BYTES * read.requests, Space.HOST),
+        )
         done = work.read(read.bytes, read.requests)
         chain.step(name, done, phase=phase, lane=Lane.DISK, allocates=staged)
 
@@ -341,8 +358,8 @@ def _resident(shape: StackShape, graph: Graph, structure: BeladyStructure) -> tu
         "cache": structure.capacity * shape.dims[0] * shape.element_bytes,
         "topology": 8 * (n + 1) + 4 * graph.num_edges,
         "labels": ID_BYTES * n,
-        "slots": ID_BYTES * n,
-        "next_uses": 2 * ID_BYTES * n,
+        "slots": ID_BYTES * (n + structure.capacity),
+        "next_uses": (2 * ID_BYTES + 2) * n,
         "sampler": 4 * n,
         "scales": 2 * n * shape.element_bytes,
         "train_nodes": 2 * ID_BYTES * graph.num_train,

@@ -45,13 +45,20 @@ class Sums:
 
 def forward(writer: LayerWriter, layer: int) -> None:
     """Write the layer up to, not including, its normalisation and activation."""
-    shape, sums, s = writer.shape, Sums.of(writer, layer), writer.element_bytes
-    fan_in, d, heads, n, u = shape.dims[layer - 1], sums.width, sums.heads, sums.rows, sums.sources
-    where, phase = f"forward/{layer}", Phase.FORWARD
+    shape, sums = writer.shape, Sums.of(writer, layer)
+    fan_in, d = shape.dims[layer - 1], sums.width
     sizes = writer.input_rows(layer), fan_in, d
-    kept = writer.buffer(f"t{layer}", u, d)
-    writer.gemm(f"{where}/gemm", "gemm_nn", phase, layer, sizes, allocates=kept)
-    writer.exchange(phase, layer, shape.dims[layer])
+    kept = writer.buffer(f"t{layer}", sums.sources, d)
+    writer.gemm(f"forward/{layer}/gemm", "gemm_nn", Phase.FORWARD, layer, sizes, allocates=kept)
+    writer.exchange(Phase.FORWARD, layer, shape.dims[layer])
+    attend(writer, layer)
+
+
+def attend(writer: LayerWriter, layer: int) -> None:
+    """Write the layer from its transformed rows T on."""
+    sums, s = Sums.of(writer, layer), writer.element_bytes
+    d, heads, n, u = sums.width, sums.heads, sums.rows, sums.sources
+    where, phase = f"forward/{layer}", Phase.FORWARD
     scored = work.attention_scores(n + u, d, heads, s)
     held = writer.buffer(f"scores{layer}", n + u, heads)
     writer.step(f"{where}/scores", scored, phase, layer, allocates=held)
@@ -62,8 +69,22 @@ def forward(writer: LayerWriter, layer: int) -> None:
 
 def backward(writer: LayerWriter, layer: int) -> None:
     """Write the gradients of the layer's parameters and, above layer 1, of its input."""
-    shape, sums, s = writer.shape, Sums.of(writer, layer), writer.element_bytes
-    fan_in, d, heads, n, u = shape.dims[layer - 1], sums.width, sums.heads, sums.rows, sums.sources
+    shape, sums = writer.shape, Sums.of(writer, layer)
+    fan_in, d, u = shape.dims[layer - 1], sums.width, sums.sources
+    where, phase = f"backward/{layer}", Phase.BACKWARD
+    attend_backward(writer, layer)
+    writer.exchange(phase, layer, shape.dims[layer])
+    rows = writer.input_rows(layer)
+    writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, rows, d))
+    if layer > 1:
+        grad = writer.buffer(f"g{layer - 1}", u, fan_in)
+        writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (rows, d, fan_in), allocates=grad)
+
+
+def attend_backward(writer: LayerWriter, layer: int) -> None:
+    """Write the way back to the gradient of the transformed rows T."""
+    sums, s = Sums.of(writer, layer), writer.element_bytes
+    d, heads, n, u = sums.width, sums.heads, sums.rows, sums.sources
     where, phase = f"backward/{layer}", Phase.BACKWARD
     writer.step(f"{where}/bias", work.column_sum(n, d, s), phase, layer)
     weights_backward(writer, layer, sums)
@@ -71,12 +92,6 @@ def backward(writer: LayerWriter, layer: int) -> None:
     weighted_sum(writer, phase, layer, sums, allocates=kept)
     scored = work.attention_scores_backward(n + u, d, heads, s)
     writer.step(f"{where}/scores", scored, phase, layer)
-    writer.exchange(phase, layer, shape.dims[layer])
-    rows = writer.input_rows(layer)
-    writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, rows, d))
-    if layer > 1:
-        grad = writer.buffer(f"g{layer - 1}", u, fan_in)
-        writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (rows, d, fan_in), allocates=grad)
 
 
 def weights(writer: LayerWriter, layer: int, sums: Sums) -> None:

@@ -20,7 +20,7 @@ from gnnbench.approaches.mini_batch.batch import (
     drawing_of,
     needs_transpose,
 )
-from gnnbench.approaches.mini_batch.caches import Ahead
+from gnnbench.approaches.mini_batch.caches import Ahead, RowCache
 from gnnbench.approaches.mini_batch.fetching import HOST
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.names import APPROACHES
@@ -32,7 +32,7 @@ from gnnbench.data.dealing import Dealt, Source
 from gnnbench.data.graph import Graph
 from gnnbench.models.scales import degree_scales, vertex_scales
 from gnnbench.steps import Lane, Phase
-from gnnbench_runtime.approaches.mini_batch.features import CachedRows, Rows, feature_store
+from gnnbench_runtime.approaches.mini_batch.features import CachedRows, feature_store
 from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.data import size_of
@@ -149,18 +149,17 @@ class SampledBatches:
     ) -> None:
         run = context.run
         approach: Any = APPROACHES.get(run.approach)
-        self.context, self.shape, self.form = context, shape, approach.form
+        self.context, self.shape, self.form = context, shape, approach.form_of(run)
         self.seed, self.prefetch = run.training.seed, approach.knobs(run).prefetch
         self.source: Source = approach.source(
             graph, run, structure.prepared, threads=run.training.threads_per_rank
         )
         self.blocks = BlockMaker(context, graph, shape, self.form)
         self.lane = Lane.HOST if self.prefetch else Lane.COMPUTE
-        lanes = self.lane, Lane.BACKGROUND if self.prefetch else Lane.COMM
+        self.remote = Lane.BACKGROUND if self.prefetch else Lane.COMM
         caches = approach.caches(graph, run, structure, [context.rank])
         cache = caches[0] if caches else None
-        on_host = approach.knobs(run).placement == HOST
-        self.features: Rows = feature_store(context, graph, structure.owner, on_host, cache, lanes)
+        self.features = self.store(graph, structure, cache)
         self.ahead = Ahead(
             partial(self.source.draw, world_size=context.world_size, rank=context.rank),
             self.source.steps,
@@ -172,6 +171,12 @@ class SampledBatches:
         self.workspace = Workspace(context.device, context.dtype)
         if self.prefetch:
             context.comm.open_background()
+
+    def store(self, graph: Graph, structure: BatchStructure, cache: RowCache | None) -> Any:
+        """Where input rows come from."""
+        run, lanes = self.context.run, (self.lane, self.remote)
+        on_host = APPROACHES.get(run.approach).knobs(run).placement == HOST
+        return feature_store(self.context, graph, structure.owner, on_host, cache, lanes)
 
     def of_period(self, period: int) -> Iterator[Batch]:
         """Yield every batch of an epoch."""
@@ -278,6 +283,7 @@ class SampledTrainer(StepTrainer):
     """One rank of training on batches: one optimiser step per global batch."""
 
     batches: SampledBatches
+    batches_type = SampledBatches
 
     def __init__(self, context: RankContext, data: Graph, structure: BatchStructure) -> None:
         knobs: BatchKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
@@ -287,7 +293,7 @@ class SampledTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        self.batches = SampledBatches(context, data, structure, shape)
+        self.batches = self.batches_type(context, data, structure, shape)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = FullGraphEvaluator(context, data, parameters)
 
