@@ -70,7 +70,9 @@ class P3(Sampled):
         reference="sampled",
     )
     look = Look(colour="#D55E00", marker="D")
-    published = (Published(names=r"^p3\b|\bnfp\b", recipe="gnnbench.published.mini_batches:push_pull"),)
+    published = (
+        Published(names=r"^p3\b|\bnfp\b", recipe="gnnbench.published.mini_batches:push_pull"),
+    )
     knobs_type = P3Knobs
     runtime = "gnnbench_runtime.approaches.mini_batch.p3:P3Trainer"
 
