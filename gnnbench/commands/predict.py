@@ -165,6 +165,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "bytes_per_period": sent,
         "peak_memory_bytes": max((int(m["peak_bytes"]) for m in record.memory), default=0),
         "memory": max(record.memory, key=lambda m: m["judged_bytes"], default=None),
+        "energy": record.energy,
         "phases_s": record.phases,
         "counted": record.counted,
         "basis": record.basis,
@@ -175,6 +176,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
 
 def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None:
     """A table per dataset and model, of what was timed."""
+    from gnnbench.commands.fits import memory_rows
     from gnnbench.commands.output import table, text
 
     timed = [record for record in records if record.period_s]
@@ -189,15 +191,21 @@ def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None
         text(f"{dataset}, {model}{told}:")
         heads = [head for head in rows[0] if not (told and head == "grade")]
         table(rows, [head for head in heads if not (several and head == "sent")])
+        if not several:
+            title, memory = memory_rows(own)
+            if memory:
+                print(title)
+                table(memory, list(memory[0]))
 
 
 def _row(record: PredictionRecord, several: bool) -> dict[str, object]:
+    from gnnbench.commands.fits import tightest
     from gnnbench_reports import numbers
 
     row: dict[str, object] = {"approach": record.run.approach}
     if several:
         row["cluster"] = f"{record.cluster}:{record.ranks_per_host}"
-    tight = max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
+    tight = tightest(record)
     return {
         **row,
         "ranks": record.run.ranks,
@@ -205,8 +213,12 @@ def _row(record: PredictionRecord, several: bool) -> dict[str, object]:
         "90 % interval": numbers.interval(record.low_s, record.high_s),
         "sent": numbers.size(sum(record.bytes[0].values()) if record.bytes else 0),
         "memory": _of(tight["judged_bytes"], tight["limit_bytes"]),
+        "fits": _FITS[str(tight["verdict"])],
         "grade": record.grade,
     }
+
+
+_FITS = {"fits": "yes", "tight": "tight", "does not fit": "no"}
 
 
 _SHOWN = 0.01
@@ -222,11 +234,23 @@ def _of(needed: float, limit: float) -> str:
     return f"{digits(needed / scale)} of {whole} {unit}"
 
 
+def _tight(record: PredictionRecord) -> str:
+    """What is said of a prediction that fits, but may run out of memory."""
+    from gnnbench.commands.fits import tightest
+    from gnnbench.commands.wording import percent
+
+    if not record.memory or tightest(record)["verdict"] != "tight":
+        return ""
+    held = tightest(record)["spaces"].values()
+    chance = max(float(space["p_out_of_memory"]) for space in held)
+    return f"tight: P(out of memory) {percent(chance)}"
+
+
 def _reasons(records: Sequence[PredictionRecord]) -> list[str]:
     """Each reason in one line with the approaches and rank counts that have it."""
     having: dict[str, dict[str, None]] = {}
     for record in records:
-        reason = f"{record.status}: {record.reason}" if record.reason else ""
+        reason = f"{record.status}: {record.reason}" if record.reason else _tight(record)
         if not reason and not record.counted:
             reason = f"estimated: {record.basis}"
         if reason:

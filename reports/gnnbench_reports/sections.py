@@ -28,7 +28,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
     ("pipelines", "Pipelining", ("finding_pipelines",)),
-    ("memory", "Memory", ("memory", "memory_table")),
+    ("memory", "Memory", ("finding_fits", "fits", "memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
     ("node_order", "Order of vertices", ("finding_node_order",)),
     ("quality", "Model quality", ("finding_quality", "quality")),

@@ -72,6 +72,7 @@ EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "ada": (0.29, 0.80),  # compute of the L4, which its 72 W throttle; bandwidth assumed
     "hopper": (0.73, 0.80),
     "blackwell": (0.70, 0.80),
+    "cdna": (0.70, 0.80),  # assumed, as Blackwell: no fp32 kernel of AMD is in the tables
 }
 _RANDOM_ROWS = 0.7  # of stream bandwidth, rows of 128-512 B; simulation 5.3, unverified
 _CACHE_SPEEDUP = 3.0  # bandwidth of the last cache over memory; assumed
@@ -216,8 +217,8 @@ class Durations:
         radius, rung = _RADII.get(kind, _DEFAULT_RADIUS), "datasheet"
         if kind is Kind.COPY and self.cluster.links.host is not None:
             rung = grade(self.cluster.links.host.bytes_per_s.status)
-        where = CostClass(op, rung, radius, uncalibrated)
-        return where, self._datasheet(op, kind, hosted, facts)
+        cost = CostClass(op, rung, radius, uncalibrated)
+        return cost, self._datasheet(op, kind, hosted, facts)
 
     def _datasheet(self, op: str, kind: Kind, hosted: bool, facts: Facts) -> Floats:
         if kind is Kind.COPY and self.cluster.links.host is not None:

@@ -24,6 +24,7 @@ NAMES = (
     "volume",
     "crossover",
     "collectives",
+    "fits",
     "memory",
     "parity",
     "quality",
