@@ -186,6 +186,10 @@ class Fabricator:
                     "baseline_bytes": 205 * MIB,
                     "workload_bytes": workload,
                     "peak_bytes": 205 * MIB + workload,
+                    "judged_bytes": 205 * MIB + workload,
+                    "categories": {
+                        "memory": {"features": workload, "framework context": 205 * MIB}
+                    },
                 }
                 for rank in range(run.ranks)
             ],
