@@ -40,7 +40,17 @@ LAYOUTS = ("intra", "inter")
 TRANSFER = "_transfer"
 """Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
 one another: to judge bandwidth by, not to predict with."""
-ARCHITECTURES = ("cpu", "maxwell", "volta", "turing", "ampere", "ada", "hopper", "blackwell")
+ARCHITECTURES = (
+    "cpu",
+    "maxwell",
+    "volta",
+    "turing",
+    "ampere",
+    "ada",
+    "hopper",
+    "blackwell",
+    "cdna",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +187,29 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """Power of one device in watts, and joules of what it computes and moves (simulation 8).
+
+    idle_w, limit_w         of an idle device; the most that the board draws
+    training_w              mean during training: a reading of this device; absent without one
+    joules_per_flop         multiply and add counted apart
+    joules_per_byte         of device memory; *_cache_byte: of the last cache; *_link_byte: between
+                            devices; *_host_byte: between a device and its host
+    overhead                energy of the site over that of its devices (PUE)
+    """
+
+    idle_w: Constant
+    limit_w: Constant
+    training_w: Constant | None = None
+    joules_per_flop: Constant
+    joules_per_byte: Constant
+    joules_per_cache_byte: Constant
+    joules_per_link_byte: Constant
+    joules_per_host_byte: Constant
+    overhead: Constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Nccl:
     """Constants of NCCL's tuner. `*_bytes_per_s_per_channel` as its topology search prints.
 
@@ -203,6 +236,12 @@ class OpModel:
     form, params  a form of `gnnbench.costs.forms` and its parameters (SI units)
     residuals     rows of (log features of the form ..., log of measured / form)
     radius        conformal radius r: 90 % of held-out points within exp(+-r)
+    blind_radius  the same if the order of a graph's vertices is not known; 0: as `radius`
+    range         lowest and highest log feature of the samples, by feature of the form
+    stretch       what a unit of log distance beyond that range adds to the radius
+    held_out      what was left out for the radius: "kinds of graph" or "workloads"
+    shared        share of the variance of held-out errors that the samples of one workload have in
+                  common; None: not known
     """
 
     op: str
@@ -212,6 +251,11 @@ class OpModel:
     co_located: int = field(default=1, metadata=bounds(1))
     residuals: tuple[tuple[float, ...], ...] = ()
     radius: float = field(default=0.5, metadata=bounds(0, 10))
+    blind_radius: float = field(default=0.0, metadata=bounds(0, 10))
+    range: tuple[tuple[float, ...], ...] = ()
+    stretch: float = field(default=0.0, metadata=bounds(0, 10))
+    held_out: str = ""
+    shared: float | None = field(default=None, metadata=bounds(0, 1))
     mape: float = field(default=0.0, metadata=bounds(0))
     points: int = field(default=0, metadata=bounds(0))
     status: str = field(default="measured", metadata=choices(*STATUSES))
@@ -270,6 +314,7 @@ class Cluster:
     software: dict[str, str] = field(default_factory=dict)
     storage: Storage | None = None
     price: Price | None = None
+    power: Power | None = None
     nccl: Nccl | None = None
     speed_probe_s: float = field(default=0.0, metadata=bounds(0))
     ops: tuple[OpModel, ...] = ()

@@ -14,6 +14,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.reuse import stacked
 from gnnbench.steps import SIZES, Groups, Step, pick
 
 RankSteps = tuple[Step, ...]
@@ -176,6 +177,7 @@ def _head(step: Step) -> Hash:
         buffers,
         work.unit_bytes,
         work.send is None,
+        work.reuse is None,
     )
 
 
@@ -217,6 +219,8 @@ def _stack(steps: Sequence[Step]) -> Step:
     if first.work.send is not None:
         sends = [work.send for work in works]
         sizes["send"] = np.stack([np.asarray(sent) for sent in sends])
+    if first.work.reuse is not None:
+        sizes["reuse"] = stacked(work.reuse for work in works)
     buffers = tuple(
         buffer._replace(bytes=_together([step.allocates[n].bytes for step in steps]))
         for n, buffer in enumerate(first.allocates)
@@ -252,6 +256,8 @@ def _of_rank(step: Step, column: int) -> Step:
     }
     if work.send is not None and work.send.ndim == 2:
         sizes["send"] = work.send[column]
+    if work.reuse is not None and work.reuse.shares.ndim == 2:
+        sizes["reuse"] = work.reuse.of_rank(column)
     group = step.group
     buffers = tuple(b._replace(bytes=pick(b.bytes, column)) for b in step.allocates)
     return replace(

@@ -41,6 +41,11 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
+ROWS_HELD = 20_000
+"""Rows that gather in memory before they are written within a period: about 60 ms of writing."""
+ROW_BYTES = 344
+"""Bytes of a row in memory: a tuple of 13 (144) and its collector's header (16), a name (about 64),
+two integers (32 each), two times (24 each) and its place in a deque (8)."""
 _INTS = {"period", "iteration", "layer", "group_size", "bytes", "flops"}
 _FLOATS = {"start_s", "duration_s"}
 
@@ -64,6 +69,13 @@ class LedgerWriter:
 
     def append(self, rows: Iterable[Sequence[object]]) -> None:
         self._file.write(format_rows(rows))
+        self._file.flush()
+
+    def take_up(self, content: bytes) -> None:
+        """Begin anew with the content of an earlier ledger, header included."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(content.decode("utf-8"))
         self._file.flush()
 
     def close(self) -> None:

@@ -210,7 +210,7 @@ def with_constants(cluster: Cluster, changes: Mapping[str, str]) -> Cluster:
     return parse_cluster(table, "--set")
 
 
-_CONSTANT_ENDS = ("_per_hour", "_per_s", "_bytes", "_s", "iops")
+_CONSTANT_ENDS = ("_per_hour", "_per_s", "_bytes", "_s", "_w", "iops")
 
 
 def _value(text: str) -> object:

@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.errors import SpecError
 from gnnbench.iterations import Hash, Iteration, Places
 from gnnbench.steps import COUNTED, SIZES, Buffer, Ints, Space, Step
@@ -55,6 +56,7 @@ class Plan:
         counted: whether all sizes were counted on the real structure; `basis` says how they were
             estimated otherwise.
         notes: what a reader of the prediction may want to know.
+        disk: limit of the disk that the run sets.
     """
 
     approach: str
@@ -68,6 +70,7 @@ class Plan:
     counted: bool = True
     basis: str = "counted on the real graph"
     notes: Mapping[str, object] = field(default_factory=dict)
+    disk: DiskLimit = field(default_factory=DiskLimit)
 
     @property
     def num_periods(self) -> int:

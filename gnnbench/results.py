@@ -112,6 +112,7 @@ class PredictionRecord:
     grade        a rung of `gnnbench.ladder`: the weakest constant that matters
     bytes        per period covered: [{"kind/phase": bytes moved by all ranks}, ...]
     memory       per rank: {"rank", "baseline_bytes", "workload_bytes", "peak_bytes", ...}
+    energy       of a period: {"joules", "low_j", "high_j", "grade", "basis"}; empty if not known
     phases       seconds per period by phase, on the slowest rank, waiting included
     counted      whether sizes were counted on the real structure; else `basis` describes how
                  they were estimated
@@ -131,6 +132,7 @@ class PredictionRecord:
     method: str = ""
     bytes: list[dict[str, int]] = field(default_factory=list)
     memory: list[dict[str, Any]] = field(default_factory=list)
+    energy: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     lanes: dict[str, float] = field(default_factory=dict)
     counted: bool = True

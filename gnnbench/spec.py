@@ -18,6 +18,8 @@ from gnnbench.metrics import TASKS
 from gnnbench.strict import bounds, build, choices, raise_all
 
 DATASET_KINDS = ("graph", "stream", "triples")
+ORDERS = ("given", "random", "degree", "rcm", "metis")
+"""Orders of the vertices of a graph, see `gnnbench.data.orders`."""
 DEFAULT_TASKS = {
     "graph": "node_classification",
     "triples": "link_prediction",
@@ -46,6 +48,9 @@ class DatasetRef:
         split: shares (train, val) for a dataset without a split: at random (seed) for graphs and
             triples, by time for streams (tear = true may separate events of equal time).
             replace = true overrides a split that the dataset has.
+        order: of the vertices of a graph: given, random, degree (highest first), rcm (reverse
+            Cuthill-McKee) or metis (parts of a thousand vertices). Training is the same up to
+            their numbers, its speed is not.
         digest: of the content. It is filled in, like `kind`, when the dataset is opened, and is
             not a key of suites.
     """
@@ -61,6 +66,7 @@ class DatasetRef:
     features: str = field(default="as_is", metadata=choices("as_is", "row"))
     synthetic: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
+    order: str = field(default="given", metadata=choices(*ORDERS))
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -74,6 +80,11 @@ class DatasetRef:
             raise SpecError(
                 f"{useless[0]}: a profile has statistics and no data; replace its facts by "
                 "override = { num_features = ... }"
+            )
+        if self.profile and self.order != "given":
+            raise SpecError(
+                f"order: found {self.order!r} for a profile, which has no vertices to reorder; "
+                "profile the reordered graph: gnnbench dataset SOURCE --order ORDER --save FILE"
             )
         if self.override and not self.profile:
             raise SpecError("override: found without a profile; it replaces facts of `profile`")

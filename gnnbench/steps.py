@@ -18,6 +18,8 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.reuse import Reuse
+
 Ints = NDArray[np.int64]
 Size = int | Ints
 """A count: one integer, or int64 [ranks of a class]."""
@@ -231,6 +233,9 @@ class Work(NamedTuple):
     Communication only: `buffer_bytes` is the size of a collective's buffer on this rank (the S of
     alpha-beta formulas); `send` are the units sent to each rank of the group, int64 [P] (or
     [ranks, P]), of `unit_bytes` bytes each; `root` is the rank that sends in a broadcast.
+
+    `reuse` is how far apart reads of the same source row lie, where rows are read in the order of a
+    graph; None where the order is random, as in the blocks of a sampled batch.
     """
 
     kind: Kind
@@ -247,6 +252,7 @@ class Work(NamedTuple):
     send: Ints | None = None
     unit_bytes: int = 0
     root: Size = NO_ROOT
+    reuse: Reuse | None = None
 
     @property
     def send_bytes(self) -> Ints | None:

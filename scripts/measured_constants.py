@@ -3,7 +3,7 @@
 
     python scripts/measured_constants.py TABLES catalogue/measured
 
-TABLES holds spmm.csv, sddmm.csv, gemm.csv and nccl.csv, as described in
+TABLES holds spmm.csv, sddmm.csv, gemm.csv, nccl.csv and nccl_internode.csv, as described in
 `gnnbench/catalogue/measured/README.md`. Points whose licence allows it are copied, in the columns
 that the readers need. Of tables without a licence, the fitted coefficients are kept, and a few
 timings as cited facts. `forms.toml` is written from all points.
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections import defaultdict
 from pathlib import Path
 
+from gnnbench.costs.between_hosts import row_of
 from gnnbench.costs.devices import facts_of
 from gnnbench.costs.fit import conformal_radius
 from gnnbench.costs.kernel_fit import fit_kernel, leave_devices_out, leave_origins_out
@@ -26,6 +28,7 @@ from gnnbench.tomlwriter import format_toml
 
 SPARSE = ("gpu", "kernel", "dtype", "matrix", "rows", "cols", "nnz", "width", "extra", "time_us")
 GEMM = ("system", "dtype", "m", "n", "k", "seconds", "source")
+BETWEEN = ("system", "gpu", "nodes", "gpus_per_node", "fabric", "env", "op", "bytes", "time_us_out")
 COLLECTIVE = ("device", "op_name", "num_gpus", "bytes", "seconds", "source")
 FACTS = ("cv_row", "std_row", "max_row")
 EVERY = {"naive_csr": 6, "rode_sddmm": 6}
@@ -47,6 +50,7 @@ def main(tables: Path, out: Path) -> None:
     write(out / "gemm.csv", GEMM, [short(row, GEMM) for row in gemm])
     nccl = [short(row, COLLECTIVE) for row in read(tables / "nccl.csv")]
     write(out / "collectives.csv", COLLECTIVE, nccl)
+    write(out / "between_hosts.csv", (*BETWEEN, "source_repo"), between(tables))
 
 
 def fitted(groups: dict[str, list[Points]]) -> list[dict[str, object]]:
@@ -111,6 +115,20 @@ def sparse(tables: Path, name: str) -> list[dict[str, str]]:
         row["time_us"] = f"{float(row['time_us']):.5g}"
         row["source_repo"] = f"{row['source_repo']} {row['commit'][:7]}"
         rows.append(short(row, (*SPARSE, "source_repo", "licence")))
+    return rows
+
+
+def between(tables: Path) -> list[dict[str, str]]:
+    """Cited times of the one system that was measured on two numbers of hosts, thinned by size."""
+    rows = []
+    for row in read(tables / "nccl_internode.csv"):
+        found = row_of(row)
+        if isinstance(found, str) or "Polaris" not in row["system"]:
+            continue
+        power = math.log2(float(row["bytes"]))
+        if power == int(power) and int(power) % 2 == (1 if found[1] == "all_gather" else 0):
+            row["source_repo"] = f"{row['source_repo']} {row['commit'][:7]}"
+            rows.append(short(row, (*BETWEEN, "source_repo")))
     return rows
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from gnnbench.approaches.base import Layout, example
 from gnnbench.approaches.names import APPROACHES
+from gnnbench.data.generators import kind
 from gnnbench.data.source import Library
-from gnnbench.spec import RunSpec
+from gnnbench.spec import DatasetRef, RunSpec
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine
 
 _TINY = example("any").dataset
@@ -38,10 +39,10 @@ def operations(run: RunSpec, device: str = "cpu") -> Operations:
     """The operations of a run, on a tiny dataset of the same generator where that can be drawn.
 
     Args:
-        run: an example or a probe; its data must not be large, unless it is a planted partition.
+        run: an example or a probe; its data must not be large, unless it is a generated graph.
         device: "cpu" or "cuda"; on the latter, plans copy between host and device.
     """
-    tiny = _TINY if run.dataset.generator == _TINY.generator else run.dataset
+    tiny = _TINY if is_drawn_graph(run.dataset) else run.dataset
     small = replace(run, dataset=tiny)
     approach, data = APPROACHES.get(run.approach), Library([]).open(tiny)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks, device=device)
@@ -56,6 +57,11 @@ def operations(run: RunSpec, device: str = "cpu") -> Operations:
                 found[step.op] += 1
         counts |= found
     return Operations(counts=counts, alone=alone)
+
+
+def is_drawn_graph(ref: DatasetRef) -> bool:
+    """Whether a dataset is a generated graph; all of them need the same operations."""
+    return bool(ref.generator) and kind(ref.generator) == "graph"
 
 
 def needed(approaches: Iterable[str], device: str = "cpu") -> dict[str, list[str]]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.commands.wording import (
+    COLUMNS,
+    count,
+    device_name,
+    gib,
+    kwh,
+    money,
+    percent,
+    table,
+    wrapped,
+)
 from gnnbench.units import digits, duration, durations
 
 if TYPE_CHECKING:
-    from gnnbench_simulator.advice import Advice, Choice, RuledOut
+    from gnnbench_simulator.advice import Advice, Choice, Question, RuledOut
     from gnnbench_simulator.explanation import Measurement
 
-_GIB = 2**30
-_COLUMNS = 80
 _RULED_OUT = 4
 
 
@@ -22,11 +31,11 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
     """The answer first, then the ranking, what was ruled out, and what would change it."""
     best = found.best
     if best is None:
-        yield from _wrapped(_nothing(found))
+        yield from wrapped(_nothing(found))
     else:
-        yield from _wrapped(_answer(found, best))
-        for line in _alternatives(found, best):
-            yield from _wrapped(line)
+        yield from wrapped(answer(found, best))
+        for line in (*_alternatives(found, best), _energy(best)):
+            yield from wrapped(line)
         yield ""
         yield f"Machines, each with its best approach ({_order(found)}):"
         yield from table([_machine(c, found) for c in found.ranked[:top]])
@@ -39,7 +48,7 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
     yield from _change(found)
     if best is not None:
         yield ""
-        yield from _wrapped(_assumed(found, best))
+        yield from wrapped(_assumed(found, best))
         if explain:
             yield from _explained(best)
 
@@ -47,14 +56,37 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
 # -- the answer ----------------------------------------------------------------------------------
 
 
-def _answer(found: Advice, best: Choice) -> str:
+def answer(found: Advice, best: Choice) -> str:
+    """The recommendation in a sentence."""
     question = found.question
     missed = f" ({found.missed})" if found.missed else ""
     time = f"{duration(best.total_s)} ({_interval(best, best.periods)})"
     return (
         f"{best.machine.name} ({_device(best)}) with {best.approach}{missed}: "
-        f"{question.epochs} epochs in {time} for {_usd(best)}; {_room(best)}; "
+        f"{_epochs(best, question)} in {time} for {_usd(best)}; an "
+        f"epoch is {duration(best.total_s / best.epochs)} and {_steps(best)}; {_room(best)}; "
         f"evidence: {_evidence(best)}."
+    )
+
+
+def _epochs(choice: Choice, question: Question) -> str:
+    """Such as "100 epochs" or "35 epochs to convergence", with their optimiser steps."""
+    number = count(choice.epochs)
+    if choice.fact is None:
+        return f"{number} epochs"
+    steps = count(choice.epochs * choice.steps_per_epoch)
+    return f"{number} epochs ({steps} optimiser steps) to convergence"
+
+
+def _energy(choice: Choice) -> str:
+    """Energy of the devices, its range and where it comes from; "" where no power is known."""
+    found = choice.energy
+    if found is None:
+        return ""
+    low, high = kwh(found["low_j"]), kwh(found["high_j"])
+    return (
+        f"Energy of its devices: {kwh(found['joules'])} kWh (idle to full power {low} … {high}), "
+        f"{found['grade']} power, {found['basis']}."
     )
 
 
@@ -84,7 +116,8 @@ def _alternatives(found: Advice, best: Choice) -> Iterator[str]:
             f"{best.run.approach} is {_PROMISES[best.promise]}; the best exact choice is "
             f"{_short(exact)}."
         )
-    if other is not None:
+    facts = best.fact is not None and (other is None or other.fact is not None)
+    if other is not None and not facts:
         yield (
             f"Mind: an epoch of {best.run.approach} is {_steps(best)} and one of "
             f"{other.run.approach} {_steps(other)}, which are not equally good. The best of the "
@@ -99,11 +132,7 @@ def _short(choice: Choice) -> str:
 
 def _steps(choice: Choice) -> str:
     steps = choice.steps_per_epoch
-    return f"{_count(steps)} optimiser step{'' if steps == 1 else 's'}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else digits(value)
+    return f"{count(steps)} optimiser step{'' if steps == 1 else 's'}"
 
 
 _PROMISES = {
@@ -116,30 +145,13 @@ _PROMISES = {
 # -- tables --------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Lines of a table; the first column is aligned to the left, numbers to the right."""
-    if not rows:
-        return
-    heads = list(rows[0])
-    cells = [heads, *([row[head] for head in heads] for row in rows)]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(heads))]
-    left = [not any(ch.isdigit() for ch in rows[0][head][:1]) for head in heads]
-    left[0] = True
-    for line in cells:
-        words = [
-            word.ljust(width) if is_left else word.rjust(width)
-            for word, width, is_left in zip(line, widths, left, strict=True)
-        ]
-        yield "  ".join(words).rstrip()
-
-
 def _machine(choice: Choice, found: Advice) -> dict[str, str]:
     row = {
         "machine": choice.machine.name,
         "devices": _device(choice),
         "approach": choice.approach,
         "total": duration(choice.total_s),
-        "USD": _money(choice.usd),
+        "USD": money(choice.usd),
         "free": _free(choice),
     }
     if found.question.limited:
@@ -151,12 +163,18 @@ def _approach(choice: Choice, found: Advice) -> dict[str, str]:
     return {
         "approach": choice.approach,
         "promise": choice.promise,
-        "steps/epoch": _count(choice.steps_per_epoch),
-        "epoch": duration(choice.total_s / found.question.epochs),
-        "90 % interval": _interval(choice, choice.periods / found.question.epochs),
-        "USD": _money(choice.usd),
+        "steps/epoch": count(choice.steps_per_epoch),
+        "epoch": duration(choice.total_s / choice.epochs),
+        "90 % interval": _interval(choice, choice.periods / choice.epochs),
+        **({"epochs": count(choice.epochs)} if _unlike(found) else {}),
+        "USD": money(choice.usd),
         "free": _free(choice),
     }
+
+
+def _unlike(found: Advice) -> bool:
+    """Whether choices are paid for unlike numbers of epochs."""
+    return found.question.converged or found.question.accuracy is not None
 
 
 def _order(found: Advice) -> str:
@@ -181,7 +199,7 @@ def _ruled_out(found: Advice) -> Iterator[str]:
         texts.append(f"{_closest(out)}{way_out}")
     texts += [f"{out.machine.name}: {out.reason}" for out in found.ruled_out if out.closest is None]
     if found.unfit and found.best is not None:
-        lacks = ", ".join(f"{c.approach} by {_gib(c.missing_bytes)}" for c in found.unfit)
+        lacks = ", ".join(f"{c.approach} by {gib(c.missing_bytes)}" for c in found.unfit)
         texts.insert(0, f"{found.best.machine.name}: out of memory with {lacks}")
     if found.best is not None:
         texts += [
@@ -192,7 +210,7 @@ def _ruled_out(found: Advice) -> Iterator[str]:
         yield ""
         yield "Ruled out:"
     for text in texts[: _RULED_OUT + 1]:
-        yield from textwrap.wrap(f"- {text}", _COLUMNS, subsequent_indent="  ")
+        yield from textwrap.wrap(f"- {text}", COLUMNS, subsequent_indent="  ")
     if len(texts) > _RULED_OUT + 1:
         yield f"- and {len(texts) - _RULED_OUT - 1} more, see --json"
 
@@ -202,12 +220,12 @@ def _closest(out: RuledOut) -> str:
     assert choice is not None
     place = f"{out.machine.name} ({_device(choice)})"
     needs = (
-        f"{choice.approach} needs {_gib(choice.memory['judged_bytes'])} of "
-        f"{_gib(choice.memory['limit_bytes'])} {choice.memory['space']} per rank"
+        f"{choice.approach} needs {gib(choice.memory['judged_bytes'])} of "
+        f"{gib(choice.memory['limit_bytes'])} {choice.memory['space']} per rank"
     )
     if choice.missing_bytes <= 0:
-        return f"{place}: {needs}: P(out of memory) {_percent(choice.out_of_memory)}"
-    return f"{place}: {needs}: {_gib(choice.missing_bytes)} too much"
+        return f"{place}: {needs}: P(out of memory) {percent(choice.out_of_memory)}"
+    return f"{place}: {needs}: {gib(choice.missing_bytes)} too much"
 
 
 def _change(found: Advice) -> Iterator[str]:
@@ -216,7 +234,7 @@ def _change(found: Advice) -> Iterator[str]:
     measurement = decisive(found)
     if measurement is not None:
         yield ""
-        yield from _wrapped(_measure(measurement))
+        yield from wrapped(_measure(measurement))
 
 
 def _measure(found: Measurement) -> str:
@@ -224,7 +242,7 @@ def _measure(found: Measurement) -> str:
     device = re.sub(r"^\d+ ", "", _device(choice))
     return (
         f"Measure first: {found.op} on {device} (`gnnbench calibrate --out FILE` there, then "
-        f"--machines FILE). It is {_percent(found.share)} of an epoch on {choice.machine.name}, "
+        f"--machines FILE). It is {percent(found.share)} of an epoch on {choice.machine.name}, "
         f"known from {_GRADES.get(found.grade, found.grade)}; its 90 % range moves the total by "
         f"{100 * (found.low - 1):+.0f} … {100 * (found.high - 1):+.0f} %{_turn(found)}."
     )
@@ -239,7 +257,7 @@ def _turn(found: Measurement) -> str:
     enough = found.low <= found.turn <= found.high
     return (
         f", {'' if enough else 'not '}enough to change the order: {found.against.machine.name} is "
-        f"{_percent(abs(found.turn - 1))} {noun}"
+        f"{percent(abs(found.turn - 1))} {noun}"
     )
 
 
@@ -263,9 +281,27 @@ def _assumed(found: Advice, best: Choice) -> str:
         if rate is not None:
             date = "" if price.date == "unknown" else f", {price.date}"
             rent = f"rent {digits(rate.value)} USD per host and hour ({rate.source}{date})"
+    graph = f"{data.name} with {facts}" if facts else data.name
     return (
-        f"Assumed: {data.name}{f' with {facts}' if facts else ''}; {prediction.basis}; {rent}; "
+        f"Assumed: {_convergence(found, best)}{graph}; {prediction.basis}; {rent}; "
         "whole hosts are paid by the second; loading, partitioning and evaluation are left out."
+    )
+
+
+def _convergence(found: Advice, best: Choice) -> str:
+    """What the number of epochs rests on, where an accuracy was asked for."""
+    question, fact = found.question, best.fact
+    if not _unlike(found):
+        return ""
+    asked = "" if question.accuracy is None else f" at accuracy {question.accuracy:g}"
+    if fact is None:
+        return (
+            f"no published training of {question.run.dataset.name} says when it converges{asked}: "
+            f"{question.epochs} epochs; "
+        )
+    return (
+        f"converges as {fact.model} did on {fact.dataset}"
+        f"{f' with batches of {fact.batch:,}' if fact.batch else ''} ({fact.source}); "
     )
 
 
@@ -284,7 +320,7 @@ def _explained(best: Choice) -> Iterator[str]:
                 "step": step.name,
                 "operation": step.op,
                 "time": duration(step.seconds),
-                "share": _percent(step.share),
+                "share": percent(step.share),
                 "evidence": step.grade or "-",
             }
             for step in found["steps"]
@@ -297,7 +333,7 @@ def _explained(best: Choice) -> Iterator[str]:
     for basis in found["constants"]:
         text = f"- {basis.name} = {_quantity(basis.value)} {basis.unit}".rstrip()
         text = f"{text} ({basis.status}: {basis.source})"
-        yield from textwrap.wrap(text, _COLUMNS, subsequent_indent="  ")
+        yield from textwrap.wrap(text, COLUMNS, subsequent_indent="  ")
     memory = found["memory"]
     for space, parts in memory["categories"].items():
         held = memory["spaces"][space]
@@ -305,25 +341,22 @@ def _explained(best: Choice) -> Iterator[str]:
             continue
         yield ""
         yield (
-            f"{space.capitalize()} of rank {memory['rank']}: {_gib(held['needed_bytes'])} of "
-            f"{_gib(held['limit_bytes'])}, P(out of memory) {_percent(held['p_out_of_memory'])}"
+            f"{space.capitalize()} of rank {memory['rank']}: {gib(held['needed_bytes'])} of "
+            f"{_limit(held)}, P(out of memory) {percent(held['p_out_of_memory'])}"
         )
-        yield from table([{"category": name, "size": _gib(size)} for name, size in parts.items()])
+        yield from table([{"category": name, "size": gib(size)} for name, size in parts.items()])
         largest = list(memory["buffers"][space].items())[:8]
-        text = "largest buffers: " + ", ".join(f"{name} {_gib(size)}" for name, size in largest)
-        yield from _wrapped(text)
+        text = "largest buffers: " + ", ".join(f"{name} {gib(size)}" for name, size in largest)
+        yield from wrapped(text)
 
 
-# -- words and numbers ---------------------------------------------------------------------------
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _COLUMNS, break_long_words=False, break_on_hyphens=False)
+def _limit(space: Mapping[str, Any]) -> str:
+    limit = space["limit_bytes"]
+    return "an unknown capacity" if limit is None else gib(limit)
 
 
 def _device(choice: Choice) -> str:
-    """Such as "8 A100-80GB": the form factor is left out."""
-    return re.sub(r"-(SXM|PCIe)\d*", "", choice.machine.devices)
+    return device_name(choice.machine.devices)
 
 
 def _interval(choice: Choice, periods: float) -> str:
@@ -337,103 +370,19 @@ def _room(choice: Choice) -> str:
     memory = choice.memory
     free = memory["limit_bytes"] - memory["judged_bytes"]
     return (
-        f"{_gib(free)} of {_gib(memory['limit_bytes'])} {memory['space']} stay free per rank, "
-        f"P(out of memory) {_percent(choice.out_of_memory)}"
+        f"{gib(free)} of {gib(memory['limit_bytes'])} {memory['space']} stay free per rank, "
+        f"P(out of memory) {percent(choice.out_of_memory)}"
     )
 
 
 def _free(choice: Choice) -> str:
     memory = choice.memory
-    return _percent(1 - memory["judged_bytes"] / memory["limit_bytes"])
+    return percent(1 - memory["judged_bytes"] / memory["limit_bytes"])
 
 
 def _usd(choice: Choice) -> str:
-    return "an unknown price" if choice.usd is None else f"{_money(choice.usd)} USD"
-
-
-def _money(value: float | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value:,.2f}" if 0.1 <= value < 100 else digits(value, 3 if value >= 100 else 2)
-
-
-def _percent(share: float) -> str:
-    if 0 <= share < 0.001:
-        return "<0.1 %"
-    return f"{digits(100 * share, 2)} %"
-
-
-def _gib(size: float) -> str:
-    gib = abs(size) / _GIB
-    return f"{digits(gib)} GiB" if gib >= 0.1 else f"{digits(gib * 1024)} MiB"
+    return "an unknown price" if choice.usd is None else f"{money(choice.usd)} USD"
 
 
 def _quantity(value: float) -> str:
     return digits(value) if 0.01 <= value < 1e4 else f"{value:.3g}"
-
-
-# -- JSON ----------------------------------------------------------------------------------------
-
-
-def document(found: Advice, *, explain: bool) -> dict[str, Any]:
-    """The answer as JSON: choices in order, what was ruled out, and the decisive measurement."""
-    from gnnbench_simulator.explanation import decisive, explanation
-
-    measurement = decisive(found)
-    shown: dict[str, Any] = {
-        "schema": 1,
-        "answer": None if found.best is None else _answer(found, found.best),
-        "best": None if found.best is None else _choice(found.best),
-        "missed": found.missed,
-        "ranked": [_choice(choice) for choice in found.ranked],
-        "approaches": [_choice(choice) for choice in found.approaches],
-        "ruled_out": [
-            {
-                "machine": out.machine.name,
-                "reason": out.reason,
-                "closest": None if out.closest is None else _choice(out.closest),
-                "way_out": out.way_out,
-            }
-            for out in found.ruled_out
-        ],
-        "refusals": found.refusals,
-        "measure": None
-        if measurement is None
-        else {
-            "machine": measurement.choice.machine.name,
-            "op": measurement.op,
-            "grade": measurement.grade,
-            "share": measurement.share,
-            "factor_low": measurement.low,
-            "factor_high": measurement.high,
-            "turn": measurement.turn,
-        },
-        "tried": found.tried,
-    }
-    if explain and found.best is not None:
-        shown["explanation"] = explanation(found.best)
-    return shown
-
-
-def _choice(choice: Choice) -> dict[str, Any]:
-    return {
-        "machine": choice.machine.name,
-        "cluster": choice.machine.cluster.name,
-        "device": choice.machine.cluster.device.name,
-        "ranks": choice.machine.ranks,
-        "ranks_per_host": choice.machine.per_host,
-        "hosts": choice.machine.hosts,
-        "approach": choice.run.approach,
-        "knobs": choice.run.knobs,
-        "promise": choice.promise,
-        "optimizer_steps_per_epoch": choice.steps_per_epoch,
-        "period_s": choice.period_s,
-        "total_s": choice.total_s,
-        "low_s": choice.low_s * choice.periods,
-        "high_s": choice.high_s * choice.periods,
-        "usd_per_hour": choice.usd_per_hour,
-        "usd": choice.usd,
-        "grade": "" if choice.prediction is None else choice.prediction.grade,
-        "counted": None if choice.prediction is None else choice.prediction.counted,
-        "memory": choice.memory,
-    }

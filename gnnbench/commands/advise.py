@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from gnnbench.commands import options
 from gnnbench.spec import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from gnnbench.spec import DatasetRef, RunSpec
+    from gnnbench.spec import RunSpec
     from gnnbench_simulator.advice import Question
 
 NAME = "advise"
@@ -39,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fanouts", metavar="N,N", help="neighbours per hop, seeds first (default: 15,10,5)")
     add("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0], help="(default: adam)")
     add("--epochs", type=options.positive_int, default=100, metavar="N", help="(default: 100)")
+    add(
+        "--accuracy",
+        type=_accuracy,
+        metavar="A|best",
+        help="train to this test accuracy, or until convergence, where published trainings say "
+        "how many epochs that takes",
+    )
     add("--approaches", metavar="A,B", help="approaches to consider (default: all that can)")
     add(
         "--machines",
@@ -64,17 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.commands.advice import document, lines
+    from gnnbench.commands import workload
+    from gnnbench.commands.advice import lines
+    from gnnbench.commands.advice_document import document
     from gnnbench.commands.output import emit_json
     from gnnbench.data.source import Library, data_roots
     from gnnbench.machines import find_machines
     from gnnbench.results import Results
     from gnnbench_simulator.advice import advise
 
-    facts = {k: v for k, v in args.set if not _is_constant(k)}
-    constants = {k: v for k, v in args.set if _is_constant(k)}
+    facts = {k: v for k, v in args.set if not workload.is_constant(k)}
+    constants = {k: v for k, v in args.set if workload.is_constant(k)}
     machines = find_machines(
-        _words(args.machines),
+        workload.words(args.machines),
         ranks=args.ranks,
         per_host=args.ranks_per_host,
         constants=constants,
@@ -82,14 +90,26 @@ def run(args: argparse.Namespace) -> int:
     results = Results(args.results) if args.results else None
     cache = None if results is None else results.folder / "cache"
     library = Library(data_roots(args.data), cache)
-    dataset = _dataset(args.dataset, facts)
-    spec = library.identified(_workload(args, dataset, library.open(dataset).kind))
+    dataset = workload.dataset_ref(args.dataset, facts)
+    spec = workload.workload(
+        dataset,
+        library.open(dataset).kind,
+        model=args.model,
+        hidden=args.hidden,
+        layers=args.layers,
+        heads=args.heads,
+        batch=args.batch,
+        fanouts=workload.numbers(args.fanouts, "--fanouts"),
+        optimizer=args.optimizer,
+        epochs=args.epochs,
+    )
+    spec = library.identified(spec)
     shared = None if results is None else results.cache("shared")
     found = advise(
         _question(args, spec),
         library.open(spec.dataset),
         machines,
-        _words(args.approaches),
+        workload.words(args.approaches),
         shared,
     )
     if results is not None:
@@ -100,104 +120,6 @@ def run(args: argparse.Namespace) -> int:
         for line in lines(found, top=args.top, explain=args.explain):
             print(line)
     return int(found.best is None)
-
-
-def _is_constant(key: str) -> bool:
-    """Constants of machines have a dot, as the sections of a cluster file; facts have none."""
-    return "." in key or ":" in key
-
-
-def _words(text: str | None) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()] if text else []
-
-
-def _workload(args: argparse.Namespace, dataset: DatasetRef, kind: str) -> RunSpec:
-    """The run that is asked about; approach and ranks stand for any."""
-    from gnnbench.errors import SpecError, UnknownName
-    from gnnbench.models.names import MODELS
-    from gnnbench.spec import BatchSpec, ModelSpec, RunSpec, TrainingSpec
-
-    name = args.model or _model_for(kind)
-    if name not in MODELS.names():
-        raise UnknownName("model", name, MODELS.names())
-    model = ModelSpec(
-        name=name, kind=name, hidden=args.hidden, layers=args.layers or 3, heads=args.heads
-    )
-    if args.layers is None and MODELS.get(name).problems(model):
-        model = dataclasses.replace(model, layers=1)
-    problems = list(MODELS.get(name).problems(model))
-    fanouts = tuple(int(word) for word in _words(args.fanouts) if word.lstrip("-").isdigit())
-    if len(fanouts) != len(_words(args.fanouts)):
-        problems.append(f"--fanouts {args.fanouts}: expected numbers such as 15,10,5")
-    elif fanouts and len(fanouts) != model.layers:
-        problems.append(
-            f"--fanouts {args.fanouts}: {len(fanouts)} for {model.layers} layers; one per layer"
-        )
-    if problems:
-        raise SpecError(problems)
-    return RunSpec(
-        suite="advice",
-        dataset=dataset,
-        model=model,
-        batch=BatchSpec(size=args.batch, fanouts_from_seeds=fanouts),
-        training=TrainingSpec(epochs=args.epochs, optimizer=args.optimizer),
-        approach="",
-        ranks=1,
-    )
-
-
-def _model_for(kind: str) -> str:
-    """GraphSAGE for graphs; else the first model that an approach to this kind names."""
-    from gnnbench.approaches.names import APPROACHES
-
-    if kind == "graph":
-        return "sage"
-    cards = [APPROACHES.get(name).accepts for name in APPROACHES.names()]
-    models = [min(c.models) for c in cards if c.models and kind in c.datasets]
-    return min(models, default="sage")
-
-
-def _dataset(name: str, facts: dict[str, str]) -> DatasetRef:
-    from gnnbench.data.generators import GENERATORS
-    from gnnbench.data.profile import list_profiles, load_profile
-    from gnnbench.errors import SpecError, UnknownName
-    from gnnbench.spec import DatasetRef
-
-    short = Path(name).stem
-    values = {key: _number(text) for key, text in facts.items()}
-    if name in list_profiles() or name.endswith(".toml"):
-        if "features" in values:
-            rows = int(str(values.get("num_nodes") or getattr(load_profile(name), "num_nodes", 0)))
-            values["num_features"] = _width(str(facts["features"]), rows)
-            del values["features"]
-        return DatasetRef(name=short, profile=name, override=values)
-    if name in GENERATORS and not Path(name).exists():
-        return DatasetRef(name=short, generator=name, options=values)
-    if values:
-        raise SpecError(f"--set {next(iter(values))}: replaces a profile's fact; {name} is a file")
-    if not Path(name).suffix and "/" not in name and not Path(name).exists():
-        raise UnknownName("dataset", name, [*list_profiles(), *GENERATORS])
-    return DatasetRef(name=short, path=name)
-
-
-def _width(size: str, rows: int) -> int:
-    """Features of a node if those of all nodes, in float32, take so much memory."""
-    from gnnbench.errors import SpecError
-    from gnnbench.units import size_bytes
-
-    width = round(size_bytes(size) / (4 * max(rows, 1)))
-    if width < 1:
-        raise SpecError(f"--set features={size}: less than one float32 for each of {rows:,} nodes")
-    return width
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _question(args: argparse.Namespace, spec: RunSpec) -> Question:
@@ -211,7 +133,20 @@ def _question(args: argparse.Namespace, spec: RunSpec) -> Question:
         budget_usd=args.budget,
         smallest=args.smallest,
         spot=args.spot,
+        converged=args.accuracy == "best",
+        accuracy=None if args.accuracy in (None, "best") else args.accuracy,
     )
+
+
+def _accuracy(text: str) -> float | str:
+    """A share above 0 and below 1, or "best"."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if text != "best" and not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 0.71, or 'best'")
+    return "best" if text == "best" else value
 
 
 def _save(results: Any, found: Any) -> None:

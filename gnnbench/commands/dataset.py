@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gnnbench.commands.options import option, output_file, output_folder, positive_int
+from gnnbench.spec import ORDERS
 
 if TYPE_CHECKING:
     from gnnbench.data.profile import GraphProfile, Profile
     from gnnbench.data.source import AnyDataset
     from gnnbench.data.stream_profile import StreamProfile
     from gnnbench.data.triples_profile import TriplesProfile
+    from gnnbench.reuse import Reuse
 
 NAME = "dataset"
 HELP = "read and check a graph, an edge stream or triples; profile, save or convert it"
 KINDS = ("auto", "graph", "stream", "triples")
 METHODS = ("metis-vol", "metis-cut", "hash", "chunk")
-OF_GRAPHS = ("parts", "methods", "fanouts", "batch")
+OF_GRAPHS = ("parts", "methods", "fanouts", "batch", "hits")
+REORDERING = ("order", "orders")
 DEFAULT_PARTS, DEFAULT_FANOUTS = (2, 4, 8), (10, 10)
 
 
@@ -67,7 +70,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=positive_int, metavar="N", help="seeds of a sampled batch (default 1024)"
     )
     parser.add_argument(
+        "--hits",
+        action="store_const",
+        const=True,
+        help="measure hit rates of feature caches on sampled batches too",
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of partitions and batches"
+    )
+    parser.add_argument(
+        "--order",
+        choices=ORDERS,
+        help="put the vertices of a graph into this order first",
+    )
+    parser.add_argument(
+        "--orders",
+        action="store_true",
+        default=None,
+        help="show how near the rows of neighbours lie in every order (runs METIS)",
     )
     parser.add_argument(
         "--save",
@@ -92,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     found, notes = _stored(args), {}
     if found is None:
         options = dict(args.option or ())
-        data = open_source(args.source, args.format, options, kind=args.kind)
+        data = _reordered(open_source(args.source, args.format, options, kind=args.kind), args)
         found, notes = measure(data, args), data.notes
         if args.convert:
             native.save(data, args.convert)
@@ -104,10 +124,51 @@ def run(args: argparse.Namespace) -> int:
         emit_json({**card(found), "notes": notes, **written})
         return 0
     show(found, notes)
+    if args.orders:
+        _show_orders(data)
     for what, path in (("profile", args.save), ("dataset", args.convert)):
         if path:
             print(f"wrote the {what} to {path}")
     return 0
+
+
+def _reordered(data: AnyDataset, args: argparse.Namespace) -> AnyDataset:
+    """The graph in the order asked for. Raises SpecError for a dataset of another kind."""
+    from gnnbench.data.graph import Graph
+    from gnnbench.data.orders import reordered
+    from gnnbench.errors import SpecError
+
+    given = [f"--{name}" for name in REORDERING if getattr(args, name) is not None]
+    if not given:
+        return data
+    if not isinstance(data, Graph):
+        raise SpecError(
+            f"{', '.join(given)}: allowed for graphs only; {data.name} is of kind {data.kind!r}"
+        )
+    return reordered(data, args.order or "given", args.seed)
+
+
+def _show_orders(graph: Any) -> None:
+    from gnnbench.commands.output import table
+    from gnnbench.data.orders import reuse_by_order
+
+    print("\nrows between two reads of a vertex's row in one product, by the order of vertices")
+    found = reuse_by_order(graph)
+    lines = [{"order": order, **_quantiles(reuse)} for order, reuse in found.items()]
+    table(lines, list(lines[0]))
+
+
+def _quantiles(reuse: Reuse) -> dict[str, str]:
+    """Upper ends of the bins of distances below which so many reads lie."""
+    import numpy as np
+
+    from gnnbench.reuse import DISTANCES
+
+    running, found = np.cumsum(reuse.shares), {}
+    for percent in (25, 50, 75, 90):
+        place = np.searchsorted(running, percent / 100 - 1e-9)
+        found[f"{percent} % below"] = f"{2**0.5 * DISTANCES[place]:,.0f}"
+    return found
 
 
 def measure(data: AnyDataset, args: argparse.Namespace) -> Profile:
@@ -189,7 +250,16 @@ def _graph_facts(found: GraphProfile) -> dict[str, str]:
         "in-degree": f"mean {found.degree_mean:.3g}, median {_or_dash(middle)}, "
         f"99 % at most {_or_dash(found.degree_p99)}, highest {_or_dash(found.degree_max)}",
         "edge homophily": numbers.percent(found.edge_homophily),
+        **_nearness(found),
     }
+
+
+def _nearness(found: GraphProfile) -> dict[str, str]:
+    """Rows between two reads of one row, in the order that was measured."""
+    if not found.reuse:
+        return {"reuse distance": "not known; predictions assume a random order of the vertices"}
+    parts = _quantiles(found.reuse_of_rows()).items()
+    return {"reuse distance": ", ".join(f"{share} {rows}" for share, rows in parts) + " rows"}
 
 
 def _stream_facts(found: StreamProfile) -> dict[str, str]:
@@ -274,6 +344,20 @@ def _show_curves(found: GraphProfile) -> None:
             ],
             ["fan-outs from seeds", "batch", "vertices", "edges"],
         )
+    if found.hits:
+        print("\nhit rate of feature caches by policy and share of the rows that they hold")
+        heads = [numbers.percent(share, 0.01).replace(" ", "") for share in found.hits[0].shares]
+        table(
+            [
+                {
+                    "fan-outs from seeds": _listed(curve.fanouts_from_seeds),
+                    "policy": curve.policy,
+                    **{head: f"{rate:.2f}" for head, rate in zip(heads, curve.hits, strict=False)},
+                }
+                for curve in found.hits
+            ],
+            ["fan-outs from seeds", "policy", *heads],
+        )
 
 
 def _stored(args: argparse.Namespace) -> Profile | None:
@@ -282,7 +366,7 @@ def _stored(args: argparse.Namespace) -> Profile | None:
 
     if args.source not in list_profiles() and not args.source.endswith(".toml"):
         return None
-    measuring = ("format", "option", *OF_GRAPHS, "convert")
+    measuring = ("format", "option", *OF_GRAPHS, *REORDERING, "convert")
     given = [f"--{name}" for name in measuring if getattr(args, name) is not None]
     if given:
         here = f"; what lies there is ./{args.source}" if Path(args.source).exists() else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 NAME = "predict"
 HELP = "predict a suite's runs on a cluster, at any number of ranks; needs no torch"
+MOST_OUTSIDE = 5
+"""Facts outside of the measured ranges that are named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
         for cluster in clusters:
             text(f"on {cluster.name}{assumed}: {cluster.description}", hanging="  ")
         _print_tables(records, several=len(clusters) > 1 or len(layouts) > 1)
-        for line in (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records)):
+        said = (*_reasons(records), *suite.left_out(args.ranks), *_uncalibrated(records))
+        for line in (*said, *_outside(records)):
             text(line, hanging="  ")
     return int(any(record.status == "failed" for record in records))
 
@@ -122,6 +126,22 @@ def _uncalibrated(records: Sequence[PredictionRecord]) -> list[str]:
     ]
 
 
+def _outside(records: Sequence[PredictionRecord]) -> list[str]:
+    """Lines that name shapes outside of the measured ranges, the farthest of each fact."""
+    lines = {line for record in records for line in record.notes.get("outside", ())}
+    facts: dict[str, list[str]] = defaultdict(list)
+    for line in sorted(lines):
+        facts[line.rpartition(", measured ")[0].rpartition(" ")[0]].append(line)
+    named = [f"{found[-1]}{_more(len(found) - 1)}" for found in facts.values()]
+    shown = [f"outside of the measured shapes, with a wider interval: {n}" for n in named]
+    left = len(shown) - MOST_OUTSIDE
+    return shown[:MOST_OUTSIDE] + ([f"… and {left} further facts, see --json"] if left > 0 else [])
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
+
+
 def summary(record: PredictionRecord) -> dict[str, Any]:
     """The JSON row of a prediction."""
     run = record.run
@@ -145,15 +165,18 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "bytes_per_period": sent,
         "peak_memory_bytes": max((int(m["peak_bytes"]) for m in record.memory), default=0),
         "memory": max(record.memory, key=lambda m: m["judged_bytes"], default=None),
+        "energy": record.energy,
         "phases_s": record.phases,
         "counted": record.counted,
         "basis": record.basis,
         "uncalibrated": record.notes.get("uncalibrated", []),
+        "outside": record.notes.get("outside", []),
     }
 
 
 def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None:
     """A table per dataset and model, of what was timed."""
+    from gnnbench.commands.fits import memory_rows
     from gnnbench.commands.output import table, text
 
     timed = [record for record in records if record.period_s]
@@ -168,15 +191,21 @@ def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None
         text(f"{dataset}, {model}{told}:")
         heads = [head for head in rows[0] if not (told and head == "grade")]
         table(rows, [head for head in heads if not (several and head == "sent")])
+        if not several:
+            title, memory = memory_rows(own)
+            if memory:
+                print(title)
+                table(memory, list(memory[0]))
 
 
 def _row(record: PredictionRecord, several: bool) -> dict[str, object]:
+    from gnnbench.commands.fits import tightest
     from gnnbench_reports import numbers
 
     row: dict[str, object] = {"approach": record.run.approach}
     if several:
         row["cluster"] = f"{record.cluster}:{record.ranks_per_host}"
-    tight = max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
+    tight = tightest(record)
     return {
         **row,
         "ranks": record.run.ranks,
@@ -184,8 +213,12 @@ def _row(record: PredictionRecord, several: bool) -> dict[str, object]:
         "90 % interval": numbers.interval(record.low_s, record.high_s),
         "sent": numbers.size(sum(record.bytes[0].values()) if record.bytes else 0),
         "memory": _of(tight["judged_bytes"], tight["limit_bytes"]),
+        "fits": _FITS[str(tight["verdict"])],
         "grade": record.grade,
     }
+
+
+_FITS = {"fits": "yes", "tight": "tight", "does not fit": "no"}
 
 
 _SHOWN = 0.01
@@ -201,11 +234,23 @@ def _of(needed: float, limit: float) -> str:
     return f"{digits(needed / scale)} of {whole} {unit}"
 
 
+def _tight(record: PredictionRecord) -> str:
+    """What is said of a prediction that fits, but may run out of memory."""
+    from gnnbench.commands.fits import tightest
+    from gnnbench.commands.wording import percent
+
+    if not record.memory or tightest(record)["verdict"] != "tight":
+        return ""
+    held = tightest(record)["spaces"].values()
+    chance = max(float(space["p_out_of_memory"]) for space in held)
+    return f"tight: P(out of memory) {percent(chance)}"
+
+
 def _reasons(records: Sequence[PredictionRecord]) -> list[str]:
     """Each reason in one line with the approaches and rank counts that have it."""
     having: dict[str, dict[str, None]] = {}
     for record in records:
-        reason = f"{record.status}: {record.reason}" if record.reason else ""
+        reason = f"{record.status}: {record.reason}" if record.reason else _tight(record)
         if not reason and not record.counted:
             reason = f"estimated: {record.basis}"
         if reason:

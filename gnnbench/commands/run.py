@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gnnbench.commands import jobs
 from gnnbench.commands.options import add_results, add_suite, positive_int
 from gnnbench.metrics import TASKS
 
@@ -41,9 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed", action="store_true", help="train failed and diverged runs again"
     )
+    jobs.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if jobs.asked(args):
+        return jobs.run(args)
     from gnnbench.commands.output import (
         emit_json,
         name_passed_over,

@@ -4,7 +4,8 @@ Times are interpolated between measured sizes in logs, so that launch floor, pro
 multicast regimes are those of the table, and all-to-all is what was measured, not a ring. A number
 of ranks between two measured ones is interpolated in its log. A device without a table gets those
 of devices on the same fabric, as functions of bytes over link bandwidth: a floor stays, a rate
-scales. Devices of its own generation count most, because NCCL picks protocols by generation.
+scales. The floor also goes with the clock of the GPUs. Devices of its own generation count most,
+because NCCL picks protocols by generation, then those of like links.
 
 Bytes are those of the whole buffer: what all ranks hold together for all-gather and reduce-scatter,
 what one rank holds (its own part included) for all-reduce and all-to-all.
@@ -37,6 +38,8 @@ _SAME_LINK, _OTHER_FABRIC = 0.05, 3.0
 another fabric."""
 _OTHER_GENERATION = 0.05
 """Weight of a donor of another GPU generation beside one of the same."""
+_LIKE_LINKS = 0.3
+"""Log ratio of link rates at which a donor weighs 1/e: rates tell generations of switches apart."""
 _NAME = {"alltoall": "all_to_all"}
 
 Curve = tuple[Floats, Floats]
@@ -83,9 +86,14 @@ class Table:
                 continue
             ratio = donor.link_bytes_per_s / facts.link_bytes_per_s
             found = self.own(name, op, ranks, size * ratio)
-            if found is not None:
-                weight = 1.0 if donor.arch == facts.arch else _OTHER_GENERATION
-                total, weights = total + weight * found[0], weights + weight
+            floor = self.own(name, op, ranks, 1.0)
+            if found is not None and floor is not None:
+                # Steps of a protocol are instructions: the floor goes with the clock.
+                slower = donor.clock_hz / facts.clock_hz - 1.0
+                moved = math.log(math.exp(found[0]) + slower * math.exp(floor[0]))
+                weight = math.exp(-abs(math.log(ratio)) / _LIKE_LINKS)
+                weight *= 1.0 if donor.arch == facts.arch else _OTHER_GENERATION
+                total, weights = total + weight * moved, weights + weight
         return total / weights if weights else None
 
 

@@ -50,6 +50,11 @@ class DeviceFacts:
         """Processors times clock: instructions per second of one scheduler slot of each."""
         return self.fp32_flops_per_s / (2.0 * self.lanes)
 
+    @property
+    def clock_hz(self) -> float:
+        """Clock at which the datasheet's peak is reached."""
+        return self.issue_per_s / self.processors
+
 
 _TEXT = ("device", "arch", "fabric", "cache_from", "launch_from", "source")
 

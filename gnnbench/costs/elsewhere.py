@@ -16,13 +16,18 @@ from gnnbench.costs.facts import Facts, Floats
 from gnnbench.costs.kernels import KERNELS, Kernel, Shapes
 from gnnbench.strict import build, raise_all
 
-PREFERRED: Mapping[str, tuple[str, float]] = {
-    "spmm": ("cusparse", 4.0),
-    "sddmm": ("rode_sddmm", 4.0),
-    "gemm": ("gemm", 2.0),
+PREFERRED: Mapping[tuple[str, float], str] = {
+    ("spmm", 4.0): "cusparse",
+    ("sddmm", 4.0): "rode_sddmm",
+    ("gemm", 2.0): "gemm",
+    ("gemm", 4.0): "gemm_fp32",
+    ("gather", 4.0): "gather",
+    ("scatter", 4.0): "gather",
+    ("elementwise", 4.0): "stream",
+    ("optimizer", 4.0): "stream",
 }
-"""The measured kernel used for each operation, and the bytes of an element in its tables."""
-_OF_FRAMEWORKS = ("cusparse", "gemm")
+"""The measured kernel used for each operation and bytes of an element."""
+_OF_FRAMEWORKS = ("cusparse", "gemm", "gemm_fp32", "gather", "stream")
 """Kernels that frameworks call. RoDe's SDDMM is several times faster than those of DGL and PyG:
 published epochs of attention on A100s are met worse with it than with a roofline."""
 
@@ -72,7 +77,7 @@ class KernelModel:
         ones = np.ones(len(facts))
         return self.seconds(
             Shapes(
-                rows=facts.rows,
+                rows=facts.bytes if self.kernel.name == "stream" else facts.rows,
                 columns=np.maximum(facts.source_rows, 1.0),
                 nonzeros=facts.nonzeros,
                 width=facts.width,
@@ -89,8 +94,11 @@ class KernelModel:
 def fitted_forms() -> dict[tuple[str, str], FittedForm]:
     """Every form of the catalogue by kernel and device."""
     problems: list[str] = []
-    table = tomllib.loads(read_text("forms.toml"))
-    built = [build(FittedForm, entry, "forms.toml", problems) for entry in table["forms"]]
+    built = [
+        build(FittedForm, entry, name, problems)
+        for name in ("forms.toml", "cited.toml")
+        for entry in tomllib.loads(read_text(name))["forms"]
+    ]
     raise_all(problems)
     return {(form.kernel, form.device): form for form in built if form is not None}
 
@@ -119,11 +127,11 @@ def step_model(device: str, operation: str, facts: Facts) -> KernelModel | None:
 
     Args:
         device: its name.
-        operation: kind of the steps: "spmm", "sddmm", "gemm".
+        operation: kind of the steps: "spmm", "sddmm", "gemm", "gather", "scatter".
         facts: their shapes.
     """
-    kernel, size = PREFERRED.get(operation, ("", 0.0))
-    if kernel not in _OF_FRAMEWORKS or size != facts.element_bytes:
+    kernel = PREFERRED.get((operation, facts.element_bytes), "")
+    if kernel not in _OF_FRAMEWORKS:
         return None
     per_head = operation == "spmm" and bool(np.any(facts.inner > 1.0))
     return None if per_head else model_of(kernel, device)

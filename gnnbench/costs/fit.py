@@ -21,12 +21,19 @@ from gnnbench.costs.facts import Facts, Floats
 from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, Form, Shapes
 from gnnbench.costs.forms import form as form_named
 from gnnbench.costs.model import BOUND, nearest_residual
+from gnnbench.costs.ranges import range_of, stretch_of
 from gnnbench.errors import SpecError
 from gnnbench.steps import Work
 
 MAX_POINTS = 128
 COVERAGE = 0.9
 FOLDS = 5
+REFITS = 25
+"""Steps of a fit to some of the samples, which starts from the fit to all of them."""
+LEAST_KINDS = 4
+"""Kinds of graph from which on whole kinds are left out."""
+CUT = frozenset({"rows", "width", "inner", "source rows", "elements", "mean degree", "bytes"})
+"""Facts whose upper range is left out, to see what extrapolation costs."""
 _SOFT = 0.1  # log error beyond which a sample counts as an outlier
 _TINY = 1e-4  # a coefficient never starts below this share of the samples' time
 
@@ -37,6 +44,7 @@ def fit_op(
     op: str = "",
     form: str = "",
     origins: npt.ArrayLike | None = None,
+    graphs: npt.ArrayLike | None = None,
     co_located: int = 1,
     element_bytes: float = 4.0,
     constants: Mapping[str, float] | None = None,
@@ -51,6 +59,8 @@ def fit_op(
         op: cost class; the samples' own by default.
         origins: number of the source of each sample. Samples of one source share its
             disturbances and are held out together. By default, the shape is the source.
+        graphs: kind of graph of each sample. Where there are enough kinds, each is left out as a
+            whole, so that the radius is earned on kinds that the fit has not seen.
         form: a form's name; by default that of the samples' kind ("rows" for elementwise work).
         co_located: number of ranks that worked on the host at the same time.
         constants: parameters of the form that are set, not fitted (e.g. line_bytes).
@@ -70,13 +80,24 @@ def fit_op(
     if origins is None:
         features = shape.features(facts).round(6)
         origins = np.unique(features, axis=0, return_inverse=True)[1].reshape(-1)
-    bare, corrected = _held_out(shape, facts, seconds, fixed, params, np.asarray(origins))
+    kinds = np.zeros(0) if graphs is None else np.asarray(graphs)
+    by_kind = len(np.unique(kinds)) >= LEAST_KINDS
+    judge = Judge(shape, seconds, fixed, params)
+    places = np.asarray(origins)
+    bare, corrected = judge.held_out(facts, kinds if by_kind else places, by_kind)
     # Samples too noisy to tell their neighbours' times are better left to physics.
     helps = np.median(np.abs(corrected)) < np.median(np.abs(bare))
     errors = corrected if helps else bare
+    radius = conformal_radius(errors)
     residual = np.log(seconds / shape.seconds(facts, params))
     keep = _spread(len(seconds), MAX_POINTS if helps else 0)
-    rows = np.column_stack([shape.features(facts), np.clip(residual, -BOUND, BOUND)])[keep]
+    features = shape.features(facts)
+    rows = np.column_stack([features, np.clip(residual, -BOUND, BOUND)])[keep]
+    blind = 0.0
+    if facts.reuse is not None:
+        ordered = ~np.isnan(facts.reuse[:, 0])
+        unordered = facts.take(np.flatnonzero(ordered)).without_order()
+        blind = conformal_radius(np.log(seconds[ordered] / shape.seconds(unordered, params)))
     return OpModel(
         op=op,
         kind=kind,
@@ -84,7 +105,17 @@ def fit_op(
         params={name: float(value) for name, value in params.items()},
         co_located=co_located,
         residuals=tuple(tuple(round(float(v), 4) for v in row) for row in rows),
-        radius=conformal_radius(errors),
+        radius=radius,
+        blind_radius=max(blind, radius) if blind else 0.0,
+        range=range_of(features),
+        stretch=stretch_of(
+            features,
+            radius,
+            lambda out: judge.left_out(facts, out)[0],
+            [place for place, name in enumerate(shape.feature_names) if name in CUT],
+        ),
+        held_out="kinds of graph" if by_kind else "workloads",
+        shared=shared_of(errors, places, radius),
         mape=float(np.mean(np.abs(np.exp(-errors) - 1.0))),
         points=len(seconds),
         status=status,
@@ -153,6 +184,26 @@ def conformal_radius(errors: Floats, coverage: float = COVERAGE) -> float:
     return max(radius, 0.01)
 
 
+def shared_of(errors: Floats, origins: npt.NDArray[Any], radius: float) -> float | None:
+    """Share of the variance of log errors that samples of one origin have in common.
+
+    The mean product of two errors of an origin over the mean square (intraclass correlation around
+    zero: a bias is in common too). Errors are cut at twice the radius. None without pairs.
+    """
+    kept = np.clip(errors, -2 * radius, 2 * radius)
+    groups = np.unique(origins, return_inverse=True)[1].reshape(-1)
+    sizes, sums = np.bincount(groups), np.bincount(groups, kept)
+    squares = np.bincount(groups, kept**2)
+    pairs = float((sizes * (sizes - 1)).sum())
+    square = float((kept**2).mean())
+    if not pairs or square == 0:
+        return None
+    # A workload with many steps of a kind says no more about what workloads have in common.
+    several = sizes > 1
+    each = (sums**2 - squares)[several] / (sizes * (sizes - 1))[several]
+    return round(float(np.clip(each.mean() / square, 0.0, 1.0)), 4)
+
+
 def _check(seconds: Floats, where: str, least: int = 4) -> None:
     if len(seconds) < least:
         raise SpecError(f"{where}: found {len(seconds)} samples, needs at least {least}")
@@ -169,7 +220,7 @@ def _fit(
 ) -> dict[str, float]:
     """Best parameters over all starting shapes; with `start`, refine that one alone."""
     if start is not None:
-        return _refine(shape, facts, seconds, fixed, start)[1]
+        return _refine(shape, facts, seconds, fixed, start, most=REFITS)[1]
     free = [name for name in shape.shapes if name not in fixed]
     starts = []
     for values in itertools.product(*(shape.shapes[name] for name in free)):
@@ -198,7 +249,13 @@ def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
 
 
 def _refine(
-    shape: Form, facts: Facts, seconds: Floats, fixed: Shapes, start: Mapping[str, float]
+    shape: Form,
+    facts: Facts,
+    seconds: Floats,
+    fixed: Shapes,
+    start: Mapping[str, float],
+    *,
+    most: int = 200,
 ) -> tuple[float, dict[str, float]]:
     from scipy.optimize import least_squares
 
@@ -225,41 +282,60 @@ def _refine(
         bounds=(origin - reach, highest),
         loss="soft_l1",
         f_scale=_SOFT,
-        max_nfev=200,
+        max_nfev=most,
     )
     return float(result.cost), params_at(result.x)
 
 
-def _held_out(
-    shape: Form,
-    facts: Facts,
-    seconds: Floats,
-    fixed: Shapes,
-    params: Mapping[str, float],
-    origins: npt.NDArray[Any],
-) -> tuple[Floats, Floats]:
-    """Log errors of each sample by a model fitted without the samples of its origin.
+class Judge:
+    """Fits to some of the samples, judged on the others.
 
-    Returns:
-        Errors of the form alone, and with the residual of the samples that were not held out.
+    Args:
+        shape: the form.
+        seconds: of all samples.
+        fixed: parameters that are set.
+        start: parameters from which fits start.
     """
-    groups = np.unique(origins, return_inverse=True)[1].reshape(-1)
-    order = np.random.default_rng(0).permutation(groups.max() + 1)
-    fold = order[groups] % min(FOLDS, groups.max() + 1)
-    bare, corrected = np.zeros(len(seconds)), np.zeros(len(seconds))
-    for number in range(int(fold.max()) + 1):
-        out, rest = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+
+    def __init__(
+        self, shape: Form, seconds: Floats, fixed: Shapes, start: Mapping[str, float]
+    ) -> None:
+        self.shape, self.seconds, self.fixed, self.start = shape, seconds, fixed, start
+
+    def held_out(
+        self, facts: Facts, origins: npt.NDArray[Any], by_kind: bool
+    ) -> tuple[Floats, Floats]:
+        """Log errors of each sample by a model fitted without its fold, as `left_out`.
+
+        A fold has some of the origins, or with `by_kind` one.
+        """
+        groups = np.unique(origins, return_inverse=True)[1].reshape(-1)
+        number = int(groups.max()) + 1
+        order = np.random.default_rng(0).permutation(number)
+        folds = groups if by_kind else order[groups] % min(FOLDS, number)
+        bare, corrected = np.zeros(len(self.seconds)), np.zeros(len(self.seconds))
+        for fold in range(int(folds.max()) + 1):
+            out = folds == fold
+            bare[out], corrected[out] = self.left_out(facts, out)
+        return bare, corrected
+
+    def left_out(self, facts: Facts, out: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+        """Log errors of the samples in the mask `out` by a fit to the others.
+
+        Returns:
+            Errors of the form alone, and with the residual of the samples that were not left out.
+        """
+        shape, seconds = self.shape, self.seconds
+        unseen, rest = facts.take(np.flatnonzero(out)), np.flatnonzero(~out)
         if len(rest) < len(shape.coefficients):
-            bare[out] = np.log(seconds[out] / shape.seconds(facts.take(out), params))
-            corrected[out] = bare[out]
-            continue
-        known, unseen = facts.take(rest), facts.take(out)
-        fitted = _fit(shape, known, seconds[rest], fixed, start=params)
+            bare: Floats = np.log(seconds[out] / shape.seconds(unseen, self.start))
+            return bare, bare
+        known = facts.take(rest)
+        fitted = _fit(shape, known, seconds[rest], self.fixed, start=self.start)
         residual = np.log(seconds[rest] / shape.seconds(known, fitted))
         correction = nearest_residual(shape.features(unseen), shape.features(known), residual)
-        bare[out] = np.log(seconds[out] / shape.seconds(unseen, fitted))
-        corrected[out] = bare[out] - correction
-    return bare, corrected
+        bare = np.log(seconds[out] / shape.seconds(unseen, fitted))
+        return bare, bare - correction
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.intp]:
@@ -276,6 +352,7 @@ _ALPHA_BETA = Form(
     coefficients=("t0_s", "s_per_byte"),
     terms=_volume_terms,
     features=lambda f: np.log(np.maximum(f.bytes, 1.0))[:, None],
+    feature_names=("bytes",),
     shapes={},
 )
 

@@ -15,16 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gnnbench.costs.facts import Facts, Floats
+from gnnbench.costs.facts import Facts, Floats, miss_rate
 from gnnbench.errors import SpecError, suggest
 from gnnbench.steps import Kind
 
 Shapes = Mapping[str, float]
 KB, MB = 2.0**10, 2.0**20
-
-# How sharply reads start to miss when a working set outgrows a cache. Uniform random reads miss
-# with 1 - C/ws beyond C; skewed degrees smear the corner, which this exponent does as well.
-SHARPNESS = 1.5
 
 # No fit may claim more than this, however it would help its few points: a byte from memory at
 # 0.2 GB/s, a random access of 400 ns. Otherwise a large cache with dear misses imitates a bend in
@@ -36,18 +32,14 @@ CEILINGS: Mapping[str, float] = {
     "s_per_out_byte": 5e-9,
     "s_per_edge": 4e-7,
     "s_per_missed_edge": 4e-7,
+    "s_per_missed_row": 4e-7,
 }
 
 
 LANES = 8.0
 """Elements that a core adds at a time; what is over of a row is added one by one."""
-
-
-def miss_rate(working_set: Floats, cache_bytes: float) -> Floats:
-    """Share of re-references that miss a cache: 0 for tiny working sets, 1 for huge, 1/2 at C."""
-    safe = np.maximum(working_set, 1.0)
-    rate: Floats = 1.0 / (1.0 + (cache_bytes / safe) ** SHARPNESS)
-    return rate
+COLUMNS_AT_A_TIME = 128.0
+"""Columns that the sparse product keeps in registers: wider rows read the pattern again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +50,7 @@ class Form:
     shapes         names of cache sizes with the starting values that a fit tries
     terms          (facts, shapes) -> array (steps, coefficients)
     features       facts -> log features (steps, k); close features mean similar residuals
+    feature_names  of the features, in order, as answers name them
     overlapped     coefficients of which only the largest counts (roofline); empty: costs add up
     """
 
@@ -65,6 +58,7 @@ class Form:
     coefficients: tuple[str, ...]
     terms: Callable[[Facts, Shapes], Floats]
     features: Callable[[Facts], Floats]
+    feature_names: tuple[str, ...]
     shapes: Mapping[str, tuple[float, ...]]
     overlapped: tuple[str, ...] = ()
 
@@ -120,26 +114,30 @@ def _rows(f: Facts, p: Shapes) -> Floats:
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
-    """Source traffic at the speed of the cache level that the working set fits in.
+    """Source traffic at the speed of the cache levels that serve it, by reuse distances.
 
-    Elements of a row beyond a whole number of vector lanes cost extra. With `inner` weights per
-    entry (heads of attention), a row is that many pieces, and weights are read in any order.
+    Reads beyond the last cache cost their bytes, and a latency that only partly overlaps. Elements
+    of a row beyond a whole number of vector lanes cost extra. With `inner` weights per entry (heads
+    of attention), a row is that many pieces, and weights are read in any order; otherwise the
+    pattern is read once for each block of columns.
     """
     traffic = f.nonzeros * f.row_bytes(p.get("line_bytes", 64.0))
-    near = miss_rate(f.source_bytes, p.get("near_cache_bytes", math.inf))
-    far = miss_rate(f.source_bytes, p.get("cache_bytes", math.inf))
+    near = f.missed(p.get("near_cache_bytes", math.inf))
+    far = f.missed(p.get("cache_bytes", math.inf))
     out = f.rows * f.width * f.element_bytes
     pieces = np.maximum(f.inner, 1.0)
+    blocks = np.where(f.inner > 0, 1.0, np.ceil(np.maximum(f.width, 1.0) / COLUMNS_AT_A_TIME))
     rest = f.nonzeros * pieces * np.mod(f.width / pieces, LANES)
     weights = f.nonzeros * f.inner
     missed = f.nonzeros * miss_rate(weights * f.element_bytes, p.get("cache_bytes", math.inf))
     return _columns(
         1.0,
         f.rows,
-        f.nonzeros,
+        f.nonzeros * blocks,
         traffic,
         traffic * near,
         traffic * far,
+        f.nonzeros * blocks * far,
         out,
         rest,
         weights,
@@ -149,10 +147,14 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
 
 
 def _gather(f: Facts, p: Shapes) -> Floats:
+    """Rows read by the cache level that holds them, and written, to memory where they are many."""
     traffic = f.rows * f.row_bytes(p.get("line_bytes", 64.0))
-    near = miss_rate(f.source_bytes, p.get("near_cache_bytes", math.inf))
-    far = miss_rate(f.source_bytes, p.get("cache_bytes", math.inf))
-    return _columns(1.0, f.rows, traffic, traffic * near, traffic * far, steps=len(f))
+    near = f.missed(p.get("near_cache_bytes", math.inf))
+    far = f.missed(p.get("cache_bytes", math.inf))
+    out = traffic * miss_rate(traffic, p.get("cache_bytes", math.inf))
+    return _columns(
+        1.0, f.rows, traffic, traffic * near, traffic * far, f.rows * far, out, steps=len(f)
+    )
 
 
 def _sample(f: Facts, p: Shapes) -> Floats:
@@ -175,6 +177,7 @@ _FORMS = (
         coefficients=("t0_s", "s_per_flop", "s_per_byte"),
         terms=_linear,
         features=lambda f: _logs(f.flops, f.bytes),
+        feature_names=("flops", "bytes"),
         shapes={},
     ),
     Form(
@@ -182,6 +185,7 @@ _FORMS = (
         coefficients=("t0_s", "s_per_flop", "s_per_byte"),
         terms=_linear,
         features=lambda f: _logs(f.flops, f.bytes),
+        feature_names=("flops", "bytes"),
         shapes={},
         overlapped=("s_per_flop", "s_per_byte"),
     ),
@@ -198,6 +202,7 @@ _FORMS = (
         ),
         terms=_gemm,
         features=lambda f: _logs(f.rows, f.inner, f.width),
+        feature_names=("rows", "inner", "width"),
         shapes={"cache_bytes": (1 * MB, *_FAR)},
     ),
     Form(
@@ -213,6 +218,7 @@ _FORMS = (
         ),
         terms=_rows,
         features=lambda f: _logs(f.rows, f.width + 1.0, f.nonzeros + 1.0),
+        feature_names=("elements", "width", "entries"),
         shapes={"cache_bytes": (1 * MB, *_FAR)},
     ),
     Form(
@@ -224,6 +230,7 @@ _FORMS = (
             "s_per_byte",
             "s_per_near_missed_byte",
             "s_per_missed_byte",
+            "s_per_missed_edge",
             "s_per_out_byte",
             "s_per_rest",
             "s_per_weight",
@@ -231,8 +238,14 @@ _FORMS = (
         ),
         terms=_spmm,
         features=lambda f: _logs(
-            f.rows, f.nonzeros / np.maximum(f.rows, 1), f.width, f.source_rows, f.inner + 1.0
+            f.rows,
+            f.nonzeros / np.maximum(f.rows, 1),
+            f.width,
+            f.source_rows,
+            f.inner + 1.0,
+            f.mean_distance(),
         ),
+        feature_names=("rows", "mean degree", "width", "source rows", "heads", "reuse distance"),
         shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
     ),
     Form(
@@ -243,9 +256,12 @@ _FORMS = (
             "s_per_byte",
             "s_per_near_missed_byte",
             "s_per_missed_byte",
+            "s_per_missed_row",
+            "s_per_out_byte",
         ),
         terms=_gather,
         features=lambda f: _logs(f.rows, f.width, f.source_rows),
+        feature_names=("rows", "width", "source rows"),
         shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
     ),
     Form(
@@ -253,6 +269,7 @@ _FORMS = (
         coefficients=("t0_s", "cold_s"),
         terms=_gap,
         features=lambda f: _logs(f.bytes + 1.0),
+        feature_names=("bytes",),
         shapes={"cache_bytes": (*_NEAR, 4 * MB)},
     ),
     Form(
@@ -262,6 +279,7 @@ _FORMS = (
         features=lambda f: _logs(
             f.rows, f.nonzeros / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
         ),
+        feature_names=("seeds", "edges per seed", "vertices per edge"),
         shapes={"cache_bytes": (1 * MB, *_FAR)},
     ),
 )

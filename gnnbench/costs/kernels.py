@@ -189,6 +189,38 @@ def _gemm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
     )
 
 
+def _gemm_fp32(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    """The larger of multiply-adds at a share of peak and operands at a share of bandwidth."""
+    m, n, k, size = s.rows, s.width, s.inner, s.element_bytes
+    compute = p["compute"] * 2.0 * m * n * k / d.fp32_flops_per_s
+    memory = p["missed"] * size * (m * k + k * n + m * n) / d.memory_bytes_per_s
+    return np.asarray(np.maximum(compute, memory))
+
+
+def _gather(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    """Rows read in sectors of 32 B, from cache where the table fits, and written one after another.
+
+    Half of a write's cost is not hidden behind reads that hit the cache.
+    """
+    assert d.cache_bytes_per_s is not None
+    size = s.width * s.element_bytes
+    read, written = s.rows * np.ceil(size / 32.0) * 32.0, s.rows * size
+    table = s.columns * size
+    hit = _hit_rate(table, d.cache_bytes, np.ones(len(s)), 0.75 * np.ones(len(s)))
+    distinct = np.minimum(read, table)
+    missed = distinct + (read - distinct) * (1.0 - hit)
+    return np.asarray(
+        p["moved"] * (missed + written) / d.memory_bytes_per_s
+        + (read - missed) / d.cache_bytes_per_s
+    )
+
+
+def _stream(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
+    """`rows` bytes read or written in order."""
+    rate = d.stream_bytes_per_s or p["share"] * d.memory_bytes_per_s
+    return np.asarray(s.rows / rate)
+
+
 _SPMM_START = {
     "launch": 7.3,
     "cache": 0.89,
@@ -288,6 +320,30 @@ _KERNELS = (
         known=_CACHE_AND_LAUNCH,
         draw=0.15,
         device_draw=0.1,
+    ),
+    Kernel(
+        name="gemm_fp32",
+        operation="gemm",
+        seconds=_gemm_fp32,
+        start={"compute": 1.4, "missed": 1.8},
+        spread={"compute": 0.5, "missed": 0.5},
+        known=("memory_bytes_per_s",),
+    ),
+    Kernel(
+        name="stream",
+        operation="elementwise",
+        seconds=_stream,
+        start={"share": 0.9},
+        spread={"share": 0.1},
+        known=("memory_bytes_per_s",),
+    ),
+    Kernel(
+        name="gather",
+        operation="gather",
+        seconds=_gather,
+        start={"moved": 1.4},
+        spread={"moved": 0.5},
+        known=_CACHE,
     ),
 )
 KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in _KERNELS}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnnbench.costs import between_hosts, kernel_fit
 from gnnbench.costs import collective_tables as tables
-from gnnbench.costs import kernel_fit
 from gnnbench.costs.collective_tables import collective_time, shipped_table
 from gnnbench.costs.elsewhere import fitted_forms, model_of
 from gnnbench.costs.kernel_fit import Judged
@@ -59,7 +59,8 @@ class Judgement:
 
 def is_operation_table(text: str) -> bool:
     """Whether a CSV holds timings of operations, not of training systems."""
-    return is_table(text) or tables.is_collective_table(text)
+    kinds = (is_table, tables.is_collective_table, between_hosts.is_between_table)
+    return any(matches(text) for matches in kinds)
 
 
 def judge(text: str, where: str) -> Judgement:
@@ -70,6 +71,10 @@ def judge(text: str, where: str) -> Judgement:
     """
     if tables.is_collective_table(text):
         judged, reasons = _collectives(text)
+    elif between_hosts.is_between_table(text):
+        table, left_out = between_hosts.read_between(text)
+        judged, more = between_hosts.judge_between(table)
+        reasons = Counter(left_out) + Counter(more)
     else:
         groups, reasons = read_points(text, where)
         judged = _kernels(groups, reasons)

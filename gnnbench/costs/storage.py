@@ -14,16 +14,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
-from gnnbench.cluster import Constant, DiskPoint, Storage
+from gnnbench.cluster import Cluster, Constant, DiskPoint, Storage
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.fit import conformal_radius
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.errors import SpecError
 
 Number = TypeVar("Number", float, Floats)
+COPY_RADIUS = 0.35
+"""Radius (log) of a copy over the host link by its bandwidth: public figures of A100 hosts over
+PCIe 4 lie between 16.5 and 26.3 GB/s."""
 _SOFT = 0.1  # log error beyond which a point counts as an outlier
 
 
@@ -42,7 +47,27 @@ def disk_seconds(
     moving = size / max(rate.value, 1e-9)
     busy = requests / max(iops.value, 1e-9) + moving
     alone = requests * max(latency.value, 1.0 / max(iops.value, 1e-9)) + moving
+    if isinstance(storage, LimitedStorage):
+        # A transfer takes its time within the limit, or that of the real disk if it is longer.
+        least: Any = storage.limit.seconds(size, requests)
+        return np.maximum(busy, least), np.maximum(alone, least)
     return busy, alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitedStorage(Storage):
+    """A disk that a run does not let be faster than a limit."""
+
+    limit: DiskLimit
+
+
+def limited(cluster: Cluster, limit: DiskLimit) -> Cluster:
+    """The cluster with its disk held to a run's own limit."""
+    storage = cluster.storage
+    if storage is None or limit == DiskLimit():
+        return cluster
+    known = {spec.name: getattr(storage, spec.name) for spec in dataclasses.fields(Storage)}
+    return dataclasses.replace(cluster, storage=LimitedStorage(**known, limit=limit))
 
 
 def point_bytes_per_s(storage: Storage, point: DiskPoint) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gnnbench.cluster import Cluster
-from gnnbench.costs.collective_tables import collective_time
+from gnnbench.cluster import Cluster, Constant
+from gnnbench.costs.between_hosts import between_time
+from gnnbench.costs.collective_tables import Timed, collective_time
 from gnnbench.costs.devices import devices, facts_of
 from gnnbench.costs.elsewhere import PREFERRED, model_of
 from gnnbench.costs.kernels import KERNELS
-from gnnbench.ladder import grade
+from gnnbench.costs.storage import COPY_RADIUS
+from gnnbench.ladder import grade, weakest
 from gnnbench.steps import Kind
 
 COLLECTIVES = (Kind.ALL_REDUCE, Kind.ALL_GATHER, Kind.REDUCE_SCATTER, Kind.ALL_TO_ALL)
@@ -25,10 +27,20 @@ LOCAL = (
     Kind.OPTIMIZER,
 )
 _RANKS, _BYTES = 8, 2.0**20
-_TABLE_OF = {"cusparse": "cuSPARSE, fp32", "rode_sddmm": "RoDe, fp32", "gemm": "bf16"}
+_HOSTS = 4
+_NAMES: Mapping[tuple[str, float], str] = {
+    ("spmm", 4.0): "spmm (cuSPARSE, fp32)",
+    ("sddmm", 4.0): "sddmm (RoDe, fp32)",
+    ("gemm", 2.0): "gemm (bf16)",
+    ("gemm", 4.0): "gemm (fp32)",
+    ("gather", 4.0): "gather",
+    ("scatter", 4.0): "scatter",
+    ("elementwise", 4.0): "elementwise",
+    ("optimizer", 4.0): "optimizer",
+}
 _WITHOUT_TABLE = {
-    "gemm": ("gemm (fp32)", "a table of fp32 products on any GPU"),
     "sddmm": ("sddmm (DGL, PyG)", "a table of the SDDMM kernels of frameworks on any GPU"),
+    "gemm": ("gemm (tf32)", "a table of TF32 products on any GPU"),
 }
 
 
@@ -47,46 +59,58 @@ class Support:
 
 
 def supported(device: str) -> list[Support]:
-    """What the catalogue knows of a device: local operations, and collectives inside a host."""
-    found = []
+    """What the catalogue knows of a device: local operations and collectives."""
+    found: list[Support] = []
     for kind in LOCAL:
-        kernel, _ = PREFERRED.get(kind.value, ("", 0.0))
-        name = f"{kind.value} ({_TABLE_OF[kernel]})" if kernel else kind.value
-        model = model_of(kernel, device) if kernel else None
-        if model is not None:
-            found.append(
-                Support(
-                    device=device,
-                    operation=name,
-                    rung=model.grade,
-                    radius=model.form.radius,
-                    missing=None
-                    if model.grade == "measured elsewhere"
-                    else f"a table of {kernel} on this device",
-                )
-            )
-        else:
-            missing = _missing(kernel, device) if kernel else f"a table of {kind.value} on any GPU"
-            found.append(_datasheet(device, name, missing))
+        pairs = [pair for pair in PREFERRED if pair[0] == kind.value]
+        found += [_local(device, pair) for pair in pairs]
+        if not pairs:
+            found.append(_datasheet(device, kind.value, f"a table of {kind.value} on any GPU"))
         if kind.value in _WITHOUT_TABLE:
             found.append(_datasheet(device, *_WITHOUT_TABLE[kind.value]))
     for kind in COLLECTIVES:
         timed = collective_time(device, kind.value, _RANKS, _BYTES)
-        name, missing = f"{kind.value} in a host", "a table of NCCL on this device"
-        if timed is None:
-            found.append(_datasheet(device, name, missing))
-            continue
-        own = timed.grade == "measured elsewhere"
-        found.append(
-            Support(
-                device=device,
-                operation=name,
-                rung=timed.grade,
-                radius=timed.radius,
-                missing=None if own else missing,
-            )
-        )
+        missing = "a table of NCCL on this device"
+        found.append(_timed(device, f"{kind.value} in a host", timed, missing))
+    rate = _RANKS * _NETWORK_BYTES_PER_S
+    for kind in COLLECTIVES:
+        op = "all_gather" if kind is Kind.REDUCE_SCATTER else kind.value
+        timed = between_time(op, _HOSTS, _RANKS, _BYTES, rate)
+        missing = "nccl-tests on this network, on two numbers of hosts at least"
+        found.append(_timed(device, f"{kind.value} between hosts", timed, missing))
     return found
+
+
+_NETWORK_BYTES_PER_S = 2.5e10
+"""Of the network card at which the rung of collectives between hosts is asked for."""
+
+
+def _local(device: str, pair: tuple[str, float]) -> Support:
+    kernel = PREFERRED[pair]
+    model = model_of(kernel, device)
+    if model is None:
+        return _datasheet(device, _NAMES[pair], _missing(kernel, device))
+    own = model.grade == "measured elsewhere"
+    return Support(
+        device=device,
+        operation=_NAMES[pair],
+        rung=model.grade,
+        radius=model.form.radius,
+        missing=None if own else f"a table of {kernel} on this device",
+    )
+
+
+def _timed(device: str, name: str, timed: Timed | None, missing: str) -> Support:
+    if timed is None:
+        return _datasheet(device, name, missing)
+    own = timed.grade == "measured elsewhere"
+    return Support(
+        device=device,
+        operation=name,
+        rung=timed.grade,
+        radius=timed.radius,
+        missing=None if own else missing,
+    )
 
 
 def supported_by(cluster: Cluster) -> list[Support]:
@@ -101,7 +125,7 @@ def supported_by(cluster: Cluster) -> list[Support]:
     lifted = []
     for entry in found:
         key = entry.operation if "host" in entry.operation else entry.operation.split(" (")[0]
-        if key in calibrated and not any(t in entry.operation for t in ("bf16", "RoDe")):
+        if key in calibrated and not any(t in entry.operation for t in ("bf16", "tf32", "RoDe")):
             rung, radius = calibrated[key]
             entry = Support(
                 device=cluster.name,
@@ -111,7 +135,38 @@ def supported_by(cluster: Cluster) -> list[Support]:
                 missing=None,
             )
         lifted.append(entry)
-    return lifted
+    return [*lifted, *_moved(cluster)]
+
+
+def _moved(cluster: Cluster) -> list[Support]:
+    """The rungs of copies to the device, and of the disk."""
+    found = []
+    if cluster.links.host is not None:
+        rate = cluster.links.host.bytes_per_s
+        remedy = "a copy from pinned memory, timed on this machine (nvbandwidth)"
+        found.append(_constant(cluster.name, "copy to the device", (rate,), COPY_RADIUS, remedy))
+    remedy = "`gnnbench calibrate --only disk` on this machine"
+    for write, name in ((False, "read"), (True, "write")):
+        if cluster.storage is None:
+            found.append(_datasheet(cluster.name, name, f"[storage] of this cluster: {remedy}"))
+        else:
+            constants = cluster.storage.constants(write=write)
+            radius = cluster.storage.radius
+            found.append(_constant(cluster.name, name, constants, radius, remedy))
+    return found
+
+
+def _constant(
+    name: str, operation: str, constants: Sequence[Constant], radius: float, remedy: str
+) -> Support:
+    rung = weakest([grade(c.status) for c in constants])
+    return Support(
+        device=name,
+        operation=operation,
+        rung=rung,
+        radius=None if rung == "datasheet" else radius,
+        missing=None if rung.startswith("measured") else remedy,
+    )
 
 
 def known_devices() -> Sequence[str]:

@@ -100,7 +100,11 @@ class SeedSource:
         """The blocks of a rank's slice of the seeds."""
         seeds = self.seeds(epoch, step)
         return Dealt(
-            batch=self.sampler.part(seeds, split_seeds(seeds, world_size, rank), epoch, step),
+            batch=self.blocks(seeds, epoch, step, world_size, rank),
             scale=1.0 / max(len(seeds), 1),
             share=len(seeds) / max(len(self.train_nodes), 1),
         )
+
+    def blocks(self, seeds: Ids, epoch: int, step: int, world_size: int, rank: int) -> Batch:
+        """The blocks of a rank's slice of the seeds of a global batch."""
+        return self.sampler.part(seeds, split_seeds(seeds, world_size, rank), epoch, step)

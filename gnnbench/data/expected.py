@@ -91,8 +91,11 @@ def ladies_frontier(
     ranks: int = 1,
     symmetric: bool = False,
     poisson: bool = False,
-) -> Sizes:
+) -> tuple[tuple[float, ...], tuple[float, ...], float, list[tuple[float, float, float]]]:
     """Expected sizes of a rank's part of a LADIES batch of `batch` seeds.
+
+    The last two: edges looked at to restrict blocks; and, hop by hop from the seeds, what each of
+    the ranks looks at that look for candidates together (rows, candidates, edges).
 
     A destination v among a vertex's neighbours draws it at a rate in proportion to the squared
     entry of Â, and destinations lie at random, so a vertex of degree d is missed with the chance
@@ -107,6 +110,7 @@ def ladies_frontier(
         entries = np.repeat(1 / np.maximum(degree, 1)[None, :] ** 2, len(degree), axis=0)
     every, own = seed, seed / ranks
     vertices, edges, scanned = [float((own * weight).sum())], [], 0.0
+    near: list[tuple[float, float, float]] = []
     for _ in range(layers):
         leading, mine = every * weight * degree / num_edges, own * weight * degree / num_edges
         norms = float((weight * degree * (entries @ leading)).sum())
@@ -125,11 +129,92 @@ def ladies_frontier(
             -degree * (hit @ np.maximum(found - own_found, 0))
         )
         edges.append(float(((weight * degree) @ kept) @ mine))
-        scanned += num_edges * float(2 * leading.sum() + mine.sum())
+        scanned += num_edges * float(mine.sum())
+        share = float(leading.sum()) / ranks
+        candidates = float((weight * -np.expm1(-degree * share)).sum())
+        near.append((float((every * weight).sum()) / ranks, candidates, num_edges * share))
         every = 1 - (1 - every) * missed
         own = 1 - (1 - own) * (1 - np.maximum(1 - missed - elsewhere, 0))
         vertices.append(float((own * weight).sum()))
+    return tuple(reversed(vertices)), tuple(reversed(edges)), scanned, near
+
+
+def drawn_frontier(
+    degrees: Sequence[float],
+    counts: Sequence[float],
+    num_train: int,
+    fanouts_from_seeds: Sequence[int],
+    batch: int,
+    *,
+    by_degree: bool,
+    replacement: bool,
+    undirected: bool = True,
+) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Expected vertices and edges of blocks, input layer first, and edges looked at.
+
+    An edge leads to a vertex in proportion to its degree; the other neighbours of its destination
+    are drawn by lot from all edges. Destinations draw anew in every hop (sampling section 3,
+    estimator 2). Deviation known: as `occupancy_frontier`'s on clustered graphs.
+    """
+    degree, weight = np.asarray(degrees, float), np.asarray(counts, float)
+    ends = max(float((weight * degree).sum()), 1e-300)
+    weights = degree if by_degree else np.ones(len(degree))
+    seeds = np.full(len(degree), min(batch, num_train) / max(float(weight.sum()), 1e-300))
+    unseen, fresh = [1 - seeds], [seeds]
+    # Chance that a destination found in a hop has never drawn a given source: [hops, class, class].
+    missed: list[Floats] = []
+    vertices, edges, scanned = [float((weight * seeds).sum())], [], 0.0
+    for fanout in fanouts_from_seeds:
+        picks = degree if fanout < 0 else np.minimum(degree, fanout)
+        if replacement and fanout >= 0:
+            picks = np.where(degree > 0, float(fanout), 0.0)
+        reached = weight * (1 - unseen[-1])
+        edges.append(float((reached * picks).sum()))
+        scanned += float((reached * degree).sum()) if by_degree else 0.0
+        again = replacement and fanout >= 0
+        chance = _chances(degree, picks, weights, weight * degree / ends, replacement=again)
+        once = 1 - chance
+        missed = [before * once for before in missed] + [once]
+        hits = np.zeros(len(degree))
+        for hop, kept in enumerate(missed):
+            # The neighbour through which a vertex was found is no discovery.
+            useful = np.maximum(degree - 1, 0) if hop and undirected else degree
+            hits += (weight * fresh[hop] * useful) @ (1 - kept)
+        unseen.append((1 - seeds) * np.exp(-degree * hits / ends))
+        fresh.append(unseen[-2] - unseen[-1])
+        vertices.append(float((weight * (1 - unseen[-1])).sum()))
     return tuple(reversed(vertices)), tuple(reversed(edges)), scanned
+
+
+def _chances(
+    degree: Floats, picks: Floats, weights: Floats, share: Floats, *, replacement: bool
+) -> Floats:
+    """Chance that a row draws a given neighbour, [class of the row, class of the neighbour].
+
+    Of n draws with replacement, 1 - (1 - E[w / (w + S)])^n, S the weights of the row's others:
+    E[1 / (w + S)] is the integral over t of exp(-t w) E[exp(-t w')]^(degree - 1). Without
+    replacement min(1, w / t), where t makes the row's chances add up to its picks.
+    """
+    others = np.maximum(degree - 1, 0)[:, None]
+    if not replacement:
+        low = np.zeros(len(degree))
+        high = np.full(len(degree), degree.max() * weights.max() + 1.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            ratio = np.minimum(weights[None, :] / np.maximum(middle, 1e-300)[:, None], 1)
+            more = degree * (ratio @ share) > picks
+            low, high = np.where(more, middle, low), np.where(more, high, middle)
+        threshold = np.where(picks >= degree, 0.0, high)[:, None]
+        return np.minimum(weights[None, :] / np.maximum(threshold, 1e-300), 1)
+    least = max(float(weights[weights > 0].min(initial=np.inf)), 1e-9)
+    most = max(float(weights.max()) * max(float(degree.max()), 1.0), least)
+    t = np.geomspace(1e-4 / most, 40 / least, 300)
+    each = np.exp(-np.outer(t, weights))
+    of_others = np.log(np.maximum(each @ share, 1e-300))
+    over = np.exp(others * of_others[None, :])
+    once = np.trapezoid(over[:, None, :] * each.T[None, :, :], t, axis=2) * weights[None, :]
+    found: Floats = 1 - (1 - np.clip(once, 0, 1)) ** picks[:, None]
+    return found
 
 
 def _rate_of(

@@ -1,4 +1,4 @@
-"""Made-up datasets: graphs (planted classes, R-MAT, uniform), a stream and triples.
+"""Made-up datasets: graphs (planted classes, R-MAT, uniform; `patterns`), a stream and triples.
 
 Same seed, same dataset.
 """
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.data.splits import class_features, random_split, synthetic_task
+from gnnbench.data.patterns import bipartite, grid, stars, web, with_task
+from gnnbench.data.splits import class_features, random_split
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.synthetic_stream import synthetic_stream
 from gnnbench.data.synthetic_triples import synthetic_triples
@@ -107,7 +108,7 @@ def rmat(
     ids = rng.permutation(num_nodes)
     notes: dict[str, object] = {"generator": "rmat", "seed": seed}
     graph = from_edges(name, ids[src], ids[dst], num_nodes, notes=notes)
-    return _with_task(graph, num_features, num_classes, seed)
+    return with_task(graph, num_features, num_classes, seed)
 
 
 def uniform(
@@ -130,13 +131,17 @@ def uniform(
     pairs = _distinct_pairs((blocks.draw_inside, blocks.draw_inside), num_edges, num_nodes, rng)
     notes: dict[str, object] = {"generator": "uniform", "seed": seed}
     graph = from_edges(name, pairs[:, 0], pairs[:, 1], num_nodes, notes=notes)
-    return _with_task(graph, num_features, num_classes, seed)
+    return with_task(graph, num_features, num_classes, seed)
 
 
 GENERATORS: dict[str, Callable[..., Graph | EdgeStream | Triples]] = {
     "planted_partition": planted_partition,
     "rmat": rmat,
     "uniform": uniform,
+    "web": web,
+    "grid": grid,
+    "stars": stars,
+    "bipartite": bipartite,
     "synthetic_stream": synthetic_stream,
     "synthetic_triples": synthetic_triples,
 }
@@ -263,14 +268,6 @@ def _power_law(
     # Beyond sqrt(stored edges) two hubs would expect more than one edge between them.
     largest = max(1.0, np.sqrt(num_nodes * mean_degree) / max(mean_degree, 1e-9))
     return np.asarray(np.minimum(weights, largest))
-
-
-def _with_task(graph: Graph, num_features: int, num_classes: int, seed: int) -> Graph:
-    if num_features and num_classes:
-        return random_split(synthetic_task(graph, num_features, num_classes, seed), seed=seed)
-    if num_features or num_classes:
-        raise SpecError("generator: give both num_features and num_classes, or neither")
-    return graph
 
 
 def _check_planted(

@@ -16,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.drafts import drafted
 from gnnbench.data.draws import GOLDEN, compiled, mix64
-from gnnbench.data.sampling import ROWS_PER_RANGE, Batch, Block, Ids, NeighbourSampler, number
+from gnnbench.data.sampling import Batch, Block, Ids, NeighbourSampler, number
+
+DRAFT_SLACK = 8
+"""Rows are drawn into buffers that are longer than the expected picks by one part in so many."""
 
 
 class LaborSampler(NeighbourSampler):
@@ -41,7 +45,7 @@ class LaborSampler(NeighbourSampler):
     ) -> None:
         super().__init__(indptr, indices, fanouts_from_seeds, seed, threads)
         self.layer_dependency = layer_dependency
-        self._wide = np.empty(0, np.int32)
+        self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
 
     def sample(self, seeds: Ids, epoch: int, step: int) -> Batch:
         """Return the blocks of these seeds."""
@@ -52,29 +56,30 @@ class LaborSampler(NeighbourSampler):
             blocks=batch.blocks, input_nodes=batch.input_nodes, seeds=seeds, scanned=self._scanned
         )
 
-    def _hop(self, num_dst: int, fanout: int, key: np.uint64) -> Block:
+    def _hop(self, found: int, fanout: int, key: np.uint64, first: int = 0) -> Block:
+        num_dst = found - first
         if self.layer_dependency:
             key = self._shared_key
-        starts = np.zeros(num_dst + 1, np.int64)
-        degrees = _degrees(self.indptr, self._nodes, num_dst, starts)
-        looked = int(starts[-1])
-        self._scanned += looked
-        # A row's picks are written where it would lie if all neighbours were kept, then moved up.
-        if looked > len(self._wide):
-            self._wide = np.empty(looked + looked // 4, np.int32)
+        expected, degrees = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.int32)
+        looked = _degrees(self.indptr, self._nodes[first:], num_dst, fanout, expected, degrees)
+        self._scanned += int(looked)
         picks, weights = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.float64)
-        graph, nodes, wide = (self.indptr, self.indices), self._nodes, self._wide
-        ranges = self._team.split(num_dst, ROWS_PER_RANGE)
+        graph, nodes = (self.indptr, self.indices), self._nodes[first:]
 
-        def draw(start: int, stop: int) -> None:
-            _draw(*graph, nodes, fanout, key, starts, wide, picks, weights, start, stop)
+        def room(start: int, stop: int) -> int:
+            mean = int(expected[stop] - expected[start])
+            return mean + mean // DRAFT_SLACK
 
-        self._team.run(draw, ranges)
+        def write(draft: NDArray[np.int32], row: int, stop: int, at: int) -> tuple[int, int]:
+            reached: tuple[int, int] = _draw(
+                *graph, nodes, fanout, key, draft, picks, weights, row, stop, at
+            )
+            return reached
+
+        indices = drafted(self._team, num_dst, self._longest, room, write)
         indptr = np.cumsum(picks)
-        self._reserve(num_dst, int(indptr[-1]))
-        indices = np.empty(int(indptr[-1]), np.int32)
-        _move_up(wide, starts, indptr, indices)
-        num_src = number(indices, self._nodes, self._table, num_dst)
+        self._reserve(found, len(indices))
+        num_src = number(indices, self._nodes, self._table, found)
         return Block(
             indptr=indptr,
             indices=indices,
@@ -86,12 +91,17 @@ class LaborSampler(NeighbourSampler):
 
 
 @compiled
-def _degrees(graph_indptr: Any, nodes: Any, num_dst: int, starts: Any) -> Any:
-    degrees = np.empty(num_dst, np.int32)
+def _degrees(
+    graph_indptr: Any, nodes: Any, num_dst: int, fanout: int, expected: Any, degrees: Any
+) -> int:
+    """In-degrees, running sums of expected picks; returns the sum of the degrees."""
+    looked = 0
     for i in range(num_dst):
-        degrees[i] = graph_indptr[nodes[i] + 1] - graph_indptr[nodes[i]]
-        starts[i + 1] = starts[i] + degrees[i]
-    return degrees
+        degree = graph_indptr[nodes[i] + 1] - graph_indptr[nodes[i]]
+        degrees[i] = degree
+        looked += degree
+        expected[i + 1] = expected[i] + (degree if fanout < 0 else min(degree, fanout))
+    return looked
 
 
 @compiled
@@ -101,35 +111,37 @@ def _draw(
     nodes: Any,
     fanout: int,
     key: Any,
-    starts: Any,
-    wide: Any,
+    out: Any,
     picks: Any,
     weights: Any,
     start: int,
     stop: int,
-) -> None:
-    """Write the kept neighbours (graph ids) of destinations start .. stop-1, and their number."""
+    at: int,
+) -> tuple[int, int]:
+    """Write the kept neighbours (graph ids) of destinations start .. stop-1, and their number.
+
+    Begins at place `at` of `out`; returns the destination and the place at which it stopped for
+    want of room.
+    """
     for i in range(start, stop):
-        first, degree = graph_indptr[nodes[i]], starts[i + 1] - starts[i]
-        at = starts[i]
+        first = graph_indptr[nodes[i]]
+        degree = graph_indptr[nodes[i] + 1] - first
+        if at + degree > len(out):
+            return i, at
         if fanout < 0 or degree <= fanout:
             weights[i] = 1.0
             for e in range(degree):
-                wide[at + e] = graph_indices[first + e]
+                out[at + e] = graph_indices[first + e]
             picks[i + 1] = degree
+            at += degree
             continue
         weights[i] = degree / fanout if fanout else 0.0
         limit = np.uint64(fanout / degree * 18446744073709551616.0)
+        before = at
         for e in range(first, first + degree):
             vertex = graph_indices[e]
             # Written always and kept if the bits say so: no branch to guess wrong.
-            wide[at] = vertex
+            out[at] = vertex
             at += mix64((key ^ np.uint64(vertex)) + GOLDEN) < limit
-        picks[i + 1] = at - starts[i]
-
-
-@compiled
-def _move_up(wide: Any, starts: Any, indptr: Any, out: Any) -> None:
-    for i in range(len(indptr) - 1):
-        for e in range(indptr[i + 1] - indptr[i]):
-            out[indptr[i] + e] = wide[starts[i] + e]
+        picks[i + 1] = at - before
+    return stop, at

@@ -16,6 +16,7 @@ for Poisson draws (PLADIES); invariant SA-S7.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,34 +24,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data.dealing import SeedSource
+from gnnbench.data.drafts import drafted
 from gnnbench.data.draws import compiled
 from gnnbench.data.sampling import (
-    ROWS_PER_RANGE,
     Batch,
     Block,
     Ids,
+    Near,
     Weights,
     close_table,
     number,
     open_table,
+    split_seeds,
 )
 from gnnbench.data.threads import Team
+
+UNIT = 2.0**-40
+"""Unit of squared norms: sums of integers do not depend on the order of the rows.
+
+Rounding changes how likely a vertex is drawn, and its weight with it: sums stay unbiased."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layer:
-    """What a hop draws for the whole global batch: vertices, their weights; edges looked at."""
+    """What a hop draws for the whole global batch: vertices, their weights; what ranks saw."""
 
     vertices: Ids
     weights: Weights
-    scanned: int
+    near: tuple[Near, ...]
+
+
+Pick = Callable[[Ids, Ids], tuple[Ids, Weights]]
+"""From candidates and their norms to drawn vertices and their weights."""
+Look = Callable[[Ids, int, Pick], tuple[Ids, Weights, Sequence[Near]]]
+"""From the vertices reached, a hop and how to pick, to what is drawn and what ranks looked at."""
 
 
 class LadiesSampler:
     """Draw blocks by LADIES for the parts of global batches; see the module.
 
-    The layers of a global batch are drawn on every rank alike, as the topology is there; a rank's
-    blocks are their restriction to what its own seeds need, so parts make up the whole batch.
+    The layers of a global batch are drawn alike on every rank, from candidates that one rank looks
+    for, or all ranks together (`Look`); a rank's blocks are their restriction to what its own seeds
+    need, so parts make up the whole batch.
 
     Args:
         indptr, indices: of the graph, by destination.
@@ -75,17 +91,35 @@ class LadiesSampler:
         poisson: bool = False,
     ) -> None:
         self.indptr, self.indices = np.asarray(indptr), np.asarray(indices)
-        self.rows2 = scales[0] ** 2
+        self.rows2 = np.maximum(np.rint(scales[0] ** 2 / UNIT), 1).astype(np.int64)
         self.columns2 = np.ones(0) if scales[1] is None else scales[1] ** 2
         self.vertices, self.layers, self.seed, self.poisson = vertices, layers, seed, poisson
         self._team = Team(threads)
         self._table = np.full(len(indptr) - 1, -1, np.int32)
         self._drawn = np.full(len(indptr) - 1, -1, np.int32)
-        self._known: tuple[tuple[int, int], Ids, list[_Layer]] | None = None
+        self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
+        self._known: tuple[tuple[int, int, int], Ids, list[_Layer]] | None = None
 
-    def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
-        """Return the blocks of a `part` of the seeds of a global batch."""
-        layers = self._layers(seeds, epoch, step)
+    def part(
+        self,
+        seeds: Ids,
+        part: Ids,
+        epoch: int,
+        step: int,
+        *,
+        ranks: int = 1,
+        rank: int = 0,
+    ) -> Batch:
+        """Return the blocks of a `part` of the seeds of a global batch.
+
+        Args:
+            seeds: of the global batch.
+            part: of them.
+            epoch, step: of the batch.
+            ranks: that look for candidates together.
+            rank: whose share of that the batch names.
+        """
+        layers = self.remember(seeds, (epoch, step, ranks))
         nodes = np.empty(len(part) + sum(len(layer.vertices) for layer in layers), np.int64)
         open_table(np.ascontiguousarray(part, np.int64), nodes, self._table)
         blocks, count = [], len(part)
@@ -93,45 +127,110 @@ class LadiesSampler:
         for layer in layers:
             block = self._restricted(layer, nodes, count)
             blocks.append(block)
-            scanned += layer.scanned + int(block.degrees.sum(dtype=np.int64))
+            scanned += int(block.degrees.sum(dtype=np.int64))
             count = block.num_src
         input_nodes = nodes[:count].copy()
         close_table(input_nodes, self._table)
+        mine = tuple(layer.near[min(rank, len(layer.near) - 1)] for layer in layers)
+        if ranks == 1:
+            scanned += sum(near.edges for near in mine)
         return Batch(
-            blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=part, scanned=scanned
+            blocks=tuple(reversed(blocks)),
+            input_nodes=input_nodes,
+            seeds=part,
+            scanned=scanned,
+            near=mine if ranks > 1 else (),
         )
 
-    def _layers(self, seeds: Ids, epoch: int, step: int) -> list[_Layer]:
-        """The layers of a batch; the last one's are remembered, as plans ask part after part."""
+    def remember(
+        self, seeds: Ids, at: tuple[int, int, int], look: Look | None = None
+    ) -> list[_Layer]:
+        """The layers of a batch; those of the last one are kept, for one part after the other.
+
+        Args:
+            seeds: of the batch.
+            at: epoch, step, and ranks that look for candidates together.
+            look: how they do it; None: here, one rank's share after the other.
+        """
         known = self._known
-        if known is None or known[0] != (epoch, step) or not np.array_equal(known[1], seeds):
-            known = (epoch, step), seeds.copy(), self.layers_of(seeds, epoch, step)
+        if known is None or known[0] != at or not np.array_equal(known[1], seeds):
+            epoch, step, ranks = at
+            known = at, seeds.copy(), self.layers_of(seeds, epoch, step, look or self.shares(ranks))
             self._known = known
         return known[2]
 
-    def layers_of(self, seeds: Ids, epoch: int, step: int) -> list[_Layer]:
+    def layers_of(
+        self, seeds: Ids, epoch: int, step: int, look: Look | None = None
+    ) -> list[_Layer]:
         """Draw the vertices of every hop of a global batch, the hop next to the seeds first."""
         found, reached = [], np.ascontiguousarray(seeds, np.int64)
+        look = look or self.shares(1)
         for hop in range(self.layers):
             key = keys.fold(self.seed, epoch, step, hop)
-            near = _neighbourhood(self.indptr, self.indices, reached, self._table)
-            candidates, edges = near
-            norms = np.zeros(len(candidates))
-            _norms(
-                self.indptr,
-                self.indices,
-                reached,
-                candidates,
-                self.rows2,
-                self.columns2,
-                self._table,
-                norms,
-            )
-            vertices, weights = self._pick(candidates, norms, key)
-            found.append(_Layer(vertices, weights, 2 * edges))
-            fresh = vertices[~np.isin(vertices, reached)]
-            reached = np.concatenate([reached, fresh])
+            vertices, weights, near = look(reached, hop, self._pick_by(key))
+            found.append(_Layer(vertices, weights, tuple(near)))
+            reached = np.concatenate([reached, self._fresh(vertices, reached)])
         return found
+
+    def shares(self, ranks: int) -> Look:
+        """Look for candidates as so many ranks would, one share after the other."""
+
+        def look(reached: Ids, hop: int, pick: Pick) -> tuple[Ids, Weights, list[Near]]:
+            parts = [self.share(reached, ranks, rank) for rank in range(ranks)]
+            drawn = pick(*self.merged([part[:2] for part in parts]))
+            return *drawn, [part[2] for part in parts]
+
+        return look
+
+    def _pick_by(self, key: int) -> Pick:
+        def pick(candidates: Ids, norms: Ids) -> tuple[Ids, Weights]:
+            return self._pick(candidates, self.scaled(candidates, norms), key)
+
+        return pick
+
+    def share(self, reached: Ids, ranks: int, rank: int) -> tuple[Ids, Ids, Near]:
+        """Candidates and norms of a rank's share of the rows that were reached."""
+        rows = split_seeds(reached, ranks, rank)
+        ids, norms, edges = self.near(rows)
+        return ids, norms, Near(rows=len(rows), candidates=len(ids), edges=edges)
+
+    def merged(self, parts: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+        """Candidates of all parts by first appearance, and the sums of their norms.
+
+        Shares are consecutive rows, so the order is that of a single rank that looks at all rows.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        ids, norms = (np.concatenate(column) for column in zip(*parts, strict=True))
+        count = _merge(ids, norms, self._table)
+        return ids[:count], norms[:count]
+
+    def near(self, reached: Ids) -> tuple[Ids, Ids, int]:
+        """In-neighbours of vertices by first appearance, their norms, and edges looked at.
+
+        Norms are sums over the given rows in units of `UNIT`, columns not scaled: sums of parts of
+        the rows add up exactly.
+        """
+        edges = int((self.indptr[reached + 1] - self.indptr[reached]).sum())
+        found = np.empty(min(edges, len(self._table)), np.int64)
+        norms = np.empty(len(found), np.int64)
+        graph = self.indptr, self.indices
+        count = _near(*graph, reached, self.rows2, self._table, found, norms)
+        return found[:count], norms[:count], edges
+
+    def scaled(self, candidates: Ids, norms: Ids) -> Weights:
+        """Squared column norms of the candidates."""
+        found: Weights = norms.astype(np.float64) * UNIT
+        if len(self.columns2):
+            found *= self.columns2[candidates]
+        return found
+
+    def _fresh(self, vertices: Ids, reached: Ids) -> Ids:
+        """The drawn vertices that were not reached before."""
+        self._table[reached] = 1
+        fresh: Ids = vertices[self._table[vertices] < 0]
+        self._table[reached] = -1
+        return fresh
 
     def _pick(self, candidates: Ids, norms: Weights, key: int) -> tuple[Ids, Weights]:
         """Draw from the candidates in proportion to their norms; weights make sums unbiased."""
@@ -146,27 +245,26 @@ class LadiesSampler:
         at = np.minimum(np.searchsorted(ends, spins, side="right"), len(ends) - 1)
         times = np.bincount(at, minlength=len(candidates))
         kept = times > 0
-        return candidates[kept], times[kept] * ends[-1] / (self.vertices * norms[kept])
+        share = np.maximum(norms[kept], UNIT**2)
+        return candidates[kept], times[kept] * ends[-1] / (self.vertices * share)
 
     def _restricted(self, layer: _Layer, nodes: Ids, num_dst: int) -> Block:
         """The entries of the first `num_dst` nodes' rows whose sources were drawn."""
         self._drawn[layer.vertices] = np.arange(len(layer.vertices))
         graph, drawn = (self.indptr, self.indices), self._drawn
-        picks, degrees = np.empty(num_dst, np.int64), np.empty(num_dst, np.int32)
-        ranges = self._team.split(num_dst, ROWS_PER_RANGE)
+        indptr, degrees = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.int32)
 
-        def count(start: int, stop: int) -> None:
-            _count_drawn(*graph, nodes, drawn, picks, degrees, start, stop)
+        def write(draft: NDArray[np.int32], row: int, stop: int, at: int) -> tuple[int, int]:
+            reached: tuple[int, int] = _fill_drawn(
+                *graph, nodes, drawn, draft, indptr, degrees, row, stop, at
+            )
+            return reached
 
-        self._team.run(count, ranges)
-        indptr = np.zeros(num_dst + 1, np.int64)
-        np.cumsum(picks, out=indptr[1:])
-        indices = np.empty(int(indptr[-1]), np.int32)
+        def room(start: int, stop: int) -> int:
+            return 2 * (stop - start)
 
-        def fill(start: int, stop: int) -> None:
-            _fill_drawn(*graph, nodes, drawn, indptr, indices, start, stop)
-
-        self._team.run(fill, ranges)
+        indices = drafted(self._team, num_dst, self._longest, room, write)
+        np.cumsum(indptr, out=indptr)
         num_src = number(indices, nodes, self._table, num_dst)
         sources = self._drawn[nodes[:num_src]]
         weights = np.zeros(num_src)
@@ -183,6 +281,30 @@ class LadiesSampler:
         )
 
 
+class LayerSource(SeedSource):
+    """Batches of LADIES.
+
+    Args:
+        sampler: of layers.
+        train_nodes, size, seed: as of `SeedSource`.
+        gathers: whether ranks look for candidates together.
+    """
+
+    def __init__(
+        self, sampler: LadiesSampler, train_nodes: Ids, size: int, seed: int, *, gathers: bool
+    ) -> None:
+        super().__init__(sampler, train_nodes, size, seed)
+        self.layers, self.gathers = sampler, gathers
+
+    def blocks(self, seeds: Ids, epoch: int, step: int, world_size: int, rank: int) -> Batch:
+        part, ranks = split_seeds(seeds, world_size, rank), world_size if self.gathers else 1
+        return self.layers.part(seeds, part, epoch, step, ranks=ranks, rank=rank)
+
+    def look(self, epoch: int, step: int, world_size: int, look: Look) -> None:
+        """Draw the layers of a batch, for the draws of its parts that follow."""
+        self.layers.remember(self.seeds(epoch, step), (epoch, step, world_size), look)
+
+
 def _chances(norms: Weights, expected: int) -> Weights:
     """Chances min(1, c norm) whose sum is `expected`, or ones where there are fewer candidates."""
     chance: Weights = np.minimum(norms * (expected / norms.sum()), 1.0)
@@ -197,71 +319,45 @@ def _chances(norms: Weights, expected: int) -> Weights:
             return chance
 
 
-def _neighbourhood(
-    indptr: Ids, indices: NDArray[Any], reached: Ids, table: NDArray[np.int32]
-) -> tuple[Ids, int]:
-    """In-neighbours of the reached vertices by first appearance, and how many edges lead there."""
-    edges = int((indptr[reached + 1] - indptr[reached]).sum())
-    found = np.empty(min(edges, len(table)), np.int64)
-    count = _distinct(indptr, indices, reached, table, found)
-    return found[:count], edges
-
-
 @compiled
-def _distinct(indptr: Any, indices: Any, reached: Any, marks: Any, found: Any) -> int:
+def _near(
+    indptr: Any, indices: Any, reached: Any, rows2: Any, marks: Any, found: Any, norms: Any
+) -> int:
+    """Distinct in-neighbours of `reached`, with their sums over its rows."""
     count = 0
     for v in reached:
+        own = rows2[v]
         for e in range(indptr[v], indptr[v + 1]):
             u = indices[e]
-            if marks[u] < 0:
+            place = marks[u]
+            if place < 0:
                 marks[u] = count
                 found[count] = u
+                norms[count] = own
                 count += 1
+            else:
+                norms[place] += own
     for i in range(count):
         marks[found[i]] = -1
     return count
 
 
 @compiled
-def _norms(
-    indptr: Any,
-    indices: Any,
-    reached: Any,
-    candidates: Any,
-    rows2: Any,
-    columns2: Any,
-    marks: Any,
-    norms: Any,
-) -> None:
-    """Squared column norms of Â restricted to the rows `reached`."""
-    for i in range(len(candidates)):
-        marks[candidates[i]] = i
-    for v in reached:
-        for e in range(indptr[v], indptr[v + 1]):
-            norms[marks[indices[e]]] += rows2[v]
-    for i in range(len(candidates)):
-        if len(columns2):
-            norms[i] *= columns2[candidates[i]]
-        marks[candidates[i]] = -1
-
-
-@compiled
-def _count_drawn(
-    graph_indptr: Any,
-    graph_indices: Any,
-    nodes: Any,
-    drawn: Any,
-    picks: Any,
-    degrees: Any,
-    start: int,
-    stop: int,
-) -> None:
-    for i in range(start, stop):
-        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
-        kept = 0
-        for e in range(first, last):
-            kept += drawn[graph_indices[e]] >= 0
-        picks[i], degrees[i] = kept, last - first
+def _merge(ids: Any, norms: Any, marks: Any) -> int:
+    """Add up norms of equal ids, in place."""
+    count = 0
+    for i in range(len(ids)):
+        u, own = ids[i], norms[i]
+        place = marks[u]
+        if place < 0:
+            marks[u] = count
+            ids[count], norms[count] = u, own
+            count += 1
+        else:
+            norms[place] += own
+    for i in range(count):
+        marks[ids[i]] = -1
+    return count
 
 
 @compiled
@@ -270,14 +366,26 @@ def _fill_drawn(
     graph_indices: Any,
     nodes: Any,
     drawn: Any,
-    indptr: Any,
     out: Any,
+    picks: Any,
+    degrees: Any,
     start: int,
     stop: int,
-) -> None:
+    at: int,
+) -> tuple[int, int]:
+    """Write the drawn neighbours of destinations start .. stop-1, their number, and degrees.
+
+    Returns the destination and the place at which it stopped for want of room.
+    """
     for i in range(start, stop):
-        at = indptr[i]
-        for e in range(graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]):
-            if drawn[graph_indices[e]] >= 0:
-                out[at] = graph_indices[e]
-                at += 1
+        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
+        if at + last - first > len(out):
+            return i, at
+        before = at
+        for e in range(first, last):
+            u = graph_indices[e]
+            # Written always and kept if it was drawn: no branch to guess wrong.
+            out[at] = u
+            at += drawn[u] >= 0
+        picks[i + 1], degrees[i] = at - before, last - first
+    return stop, at

@@ -20,14 +20,18 @@ from gnnbench.atomic import write_text
 from gnnbench.data.dataset import digest_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.histogram import binned
+from gnnbench.data.hit_curves import HitCurve, hit_curves
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.stream_profile import StreamProfile, profile_stream
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
+from gnnbench.reuse import BINS, Reuse
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
+    from gnnbench.data.caching import HitRates
+    from gnnbench.data.expected_hits import Chances
     from gnnbench.data.frontier import Sizes
 
 SCHEMA = 1
@@ -71,7 +75,10 @@ class GraphProfile:
     Degrees are in-degrees. `degree_values` and `degree_counts` are the histogram (a value is the
     mean of its bin). Without a histogram, a log-normal one is built from the graph's mean degree
     and `degree_spread`, the standard deviation of the logarithm of the degree. 0 for num_val and
-    num_test means unknown. `status`: measured on the graph, or published by `source`.
+    num_test means unknown. `reuse` are shares of the reads of one product by reuse distance, in the
+    order of vertices that was measured (see `gnnbench.reuse`); without them, predictions take the
+    order as random and give a wider interval. `status`: measured on the graph, or published by
+    `source`.
     """
 
     kind: ClassVar[str] = "graph"
@@ -94,8 +101,10 @@ class GraphProfile:
     degree_values: tuple[float, ...] = ()
     degree_counts: tuple[int, ...] = ()
     edge_homophily: float | None = field(default=None, metadata=bounds(0, 1))
+    reuse: tuple[float, ...] = field(default=(), metadata=bounds(0, 1))
     halo: tuple[HaloPoint, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
+    hits: tuple[HitCurve, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
@@ -106,7 +115,13 @@ class GraphProfile:
             problems.append(f"degree_counts: found a sum of {found}, allowed {self.num_nodes}")
         if self.num_train + self.num_val + self.num_test > self.num_nodes:
             problems.append("num_train, num_val, num_test: together more than num_nodes")
+        if len(self.reuse) not in (0, BINS):
+            problems.append(f"reuse: found {len(self.reuse)} shares, allowed {BINS} or none")
         raise_all(problems)
+
+    def reuse_of_rows(self) -> Reuse:
+        """The reuse that was measured, or an unknown one."""
+        return Reuse.of(self.reuse)
 
     @property
     def digest(self) -> str:
@@ -134,24 +149,101 @@ class GraphProfile:
         return log_normal_degrees(self.num_nodes, self.degree_mean, self.degree_spread or 0.0)
 
     def expected_frontier(self, fanouts_from_seeds: Sequence[int], batch: int) -> Sizes:
-        """Return expected n_0 ... n_L and e_1 ... e_L: the curve's point, else from the degrees."""
+        """Return expected n_0 ... n_L and e_1 ... e_L: the curve's point, else from the degrees.
+
+        Where n_0 alone was counted, the batch grows within the part of the graph that meets it.
+        """
         # Late: the command line reads profiles, and the estimators' compiler is slow to import.
-        from gnnbench.data.frontier import occupancy_frontier
+        from gnnbench.data.reach import frontier_within, reached_share
 
         batch = min(batch, self.num_train)
         for point in self.frontier:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
                 return point.vertices, point.edges
-        values, counts = self.histogram()
-        return occupancy_frontier(
-            values,
-            counts,
+        histogram, share = self.histogram(), 1.0
+        counted = [p for p in self.frontier if not p.edges]
+        if counted:
+            wanted = math.log(batch * math.prod(max(f, 1) for f in fanouts_from_seeds) + 1.0)
+            near = min(
+                counted,
+                key=lambda p: abs(
+                    math.log(p.batch * math.prod(max(f, 1) for f in p.fanouts_from_seeds) + 1.0)
+                    - wanted
+                ),
+            )
+            share = reached_share(
+                histogram,
+                self.num_train,
+                near.fanouts_from_seeds,
+                near.batch,
+                near.vertices[0],
+                undirected=self.undirected,
+            )
+        return frontier_within(
+            share,
+            histogram,
             self.num_train,
             fanouts_from_seeds,
             batch,
             undirected=self.undirected,
         )
+
+    def expected_hits(
+        self,
+        fanouts_from_seeds: Sequence[int],
+        batch: int,
+        policy: str,
+        share: float,
+        *,
+        lookahead: int,
+        presample: int,
+        steps: int,
+    ) -> HitRates:
+        """Return the hit rate of a warm cache: the measured curve's, else from the degrees.
+
+        Args:
+            fanouts_from_seeds, batch: of a rank.
+            policy: of the cache.
+            share: rows of the cache as a share of those that it may hold.
+            lookahead: batches known ahead, if planned.
+            presample: epochs drawn beforehand, if pre-sampled.
+            steps: batches of an epoch.
+        """
+        from gnnbench.data.expected_hits import expected_hits
+
+        for curve in self.hits:
+            same = tuple(fanouts_from_seeds) == curve.fanouts_from_seeds
+            if (
+                same
+                and (curve.policy, curve.batch) == (policy, min(batch, self.num_train))
+                and (policy != "planned" or curve.lookahead == lookahead)
+            ):
+                return curve.at(share)
+        chances = self.expected_chances(fanouts_from_seeds, batch)
+        return expected_hits(
+            chances, policy, share, steps, lookahead=lookahead, presample=presample
+        )
+
+    def expected_chances(self, fanouts_from_seeds: Sequence[int], batch: int) -> Chances:
+        """Chances of vertices to be in a batch of so many seeds, by degree."""
+        from gnnbench.data.expected_hits import Chances
+        from gnnbench.data.frontier import occupancy_inclusion
+
+        values, counts = self.histogram()
+        weight, inclusion = occupancy_inclusion(
+            values,
+            counts,
+            self.num_train,
+            fanouts_from_seeds,
+            min(batch, self.num_train),
+            undirected=self.undirected,
+        )
+        degree = np.tile(np.asarray(values, float), 2)
+        # Classes of training vertices come first.
+        seed = np.zeros(len(weight))
+        seed[: len(values)] = min(batch, self.num_train) / max(self.num_train, 1)
+        return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:
         """Return the halo of a partition in `parts`, and the source of the number.
@@ -228,11 +320,13 @@ def profile(
     seed: int = 0,
     *,
     batches: int = 8,
+    hits: bool = False,
     source: str | None = None,
 ) -> GraphProfile:
     """Measure a graph: degrees, halos of partitions, mean sizes of `batches` sampled batches.
 
-    Without a training split the frontier curve stays empty. Cost: METIS dominates.
+    With `hits`, hit rates of feature caches on sampled batches as well. Without a training split
+    both stay empty. Cost: METIS dominates; hits need some hundred batches.
     """
     from gnnbench.data.splits import edge_homophily
 
@@ -258,10 +352,16 @@ def profile(
         degree_values=values,
         degree_counts=counts,
         edge_homophily=edge_homophily(graph),
+        reuse=tuple(graph.reuse_of_rows().shares.tolist()),
         halo=tuple(_halo_point(graph, p, method, seed) for method in methods for p in parts),
         frontier=tuple(
             _frontier_point(graph, tuple(f), batch, seed, batches)
             for f in (fanouts if graph.num_train else ())
+        ),
+        hits=tuple(
+            curve
+            for f in (fanouts if graph.num_train and hits else ())
+            for curve in hit_curves(graph, f, batch, seed)
         ),
     )
 
@@ -293,7 +393,7 @@ def save_profile(profile: Profile, path: str | Path) -> Path:
     plain = dataclasses.asdict(profile)
     lines = [] if profile.kind == "graph" else [f'kind = "{profile.kind}"']
     lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if _is_plain(key, value)]
-    for table in ("halo", "frontier"):
+    for table in ("halo", "frontier", "hits"):
         for row in plain.get(table, ()):
             given = {key: value for key, value in row.items() if value is not None and value != ()}
             lines += ["", f"[[{table}]]", *(f"{k} = {_toml(v)}" for k, v in given.items())]
@@ -396,7 +496,7 @@ def _frontier_point(
 
 
 def _is_plain(key: str, value: object) -> bool:
-    return key not in ("halo", "frontier") and value is not None and value != ()
+    return key not in ("halo", "frontier", "hits") and value is not None and value != ()
 
 
 def _toml(value: object) -> str:

@@ -70,6 +70,21 @@ class Block:
         return np.argsort(self.indices, kind="stable")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """What a rank looks at in a hop whose candidates all ranks look for together.
+
+    Args:
+        rows: vertices whose in-neighbours it looks at.
+        candidates: distinct ones that it finds.
+        edges: that it looks at.
+    """
+
+    rows: int
+    candidates: int
+    edges: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
     """What one rank trains on in one step; `blocks` lists the input layer first.
@@ -77,19 +92,31 @@ class Batch:
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
     l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
     all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
-    those drawn.
+    those drawn. `near` is what the rank looked at for all ranks, hop by hop from the seeds; its
+    edges are not in `scanned`.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
     scanned: int = 0
+    near: tuple[Near, ...] = ()
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Vertices n_0 ... n_L and edges e_1 ... e_L, input layer first."""
         vertices = (len(self.input_nodes), *(block.num_dst for block in self.blocks))
         return vertices, tuple(block.num_edges for block in self.blocks)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays."""
+        held: list[NDArray[Any]] = [self.input_nodes, self.seeds]
+        for block in self.blocks:
+            held += [block.indptr, block.indices, block.degrees]
+            weights = (block.row_weights, block.column_weights, block.edge_weights)
+            held += [array for array in weights if array is not None]
+        return sum(array.nbytes for array in held)
 
 
 class NeighbourSampler:

@@ -21,6 +21,7 @@ import numpy as np
 from gnnbench.data import formats, generators, splits
 from gnnbench.data.formats import native
 from gnnbench.data.graph import Graph
+from gnnbench.data.orders import reordered
 from gnnbench.data.profile import GraphProfile, Profile, list_profiles, load_profile, overridden
 from gnnbench.data.stream import EdgeStream, time_split
 from gnnbench.data.triples import Triples
@@ -320,7 +321,12 @@ def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
     else:
         data = formats.read(ref.format, find(ref.path, roots), ref.kind, **ref.options)
     where = f"datasets.{ref.name}"
-    for key, given in (("synthetic", ref.synthetic), ("features", ref.features != "as_is")):
+    of_graphs = {
+        "synthetic": ref.synthetic,
+        "features": ref.features != "as_is",
+        "order": ref.order != "given",
+    }
+    for key, given in of_graphs.items():
         if given and data.kind != "graph":
             raise SpecError(
                 f"{where}.{key}: allowed for graphs only; this dataset is of kind {data.kind!r}"
@@ -331,6 +337,8 @@ def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
         data = _call(_SPLITS[data.kind], data, ref.split, f"{where}.split")
     if ref.features == "row":
         data = with_row_normalised_features(data)
+    if ref.order != "given":
+        data = reordered(data, ref.order)
     named: AnyDataset = dataclasses.replace(data, name=ref.name or data.name)
     return named
 
@@ -356,6 +364,7 @@ def _call(function: Any, data: Any, options: dict[str, Any], where: str) -> Any:
 
 def _is_ready(ref: DatasetRef, source: Path) -> bool:
     changed = ref.options or ref.synthetic or ref.split or ref.features != "as_is"
+    changed = changed or ref.order != "given"
     return ref.format in ("auto", "native") and (source / "meta.json").is_file() and not changed
 
 

@@ -1,10 +1,13 @@
 """Metrics of published rows: which of them can be predicted, and how ledgers give them.
 
 Times of a phase include waiting for slower ranks, as timers of released code do (fullgraph 16.3).
+Tables of mini-batch systems split an epoch, or a batch, into sampling, loading and training; a
+phase is the sum of its steps' durations, whether or not other steps hide them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from gnnbench.ledger import Row
@@ -24,6 +27,17 @@ TIMES = (
     "grad_allreduce_time",
 )
 MEMORY = "peak_gpu_memory"
+_TRAINING = ("forward", "backward", "sync", "update")
+_SPLIT = r"(?:_per_(?:epoch|batch|iteration))?$"
+_PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
+    (rf"sampl(?:e|ing)_time{_SPLIT}", ("sample",)),
+    (rf"(?:extract|load|loading|fetch|gather|feature_(?:copy|load|loading|fetch))_time{_SPLIT}",
+     ("fetch",)),
+    (rf"(?:sampl(?:e|ing)_(?:and_)?(?:slicing|loading)|data_loading)_time{_SPLIT}",
+     ("sample", "fetch")),
+    (rf"(?:train|training|model|forward_backward)_time{_SPLIT}", _TRAINING),
+)  # fmt: skip
+"""Phases of ledgers by metric."""
 UNITS: Mapping[str, Mapping[str, float]] = {
     **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
     **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
@@ -35,11 +49,32 @@ _NEEDS_TRAINING = ("accuracy", "time_to", "epochs_to", "convergence")
 _EXCHANGES = ("all_to_all", "all_gather", "broadcast", "reduce_scatter")
 
 
+def phases_of(row: PublishedRow) -> tuple[str, ...]:
+    """Phases whose sum a row's metric is; () for metrics that are no sum of phases."""
+    if row.metric == EPOCH_TIME:
+        without = "excludes sampling" in row.notes.lower()
+        return ("fetch", *_TRAINING) if without else ()
+    for pattern, phases in _PHASES:
+        if re.fullmatch(pattern, row.metric.replace(" ", "_").lower()):
+            return phases
+    return ()
+
+
+def is_time(row: PublishedRow) -> bool:
+    """Whether a row states seconds that a prediction gives: of an epoch, or of a part of one."""
+    return row.metric in TIMES or bool(phases_of(row))
+
+
+def _units(row: PublishedRow) -> Mapping[str, float] | None:
+    return UNITS[EPOCH_TIME] if is_time(row) else UNITS.get(row.metric)
+
+
 def check_metric(row: PublishedRow) -> None:
     """Raise NotModelled if a row's metric cannot be predicted."""
-    if row.metric in UNITS:
-        if row.unit not in UNITS[row.metric]:
-            allowed = ", ".join(repr(u) for u in UNITS[row.metric])
+    units = _units(row)
+    if units is not None:
+        if row.unit not in units:
+            allowed = ", ".join(repr(u) for u in units)
             raise NotModelled("unit not known", f"{row.metric} in {row.unit!r}, allowed: {allowed}")
         if row.value <= 0:
             raise NotModelled("value is not positive", f"{row.value:g}")
@@ -53,7 +88,30 @@ def check_metric(row: PublishedRow) -> None:
 
 def si_value(row: PublishedRow) -> float:
     """The published number in seconds, bytes or vertices."""
-    return row.value * UNITS[row.metric][row.unit]
+    units = _units(row)
+    assert units is not None
+    return row.value * units[row.unit]
+
+
+def phase_time(
+    row: PublishedRow, ledgers: Mapping[int, Sequence[Row]], *, steps: int
+) -> float | None:
+    """Seconds of a row's phases on the slowest of some ranks; None where it is no sum of phases.
+
+    Args:
+        row: states the metric: of an epoch, or of a batch.
+        ledgers: of a few ranks, by rank; the last period of each counts.
+        steps: batches of an epoch.
+    """
+    phases = phases_of(row)
+    if not phases:
+        return None
+    sums = []
+    for rows in ledgers.values():
+        last = max((r.period for r in rows), default=0)
+        sums.append(sum(r.duration_s for r in rows if r.period == last and r.phase in phases))
+    each = re.search(r"per_(?:batch|iteration)", row.metric)
+    return max(sums) / (steps if each else 1)
 
 
 def time_of(

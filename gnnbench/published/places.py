@@ -25,19 +25,44 @@ _CLUSTERS = (
     (r"\bv100\b|\bp3\.8xlarge", "v100x4-gloo"),
     (r"\bt4\b", "t4-15gbps"),
 )
+# The same for systems whose ranks talk by NCCL over the links that hosts of such devices have.
+_NATIVE = (
+    (r"\bm40\b", M40_CLUSTER),
+    (r"\ba100-80gb/host|4x a100-80gb per host", "a100x4"),
+    (r"\ba100\b", "dgx-a100"),
+    (r"\bh100\b", "dgx-h100"),
+    (r"\bh200\b", "h200"),
+    (r"\bv100\b", "v100x8"),
+    (r"\bt4\b", "g4dn.12xlarge"),
+    (r"\ba10g\b", "g5.48xlarge"),
+    (r"\brtx[ -]?3090\b", "rtx3090x4"),
+)
 _NOT_STATED = re.compile(r"not stated|not given|unknown|^$", re.I)
 # Other names of graphs, and the profile of each.
-_PROFILES = {"ogbn-papers100m": "papers100m-2hop", "papers100m": "papers100m-2hop"}
+_PROFILES = {
+    "papers100m": "ogbn-papers100m",
+    "papers": "ogbn-papers100m",
+    "products": "ogbn-products",
+    "arxiv": "ogbn-arxiv",
+}
+_OF_BAJAJ = {"ogbn-papers100m": "papers100m-2hop", "ogbn-arxiv": "arxiv-one-way"}
+"""What these graphs are in the study of Bajaj et al., by the counts of its repository: the two-hop
+neighbourhood of the training vertices, and citations in one direction."""
 
 
-def cluster_of(row: PublishedRow) -> str:
-    """Name of the built-in cluster that a row's hardware is. Raises NotModelled."""
+def cluster_of(row: PublishedRow, *, native: bool = False) -> str:
+    """Name of the built-in cluster that a row's hardware is. Raises NotModelled.
+
+    Args:
+        row: with its hardware.
+        native: whether the hosts are those of NCCL over the devices' own links; of gloo otherwise.
+    """
     words = row.hardware.lower()
-    for pattern, name in _CLUSTERS:
+    if _NOT_STATED.search(row.hardware) and "-like" not in words:
+        raise NotModelled("hardware not stated", row.hardware or "empty")
+    for pattern, name in _NATIVE if native else _CLUSTERS:
         if re.search(pattern, words):
             return LOGGED_CLUSTER if name == M40_CLUSTER and is_long_log(row) else name
-    if _NOT_STATED.search(row.hardware):
-        raise NotModelled("hardware not stated", row.hardware or "empty")
     raise NotModelled("hardware without a preset", row.hardware)
 
 
@@ -50,6 +75,8 @@ def profile_of(row: PublishedRow) -> GraphProfile:
     """The profile of a row's graph, with the halo that the row states. Raises NotModelled."""
     wanted = row.dataset.lower()
     name = _PROFILES.get(wanted, wanted)
+    if "bajaj" in row.source.lower():
+        name = _OF_BAJAJ.get(name, name)
     if name not in list_profiles():
         raise NotModelled("graph without a profile", row.dataset or "empty")
     if re.search(r"\binductive\b", row.notes.lower()):

@@ -1,6 +1,7 @@
 """Recipes: how the systems of papers train the model of a published row, in our words.
 
-Cards of approaches name them (see `approaches.card.Published`).
+Cards of approaches name them (see `approaches.card.Published`). `mini_batches` has the recipes of
+systems that train on batches.
 """
 
 from __future__ import annotations
@@ -10,21 +11,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gnnbench.published.places import method_of, objective_of
-from gnnbench.published.reason import NotModelled
-from gnnbench.published.rows import PublishedRow, whole_number
+from gnnbench.published.rows import PublishedRow
 from gnnbench.published.software import NATIVE, Software
 from gnnbench.spec import BatchSpec
+
+SCRIPT_RATE = 0.1
+"""Of the scripts in BNS-GCN's repository, for rows that state no sampling rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a system trains a row's model, in our words."""
+    """How a system trains a row's model, in our words.
+
+    `native_hosts` is whether its ranks talk by NCCL over the links that hosts of such devices have;
+    otherwise the hosts are those of the studies that moved everything by gloo.
+    `ranks` is the number of devices that train, where a row counts others as well; 0: all.
+    """
 
     software: Software = NATIVE
     knobs: dict[str, Any] = field(default_factory=dict)
     batch: BatchSpec = field(default_factory=BatchSpec)
     norm: str = "none"
     method: str = ""
+    native_hosts: bool = False
+    ranks: int = 0
 
 
 def native(row: PublishedRow) -> Recipe:
@@ -39,18 +49,17 @@ def vanilla(row: PublishedRow) -> Recipe:
 
 def pipegcn(row: PublishedRow) -> Recipe:
     """PipeGCN's released code."""
-    return _released(row, Software(released=True, precompute=_precomputes(row), pipelined=True))
+    software = Software(released=True, precompute=_precomputes(row), pipelined=True)
+    return _released(row, software)
 
 
 def bns(row: PublishedRow) -> Recipe:
     """BNS-GCN: its code refuses to run without precomputation (fullgraph section 6)."""
     words = f"{row.system} {row.notes}"
     rate = re.search(r"\bp\s*=\s*(0?\.\d+|0|1(?:\.0+)?)(?![.\d])", words)
-    if rate is None:
-        raise NotModelled("configuration not stated", "sampling rate p of BNS-GCN")
     precompute = _precomputes(row, unstated=True)
     software = Software(released=True, precompute=precompute, rebuilds=True)
-    return _released(row, software, rate=float(rate[1]))
+    return _released(row, software, rate=float(rate[1]) if rate else SCRIPT_RATE)
 
 
 def _released(row: PublishedRow, software: Software, **knobs: Any) -> Recipe:
@@ -74,33 +83,3 @@ def _precomputes(row: PublishedRow, *, unstated: bool = False) -> bool:
     if stated is not None:
         return stated[1] == "true"
     return "use_pp" in words or unstated or row.model.lower() == "gat"
-
-
-def mini_batch(row: PublishedRow) -> Recipe:
-    """Neighbour sampling with all features on every device; DistDGL fetches them from servers.
-
-    Fan-outs are listed input layer first by DGL and seeds first by Quiver (sampling section 2).
-    """
-    name = row.system.lower()
-    if not row.fanout or not row.batch:
-        raise NotModelled("configuration not stated", "fan-outs and batch of mini-batch training")
-    if name.startswith("distdgl"):
-        fetched = "features fetched from servers of DistDGL"
-        raise NotModelled("software path not modelled", fetched)
-    listed = [whole_number(word) for word in re.split(r"[-,; ]+", row.fanout)]
-    fanouts = [number for number in listed if number is not None]
-    batch = re.fullmatch(r"(\d+)(?:\.0)?(/gpu)?", row.batch.lower())
-    each = whole_number(batch[1]) if batch else None
-    if batch is None or each is None or not len(fanouts) == len(listed) == row.num_layers:
-        found = f"fan-outs {row.fanout}, batch {row.batch}"
-        raise NotModelled("configuration not stated", found)
-    if not batch[2] and row.ranks != 1:
-        found = f"whether batch {row.batch} is of one device"
-        raise NotModelled("configuration not stated", found)
-    if name.startswith("dgl"):
-        fanouts.reverse()
-    return Recipe(
-        software=Software(batched=True),
-        knobs={"order": "aggregate_first"},
-        batch=BatchSpec(size=each * (row.ranks or 1), fanouts_from_seeds=tuple(fanouts)),
-    )

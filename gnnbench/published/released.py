@@ -17,8 +17,8 @@ from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.stack import OPTIMIZERS
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
-from gnnbench.published.software import NATIVE, Software
-from gnnbench.steps import Kind, Lane, Phase, Size, Step, Work, larger
+from gnnbench.published.software import NATIVE, Loader, Software
+from gnnbench.steps import After, Kind, Lane, Phase, Size, Step, Work, larger
 
 EAGER = 20
 """Operations that a layer issues forward besides those of the plan, each a launch: index lists,
@@ -28,10 +28,23 @@ OPTIMIZER_LAUNCHES = 10
 """Operations that an optimizer without fused kernels issues per parameter tensor (assumed)."""
 REBUILD_LAUNCHES = 100
 """Operations that choose rows, renumber them and make a graph of them (assumed)."""
+UNFUSED = {
+    "relu_dropout": 2,
+    "relu_backward": 2,
+    "attention_scores": 6,
+    "attention_scores_backward": 5,
+}
+"""Passes of a framework over rows for one of ours. Activation and dropout are kernels of their own,
+each way. Both scores of an edge's ends are a product of all rows that is written, read and summed,
+and their gradients two products, a sum and an addition each (DGL's GATConv)."""
+PAGEABLE = 11.25 / 6.25
+"""Seconds of a copy from pageable memory over those from pinned memory (V100, NVIDIA/nccl 398)."""
 SECTOR_BYTES = 32
 """What the device reads of pinned host memory for one drawn entry."""
-UVA_SHARE = 0.4
-"""Of the host link's rate, for requests of 32-128 B: middle of 0.3 to 0.5 (simulation 5.5)."""
+UVA_SHARE, UVA_TABLE_BYTES, UVA_FALL = 0.13, 1e9, 0.85
+"""Of the host link's rate, for sectors of a table of so many bytes; it falls as a power of a larger
+one, as pages outgrow what the device translates. From 9.8 and 31.9 ns per row of tables of 1 and
+4 GB over PCIe 4 (dmlc/dgl PR 6995)."""
 _EXCHANGE = frozenset(
     {"pack", "unpack", "place", "smooth", "exchange", "to_host", "to_device"},
 )
@@ -49,10 +62,16 @@ def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
     if software == NATIVE:
         return plan
 
+    topology = next((b.bytes for b in plan.resident if b.name == "topology"), 0)
+    topology_bytes = float(np.max(topology))
+
     def rewritten(number: int) -> Iteration:
         return Iteration(
             [
-                RankClass(of.ranks, tuple(_Rewriter(of.steps, shape, software).steps()))
+                RankClass(
+                    of.ranks,
+                    tuple(_Rewriter(of.steps, shape, software, topology_bytes).steps()),
+                )
                 for of in plan.iterations[number].classes
             ]
         )
@@ -85,10 +104,14 @@ def tensors(shape: StackShape) -> list[int]:
 class _Rewriter:
     """Rewrites the steps of one class of ranks."""
 
-    def __init__(self, steps: Sequence[Step], shape: StackShape, software: Software) -> None:
+    def __init__(
+        self, steps: Sequence[Step], shape: StackShape, software: Software, topology_bytes: float
+    ) -> None:
         self.planned, self.shape, self.software = steps, shape, software
+        self.topology_bytes = topology_bytes
         self.dropped = {step.name for step in steps if self._is_dropped(step)}
         self.issued: set[tuple[Phase, int]] = set()
+        self.last: Step | None = None
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps that the software takes, in program order."""
@@ -99,13 +122,43 @@ class _Rewriter:
             if step.name in self.dropped:
                 continue
             after = tuple(wait for wait in step.after if wait.step not in self.dropped)
-            kept = replace(step, after=after, work=self._work(step))
-            yield from self._before(kept)
-            yield from self._instead(kept)
+            kept = replace(step, after=after, work=self._work(step), lane=self._lane(step))
+            taken = [*self._before(kept), *self._instead(kept)]
+            if self.software.loader is not None and taken[0] is not kept:
+                taken[0] = replace(taken[0], after=kept.after)
+            for made in taken:
+                yield self._in_order(made)
+
+    def _in_order(self, step: Step) -> Step:
+        """The step, waiting for its predecessor where the software moved either to a lane."""
+        last, self.last = self.last, step
+        waits = {wait.step for wait in step.after}
+        if self.software.loader is None or last is None or last.name in waits:
+            return step
+        if last.lane is step.lane:
+            return step
+        return replace(step, after=(After(last.name), *step.after))
+
+    def _lane(self, step: Step) -> Lane:
+        """Where the software takes a step: a sampler, and what fetches, may be lanes of their own.
+
+        A plan with prefetch draws and fetches in a thread; of a disaggregated system the thread
+        stands for another device, and for the stream on which the trainer fetches.
+        """
+        loader = self.software.loader
+        if loader is None or step.lane is Lane.COMPUTE:
+            return step.lane
+        if loader.disaggregated and step.phase is Phase.SAMPLE:
+            return Lane.COMPUTE.at(1)
+        return Lane.COPY if step.phase is Phase.FETCH else step.lane
 
     def _is_dropped(self, step: Step) -> bool:
         """Whether the code does not have a step: of the first layer's exchange, or its product."""
-        if step.layer != 1:
+        loader = self.software.loader
+        if loader is not None and step.name == "fetch/copy":
+            # Blocks that the device draws are there; from another one they come through the host.
+            return loader.sampler != "host" and not loader.disaggregated
+        if step.layer != 1 or loader is not None:
             return False
         exchange = step.name.rpartition("/")[2] in _EXCHANGE
         if self.shape.model.attention:
@@ -116,6 +169,14 @@ class _Rewriter:
 
     def _work(self, step: Step) -> Work:
         """What the code does in a step of ours."""
+        loader = self.software.loader
+        if loader is not None and step.phase is Phase.SAMPLE:
+            if loader.disaggregated:
+                return _scaled(step.work, loader.trainers / loader.samplers)
+            if loader.sampler == "host":
+                return _scaled(step.work, 1.0 / loader.workers)
+        if loader is not None and step.name == "fetch/gather" and loader.features != "device":
+            return _scaled(step.work, loader.hits)
         if step.kind is Kind.OPTIMIZER:
             return OPTIMIZERS[self.shape.optimizer](sum(tensors(self.shape)), self._element_bytes)
         if self.shape.model.attention and 1 <= step.layer <= self.shape.num_layers:
@@ -146,20 +207,42 @@ class _Rewriter:
         place = (step.phase, step.layer)
         if step.kind is Kind.OPTIMIZER:
             yield _launches(step, OPTIMIZER_LAUNCHES * len(tensors(self.shape)))
-        if self.software.batched and step.name in ("sample/draw", "fetch/gather"):
-            yield self._host_read(step)
+        if self.software.loader is not None:
+            yield from self._loaded(step, self.software.loader)
         if step.kind is Kind.GEMM and step.layer > 0 and place not in self.issued:
             self.issued.add(place)
             yield _launches(step, EAGER if step.phase is Phase.FORWARD else 2 * EAGER)
 
     def _instead(self, step: Step) -> Iterator[Step]:
         """Yield what the code does for a step: most often the step itself."""
+        if self.software.loader is not None:
+            yield from self._unfused(step)
+            return
+        step = _repeated(step)
         if self.software.rebuilds and step.name == "sample/rebuild":
             yield from self._rebuilt(step)
         elif self.software.released and step.name == "sync/gradients":
             yield from self._per_tensor(step)
         else:
             yield step
+
+    def _unfused(self, step: Step) -> Iterator[Step]:
+        """Yield a step, and the passes over its rows that our plan fuses with it.
+
+        DGL's layers scale the rows that a sum reads where its weights are symmetric (each way, but
+        for the input, which needs no gradient), and add the bias to the product.
+        """
+        done, size = step.work, self._element_bytes
+        weighted = self.shape.model.normalisation == "symmetric" and step.kind is Kind.SPMM
+        if weighted and (step.layer > 1 or step.phase is Phase.FORWARD):
+            scaled = work.elementwise(
+                "scale", done.source_rows, done.width, passes=2, element_bytes=size
+            )
+            yield Step(name=f"{step.name}_scale", work=scaled, phase=step.phase, layer=step.layer)
+        yield _repeated(step)
+        if done.op == "gemm_nn_bias":
+            added = work.elementwise("bias", done.rows, done.width, passes=2, element_bytes=size)
+            yield Step(name=f"{step.name}_bias", work=added, phase=step.phase, layer=step.layer)
 
     def _rebuilt(self, step: Step | None = None) -> Iterator[Step]:
         """Yield the making of a graph, in place of a step if there is one."""
@@ -185,21 +268,32 @@ class _Rewriter:
                 after=step.after if number == 1 else (),
             )
 
-    def _host_read(self, step: Step) -> Step:
-        """What a step reads of host memory: a sector per drawn entry, or whole feature rows.
+    def _loaded(self, step: Step, loader: Loader) -> Iterator[Step]:
+        """Yield what a loader does before a batch is drawn, and before its rows are gathered."""
+        if step.name == "sample/draw":
+            if loader.launches:
+                yield _launches(step, loader.launches * self.shape.num_layers, lane=step.lane)
+            if loader.sampler == "uva":
+                # Counted by the time they take, at the share of the link's rate that they reach.
+                size = _times(SECTOR_BYTES / self._uva_share(), step.work.nonzeros)
+                yield _beside(step, "host", work.to_device(size), step.lane)
+        if step.name == "fetch/gather" and loader.features != "device" and loader.hits < 1.0:
+            done = next(other.work for other in self.planned if other.name == step.name)
+            rows = _times(1.0 - loader.hits, done.rows)
+            size = rows * done.width * self._element_bytes
+            if loader.features == "staged_pageable":
+                size = _times(PAGEABLE, size)
+            if loader.features.startswith("staged"):
+                alone = loader.features == "staged_pageable"
+                each = -(-rows // (1 if alone else loader.workers))
+                sliced = work.gather(each, done.width, done.source_rows, self._element_bytes)
+                yield _beside(step, "slice", sliced, Lane.HOST)
+            yield _beside(step, "host", work.to_device(size), step.lane)
 
-        Sectors reach `UVA_SHARE` of the link's rate: they are counted by the time they take.
-        """
-        done = step.work
-        size = done.rows * done.width * self._element_bytes
-        if step.kind is Kind.SAMPLE:
-            size = round(SECTOR_BYTES / UVA_SHARE) * done.nonzeros
-        return Step(
-            name=f"{step.name}_host",
-            work=work.to_device(size),
-            lane=step.lane,
-            phase=step.phase,
-        )
+    def _uva_share(self) -> float:
+        """Share of the host link's rate that sectors of the graph's edges reach."""
+        over = max(self.topology_bytes / UVA_TABLE_BYTES, 1.0)
+        return UVA_SHARE * float(over**-UVA_FALL)
 
     def _sources(self, layer: int) -> Size:
         """Rows that a layer's attention reads from: own ones and the halo."""
@@ -228,12 +322,42 @@ def _at_width(done: Work, width: int, element_bytes: int) -> Work:
     return work.gather(done.rows, width, done.source_rows, element_bytes, ids=ids)
 
 
-def _launches(step: Step, count: int) -> Step:
+def _repeated(step: Step) -> Step:
+    """The step with as many passes as a framework makes of it."""
+    times = UNFUSED.get(step.work.op, 1)
+    if times == 1:
+        return step
+    passes = step.work._replace(bytes=times * step.work.bytes, flops=times * step.work.flops)
+    return replace(step, work=passes)
+
+
+def _times(factor: float, size: Size) -> Size:
+    """A size so many times as large, to the nearest whole number."""
+    if isinstance(size, int):
+        return round(factor * size)
+    return np.round(factor * size).astype(np.int64)
+
+
+def _scaled(done: Work, factor: float) -> Work:
+    """The work with sizes so many times as large."""
+    return done._replace(
+        bytes=_times(factor, done.bytes),
+        rows=_times(factor, done.rows),
+        nonzeros=_times(factor, done.nonzeros),
+    )
+
+
+def _beside(step: Step, name: str, done: Work, lane: Lane) -> Step:
+    """A step before another one, in its phase."""
+    return Step(name=f"{step.name}_{name}", work=done, lane=lane, phase=step.phase)
+
+
+def _launches(step: Step, count: int, lane: Lane = Lane.COMPUTE) -> Step:
     """Operations before a step, so small that issuing them is all they cost."""
     return Step(
         name=f"{step.name}/eager",
         work=work.launches(count),
-        lane=Lane.COMPUTE,
+        lane=lane,
         phase=step.phase,
         layer=step.layer,
     )

@@ -1,19 +1,21 @@
 """Read published measurements: one number per row, with its source and the hardware it ran on.
 
-Columns: `REQUIRED`, and where the table has them `OPTIONAL`. A cell may be empty or hold words such
-as "2-3": text that is no number is kept, and the number counts as not stated.
+Columns: `REQUIRED`, and where the table has them `OPTIONAL`. Other columns, such as a status or a
+licence, are ignored. A cell may be empty or hold words such as "2-3": text that is no number is
+kept, and the number is not stated.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from gnnbench.errors import DataError, suggest
+from gnnbench.errors import DataError
 
 REQUIRED = (
     "source",
@@ -127,8 +129,7 @@ def read_rows(path: Path) -> list[PublishedRow]:
 def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     columns = tuple(cell.strip() for cell in cells)
     for name in columns:
-        if name not in REQUIRED + OPTIONAL:
-            raise DataError(path, f"unknown column {name!r}, {suggest(name, REQUIRED + OPTIONAL)}")
+        _refuse_misspelt(path, name, columns)
     twice = sorted({name for name in columns if columns.count(name) > 1})
     missing = [name for name in REQUIRED if name not in columns]
     if twice or missing:
@@ -137,12 +138,23 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     return columns
 
 
+def _refuse_misspelt(path: Path, name: str, columns: Sequence[str]) -> None:
+    """Refuse a column whose name is nearly that of a column that the table lacks."""
+    if name in REQUIRED + OPTIONAL:
+        return
+    absent = [known for known in REQUIRED + OPTIONAL if known not in columns]
+    close = difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8)
+    if close:
+        raise DataError(path, f"column {name!r}: did you mean {close[0]!r}? The table lacks it")
+
+
 def _row(path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> PublishedRow:
     if len(cells) != len(columns):
         raise DataError(path, f"line {line}: {len(cells)} cells, allowed: {len(columns)}")
-    table = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
-    if any(len(cell) > _MAX_CELL for cell in table.values()):
+    if any(len(cell) > _MAX_CELL for cell in cells):
         raise DataError(path, f"line {line}: a cell of more than {_MAX_CELL} characters")
+    known = REQUIRED + OPTIONAL
+    table = {n: cell.strip() for n, cell in zip(columns, cells, strict=True) if n in known}
     text = table.pop("value")
     try:
         value = float(text)

@@ -17,6 +17,35 @@ from gnnbench.steps import Engine, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loader:
+    """How a mini-batch system draws a batch and brings it to the device that trains.
+
+    sampler    who draws, and from where: the device from its own memory ("device") or from pinned
+               host memory ("uva"), or threads of the host ("host")
+    features   where input rows come from that no cache holds: the device's own memory ("device"),
+               pinned host memory that the device reads ("uva"), or a buffer into which the host
+               gathers rows and which is then copied ("staged", with all cores of the rank's share;
+               "staged_pageable", with one thread and a buffer that is not pinned)
+    hits       share of the input rows that a cache on the device holds
+    launches   operations that its code issues per hop besides the plan's
+    workers    threads that draw, of sampler "host"
+    samplers   devices that only draw, for `trainers` that only train; 0: every device does both
+    """
+
+    sampler: str = "device"
+    features: str = "device"
+    hits: float = 0.0
+    launches: int = 0
+    workers: int = 1
+    samplers: int = 0
+    trainers: int = 0
+
+    @property
+    def disaggregated(self) -> bool:
+        return self.samplers > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Software:
     """Properties of a published system's code.
 
@@ -24,16 +53,15 @@ class Software:
     precompute   the first aggregation or, with attention, the first layer's halo, is made once
     rebuilds     the graph is made anew in every epoch, also on one rank
     pipelined    exchanges run behind computation, in a pool of threads
-    batched      mini-batches in DGL's layers: heads averaged and operations issued eagerly, as in
-                 the released code, but gradients in one bucket over the devices' own links, and
-                 graph and features in pinned host memory, which the device reads (UVA)
+    loader       mini-batches in DGL's layers: heads averaged and operations issued eagerly, as in
+                 the released code, but gradients in one bucket over the devices' own links
     """
 
     released: bool = False
     precompute: bool = False
     rebuilds: bool = False
     pipelined: bool = False
-    batched: bool = False
+    loader: Loader | None = None
 
 
 NATIVE = Software()
@@ -42,7 +70,7 @@ NATIVE = Software()
 
 def cluster_used(cluster: Cluster, plan: Plan, software: Software, ranks_per_host: int) -> Cluster:
     """The cluster as the transfers of the software use its links."""
-    if software.batched:
+    if software.loader is not None:
         return direct(cluster)
     return concurrent(cluster, plan, ranks_per_host) if software.pipelined else cluster
 

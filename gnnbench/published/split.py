@@ -3,8 +3,9 @@
 Declared before any fit: of the logged trainings on the M40 host (GAT, four ranks), configurations
 with an odd hidden width are fitted, even ones are held out. `comm_time` of the fitted half gave the
 gloo link of cluster `m40x4-gloo-logged`, and its epoch times gave `SOFTWARE_RADIUS`. Every time of
-such a training contains what was fitted, so none of the fitted half is scored. All other rows are
-scores, further rows of that host included.
+such a training contains what was fitted, so none of the fitted half is scored. The rate at which
+devices draw edges was fitted to the sampling times of SGNN on ogbn-products (GNNLab's artefact, two
+configurations on a V100). All other rows are scores, further rows of those hosts included.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Mapping
 
 from gnnbench.published.counts import PartitionCount
-from gnnbench.published.metrics import TIMES
+from gnnbench.published.metrics import TIMES, phases_of
 from gnnbench.published.page_counts import PageCount
 from gnnbench.published.places import LOGGED_CLUSTER
 from gnnbench.published.rows import PublishedRow
@@ -50,6 +51,8 @@ def used(row: PublishedRow, case: Case | PartitionCount | PageCount) -> str:
     """How a row may be used: only rows of `SCORED` enter a median."""
     if isinstance(case, PartitionCount | PageCount):
         return INPUT if case.is_input(row) else SCORE
+    if row.system.lower().startswith("sgnn") and phases_of(row) == ("sample",):
+        return FIT if case.profile.name == "ogbn-products" else SCORE
     graphs = {graph for graph, _ in FITTED}
     logged = case.cluster == LOGGED_CLUSTER and row.model.lower() == "gat" and row.ranks == 4
     if row.metric in TIMES and logged and row.dataset.lower() in graphs:

@@ -112,7 +112,8 @@ def _case(row: PublishedRow) -> Case:
     system = system_of(row)
     recipe = system.recipe(row)
     model, ranks = _configuration(row)
-    cluster = cluster_of(row)
+    ranks = recipe.ranks or ranks
+    cluster = cluster_of(row, native=recipe.native_hosts)
     if recipe.software == NATIVE and "gloo" in cluster:
         raise NotModelled("hardware without a preset", f"{row.hardware}, other than through gloo")
     profile = profile_of(row)

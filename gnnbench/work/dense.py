@@ -182,6 +182,11 @@ def gather(
     return _rows("gather", Kind.GATHER, rows, width, source_rows, element_bytes, ids)
 
 
+def gather_host(rows: Size, width: Size, source_rows: Size, element_bytes: int) -> Work:
+    """Copy rows out of a table in the host's memory, on the host's cores, by id."""
+    return _rows("gather_host", Kind.GATHER, rows, width, source_rows, element_bytes, True)
+
+
 def scatter_add(rows: Size, width: Size, source_rows: Size, element_bytes: int) -> Work:
     """Add rows to those of a table, by id."""
     return _rows("scatter_add", Kind.SCATTER, rows, width, source_rows, element_bytes, True)

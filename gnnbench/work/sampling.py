@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gnnbench.steps import Kind, Size, Work
 from gnnbench.work.dense import ID_BYTES
+from gnnbench.work.sparse import INDEX_BYTES
 
 
 def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "sample") -> Work:
@@ -39,6 +40,21 @@ def draw_neighbours(
     return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read, op=op)
 
 
+def scan_neighbours(rows: Size, edges: Size, found: Size) -> Work:
+    """Look at all in-edges of some rows: a column number and a table entry per edge.
+
+    Each distinct source that is found takes an id and a norm.
+    """
+    read = ID_BYTES * rows + ID_BYTES * edges + 16 * found
+    return sample(seeds=rows, edges=edges, vertices=found, read=read, op="scan_neighbours")
+
+
+def pick_layer(listed: Size) -> Work:
+    """Add up listed norms by vertex, and draw vertices by them: ids, norms, running sums."""
+    read = 24 * listed
+    return sample(seeds=listed, edges=0, vertices=listed, read=read, op="pick_layer")
+
+
 def draw_once(vertices: Size, expanded: Size, edges: Size) -> Work:
     """Draw a batch whose vertices are sampled once each, as `draw_neighbours` counts it.
 
@@ -58,10 +74,38 @@ def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
     return sample(seeds=every, edges=turned, vertices=vertices[0], read=read, op="prepare_blocks")
 
 
+def merge_blocks(rows: Size, sources: Size, edges: Size) -> Work:
+    """Put the blocks of several ranks behind one another.
+
+    Reads a count and writes a pointer per row, reads and writes an id per source and a column
+    number per edge.
+    """
+    moved = (4 + ID_BYTES) * rows + 2 * ID_BYTES * sources + 2 * INDEX_BYTES * edges
+    return sample(seeds=rows, edges=edges, vertices=sources, read=moved, op="merge_blocks")
+
+
 def route(rows: Size) -> Work:
     """Sort ids by owner: owner, position and place of each."""
     return Work(
         kind=Kind.SAMPLE, op="route", bytes=3 * ID_BYTES * rows, rows=rows, source_rows=rows
+    )
+
+
+def look_up(rows: Size) -> Work:
+    """Find rows in a cache: an id and a slot of each."""
+    return Work(
+        kind=Kind.SAMPLE, op="look_up", bytes=2 * ID_BYTES * rows, rows=rows, source_rows=rows
+    )
+
+
+def rank_rows(candidates: Size) -> Work:
+    """Decide which rows a cache keeps: id and rank of each candidate, selected by rank."""
+    return Work(
+        kind=Kind.SAMPLE,
+        op="rank_rows",
+        bytes=3 * ID_BYTES * candidates,
+        rows=candidates,
+        source_rows=candidates,
     )
 
 

@@ -1,7 +1,11 @@
-"""Products with sparse patterns, and sums over their entries."""
+"""Products with sparse patterns, and sums over their entries.
+
+`reuse` is that of the source rows, in the order in which the pattern reads them.
+"""
 
 from __future__ import annotations
 
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Kind, Size, Work, smaller
 
 INDEX_BYTES = 4
@@ -17,6 +21,7 @@ def spmm(
     adds: bool = False,
     edge_weights: bool = False,
     index_bytes: int = INDEX_BYTES,
+    reuse: Reuse | None = None,
 ) -> Work:
     """Y = A X with a pattern A scaled by rows and columns; with `adds`, Y += A X, which reads Y.
 
@@ -36,6 +41,7 @@ def spmm(
         nonzeros=nonzeros,
         width=width,
         source_rows=source_rows,
+        reuse=reuse,
     )
 
 
@@ -48,6 +54,7 @@ def spmm_weighted(
     heads: Size,
     element_bytes: int,
     transpose: bool = False,
+    reuse: Reuse | None = None,
 ) -> Work:
     """Y = A X where every nonzero has one weight per head; `transpose` reads weights by place.
 
@@ -65,11 +72,18 @@ def spmm_weighted(
         width=width,
         inner=heads,
         source_rows=source_rows,
+        reuse=reuse,
     )
 
 
 def sddmm_add(
-    *, rows: Size, nonzeros: Size, heads: Size, source_rows: Size, element_bytes: int
+    *,
+    rows: Size,
+    nonzeros: Size,
+    heads: Size,
+    source_rows: Size,
+    element_bytes: int,
+    reuse: Reuse | None = None,
 ) -> Work:
     """Scores of nonzeros: LeakyReLU of the sum of both ends' scores, per head. 3 flops each."""
     entries = rows + smaller(source_rows, nonzeros) + nonzeros
@@ -82,11 +96,19 @@ def sddmm_add(
         nonzeros=nonzeros,
         width=heads,
         source_rows=source_rows,
+        reuse=reuse,
     )
 
 
 def sddmm_dot(
-    *, rows: Size, nonzeros: Size, width: Size, heads: Size, source_rows: Size, element_bytes: int
+    *,
+    rows: Size,
+    nonzeros: Size,
+    width: Size,
+    heads: Size,
+    source_rows: Size,
+    element_bytes: int,
+    reuse: Reuse | None = None,
 ) -> Work:
     """Gradients of the weights of nonzeros: dot products of two rows per head. Flops 2 E w."""
     s = element_bytes
@@ -101,4 +123,5 @@ def sddmm_dot(
         width=width,
         inner=heads,
         source_rows=source_rows,
+        reuse=reuse,
     )

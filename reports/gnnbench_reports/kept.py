@@ -19,10 +19,17 @@ from gnnbench.errors import DataError, UnknownName
 from gnnbench_reports.bandwidth import BandwidthRow
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.memory import Memory
+from gnnbench_reports.node_order import OrderGain
+from gnnbench_reports.operations import OperationRow
 from gnnbench_reports.quality import QualityRow
 
 TABLE = "comparison.csv"
-FINDINGS: Mapping[str, type[Any]] = {"quality": QualityRow, "bandwidth": BandwidthRow}
+FINDINGS: Mapping[str, type[Any]] = {
+    "quality": QualityRow,
+    "operations": OperationRow,
+    "node_order": OrderGain,
+    "bandwidth": BandwidthRow,
+}
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
 _NESTED = ("config_ids", "volumes", "memory", "phases_measured", "phases_predicted", "metrics")
 T = TypeVar("T")

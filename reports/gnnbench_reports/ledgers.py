@@ -12,7 +12,7 @@ from typing import Any
 
 from gnnbench.errors import DataError
 from gnnbench.ledger import COLUMNS, SCHEMA
-from gnnbench.steps import COLLECTIVES, Kind, Lane, Phase
+from gnnbench.steps import COLLECTIVES, COMMUNICATION, STORAGE, Kind, Lane, Phase
 
 _JUDGED = frozenset(COLLECTIVES - {Kind.BARRIER})
 
@@ -95,3 +95,39 @@ def read_columns(path: Path, types: dict[str, str]) -> Any:
         return pd.read_csv(io.BytesIO(content), usecols=list(types), dtype=types)
     except (ValueError, OverflowError) as error:
         raise DataError(path, f"malformed ledger: {error}") from None
+
+
+_LOCAL = frozenset(kind.value for kind in Kind) - {
+    kind.value for kind in COMMUNICATION | STORAGE | {Kind.COPY}
+}
+_STEP_TYPES = {
+    "period": "int64",
+    "name": "str",
+    "kind": "str",
+    "op": "str",
+    "phase": "str",
+    "duration_s": "float64",
+}
+
+
+def step_seconds(path: Path, warmup: int = 0) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Seconds of each local step of a rank, by (name, kind, operation); empty without the ledger.
+
+    Returns:
+        Mean seconds of one step, and seconds per period; medians over the periods after `warmup`,
+        or over all of them if there are no others. Evaluation is left out.
+    """
+    if not path.is_file():
+        return {}
+    frame = read_columns(path, _STEP_TYPES)
+    frame = frame[frame["kind"].isin(_LOCAL) & (frame["phase"] != Phase.EVALUATE.value)]
+    steady = frame[frame["period"] >= warmup]
+    frame = frame if steady.empty else steady
+    if frame.empty:
+        return {}
+    each = frame.groupby(["name", "kind", "op", "period"])["duration_s"].agg(["mean", "sum"])
+    middle = each.groupby(level=["name", "kind", "op"]).median()
+    return {
+        (str(name), str(kind), str(op)): (float(mean), float(whole))
+        for (name, kind, op), mean, whole in middle.itertuples()
+    }

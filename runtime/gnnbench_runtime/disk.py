@@ -15,8 +15,11 @@ as it does for data that is larger than memory. `BlockFile.method` says how: "O_
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter, sleep
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from gnnbench import work
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.errors import DataError
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.recorder import Recorder
@@ -105,13 +109,13 @@ class BlockFile:
         Raises:
             DataError: the file ends before the buffer is full.
         """
-        view = _bytes_of(into)
+        view = bytes_of(into)
         self._move(os.preadv, view, offset)
         return len(view)
 
     def write(self, source: Block, offset: int) -> int:
         """Write a buffer to a place of the file and out of the page cache; return its bytes."""
-        view = _bytes_of(source)
+        view = bytes_of(source)
         self._move(os.pwritev, view, offset, written=True)
         return len(view)
 
@@ -143,6 +147,10 @@ class BlockFile:
         os.fdatasync(self._cached)
         os.posix_fadvise(self._cached, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def flush(self) -> None:
+        """Wait until everything that was written is on the disk."""
+        os.fdatasync(self._cached)
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         for descriptor in (self._direct, self._cached):
@@ -162,6 +170,33 @@ class BlockFile:
         self.close()
 
 
+class Throttle:
+    """Holds transfers back, as a disk of some bytes and requests per second would take them.
+
+    The transfers of all threads queue up for one disk: each takes its time behind the one before,
+    or as long as the real disk needs, whichever is longer.
+
+    Args:
+        limit: 0 and 0 hold nothing back.
+    """
+
+    def __init__(self, limit: DiskLimit) -> None:
+        self._limit, self._lock, self._free_s = limit, threading.Lock(), 0.0
+
+    @contextmanager
+    def transfer(self, size: int, requests: int = 1) -> Iterator[None]:
+        """A block that takes at least the time of a transfer."""
+        needed = self._limit.seconds(size, requests)
+        if not needed:
+            yield
+            return
+        with self._lock:
+            self._free_s = ends = max(self._free_s, perf_counter()) + needed
+        yield
+        while (left := ends - perf_counter()) > 0:
+            sleep(left)
+
+
 class Disk:
     """A rank's reads and writes, each call one recorded step of kind READ or WRITE.
 
@@ -169,8 +204,8 @@ class Disk:
     `work.write`. Threads of their own read ahead on numbered lanes (`Lane.DISK.at(1)`).
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, limit: DiskLimit | None = None) -> None:
+        self._recorder, self._throttle = recorder, Throttle(limit or DiskLimit())
 
     def read(
         self,
@@ -187,7 +222,8 @@ class Disk:
         done = work.read(size, len(pieces))
         with self._recorder.step(name, done, phase=phase, lane=lane, layer=layer):
             for block, offset in pieces:
-                file.read(block, offset)
+                with self._throttle.transfer(_size(block)):
+                    file.read(block, offset)
         return size
 
     def write(
@@ -205,7 +241,8 @@ class Disk:
         done = work.write(size, len(pieces))
         with self._recorder.step(name, done, phase=phase, lane=lane, layer=layer):
             for block, offset in pieces:
-                file.write(block, offset)
+                with self._throttle.transfer(_size(block)):
+                    file.write(block, offset)
         return size
 
 
@@ -215,7 +252,7 @@ def _size(block: Block) -> int:
     return int(block.nbytes)
 
 
-def _bytes_of(block: Block) -> memoryview:
+def bytes_of(block: Block) -> memoryview:
     """The memory of a buffer. Raises ValueError if it is not on the host or has gaps."""
     array: Any = block
     if isinstance(block, torch.Tensor):

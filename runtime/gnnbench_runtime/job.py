@@ -15,6 +15,11 @@ DEVICES = ("auto", "cpu", "cuda")
 BACKENDS = ("gloo", "gloo_staged", "nccl")
 
 
+def generations_folder(cache: Path, run_id: str) -> Path:
+    """Where a durable run commits what it has learnt, see `durable`."""
+    return cache / "generations" / run_id
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One run on `world_size` ranks.

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from gnnbench.plan import Plan
 from gnnbench.results import Results, RunRecord
 from gnnbench.spec import RunSpec
 from gnnbench_runtime.held import hold, plan_run
-from gnnbench_runtime.job import DEVICES, Job
+from gnnbench_runtime.job import DEVICES, Job, generations_folder
 from gnnbench_runtime.merge import merge
 from gnnbench_runtime.pulse import Beat, PulseReader
 from gnnbench_runtime.watchdog import MemoryHint, Verdict, cause, died, hung
@@ -74,6 +75,9 @@ def launch(
             )
             job = dataclasses.replace(job, periods=plan.periods, releases=plan.releases)
             record = _ended(job, plan, record, _watch(job, watch))
+            if record.status == "ok":
+                results.save_run(record)  # before what it was resumed from is removed
+                shutil.rmtree(generations_folder(job.cache, run.run_id), ignore_errors=True)
         except KeyboardInterrupt:
             record.reason = "interrupted"
             record.wall_s = time.monotonic() - begin

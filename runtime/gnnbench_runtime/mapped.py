@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gnnbench import work
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Lane, Phase
+from gnnbench_runtime.disk import Throttle
 from gnnbench_runtime.recorder import Recorder
 
 PAGE = mmap.PAGESIZE
@@ -34,10 +36,11 @@ class MappedFile:
     Args:
         path: of a file of whole pages; may be unlinked afterwards.
         recorder: of steps.
+        limit: of the disk.
     """
 
-    def __init__(self, path: Path, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, path: Path, recorder: Recorder, limit: DiskLimit | None = None) -> None:
+        self._recorder, self._throttle = recorder, Throttle(limit or DiskLimit())
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._map = mmap.mmap(self._file, os.fstat(self._file).st_size)
         self._map.madvise(mmap.MADV_RANDOM)
@@ -56,7 +59,8 @@ class MappedFile:
         done = work.read(len(pages) * PAGE, len(pages))
         with self._recorder.step(name, done, phase=phase, lane=Lane.DISK):
             before = resource.getrusage(resource.RUSAGE_THREAD).ru_majflt
-            self._first[pages]
+            with self._throttle.transfer(len(pages) * PAGE, len(pages)):
+                self._first[pages]
             self.major_faults += resource.getrusage(resource.RUSAGE_THREAD).ru_majflt - before
 
     def drop(self, pages: Ints) -> None:

@@ -21,15 +21,13 @@ from typing import Any
 
 import torch
 
-from gnnbench.ledger import LedgerWriter, Row
+from gnnbench.ledger import ROWS_HELD, LedgerWriter, Row
 from gnnbench.steps import COUNTED, Engine, Lane, Phase, Work
 from gnnbench_runtime.pulse import Pulse
 
 _HOST_ENGINES = frozenset({Engine.HOST, Engine.DISK})
 _BEAT_S = 0.5
 """Seconds between signs of life while a rank waits for its input."""
-_ROWS_HELD = 20_000
-"""Rows that gather before they are written within a period: about 60 ms of writing."""
 
 
 class Span:
@@ -179,7 +177,7 @@ class Recorder:
         self._local.iteration = iteration
         if self._releases and self.recording and not self._evaluating:
             self._wait_for(self._releases[self._starts[self.period] + iteration])
-        if len(self._rows) > _ROWS_HELD and threading.get_ident() == self._main:
+        if len(self._rows) > ROWS_HELD and threading.get_ident() == self._main:
             self._write(wait=False)
 
     def _wait_for(self, release_s: float) -> None:
@@ -220,6 +218,11 @@ class Recorder:
             self.pulse.stage("train", self.period)
         else:
             self._flush()
+
+    def take_up(self, content: bytes) -> None:
+        """Go on with the ledger of a run that was interrupted."""
+        if self._writer is not None and content:
+            self._writer.take_up(content)
 
     def close(self) -> None:
         """Write what ended since the last period, and close the ledger."""

@@ -32,6 +32,7 @@ from gnnbench.ledger import LedgerWriter
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import faults, kernels
 from gnnbench_runtime.comm import Comm, PeerLost
+from gnnbench_runtime.durable import Durable
 from gnnbench_runtime.gpu_meter import open_meter
 from gnnbench_runtime.job import Job
 from gnnbench_runtime.memory import (
@@ -97,7 +98,8 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
 
     meter = open_meter(device)
     context.recorder.arrive(job.periods, job.releases)
-    periods, metrics = _train(trainer, context, memory, len(job.periods))
+    commits = _Commits(trainer, context.recorder, job.ledger(rank))
+    periods, metrics = _train(trainer, context, memory, len(job.periods), commits)
     energy = meter.stop() if meter is not None else {}
     finite = trainer.is_finite()
     trainer.close()
@@ -166,14 +168,18 @@ def _make_trainer(
 
 
 def _train(
-    trainer: Trainer, context: RankContext, memory: MemoryMeter, num_periods: int
+    trainer: Trainer,
+    context: RankContext,
+    memory: MemoryMeter,
+    num_periods: int,
+    commits: _Commits,
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Train all periods; return what each was, and the metrics after the last."""
     run, recorder, comm = context.run, context.recorder, context.comm
-    periods: list[dict[str, Any]] = []
-    metrics: dict[str, float] = {}
+    periods = commits.resume()
+    metrics: dict[str, float] = dict(periods[-1]["metrics"]) if periods else {}
     every, last = run.training.evaluate_every, num_periods - 1
-    for period in range(num_periods):
+    for period in range(len(periods), num_periods):
         recorder.pulse.stage("train", period)
         faults.inject(context.rank, period, run.run_id)
         comm.sync()
@@ -203,7 +209,35 @@ def _train(
                 "bytes": moved,
             }
         )
+        commits.commit(periods)
     return periods, metrics
+
+
+class _Commits:
+    """Commits the periods of a durable trainer, with their rows of the ledger."""
+
+    def __init__(self, trainer: Trainer, recorder: Recorder, ledger: Path) -> None:
+        self._durable: Durable | None = getattr(trainer, "durable", None)
+        self._recorder, self._ledger, self._kept = recorder, ledger, 0
+
+    def resume(self) -> list[dict[str, Any]]:
+        """The records of the periods that an earlier process has committed."""
+        if self._durable is None:
+            return []
+        periods, rows = self._durable.resume(), self._durable.ledger()
+        self._recorder.take_up(rows)
+        self._kept = len(rows)
+        return periods
+
+    def commit(self, periods: list[dict[str, Any]]) -> None:
+        """Keep what the periods have learnt."""
+        if self._durable is None:
+            return
+        with self._ledger.open("rb") as file:
+            file.seek(self._kept)
+            rows = file.read()
+        self._durable.commit(periods, rows)
+        self._kept += len(rows)
 
 
 def _floats(metrics: dict[str, Any]) -> dict[str, float]:

@@ -13,20 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.errors import GnnbenchError, Unsupported
+from gnnbench.errors import Unsupported
 from gnnbench.machines import Machine
 from gnnbench.models.names import MODELS
-from gnnbench.plan import Plan
+from gnnbench.published.convergence import Convergence, convergence
 from gnnbench.spec import RunSpec
-from gnnbench_simulator.memory import Needs, judge, needs_of
+from gnnbench_simulator.memory import P_OUT_OF_MEMORY, judge_worst, least_room
+from gnnbench_simulator.planner import SIMULATED_EPOCHS, Planned, Planner
 from gnnbench_simulator.predict import Prediction, estimate_s, predict_plan
 
-P_OUT_OF_MEMORY = 0.05
-"""A machine on which running out of memory is likelier than this is ruled out."""
 TIED = 0.05
 """Choices on a machine within this share of its best are tied: an exact approach wins."""
 ALIKE = 0.5
@@ -35,7 +31,6 @@ HOPELESS = 30
 """Approaches that take so many times as long as the best on its machine get no interval."""
 FINALISTS = 16
 """Machines whose best choices are predicted in full."""
-_SIMULATED_EPOCHS = 2
 _MORE = (2, 4, 8)
 """Multiples of the devices that are tried where nothing fits."""
 
@@ -51,6 +46,10 @@ class Question:
         budget_usd: the whole training must cost no more, at the upper end of its interval.
         smallest: fewest devices first, of those that meet deadline and budget.
         spot: rent at spot rates.
+        converged: train each choice for the epochs that published trainings took to converge; for
+            `epochs` where none are known.
+        accuracy: train until this accuracy on the test split; as `converged` where a published
+            training reached it.
     """
 
     run: RunSpec
@@ -59,6 +58,19 @@ class Question:
     budget_usd: float | None = None
     smallest: bool = False
     spot: bool = False
+    converged: bool = False
+    accuracy: float | None = None
+
+    def fact(self, run: RunSpec) -> Convergence | None:
+        """The published training that decides the epochs of a run; None where none does."""
+        if not self.converged and self.accuracy is None:
+            return None
+        batch = run.batch.size if APPROACHES.get(run.approach).accepts.batch else 0
+        found = convergence(run.dataset.profile or run.dataset.name, batch)
+        if found is None or self.accuracy is None:
+            return found
+        reached = found.accuracy is not None and found.accuracy >= self.accuracy
+        return found if reached else None
 
     @property
     def limited(self) -> bool:
@@ -77,8 +89,9 @@ class Choice:
     """One approach on one machine.
 
     Times are seconds: `period_s` of a period, `total_s` of the whole training; intervals are at
-    90 %. `steps_per_epoch` are optimiser steps. `memory` is the entry of the rank with the least
-    room, see `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` names
+    90 %. `steps_per_epoch` are optimiser steps; `epochs` are those paid for, by the published
+    training `fact` if there is one. `memory` is the entry of the rank with the least room, see
+    `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` names
     what the machine does not have, such as a disk.
     """
 
@@ -86,7 +99,9 @@ class Choice:
     run: RunSpec
     promise: str
     steps_per_epoch: float
+    epochs: float
     periods: float
+    fact: Convergence | None
     memory: dict[str, Any]
     usd_per_hour: float | None
     period_s: float = 0.0
@@ -120,6 +135,14 @@ class Choice:
 
     def hours(self, period_s: float) -> float:
         return period_s * self.periods / 3600.0
+
+    @property
+    def energy(self) -> dict[str, Any] | None:
+        """Joules of the whole training, see `energy.Energy`; None where it is not known."""
+        if self.prediction is None or not self.prediction.energy:
+            return None
+        found = dict(self.prediction.energy)
+        return found | {k: found[k] * self.periods for k in ("joules", "low_j", "high_j")}
 
     def like(self, other: Choice) -> bool:
         """Whether both take about as many optimiser steps per epoch."""
@@ -189,7 +212,7 @@ def advise(
         UnknownName: an approach does not exist.
     """
     named = [APPROACHES.get(name).name for name in approaches]
-    names = named or _that_can(question.run)
+    names = named or that_can(question.run)
     search = _Search(question, data, names, cache)
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
@@ -238,20 +261,11 @@ def advise(
     )
 
 
-def _that_can(run: RunSpec) -> list[str]:
+def that_can(run: RunSpec) -> list[str]:
     """The approaches that accept dataset, task and model."""
     model = MODELS.get(run.model.kind)
     cards = [APPROACHES.get(name) for name in APPROACHES.names()]
     return [card.name for card in cards if card.accepts.refusal(card.name, run, model) is None]
-
-
-@dataclass(slots=True)
-class _Planned:
-    """A plan with what its buffers need; shared by all machines of one layout."""
-
-    run: RunSpec
-    plan: Plan
-    needs: Needs
 
 
 class _Search:
@@ -260,12 +274,11 @@ class _Search:
     def __init__(
         self, question: Question, data: Any, names: Sequence[str], cache: Path | None
     ) -> None:
-        self.question, self.data, self.names, self.cache = question, data, names, cache
+        self.question, self.names = question, names
         self.refusals: dict[str, str] = {}
         self.tried = 0
         self._ran: set[str] = set()
-        self._plans: dict[tuple[Any, ...], _Planned | str] = {}
-        self._structures: dict[str, Any] = {}
+        self._planner = Planner(data, cache)
 
     def choices(self, machine: Machine) -> list[Choice]:
         """Every approach and variant that can run on a machine, its memory judged."""
@@ -285,58 +298,32 @@ class _Search:
         return found
 
     def _run(self, name: str, ranks: int, knobs: dict[str, Any]) -> RunSpec:
-        training = dataclasses.replace(self.question.run.training, epochs=_SIMULATED_EPOCHS)
+        training = dataclasses.replace(self.question.run.training, epochs=SIMULATED_EPOCHS)
         return dataclasses.replace(
             self.question.run, approach=name, ranks=ranks, knobs=knobs, training=training
         )
 
-    def _planned(self, name: str, knobs: dict[str, Any], machine: Machine) -> _Planned | str:
-        gpu = machine.cluster.device.kind != "cpu"
-        key = name, repr(knobs), machine.ranks, machine.per_host, gpu
-        if key not in self._plans:
-            self._plans[key] = self._make(name, knobs, machine, gpu)
-        return self._plans[key]
+    def _planned(self, name: str, knobs: dict[str, Any], machine: Machine) -> Planned | str:
+        return self._planner.planned(self._run(name, machine.ranks, knobs), machine)
 
-    def _make(
-        self, name: str, knobs: dict[str, Any], machine: Machine, gpu: bool
-    ) -> _Planned | str:
-        card, run = APPROACHES.get(name), self._run(name, machine.ranks, knobs)
-        problems = card.problems(run)
-        reason = problems[0] if problems else card.cannot_run(run, self.data)
-        if reason:
-            return reason
-        layout = Layout(
-            world_size=machine.ranks,
-            ranks_per_host=machine.per_host,
-            device="cuda" if gpu else "cpu",
-        )
-        try:
-            place = f"{name} {knobs!r} {machine.ranks}"
-            if place not in self._structures:
-                self._structures[place] = card.structure(self.data, run, self.cache)
-            plan = card.plan(self.data, run, self._structures[place], layout)
-        except GnnbenchError as error:
-            return str(error).splitlines()[0]
-        return _Planned(run, plan, needs_of(plan, gpu=gpu))
-
-    def _choice(self, planned: _Planned, machine: Machine, promise: str) -> Choice:
-        plan = planned.plan
-        entries = judge(planned.needs, machine.cluster, machine.per_host, planned.run.memory.caps())
-        worst = max(entries, key=lambda e: e["judged_bytes"] / max(e["limit_bytes"], 1))
-        periods_per_epoch = plan.num_periods / _SIMULATED_EPOCHS
+    def _choice(self, planned: Planned, machine: Machine, promise: str) -> Choice:
+        caps, fact = planned.run.memory.caps(), self.question.fact(planned.run)
+        epochs = float(self.question.epochs if fact is None else fact.epochs)
         return Choice(
             machine=machine,
             run=planned.run,
             promise=promise,
-            steps_per_epoch=float(np.mean(plan.periods)) * periods_per_epoch,
-            periods=periods_per_epoch * self.question.epochs,
-            memory=worst,
+            steps_per_epoch=planned.steps_per_epoch,
+            epochs=epochs,
+            periods=planned.periods_per_epoch * epochs,
+            fact=fact,
+            memory=judge_worst(planned.needs, machine.cluster, machine.per_host, caps),
             usd_per_hour=machine.usd_per_hour(spot=self.question.spot),
         )
 
-    def _again(self, choice: Choice) -> _Planned:
+    def _again(self, choice: Choice) -> Planned:
         planned = self._planned(choice.run.approach, choice.run.knobs, choice.machine)
-        assert isinstance(planned, _Planned)
+        assert isinstance(planned, Planned)
         return planned
 
     def estimate(self, choice: Choice) -> bool:
@@ -364,16 +351,14 @@ class _Search:
             planned.plan,
             machine.cluster,
             ranks_per_host=machine.per_host,
-            periods=_SIMULATED_EPOCHS,
+            periods=SIMULATED_EPOCHS,
             element_bytes=planned.run.training.element_bytes,
             caps=planned.run.memory.caps(),
             needs=planned.needs,
         )
         choice.prediction = found
         choice.period_s, choice.low_s, choice.high_s = found.period_s, found.low_s, found.high_s
-        choice.memory = max(
-            found.memory, key=lambda entry: entry["judged_bytes"] / max(entry["limit_bytes"], 1)
-        )
+        choice.memory = least_room(found.memory)
 
     def order(self, choice: Choice) -> tuple[float, ...]:
         """Sort key: by devices, by time under a budget, else by price; unpriced machines last."""

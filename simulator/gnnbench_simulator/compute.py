@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from gnnbench.costs.elsewhere import step_model
 from gnnbench.costs.facts import Facts, Floats, column
 from gnnbench.costs.forms import FORM_OF_KIND, form
 from gnnbench.costs.model import op_seconds
-from gnnbench.costs.storage import disk_seconds
+from gnnbench.costs.ranges import beyond, outside, radius_of
+from gnnbench.costs.storage import COPY_RADIUS, disk_seconds
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import grade, weakest
 from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
@@ -47,12 +48,16 @@ class CostClass:
     """Steps whose times depend on the same constants, so that their errors are correlated.
 
     `uncalibrated`: others of the cluster's operations are calibrated, and this one is not.
+    `outside`: shapes that lie outside of the range in which the operation was measured. `shared`:
+    share of the variance of its errors that the steps of one run have in common; None: not known.
     """
 
     name: str
     grade: str
     radius: float
     uncalibrated: bool = False
+    outside: tuple[str, ...] = ()
+    shared: float | None = None
 
 
 # Fractions of peak compute and bandwidth that fp32 kernels sustain, by GPU generation. Source:
@@ -67,15 +72,23 @@ EFFICIENCY: Mapping[str, tuple[float, float]] = {
     "ada": (0.29, 0.80),  # compute of the L4, which its 72 W throttle; bandwidth assumed
     "hopper": (0.73, 0.80),
     "blackwell": (0.70, 0.80),
+    "cdna": (0.70, 0.80),  # assumed, as Blackwell: no fp32 kernel of AMD is in the tables
 }
 _RANDOM_ROWS = 0.7  # of stream bandwidth, rows of 128-512 B; simulation 5.3, unverified
 _CACHE_SPEEDUP = 3.0  # bandwidth of the last cache over memory; assumed
 _CACHE_SHARE = 0.75  # of a cache that one operand can hold; simulation 5.3, unverified
+_DRAWN_BYTES = 1000.0
+"""Memory traffic, at 0.3 of the bandwidth, that takes as long as to draw one edge on a device: the
+index, insertion into a hash table by atomics, and renumbering. Fitted to the sampling times of two
+published rows (ogbn-products on a V100: 3.7 ns per edge), which are not scored."""
+_SORTED_BYTES = 88.0
+"""The same of an entry that is only sorted or routed: a sector, and 56 B of a table (5.5)."""
+_NO_DRAWS = ("prepare_blocks", "route")
 _RADII = {
     Kind.GEMM: 0.35,
     Kind.ELEMENTWISE: 0.35,
     Kind.OPTIMIZER: 0.45,
-    Kind.COPY: 0.35,
+    Kind.COPY: COPY_RADIUS,
     Kind.SPMM: 0.7,
     Kind.SDDMM: 0.7,
     Kind.GATHER: 0.7,
@@ -93,6 +106,7 @@ class Durations:
     ) -> None:
         self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
         self.classes: dict[str, CostClass] = {}
+        self._spent: dict[str, float] = defaultdict(float)
         self._models = _choose(cluster, co_located)
         self._gap = self._models.get(GAP_OP)
         if self._gap is not None:
@@ -114,10 +128,22 @@ class Durations:
             works = [items[i].work for i in index]
             counts = [items[i].ranks for i in index]
             cost, values = self._op(op, kind, hosted, works, counts)
-            self.classes[cost.name] = cost
+            self._add(cost, float(values.sum()))
             for i, part in zip(index, np.split(values, np.cumsum(counts)[:-1]), strict=True):
                 seconds[i], labels[i] = part, cost.name
         return seconds, self._gaps(items), labels
+
+    def _add(self, cost: CostClass, seconds: float) -> None:
+        """Join a class with what was priced of it before; its radius is the mean over its time."""
+        before = self._spent[cost.name]
+        self._spent[cost.name] = before + seconds
+        known = self.classes.get(cost.name)
+        if known is not None and before > 0:
+            share = seconds / (before + seconds)
+            radius = (1.0 - share) * known.radius + share * cost.radius
+            outside = tuple(dict.fromkeys((*known.outside, *cost.outside)))
+            cost = replace(cost, radius=radius, outside=outside)
+        self.classes[cost.name] = cost
 
     def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
         """Seconds and cost class of single ranks' steps."""
@@ -168,28 +194,40 @@ class Durations:
             return CostClass(op, worst, disk.radius), seconds
         model = self._models.get(op)
         if model is not None:
-            where = CostClass(op, grade(model.status), model.radius)
-            return where, op_seconds(model, facts)
+            seconds, over = op_seconds(model, facts), beyond(model, facts)
+            # Steps that matter most decide how far the class may be off.
+            weights = np.maximum(seconds, 1e-12)
+            radius = float(np.average(radius_of(model, facts, over), weights=weights))
+            where = tuple(outside(model, facts, over, seconds)) if over.any() else ()
+            known = CostClass(op, grade(model.status), radius, outside=where, shared=model.shared)
+            return known, seconds
         uncalibrated, device = bool(self._models), self.cluster.device
-        known = None
+        table = None
         if device.kind == "gpu" and not hosted:
-            known = step_model(device.name, kind.value, facts)
-        if known is not None:
+            table = step_model(device.name, kind.value, facts)
+        if table is not None:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
-            seconds = np.maximum(device.launch_s.value, known.on(device).seconds_of(facts))
-            return CostClass(op, known.grade, known.form.radius, uncalibrated), seconds
-        radius = _RADII.get(kind, _DEFAULT_RADIUS)
-        where = CostClass(op, "datasheet", radius, uncalibrated)
-        return where, self._datasheet(kind, hosted, facts)
+            kernels, floor = table.on(device).seconds_of(facts), device.launch_s
+            rung, radius = table.grade, table.form.radius
+            if np.median(kernels) < floor.value:
+                rung = weakest([rung, grade(floor.status)])
+                radius = max(radius, _RADII.get(kind, _DEFAULT_RADIUS))
+            cost = CostClass(op, rung, radius, uncalibrated)
+            return cost, np.maximum(floor.value, kernels)
+        radius, rung = _RADII.get(kind, _DEFAULT_RADIUS), "datasheet"
+        if kind is Kind.COPY and self.cluster.links.host is not None:
+            rung = grade(self.cluster.links.host.bytes_per_s.status)
+        cost = CostClass(op, rung, radius, uncalibrated)
+        return cost, self._datasheet(op, kind, hosted, facts)
 
-    def _datasheet(self, kind: Kind, hosted: bool, facts: Facts) -> Floats:
+    def _datasheet(self, op: str, kind: Kind, hosted: bool, facts: Facts) -> Floats:
         if kind is Kind.COPY and self.cluster.links.host is not None:
             link = self.cluster.links.host
             copied: Floats = link.latency_s.value + facts.bytes / link.bytes_per_s.value
             return copied
         if hosted or self.cluster.device.kind == "cpu":
             return _cpu_defaults(self.cluster, kind, facts)
-        return _gpu_defaults(self.cluster.device, kind, facts)
+        return _gpu_defaults(self.cluster.device, op, kind, facts)
 
     def disk_busy(self, work: Work, ranks: int) -> Floats:
         """Seconds for which a read or write keeps the disk busy, [ranks]."""
@@ -222,7 +260,7 @@ def _choose(cluster: Cluster, co_located: int) -> dict[str, OpModel]:
     return {op: model for op, model in found.items() if model is not None}
 
 
-def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
+def _gpu_defaults(device: Device, op: str, kind: Kind, facts: Facts) -> Floats:
     compute, memory = EFFICIENCY[device.arch]
     stream = memory * device.memory_bytes_per_s.value
     flops = compute * device.peak_flops_per_s.float32.value
@@ -250,12 +288,11 @@ def _gpu_defaults(device: Device, kind: Kind, facts: Facts) -> Floats:
             written: Floats = facts.rows * width / stream
             return form(name).seconds(facts, params) + written
     else:
-        # A GPU sampler: an index sector per draw and a hash table of 3-4 slots of 16 B (5.5).
         effective = 0.3 * device.memory_bytes_per_s.value
         params |= {
             "t0_s": 10 * device.launch_s.value,
             "s_per_row": 16.0 / effective,
-            "s_per_edge": (32.0 + 56.0) / effective,
+            "s_per_edge": (_SORTED_BYTES if op in _NO_DRAWS else _DRAWN_BYTES) / effective,
             "cache_bytes": cache,
         }
     return form(name).seconds(facts, params)

@@ -120,7 +120,7 @@ def _behind(cluster: Cluster, step: StepTime, per_host: int) -> Iterable[Basis]:
             value=math.exp(step.radius) - 1,
             unit="",
             status=step.grade,
-            source="NCCL latencies inside hosts that others measured, catalogue/measured",
+            source="NCCL times in and between hosts that others measured, catalogue/measured",
         )
     elif op in _BETWEEN_RANKS:
         yield from _collective(cluster, op)
@@ -133,15 +133,19 @@ def _behind(cluster: Cluster, step: StepTime, per_host: int) -> Iterable[Basis]:
             yield _basis(f"storage, {op}, {unit}", constant, unit)
     elif op == Kind.COPY.value and cluster.links.host is not None:
         yield _basis("host link", cluster.links.host.bytes_per_s, "bytes/s")
-    elif step.grade in _FROM_TABLES and step.kind in PREFERRED:
+    elif step.grade in _FROM_TABLES and (step.kind, _FP32) in PREFERRED:
         yield from _table(cluster, step)
     else:
         yield from _device(cluster)
 
 
+_FP32 = 4.0
+"""Bytes of an element in the tables whose kernels predict training."""
+
+
 def _table(cluster: Cluster, step: StepTime) -> Iterable[Basis]:
     """The form of a kernel that was fitted to public measurements."""
-    kernel = PREFERRED[step.kind][0]
+    kernel = PREFERRED[step.kind, _FP32]
     found = model_of(kernel, cluster.device.name)
     assert found is not None, "its grade says that the step rests on such a form"
     form = found.form

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,14 @@ from gnnbench.steps import Space, pick
 from gnnbench_simulator.allocator import replay_allocator
 
 DEVICE_MEMORY, HOST_MEMORY, CPU_MEMORY = "device memory", "host memory", "memory"
+DISK = "disk"
+FITS, TIGHT, TOO_LARGE = "fits", "tight", "does not fit"
+P_OUT_OF_MEMORY = 0.05
+"""Up to this chance of running out of memory, a configuration is said to fit."""
 BIAS, SPREAD = 0.05, 0.08
 """Mean and deviation of log(measured / predicted workload memory): of 143 runs on a CPU with 30 MB
 or more (`reports/measured/2026-11-28-*`). GPUs are assumed to be alike."""
+_Z90 = 1.645
 _STEPS_MAX = 400_000
 """Steps of all ranks whose allocations are followed; later periods repeat the first ones."""
 
@@ -32,6 +37,7 @@ class Needs:
         workload: largest sum of living buffers on the device (on a CPU: of all).
         allocated, reserved: by the device's caching allocator; on a CPU as `workload`.
         host: largest sum of living buffers in the host's memory; zero on a CPU.
+        disk: largest sum of files.
         periods: how many were followed.
     """
 
@@ -40,12 +46,19 @@ class Needs:
     allocated: list[int]
     reserved: list[int]
     host: list[int]
+    disk: list[int]
     periods: int
+
+    def largest(self) -> list[int]:
+        """The ranks that need most of a space: no other can have the least room."""
+        columns = (self.reserved, self.workload, self.host, self.disk)
+        return sorted({int(np.argmax(column)) for column in columns})
 
 
 def needs_of(plan: Plan, *, gpu: bool) -> Needs:
     """Follow a plan's buffers in program order."""
     periods = _periods(plan)
+    disk = plan.peak_bytes(Space.DISK, periods=periods).tolist()
     if not gpu:
         workload = plan.peak_bytes(Space.DEVICE, Space.HOST, periods=periods).tolist()
         none = [0] * plan.world_size
@@ -55,6 +68,7 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
             allocated=workload,
             reserved=workload,
             host=none,
+            disk=disk,
             periods=periods,
         )
     known: dict[object, tuple[int, int]] = {}
@@ -71,6 +85,7 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
         allocated=[allocated for allocated, _ in pairs],
         reserved=[reserved for _, reserved in pairs],
         host=plan.peak_bytes(Space.HOST, periods=periods).tolist(),
+        disk=disk,
         periods=periods,
     )
 
@@ -86,11 +101,13 @@ def predict_memory(
     """Predict the peak memory of each rank, in bytes.
 
     Keys of each entry: "baseline_bytes" (an idle process or a device's context), "workload_bytes"
-    (largest sum of living buffers), "peak_bytes"; "spaces" with "needed_bytes", "limit_bytes" and
+    (largest sum of living buffers), "peak_bytes"; "spaces" with "needed_bytes", its 90 % interval
+    "low_bytes" to "high_bytes", "limit_bytes" (None: not known), "headroom_bytes" and
     "p_out_of_memory" (see `out_of_memory`) of each; and for the space with the least room "space",
-    "judged_bytes" (needed), "limit_bytes" and "fits". The entry of the rank with the least room
-    also has "buffers" and "categories": what fills each space at its peak, by name and by
-    `gnnbench.buffers.category`; a space's categories sum to what is needed of it.
+    "judged_bytes" (needed), "limit_bytes", "fits" (needed is no more than the limit) and "verdict":
+    `FITS` where running out is unlikely, `TIGHT` where it is not, `TOO_LARGE`. The entry of the
+    rank with the least room also has "buffers" and "categories": what fills each space at its peak,
+    by name and by `gnnbench.buffers.category`; a space's categories sum to what is needed of it.
 
     On a CPU, device and host are one memory, and the peak is the resident set: baseline and
     workload. On a GPU the peak is what PyTorch reports as allocated (FG-65); "reserved_bytes" is
@@ -108,28 +125,44 @@ def predict_memory(
     needs = needs_of(plan, gpu=gpu) if needs is None else needs
     per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
     entries = judge(needs, cluster, per_host, caps or {})
-    worst = max(entries, key=lambda entry: entry["judged_bytes"] / max(entry["limit_bytes"], 1))
-    worst |= _contents(plan, needs, worst)
+    worst = least_room(entries)
+    entries[worst["rank"]] |= _contents(plan, needs, worst)
     return entries
 
 
-def judge(
+def judge_worst(
     needs: Needs, cluster: Cluster, per_host: int, caps: Mapping[str, float]
+) -> dict[str, Any]:
+    """The entry of `judge` of the rank with the least room."""
+    return least_room(judge(needs, cluster, per_host, caps, ranks=needs.largest()))
+
+
+def least_room(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entry of the rank with the least room."""
+    return dict(max(entries, key=lambda e: e["judged_bytes"] / max(e["limit_bytes"], 1)))
+
+
+def judge(
+    needs: Needs,
+    cluster: Cluster,
+    per_host: int,
+    caps: Mapping[str, float],
+    *,
+    ranks: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """What each rank needs and has in each memory, see `predict_memory`."""
+    """What each rank (or some of the ranks) needs and has in each memory, see `predict_memory`."""
     context = round(cluster.device.context_bytes.value)
     device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
     device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, *device_caps))
     host_limit = min(cluster.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
     entries = []
-    for rank, (workload, allocated, reserved, host) in enumerate(
-        zip(needs.workload, needs.allocated, needs.reserved, needs.host, strict=True)
-    ):
+    for rank in range(len(needs.workload)) if ranks is None else ranks:
+        workload, reserved, host = needs.workload[rank], needs.reserved[rank], needs.host[rank]
         entry: dict[str, Any] = {"rank": rank, "baseline_bytes": context}
         entry["workload_bytes"] = workload
         if needs.gpu:
             entry |= {
-                "peak_bytes": allocated,
+                "peak_bytes": needs.allocated[rank],
                 "reserved_bytes": reserved,
                 "device_used_bytes": context + reserved,
                 "host_bytes": host,
@@ -141,15 +174,23 @@ def judge(
         else:
             entry["peak_bytes"] = context + workload
             spaces = {CPU_MEMORY: _space(context, workload, device_limit)}
-        entries.append({**entry, "spaces": spaces, **_tightest(spaces)})
+        judged = _tightest(spaces)
+        if needs.disk[rank]:
+            spaces[DISK] = _space(0, needs.disk[rank], None)
+        entries.append({**entry, "spaces": spaces, **judged})
     return entries
 
 
-def _space(fixed: int, workload: int, limit: float) -> dict[str, Any]:
+def _space(fixed: int, workload: int, limit: float | None) -> dict[str, Any]:
+    needed = fixed + workload
+    low, high = (fixed + round(workload * math.exp(BIAS + z * SPREAD)) for z in (-_Z90, _Z90))
     return {
-        "needed_bytes": fixed + workload,
-        "limit_bytes": round(limit),
-        "p_out_of_memory": out_of_memory(fixed, workload, limit),
+        "needed_bytes": needed,
+        "low_bytes": min(low, needed),
+        "high_bytes": high,
+        "limit_bytes": None if limit is None else round(limit),
+        "headroom_bytes": None if limit is None else round(limit) - needed,
+        "p_out_of_memory": 0.0 if limit is None else out_of_memory(fixed, workload, limit),
     }
 
 
@@ -159,11 +200,14 @@ def _tightest(spaces: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         spaces.items(), key=lambda item: item[1]["needed_bytes"] / max(item[1]["limit_bytes"], 1)
     )
     needed, limit = held["needed_bytes"], held["limit_bytes"]
+    chance = max(float(one["p_out_of_memory"]) for one in spaces.values())
+    within = TIGHT if chance > P_OUT_OF_MEMORY else FITS
     return {
         "space": space,
         "judged_bytes": needed,
         "limit_bytes": limit,
         "fits": needed <= limit,
+        "verdict": within if needed <= limit else TOO_LARGE,
     }
 
 
@@ -190,6 +234,8 @@ def _contents(plan: Plan, needs: Needs, entry: Mapping[str, Any]) -> dict[str, A
             DEVICE_MEMORY: _living(plan, entry["rank"], needs.periods, Space.DEVICE),
             HOST_MEMORY: _living(plan, entry["rank"], needs.periods, Space.HOST),
         }
+    if needs.disk[entry["rank"]]:
+        found[DISK] = _living(plan, entry["rank"], needs.periods, Space.DISK)
     resident = {buffer.name for buffer in plan.resident}
     categories: dict[str, dict[str, int]] = {}
     for space, buffers in found.items():
@@ -197,7 +243,7 @@ def _contents(plan: Plan, needs: Needs, entry: Mapping[str, Any]) -> dict[str, A
         for name, size in buffers.items():
             kind = category(name, resident=name in resident)
             of[kind] = of.get(kind, 0) + size
-        if space != HOST_MEMORY:
+        if space not in (HOST_MEMORY, DISK):
             of[CONTEXT] = entry["baseline_bytes"]
             of[RESERVE] = entry["spaces"][space]["needed_bytes"] - sum(of.values())
         categories[space] = {name: of[name] for name in CATEGORIES if of.get(name)}

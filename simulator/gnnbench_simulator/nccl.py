@@ -38,6 +38,10 @@ _TREE_MAX = {
 }
 _NVLS_TREE_MAX = {"hopper": (57.7, 57.7, 45.5), "blackwell": (96.0, 96.0, 80.0)}
 
+_LIKE = {"maxwell": "volta", "turing": "volta", "ada": "ampere", "cdna": "ampere"}
+"""The tuner's tables begin with Volta; it takes them for older GPUs and for Turing, and those of
+Ampere for Ada. AMD's RCCL is a fork of it, whose own constants are not known here."""
+
 # Share of tree bandwidth reached at S/64 bytes = 2^0, 2^1, ..., 2^22.
 _TREE_SHARE = {
     "LL": "1 1 1 1 .9 .8 .7 .7 .7 .7 .6 .5 .4 .4 .5 .6 .7 .8 .9 1 1 1 1",
@@ -65,9 +69,7 @@ class Shape:
         return cls(
             ranks=ranks,
             hosts=hosts,
-            # The tuner's tables begin with Volta; it takes them for older GPUs and for Turing, and
-            # those of Ampere for Ada.
-            arch={"maxwell": "volta", "turing": "volta", "ada": "ampere"}.get(arch, arch),
+            arch=_LIKE.get(arch, arch),
             channels=nccl.channels,
             intra=nccl.intra_bytes_per_s_per_channel.value / 1e9,
             inter=nccl.inter_bytes_per_s_per_channel.value / 1e9,

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gnnbench.cluster import TRANSFER, Cluster, CollectiveModel, Link, Nccl
+from gnnbench.costs.between_hosts import between_time
 from gnnbench.costs.collective_tables import collective_time
 from gnnbench.costs.facts import Floats
 from gnnbench.costs.model import collective_seconds
@@ -27,6 +28,7 @@ from gnnbench.ladder import grade, weakest
 from gnnbench.steps import Kind, Size, Step, Work
 from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.nccl import Shape, tuner_s
+from gnnbench_simulator.traffic import busiest_host, busiest_rank, through_one_loop
 from gnnbench_simulator.tree import tree_of
 
 _CLOSED_FORM_RADIUS = 0.6
@@ -204,7 +206,7 @@ class Network:
         if model is not None:
             volume = _volume(call)
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
-                volume = _through_one_loop(_pair_bytes(call))
+                volume = through_one_loop(_pair_bytes(call))
             seconds = float(collective_seconds(model, np.array([volume]))[0])
             label = self._label(kind, grade(model.status), model.radius)
         else:
@@ -367,7 +369,7 @@ class Network:
         hosts = np.array([self.host_of(rank) for rank in group])
         away = hosts[:, None] != hosts[None, :]
         inside, outside = np.where(away, 0.0, matrix), np.where(away, matrix, 0.0)
-        busiest = _busiest(inside) / intra_rate
+        busiest = busiest_rank(inside) / intra_rate
         if np.any(away):
             link = self.cluster.links.inter
             rate = self._link(Kind.ALL_TO_ALL, "inter", ranks)[1]
@@ -376,7 +378,7 @@ class Network:
                 into = np.bincount(hosts - hosts.min(), weights=outside.sum(axis=0))
                 busiest = max(busiest, max(out.max(), into.max()) / rate)
             else:
-                busiest = max(busiest, _busiest(outside) / rate)
+                busiest = max(busiest, busiest_rank(outside) / rate)
         return float(busiest)
 
     def _staging(self, call: Call) -> float:
@@ -388,10 +390,9 @@ class Network:
 
     def _nccl(self, call: Call, nccl: Nccl, hosts: int) -> Timing:
         links, kind, group = self.cluster.links, call.kind, call.group
-        if hosts == 1:
-            timing = self._by_table(call)
-            if timing is not None:
-                return timing
+        timing = self._by_table(call) if hosts == 1 else self._between(call, hosts)
+        if timing is not None:
+            return timing
         if kind is Kind.ALL_TO_ALL:
             matrix = _pair_bytes(call)
             busiest = self.link_bounds(matrix, group, links.intra.bytes_per_s.value)
@@ -411,6 +412,32 @@ class Network:
         seconds = nccl.host_s.value + nccl.factor.value * expected
         return Timing(call.calls * seconds, self._label(kind, "datasheet", _TUNER_RADIUS))
 
+    def _between(self, call: Call, hosts: int) -> Timing | None:
+        """Seconds by what others measured between hosts of another network, at this one's rate.
+
+        A ragged all-to-all takes what an even one does whose hosts all send, or receive, as much as
+        the busiest; bytes within hosts bound it from below.
+        """
+        kind, ranks, inter = call.kind, len(call.group), self.cluster.links.inter
+        per_host = -(-ranks // hosts)
+        rate = inter.bytes_per_s.value * (1 if inter.shared else per_host)
+        op, size, bound = kind.value, float(call.buffer_bytes.max()), 0.0
+        if kind is Kind.BARRIER:
+            op, size = Kind.ALL_REDUCE.value, 4.0
+        elif kind is Kind.REDUCE_SCATTER:  # a ring the other way round
+            op = Kind.ALL_GATHER.value
+        elif kind is Kind.ALL_TO_ALL:
+            matrix = _pair_bytes(call)
+            at = np.array([self.host_of(rank) for rank in call.group])
+            size = busiest_host(matrix, at) * hosts / ((hosts - 1) * per_host)
+            bound = self.link_bounds(matrix, call.group, self.cluster.links.intra.bytes_per_s.value)
+        found = between_time(op, hosts, per_host, size, rate)
+        if found is None:
+            return None
+        seconds = max(found.seconds, self.cluster.device.launch_s.value, bound)
+        label = self._label(kind, found.grade, found.radius)
+        return Timing(call.calls * seconds, label)
+
     def _by_table(self, call: Call) -> Timing | None:
         """Seconds by what others measured inside hosts of such devices, or of like ones.
 
@@ -422,7 +449,7 @@ class Network:
         if kind is Kind.BARRIER:
             op, size = Kind.ALL_REDUCE.value, 4.0
         elif kind is Kind.ALL_TO_ALL:
-            size = _busiest(_pair_bytes(call)) * ranks / (ranks - 1)
+            size = busiest_rank(_pair_bytes(call)) * ranks / (ranks - 1)
         device = self.cluster.device
         rate = self.cluster.links.intra.bytes_per_s.value
         found = collective_time(device.name, op, ranks, size, rate)
@@ -446,7 +473,7 @@ def _volume(call: Call) -> float:
     if call.kind is Kind.BROADCAST:
         return float(call.buffer_bytes.max())
     if call.kind is Kind.ALL_TO_ALL:
-        return _busiest(_pair_bytes(call))
+        return busiest_rank(_pair_bytes(call))
     return float(call.bytes.max())
 
 
@@ -458,16 +485,3 @@ def _pair_bytes(call: Call) -> Floats:
     matrix: Floats = np.repeat(call.bytes[:, None] / max(ranks - 1, 1), ranks, axis=1)
     np.fill_diagonal(matrix, 0.0)
     return matrix
-
-
-def _through_one_loop(matrix: npt.NDArray[np.float64]) -> float:
-    """Bytes of an even exchange that keeps gloo's event loops as busy as this one.
-
-    A process reads and writes all its sockets in one thread, and on one host no wire limits either
-    way: what is sent and what is received add up. An exchange one way is half of one both ways.
-    """
-    return float((matrix.sum(axis=1) + matrix.sum(axis=0)).max() / 2)
-
-
-def _busiest(matrix: npt.NDArray[np.float64]) -> float:
-    return float(max(matrix.sum(axis=1).max(), matrix.sum(axis=0).max()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,13 @@ from gnnbench.results import PredictionRecord
 from gnnbench.spec import RunSpec
 from gnnbench.steps import COLLECTIVES
 from gnnbench_simulator.compute import PROBE_OP, calibrated
+from gnnbench_simulator.energy import energy, volumes
 from gnnbench_simulator.events import simulate_events
+from gnnbench_simulator.layout import Layout, Rules
 from gnnbench_simulator.memory import Needs, predict_memory
 from gnnbench_simulator.outcome import SimResult, ledger
 from gnnbench_simulator.program import Program, compile_plan
-from gnnbench_simulator.replay import replay
+from gnnbench_simulator.replay import replay, replay_together
 from gnnbench_simulator.uncertainty import interval, prediction_grade, work_by_class
 
 _ENGINE_STEPS = 300_000
@@ -40,6 +43,7 @@ class Prediction:
     method, reason           "replay", "events" or "engine", and why the replay was not used
     bytes                    per simulated period, bytes moved by all ranks by "kind/phase"
     memory                   per rank, see `memory.predict_memory`
+    energy                   of a period, see `energy.Energy`; empty where no power is known
     phases                   seconds per period by phase on the slowest rank, waiting included
     lanes                    share of the time that each lane of the slowest rank is busy
     work                     seconds per period by cost class on the slowest rank, waiting left out
@@ -57,6 +61,7 @@ class Prediction:
     reason: str
     bytes: list[dict[str, int]]
     memory: list[dict[str, Any]]
+    energy: dict[str, Any]
     phases: dict[str, float]
     lanes: dict[str, float]
     work: dict[str, float]
@@ -82,6 +87,7 @@ class Prediction:
             method=self.method,
             bytes=self.bytes,
             memory=self.memory,
+            energy=self.energy,
             phases=self.phases,
             lanes=self.lanes,
             counted=self.counted,
@@ -152,6 +158,7 @@ def predict_plan(
         memory=predict_memory(
             plan, cluster, ranks_per_host=program.ranks_per_host, caps=caps, needs=needs
         ),
+        energy=_energy(plan, program, period_s, element_bytes),
         phases=_phases(rows.get(slowest, []), covered),
         lanes={
             lane: float(busy[slowest]) / span if span > 0 else 0.0
@@ -165,6 +172,19 @@ def predict_plan(
         probe_s=_probe_s(cluster, program.ranks_per_host),
         notes=_notes(program) | {"program": plan.program_key(), "classes": _classes(program, work)},
     )
+
+
+def _energy(plan: Plan, program: Program, period_s: float, element_bytes: float) -> dict[str, Any]:
+    if program.cluster.power is None:
+        return {}
+    found = energy(
+        volumes(plan, element_bytes=element_bytes),
+        program.cluster,
+        period_s,
+        ranks=plan.world_size,
+        ranks_per_host=program.ranks_per_host,
+    )
+    return {} if found is None else dataclasses.asdict(found)
 
 
 def estimate_s(
@@ -181,10 +201,64 @@ def estimate_s(
     return _steady_s(_simulate(program, program.contention(), min(2, plan.num_periods), []))
 
 
+def estimate_together(
+    plan: Plan,
+    clusters: Sequence[Cluster],
+    *,
+    ranks_per_host: int,
+    element_bytes: float = 4.0,
+    known: MutableMapping[Rules, list[Layout]] | None = None,
+) -> list[float | Unsupported]:
+    """`estimate_s` of one plan on several clusters; clusters that can share one replay do.
+
+    Args:
+        plan: steps of all ranks.
+        clusters: any.
+        ranks_per_host: on all of them.
+        element_bytes: bytes of a feature element.
+        known: layouts of the plan, see `compile_plan`.
+
+    Returns:
+        Seconds per period by cluster, or what a cluster lacks.
+    """
+    known = {} if known is None else known
+    periods = min(2, plan.num_periods)
+    found: list[float | Unsupported] = [0.0] * len(clusters)
+    alike: dict[int, list[tuple[int, Program]]] = defaultdict(list)
+    for place, cluster in enumerate(clusters):
+        try:
+            program = compile_plan(
+                plan,
+                cluster,
+                ranks_per_host=ranks_per_host,
+                element_bytes=element_bytes,
+                known=known,
+            )
+            if program.contention():
+                found[place] = _steady_s(_simulate(program, program.contention(), periods, []))
+            else:
+                alike[id(program.layouts)].append((place, program))
+        except Unsupported as error:
+            found[place] = error
+    for group in alike.values():
+        try:
+            times = replay_together([program for _, program in group], periods=periods)
+        except Unsupported:  # no order found
+            times = np.array(
+                [_simulate(program, "", periods, []).period_s for _, program in group]
+            ).T
+        for (place, _), column in zip(group, times.T, strict=True):
+            found[place] = _steady(column)
+    return found
+
+
 def _steady_s(result: SimResult) -> float:
     """The median period after the first, or the first where there is no other."""
-    later = result.period_s[1:] if len(result.period_s) > 1 else result.period_s
-    return float(np.median(later))
+    return _steady(result.period_s)
+
+
+def _steady(period_s: Floats) -> float:
+    return float(np.median(period_s[1:] if len(period_s) > 1 else period_s))
 
 
 def _probe_s(cluster: Cluster, co_located: int) -> float:
@@ -274,9 +348,14 @@ def _classes(program: Program, work: Mapping[str, Floats]) -> dict[str, dict[str
 def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
+    planned = program.plan.notes
+    notes |= {name: planned[name] for name in planned if name.startswith("cache_")}
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing
+    outside = sorted(line for c in program.cost_classes.values() for line in c.outside)
+    if outside:
+        notes["outside"] = outside
     if hosts > program.cluster.host.hosts_max:
         most = program.cluster.host.hosts_max
         notes["beyond"] = f"needs {hosts} hosts; the cluster is described for {most}"

@@ -7,13 +7,14 @@ cost class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats, column
+from gnnbench.costs.storage import limited
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, iteration_bytes
 from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
@@ -162,6 +163,7 @@ def compile_plan(
     ranks_per_host: int | None = None,
     element_bytes: float = 4.0,
     fuse: bool = True,
+    known: MutableMapping[Rules, list[Layout]] | None = None,
 ) -> Program:
     """Compile a plan for a cluster: validate it, join steps to blocks, and price every step.
 
@@ -171,17 +173,25 @@ def compile_plan(
         ranks_per_host: by default as many as a host has devices.
         element_bytes: bytes of a feature element, for working sets in caches.
         fuse: False gives every step a block of its own.
+        known: layouts of this plan by the rules of earlier clusters; a plan that has any was
+            validated with the first of them. New ones are added.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
         Unsupported: the cluster lacks what a step needs, such as a disk.
     """
-    # An invalid plan would deadlock below, and a deadlock says less than the plan's own checks.
-    plan.validate()
+    if not known:
+        # An invalid plan would deadlock below, and a deadlock says less than the plan's own checks.
+        plan.validate()
+    cluster = limited(cluster, plan.disk)
     per_host = min(ranks_per_host or cluster.ranks_per_host(plan.world_size), plan.world_size)
     layout_of, samples = plan.layouts
     rules = Rules.of(samples, cluster, per_host, fuse=fuse)
-    layouts = [lay_out(sample, rules) for sample in samples]
+    layouts = known.get(rules) if known is not None else None
+    if layouts is None:
+        layouts = [lay_out(sample, rules) for sample in samples]
+        if known is not None:
+            known[rules] = layouts
     pricing = _Pricing(cluster, per_host, element_bytes)
     for index, number in layout_of.items():
         pricing.add(index, plan.iterations[index], layouts[number])

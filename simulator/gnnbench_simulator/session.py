@@ -14,6 +14,7 @@ from gnnbench.errors import GnnbenchError, SpecError, Unsupported
 from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import PredictionRecord, Results
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.memory import least_room
 from gnnbench_simulator.predict import Prediction, predict_plan
 
 Ledgers = dict[int, list[Row]]
@@ -90,7 +91,7 @@ def predict_run(
     per_host = ranks_per_host or cluster.ranks_per_host(run.ranks)
     prediction = predict_on(run, data, cluster, cache, ranks_per_host=per_host)
     record = prediction.record(run, ranks_per_host=per_host)
-    worst = max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
+    worst = least_room(record.memory)
     if not worst["fits"]:
         needs, limit = worst["judged_bytes"] / _GIB, worst["limit_bytes"] / _GIB
         record.status = "skipped"

@@ -26,7 +26,8 @@ MATTERS = 0.05
 """A cost class matters if it makes up more than this share of the slowest rank's period."""
 SHARED = 0.3
 """Share of the variance of a class's errors that all its steps have in common; the rest is each
-shape's own and averages out over the different steps of an iteration. Assumed."""
+shape's own and averages out over the different steps of an iteration. Assumed where calibration
+does not say it (`OpModel.shared`)."""
 DRIFT = 0.06
 """Least spread (log) of a machine's speed between a calibration and a run, where all errors are
 shared. Repeats of one kernel on a shared machine have spread by 12 % within a minute; a machine
@@ -55,7 +56,8 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     factors: dict[str, Floats] = {}
     counts = _steps_by_class(program)
     for name, cost in sorted(program.cost_classes.items()):
-        shared = 1.0 if name in _TOGETHER else SHARED
+        earned = SHARED if cost.shared is None else cost.shared
+        shared = 1.0 if name in _TOGETHER else earned
         spread = shared + (1.0 - shared) / max(counts.get(name, 1.0), 1.0)
         factors[name] = np.exp(cost.radius / _Z90 * spread**0.5 * _normal(rng, draws))
     if not factors:

@@ -11,7 +11,7 @@ from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.cluster import load_cluster
 from gnnbench.errors import GnnbenchError, SpecError
 from gnnbench.published.counts import PartitionCount
-from gnnbench.published.metrics import EPOCH_TIME, MEMORY, si_value, time_of
+from gnnbench.published.metrics import EPOCH_TIME, MEMORY, phase_time, si_value, time_of
 from gnnbench.published.page_counts import PageCount
 from gnnbench.published.reason import Reason
 from gnnbench.published.released import as_released
@@ -90,6 +90,7 @@ def predict_case(case: Case) -> Prediction | Reason:
             cluster = cluster_used(cluster, plan, case.software, per_host)
         found = predict_plan(plan, cluster, ranks_per_host=per_host)
         found.notes["wire_bound_s"] = wire_bound_s(plan, cluster, per_host)
+        found.notes["steps"] = plan.notes.get("steps", 1)
     except GnnbenchError as error:
         return Reason("cannot be predicted", str(error))
     return found
@@ -111,7 +112,9 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
         peak = max(float(entry["peak_bytes"]) for entry in found.memory)
         return Comparison(**common, predicted=peak)
     hidden = case.software.pipelined and case.run.ranks > 1
-    value = time_of(row.metric, found.period_s, found.ledgers, hidden_exchange=hidden)
+    value = phase_time(row, found.ledgers, steps=found.notes["steps"])
+    if value is None:
+        value = time_of(row.metric, found.period_s, found.ledgers, hidden_exchange=hidden)
     if value <= 0:
         return Comparison(row=row, reason=Reason("predicted to be hidden or absent", row.metric))
     scale = value / found.period_s

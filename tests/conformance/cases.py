@@ -143,6 +143,19 @@ def train_sampled(
     }
 
 
+def train_cached(rank: int, world_size: int, graph: Graph, run: RunSpec) -> dict[str, Any]:
+    """Train all epochs; return what each counted of the feature caches, and the ledger."""
+    trainer, recorder, kept = make_trainer(rank, world_size, run, graph)
+    counts = []
+    for epoch in range(run.training.epochs):
+        recorder.period_begin(epoch)
+        trainer.train_period(epoch)
+        recorder.period_end()
+        counts.append(trainer.period_metrics())
+    trainer.close()
+    return {"counts": counts, "ledger": kept.rows}
+
+
 def dense_reference(graph: Graph, run: RunSpec) -> tuple[float, np.ndarray, np.ndarray]:
     """Loss, logits and flat gradient by autograd on dense matrices: independent of our kernels."""
     n, model = graph.num_nodes, MODELS.get(run.model.kind)

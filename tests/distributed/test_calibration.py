@@ -19,7 +19,16 @@ from gnnbench.spec import RunSpec
 from gnnbench_runtime.calibration import calibrate as calibration
 from gnnbench_runtime.calibration import fits, rank
 from gnnbench_runtime.calibration.mix import LEAST_SAMPLES, Mix, scaled
-from gnnbench_runtime.calibration.workloads import LARGE, USUAL, Workload, of_turn, workload
+from gnnbench_runtime.calibration.workloads import (
+    KINDS,
+    LARGE,
+    USUAL,
+    WIDE,
+    Workload,
+    of_turn,
+    scale_of,
+    workload,
+)
 
 pytestmark = pytest.mark.distributed
 
@@ -96,18 +105,51 @@ def test_samples_know_their_workload_and_probes_are_fewer_than_epochs() -> None:
     assert ops["spmm"] and ops["adam"] and ops["sample"]
 
 
+def _sizes(run: RunSpec) -> tuple[int, float]:
+    """Vertices and edges that a probe's graph is drawn with."""
+    options = run.dataset.options
+    if "scale" in options:
+        return 2 ** options["scale"], 2 ** options["scale"] * 2 * options["edge_factor"]
+    return options["num_nodes"], options["num_nodes"] * options["mean_degree"]
+
+
 def test_a_few_full_graph_probes_outgrow_caches_and_none_its_scale() -> None:
-    runs = _runs()
-    large = [n for n, run in enumerate(runs) if run.dataset.options["num_nodes"] > USUAL.nodes[1]]
-    assert len(large) == 5 and not any(n % 2 for n in large)
-    assert {runs[n].model.kind for n in large} == {"gat", "sage"}
-    for n, run in enumerate(runs):
-        scale, options = LARGE if n in large else USUAL, run.dataset.options
-        nodes, edges = options["num_nodes"], options["num_nodes"] * options["mean_degree"]
-        assert nodes <= scale.nodes[1] and edges <= scale.edges
-        assert nodes * options["num_features"] <= scale.feature_elements
+    runs, scales = _runs(), [scale_of(n) for n in range(80)]
+    assert scales.count(LARGE) == scales.count(WIDE) == 5
+    assert not any(scale is not USUAL for scale in scales[1::2])
+    for run, scale in zip(runs, scales, strict=True):
+        (nodes, edges), features = _sizes(run), run.dataset.options["num_features"]
+        rounded = 2**0.5 if run.dataset.generator == "rmat" else 1.0  # to a power of two
+        assert nodes <= rounded * scale.nodes[1] and edges <= rounded * scale.edges
+        assert nodes * features <= scale.feature_elements
         if run.model.kind == "gat" and run.model.hidden > 8:
-            assert edges * run.model.hidden <= scale.edge_values
+            assert edges * run.model.hidden <= rounded * scale.edge_values
+
+
+def test_probes_span_the_widths_and_rows_that_plans_ask_for() -> None:
+    runs = _runs()
+    widths = [run.dataset.options["num_features"] for run in runs]
+    assert min(widths) <= 16 and max(widths) >= 5_000
+    rows = [_sizes(run)[0] for run in runs]
+    assert min(rows) < 1_000 and max(rows) > 300_000
+
+
+def test_kinds_of_graphs_take_turns_on_full_graphs_and_on_batches() -> None:
+    for count in (14, 80):
+        for half in (_runs(count)[::2], _runs(count)[1::2]):
+            kinds = Counter(run.dataset.generator for run in half)
+            assert set(kinds) == set(KINDS) and max(kinds.values()) - min(kinds.values()) <= 2
+    models = {(run.dataset.generator, run.model.kind) for run in _runs()}
+    assert all(sum(of == kind for of, _ in models) >= 2 for kind in KINDS)
+
+
+def test_samples_carry_the_kind_of_graph_and_the_reuse_of_its_rows() -> None:
+    probe = Workload(run=dataclasses.replace(workload(6, threads=1, epochs=6), approach="single"))
+    (content,) = _measure(1, [probe])
+    assert {entry["graph"] for entry in content["steps"]} == {probe.run.dataset.generator}
+    sparse = [entry for entry in content["steps"] if entry["op"].startswith(("spmm", "sddmm"))]
+    assert sparse and all(sum(entry["reuse"]) == pytest.approx(1, abs=1e-3) for entry in sparse)
+    assert not any("reuse" in entry for entry in content["steps"] if entry["kind"] == "gemm")
 
 
 # -- which approach probes what --------------------------------------------------------------------
@@ -156,7 +198,7 @@ def test_an_example_is_scaled_to_a_probe_and_keeps_what_makes_it_one() -> None:
     assert len(run.batch.fanouts_from_seeds) == 3
     training = run.training
     assert (training.precision, training.threads_per_rank, run.ranks) == ("float32", 2, 3)
-    other = dataclasses.replace(example.dataset, generator="uniform")
+    other = dataclasses.replace(example.dataset, generator="synthetic_triples")
     assert scaled(dataclasses.replace(example, dataset=other), base, 3).dataset == other
 
 
@@ -240,7 +282,7 @@ def test_turns_share_the_probes_out_and_each_has_large_ones() -> None:
     turns = [of_turn(runs, turn, 2) for turn in (0, 1)]
     assert sorted(id(run) for turn in turns for run in turn) == sorted(map(id, runs))
     for turn in turns:
-        assert sum(run.dataset.options["num_nodes"] > USUAL.nodes[1] for run in turn) >= 2
+        assert sum(_sizes(run)[0] > USUAL.nodes[1] for run in turn) >= 2
 
 
 @pytest.mark.parametrize(("periods", "kept"), [(6, [4, 5]), (3, [2]), (12, [4, 5, 7, 8, 10, 11])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnnbench.errors import DataError
-from gnnbench.ledger import COLUMNS, LedgerWriter, Row, format_rows, read_ledger, write_ledger
+from gnnbench.ledger import (
+    COLUMNS,
+    ROW_BYTES,
+    LedgerWriter,
+    Row,
+    format_rows,
+    read_ledger,
+    write_ledger,
+)
 
 
 def row(name: str = "forward/1/gemm", **changes: object) -> Row:
@@ -17,6 +26,16 @@ def row(name: str = "forward/1/gemm", **changes: object) -> Row:
         0, 2, name, "gemm", "gemm_nn", "compute", "forward", 1, 0, 4096, 65536, 0.25, 1.25e-5
     )
     return made._replace(**changes)  # type: ignore[arg-type]
+
+
+def test_a_row_in_memory_has_the_bytes_that_plans_count() -> None:
+    """A tuple with the collector's header, a name of its own, two integers, two times, a place."""
+    made = tuple(row("forward/1/gemm", bytes=2**31, flops=2**31))
+    own = [made[2], made[9], made[10], made[11], made[12]]
+    assert (
+        pytest.approx(sys.getsizeof(made) + 16 + sum(map(sys.getsizeof, own)) + 8, rel=0.05)
+        == ROW_BYTES
+    )
 
 
 @pytest.fixture

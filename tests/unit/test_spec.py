@@ -71,7 +71,7 @@ PARTS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
             *({"path": "b"}, {"kind": "graph"}, {"format": "snap"}, {"features": "row"}),
             *({"options": {"k": 1}}, {"synthetic": {"num_classes": 2}}, {"split": {"seed": 2}}),
             *({"digest": "0" * 16}, {"path": "", "generator": "a"}, {"path": "", "profile": "a"}),
-            {"path": "", "profile": "a", "override": {"num_features": 9}},
+            *({"path": "", "profile": "a", "override": {"num_features": 9}}, {"order": "rcm"}),
         ],
     ),
     "task": (

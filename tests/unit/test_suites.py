@@ -140,10 +140,14 @@ def test_knobs_go_to_those_who_know_them_or_whose_name_they_stand_under() -> Non
         ("sampled", {"prefetsch": 9}, "prefetsch: unknown knob, did you mean 'prefetch'?"),
         (["single", "sampled"], {"rate": 1}, "rate: a knob of bns, and this entry runs single, sa"),
         ("sampled", {"prefetch": 65}, "prefetch: found 65, allowed >= 0 and <= 64"),
-        ("sampled", {"placement": "x"}, "placement: found 'x', allowed: partitioned, replicated"),
+        (
+            "sampled",
+            {"placement": "x"},
+            "placement: found 'x', allowed: host, partitioned, replicated",
+        ),
         ("sampled", {"sampeld": {}}, "sampeld: unknown approach, did you mean 'sampled'?"),
         ("single", {"sampled": {"prefetsch": 1}}, "sampled.prefetsch: unknown knob, did you mean"),
-        ("sampled", {"sampled": {"x": 1}}, "x: unknown key, allowed: objective, order, partit"),
+        ("sampled", {"sampled": {"x": 1}}, "x: unknown key, allowed: cache_policy, cache_share,"),
     ],
 )
 def test_a_wrong_knob_is_answered_with_what_is_allowed(

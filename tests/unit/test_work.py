@@ -96,6 +96,7 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # 3 ids, and five passes over 3 rows of 2 floats.
     (lambda: work.adagrad_rows(3, 2, 100, S), "optimizer", "adagrad_rows", 24 + 120, 36),
     (lambda: work.gather(3, 2, 100, S), "gather", "gather", 24 + 48, 0),
+    (lambda: work.gather_host(3, 2, 100, S), "gather", "gather_host", 24 + 48, 0),
     (lambda: work.gather(3, 2, 100, S, ids=False), "gather", "gather", 48, 0),
     (lambda: work.scatter_add(3, 2, 100, S), "scatter", "scatter_add", 24 + 48, 0),
     (lambda: work.sample(seeds=2, edges=6, vertices=7, read=99), "sample", "sample", 99, 0),
@@ -104,7 +105,15 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # Seven ids of edges, ids and table entries of 9 vertices, and 4 of them again as destinations.
     (lambda: work.draw_once(9, 4, 7), "sample", "sample", 56 + 208, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
+    # 3 rows and 5 edges of 8 bytes, 4 found vertices of 16; 7 listed of 24.
+    (lambda: work.scan_neighbours(3, 5, 4), "sample", "scan_neighbours", 24 + 40 + 64, 0),
+    (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
+    # 3 rows of 4 + 8 bytes, 7 sources of 16, 5 edges of 8.
+    (lambda: work.merge_blocks(3, 7, 5), "sample", "merge_blocks", 36 + 112 + 40, 0),
     (lambda: work.route(3), "sample", "route", 72, 0),
+    # An id and a slot of 3 rows; id, rank and order of 3 candidates.
+    (lambda: work.look_up(3), "sample", "look_up", 48, 0),
+    (lambda: work.rank_rows(3), "sample", "rank_rows", 72, 0),
     # Two sorts of 8 passes that read and write 16 bytes a pair.
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild", 2 * 8 * 2 * 16 * 3, 0),
     (lambda: work.module("mlp_forward", flops=9, bytes=8, rows=2), "module", "mlp_forward", 8, 9),

@@ -6,5 +6,6 @@ NAMES = {
     "graphsaint": "gnnbench.approaches.mini_batch.graphsaint:APPROACH",
     "labor": "gnnbench.approaches.mini_batch.labor:APPROACH",
     "ladies": "gnnbench.approaches.mini_batch.ladies:APPROACH",
+    "p3": "gnnbench.approaches.mini_batch.p3:APPROACH",
     "sampled": "gnnbench.approaches.mini_batch.sampled:APPROACH",
 }

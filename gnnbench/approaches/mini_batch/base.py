@@ -6,6 +6,7 @@ A subclass says which source deals its batches, and how large they are where the
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
-from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, resident
+from gnnbench.approaches.mini_batch.caches import RowCache
+from gnnbench.approaches.mini_batch.fetching import Store
+from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, ledger_buffer, resident
 from gnnbench.approaches.whole_graph.partition import assign
-from gnnbench.approaches.writing.shape import stack_shape
+from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data.dealing import Source
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
@@ -70,6 +73,14 @@ class MiniBatch(Approach):
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """Expected sizes of a batch of a graph that is not there."""
 
+    def form_of(self, run: RunSpec) -> Form:
+        """What the batches of a run look like, where knobs decide it."""
+        return self.form
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Features on every rank, or on their owners."""
+        return [{}] if run.ranks == 1 else [{}, {"placement": "partitioned"}]
+
     def prepared(
         self, graph: Graph, run: RunSpec, cache: Path | None = None
     ) -> NDArray[Any] | None:
@@ -111,11 +122,59 @@ class MiniBatch(Approach):
             batch = self.estimate(data, run, partitioned=structure.owned_rows is not None)
             basis = self.estimate_basis.format(name=data.name)
             return estimated(batch, run, structure.num_steps, basis)
-        return draw_run(self.source(data, run, structure.prepared), run, structure.owner)
+        source = self.source(data, run, structure.prepared)
+
+        def caches(settled: bool) -> list[RowCache]:
+            return self.caches(data, run, structure, range(run.ranks), settled=settled)
+
+        return draw_run(source, run, structure.owner, caches, self.lookahead(run))
+
+    # -- where features lie ----------------------------------------------------------------------
+
+    def lookahead(self, run: RunSpec) -> int:
+        """Batches that are drawn before their turn."""
+        return 0
+
+    def caches(
+        self,
+        graph: Graph,
+        run: RunSpec,
+        structure: BatchStructure,
+        ranks: Sequence[int],
+        *,
+        settled: bool = False,
+    ) -> list[RowCache]:
+        """The feature caches of some ranks; none where there are none."""
+        return []
+
+    def store(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> Store:
+        """Where the features lie."""
+        return Store(num_rows=data.num_nodes, owned_rows=structure.owned_rows)
+
+    def shape(self, data: GraphLike, run: RunSpec) -> StackShape:
+        """The model, the product orders of its layers fixed."""
+        return stack_shape(data, run, self.knobs(run).order)
+
+    def writer(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> BatchWriter:
+        """What writes the steps of a batch."""
+        shape, form = self.shape(data, run), self.form_of(run)
+        store = self.store(data, run, structure, layout)
+        return BatchWriter(shape, form, self.knobs(run), run.ranks, store, layout.device)
+
+    def resident(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> tuple[Buffer, ...]:
+        """Buffers that live from before the first batch."""
+        store = self.store(data, run, structure, layout)
+        return resident(self.shape(data, run), data, store, self.form_of(run))
 
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: BatchKnobs = self.knobs(run)
-        shape, steps = stack_shape(data, run, knobs.order), structure.num_steps
+        shape, steps = self.shape(data, run), structure.num_steps
         drawn = self.drawn(data, run, structure)
         # The first batch of an epoch is drawn after the last update of the previous epoch. That
         # wait differs from those of other batches, so the first batch is an iteration of its own,
@@ -126,10 +185,7 @@ class MiniBatch(Approach):
         ]
         distinct = list(dict.fromkeys(wanted))
         numbers = {pair: number for number, pair in enumerate(distinct)}
-        owned = structure.owned_rows
-        batches = BatchWriter(
-            shape, self.form, knobs, run.ranks, data.num_nodes, owned, layout.device
-        )
+        batches = self.writer(data, run, structure, layout)
 
         def iteration(number: int) -> Iteration:
             index, first = distinct[number]
@@ -141,8 +197,17 @@ class MiniBatch(Approach):
             iterations=LazyIterations(len(distinct), iteration),
             schedule=tuple(numbers[pair] for pair in wanted),
             periods=(steps,) * run.training.epochs,
-            resident=(*resident(shape, data, owned), *self.sampler_buffers(data, run)),
+            resident=(
+                *self.resident(data, run, structure, layout),
+                *self.sampler_buffers(data, run),
+                ledger_buffer(steps * len(iteration(0)[0])),
+            ),
             counted=drawn.counted,
             basis=drawn.basis,
-            notes={"order": shape.orders, "num_parameters": shape.num_parameters, "steps": steps},
+            notes={
+                "order": shape.orders,
+                "num_parameters": shape.num_parameters,
+                "steps": steps,
+                **drawn.cache_notes(steps),
+            },
         )

@@ -7,16 +7,21 @@ of the ranks' parts is the batch that one rank would train on (see `gnnbench.dat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench import work
+from gnnbench.approaches.mini_batch.caches import Ahead, CacheSizes, RowCache
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
+from gnnbench.data.caching import HitRates
 from gnnbench.data.dealing import Dealt, Source
+from gnnbench.data.sampling import Batch
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Ints, Size
+from gnnbench.steps import Ints, Size, Work, larger
 from gnnbench.work import ID_BYTES
 
 COUNTED = "every batch drawn on the real graph"
@@ -36,6 +41,7 @@ class Form:
         column_weights, edge_weights: whether sources, or edges, have weights of their own.
         some_rows: whether the loss counts some output rows only.
         loss_weights: whether their losses have weights.
+        drafted: room in which the picks of a hop are drawn before they are kept, in parts of them.
     """
 
     op: str = "sample"
@@ -45,10 +51,20 @@ class Form:
     edge_weights: bool = False
     some_rows: bool = False
     loss_weights: bool = False
+    drafted: float = 0.0
 
 
 PLAIN = Form()
 """Blocks of sampled neighbours, without weights of their own; the loss counts all seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class NearSizes:
+    """What ranks look at in a hop whose candidates they look for together: int64 [P] each."""
+
+    rows: Ints
+    candidates: Ints
+    edges: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,8 +76,12 @@ class BatchSizes:
         edges: of the blocks: e_1 ... e_L, or e.
         loss_rows: output rows that the loss counts; None is all of them.
         scanned: edges of the graph that sampling looks at besides those it draws.
-        requests: [P, P], input vertices of rank i that rank j owns; None where features are
-            replicated.
+        requests: [P, P], rows of rank j that rank i asks for, its own included; None where
+            features are not partitioned.
+        cached: what happens to the caches; None without caches.
+        drawing: drawing of all batches that are drawn in this step; None is this batch alone.
+        waiting_bytes: of batches that are drawn and wait for their turn.
+        near: what ranks look at together, hop by hop from the seeds; empty where each looks alone.
     """
 
     vertices: tuple[Ints, ...]
@@ -69,6 +89,10 @@ class BatchSizes:
     loss_rows: Ints | None = None
     scanned: Ints | None = None
     requests: Ints | None = None
+    cached: CacheSizes | None = None
+    drawing: Work | None = None
+    waiting_bytes: Ints | None = None
+    near: tuple[NearSizes, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -78,6 +102,7 @@ class BatchSizes:
     def cost(self) -> int:
         """What counting it costs, in drawn edges; to look at one takes about an eighth of that."""
         looked = 0 if self.scanned is None else int(self.scanned.sum())
+        looked += sum(int(hop.edges.sum()) for hop in self.near)
         return looked // 8 + int(sum(edges.sum() for edges in self.edges))
 
     @property
@@ -95,15 +120,16 @@ class BatchSizes:
             for i, edges in enumerate(self.edges)
         ]
 
-    def repeated(self, ranks: int) -> BatchSizes:
-        """The batch of one rank, on each of so many."""
+    def tiled(self, ranks: int) -> BatchSizes:
+        """The same batch on every team of so many ranks, each as large as this batch's world."""
+        teams = ranks // self.world_size
 
         def each(sizes: Ints | None) -> Ints | None:
-            return None if sizes is None else np.repeat(sizes, ranks)
+            return None if sizes is None else np.tile(sizes, teams)
 
         return BatchSizes(
-            vertices=tuple(np.repeat(n, ranks) for n in self.vertices),
-            edges=tuple(np.repeat(e, ranks) for e in self.edges),
+            vertices=tuple(np.tile(n, teams) for n in self.vertices),
+            edges=tuple(np.tile(e, teams) for e in self.edges),
             loss_rows=each(self.loss_rows),
             scanned=each(self.scanned),
         )
@@ -118,18 +144,47 @@ class Drawn:
     counted: bool
     basis: str
 
+    def cache_notes(self, steps: int) -> dict[str, Any]:
+        """Hits and misses of all ranks' caches in each period, and the hit rate of the last one.
 
-def draw_run(source: Source, run: RunSpec, owner: NDArray[np.int32] | None) -> Drawn:
+        Empty without caches.
+        """
+        cached = [batch.cached for batch in self.batches]
+        found: dict[str, Any] = {}
+        for name in ("hits", "misses"):
+            each = [int(getattr(c, name).sum()) for c in cached if c is not None]
+            if each:
+                used = np.array(each)[np.array(self.schedule)].reshape(-1, steps)
+                found[f"cache_{name}"] = used.sum(axis=1).tolist()
+        if found:
+            last = [found[name][-1] for name in ("cache_hits", "cache_misses")]
+            found["cache_hit_rate"] = last[0] / max(sum(last), 1)
+        return found
+
+
+Caches = Callable[[bool], Sequence[RowCache]]
+"""Makes the caches of all ranks; True: static ones are full from the start."""
+
+
+def no_caches(settled: bool) -> Sequence[RowCache]:
+    """Ranks without caches."""
+    return ()
+
+
+def draw_run(
+    source: Source,
+    run: RunSpec,
+    owner: NDArray[np.int32] | None,
+    caches: Caches = no_caches,
+    lookahead: int = 0,
+) -> Drawn:
     """Draw the batches of a run until `DRAWN_EDGES` are spent.
 
     Whole epochs are drawn while they fit, else evenly spread steps of the first epoch, at least
-    three of them.
+    three of them. Caches whose content depends on earlier batches need the first steps instead.
     """
     steps, budget = source.steps, DRAWN_EDGES
-
-    def draw(epoch: int, step: int) -> BatchSizes:
-        return draw_batch(source, run.ranks, owner, epoch, step)
-
+    draw = _Draws(source, run, owner, caches(False), lookahead).sizes
     batches: list[BatchSizes] = []
     drawn = 0
     for epoch in range(run.training.epochs):
@@ -139,7 +194,10 @@ def draw_run(source: Source, run: RunSpec, owner: NDArray[np.int32] | None) -> D
             if epoch == 0 and step == 2 and drawn * steps > 3 * budget:
                 few = _spread(steps, max(3, int(3 * budget / max(drawn, 1))))
                 if len(few) < steps:
-                    return _sampled_steps(run, steps, few, partial(draw, 0))
+                    apart = _Draws(source, run, owner, caches(True), lookahead)
+                    if lookahead or any(not cache.fixed for cache in apart.caches):
+                        few = list(range(len(few)))
+                    return _sampled_steps(run, steps, few, partial(apart.sizes, 0))
         if drawn + drawn / (epoch + 1) > budget:
             break
     epochs = len(batches) // steps
@@ -151,6 +209,66 @@ def draw_run(source: Source, run: RunSpec, owner: NDArray[np.int32] | None) -> D
     counted = epochs == run.training.epochs
     basis = COUNTED if counted else f"batches of {epochs} of {run.training.epochs} epochs drawn"
     return Drawn(batches=batches, schedule=schedule, counted=counted, basis=basis)
+
+
+class _Draws:
+    """Draws global batches and sizes them.
+
+    Args:
+        source: of the batches.
+        run: how many ranks, epochs.
+        owner: of the features, if they are partitioned.
+        caches: of the ranks, or none.
+        lookahead: batches that are drawn before their turn.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        run: RunSpec,
+        owner: NDArray[np.int32] | None,
+        caches: Sequence[RowCache],
+        lookahead: int,
+    ) -> None:
+        self.caches, self._owner, self._lookahead = caches, owner, lookahead
+        total = source.steps * run.training.epochs
+        self._ranks = [
+            Ahead(
+                partial(source.draw, world_size=run.ranks, rank=rank),
+                source.steps,
+                total,
+                lookahead,
+                caches[rank] if caches else None,
+            )
+            for rank in range(run.ranks)
+        ]
+
+    def sizes(self, epoch: int, step: int) -> BatchSizes:
+        """The sizes of a batch, and what is drawn with it."""
+        taken = [rank.take(epoch, step) for rank in self._ranks]
+        found = sizes_of([dealt for dealt, _ in taken], self._owner, len(taken), self.caches)
+        if not self._lookahead:
+            return found
+        drawn = [drawing_of([d.batch for d in ahead]) for _, ahead in taken]
+        waiting = [sum(d.batch.num_bytes for d in rank.waiting) for rank in self._ranks]
+        return replace(found, drawing=together(drawn), waiting_bytes=np.array(waiting, np.int64))
+
+
+def drawing_of(batches: Sequence[Batch], op: str = PLAIN.op) -> Work:
+    """The work of drawing some batches, one after the other."""
+    parts = [work.draw_neighbours(*batch.sizes, batch.scanned, op) for batch in batches]
+    sizes = [sum(getattr(part, name) for part in parts) for name in ("rows", "nonzeros", "bytes")]
+    found = sum(part.source_rows for part in parts)
+    return work.sample(seeds=sizes[0], edges=sizes[1], vertices=found, read=sizes[2], op=op)
+
+
+def together(of_ranks: Sequence[Work]) -> Work:
+    """One work whose sizes are arrays over the ranks."""
+    sizes: dict[str, Any] = {
+        name: np.array([getattr(done, name) for done in of_ranks], np.int64)
+        for name in ("rows", "nonzeros", "source_rows", "bytes")
+    }
+    return of_ranks[0]._replace(**sizes)
 
 
 def estimated(batch: BatchSizes, run: RunSpec, steps: int, basis: str) -> Drawn:
@@ -185,15 +303,27 @@ def draw_batch(
 
 
 def sizes_of(
-    parts: Iterable[Dealt], owner: NDArray[np.int32] | None = None, world_size: int = 1
+    parts: Iterable[Dealt],
+    owner: NDArray[np.int32] | None = None,
+    world_size: int = 1,
+    caches: Sequence[RowCache] = (),
 ) -> BatchSizes:
-    """Sizes of parts that were drawn, one per rank."""
-    sizes, asked = [], []
-    for dealt in parts:
+    """Sizes of parts that were drawn, one per rank, which take their turn in the ranks' caches."""
+    sizes, asked, cached, looked = [], [], [], []
+    for rank, dealt in enumerate(parts):
+        looked.append([(hop.rows, hop.candidates, hop.edges) for hop in dealt.batch.near])
         vertices, edges = dealt.batch.sizes
         sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned))
+        ids = dealt.batch.input_nodes
+        if caches:
+            held, wanted = caches[rank].held_rows, caches[rank].wanted(ids)
+            turn = caches[rank].turn(ids)
+            missed = len(turn.misses)
+            cached.append((len(wanted) - missed, missed, held + missed, len(turn.inserted)))
+            if owner is not None:
+                ids = np.concatenate([turn.misses, ids[owner[ids] == rank]])
         if owner is not None:
-            asked.append(np.bincount(owner[dealt.batch.input_nodes], minlength=world_size))
+            asked.append(np.bincount(owner[ids], minlength=world_size))
     *columns, rows, scanned = np.array(sizes, np.int64).T
     hops = len(columns) // 2
     return BatchSizes(
@@ -202,7 +332,15 @@ def sizes_of(
         loss_rows=rows,
         scanned=scanned,
         requests=None if owner is None else np.array(asked, np.int64),
+        cached=CacheSizes(*np.array(cached, np.int64).T) if caches else None,
+        near=near_sizes(looked),
     )
+
+
+def near_sizes(looked: Sequence[Sequence[tuple[int, int, int]]]) -> tuple[NearSizes, ...]:
+    """Sizes by hop, of (rows, candidates, edges) by rank and hop."""
+    hops = np.array(looked, np.int64).reshape(len(looked), -1, 3).transpose(1, 2, 0)
+    return tuple(NearSizes(rows=r, candidates=c, edges=e) for r, c, e in hops)
 
 
 def even_batch(
@@ -232,6 +370,72 @@ def even_batch(
     )
 
 
+def scratch_bytes(shape: StackShape, sizes: BatchSizes, form: Form = PLAIN) -> Size:
+    """Bytes of temporary arrays while a batch is drawn and its blocks are made.
+
+    Found vertices, degrees, and the draft of the largest hop's picks (`Form.drafted`); then, for
+    the largest block, float64 weights and scales of its rows and columns or, with attention, the
+    drawn pattern beside the one with self loops, and three ids of each entry if it has dropout.
+    """
+    found: Size = ID_BYTES * sizes.vertices[0]
+    if form.drafted:
+        draft = work.INDEX_BYTES * form.drafted * np.max(sizes.edges, axis=0)
+        found = found + np.ceil(draft).astype(np.int64)
+    largest: Size = 0
+    for block in sizes.blocks(form):
+        rows, columns, edges = block.rows, block.source_rows, block.nonzeros
+        found = found + 4 * rows
+        if shape.model.attention:
+            found = found + 8 * (rows + 1) + 4 * edges
+            ids = 3 * ID_BYTES if shape.dropout > 0 else 0
+            made = (1 + ids) * (edges + rows) + 8 * (2 * rows + columns)
+        else:
+            made = 8 * (4 * rows + columns)
+            if form.edge_weights:
+                made = made + 2 * 8 * edges
+        largest = larger(largest, made)
+    return found + largest
+
+
+def drawn_bytes(vertices: Sequence[Ints], edges: Sequence[Ints]) -> Ints:
+    """Bytes of a drawn batch of blocks without weights, see `sampling.Batch.num_bytes`."""
+    total: Ints = ID_BYTES * (vertices[0] + vertices[-1])
+    for rows, drawn in zip(vertices[1:], edges, strict=True):
+        total = total + 8 * (rows + 1) + 4 * drawn + 4 * rows
+    return total
+
+
+def with_cache(batch: BatchSizes, rates: HitRates, others: float, capacity: int) -> BatchSizes:
+    """Expected sizes with a warm cache of a rank's rows.
+
+    Args:
+        batch: without a cache.
+        rates: of the cache.
+        others: share of the rows that a rank would have to fetch.
+        capacity: rows of the cache.
+    """
+
+    def whole(size: Any) -> Ints:
+        rounded: Ints = np.round(size).astype(np.int64)
+        return rounded
+
+    wanted = batch.vertices[0] * others
+    misses = whole(wanted * (1 - rates.hits))
+    requests = batch.requests
+    if requests is not None:
+        ranks = len(requests)
+        requests = np.repeat(-(-misses // max(ranks - 1, 1))[:, None], ranks, axis=1)
+        misses = requests.sum(axis=1) - requests.diagonal()
+        np.fill_diagonal(requests, batch.vertices[0] - whole(wanted))
+    cached = CacheSizes(
+        hits=whole(wanted) - misses,
+        misses=misses,
+        ranked=misses + whole(rates.held * capacity),
+        inserted=whole(wanted * rates.inserted),
+    )
+    return replace(batch, cached=cached, requests=requests)
+
+
 def needs_transpose(shape: StackShape, layer: int) -> bool:
     """Return whether the backward pass aggregates along the transpose of this layer's block."""
     return layer > 1 or shape.orders[0] == "transform_first"
@@ -255,13 +459,18 @@ def block_bytes(
     blocks: Sequence[LayerSizes],
     form: Form = PLAIN,
     loss_rows: Size = 0,
+    *,
+    first: int = 0,
 ) -> Size:
-    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss."""
+    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss.
+
+    The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
+    """
     total: Size = 0
     s = shape.element_bytes
     if form.some_rows:
         total = total + (ID_BYTES + (s if form.loss_weights else 0)) * loss_rows
-    for at, size in enumerate(blocks, 1):
+    for at, size in enumerate(blocks, first or 1):
         n, u, e = size.rows, size.source_rows, size.nonzeros
         if shape.model.attention:
             # Self loops are entries, kept both ways, with the place of each transposed entry and,
@@ -270,7 +479,9 @@ def block_bytes(
             total = total + 8 * (n + 1) + 8 * (u + 1) + 16 * entries
             total = total + (8 * entries if shape.dropout > 0 else 0)
             continue
-        turned = block_is_turned(shape, at, len(blocks))
+        turned = needs_transpose(shape, at)
+        if not first:
+            turned = block_is_turned(shape, at, len(blocks))
         total = total + 8 * (n + 1) + 4 * e
         if turned:
             total = total + 8 * (u + 1) + 4 * e

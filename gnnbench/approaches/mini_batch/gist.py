@@ -8,6 +8,9 @@ Closed forms, per round (θ_sub: parameters of a sub-model, m sub-models, P rank
 
     dispatch, aggregate   each m |θ_sub| s (1 - 1/P) bytes in the mean over the draws; the exact
                           number depends on where the drawn blocks meet the ranges of the owners
+    P > m                 P/m ranks train a sub-model on parts of each batch: dispatch takes P/m
+                          times as much, and 2 (1 - m/P) (|θ_sub| + 1) s per rank and iteration sum
+                          gradients
     against data parallel  |θ_sub| / (ζ |θ|), about 1 / (ζ m²) where hidden-hidden matrices dominate
 
 Deviation from the paper: the global model is sharded over the ranks instead of held by one of them,
@@ -32,8 +35,9 @@ from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import Drawn, Form
 from gnnbench.approaches.mini_batch.cluster_gcn import APPROACH as CLUSTERS
+from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
-from gnnbench.approaches.mini_batch.submodels import SubModels
+from gnnbench.approaches.mini_batch.submodels import AT_ONCE, SubModels
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, sampled_data
 from gnnbench.approaches.whole_graph.rows import RowSizes, share_buffers
 from gnnbench.approaches.writing.chain import Chain
@@ -43,7 +47,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Buffer, Ints, Lane, Phase, Size
+from gnnbench.steps import Buffer, Groups, Ints, Lane, Phase, Size, smaller
 from gnnbench.strict import bounds, choices
 
 
@@ -57,7 +61,8 @@ class GistKnobs:
         base: training data of a sub-model: the whole graph, batches as `sampled` draws them, or
             those of `cluster-gcn` (as published).
         clusters: number of clusters, for the base cluster.
-        merged: clusters of a batch, for the base cluster.
+        merged: clusters of a subgraph, for the base cluster.
+        subgraphs: subgraphs of a batch, for the base cluster; 0 is one per rank of a sub-model.
         reset_optimizer: reset the optimizer in every round, as published; otherwise each sub-model
             keeps its state by position.
     """
@@ -67,6 +72,7 @@ class GistKnobs:
     base: str = field(default="whole", metadata=choices("whole", "sampled", "cluster"))
     clusters: int = field(default=1500, metadata=bounds(1, 2**31 - 1))
     merged: int = field(default=20, metadata=bounds(1, 2**31 - 1))
+    subgraphs: int = field(default=0, metadata=bounds(0, 1_000_000))
     reset_optimizer: bool = True
 
 
@@ -139,6 +145,14 @@ class Gist(Approach):
                 knobs={"base": "sampled", "local_steps": 3},
             ),
             example("gist", 2, knobs={"base": "cluster", "local_steps": 3}),
+            # Two ranks a sub-model.
+            example(
+                "gist",
+                4,
+                batch={"size": 16, "fanouts_from_seeds": (4, 3, 2)},
+                model={"layers": 3, "norm": "layer"},
+                knobs={"parts": 2, "base": "sampled", "local_steps": 3},
+            ),
         ]
 
     def reference(self, run: RunSpec) -> str:
@@ -152,16 +166,21 @@ class Gist(Approach):
         return found or run.ranks
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """Parts must divide the hidden width, and ranks must divide the parts."""
+        """Parts must divide the hidden width; one of ranks and parts must divide the other."""
         parts, hidden = self.parts(run), run.model.hidden
         if run.model.layers < 2:
             return "gist cuts hidden dimensions; a model of one layer has none"
         if hidden % parts:
             return f"gist cannot cut {hidden} hidden units into {parts} equal parts"
-        if parts % run.ranks:
+        if parts % run.ranks and run.ranks % parts:
             return (
                 f"gist cannot deal {parts} sub-models evenly to {run.ranks} ranks: make parts a "
-                "multiple of the ranks"
+                "multiple of the ranks, or ranks a multiple of the parts"
+            )
+        if run.ranks > parts and base_card(run) is None:
+            return (
+                f"gist cannot divide the whole graph among the {run.ranks // parts} ranks of a "
+                "sub-model: use base sampled or cluster, or as many parts as ranks"
             )
         if data is not None and base_card(run) is not None and data.num_train == 0:
             return "the graph has no training vertices to draw batches from"
@@ -224,13 +243,15 @@ def base_card(run: RunSpec) -> MiniBatch | None:
 
 
 def base_run(run: RunSpec) -> RunSpec:
-    """The run whose batches every rank trains on, as a single rank would."""
+    """The run whose batches every sub-model trains on, by all ranks of a sub-model."""
     card, knobs = base_card(run), APPROACH.knobs(run)
     assert card is not None
     own = {}
     if card is CLUSTERS:
-        own = changed(CLUSTERS.knobs_type(clusters=knobs.clusters, merged=knobs.merged))
-    return dataclasses.replace(run, approach=card.name, knobs=own, ranks=1)
+        of = {"clusters": knobs.clusters, "merged": knobs.merged, "subgraphs": knobs.subgraphs}
+        own = changed(CLUSTERS.knobs_type(**of))
+    members = max(run.ranks // APPROACH.parts(run), 1)
+    return dataclasses.replace(run, approach=card.name, knobs=own, ranks=members)
 
 
 class _RoundWriter:
@@ -246,17 +267,18 @@ class _RoundWriter:
     ) -> None:
         self.cut, self.drawn, self.data = cut, drawn, data
         self.group = tuple(range(cut.ranks))
+        teams = tuple(tuple(team) for team in cut.teams)
+        self.teams = Groups(teams, np.arange(cut.ranks) // cut.members)
         form = Form() if card is None else card.form
         self.batches = BatchWriter(
-            cut.sub_shape, form, BatchKnobs(), cut.ranks, data.num_nodes, None, device
+            cut.sub_shape, form, BatchKnobs(), cut.ranks, Store(num_rows=data.num_nodes), device
         )
 
     def iteration(self, number: int, place: Place) -> Iteration:
         """One iteration of all ranks, which are one class."""
         chain = Chain()
         if place.dispatches:
-            needed = self.cut.counts(place.round)
-            self._exchange(chain, "dispatch", needed.T, self.cut.shard_length)
+            self._dispatch(chain, self.cut.counts(place.round))
         layers, train_rows = self._batch(chain, number)
         for at in range(self.cut.per_rank):
             chain.prefix = f"sub{at}/" if self.cut.per_rank > 1 else ""
@@ -264,11 +286,10 @@ class _RoundWriter:
             stack.forward()
             stack.loss(train_rows)
             stack.backward()
-            stack.update(())
+            stack.update(self.teams)
         chain.prefix = ""
         if place.aggregates:
-            held = self.cut.counts(place.round)
-            self._exchange(chain, "aggregate", held, total(held))
+            self._aggregate(chain, self.cut.counts(place.round))
         if place.reports and self.cut.ranks > 1:
             loss = work.all_reduce(1, self.cut.shape.element_bytes, self.cut.ranks)
             chain.step("sync/loss", loss, phase=Phase.SYNC, lane=Lane.COMM, group=self.group)
@@ -281,45 +302,71 @@ class _RoundWriter:
                 rows=self.data.num_nodes,
                 source_rows=self.data.num_nodes,
                 nonzeros=self.data.num_edges,
+                reuse=self.data.reuse_of_rows(),
             )
             return [layer] * self.cut.shape.num_layers, self.data.num_train
-        batch = self.drawn.batches[self.drawn.schedule[number]].repeated(self.cut.ranks)
+        batch = self.drawn.batches[self.drawn.schedule[number]].tiled(self.cut.ranks)
         return self.batches.prepare(chain, batch, first=False), batch.counted_rows
 
-    def _exchange(self, chain: Chain, name: str, send: Ints, source: Size) -> None:
-        """Move parameters between the ranges of their owners and the sub-models.
+    def _dispatch(self, chain: Chain, needed: Ints) -> None:
+        """Write how blocks travel from the ranges of their owners to the sub-models."""
+        cut, alone, straight = self.cut, self.cut.ranks == 1, self.cut.per_rank == 1
+        served = total(needed.T)
+        self._copy(chain, "dispatch/pack", served, cut.shard_length, "" if alone else "leaving")
+        if alone:
+            return
+        self._move(chain, "dispatch", needed.T, "" if straight else "arrived")
+        if not straight:
+            own = total(needed)
+            self._copy(chain, "dispatch/place", own, own, ids=False)
 
-        Args:
-            chain: gets the steps.
-            name: dispatch or aggregate.
-            send: elements that rank i sends to rank j, [P, P]; the diagonal stays.
-            source: parameters from which they are picked.
-        """
+    def _aggregate(self, chain: Chain, needed: Ints) -> None:
+        """Write how blocks travel back."""
+        cut = self.cut
+        returned = cut.returned(needed)
+        if cut.ranks > 1:
+            own = total(needed)
+            if cut.per_rank > 1:
+                self._copy(chain, "aggregate/pack", own, own, "leaving", ids=False)
+            self._move(chain, "aggregate", returned, "arrived")
+        placed = total(returned.T)
+        self._copy(chain, "aggregate/place", placed, placed)
+
+    def _copy(
+        self,
+        chain: Chain,
+        name: str,
+        count: Size,
+        source: Size,
+        into: str = "",
+        *,
+        ids: bool = True,
+    ) -> None:
+        """Write a copy of parameters by id, or of ranges; into a buffer, where it is named."""
         s = self.cut.shape.element_bytes
-        held = total(send), total(send.T)
-        packed = work.gather(held[0], 1, source, s)
-        room = Buffer("packed", held[0] * (s + work.ID_BYTES))
-        chain.step(f"{name}/pack", packed, phase=Phase.SYNC, allocates=(room,))
-        arrived = Buffer("arrived", held[1] * (s + work.ID_BYTES))
-        if self.cut.ranks > 1:
-            others = send.copy()
-            np.fill_diagonal(others, 0)
-            done = work.all_to_all(others, total(others.T), s, width=1)
-            chain.step(
-                f"{name}/blocks",
-                done,
-                phase=Phase.SYNC,
-                lane=Lane.COMM,
-                group=self.group,
-                allocates=(arrived,),
-            )
-        placed = work.gather(held[1], 1, held[1], s)
+        done = work.gather(count, 1, source, s, ids=ids)
+        # Ids, as they are made and as they are used, and a few values.
+        scratch = AT_ONCE * (2 * work.ID_BYTES + s) if ids else 0
+        room = [Buffer("moving", smaller(count * (2 * work.ID_BYTES + s), scratch))]
+        if into:
+            room.append(Buffer(into, count * s))
+        frees = ("moving",) if into or self.cut.ranks == 1 else ("moving", "leaving", "arrived")
+        chain.step(name, done, phase=Phase.SYNC, allocates=tuple(room), frees=frees)
+
+    def _move(self, chain: Chain, name: str, send: Ints, into: str) -> None:
+        """Write the exchange of elements that rank i sends to rank j; the diagonal stays."""
+        s = self.cut.shape.element_bytes
+        others = send.copy()
+        np.fill_diagonal(others, 0)
+        room = (Buffer(into, total(send.T) * s),) if into else ()
         chain.step(
-            f"{name}/place",
-            placed,
+            f"{name}/blocks",
+            work.all_to_all(others, total(others.T), s, width=1),
             phase=Phase.SYNC,
-            allocates=(arrived,),
-            frees=("packed", "arrived"),
+            lane=Lane.COMM,
+            group=self.group,
+            allocates=room,
+            frees=() if into else ("leaving",),
         )
 
 
@@ -329,7 +376,7 @@ def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:
     if base == "whole":
         held = share_buffers(cut.sub_shape, RowSizes.whole(data))
     else:
-        held = sampled_data(cut.sub_shape, data, None)
+        held = sampled_data(cut.sub_shape, data, Store(num_rows=data.num_nodes))
     return (
         *(buffer._replace(bytes=_first(buffer.bytes)) for buffer in held),
         Buffer("global_shard", cut.shard_length * s),

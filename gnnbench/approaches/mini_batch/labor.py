@@ -19,7 +19,7 @@ from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data.dealing import SeedSource
 from gnnbench.data.expected import labor_frontier
 from gnnbench.data.graph import Graph
-from gnnbench.data.labor import LaborSampler
+from gnnbench.data.labor import DRAFT_SLACK, LaborSampler
 from gnnbench.data.profile import GraphProfile
 from gnnbench.spec import RunSpec
 
@@ -54,7 +54,7 @@ class Labor(FanOuts):
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="v")
     knobs_type = LaborKnobs
-    form = Form(op="sample_labor")
+    form = Form(op="sample_labor", drafted=1 + 1 / DRAFT_SLACK)
 
     def examples(self) -> list[RunSpec]:
         return [

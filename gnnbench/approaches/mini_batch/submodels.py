@@ -5,6 +5,10 @@ ranks draw alike. Sub-model g has the rows and columns of its groups; input and 
 are whole. Between rounds the global model is sharded: each rank owns a range of its
 flat parameters.
 
+Groups rise, so the flat parameters of a sub-model lie in the flat global model in rising order: an
+owner's share of them is a range. Sizes of ranges are closed forms, and places are made for a few
+parameters at a time, because models may be wider than memory.
+
 Legend: m sub-models, P ranks, d hidden width, n parameters of the global model.
 
 Source: Wolfe et al., GIST, 2021, section 3; sampling reference section 13.
@@ -12,7 +16,8 @@ Source: Wolfe et al., GIST, 2021, section 3; sampling reference section 13.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +30,43 @@ from gnnbench.steps import Ints
 
 _ROUNDS = 0x6157
 """Tells the draws of the groups from all other uses of the run's seed."""
+AT_ONCE = 1 << 20
+"""Parameters whose places are made at once."""
+Groups = Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """What a sub-model has of one parameter.
+
+    Args:
+        start: of the parameter in the flat global model.
+        width: columns of the whole parameter; a vector is one row.
+        rows, columns: that the sub-model has, rising, int64.
+    """
+
+    start: int
+    width: int
+    rows: Ints
+    columns: Ints
+
+    @property
+    def count(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    def ids(self, first: int, last: int) -> Ints:
+        """Flat ids of the sub-model's elements first ... last - 1 of this parameter."""
+        row, column = np.divmod(np.arange(first, last, dtype=np.int64), len(self.columns))
+        found: Ints = self.start + self.rows[row] * self.width + self.columns[column]
+        return found
+
+    def below(self, bounds: Ints) -> Ints:
+        """How many of the elements have flat ids below each bound."""
+        row, column = np.divmod(np.maximum(bounds - self.start, 0), self.width)
+        whole = np.searchsorted(self.rows, row)
+        at = np.minimum(whole, len(self.rows) - 1)
+        cut = np.where(self.rows[at] == row, np.searchsorted(self.columns, column), 0)
+        return np.minimum(whole * len(self.columns) + cut, self.count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +76,8 @@ class SubModels:
     Args:
         shape: of the global model.
         parts: sub-models m; every hidden width is a multiple of it.
-        ranks: P, of which m is a multiple: rank r trains the sub-models r m/P ... (r+1) m/P - 1.
+        ranks: P. One of m and P is a multiple of the other: rank r trains the m/P sub-models from
+            r m/P on, or P/m ranks train a sub-model together.
         seed: of the groups.
     """
 
@@ -45,11 +88,28 @@ class SubModels:
 
     @property
     def per_rank(self) -> int:
-        return self.parts // self.ranks
+        """Sub-models of a rank."""
+        return max(self.parts // self.ranks, 1)
+
+    @property
+    def members(self) -> int:
+        """Ranks that train a sub-model together."""
+        return max(self.ranks // self.parts, 1)
 
     def of_rank(self, rank: int) -> range:
         """The sub-models that a rank trains."""
-        return range(rank * self.per_rank, (rank + 1) * self.per_rank)
+        first = rank // self.members * self.per_rank
+        return range(first, first + self.per_rank)
+
+    def leads(self, rank: int) -> bool:
+        """Whether a rank returns its sub-models' parameters: the first of those that share one."""
+        return rank % self.members == 0
+
+    @property
+    def teams(self) -> list[list[int]]:
+        """The ranks of each sub-model, or of each rank's sub-models."""
+        members = self.members
+        return [list(range(at, at + members)) for at in range(0, self.ranks, members)]
 
     @cached_property
     def sub_shape(self) -> StackShape:
@@ -87,51 +147,61 @@ class SubModels:
             found.append(np.sort(order.reshape(self.parts, -1), axis=1))
         return found
 
-    def flat_ids(self, groups: Sequence[NDArray[np.int64]], part: int) -> NDArray[np.int64]:
-        """Where each parameter of a sub-model lies in the flat global model.
-
-        Returns:
-            int64 [parameters of the sub-model], in the order of its own flat vector.
-        """
+    def pieces(self, groups: Groups, part: int) -> list[Part]:
+        """What a sub-model has of each parameter, in the order of its flat vector."""
         found, start = [], 0
         for name, shape in self.shapes:
             layer = int(name.rpartition("_")[2])
-            columns = self._units(groups, part, layer)
+            rows = np.zeros(1, np.int64)
             if len(shape) == 2:
                 rows = self._units(groups, part, layer - 1)
-                ids = rows[:, None] * shape[1] + columns[None, :]
-            else:
-                ids = columns
-            found.append(start + ids.reshape(-1))
-            start += int(np.prod(shape))
-        return np.concatenate(found)
+            columns = self._units(groups, part, layer)
+            found.append(Part(start=start, width=shape[-1], rows=rows, columns=columns))
+            start += math.prod(shape)
+        return found
 
-    def _units(self, groups: Sequence[NDArray[np.int64]], part: int, dim: int) -> Ints:
+    def _units(self, groups: Groups, part: int, dim: int) -> Ints:
         """Units of a dimension that a sub-model has: its group, or all of input and output."""
         if dim in (0, self.shape.num_layers):
             return np.arange(self.shape.dims[dim], dtype=np.int64)
         units: Ints = groups[dim - 1][part]
         return units
 
-    def ids_of_rank(self, groups: Sequence[NDArray[np.int64]], rank: int) -> NDArray[np.int64]:
-        """Flat ids of all parameters of a rank's sub-models, one sub-model after the other."""
-        return np.concatenate([self.flat_ids(groups, part) for part in self.of_rank(rank)])
+    def ids(self, groups: Groups, part: int, first: int, last: int) -> Iterator[Ints]:
+        """Yield where elements first ... last - 1 of a sub-model lie in the flat global model.
 
-    def owners(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The ranks that own flat parameters."""
-        found: NDArray[np.int64] = ids // self.shard_length
+        At most `AT_ONCE` at a time, rising.
+        """
+        start = 0
+        for piece in self.pieces(groups, part):
+            low, high = max(first - start, 0), min(last - start, piece.count)
+            for at in range(low, high, AT_ONCE):
+                yield piece.ids(at, min(at + AT_ONCE, high))
+            start += piece.count
+
+    def shares(self, groups: Groups, part: int) -> Ints:
+        """How many of a sub-model's parameters lie before each owner's range, int64 [P + 1].
+
+        Owner j has the elements shares[j] ... shares[j + 1] - 1 of the sub-model's flat vector.
+        """
+        below = [piece.below(self.bounds) for piece in self.pieces(groups, part)]
+        found: Ints = np.sum(below, axis=0)
         return found
 
     def counts(self, round_: int) -> Ints:
         """Parameters that rank i's sub-models need of rank j's range in a round; int64 [P, P]."""
         groups = self.groups(round_)
-        return np.array(
-            [
-                np.bincount(self.owners(self.ids_of_rank(groups, rank)), minlength=self.ranks)
-                for rank in range(self.ranks)
-            ],
-            np.int64,
-        )
+        needed = np.zeros((self.ranks, self.ranks), np.int64)
+        for part in range(self.parts):
+            first = part // self.per_rank * self.members
+            needed[first : first + self.members] += np.diff(self.shares(groups, part))
+        return needed
+
+    def returned(self, needed: Ints) -> Ints:
+        """Of what the ranks needed, what they return: ranks that share a sub-model do so once."""
+        leaders = np.arange(self.ranks) % self.members == 0
+        found: Ints = needed * leaders[:, None]
+        return found
 
     @property
     def shared(self) -> range:
@@ -141,9 +211,10 @@ class SubModels:
 
     @property
     def moved_elements(self) -> int:
-        """Parameters of all sub-models: what is dispatched, and brought back, in a round.
+        """Parameters of all sub-models: what is brought back in a round.
 
-        Between one hidden dimension and the next, only blocks of a group with its own group are
-        trained. The bias of the last layer is in every sub-model (invariant G4).
+        As much is dispatched, times the ranks that share a sub-model. Between one hidden dimension
+        and the next, only blocks of a group with its own group are trained. The bias of the last
+        layer is in every sub-model (invariant G4).
         """
         return self.parts * self.sub_shape.num_parameters

@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike
-from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, block_bytes, turned_edges
+from gnnbench.approaches.mini_batch.batch import (
+    PLAIN,
+    BatchSizes,
+    Form,
+    block_bytes,
+    scratch_bytes,
+    turned_edges,
+)
+from gnnbench.approaches.mini_batch.fetching import FetchWriter, Store
 from gnnbench.approaches.writing.chain import Chain
-from gnnbench.approaches.writing.shape import LayerSizes, StackShape, total
+from gnnbench.approaches.writing.shape import LayerSizes, StackShape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.iterations import Iteration, RankClass
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Work
+from gnnbench.ledger import ROW_BYTES, ROWS_HELD
+from gnnbench.steps import After, Buffer, Lane, Phase, Size, Space, Work
 from gnnbench.strict import bounds, choices
 
 ID_BYTES = work.ID_BYTES
@@ -52,17 +59,16 @@ class BatchWriter:
         form: Form,
         knobs: BatchKnobs,
         ranks: int,
-        num_nodes: int,
-        owned_rows: Ints | None,
+        store: Store,
         device: str,
     ) -> None:
         self.shape, self.form = shape, form
-        self.num_nodes, self.owned_rows = num_nodes, owned_rows
         self.group, self.prefetch, self.device = tuple(range(ranks)), knobs.prefetch, device
         ahead = knobs.prefetch > 0
         self.local, self.remote = (
             (Lane.HOST, Lane.BACKGROUND) if ahead else (Lane.COMPUTE, Lane.COMM)
         )
+        self.fetch = FetchWriter(shape, store, ranks, self.local, self.remote, device)
 
     def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
         """One batch of all ranks; the `first` of an epoch waits for the epoch before."""
@@ -84,72 +90,63 @@ class BatchWriter:
         slots = self.prefetch + 1
         held = block_bytes(shape, blocks, self.form, sizes.counted_rows) + ID_BYTES * n[0]
         scanned: Size = 0 if sizes.scanned is None else sizes.scanned
+        drawn = sizes.drawing
+        if drawn is None:
+            drawn = work.draw_neighbours(n, sizes.edges, scanned, self.form.op)
+        # Freed memory stays with the process's heap, so that temporary arrays are never given back.
+        scratch = scratch_bytes(shape, sizes, self.form) + (0 if self.device == "cpu" else held)
+        room = [Buffer("blocks", slots * held), Buffer("scratch", scratch, Space.HOST)]
+        if sizes.waiting_bytes is not None:
+            room.append(Buffer("waiting_batches", sizes.waiting_bytes, Space.HOST))
         self._step(
             chain,
             "sample/draw",
-            work.draw_neighbours(n, sizes.edges, scanned, self.form.op),
+            drawn,
             Phase.SAMPLE,
-            allocates=(Buffer("blocks", slots * held),),
+            allocates=tuple(room),
             after=(After(update, lag),) if self.prefetch else (),
         )
         prepared = work.prepare_blocks(n, turned_edges(shape, blocks))
         self._step(chain, "sample/prepare", prepared, Phase.SAMPLE)
         if self.device != "cpu":
             chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
-        inputs = Buffer("x", slots * n[0] * width * s)
-        if sizes.requests is not None:
-            self._fetch(chain, sizes.requests, inputs)
-        else:
-            gathered = work.gather(n[0], width, self.num_nodes, s)
-            self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(inputs,))
+        self.fetch.write(chain, sizes, Buffer("x", slots * n[0] * width * s))
         return blocks * (shape.num_layers // len(blocks))
 
-    def _fetch(self, chain: Chain, requests: Ints, inputs: Buffer) -> None:
-        """Fetch feature rows from their owners: counts, ids, rows, then back into order."""
-        s, width = self.shape.element_bytes, self.shape.dims[0]
-        wanted, given = requests.sum(axis=1), requests.sum(axis=0)
-        others = requests.copy()
-        np.fill_diagonal(others, 0)
-        assert self.owned_rows is not None
-        self._step(chain, "fetch/route", work.route(wanted), Phase.FETCH)
-        ones = np.ones_like(others)
-        np.fill_diagonal(ones, 0)
-        self._exchange(chain, "fetch/counts", ones, ID_BYTES)
-        self._exchange(chain, "fetch/ids", others, ID_BYTES)
-        served = Buffer("served_rows", given * width * s)
-        gathered = work.gather(given, width, self.owned_rows, s)
-        self._step(chain, "fetch/gather", gathered, Phase.FETCH, allocates=(served,))
-        self._exchange(chain, "fetch/rows", others.T, width * s)
-        placed = work.gather(wanted, width, wanted, s)
-        fetched = Buffer("fetched_rows", wanted * width * s)
-        self._step(chain, "fetch/place", placed, Phase.FETCH, allocates=(fetched, inputs))
-
-    def _exchange(self, chain: Chain, name: str, send: Ints, unit_bytes: int) -> None:
-        done = work.all_to_all(send, total(send.T), unit_bytes)
-        chain.step(name, done, phase=Phase.FETCH, lane=self.remote, group=self.group)
+    def freed(self, *names: str) -> tuple[str, ...]:
+        """Buffers that end within a batch's preparation: none where it runs ahead of training."""
+        return () if self.prefetch else names
 
     def _step(self, chain: Chain, name: str, done: Work, phase: Phase, **place: Any) -> None:
         chain.step(name, done, phase=phase, lane=self.local, **place)
 
 
-def resident(shape: StackShape, data: GraphLike, owned_rows: Ints | None) -> tuple[Buffer, ...]:
+def resident(
+    shape: StackShape, data: GraphLike, store: Store, form: Form = PLAIN
+) -> tuple[Buffer, ...]:
     """Buffers that live from before the first batch: features, topology, tables, parameters."""
-    return sampled_data(shape, data, owned_rows) + parameter_buffers(shape)
+    return sampled_data(shape, data, store, form) + parameter_buffers(shape)
 
 
-def sampled_data(shape: StackShape, data: GraphLike, owned_rows: Ints | None) -> tuple[Buffer, ...]:
-    """What a rank that samples holds of the data; features of `owned_rows`, or of all vertices."""
+def ledger_buffer(rows: int) -> Buffer:
+    """The ledger of a period of so many steps, which is written when it ends, or is too long."""
+    return Buffer("ledger", ROW_BYTES * min(rows, ROWS_HELD), Space.HOST)
+
+
+def sampled_data(
+    shape: StackShape, data: GraphLike, store: Store, form: Form = PLAIN
+) -> tuple[Buffer, ...]:
+    """What a rank that samples holds of the data: all but features lies in the host's memory."""
     s, n = shape.element_bytes, data.num_nodes
-    rows: Size = n if owned_rows is None else owned_rows
-    scales = {"symmetric": 2, "mean": 0, "softmax": 0}[shape.model.normalisation]
+    # Float64, whatever the type of the run; batches that are normalised anew have none.
+    scales = {"symmetric": 2, "mean": 1, "softmax": 0}[shape.model.normalisation]
+    scales = 0 if form.renormalised else scales
     held: dict[str, Size] = {
-        "features": rows * shape.dims[0] * s,
         "topology": 8 * (n + 1) + 4 * data.num_edges,
         "labels": 8 * n,
         "sampler": 4 * n,
-        "scales": scales * n * s,
+        "scales": scales * n * 8,
         "train_nodes": 2 * ID_BYTES * data.num_train,
     }
-    if owned_rows is not None:
-        held["owners"] = 4 * n + ID_BYTES * n
-    return tuple(Buffer(name, size) for name, size in held.items())
+    features = store.buffers(shape.dims[0], s)
+    return (*features, *(Buffer(name, size, Space.HOST) for name, size in held.items()))

@@ -25,23 +25,20 @@ from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
     block_bytes,
+    drawing_of,
     sizes_of,
     turned_edges,
 )
-from gnnbench.approaches.out_of_core.caching import (
-    AlignedRows,
-    Inspection,
-    capacity_of,
-    inspect,
-    superbatches,
-)
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.data.caching import Inspection, capacity_of, inspect, superbatches
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
+from gnnbench.disk_limit import DiskKnobs
 from gnnbench.errors import Unsupported
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
@@ -50,10 +47,13 @@ from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Space, Work
 from gnnbench.strict import bounds
 
 ID_BYTES = work.ID_BYTES
+REQUEST_BYTES = 296
+"""Of a request in the host's memory: a view of its buffer (112), a pair (56), and three numbers
+with their places in lists (120 and 8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BeladyKnobs:
+class BeladyKnobs(DiskKnobs):
     """Knobs of `belady`.
 
     cache: share of all feature rows that fit in memory. superbatch: batches that are drawn ahead,
@@ -97,12 +97,14 @@ class Opening:
     Args:
         drawn: drawing all of its batches.
         uses: rows that they use, repeats counted.
+        largest: rows that one of them uses, at most.
         held_bytes: of what was drawn.
         fill: of the cache.
     """
 
     drawn: Work
     uses: int
+    largest: int
     held_bytes: int
     fill: Read
 
@@ -197,6 +199,7 @@ class Belady(Approach):
             resident=_resident(shape, data, structure),
             counted=counted,
             basis="every batch drawn" if counted else f"batches of {epochs} epochs drawn",
+            disk=self.knobs(run).disk,
             notes={
                 "cached_rows": structure.capacity,
                 "row_stride": structure.rows.stride,
@@ -223,7 +226,7 @@ def _drawn(
             sizes = [sizes_of([undivided(batch, graph.num_train)]) for batch in drawn]
             used = [batch.input_nodes for batch in drawn]
             made = inspect(used, structure.capacity, graph.num_nodes)
-            found += _sized(sizes, made, structure.rows, shape)
+            found += _sized(sizes, drawing_of(drawn), made, structure.rows, shape)
             spent += sum(batch.cost for batch in sizes)
         if spent + spent / (epoch + 1) > DRAWN_EDGES:
             break
@@ -231,16 +234,16 @@ def _drawn(
 
 
 def _sized(
-    sizes: list[BatchSizes], made: Inspection, rows: AlignedRows, shape: StackShape
+    sizes: list[BatchSizes], drawn: Work, made: Inspection, rows: AlignedRows, shape: StackShape
 ) -> list[CachedBatch]:
     """The batches of a superbatch."""
-    totals = [tuple(int(n[0]) for n in batch.vertices) for batch in sizes]
-    edges = [tuple(int(e[0]) for e in batch.edges) for batch in sizes]
+    uses = sum(int(batch.vertices[0][0]) for batch in sizes)
     blocks = [int(np.ravel(block_bytes(shape, batch.blocks()))[0]) for batch in sizes]
     opening = Opening(
-        drawn=draw_all(totals, edges),
-        uses=sum(n[0] for n in totals),
-        held_bytes=sum(blocks) + 2 * ID_BYTES * sum(n[0] for n in totals),
+        drawn=drawn,
+        uses=uses,
+        largest=max(int(batch.vertices[0][0]) for batch in sizes),
+        held_bytes=sum(blocks) + 2 * ID_BYTES * uses,
         fill=Read.of(rows, made.initial),
     )
     return [
@@ -252,14 +255,6 @@ def _sized(
         )
         for number, (batch, turn) in enumerate(zip(sizes, made.turns, strict=True))
     ]
-
-
-def draw_all(vertices: list[Any], edges: list[Any]) -> Work:
-    """Draw all batches of a superbatch."""
-    parts = [work.draw_neighbours(n, e) for n, e in zip(vertices, edges, strict=True)]
-    total = [sum(getattr(part, name) for part in parts) for name in ("rows", "nonzeros", "bytes")]
-    last = sum(part.source_rows for part in parts)
-    return work.sample(seeds=total[0], edges=total[1], vertices=last, read=total[2])
 
 
 def inspection(uses: int) -> Work:
@@ -300,13 +295,19 @@ class _Writer:
             allocates=held,
             after=waits if lane is not Lane.COMPUTE else (),
         )
-        scratch = (Buffer("uses", 4 * ID_BYTES * opening.uses, Space.HOST),)
+        # What may be cached is sorted by its next use: the cache and a batch, in five arrays.
+        candidates = self.structure.capacity + opening.largest
+        scratch = (
+            Buffer("uses", 4 * ID_BYTES * opening.uses, Space.HOST),
+            Buffer("candidates", 5 * ID_BYTES * candidates, Space.HOST),
+        )
         chain.step(
             "sample/inspect",
             inspection(opening.uses),
             phase=Phase.SAMPLE,
             lane=lane,
             allocates=scratch,
+            frees=("candidates",),
         )
         self._read(chain, "load/fill", opening.fill, Phase.LOAD)
         filled = work.gather(opening.fill.rows, width, self.staged_rows(opening.fill), s)
@@ -317,7 +318,10 @@ class _Writer:
         return read.bytes // self.structure.rows.stride
 
     def _read(self, chain: Chain, name: str, read: Read, phase: Phase) -> None:
-        staged = (Buffer("staging", read.bytes, Space.HOST),)
+        staged = (
+            Buffer("staging", read.bytes, Space.HOST),
+            Buffer("requests", REQUEST_BYTES * read.requests, Space.HOST),
+        )
         done = work.read(read.bytes, read.requests)
         chain.step(name, done, phase=phase, lane=Lane.DISK, allocates=staged)
 
@@ -354,8 +358,8 @@ def _resident(shape: StackShape, graph: Graph, structure: BeladyStructure) -> tu
         "cache": structure.capacity * shape.dims[0] * shape.element_bytes,
         "topology": 8 * (n + 1) + 4 * graph.num_edges,
         "labels": ID_BYTES * n,
-        "slots": ID_BYTES * n,
-        "next_uses": 2 * ID_BYTES * n,
+        "slots": ID_BYTES * (n + structure.capacity),
+        "next_uses": (2 * ID_BYTES + 2) * n,
         "sampler": 4 * n,
         "scales": 2 * n * shape.element_bytes,
         "train_nodes": 2 * ID_BYTES * graph.num_train,

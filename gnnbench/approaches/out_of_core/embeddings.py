@@ -60,7 +60,8 @@ class Embeddings(Approach):
     def probes(self, probe: Probe) -> list[RunSpec]:
         """Facts on as many entities as the probed graph has vertices, with each decoder in turn."""
         run = probe.run
-        entities = int(run.dataset.options["num_nodes"])
+        drawn = run.dataset.options
+        entities = int(drawn.get("num_nodes") or 2 ** drawn["scale"])
         facts = min(4 * entities, 60_000)
         options = {"num_entities": entities, "num_relations": 50, "num_triples": facts}
         decoder = ("distmult", "complex", "dot")[probe.number % 3]

@@ -22,6 +22,7 @@ from gnnbench.approaches.out_of_core.storage import expected_requests, padded
 from gnnbench.approaches.out_of_core.visits import LoadSizes, changes, load_sizes, shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.data.triples import Triples
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -104,6 +105,8 @@ def link_plan(
     on_disk: bool,
     ahead: bool,
     staleness: int = 0,
+    copies: int = 1,
+    limit: DiskLimit | None = None,
 ) -> Plan:
     """Write the steps of all epochs.
 
@@ -115,6 +118,8 @@ def link_plan(
         on_disk: whether the table lies on the disk; else all of it is in memory.
         ahead: whether the next visit is read while one is trained.
         staleness: updates that the rows of a batch lack.
+        copies: of the table's file; two where it is committed in generations.
+        limit: of the disk.
     """
     shape = LinkShape.of(data, run)
     if isinstance(data, Triples):
@@ -144,9 +149,10 @@ def link_plan(
             writer.numbers[at] for e in chosen for at in range(starts[e], starts[e + 1])
         ),
         periods=tuple(lengths[e] for e in chosen),
-        resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead),
+        resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead, copies=copies),
         counted=counted,
         basis=basis,
+        disk=limit or DiskLimit(),
         notes={
             "policy": structure.policy.name,
             "partitions": structure.policy.partitions,
@@ -373,7 +379,7 @@ def buffer_slots(structure: LinkStructure, *, ahead: bool) -> int:
 
 
 def _resident(
-    shape: LinkShape, structure: LinkStructure, *, on_disk: bool, ahead: bool
+    shape: LinkShape, structure: LinkStructure, *, on_disk: bool, ahead: bool, copies: int
 ) -> tuple[Buffer, ...]:
     """Buffers that live throughout: the table or its buffer, places of entities, relations."""
     rows, p = structure.rows, structure.policy.partitions
@@ -383,7 +389,9 @@ def _resident(
         table = Buffer("table", rows.num_rows * rows.row_bytes, Space.HOST)
         return table, Buffer("training_facts", facts, Space.HOST), dense
     return (
-        *buffer_of(rows, buffer_slots(structure, ahead=ahead), facts),
+        *buffer_of(
+            rows, buffer_slots(structure, ahead=ahead), facts + (copies - 1) * rows.file_bytes
+        ),
         Buffer("positions", 8 * rows.num_rows, Space.HOST),
         Buffer("buckets", 2 * ID_BYTES * p * p, Space.HOST),
         dense,

@@ -14,7 +14,7 @@ Source: out-of-core reference sections 1 and 10 (`mmap`, the "PyG+" baseline).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from gnnbench.data.dealing import SeedSource
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, steps
+from gnnbench.disk_limit import DiskKnobs
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
@@ -52,7 +53,7 @@ ID_BYTES = work.ID_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MmapKnobs:
+class MmapKnobs(DiskKnobs):
     """Knobs of `mmap`.
 
     cache: share of the file's pages that stay in memory between batches; 1 is an unbounded page
@@ -162,6 +163,7 @@ class Mmap(Approach):
             resident=_resident(shape, data, structure),
             counted=counted,
             basis=basis,
+            disk=self.knobs(run).disk,
             notes={
                 "cached_pages": structure.capacity,
                 "pages": structure.rows.num_pages,
@@ -204,7 +206,7 @@ def _drawn(graph: Graph, run: RunSpec, structure: MmapStructure) -> list[MappedB
 
 def _expected(profile: GraphProfile, run: RunSpec, structure: MmapStructure) -> list[MappedBatch]:
     """Expected sizes: batches until the page cache is as warm as it gets, or to the end."""
-    sizes = SAMPLED.estimate(profile, run, partitioned=False)
+    sizes = SAMPLED.estimate(profile, replace(run, knobs={}), partitioned=False)
     access = access_profile(profile, run, inputs=int(sizes.vertices[0][0]))
     rows, capacity = structure.rows, structure.capacity
     age = access.age(rows, capacity)

@@ -100,6 +100,7 @@ def node_plan(
         resident=_resident(shape, data, structure, prefetch=bool(knobs.read_ahead)),
         counted=counted,
         basis=basis,
+        disk=knobs.disk,
         notes={
             "policy": structure.policy.name,
             "partitions": structure.policy.partitions,

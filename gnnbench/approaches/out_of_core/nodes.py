@@ -129,7 +129,7 @@ def drawn_work(knobs: Any, vertices: Sequence[Any], edges: Sequence[Any]) -> Wor
 def expected_batch(profile: GraphProfile, run: RunSpec, knobs: Any) -> BatchSizes:
     """Expected sizes of a batch from the graph of the buffer, from its degrees alone."""
     if knobs.sampling != "dense":
-        return SAMPLED.estimate(profile, replace(run, ranks=1), partitioned=False)
+        return SAMPLED.estimate(profile, replace(run, ranks=1, knobs={}), partitioned=False)
     # Late: the estimators' compiler is slow to import.
     from gnnbench.data.frontier import occupancy_frontier
 

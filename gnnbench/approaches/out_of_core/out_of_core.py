@@ -24,6 +24,7 @@ from gnnbench.approaches.out_of_core.nodes import (
 )
 from gnnbench.approaches.out_of_core.tuning import Sizes, tune
 from gnnbench.approaches.out_of_core.visits import policy_of
+from gnnbench.disk_limit import DiskKnobs
 from gnnbench.errors import Unsupported
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
@@ -32,7 +33,7 @@ from gnnbench.strict import bounds, choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutOfCoreKnobs:
+class OutOfCoreKnobs(DiskKnobs):
     """Knobs of `out-of-core`.
 
     partitions: physical partitions p of the table on the disk; 0 chooses p, c and l for the run's
@@ -42,9 +43,11 @@ class OutOfCoreKnobs:
     logical partitions l of comet; 0 is 2 p / c. read_ahead: whether the next partitions are read
     while the present ones are trained on. staleness: batches in flight besides the one that is
     trained on: they are drawn, gathered and copied ahead, and the rows of trained tables lack so
-    many updates; features are read only and never late. 0 is synchronous. sampling: "dense" draws
-    the neighbours of a vertex once per batch and reuses them in every layer (DENSE); "per_layer"
-    draws them anew in every layer, as `sampled` does. They differ from two layers on.
+    many updates; features are read only and never late. 0 is synchronous. durable: 1 commits what
+    was learnt after every epoch, in generations: a run that was killed goes on behind the last one,
+    and a trained table takes twice its space on the disk. sampling: "dense" draws the neighbours of
+    a vertex once per batch and reuses them in every layer (DENSE); "per_layer" draws them anew in
+    every layer, as `sampled` does. They differ from two layers on.
     """
 
     partitions: int = field(default=8, metadata=bounds(0, 16_384))
@@ -55,6 +58,7 @@ class OutOfCoreKnobs:
     logical: int = field(default=0, metadata=bounds(0, 16_384))
     read_ahead: int = field(default=0, metadata=bounds(0, 1))
     staleness: int = field(default=0, metadata=bounds(0, 64))
+    durable: int = field(default=0, metadata=bounds(0, 1))
     sampling: str = field(default="dense", metadata=choices("dense", "per_layer"))
 
 
@@ -142,6 +146,7 @@ class OutOfCore(Approach):
                     ("dot", {"partitions": 6, "buffer": 2, "read_ahead": 1}),
                     ("distmult", {"partitions": 4, "buffer": 2, "staleness": 3}),
                     ("complex", {"partitions": 6, "buffer": 2, "read_ahead": 1, "staleness": 1}),
+                    ("distmult", {"partitions": 4, "buffer": 2, "durable": 1}),
                 )
             ),
         ]
@@ -202,6 +207,8 @@ class OutOfCore(Approach):
                 on_disk=True,
                 ahead=bool(knobs.read_ahead),
                 staleness=knobs.staleness,
+                copies=1 + knobs.durable,
+                limit=knobs.disk,
             )
         return node_plan(data, run, structure, layout, knobs)
 

@@ -15,6 +15,7 @@ from gnnbench.approaches.whole_graph.rows import ID_BYTES, buffers
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.profile import GraphProfile
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Buffer, Groups, Ints, Size
 from gnnbench.strict import choices
 
@@ -84,12 +85,14 @@ class Blocks:
             Neighbours keep their direction: a forward product of block row i uses nonzeros[i, t], a
             backward one, with the transpose, nonzeros[t, i].
         train_rows: training vertices of each block, int64 [R].
+        reuse: of the rows that one block row reads of one block.
         counted, basis: as in a plan.
     """
 
     edges: tuple[int, ...]
     nonzeros: Ints
     train_rows: Ints
+    reuse: Reuse | None = None
     counted: bool = True
     basis: str = COUNTED
 
@@ -102,6 +105,7 @@ class Blocks:
             edges=edges,
             nonzeros=block_nonzeros(data, edges),
             train_rows=block_train_rows(data, edges),
+            reuse=data.reuse_of_rows().split(parts),
             counted=not profile or ranks == 1,
             basis=EVEN if profile else COUNTED,
             **grid,

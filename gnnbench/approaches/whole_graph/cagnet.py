@@ -262,6 +262,7 @@ class StageWriter(StackWriter):
             source_rows=stage.held,
             element_bytes=s,
             adds=stage.adds,
+            reuse=self.grid.reuse,
         )
         self.step(name.format("spmm"), stage.done(added), phase, layer, allocates=opening)
 

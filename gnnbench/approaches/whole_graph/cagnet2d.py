@@ -179,6 +179,7 @@ class SquareWriter(StackWriter):
                 element_bytes=self.element_bytes,
                 adds=t > 0,
                 index_bytes=ID_BYTES,
+                reuse=grid.reuse,
             )
             self.step(f"{where}/spmm/{t}", done, phase, layer, allocates=() if t else out)
 

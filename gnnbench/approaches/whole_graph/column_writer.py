@@ -18,6 +18,7 @@ from gnnbench.approaches.whole_graph.relayout import Relayouts, even_split, regr
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
 from gnnbench.approaches.writing.stack import StackWriter
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Buffer, Ints, Lane, Phase, larger
 
 
@@ -61,15 +62,22 @@ class ColumnWriter(StackWriter):
         relayouts: which re-layouts an epoch takes.
         traffic: between all ranks.
         ranks: of the class, neighbours.
+        reuse: of the whole graph's rows.
     """
 
     def __init__(
-        self, shape: StackShape, nonzeros: int, relayouts: Relayouts, traffic: Traffic, ranks: range
+        self,
+        shape: StackShape,
+        nonzeros: int,
+        relayouts: Relayouts,
+        traffic: Traffic,
+        ranks: range,
+        reuse: Reuse | None = None,
     ) -> None:
         self.own = slice(ranks.start, ranks.stop)
         self.rows, self.num_nodes = traffic.rows[self.own], int(traffic.rows.sum())
         self.relayouts, self.traffic, self.world_size = relayouts, traffic, len(traffic.rows)
-        size = LayerSizes(rows=self.rows, source_rows=self.rows, nonzeros=nonzeros)
+        size = LayerSizes(rows=self.rows, source_rows=self.rows, nonzeros=nonzeros, reuse=reuse)
         super().__init__(shape, [size] * shape.num_layers, None, Chain())
 
     def columns(self, width: int) -> Ints:
@@ -100,6 +108,7 @@ class ColumnWriter(StackWriter):
                 rows=self.num_nodes,
                 source_rows=self.num_nodes,
                 nonzeros=self.sizes[layer - 1].nonzeros,
+                reuse=self.sizes[layer - 1].reuse,
             )
             self.spmm(f"{phase}/{layer}/spmm", phase, layer, whole, columns, allocates=room)
         self.to_rows(phase, layer, width, **place)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.whole_graph.relayout import even_split
 from gnnbench.data.graph import Graph
+from gnnbench.data.reuse import counted_reuse
 from gnnbench.models.names import MODELS
+from gnnbench.reuse import Reuse
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Ints
 
@@ -36,6 +38,7 @@ class MixedStructure:
         train_rows: int64 [dense ranks, chunks], training rows.
         forward, backward: order of the chunks in each pass.
         row_order: int64 [N], vertex of each row; absent when sizes come from a profile.
+        reuse: of the rows that are read, in the order of the vertices.
     """
 
     sparse_ranks: int
@@ -48,6 +51,7 @@ class MixedStructure:
     forward: tuple[int, ...]
     backward: tuple[int, ...]
     row_order: NDArray[np.int64] | None = None
+    reuse: Reuse | None = None
     counted: bool = True
     basis: str = "counted on the real graph"
 
@@ -113,6 +117,7 @@ def mixed_structure(
             train_rows=np.array(train, np.int64).T,
             forward=natural,
             backward=natural,
+            reuse=data.reuse_of_rows(),
             counted=False,
             basis="counts of the profile, all chunks equally dense",
         )
@@ -140,6 +145,7 @@ def mixed_structure(
         forward=forward,
         backward=backward,
         row_order=order,
+        reuse=counted_reuse(data.indptr, data.indices, order=order),
     )
 
 

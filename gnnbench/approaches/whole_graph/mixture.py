@@ -35,6 +35,7 @@ from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.plan import Plan, repeated
+from gnnbench.reuse import Reuse
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Ints
 from gnnbench.strict import choices
@@ -63,13 +64,14 @@ class MixtureStructure:
     """Distribution of vertices: rank i owns the `rows[i]` vertices after those of rank i - 1.
 
     `symmetric`: every edge is stored in both directions, so that one copy of the graph serves both
-    passes.
+    passes. `reuse` is that of the whole graph's rows.
     """
 
     rows: Ints
     train_rows: Ints
     nonzeros: int
     symmetric: bool
+    reuse: Reuse | None = None
     counted: bool = True
     basis: str = "counted on the real graph"
 
@@ -83,6 +85,7 @@ class MixtureStructure:
             train_rows=np.diff(np.searchsorted(graph.train_nodes(), bounds)),
             nonzeros=graph.num_edges,
             symmetric=graph.undirected,
+            reuse=graph.reuse_of_rows(),
         )
 
     @property
@@ -173,6 +176,7 @@ class Mixture(Approach):
             train_rows=np.array(even_split(data.num_train, run.ranks)),
             nonzeros=data.num_edges,
             symmetric=data.undirected,
+            reuse=data.reuse_of_rows(),
             counted=run.ranks == 1,
             basis="closed forms of the profile's counts; training vertices dealt out evenly",
         )
@@ -188,7 +192,7 @@ class Mixture(Approach):
             iteration = row_iteration(shape, RowSizes.whole(data), options)
         else:
             iteration = mixture_iteration(
-                shape, rows, structure.train_rows, structure.nonzeros, relayouts
+                shape, rows, structure.train_rows, structure.nonzeros, relayouts, structure.reuse
             )
         return Plan(
             approach=run.approach,

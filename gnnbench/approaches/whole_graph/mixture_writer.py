@@ -13,6 +13,7 @@ from gnnbench.approaches.whole_graph.relayout import Relayouts
 from gnnbench.approaches.writing.layers import attention_columns
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.iterations import Iteration, RankClass
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Ints
 
 
@@ -33,7 +34,12 @@ class MixtureWriter(ColumnWriter):
 
 
 def mixture_iteration(
-    shape: StackShape, rows: Ints, train_rows: Ints, nonzeros: int, relayouts: Relayouts
+    shape: StackShape,
+    rows: Ints,
+    train_rows: Ints,
+    nonzeros: int,
+    relayouts: Relayouts,
+    reuse: Reuse | None = None,
 ) -> Iteration:
     """One epoch of all ranks, two or more.
 
@@ -43,6 +49,7 @@ def mixture_iteration(
         train_rows: training vertices among them, int64 [P].
         nonzeros: entries of the whole graph.
         relayouts: which re-layouts an epoch takes.
+        reuse: of the whole graph's rows.
     """
     traffic, world = Traffic(rows), len(rows)
     # Columns are dealt out from rank 0 on: a width below P leaves the last ranks without any.
@@ -50,7 +57,7 @@ def mixture_iteration(
     classes = []
     for start, stop in pairwise(sorted(borders)):
         ranks = range(start, stop)
-        writer = MixtureWriter(shape, nonzeros, relayouts, traffic, ranks)
+        writer = MixtureWriter(shape, nonzeros, relayouts, traffic, ranks, reuse)
         writer.forward()
         writer.loss(train_rows[start:stop])
         writer.backward()

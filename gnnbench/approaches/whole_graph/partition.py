@@ -24,6 +24,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_counts, halo_entries
 from gnnbench.data.partition import partition
 from gnnbench.data.profile import GraphProfile
+from gnnbench.data.reuse import counted_reuse
 from gnnbench.data.source import content_digest
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan
@@ -99,6 +100,7 @@ class PartitionStructure:
             train_rows=train.astype(np.int64),
             received=np.asarray(counts, np.int64),
             halo_nonzeros=remote,
+            reuse=counted_reuse(graph.indptr, graph.indices, assignment, num_parts),
         )
         return cls(sizes=sizes, assignment=assignment)
 
@@ -174,6 +176,7 @@ def profile_structure(profile: GraphProfile, num_parts: int, method: str) -> Par
         train_rows=shares(profile.num_train),
         received=received,
         halo_nonzeros=np.round(cut * nonzeros).astype(np.int64),
+        reuse=profile.reuse_of_rows(),
     )
     return PartitionStructure(sizes=sizes, counted=False, basis=basis)
 

@@ -109,8 +109,8 @@ class PipelineSteps:
         reduced = work.all_reduce(elements, self.s, len(group))
         place: dict[str, Any] = {"lane": Lane.COMM, "group": group}
         name = self.add("sync/gradients", reduced, Phase.SYNC, -1, after=after, **place)
-        done = optimizer_work(self.shape)
-        room = optimizer_scratch(self.shape)
+        done = optimizer_work(self.shape, self.shape.num_parameters)
+        room = optimizer_scratch(self.shape, self.shape.num_parameters)
         self.add(f"update/{done.op}", done, Phase.UPDATE, -1, after=(name,), **room)
 
     def order(self, phase: Phase) -> tuple[int, ...]:
@@ -180,6 +180,7 @@ class SparseSteps(PipelineSteps):
                 width=cut,
                 source_rows=held.num_rows,
                 element_bytes=self.s,
+                reuse=held.reuse,
             )
             waits = (self.add(f"{where}/spmm/{chunk}", product, phase, layer, after=waits),)
         sent = self.pipeline.from_sparse(chunk, cut)

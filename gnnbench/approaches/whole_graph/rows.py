@@ -15,6 +15,7 @@ from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.models.names import MODELS
 from gnnbench.plan import Plan, repeated
+from gnnbench.reuse import Reuse
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Ints
 
@@ -31,6 +32,7 @@ class RowSizes:
         train_rows: own training vertices.
         received: [P, P], rows of rank j that rank i receives; the diagonal is 0.
         halo_nonzeros: in-edges from vertices of other ranks; counted only if `overlap` needs them.
+        reuse: of the rows that each rank reads, in the order of the vertices.
     """
 
     rows: Ints
@@ -38,6 +40,7 @@ class RowSizes:
     train_rows: Ints
     received: Ints
     halo_nonzeros: Ints
+    reuse: Reuse | None = None
 
     @property
     def world_size(self) -> int:
@@ -67,6 +70,7 @@ class RowSizes:
             train_rows=np.array([data.num_train]),
             received=np.zeros((1, 1), np.int64),
             halo_nonzeros=np.zeros(1, np.int64),
+            reuse=data.reuse_of_rows(),
         )
 
 
@@ -144,6 +148,7 @@ def row_iteration(
         source_rows=sizes.rows + sizes.halo_rows,
         nonzeros=sizes.nonzeros,
         halo_nonzeros=sizes.halo_nonzeros,
+        reuse=sizes.reuse,
     )
     halo = None
     if exchanges and world > 1:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gnnbench.models.base import Model, Order, layer_order
 from gnnbench.models.names import MODELS
+from gnnbench.reuse import Reuse
 from gnnbench.spec import ModelSpec, RunSpec
 from gnnbench.steps import Ints, Size
 
@@ -29,6 +30,7 @@ class LayerSizes:
         nonzeros: edges.
         halo_nonzeros: edges whose source row belongs to another rank; only `overlap` needs them.
         edge_weights: whether edges have weights of their own, as samplers give them.
+        reuse: of the source rows, and of the transpose's; None where the order is random.
     """
 
     rows: Size
@@ -36,6 +38,7 @@ class LayerSizes:
     nonzeros: Size
     halo_nonzeros: Size = 0
     edge_weights: bool = False
+    reuse: Reuse | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,14 +20,18 @@ class StackWriter(LayerWriter):
 
     def forward(self) -> None:
         """Write the forward pass; the input features are in buffer "x"."""
-        shape, s = self.shape, self.element_bytes
+        shape = self.shape
         if shape.input_dropout > 0:
-            done = work.dropout(self.input_rows(1), shape.dims[0], s)
-            room = self.buffer("h0", self.sizes[0].source_rows, shape.dims[0])
-            self.step("forward/0/dropout", done, Phase.FORWARD, 0, allocates=room)
+            self.drop_input(self.input_rows(1), self.sizes[0].source_rows, shape.dims[0])
         for layer in range(1, shape.num_layers + 1):
             self.layer_forward(layer)
             self.activate(layer, self.sizes[layer - 1].rows)
+
+    def drop_input(self, rows: Size, source_rows: Size, width: Size) -> None:
+        """Write the dropout of the input's own rows."""
+        done = work.dropout(rows, width, self.element_bytes)
+        room = self.buffer("h0", source_rows, width)
+        self.step("forward/0/dropout", done, Phase.FORWARD, 0, allocates=room)
 
     def layer_forward(self, layer: int) -> None:
         """Write one layer up to, not including, its normalisation and activation."""
@@ -96,7 +100,7 @@ class StackWriter(LayerWriter):
         shape, s = self.shape, self.element_bytes
         members = group.size if isinstance(group, Groups) else len(group)
         if members > 1:
-            elements = shape.num_parameters + 1
+            elements = self.reduced_parameters + 1
             staged = self.halo is not None and self.halo.staged
             if staged:
                 self.copy("sync/to_host", work.to_host(elements * s), Phase.SYNC, -1)
@@ -106,29 +110,43 @@ class StackWriter(LayerWriter):
             )
             if staged:
                 self.copy("sync/to_device", work.to_device(elements * s), Phase.SYNC, -1)
-        done = optimizer_work(shape)
-        self.step(f"update/{done.op}", done, Phase.UPDATE, -1, **optimizer_scratch(shape))
+        count = self.updated_parameters
+        done = optimizer_work(shape, count)
+        self.step(f"update/{done.op}", done, Phase.UPDATE, -1, **optimizer_scratch(shape, count))
+
+    @property
+    def reduced_parameters(self) -> int:
+        """Parameters whose gradients are summed over ranks."""
+        return self.shape.num_parameters
+
+    @property
+    def updated_parameters(self) -> Size:
+        """Parameters that a rank's optimizer updates."""
+        return self.shape.num_parameters
 
 
-def optimizer_work(shape: StackShape) -> Work:
-    """One step of the optimizer over all parameters."""
-    return OPTIMIZERS[shape.optimizer](shape.num_parameters, shape.element_bytes)
+def optimizer_work(shape: StackShape, count: Size) -> Work:
+    """One step of the optimizer over `count` parameters."""
+    return OPTIMIZERS[shape.optimizer](count, shape.element_bytes)
 
 
-def optimizer_scratch(shape: StackShape) -> dict[str, Any]:
+def optimizer_scratch(shape: StackShape, count: Size) -> dict[str, Any]:
     """Buffer of the extra vector that an optimizer step needs while it runs.
 
     Adagrad stores the roots of its squared sums in it; Adam reuses the gradient's memory.
     """
     if shape.optimizer != "adagrad":
         return {}
-    room = Buffer("update_scratch", shape.num_parameters * shape.element_bytes)
+    room = Buffer("update_scratch", count * shape.element_bytes)
     return {"allocates": (room,), "frees": ("update_scratch",)}
 
 
 OPTIMIZERS = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}
 
 
-def parameter_buffers(shape: StackShape) -> tuple[Buffer, ...]:
-    """Parameters, their gradient, the optimizer's state."""
-    return (Buffer("parameters", shape.parameter_bytes),)
+def parameter_buffers(shape: StackShape, count: Size | None = None) -> tuple[Buffer, ...]:
+    """Parameters, their gradient, the optimizer's state: of all parameters, or of `count`."""
+    if count is None:
+        return (Buffer("parameters", shape.parameter_bytes),)
+    each = shape.parameter_bytes // shape.num_parameters
+    return (Buffer("parameters", each * count),)

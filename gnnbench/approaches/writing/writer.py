@@ -73,6 +73,7 @@ class LayerWriter:
             source_rows=sources,
             element_bytes=self.element_bytes,
             edge_weights=size.edge_weights,
+            reuse=size.reuse,
         )
         self.step(name, done, phase, layer, **place)
 
@@ -107,7 +108,12 @@ class LayerWriter:
         halo_rows, inner = size.source_rows - size.rows, size.nonzeros - size.halo_nonzeros
         arrived = (After(f"{where}/exchange"),)
         own = work.spmm(
-            rows=size.rows, nonzeros=inner, width=width, source_rows=size.rows, element_bytes=s
+            rows=size.rows,
+            nonzeros=inner,
+            width=width,
+            source_rows=size.rows,
+            element_bytes=s,
+            reuse=size.reuse,
         )
         if phase is Phase.FORWARD:
             self.pack(phase, layer, width)
@@ -120,6 +126,7 @@ class LayerWriter:
                 source_rows=halo_rows,
                 element_bytes=s,
                 adds=True,
+                reuse=size.reuse,
             )
             self.step(f"{where}/spmm_halo", halo, phase, layer, after=arrived)
             return
@@ -129,6 +136,7 @@ class LayerWriter:
             width=width,
             source_rows=size.rows,
             element_bytes=s,
+            reuse=size.reuse,
         )
         self.step(f"{where}/spmm_halo", halo, phase, layer, **place)
         self.transfer(phase, layer, width)

@@ -53,6 +53,8 @@ def save(data: Graph | EdgeStream | Triples, path: str | Path) -> Path:
             "notes": data.notes,
             "arrays": files,
         }
+        if isinstance(data, Graph):
+            meta["reuse"] = data.reuse_of_rows().shares.tolist()
         meta["digest"] = _digest(meta)
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1, default=_plain) + "\n")
         temporary.chmod(0o755)
@@ -94,6 +96,8 @@ def load(path: str | Path, mmap: bool = True, verify: bool = False) -> Any:
             last = int(indptr[-1]) if len(indptr) else "nothing"
             raise DataError(path, f"indptr ends with {last}, expected {len(indices)} (indices)")
     plain = {key: meta[key] for key in cls.PLAIN}
+    if "reuse" in meta:
+        plain["reuse"] = tuple(meta["reuse"])
     return cls(name=meta["name"], notes=meta["notes"], digest=_digest(meta), **plain, **arrays)
 
 

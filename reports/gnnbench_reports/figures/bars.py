@@ -50,12 +50,14 @@ def draw_bars(
     xlabel: str,
     words: tuple[str, str] = SIDES,
     apart: str = "",
+    mark: str = "",
 ) -> Figure:
     """Draw `frame`: columns dataset, model, approach, ranks, side, `part` and `value`.
 
     An optional column `mark` is drawn as a black tick on the bar (one value per bar), an optional
-    column `note` is written after it. `words` name the sides in the legend. The part `apart` is no
-    part of the sum: an outline beyond the bar and its mark.
+    column `note` is written after it. `words` name the sides in the legend, `mark` the tick; by
+    default it is the time of a period. The part `apart` is no part of the sum: an outline beyond
+    the bar and its mark.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -100,7 +102,7 @@ def draw_bars(
                 ls="",
                 ms=7,
                 mew=1.2,
-                label=f"time per {drawing.period_noun(frame)}",
+                label=mark or f"time per {drawing.period_noun(frame)}",
             )
         )
     drawing.legend_above(figure, handles)

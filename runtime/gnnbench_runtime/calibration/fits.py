@@ -27,6 +27,7 @@ from gnnbench.cluster import (
 )
 from gnnbench.costs.fit import fit_collective, fit_op
 from gnnbench.errors import SpecError
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Kind, Work
 from gnnbench_runtime import device as devices
 
@@ -164,10 +165,12 @@ def fit_operations(ranks: list[dict[str, Any]], world: int, usual_s: float) -> l
     """
     samples: dict[str, list[tuple[Work, float]]] = defaultdict(list)
     origins: dict[str, list[int]] = defaultdict(list)
+    graphs: dict[str, list[str]] = defaultdict(list)
     for content in ranks:
         for entry in content["steps"]:
             samples[entry["op"]].append((_work(entry), entry["probes"] * usual_s))
             origins[entry["op"]].append(entry["workload"])
+            graphs[entry["op"]].append(entry["graph"])
             if entry["gap_probes"]:
                 after = _once(GAP_OP, entry["bytes"])
                 samples[GAP_OP].append((after, entry["gap_probes"] * usual_s))
@@ -178,7 +181,14 @@ def fit_operations(ranks: list[dict[str, Any]], world: int, usual_s: float) -> l
         try:
             form = GAP_OP if op == GAP_OP else ""
             models.append(
-                fit_op(points, op=op, form=form, co_located=world, origins=origins.get(op))
+                fit_op(
+                    points,
+                    op=op,
+                    form=form,
+                    co_located=world,
+                    origins=origins.get(op),
+                    graphs=graphs.get(op),
+                )
             )
         except SpecError:
             continue  # too few samples: the operation is reported as not calibrated
@@ -190,9 +200,10 @@ def _once(op: str, size: int = 0) -> Work:
 
 
 def _work(entry: dict[str, Any]) -> Work:
-    measured = ("op", "kind", "probes", "gap_probes", "workload")
+    measured = ("op", "kind", "probes", "gap_probes", "workload", "graph", "reuse")
     facts = {key: value for key, value in entry.items() if key not in measured}
-    return Work(kind=Kind(entry["kind"]), op=entry["op"], **facts)
+    reuse = Reuse.of(entry["reuse"]) if "reuse" in entry else None
+    return Work(kind=Kind(entry["kind"]), op=entry["op"], reuse=reuse, **facts)
 
 
 def fit_sweeps(

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from gnnbench.approaches.base import Probe
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.approaches.operations import Operations, needed, operations
-from gnnbench.spec import RunSpec
-from gnnbench_runtime.calibration.workloads import Workload, workload
+from gnnbench.approaches.operations import Operations, is_drawn_graph, needed, operations
+from gnnbench.spec import DatasetRef, RunSpec
+from gnnbench_runtime.calibration.workloads import KINDS, Workload, workload
 
 LEAST_SAMPLES = 4
 """Samples that a fit needs of an operation."""
@@ -141,7 +141,9 @@ class Mix:
         """Sizes decide nothing about which operations there are, so that few runs are planned."""
         model = dataclasses.replace(run.model, hidden=run.model.heads * 8, name="")
         same = dataclasses.replace(run, model=model, suite="", repeat=0)
-        if run.dataset.generator:
+        if is_drawn_graph(run.dataset):
+            same = dataclasses.replace(same, dataset=DatasetRef(generator=KINDS[0]))
+        elif run.dataset.generator:
             same = dataclasses.replace(
                 same, dataset=dataclasses.replace(run.dataset, name="", options={})
             )
@@ -152,10 +154,10 @@ class Mix:
 
 
 def scaled(example: RunSpec, base: RunSpec, ranks: int) -> RunSpec:
-    """An example with the sizes of a probe; one of another generator keeps its own dataset."""
+    """An example with the sizes of a probe; one of a stream or triples keeps its own dataset."""
     layers = example.model.layers
     fanouts = (*base.batch.fanouts_from_seeds, *(5,) * layers)[:layers]
-    same = example.dataset.generator == base.dataset.generator
+    same = is_drawn_graph(example.dataset) and is_drawn_graph(base.dataset)
     return dataclasses.replace(
         example,
         suite=base.suite,

@@ -19,6 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 from gnnbench.approaches.base import Layout
@@ -166,7 +167,16 @@ def measure(
             torch.cuda.synchronize(context.device)
         period_s.append(perf_counter() - begin)
         recorder.period_end()
-    keep_samples(plan, context.rank, kept.rows, period_s, probes, content, workload.only)
+    keep_samples(
+        plan,
+        context.rank,
+        kept.rows,
+        period_s,
+        probes,
+        content,
+        workload.only,
+        graph=run.dataset.generator,
+    )
     trainer.close()
     del trainer, data, structure
     gc.collect()
@@ -190,6 +200,8 @@ def keep_samples(
     probes: list[float],
     content: dict[str, Any],
     only: frozenset[str] = frozenset(),
+    *,
+    graph: str = "",
 ) -> None:
     """Keep one sample per step name: mean facts, and median time and gap over timed iterations.
 
@@ -197,7 +209,7 @@ def keep_samples(
 
     Times are divided by the speed probe of their period; the fit multiplies them by the probe's
     usual time. Batches of one probe have similar shapes, so that many noisy times of nearly one
-    shape become one steady time of their mean shape.
+    shape become one steady time of their mean shape. `graph` is the kind of graph.
     """
     gaps = _gaps(rows, period_s)
     times: dict[str, list[float]] = defaultdict(list)
@@ -226,12 +238,20 @@ def keep_samples(
                 "probes": statistics.median(times[name]) / calls,
                 "gap_probes": 0.0 if only else statistics.median(after[name]),
                 "workload": content["workloads"],
+                "graph": graph,
+                **_reuse(found),
                 **{
                     fact: round(value / calls if fact in PER_CALL else value)
                     for fact, value in mean.items()
                 },
             }
         )
+
+
+def _reuse(works: Sequence[Work]) -> dict[str, list[float]]:
+    """The mean reuse of the works' source rows, where their order is known."""
+    found = [work.reuse.shares for work in works if work.reuse is not None and work.reuse.known]
+    return {"reuse": np.mean(found, axis=0).tolist()} if len(found) == len(works) else {}
 
 
 class _Works:

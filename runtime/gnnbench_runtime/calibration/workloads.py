@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
@@ -20,13 +20,17 @@ T = TypeVar("T")
 NODES = (600, 60_000)
 DEGREE = (3, 150)
 FEATURES = (8, 1600)
-HIDDEN = (8, 256)
-HIDDEN_CHOICES = (8, 16, 32, 48, 64, 96, 128, 192, 256)
+HIDDEN = (8, 512)
+HIDDEN_CHOICES = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 CLASSES = (2, 48)
-BATCH = (128, 2048)
+BATCH = (32, 4096)
+
+KINDS = ("planted_partition", "web", "rmat", "grid", "stars", "bipartite")
+"""Kinds of graph, in turn: they differ in the nearness of neighbours and in the skew of degrees."""
 
 # The first epochs of a process run on fresh pages and cold predictors; runs leave them out too.
 WARMUP_EPOCHS = 3
+LEAST_EPOCHS = 5  # of which the last is kept, and the one after a speed probe is not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,8 @@ class Scale:
 
     edge_values   of one attention layer: edges times width, each touched six times
     flops         of the products of one epoch: 1.5e9 are a tenth of a second on one core
+    features      width of the input
+    epochs        share of the usual epochs; a long step is timed well in few of them
     """
 
     nodes: tuple[int, int]
@@ -42,6 +48,8 @@ class Scale:
     feature_elements: int
     edge_values: float
     flops: float
+    features: tuple[int, int] = FEATURES
+    epochs: float = 1.0
 
 
 USUAL = Scale(
@@ -50,13 +58,27 @@ USUAL = Scale(
 # Real graphs are larger than what many probes can afford. A few go beyond every cache, so that
 # what a miss costs is seen and not extrapolated.
 LARGE = Scale(
-    nodes=(50_000, 250_000),
+    nodes=(50_000, 600_000),
     edges=4_000_000,
     feature_elements=16_000_000,
     edge_values=8e7,
     flops=6e9,
+    epochs=0.5,
 )
 LARGE_EVERY = 8  # of the full-graph probes
+# Bags of words have thousands of columns, whose products live on other costs than square ones.
+WIDE = Scale(
+    nodes=(1_500, 24_000),
+    edges=400_000,
+    feature_elements=24_000_000,
+    edge_values=1.5e7,
+    flops=1e10,
+    features=(900, 8_192),
+    epochs=0.5,
+)
+
+WIDE_PLACES = (0.5, 1.0, 0.0, 0.75, 0.25)
+"""Places of the wide probes in the range of features."""
 
 # Generalised golden ratios: additive recurrences fill a six-dimensional box evenly.
 _RATIO = 1.1127756842787055
@@ -88,16 +110,22 @@ def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec
     """
     at = [(0.5 + (index + seed) * step) % 1.0 for step in _STEPS]
     batches, other = index % 2 == 1, index // 2
-    scale = LARGE if not batches and other % LARGE_EVERY == 5 else USUAL
+    scale, kind = scale_of(index), KINDS[(other + other // len(KINDS)) % len(KINDS)]
 
     def spread(bounds: tuple[float, float], position: float) -> int:
         low, high = bounds
         return round(low * (high / low) ** position)
 
     nodes, degree = spread(scale.nodes, at[0]), spread(DEGREE, at[1])
-    features, hidden = spread(FEATURES, at[2]), spread(HIDDEN, at[3])
+    if scale is WIDE:  # few probes, which must span the widths
+        at[2] = WIDE_PLACES[other // LARGE_EVERY % len(WIDE_PLACES)]
+    features, hidden = spread(scale.features, at[2]), spread(HIDDEN, at[3])
+    if scale is WIDE:
+        nodes = min(nodes, scale.feature_elements // features)
     classes, batch = spread(CLASSES, at[4]), spread(BATCH, at[5])
     degree = max(2, min(degree, nodes // 20, scale.edges // nodes))
+    if kind == "rmat":
+        nodes = 2 ** round(math.log2(nodes))
     # A class must have room for its share of the edges.
     classes = max(2, min(classes, nodes // (10 * degree)))
     features = max(4, min(features, scale.feature_elements // nodes))
@@ -106,7 +134,7 @@ def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec
     hidden = max(width for width in HIDDEN_CHOICES if width <= hidden)
     attention = other % 5 in (1, 4)
     if attention:
-        hidden = max(8, min(hidden, round(scale.edge_values / (nodes * degree)) // 8 * 8))
+        hidden = max(8, min(hidden, int(scale.edge_values / (nodes * degree)) // 8 * 8))
     model = ModelSpec(
         name="probe",
         kind="gat" if attention else ("gcn", "sage")[other % 2],
@@ -120,27 +148,52 @@ def workload(index: int, *, threads: int, epochs: int, seed: int = 1) -> RunSpec
     fanouts: tuple[int, ...] = ((15, 10), (10, 5), (25, 10), (5, 5))[other % 4]
     return RunSpec(
         suite="calibration",
-        dataset=DatasetRef(
-            name=f"probe-{index}",
-            generator="planted_partition",
-            options={
-                "num_nodes": nodes,
-                "mean_degree": float(degree),
-                "num_classes": classes,
-                "num_features": features,
-                "homophily": 0.6,
-                "train_fraction": min(0.5, 6 * batch / nodes) if batches else 0.5,
-                "degree_exponent": (2.2, 2.6, 3.2)[other % 3],
-                "seed": index,
-            },
+        dataset=_dataset(
+            kind,
+            index,
+            nodes=nodes,
+            degree=degree,
+            classes=classes,
+            features=features,
+            train=min(0.5, 6 * batch / nodes) if batches else 0.5,
         ),
         model=model,
         batch=BatchSpec(size=batch, fanouts_from_seeds=fanouts + (5,) * (model.layers - 2)),
         training=TrainingSpec(
-            epochs=epochs, warmup_epochs=WARMUP_EPOCHS, threads_per_rank=threads, seed=index
+            epochs=max(LEAST_EPOCHS, round(epochs * scale.epochs)),
+            warmup_epochs=WARMUP_EPOCHS,
+            threads_per_rank=threads,
+            seed=index,
         ),
         approach="",
         ranks=1,
+    )
+
+
+def scale_of(index: int) -> Scale:
+    """The scale of a probe: of the full-graph ones, a few are large and a few wide."""
+    batches, other = index % 2 == 1, index // 2
+    if batches:
+        return USUAL
+    return {5: LARGE, 1: WIDE}.get(other % LARGE_EVERY, USUAL)
+
+
+def _dataset(
+    kind: str, index: int, *, nodes: int, degree: int, classes: int, features: int, train: float
+) -> DatasetRef:
+    """A generated graph of a kind."""
+    options: dict[str, Any] = {"num_classes": classes, "num_features": features, "seed": index}
+    if kind == "rmat":
+        options |= {"scale": round(math.log2(nodes)), "edge_factor": degree / 2}
+    else:
+        options |= {"num_nodes": nodes, "mean_degree": float(degree)}
+    if kind == "planted_partition":
+        options |= {"homophily": 0.6, "degree_exponent": (2.2, 2.6, 3.2)[index // 2 % 3]}
+    return DatasetRef(
+        name=f"probe-{index}",
+        generator=kind,
+        options=options,
+        split={"train": train, "val": 0.2, "replace": True},
     )
 
 

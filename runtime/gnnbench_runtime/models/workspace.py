@@ -1,12 +1,20 @@
 """Named buffers that are allocated once and reused, so that steady epochs allocate nothing.
 
 The names are those of the plan, so that predicted and real memory can be compared by buffer.
+
+On a CPU a large buffer is a mapping of its own. In the heap, buffers that grow a little with every
+larger batch would leave holes that no other buffer fits, and the resident set would hold both.
 """
 
 from __future__ import annotations
 
+import mmap
+
 import torch
 from torch import Tensor
+
+LEAST_MAPPED_BYTES = 2**18
+"""Buffers of at least so many bytes are mappings of their own."""
 
 
 class Workspace:
@@ -24,7 +32,7 @@ class Workspace:
             # Drop the old block first: both need not live at once.
             self._flat.pop(name, None)
             del flat
-            flat = self._flat[name] = torch.empty(size, device=self.device, dtype=self.dtype)
+            flat = self._flat[name] = empty(size, self.device, self.dtype)
         return flat[:size].view(rows, width)
 
     def clear(self) -> None:
@@ -34,3 +42,15 @@ class Workspace:
     @property
     def num_bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self._flat.values())
+
+
+def empty(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """An uninitialised vector, whose memory goes back to the system when nobody holds it."""
+    num_bytes = size * dtype.itemsize
+    if device.type != "cpu" or num_bytes < LEAST_MAPPED_BYTES:
+        return torch.empty(size, device=device, dtype=dtype)
+    try:
+        mapped = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"cannot map {num_bytes} bytes: {error.strerror}") from None
+    return torch.frombuffer(mapped, dtype=dtype, count=size)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from gnnbench.approaches.base import Layout, example
-from gnnbench.approaches.out_of_core.belady import APPROACH
-from gnnbench.approaches.out_of_core.caching import AlignedRows, inspect, superbatches
+from gnnbench.approaches.out_of_core.belady import APPROACH, REQUEST_BYTES
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.data.caching import inspect, superbatches
 from gnnbench.data.profile import profile
 from gnnbench.data.source import Library
 from gnnbench.steps import Ints, Kind, Space
@@ -133,3 +134,23 @@ def test_a_larger_cache_reads_less_and_holds_more() -> None:
 
 def test_superbatches_cover_an_epoch() -> None:
     assert [list(numbers) for numbers in superbatches(7, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_inspecting_holds_no_more_than_the_plan_says() -> None:
+    """Traced: what grows with the cache, and objects of requests that read single blocks."""
+    import sys
+    import tracemalloc
+
+    batches, rows, capacity = trace(2, 40_000, 4, 9000), 40_000, 20_000
+    inspect(batches, capacity, rows)
+    tracemalloc.start()
+    inspect(batches, capacity, rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    uses, largest = 4 * 9000, 9000
+    planned = 4 * 8 * uses + 5 * 8 * (capacity + largest) + (2 * 8 + 2) * rows
+    assert peak <= planned
+    assert peak > planned / 2
+    view = np.empty(8192, np.uint8)[:4096]
+    number = sys.getsizeof(2**40) + 8
+    assert sys.getsizeof(view) + sys.getsizeof((view, 0)) + 3 * number + 8 == REQUEST_BYTES

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.mini_batch import submodels
 from gnnbench.approaches.mini_batch.gist import APPROACH, place_of
 from gnnbench.approaches.mini_batch.submodels import SubModels
 from gnnbench.approaches.writing.shape import StackShape
@@ -19,6 +22,12 @@ def cut(kind: str = "sage", layers: int = 3, parts: int = 4, ranks: int = 2) -> 
     model, spec = MODELS.get(kind), ModelSpec(kind=kind, hidden=8, layers=layers, norm="layer")
     shape = StackShape.of(model, spec, model.dims(spec, 5, 3), 8, "min_width")
     return SubModels(shape, parts, ranks, seed=1)
+
+
+def flat_ids(of: SubModels, round_: int, part: int) -> np.ndarray:
+    """Where all of a sub-model's parameters lie in the global model."""
+    every = of.ids(of.groups(round_), part, 0, of.sub_shape.num_parameters)
+    return np.concatenate(list(every))
 
 
 def test_groups_partition_every_hidden_dimension_anew() -> None:
@@ -36,10 +45,9 @@ def test_groups_partition_every_hidden_dimension_anew() -> None:
 def test_which_parameters_a_round_trains(kind: str, layers: int) -> None:
     """G4: outer matrices and hidden vectors once, hidden-hidden 1/m, the last bias m times."""
     of, m = cut(kind, layers), 4
-    groups = of.groups(3)
     times = np.zeros(of.shape.num_parameters, int)
     for part in range(m):
-        ids = of.flat_ids(groups, part)
+        ids = flat_ids(of, 3, part)
         assert len(ids) == len(set(ids.tolist())) == of.sub_shape.num_parameters
         times[ids] += 1
     start = 0
@@ -62,7 +70,61 @@ def test_which_parameters_a_round_trains(kind: str, layers: int) -> None:
 
 def test_a_part_of_one_is_the_model_itself() -> None:
     of = cut(parts=1, ranks=1)
-    assert of.flat_ids(of.groups(0), 0).tolist() == list(range(of.shape.num_parameters))
+    assert flat_ids(of, 0, 0).tolist() == list(range(of.shape.num_parameters))
+
+
+@pytest.mark.parametrize("kind", ["gcn", "sage"])
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_counts_of_owners_are_closed_forms(kind: str, ranks: int) -> None:
+    """What a sub-model needs of an owner is a range of its own parameters, in rising order."""
+    of = cut(kind, ranks=ranks)
+    for round_ in range(3):
+        needed = of.counts(round_)
+        for rank in range(ranks):
+            wanted = np.zeros(ranks, int)
+            for part in of.of_rank(rank):
+                ids = flat_ids(of, round_, part)
+                assert (np.diff(ids) > 0).all()
+                wanted += np.bincount(ids // of.shard_length, minlength=ranks)
+                shares = of.shares(of.groups(round_), part)
+                assert np.array_equal(shares, np.searchsorted(ids, of.bounds))
+            assert np.array_equal(needed[rank], wanted)
+        returned = of.returned(needed)
+        assert returned.sum() == of.moved_elements
+        assert needed.sum() == of.moved_elements * of.members
+
+
+def test_ids_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = cut()
+    whole = flat_ids(of, 1, 2)
+    monkeypatch.setattr(submodels, "AT_ONCE", 7)
+    pieces = list(of.ids(of.groups(1), 2, 5, 60))
+    assert max(len(piece) for piece in pieces) <= 7
+    assert np.array_equal(np.concatenate(pieces), whole[5:60])
+
+
+def test_an_ultra_wide_model_is_planned_without_its_parameters() -> None:
+    """Three layers of 32,768: a billion parameters in a plan of a few megabytes."""
+    run = example(
+        "gist",
+        4,
+        model={"hidden": 32768, "layers": 3},
+        knobs={"parts": 8, "local_steps": 2},
+        training={"precision": "float32"},
+    )
+    data = Library([]).open(run.dataset)
+    tracemalloc.start()
+    structure = APPROACH.structure(data, run)
+    layout = Layout(world_size=4, ranks_per_host=4)
+    plan = APPROACH.plan(data, run, structure, layout)
+    moved = plan.moved_bytes(0)[Kind.ALL_TO_ALL, Phase.SYNC]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    of = structure.sub_models
+    assert of.shape.num_parameters > 2**30
+    assert peak < 32e6
+    # A quarter of what is needed lies with the rank that needs it, in the mean.
+    assert abs(moved / (4 * of.moved_elements * 3 / 4) - 1) < 0.05
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -90,6 +152,7 @@ def test_bytes_travel_at_the_ends_of_rounds_only(ranks: int) -> None:
     [
         (2, {"hidden": 6}, {"parts": 4}, "cannot cut 6 hidden units into 4 equal parts"),
         (3, {"hidden": 8}, {"parts": 4}, "deal 4 sub-models evenly to 3 ranks"),
+        (4, {"hidden": 8}, {"parts": 2}, "cannot divide the whole graph among the 2 ranks"),
         (2, {"layers": 1}, {}, "a model of one layer has none"),
         (2, {"kind": "gat"}, {}, "cannot train gat"),
     ],

@@ -36,7 +36,7 @@ def test_the_answer_is_the_first_sentence_and_has_all_that_was_asked(answer: lis
         "1 x p4de.24xlarge (8 A100-80GB) with partition: 100 epochs in ",
         " USD; ",
         "device memory stay free per rank, P(out of memory) <0.1 %",
-        "evidence: datasheet constants, sizes estimated from a profile.",
+        "evidence: transferred constants, sizes estimated from a profile.",
     ):
         assert part in sentence
     mind = " ".join(answer[: answer.index("")])

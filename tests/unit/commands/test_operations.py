@@ -71,7 +71,10 @@ def test_support_names_the_rung_and_the_missing_measurement(
     assert found["all_to_all in a host"]["rung"] == "measured elsewhere"
     assert found["spmm (cuSPARSE, fp32)"]["rung"] == "transferred"
     assert "cusparse" in found["spmm (cuSPARSE, fp32)"]["missing"]
-    assert found["gemm (fp32)"]["rung"] == "datasheet"
+    assert found["gemm (fp32)"]["rung"] == "transferred"  # from the A100 of another memory
+    assert found["gemm (tf32)"]["rung"] == "datasheet"
+    assert found["all_to_all between hosts"]["rung"] == "transferred"
+    assert found["copy to the device"]["missing"]
     assert main(["support"]) == 0
     assert "A100-80GB" in capsys.readouterr().out
 

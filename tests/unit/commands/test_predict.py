@@ -92,7 +92,7 @@ def test_a_published_graph_is_predicted_on_a_cluster_one_does_not_have(
     for row in (partition, sampled):
         assert row["status"] == "ok"
         assert row["cluster"] == "dgx-a100"
-        assert row["grade"] == "datasheet"
+        assert row["grade"] == ("transferred" if row is partition else "datasheet")
         assert 0 < row["low_s"] <= row["period_s"] <= row["high_s"]
         assert not row["counted"]
         assert row["peak_memory_bytes"] > 0
@@ -202,7 +202,14 @@ def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
         *["sampled"] * 2,
         "single",
     ]
-    assert lines[8:] == ["skipped: single runs on 1 rank, 2 asked: g, single on 2"]
+    assert lines[8] == "memory of the rank with the least room, GiB (device memory):"
+    heads = lines[9].split()
+    assert heads[-3:] == ["needs", "of", "P(oom)"]
+    for line in lines[10:15]:
+        cells = dict(zip(heads, line.split(), strict=True))
+        parts = sum(float(cells[head]) for head in heads[2:8])
+        assert parts == pytest.approx(float(cells["needs"]), abs=0.01)
+    assert lines[15:] == ["skipped: single runs on 1 rank, 2 asked: g, single on 2"]
     assert all("of 74.5 GiB" in line for line in lines[3:8])
 
 

@@ -116,7 +116,8 @@ def test_nothing_is_invented_where_the_device_or_the_precision_was_not_measured(
     ones = np.ones(1)
     facts = dict.fromkeys(("flops", "bytes", "rows", "nonzeros", "width", "source_rows"), ones)
     one, heads = (Facts(inner=inner, **facts) for inner in (ones, 4 * ones))
-    assert step_model(A100, "gemm", one) is None  # tables of products are bf16
+    doubles = Facts(inner=ones, element_bytes=8.0, **facts)
+    assert step_model(A100, "gemm", doubles) is None  # tables of products are bf16 and fp32
     assert step_model(A100, "spmm", one) is not None
     assert step_model(A100, "spmm", heads) is None
     assert step_model(A100, "sddmm", one) is None  # no framework calls the kernels of the tables

@@ -35,8 +35,33 @@ def row(period: int, phase: str, start: float, took: float, lane: str = "compute
     return Row(period, 0, phase, "gemm", "gemm", lane, phase, 0, 1, 0, 0, start, took)
 
 
+def judged(context: int, workload: int, *, limit: int) -> dict[str, Any]:
+    """What a prediction says of a rank's memory on a CPU, and how it was judged."""
+    needed = context + workload
+    chance = 0.0 if needed <= limit else 0.99
+    space = {
+        "needed_bytes": needed,
+        "low_bytes": needed,
+        "high_bytes": needed + workload // 5,
+        "limit_bytes": limit,
+        "headroom_bytes": limit - needed,
+        "p_out_of_memory": chance,
+    }
+    return {
+        "spaces": {"memory": space},
+        "space": "memory",
+        "judged_bytes": needed,
+        "limit_bytes": limit,
+        "fits": needed <= limit,
+        "verdict": "fits" if needed <= limit else "does not fit",
+        "categories": {"memory": {"features": workload, "framework context": context}},
+    }
+
+
 class Fabricator:
     """Writes records through `Results`, as the runtime and the simulator do."""
+
+    judged = staticmethod(judged)
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.results = Results(folder)
@@ -186,10 +211,7 @@ class Fabricator:
                     "baseline_bytes": 205 * MIB,
                     "workload_bytes": workload,
                     "peak_bytes": 205 * MIB + workload,
-                    "judged_bytes": 205 * MIB + workload,
-                    "categories": {
-                        "memory": {"features": workload, "framework context": 205 * MIB}
-                    },
+                    **judged(205 * MIB, workload, limit=4096 * MIB),
                 }
                 for rank in range(run.ranks)
             ],

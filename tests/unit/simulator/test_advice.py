@@ -168,7 +168,9 @@ def test_an_explanation_has_the_whole_period_and_a_source_for_every_constant(
     found = explanation(best)
     spent = sum(step.seconds for step in found["steps"]) + found["other_s"]
     assert spent == pytest.approx(best.period_s, rel=0.02)
-    assert {"peak float32", "memory bandwidth"} <= {basis.name for basis in found["constants"]}
+    names = {basis.name for basis in found["constants"]}
+    assert "launch" in names
+    assert any("median error on matrices left out" in name for name in names)
     assert all(basis.source and basis.status for basis in found["constants"])
 
 

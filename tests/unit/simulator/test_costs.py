@@ -11,10 +11,12 @@ import pytest
 from gnnbench import work
 from gnnbench.cluster import OpModel
 from gnnbench.costs.facts import Facts
-from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op
+from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op, shared_of
 from gnnbench.costs.forms import FORMS, form
 from gnnbench.costs.model import BOUND, collective_seconds, op_seconds
+from gnnbench.costs.ranges import beyond, outside, radius_of, stretch_of
 from gnnbench.errors import SpecError
+from gnnbench.reuse import BINS, Reuse
 from gnnbench.steps import Kind, Work
 
 
@@ -57,6 +59,82 @@ def test_a_fit_predicts_shapes_it_has_not_seen(steps, truth, bound) -> None:  # 
     errors = np.log(op_seconds(model, Facts.of(near)) / [truth(s) for s in near])
     assert np.median(np.abs(errors)) < bound
     assert np.mean(np.abs(errors) <= model.radius) >= 0.8
+
+
+def _graph(kind: str, rows: int, degree: int, width: int, near: float) -> tuple[Work, str]:
+    """A product of which the share `near` of the reads follow within a few rows."""
+    shares = np.zeros(BINS)
+    shares[1], shares[int(np.log2(rows)) - 1] = near, 1 - near
+    found = _spmm(rows, degree, width)._replace(reuse=Reuse(shares))
+    return found, kind
+
+
+_NEAR = {"web": 0.9, "grid": 1.0, "random": 0.0, "stars": 0.5, "blocks": 0.7}
+GRAPHS = [
+    _graph(kind, rows, degree, width, near)
+    for kind, near in _NEAR.items()
+    for rows in (2_000, 40_000, 400_000)
+    for degree in (4, 16)
+    for width in (16, 64, 256)
+]
+
+
+def _ordered_truth(step: Work) -> float:
+    """A near read costs what a cache gives; a far one of a large table, four times as much."""
+    assert step.reuse is not None
+    traffic = step.nonzeros * step.width * 4
+    table = step.source_rows * step.width * 4
+    far = traffic * float(step.reuse.shares[2:].sum()) * (table > 1.6e7)
+    return 8e-6 + 1.5e-9 * step.nonzeros + traffic / 4e10 + far / 1e10
+
+
+def test_near_and_far_reads_have_costs_of_their_own() -> None:
+    model = fit_op(
+        [(step, _ordered_truth(step)) for step, _ in GRAPHS], graphs=[kind for _, kind in GRAPHS]
+    )
+    assert model.held_out == "kinds of graph" and model.radius < 0.35
+    assert model.blind_radius > 2 * model.radius  # the order of the vertices is worth knowing
+    far, _ = _graph("x", 300_000, 10, 128, 0.0)
+    near, _ = _graph("x", 300_000, 10, 128, 1.0)
+    times = op_seconds(model, Facts.of([near, far]))
+    truth = np.array([_ordered_truth(near), _ordered_truth(far)])
+    assert np.abs(np.log(times / truth)).max() < 0.3 and truth[1] > 3 * truth[0]
+
+
+def test_the_order_of_a_graph_that_is_not_known_widens_the_interval() -> None:
+    step, _ = _graph("x", 40_000, 10, 64, 0.5)
+    known = OpModel(op="spmm", kind="spmm", form="spmm", params={}, radius=0.2, blind_radius=0.9)
+    blind = step._replace(reuse=Reuse.unknown())
+    for work_of, radius in ((step, 0.2), (blind, 0.9), (step._replace(reuse=None), 0.2)):
+        facts = Facts.of([work_of])
+        assert radius_of(known, facts, beyond(known, facts))[0] == radius
+
+
+def test_shapes_beyond_the_measured_ones_widen_the_interval_and_are_named() -> None:
+    inside = [s for s in GEMMS if s.inner < 700]
+    model = fit_op([(s, _gemm_truth(s) * (1 + (s.inner > 100))) for s in inside])
+    model = dataclasses.replace(model, stretch=0.5)
+    facts = Facts.of([_gemm(500, 128, 64), _gemm(500, 1280, 64)])
+    over = beyond(model, facts)
+    assert over[0].max() == 0 and over[1].max() == pytest.approx(math.log(10), abs=1e-3)
+    radii = radius_of(model, facts, over)
+    assert radii[1] - radii[0] == pytest.approx(0.5 * math.log(10), abs=1e-3)
+    assert outside(model, facts, over, np.array([1.0, 1.0])) == [
+        "gemm: inner 1,280, measured 16 to 128"
+    ]
+    assert outside(model, facts, over, np.array([1.0, 0.001])) == []
+
+
+def test_extrapolation_costs_what_it_did_where_the_upper_range_was_left_out() -> None:
+    features = np.linspace(0.0, 8.0, 40)[:, None]
+
+    def errors(out: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        cut = features[~out].max()
+        return 0.1 + 0.3 * (features[out, 0] - cut)
+
+    assert stretch_of(features, 0.1, errors, [0]) == pytest.approx(0.3)
+    assert stretch_of(features, 5.0, errors, [0]) == 0.0
+    assert stretch_of(features[:9], 0.1, errors, [0]) == 0.0  # too few to leave any out
 
 
 def test_an_outlier_does_not_move_a_fit() -> None:
@@ -132,3 +210,14 @@ def test_the_facts_of_several_calls_are_those_of_one() -> None:
     many = one._replace(calls=3, flops=3 * one.flops, bytes=3 * one.bytes, rows=3 * one.rows)
     assert Facts.of([many]).flops == Facts.of([one]).flops
     assert Facts.of([many]).width == Facts.of([one]).width
+
+
+def test_what_steps_of_a_workload_have_in_common_is_a_share_of_the_variance() -> None:
+    own, common = np.array([0.1, -0.1, 0.1, -0.1]), np.array([0.1, 0.1, -0.1, -0.1])
+    places = np.array([1, 1, 2, 2])
+    assert shared_of(common, places, 0.3) == 1.0
+    assert shared_of(own, places, 0.3) == 0.0
+    assert shared_of((own + common)[[0, 2]], places[[0, 2]], 0.3) is None  # one step of each
+    mixed = np.random.default_rng(0)
+    both = mixed.normal(0, 0.2, 400).repeat(4) + mixed.normal(0, 0.2, 1600)
+    assert shared_of(both, np.arange(400).repeat(4), 0.5) == pytest.approx(0.5, abs=0.06)

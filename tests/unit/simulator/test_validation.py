@@ -79,7 +79,8 @@ def test_normalised_layers_need_more_memory() -> None:
 
 def test_a_time_that_the_stated_link_cannot_have_carried_is_pointed_out() -> None:
     """Twelve ranks on three hosts of 1 Gb/s: gigabytes of halo do not fit into a second."""
-    setting = {"dataset": "ogbn-papers100m", "layers": "2", "hidden": "512", "gpus": "12"}
+    study = {"source": "Bajaj et al. 2025", "dataset": "ogbn-papers100m"}
+    setting = {**study, "layers": "2", "hidden": "512", "gpus": "12"}
     (fast,) = compare_rows([row(system=PIPE, value=1.03, **setting)])
     assert "below" in fast.note
     assert fast.scored

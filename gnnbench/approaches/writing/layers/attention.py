@@ -14,6 +14,7 @@ from typing import Any
 
 from gnnbench import work
 from gnnbench.approaches.writing.writer import LayerWriter
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Phase, Size
 
 
@@ -26,6 +27,7 @@ class Sums:
     entries: Size
     heads: Size
     width: Size
+    reuse: Reuse | None = None
 
     @classmethod
     def of(cls, writer: LayerWriter, layer: int) -> Sums:
@@ -37,18 +39,26 @@ class Sums:
             entries=size.nonzeros + size.rows,
             heads=shape.heads[layer - 1],
             width=shape.dims[layer],
+            reuse=size.reuse,
         )
 
 
 def forward(writer: LayerWriter, layer: int) -> None:
     """Write the layer up to, not including, its normalisation and activation."""
-    shape, sums, s = writer.shape, Sums.of(writer, layer), writer.element_bytes
-    fan_in, d, heads, n, u = shape.dims[layer - 1], sums.width, sums.heads, sums.rows, sums.sources
-    where, phase = f"forward/{layer}", Phase.FORWARD
+    shape, sums = writer.shape, Sums.of(writer, layer)
+    fan_in, d = shape.dims[layer - 1], sums.width
     sizes = writer.input_rows(layer), fan_in, d
-    kept = writer.buffer(f"t{layer}", u, d)
-    writer.gemm(f"{where}/gemm", "gemm_nn", phase, layer, sizes, allocates=kept)
-    writer.exchange(phase, layer, shape.dims[layer])
+    kept = writer.buffer(f"t{layer}", sums.sources, d)
+    writer.gemm(f"forward/{layer}/gemm", "gemm_nn", Phase.FORWARD, layer, sizes, allocates=kept)
+    writer.exchange(Phase.FORWARD, layer, shape.dims[layer])
+    attend(writer, layer)
+
+
+def attend(writer: LayerWriter, layer: int) -> None:
+    """Write the layer from its transformed rows T on."""
+    sums, s = Sums.of(writer, layer), writer.element_bytes
+    d, heads, n, u = sums.width, sums.heads, sums.rows, sums.sources
+    where, phase = f"forward/{layer}", Phase.FORWARD
     scored = work.attention_scores(n + u, d, heads, s)
     held = writer.buffer(f"scores{layer}", n + u, heads)
     writer.step(f"{where}/scores", scored, phase, layer, allocates=held)
@@ -59,15 +69,10 @@ def forward(writer: LayerWriter, layer: int) -> None:
 
 def backward(writer: LayerWriter, layer: int) -> None:
     """Write the gradients of the layer's parameters and, above layer 1, of its input."""
-    shape, sums, s = writer.shape, Sums.of(writer, layer), writer.element_bytes
-    fan_in, d, heads, n, u = shape.dims[layer - 1], sums.width, sums.heads, sums.rows, sums.sources
+    shape, sums = writer.shape, Sums.of(writer, layer)
+    fan_in, d, u = shape.dims[layer - 1], sums.width, sums.sources
     where, phase = f"backward/{layer}", Phase.BACKWARD
-    writer.step(f"{where}/bias", work.column_sum(n, d, s), phase, layer)
-    weights_backward(writer, layer, sums)
-    kept = writer.buffer(f"gt{layer}", u, d)
-    weighted_sum(writer, phase, layer, sums, allocates=kept)
-    scored = work.attention_scores_backward(n + u, d, heads, s)
-    writer.step(f"{where}/scores", scored, phase, layer)
+    attend_backward(writer, layer)
     writer.exchange(phase, layer, shape.dims[layer])
     rows = writer.input_rows(layer)
     writer.gemm(f"{where}/weight", "gemm_tn", phase, layer, (fan_in, rows, d))
@@ -76,12 +81,30 @@ def backward(writer: LayerWriter, layer: int) -> None:
         writer.gemm(f"{where}/input", "gemm_nt", phase, layer, (rows, d, fan_in), allocates=grad)
 
 
+def attend_backward(writer: LayerWriter, layer: int) -> None:
+    """Write the way back to the gradient of the transformed rows T."""
+    sums, s = Sums.of(writer, layer), writer.element_bytes
+    d, heads, n, u = sums.width, sums.heads, sums.rows, sums.sources
+    where, phase = f"backward/{layer}", Phase.BACKWARD
+    writer.step(f"{where}/bias", work.column_sum(n, d, s), phase, layer)
+    weights_backward(writer, layer, sums)
+    kept = writer.buffer(f"gt{layer}", u, d)
+    weighted_sum(writer, phase, layer, sums, allocates=kept)
+    scored = work.attention_scores_backward(n + u, d, heads, s)
+    writer.step(f"{where}/scores", scored, phase, layer)
+
+
 def weights(writer: LayerWriter, layer: int, sums: Sums) -> None:
     """Write the way from scores of vertices to weights of entries."""
     e, heads, s = sums.entries, sums.heads, writer.element_bytes
     where, phase = f"forward/{layer}", Phase.FORWARD
     scored = work.sddmm_add(
-        rows=sums.rows, nonzeros=e, heads=heads, source_rows=sums.sources, element_bytes=s
+        rows=sums.rows,
+        nonzeros=e,
+        heads=heads,
+        source_rows=sums.sources,
+        element_bytes=s,
+        reuse=sums.reuse,
     )
     kept = writer.buffer(f"e{layer}", e, heads)
     writer.step(f"{where}/sddmm", scored, phase, layer, allocates=kept)
@@ -99,7 +122,13 @@ def weights_backward(writer: LayerWriter, layer: int, sums: Sums) -> None:
     n, u, e, heads, s = sums.rows, sums.sources, sums.entries, sums.heads, writer.element_bytes
     where, phase = f"backward/{layer}", Phase.BACKWARD
     dotted = work.sddmm_dot(
-        rows=n, nonzeros=e, width=sums.width, heads=heads, source_rows=u, element_bytes=s
+        rows=n,
+        nonzeros=e,
+        width=sums.width,
+        heads=heads,
+        source_rows=u,
+        element_bytes=s,
+        reuse=sums.reuse,
     )
     kept = writer.buffer("edge_grad", e, heads)
     writer.step(f"{where}/sddmm", dotted, phase, layer, allocates=kept)
@@ -125,6 +154,7 @@ def weighted_sum(writer: LayerWriter, phase: Phase, layer: int, sums: Sums, **pl
         heads=sums.heads,
         element_bytes=writer.element_bytes,
         transpose=back,
+        reuse=sums.reuse,
     )
     writer.step(f"{phase}/{layer}/spmm", summed, phase, layer, **place)
 

@@ -88,6 +88,7 @@ def own_sums(writer: ColumnWriter, layer: int) -> Sums:
         entries=writer.sizes[layer - 1].nonzeros + nodes,
         heads=np.array([part.count for part in slices]),
         width=writer.columns(writer.shape.dims[layer]),
+        reuse=writer.sizes[layer - 1].reuse,
     )
 
 

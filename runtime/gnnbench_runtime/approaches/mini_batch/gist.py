@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench import work
 from gnnbench.approaches.mini_batch.gist import APPROACH, GistStructure, base_run, place_of
-from gnnbench.approaches.mini_batch.submodels import SubModels
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_structure
 from gnnbench.steps import Phase, Work
-from gnnbench_runtime.approaches.mini_batch.sampled import FullGraphEvaluator, SampledBatches
+from gnnbench_runtime.approaches.mini_batch.global_model import GlobalModel
+from gnnbench_runtime.approaches.mini_batch.sampled import SampledBatches
+from gnnbench_runtime.approaches.mini_batch.streamed import StreamedEvaluator
 from gnnbench_runtime.approaches.whole_graph.partition import WholeGraph
 from gnnbench_runtime.approaches.whole_graph.share import Loader
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.models.data import reopened_graph
-from gnnbench_runtime.models.parameters import Parameters, initial
+from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.optimizers import Optimizer, make_optimizer
@@ -42,101 +41,6 @@ class Prefixed:
     def step(self, name: str, done: Work, **place: Any) -> Span:
         """See `Recorder.step`."""
         return self._recorder.step(self._prefix + name, done, **place)
-
-
-class GlobalModel:
-    """This rank's range of the global parameters, and how blocks travel to sub-models and back.
-
-    Args:
-        context: the rank.
-        cut: how the model is cut.
-    """
-
-    def __init__(self, context: RankContext, cut: SubModels) -> None:
-        self.context, self.cut = context, cut
-        start, stop = cut.bounds[context.rank : context.rank + 2].tolist()
-        drawn = initial(cut.shapes, context.run.training.seed, start, stop)
-        self.start, self.stop = start, stop
-        self.shard = torch.zeros(cut.shard_length, device=context.device, dtype=context.dtype)
-        self.shard[: stop - start] = torch.from_numpy(drawn).to(context.device, context.dtype)
-
-    def dispatch(self, round_: int, into: Tensor) -> None:
-        """Fill the flat parameters of this rank's sub-models with their blocks."""
-        route = _Route(self.cut, round_, self.context.rank)
-        leaving = self._picked("dispatch", self.shard, route.served)
-        arrived = self._moved("dispatch", leaving, route.needed_counts, route.served_counts)
-        with self._step("dispatch/place", work.gather(*_sizes(arrived), len(arrived), _s(into))):
-            into[self._ids(route.order)] = arrived
-
-    def aggregate(self, round_: int, trained: Tensor, into: Tensor) -> None:
-        """Bring blocks back to the ranges of their owners.
-
-        What all sub-models share is averaged, in the order of the sub-models.
-        """
-        cut, route = self.cut, _Route(self.cut, round_, self.context.rank)
-        leaving = self._picked("aggregate", trained, route.order)
-        arrived = self._moved("aggregate", leaving, route.served_counts, route.needed_counts)
-        with self._step("aggregate/place", work.gather(*_sizes(arrived), len(arrived), _s(into))):
-            shared = [max(at - self.start, 0) for at in (cut.shared.start, cut.shared.stop)]
-            common = into[shared[0] : min(shared[1], self.stop - self.start)]
-            common.zero_()
-            is_shared = route.served >= shared[0]
-            own, both = np.flatnonzero(~is_shared), np.flatnonzero(is_shared)
-            into[self._ids(route.served[own])] = arrived[self._ids(own)]
-            if len(both):
-                into.index_add_(0, self._ids(route.served[both]), arrived[self._ids(both)])
-                common.div_(cut.parts)
-
-    def gathered(self, shard: Tensor) -> Parameters:
-        """All parameters on every rank, from everybody's range."""
-        context, cut = self.context, self.cut
-        every = torch.empty(
-            cut.ranks * cut.shard_length, device=context.device, dtype=context.dtype
-        )
-        context.comm.all_gather(every, shard, "evaluate/parameters", Phase.EVALUATE)
-        flat = every[: cut.shape.num_parameters]
-        return Parameters(cut.shapes, 0, context.device, context.dtype, flat=flat)
-
-    def _picked(self, name: str, source: Tensor, ids: NDArray[np.int64]) -> Tensor:
-        done = work.gather(len(ids), 1, len(source), source.element_size())
-        with self._step(f"{name}/pack", done):
-            return source[self._ids(ids)]
-
-    def _moved(
-        self, name: str, leaving: Tensor, arriving: Sequence[int], given: Sequence[int]
-    ) -> Tensor:
-        arrived = torch.empty(sum(arriving), device=leaving.device, dtype=leaving.dtype)
-        self.context.comm.all_to_all(
-            arrived, leaving, list(arriving), list(given), f"{name}/blocks", Phase.SYNC
-        )
-        return arrived
-
-    def _ids(self, ids: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(ids).to(self.context.device)
-
-    def _step(self, name: str, done: Work) -> Span:
-        return self.context.recorder.step(name, done, phase=Phase.SYNC)
-
-
-class _Route:
-    """Which parameters a rank needs in a round and which it serves, in the order of travel.
-
-    order          places in the rank's flat sub-models of what arrives: by owner
-    served         places in the rank's own range of what it sends: by receiver
-    """
-
-    def __init__(self, cut: SubModels, round_: int, rank: int) -> None:
-        groups = cut.groups(round_)
-        served = []
-        for other in range(cut.ranks):
-            ids = cut.ids_of_rank(groups, other)
-            owner = cut.owners(ids)
-            if other == rank:
-                self.order = np.argsort(owner, kind="stable")
-                self.needed_counts = np.bincount(owner, minlength=cut.ranks).tolist()
-            served.append(ids[owner == rank] - cut.bounds[rank])
-        self.served = np.concatenate(served)
-        self.served_counts = [len(ids) for ids in served]
 
 
 class GistTrainer:
@@ -166,14 +70,19 @@ class GistTrainer:
             self.optimizers.append(
                 make_optimizer(held, context.run.training, recorder, context.kernels)
             )
+        # Ranks that train a sub-model together sum its gradients.
+        self.team = context.comm.split(cut.teams) if cut.members > 1 else None
         self.batches = self._make_batches(graph, sub)
         self.iteration = 0
 
     def _make_batches(self, graph: Graph, sub: StackShape) -> WholeGraph | SampledBatches:
-        """Every rank trains on all of every batch, as a rank that is alone."""
-        context = self.context
+        """A rank trains on all of every batch, or on its part if others share its sub-model."""
+        context, members = self.context, self.cut.members
         alone = dataclasses.replace(
-            context, rank=0, world_size=1, comm=Comm(context.recorder, device=context.device)
+            context,
+            rank=context.rank % members,
+            world_size=members,
+            comm=self.team or Comm(context.recorder, device=context.device),
         )
         if self.structure.batches is not None:
             alone = dataclasses.replace(alone, run=base_run(context.run))
@@ -201,8 +110,11 @@ class GistTrainer:
             batch = next(batches)
             for net, optimizer in zip(self.nets, self.optimizers, strict=True):
                 net.gradients(batch)
+                if self.team is not None:
+                    self.team.all_reduce(net.parameters.flat_grad, "sync/gradients", Phase.SYNC)
                 optimizer.step()
-                total += net.parameters.loss * (batch.share / self.cut.parts)
+                if self.cut.leads(context.rank):
+                    total += net.parameters.loss * (batch.share / self.cut.parts)
             del batch
             if place.aggregates:
                 self.model.aggregate(place.round, self.flat, self.model.shard)
@@ -226,13 +138,14 @@ class GistTrainer:
                 tensor.zero_()
             optimizer.num_steps = 0
 
-    def _current(self) -> Parameters:
-        """The reassembled global model; in the middle of a round, which it does not disturb."""
-        shard = self.model.shard
+    def _reassemble(self) -> None:
+        """Bring the global model up to date in the middle of a round.
+
+        That does not disturb the round: its end overwrites the same parameters.
+        """
         if self.iteration and not self._place(self.iteration - 1).aggregates:
-            shard = shard.clone()
-            self.model.aggregate(self._place(self.iteration - 1).round, self.flat, shard)
-        return self.model.gathered(shard)
+            round_ = self._place(self.iteration - 1).round
+            self.model.aggregate(round_, self.flat, self.model.shard)
 
     def is_finite(self) -> bool:
         """Whether the shard of the global model is finite."""
@@ -240,7 +153,8 @@ class GistTrainer:
 
     def learnt(self) -> Tensor:
         """All parameters of the global model."""
-        return self._current().flat
+        self._reassemble()
+        return self.model.gathered()
 
     def outputs(self, period: int) -> tuple[Tensor, Tensor]:
         """Vertex ids and logits of the first sub-model on the batches of a period."""
@@ -252,7 +166,8 @@ class GistTrainer:
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the reassembled global model on the whole graph."""
-        return FullGraphEvaluator(self.context, self.graph, self._current()).evaluate()
+        self._reassemble()
+        return StreamedEvaluator(self.context, self.graph, self.model).evaluate()
 
     def period_metrics(self) -> dict[str, float]:
         """None: metrics are measured by `evaluate`."""
@@ -282,11 +197,3 @@ class GistTrainer:
     def close(self) -> None:
         """Stop the source of batches."""
         self.batches.close()
-
-
-def _sizes(values: Tensor) -> tuple[int, int]:
-    return len(values), 1
-
-
-def _s(values: Tensor) -> int:
-    return values.element_size()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.base import BatchStructure
-from gnnbench.approaches.mini_batch.batch import PLAIN, Form, block_is_turned, needs_transpose
+from gnnbench.approaches.mini_batch.batch import (
+    PLAIN,
+    Form,
+    block_is_turned,
+    drawing_of,
+    needs_transpose,
+)
+from gnnbench.approaches.mini_batch.caches import Ahead, RowCache
+from gnnbench.approaches.mini_batch.fetching import HOST
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
@@ -23,7 +32,7 @@ from gnnbench.data.dealing import Dealt, Source
 from gnnbench.data.graph import Graph
 from gnnbench.models.scales import degree_scales, vertex_scales
 from gnnbench.steps import Lane, Phase
-from gnnbench_runtime.approaches.mini_batch.features import FeatureStore
+from gnnbench_runtime.approaches.mini_batch.features import CachedRows, feature_store
 from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.data import size_of
@@ -32,6 +41,7 @@ from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
+from gnnbench_runtime.reading import on_host
 from gnnbench_runtime.training import (
     Batch,
     StackNet,
@@ -139,19 +149,34 @@ class SampledBatches:
     ) -> None:
         run = context.run
         approach: Any = APPROACHES.get(run.approach)
-        self.context, self.shape, self.form = context, shape, approach.form
+        self.context, self.shape, self.form = context, shape, approach.form_of(run)
         self.seed, self.prefetch = run.training.seed, approach.knobs(run).prefetch
         self.source: Source = approach.source(
             graph, run, structure.prepared, threads=run.training.threads_per_rank
         )
         self.blocks = BlockMaker(context, graph, shape, self.form)
         self.lane = Lane.HOST if self.prefetch else Lane.COMPUTE
-        lanes = self.lane, Lane.BACKGROUND if self.prefetch else Lane.COMM
-        self.features = FeatureStore(context, graph, structure.owner, lanes)
+        self.remote = Lane.BACKGROUND if self.prefetch else Lane.COMM
+        caches = approach.caches(graph, run, structure, [context.rank])
+        cache = caches[0] if caches else None
+        self.features = self.store(graph, structure, cache)
+        self.ahead = Ahead(
+            partial(self.source.draw, world_size=context.world_size, rank=context.rank),
+            self.source.steps,
+            self.source.steps * run.training.epochs,
+            approach.lookahead(run),
+            cache,
+        )
         self.labels = np.array(graph.labels)
         self.workspace = Workspace(context.device, context.dtype)
         if self.prefetch:
             context.comm.open_background()
+
+    def store(self, graph: Graph, structure: BatchStructure, cache: RowCache | None) -> Any:
+        """Where input rows come from."""
+        run, lanes = self.context.run, (self.lane, self.remote)
+        on_host = APPROACHES.get(run.approach).knobs(run).placement == HOST
+        return feature_store(self.context, graph, structure.owner, on_host, cache, lanes)
 
     def of_period(self, period: int) -> Iterator[Batch]:
         """Yield every batch of an epoch."""
@@ -171,12 +196,9 @@ class SampledBatches:
 
     def prepare(self, epoch: int, step: int, slot: int) -> Batch:
         """Draw this rank's part of a global batch, build its blocks, fetch its input rows."""
-        context = self.context
         with self._step("sample/draw") as span:
-            dealt = self.source.draw(epoch, step, context.world_size, context.rank)
-            batch = dealt.batch
-            vertices, edges = batch.sizes
-            span.did(work.draw_neighbours(vertices, edges, batch.scanned, self.form.op))
+            dealt, drawn = self.ahead.take(epoch, step)
+            span.did(drawing_of([one.batch for one in drawn], self.form.op))
         return self.build(dealt, epoch, step, slot)
 
     def build(self, dealt: Dealt, epoch: int, step: int, slot: int) -> Batch:
@@ -260,6 +282,9 @@ class FullGraphEvaluator:
 class SampledTrainer(StepTrainer):
     """One rank of training on batches: one optimiser step per global batch."""
 
+    batches: SampledBatches
+    batches_type = SampledBatches
+
     def __init__(self, context: RankContext, data: Graph, structure: BatchStructure) -> None:
         knobs: BatchKnobs = APPROACHES.get(context.run.approach).knobs(context.run)
         self.context = context
@@ -268,6 +293,23 @@ class SampledTrainer(StepTrainer):
         workspace = Workspace(context.device, context.dtype)
         stack = Stack(shape, parameters, workspace, context.kernels, context.recorder)
         self.net = StackNet(stack)
-        self.batches = SampledBatches(context, data, structure, shape)
+        self.batches = self.batches_type(context, data, structure, shape)
         self.optimizer = optimizer_of(context, parameters)
         self.evaluator = FullGraphEvaluator(context, data, parameters)
+
+    def period_metrics(self) -> dict[str, float]:
+        """Hits and misses of all ranks' feature caches since the last call, and their share."""
+        features = self.batches.features
+        if not isinstance(features, CachedRows):
+            return {}
+        counts = torch.tensor(
+            [features.hits, features.misses], dtype=torch.float64, device=self.context.device
+        )
+        features.hits = features.misses = 0
+        self.context.comm.all_reduce(counts, "evaluate/cache", Phase.EVALUATE)
+        hits, misses = on_host(counts)
+        return {
+            "cache_hits": hits,
+            "cache_misses": misses,
+            "cache_hit_rate": hits / max(hits + misses, 1),
+        }

@@ -11,16 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner, work
-from gnnbench.approaches.out_of_core.belady import BeladyStructure, draw_all, inspection
-from gnnbench.approaches.out_of_core.caching import (
-    AlignedRows,
-    Inspection,
-    Turn,
-    inspect,
-    superbatches,
-)
+from gnnbench.approaches.mini_batch.batch import drawing_of
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.out_of_core.belady import BeladyStructure, inspection
+from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
+from gnnbench.data.caching import Inspection, Turn, inspect, superbatches
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
@@ -78,18 +75,20 @@ class CachedRows:
     ) -> None:
         self._context, self._rows, self._file = context, structure.rows, file
         self._width, self._lane = width, lane
-        self._disk = Disk(context.recorder)
+        knobs = APPROACHES.get(context.run.approach).knobs(context.run)
+        self._disk = Disk(context.recorder, knobs.disk)
         self._kind = torch.empty(0, dtype=context.dtype).numpy().dtype
         self._cache = torch.empty((structure.capacity, width), dtype=context.dtype)
         self._slot_of = np.full(structure.rows.num_rows, -1, np.int64)
-        self._free: list[int] = []
+        self._free, self._num_free = np.empty(structure.capacity, np.int64), 0
         self._turns: Iterator[Turn] = iter(())
         self._on_host = context.device.type == "cpu"
 
     def open(self, made: Inspection) -> None:
         """Fill the cache for a superbatch."""
         self._slot_of[:] = -1
-        self._free = list(range(len(self._cache)))
+        self._num_free = len(self._free)
+        self._free[:] = np.arange(self._num_free)
         staged, places = self._read("load/fill", made.initial, Phase.LOAD)
         with self._step("load/cache", self._moved(len(places), len(staged)), Phase.LOAD):
             self._insert(made.initial, staged, places)
@@ -109,7 +108,9 @@ class CachedRows:
             into[torch.from_numpy(~hit)] = staged[torch.from_numpy(missed)]
         done = self._moved(len(turn.inserted), len(staged))
         with self._step("fetch/cache", done, Phase.FETCH):
-            self._free += self._slot_of[turn.evicted].tolist()
+            more = self._num_free + len(turn.evicted)
+            self._free[self._num_free : more] = self._slot_of[turn.evicted]
+            self._num_free = more
             self._slot_of[turn.evicted] = -1
             own = places[np.searchsorted(turn.misses, turn.inserted)]
             self._insert(turn.inserted, staged, own)
@@ -135,9 +136,10 @@ class CachedRows:
         return torch.from_numpy(held.view(self._kind)), places
 
     def _insert(self, ids: Ints, staged: Tensor, places: Ints) -> None:
-        slots = [self._free.pop() for _ in ids]
+        self._num_free -= len(ids)
+        slots = self._free[self._num_free : self._num_free + len(ids)].copy()
         self._slot_of[ids] = slots
-        self._cache[torch.tensor(slots, dtype=torch.int64)] = staged[torch.from_numpy(places)]
+        self._cache[torch.from_numpy(slots)] = staged[torch.from_numpy(places)]
 
     def _moved(self, rows: int, sources: int) -> Work:
         return work.gather(rows, self._width, sources, self._kind.itemsize)
@@ -187,8 +189,7 @@ class SuperBatches(SampledBatches):
                     self.sampler.sample(own, period, step)
                     for own, step in zip(seeds, numbers, strict=True)
                 ]
-                sizes = [batch.sizes for batch in drawn]
-                span.did(draw_all([n for n, _ in sizes], [e for _, e in sizes]))
+                span.did(drawing_of(drawn))
             uses = [batch.input_nodes for batch in drawn]
             with self.context.recorder.step(
                 "sample/inspect",

@@ -16,8 +16,10 @@ from torch import Tensor
 from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
+from gnnbench_runtime.generations import SlottedFile
 from gnnbench_runtime.protocol import RankContext
 
 
@@ -25,10 +27,10 @@ from gnnbench_runtime.protocol import RankContext
 class Files:
     """The table and the edges on the disk.
 
-    The files have no names: they leave with the process, however it ends.
+    The files have no names and leave with the process, however it ends, but for a durable table.
     """
 
-    rows: BlockFile
+    rows: BlockFile | SlottedFile
     edges: BlockFile
 
     @classmethod
@@ -39,6 +41,9 @@ class Files:
         buckets: Buckets,
         partition: Callable[[int], NDArray[Any]],
         edges: Iterable[tuple[Ints, NDArray[np.int32]]],
+        table: SlottedFile | None = None,
+        *,
+        filled: bool = False,
     ) -> Files:
         """Write both files, chunk by chunk: neither need fit in memory.
 
@@ -47,15 +52,19 @@ class Files:
             rows, buckets: where everything lies.
             partition: content of a partition, rows of `rows.row_bytes`.
             edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
+            table: a file of rows that outlives the process; None for one that does not.
+            filled: whether it has its rows already.
         """
         with owner.scratch("out-of-core-", cache) as folder:
             paths = folder / "rows.bin", folder / "edges.bin"
             made = cls(
-                rows=BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
+                rows=table or BlockFile(paths[0], size_bytes=rows.file_bytes, writable=True),
                 edges=BlockFile(paths[1], size_bytes=buckets.file_bytes, writable=True),
             )
             _write_edges(paths[1], buckets, edges)
         made.edges.drop()
+        if filled:
+            return made
         block = aligned_empty((rows.block_bytes,), np.uint8)
         for number in range(rows.partitions):
             content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
@@ -100,6 +109,7 @@ class PartitionBuffer:
         columns: of an edge.
         writes: whether evicted partitions are written back.
         prefetch: whether the next visit is read while one is worked on.
+        limit: of the disk.
     """
 
     def __init__(
@@ -114,6 +124,7 @@ class PartitionBuffer:
         columns: int,
         writes: bool = False,
         prefetch: bool = False,
+        limit: DiskLimit | None = None,
     ) -> None:
         self.files, self.rows, self.buckets = files, rows, buckets
         self.writes, self._recorder = writes, context.recorder
@@ -125,7 +136,7 @@ class PartitionBuffer:
         self.table: Tensor = torch.from_numpy(memory)
         self.slot_of = np.full(rows.partitions, -1, np.int64)
         self._free = list(range(slots))
-        self._disk = Disk(context.recorder)
+        self._disk = Disk(context.recorder, limit)
         self._thread = ThreadPoolExecutor(1, "read-ahead") if prefetch else None
         self._pending: Future[NDArray[np.int32]] | None = None
 

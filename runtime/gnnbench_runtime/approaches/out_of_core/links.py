@@ -21,6 +21,8 @@ from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients
 from gnnbench_runtime.approaches.out_of_core.link_stages import Drawn, Turn, train_visit
 from gnnbench_runtime.approaches.out_of_core.ranking import Ranking
 from gnnbench_runtime.approaches.out_of_core.tables import Table
+from gnnbench_runtime.durable import Durable
+from gnnbench_runtime.generations import Generations
 from gnnbench_runtime.models.data import sizes_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.optimizers import make_optimizer
@@ -65,6 +67,7 @@ class LinkTrainer:
         structure: LinkStructure,
         table: Table,
         staleness: int = 0,
+        generations: Generations | None = None,
     ) -> None:
         run = context.run
         self.context, self.structure, self.table = context, structure, table
@@ -84,6 +87,9 @@ class LinkTrainer:
         self.most_stale = 0
         """Updates that the rows of a batch did lack, at most."""
         self.lanes = lanes_of(staleness, on_cpu=self.on_cpu)
+        self.durable = None
+        if generations is not None:
+            self.durable = Durable(generations, self._dense_state, self._restore_dense)
 
     def warm_up(self) -> None:
         """Nothing: the rehearsal has compiled everything."""
@@ -252,12 +258,17 @@ class LinkTrainer:
 
     def state(self) -> dict[str, Tensor]:
         """The table, the relations and the optimizer's state."""
-        held = {"table": self.table.state(), "parameters": self.parameters.flat}
-        return {**held, **self.optimizer.state()}
+        return {"table": self.table.state(), **self._dense_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a state."""
         self.table.restore(state["table"])
+        self._restore_dense(state)
+
+    def _dense_state(self) -> dict[str, Tensor]:
+        return {"parameters": self.parameters.flat, **self.optimizer.state()}
+
+    def _restore_dense(self, state: dict[str, Tensor]) -> None:
         self.parameters.flat.copy_(state["parameters"])
         for name, tensor in self.optimizer.state().items():
             tensor.copy_(state[name])

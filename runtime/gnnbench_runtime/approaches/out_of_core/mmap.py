@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnnbench import owner
+from gnnbench import owner, work
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.mmap import MmapStructure, drop, seed_source
 from gnnbench.approaches.out_of_core.pages import PageCache
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
@@ -35,14 +36,14 @@ from gnnbench_runtime.training import (
 
 def map_rows(context: RankContext, graph: Graph, structure: MmapStructure) -> MappedFile:
     """Write the features to the disk and map them; the file leaves with the process."""
-    rows = structure.rows
+    rows, knobs = structure.rows, APPROACHES.get(context.run.approach).knobs(context.run)
     with owner.scratch("mmap-", context.cache) as folder:
         path, size = folder / "rows.bin", rows.row_bytes
         file = write_rows(
             context, graph, path, row_bytes=size, stride=size, file_bytes=rows.file_bytes
         )
         file.close()
-        return MappedFile(path, context.recorder)
+        return MappedFile(path, context.recorder, knobs.disk)
 
 
 class MappedFeatures(BufferedFeatures):
@@ -110,7 +111,10 @@ class MappedBatches(SampledBatches):
         self.mapped.file.major_faults = 0
         for step in range(self.source.steps):
             self.context.recorder.at(step)
-            yield self.prepare(period, step, 0)
+            with self._step("sample/draw") as span:
+                dealt = self.source.draw(period, step, 1, 0)
+                span.did(work.draw_neighbours(*dealt.batch.sizes))
+            yield self.build(dealt, period, step, 0)
 
     def close(self) -> None:
         """Let go of the file."""

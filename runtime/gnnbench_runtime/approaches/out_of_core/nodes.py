@@ -34,6 +34,7 @@ from gnnbench_runtime.approaches.mini_batch.sampled import (
 )
 from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
 from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
+from gnnbench_runtime.durable import Durable, generations_of
 from gnnbench_runtime.models.data import size_of, sizes_of
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
@@ -131,6 +132,7 @@ class BufferedBatches(SampledBatches):
             width=shape.dims[0],
             columns=2,
             prefetch=prefetch,
+            limit=knobs.disk,
         )
         self.features: Any = BufferedFeatures(context, self.buffer.table, self.lane)
 
@@ -210,4 +212,8 @@ class NodeTrainer(StepTrainer):
         self.net = StackNet(stack)
         self.batches = BufferedBatches(context, data, structure, shape, knobs)
         self.optimizer = optimizer_of(context, parameters)
+        self.durable = None
+        if knobs.durable:
+            kept = generations_of(context, None)
+            self.durable = Durable(kept, self.state, self.restore)
         self.evaluator = LayerwiseEvaluator(context, data, shape, parameters)

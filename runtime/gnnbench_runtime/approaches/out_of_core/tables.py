@@ -20,9 +20,11 @@ from gnnbench.approaches.out_of_core.links import (
 )
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.data.triples import Triples
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
 from gnnbench_runtime.disk import aligned_empty
+from gnnbench_runtime.generations import Generations
 from gnnbench_runtime.protocol import RankContext
 
 
@@ -126,6 +128,8 @@ class DiskTable:
         width: int,
         *,
         ahead: bool,
+        generations: Generations | None = None,
+        limit: DiskLimit | None = None,
     ) -> None:
         assert structure.buckets is not None
         assert structure.position is not None
@@ -141,7 +145,15 @@ class DiskTable:
 
         facts = training_facts(data)
         edges = [(structure.bucket_of(facts), facts)]
-        files = Files.make(context.cache, structure.rows, structure.buckets, partition, edges)
+        files = Files.make(
+            context.cache,
+            structure.rows,
+            structure.buckets,
+            partition,
+            edges,
+            None if generations is None else generations.table,
+            filled=generations is not None and generations.last is not None,
+        )
         self._buffer = PartitionBuffer(
             context,
             files,
@@ -152,6 +164,7 @@ class DiskTable:
             columns=3,
             writes=True,
             prefetch=ahead,
+            limit=limit,
         )
         self.table = self._buffer.table
 

@@ -115,6 +115,8 @@ class PartitionTrainer(WholeGraphTrainer):
     the source of batches.
     """
 
+    stack_type = Stack
+
     def __init__(
         self,
         context: RankContext,
@@ -136,7 +138,7 @@ class PartitionTrainer(WholeGraphTrainer):
         self.staging: Staging | None = None
         pattern = self.make_pattern()
         batches = self.make_batches(pattern, self.load_features())
-        stack = Stack(
+        stack = self.stack_type(
             self.shape,
             parameters or make_parameters(context, self.shape),
             self.workspace,

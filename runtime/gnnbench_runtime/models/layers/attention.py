@@ -41,18 +41,20 @@ WHOLE = Cut()
 
 def forward(stack: Performer, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
     """Return the buffer of the layer's output, its rows filled up to the activation."""
-    shape, value, att = stack.shape, stack.parameters.value, stack.aggregation(layer)
-    fan_out, heads, where = shape.dims[layer], shape.heads[layer - 1], f"{phase}/{layer}"
-    n, u = att.rows, att.source_rows
-    kernels, space = stack.kernels, stack.workspace
-    rows = stack.input_rows(layer)
-    t_uH = space.get(f"t{layer}", u, fan_out)
-    weight = value[f"weight_{layer}"]
-    product = h_uF[:rows], weight, t_uH[:rows]
-    stack.mm(f"{where}/gemm", "gemm_nn", phase, layer, product)
+    shape, att, rows = stack.shape, stack.aggregation(layer), stack.input_rows(layer)
+    t_uH = stack.workspace.get(f"t{layer}", att.source_rows, shape.dims[layer])
+    product = h_uF[:rows], stack.parameters.value[f"weight_{layer}"], t_uH[:rows]
+    stack.mm(f"{phase}/{layer}/gemm", "gemm_nn", phase, layer, product)
     if stack.exchange is not None:
         stack.exchange.forward(t_uH, layer, phase)
-    s = t_uH.element_size()
+    return attend(stack, layer, t_uH, phase)
+
+
+def attend(stack: Performer, layer: int, t_uH: Tensor, phase: Phase) -> Tensor:
+    """Return the buffer of the layer's output, given its transformed rows."""
+    shape, value, att = stack.shape, stack.parameters.value, stack.aggregation(layer)
+    fan_out, heads, where = shape.dims[layer], shape.heads[layer - 1], f"{phase}/{layer}"
+    n, u, kernels, s = att.rows, att.source_rows, stack.kernels, t_uH.element_size()
     to_nK, from_uK = _two(stack, f"scores{layer}", n, u, heads)
     scored = work.attention_scores(n + u, fan_out, heads, s)
     with stack.step(f"{where}/scores", scored, phase, layer):
@@ -68,9 +70,27 @@ def forward(stack: Performer, layer: int, h_uF: Tensor, phase: Phase) -> Tensor:
 
 def backward(stack: Performer, layer: int, h_uF: Tensor, g_nH: Tensor) -> Tensor | None:
     """Fill the layer's parameter gradients; return that of its input above layer 1."""
+    value, grads, phase = stack.parameters.value, stack.parameters.grad, Phase.BACKWARD
+    fan_in, where = stack.shape.dims[layer - 1], f"backward/{layer}"
+    gt_uH = attend_backward(stack, layer, g_nH)
+    if stack.exchange is not None:
+        stack.exchange.backward(gt_uH, layer)
+    rows = stack.input_rows(layer)
+    weight, weight_grad = value[f"weight_{layer}"], grads[f"weight_{layer}"]
+    product = h_uF[:rows].t(), gt_uH[:rows], weight_grad
+    stack.mm(f"{where}/weight", "gemm_tn", phase, layer, product)
+    if layer == 1:
+        return None
+    g_uF = stack.workspace.get(f"g{layer - 1}", len(gt_uH), fan_in)
+    stack.mm(f"{where}/input", "gemm_nt", phase, layer, (gt_uH[:rows], weight.t(), g_uF[:rows]))
+    return g_uF
+
+
+def attend_backward(stack: Performer, layer: int, g_nH: Tensor) -> Tensor:
+    """Fill the gradients of bias and attention vectors; return that of the transformed rows."""
     shape, grads, att = stack.shape, stack.parameters.grad, stack.aggregation(layer)
     value, phase, where = stack.parameters.value, Phase.BACKWARD, f"backward/{layer}"
-    fan_in, fan_out, heads = shape.dims[layer - 1], shape.dims[layer], shape.heads[layer - 1]
+    fan_out, heads = shape.dims[layer], shape.heads[layer - 1]
     n, u, e, s = att.rows, att.source_rows, att.nonzeros, g_nH.element_size()
     kernels, space = stack.kernels, stack.workspace
     t_uH = space.get(f"t{layer}", u, fan_out)
@@ -87,17 +107,7 @@ def backward(stack: Performer, layer: int, h_uF: Tensor, g_nH: Tensor) -> Tensor
             kernels.head_scores_backward(
                 t_uH[:rows], value[name], grad_K, gt_uH[:rows], grads[name]
             )
-    if stack.exchange is not None:
-        stack.exchange.backward(gt_uH, layer)
-    rows = stack.input_rows(layer)
-    weight, weight_grad = value[f"weight_{layer}"], grads[f"weight_{layer}"]
-    product = h_uF[:rows].t(), gt_uH[:rows], weight_grad
-    stack.mm(f"{where}/weight", "gemm_tn", phase, layer, product)
-    if layer == 1:
-        return None
-    g_uF = space.get(f"g{layer - 1}", u, fan_in)
-    stack.mm(f"{where}/input", "gemm_nt", phase, layer, (gt_uH[:rows], weight.t(), g_uF[:rows]))
-    return g_uF
+    return gt_uH
 
 
 def weights(

@@ -1,0 +1,67 @@
+"""The memory of predictions in a table: what fills it, what there is, and the chance to run out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gnnbench.buffers import (
+    ACTIVATIONS,
+    BUFFERS,
+    CONTEXT,
+    FEATURES,
+    PARAMETERS,
+    RESERVE,
+    TOPOLOGY,
+)
+from gnnbench.commands.wording import percent
+from gnnbench.units import digits
+
+if TYPE_CHECKING:
+    from gnnbench.results import PredictionRecord
+
+HEADS = ("approach", "ranks", "feat", "graph", "param", "activ", "work", "other", "needs", "of")
+_PARTS = {
+    "feat": (FEATURES,),
+    "graph": (TOPOLOGY,),
+    "param": (PARAMETERS,),
+    "activ": (ACTIVATIONS,),
+    "work": (BUFFERS,),
+    "other": (CONTEXT, RESERVE),
+}
+_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
+
+
+def tightest(record: PredictionRecord) -> Mapping[str, Any]:
+    """The entry of the rank with the least room."""
+    return max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
+
+
+def memory_rows(records: Sequence[PredictionRecord]) -> tuple[str, list[dict[str, str]]]:
+    """A title that names the unit, and a row per prediction whose memory is known by category."""
+    found = [(record, tightest(record)) for record in records if record.memory]
+    found = [(record, entry) for record, entry in found if entry.get("categories")]
+    if not found:
+        return "", []
+    limits = [entry["limit_bytes"] for _, entry in found]
+    scale, unit = next(pair for pair in _UNITS if max(limits) >= pair[0] or pair is _UNITS[-1])
+    rows = []
+    for record, entry in found:
+        space = entry["spaces"][entry["space"]]
+        parts = entry["categories"][entry["space"]]
+        row = {"approach": record.run.approach, "ranks": str(record.run.ranks)}
+        for head, names in _PARTS.items():
+            row[head] = _digits(sum(parts.get(name, 0) for name in names) / scale)
+        chance = max(float(one["p_out_of_memory"]) for one in entry["spaces"].values())
+        row |= {
+            "needs": _digits(space["needed_bytes"] / scale),
+            "of": _digits(space["limit_bytes"] / scale),
+            "P(oom)": percent(chance).replace(" ", ""),
+        }
+        rows.append(row)
+    spaces = sorted({entry["space"] for _, entry in found})
+    return f"memory of the rank with the least room, {unit} ({' or '.join(spaces)}):", rows
+
+
+def _digits(value: float) -> str:
+    return "0" if value < 5e-4 else digits(value, 2 if value < 10 else 3)

@@ -1,0 +1,69 @@
+"""Words, numbers and tables of answers about machines, in lines of 80 columns."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+
+from gnnbench.units import digits
+
+COLUMNS = 80
+_GIB = 2**30
+
+
+def wrapped(text: str) -> list[str]:
+    """Lines of 80 columns, broken between words."""
+    return textwrap.wrap(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
+def device_name(devices: str) -> str:
+    """Such as "8 A100-80GB": the form factor is left out."""
+    return re.sub(r"-(SXM|PCIe)\d*", "", devices)
+
+
+def gib(size: float) -> str:
+    """A size in GiB, or MiB where it is small; without its sign."""
+    gib = abs(size) / _GIB
+    return f"{digits(gib)} GiB" if gib >= 0.1 else f"{digits(gib * 1024)} MiB"
+
+
+def percent(share: float) -> str:
+    """A share with two digits."""
+    if 0 <= share < 0.001:
+        return "<0.1 %"
+    return f"{digits(100 * share, 2)} %"
+
+
+def money(value: float | None) -> str:
+    """USD to the cent, or with two or three digits; "?" where it is not known."""
+    if value is None:
+        return "?"
+    return f"{value:,.2f}" if 0.1 <= value < 100 else digits(value, 3 if value >= 100 else 2)
+
+
+def kwh(joules: float) -> str:
+    """Joules in kWh with two digits."""
+    return digits(joules / 3.6e6, 2)
+
+
+def count(value: float) -> str:
+    """A number of things, whole where it is."""
+    return f"{value:,.0f}" if float(value).is_integer() else digits(value)
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Lines of a table; the first column is aligned to the left, numbers to the right."""
+    if not rows:
+        return
+    heads = list(rows[0])
+    cells = [heads, *([row[head] for head in heads] for row in rows)]
+    widths = [max(len(line[at]) for line in cells) for at in range(len(heads))]
+    left = [not any(ch.isdigit() for ch in rows[0][head][:1]) for head in heads]
+    left[0] = True
+    for line in cells:
+        words = [
+            word.ljust(width) if is_left else word.rjust(width)
+            for word, width, is_left in zip(line, widths, left, strict=True)
+        ]
+        yield "  ".join(words).rstrip()

@@ -1,0 +1,1 @@
+"""Job files for launchers of other projects, and submission to Slurm; torch-free."""

@@ -1,0 +1,66 @@
+"""What fills the memory with the least room, and its limit; also where it does not fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gnnbench.buffers import CATEGORIES
+from gnnbench_reports.figures import bars
+from gnnbench_reports.fits import FitRow, fit_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gnnbench_reports.study import Study
+
+NAME = "fits"
+TITLE = "Does it fit"
+CAPTION = (
+    "Predicted need of the memory with the least room, on the rank with the least room, at its "
+    "peak, by what fills it. Black tick: capacity or cap of that memory. Configurations that do "
+    "not fit, or may run out of memory, carry a note."
+)
+COLOURS = dict(
+    zip(
+        CATEGORIES,
+        ("#4477AA", "#66CCEE", "#228833", "#CCBB44", "#EE6677", "#BBBBBB", "#DDDDDD"),
+        strict=True,
+    )
+)
+
+
+def data(study: Study) -> Any:
+    """A row per configuration and category, in bytes, with the limit as `mark`."""
+    import pandas as pd
+
+    rows = fit_rows(study)
+    kept = {(r.dataset, r.model, r.label, r.ranks) for r in bars.chosen(study.rows)}
+    lost = {(r.dataset, r.model, r.approach, r.ranks) for r in rows if r.verdict != "fits"}
+    found = [
+        line
+        for row in rows
+        if (row.dataset, row.model, row.approach, row.ranks) in kept | lost
+        for line in _lines(row)
+    ]
+    names = ("dataset", "model", "approach", "ranks", "side", "part", "bytes", "mark", "note")
+    return pd.DataFrame(found, columns=list(names))
+
+
+def _lines(row: FitRow) -> list[tuple[Any, ...]]:
+    place = (row.dataset, row.model, row.approach, row.ranks, "predicted")
+    note = "" if row.verdict == "fits" else row.verdict
+    parts = {name: row.categories[name] for name in CATEGORIES if row.categories.get(name)}
+    return [(*place, name, float(size), row.limit_bytes, note) for name, size in parts.items()]
+
+
+def draw(frame: Any) -> Figure:
+    """One panel per dataset and model."""
+    return bars.draw_bars(
+        frame,
+        value="bytes",
+        part="part",
+        colours=COLOURS,
+        kind="bytes",
+        xlabel="predicted need, and limit",
+        mark="limit",
+    )
