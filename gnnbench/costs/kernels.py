@@ -255,7 +255,7 @@ _SDDMM_START = {
     "line": 4.0,
     "row": 30.0,
     "cache": 0.3,
-    "missed": 0.5,
+    "missed": 0.4,
     "pattern": 1.0,
     "locality": 0.4,
     "cache_share": 2.0,
