@@ -34,6 +34,8 @@ MEASURES = {
         Measure(name="hits_10", title="Hits@10", unit="share"),
         Measure(name="ap", title="average precision", unit="share"),
         Measure(name="auc", title="ROC AUC", unit="share"),
+        Measure(name="nodes_hit_rate", title="hit rate of the node cache", unit="share"),
+        Measure(name="edges_hit_rate", title="hit rate of the edge cache", unit="share"),
         Measure(name="cache_hit_rate", title="cache hits", unit="share"),
         Measure(name="loss", title="loss", higher_is_better=False),
         Measure(name="page_faults", title="page faults", higher_is_better=False),

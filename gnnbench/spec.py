@@ -98,14 +98,16 @@ class TaskSpec:
         kind: "" is the default: node classification for graphs, link prediction for triples,
             temporal link prediction for streams.
         negatives: corrupted edges that are ranked against each true edge in evaluation.
-        protocol: "filtered" leaves corrupted edges that are true out of the ranking.
+        protocol: "filtered" leaves corrupted edges that are true out of the ranking. "tgb", of
+            temporal link prediction only, ranks against fixed negatives as the Temporal Graph
+            Benchmark does, and evaluates in batches of 200.
         metric: the primary metric; "" is the task's default.
     """
 
     name: str = ""
     kind: str = field(default="", metadata=choices("", *TASKS))
     negatives: int = field(default=100, metadata=bounds(1, 10_000_000))
-    protocol: str = field(default="filtered", metadata=choices("filtered", "unfiltered"))
+    protocol: str = field(default="filtered", metadata=choices("filtered", "unfiltered", "tgb"))
     metric: str = ""
 
 

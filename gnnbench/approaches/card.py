@@ -86,6 +86,8 @@ class Accepts:
             return f"{name} trains on {_names(self.datasets)} datasets; {found}"
         if run.task_kind and run.task_kind not in self.tasks:
             return f"{name} does {_names(self.tasks)}, not {run.task_kind}"
+        if run.task.protocol == "tgb" and run.task_kind not in ("", "temporal_link_prediction"):
+            return f"{name}: protocol tgb is of temporal link prediction, not of {run.task_kind}"
         if self.models and run.model.kind not in self.models:
             return f"{name} trains the models {_names(self.models)}, not {run.model.kind}"
         of_rows = model.built == "table" and self.embeddings

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
 from gnnbench.data.draws import below, compiled, extend
+from gnnbench.data.temporal_csr import TemporalCsr
 from gnnbench.data.temporal_store import NEVER, TemporalStore
 
 Ids = NDArray[np.int64]
@@ -70,6 +72,23 @@ class Sample:
         return (*(hop.num_queries for hop in self.hops), len(self.nodes))
 
 
+def row_keys(roots: NDArray[np.uint64], sample: Sample) -> NDArray[np.uint64]:
+    """A key of each row of a sample, uint64 [R_L]: by its root and the slots on the way to it.
+
+    They key dropout, so that a mask does not depend on who draws it.
+
+    Args:
+        roots: keys of the roots, [R_0].
+    """
+    found = roots
+    for hop in sample.hops:
+        counts = np.diff(hop.indptr)
+        slots = np.arange(hop.num_edges, dtype=np.int64) - np.repeat(hop.indptr[:-1], counts)
+        own = np.repeat(found, counts) ^ (slots + 1).astype(np.uint64)
+        found = np.concatenate([found, keys.mix64_array(own + np.uint64(keys.GOLDEN))])
+    return found
+
+
 class TemporalSampler:
     """Draw temporal neighbours from a store.
 
@@ -84,7 +103,7 @@ class TemporalSampler:
 
     def __init__(
         self,
-        store: TemporalStore,
+        store: TemporalStore | TemporalCsr,
         fanouts_from_seeds: Sequence[int],
         strategy: str,
         seed: int,
@@ -116,23 +135,25 @@ class TemporalSampler:
         hops: list[Hop] = []
         for number, fanout in enumerate(self.fanouts):
             key = keys.fold(self.seed, *counters, number)
-            low, high = self.store.bounds(
-                nodes, times, window=self.window, since=since, before_event=before_event
-            )
-            hop = self._hop(nodes, times, low, high, fanout, key)
+            hop = self.hop(nodes, times, fanout, key, since=since, before_event=before_event)
             hops.append(hop)
             nodes = np.concatenate([nodes, hop.neighbours])
             times = np.concatenate([times, hop.times])
         return Sample(hops=tuple(hops), nodes=nodes, times=times)
 
-    def _hop(self, nodes: Ids, times: Ids, low: Ids, high: Ids, fanout: int, key: int) -> Hop:
+    def hop(
+        self, nodes: Ids, times: Ids, fanout: int, key: int, *, since: int, before_event: int
+    ) -> Hop:
+        """Return the sampled edges of queries; arguments as for `sample`, and the hop's key."""
+        low, high = self.store.bounds(
+            nodes, times, window=self.window, since=since, before_event=before_event
+        )
         indptr = np.zeros(len(nodes) + 1, np.int64)
         np.cumsum(np.minimum(high - low, fanout), out=indptr[1:])
         owners = np.repeat(np.arange(len(nodes), dtype=np.int64), np.diff(indptr))
         positions = np.empty(indptr[-1], np.int64)
         _pick(nodes, times, low, high, indptr, np.uint64(key), self.uniform, positions)
-        asked = nodes[owners]
-        neighbours, found, events = self.store.edges(asked, positions)
+        neighbours, found, events = self.store.edges(nodes[owners], positions)
         return Hop(
             indptr=indptr,
             neighbours=neighbours,
@@ -142,27 +163,36 @@ class TemporalSampler:
         )
 
 
+@njit(inline="always")
+def take(
+    node: Any, time: Any, low: Any, high: Any, picks: Any, key: Any, uniform: Any, out: Any, at: Any
+) -> None:
+    """Write the positions that a query takes to out[at : at + picks].
+
+    The newest first; or distinct ones by Floyd's algorithm (Bentley and Floyd 1987) over the output
+    slots.
+    """
+    count = high - low
+    if not uniform or picks == count:
+        for slot in range(picks):
+            out[at + slot] = high - 1 - slot
+    else:
+        own = extend(extend(key, node), time)
+        for slot in range(picks):
+            top = count - picks + slot
+            pick = low + below(own, slot, top + 1)
+            for before in range(at, at + slot):
+                if out[before] == pick:
+                    pick = low + top
+                    break
+            out[at + slot] = pick
+
+
 @compiled
 def _pick(
     nodes: Any, when: Any, lows: Any, highs: Any, indptr: Any, key: Any, uniform: bool, out: Any
 ) -> None:
-    """Write the positions that each query takes.
-
-    Distinct picks by Floyd's algorithm (Bentley and Floyd 1987) over the output slots.
-    """
+    """Write the positions that each query takes."""
     for q in range(len(nodes)):
-        at, picks = indptr[q], indptr[q + 1] - indptr[q]
-        count = highs[q] - lows[q]
-        if not uniform or picks == count:
-            for slot in range(picks):
-                out[at + slot] = highs[q] - 1 - slot
-            continue
-        own = extend(extend(key, nodes[q]), when[q])
-        for slot in range(picks):
-            top = count - picks + slot
-            pick = lows[q] + below(own, slot, top + 1)
-            for before in range(at, at + slot):
-                if out[before] == pick:
-                    pick = lows[q] + top
-                    break
-            out[at + slot] = pick
+        picks = indptr[q + 1] - indptr[q]
+        take(nodes[q], when[q], lows[q], highs[q], picks, key, uniform, out, indptr[q])

@@ -19,7 +19,7 @@ Source: temporal reference sections 3.1 and 3.2, invariants S1-S9.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -36,6 +36,18 @@ SLOT_BYTES, VERTEX_BYTES, ENTRY_BYTES = 20, 44, 8
 NEVER = -(2**63)
 _ROOM = 1024  # slots and directory entries to begin with
 _NONE = -1
+NO_LIMIT = np.iinfo(np.int64).max
+_EVERYONE = np.empty(0, np.bool_)
+
+
+class _Blocks(NamedTuple):
+    """What turns (vertex, position) into a slot, as compiled loops take it."""
+
+    first: int
+    block: int
+    directory: Ids
+    starts: Ids
+    first_block: Ids
 
 
 class TemporalStore:
@@ -47,12 +59,21 @@ class TemporalStore:
     Args:
         num_nodes: V.
         first, block: slots of the first block and of the largest; powers of two.
+        owned: bool [V], the vertices whose edges are stored here; None is all of them.
     """
 
-    def __init__(self, num_nodes: int, *, first: int = FIRST, block: int = BLOCK) -> None:
+    def __init__(
+        self,
+        num_nodes: int,
+        *,
+        first: int = FIRST,
+        block: int = BLOCK,
+        owned: NDArray[np.bool_] | None = None,
+    ) -> None:
         if first < 1 or block < first or first & (first - 1) or block & (block - 1):
             raise ValueError(f"first {first} and block {block}: powers of two, first <= block")
         self.num_nodes, self.first, self.block = num_nodes, first, block
+        self.owned = _EVERYONE if owned is None else owned
         self.neighbours = np.empty(_ROOM, np.int32)
         self.times = np.empty(_ROOM, np.int64)
         self.events = np.empty(_ROOM, np.int64)
@@ -99,27 +120,25 @@ class TemporalStore:
                 expired.
         """
         ends = np.ascontiguousarray(sources), np.ascontiguousarray(destinations)
+        when = np.ascontiguousarray(times)
         at, stop = 0, 2 * len(times)
         while at < stop:
             at = _insert(
                 *ends,
-                np.ascontiguousarray(times),
+                when,
                 first_event,
                 at,
-                self.first,
-                self.block,
+                self._layout(),
                 self.neighbours,
                 self.times,
                 self.events,
-                self.directory,
                 self.end,
                 self.last,
-                self.directory_start,
-                self.first_block,
                 self.directory_room,
                 self.tops,
                 self.free,
                 self.expired,
+                self.owned,
             )
             if at < 0:
                 late = -1 - at
@@ -134,19 +153,7 @@ class TemporalStore:
     def expire(self, before: int) -> None:
         """Forget all edges older than `before`; their whole blocks are given out again."""
         self.expired = max(self.expired, int(before))
-        _expire(
-            before,
-            self.first,
-            self.block,
-            self.times,
-            self.events,
-            self.directory,
-            self.base,
-            self.end,
-            self.directory_start,
-            self.first_block,
-            self.free,
-        )
+        _expire(before, self._layout(), self.times, self.events, self.base, self.end, self.free)
 
     def bounds(
         self,
@@ -169,22 +176,19 @@ class TemporalStore:
                 inserted; -1 hides none.
         """
         low, high = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
-        limit = np.iinfo(np.int64).max if before_event < 0 else before_event
+        limit = NO_LIMIT if before_event < 0 else before_event
+        where = self._layout()
         _bounds(
             nodes,
             times,
             window,
             since,
             limit,
-            self.first,
-            self.block,
+            where,
             self.times,
             self.events,
-            self.directory,
             self.base,
             self.end,
-            self.directory_start,
-            self.first_block,
             low,
             high,
         )
@@ -193,19 +197,8 @@ class TemporalStore:
     def edges(self, nodes: Ids, positions: Ids) -> tuple[Ids, Ids, Ids]:
         """Neighbours, times and events of the edges at these positions of these vertices."""
         found = tuple(np.empty(len(nodes), np.int64) for _ in range(3))
-        _read(
-            nodes,
-            positions,
-            self.first,
-            self.block,
-            self.neighbours,
-            self.times,
-            self.events,
-            self.directory,
-            self.directory_start,
-            self.first_block,
-            *found,
-        )
+        held = self.neighbours, self.times, self.events
+        _read(nodes, positions, self._layout(), *held, *found)
         return found[0], found[1], found[2]
 
     def blocks(self, node: int) -> list[tuple[int, int]]:
@@ -219,6 +212,11 @@ class TemporalStore:
             (int(self.directory[start + k]), self.first << min(first + k, len(self.free) - 1))
             for k in range(count)
         ]
+
+    def _layout(self) -> _Blocks:
+        return _Blocks(
+            self.first, self.block, self.directory, self.directory_start, self.first_block
+        )
 
     def _grow(self) -> None:
         """Give room to what is nearly full."""
@@ -235,54 +233,49 @@ class TemporalStore:
 
 def block_of(position: int, first: int, block: int) -> int:
     """The block of a vertex in which a position lies."""
-    return int(_block_of(position, first, block))
+    return int(_block_of(position, first, block)[0])
 
 
 @njit(inline="always")
 def _block_of(position: Any, first: Any, block: Any) -> Any:
-    b = 0
+    """Number of the block of a position, the position's place in it, and its size class.
+
+    The capacity of a block is first * 2**class.
+    """
     size = first
     start = 0
+    size_class = 0
     while size < block and position >= start + size:
         start += size
         size *= 2
-        b += 1
-    return b + (position - start) // size
+        size_class += 1
+    whole = (position - start) // size
+    return size_class + whole, position - start - whole * size, size_class
 
 
 @njit(inline="always")
-def _start_of(number: Any, first: Any, block: Any) -> Any:
-    """The first position in a block."""
-    b = 0
-    size = first
-    start = 0
-    while size < block and b < number:
-        start += size
-        size *= 2
-        b += 1
-    return start + (number - b) * size
-
-
-@njit(inline="always")
-def _class_of(number: Any, first: Any, block: Any) -> Any:
-    """The size class of a block: its capacity is first * 2**class."""
-    size = first
-    found = 0
-    while size < block and found < number:
-        size *= 2
-        found += 1
-    return found
-
-
-@njit(inline="always")
-def _slot(
-    node: Any, position: Any, first: Any, block: Any, directory: Any, starts: Any, first_block: Any
-) -> Any:
+def _slot(node: Any, position: Any, where: Any) -> Any:
     """The address of an edge."""
-    number = _block_of(position, first, block)
-    return directory[starts[node] + number - first_block[node]] + (
-        position - _start_of(number, first, block)
-    )
+    number, offset, _ = _block_of(position, where.first, where.block)
+    return where.directory[where.starts[node] + number - where.first_block[node]] + offset
+
+
+@njit(inline="always")
+def _lower_bound(
+    node: Any, low: Any, high: Any, time: Any, limit: Any, where: Any, times: Any, events: Any
+) -> Any:
+    """The first position in low..high whose edge is not before `time` and before event `limit`.
+
+    Times and ids rise together, so both conditions are one.
+    """
+    while low < high:
+        middle = (low + high) >> 1
+        slot = _slot(node, middle, where)
+        if times[slot] < time and events[slot] < limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @compiled
@@ -292,39 +285,38 @@ def _insert(
     when: Any,
     first_event: int,
     at: int,
-    first: int,
-    block: int,
+    where: Any,
     neighbours: Any,
     times: Any,
     events: Any,
-    directory: Any,
     end: Any,
     last: Any,
-    starts: Any,
-    first_block: Any,
     rooms: Any,
     tops: Any,
     free: Any,
     expired: int,
+    owned: Any,
 ) -> int:
     """Insert from half-event `at` on; stop at the first for which there is no room.
 
     Returns where it stopped, or -1 - at where an event is late.
     """
+    directory, starts = where.directory, where.starts
     while at < 2 * len(when):
         e = at >> 1
         node, other = sources[e], destinations[e]
         if at & 1:
             node, other = other, node
+        if len(owned) and not owned[node]:
+            at += 1
+            continue
         if when[e] < last[node] or when[e] < expired:
             return -1 - at
         position = end[node]
-        number = _block_of(position, first, block)
-        offset = position - _start_of(number, first, block)
+        number, offset, size_class = _block_of(position, where.first, where.block)
+        entry = number - where.first_block[node]
         if offset == 0:
-            entry = number - first_block[node]
-            size_class = _class_of(number, first, block)
-            size = first << size_class
+            size = where.first << size_class
             address = free[size_class]
             if address < 0 and tops[0] + size > len(times):
                 return at
@@ -342,7 +334,7 @@ def _insert(
             else:
                 free[size_class] = events[address]
             directory[starts[node] + entry] = address
-        slot = directory[starts[node] + number - first_block[node]] + offset
+        slot = directory[starts[node] + entry] + offset
         neighbours[slot], times[slot], events[slot] = other, when[e], first_event + e
         end[node] = position + 1
         last[node] = when[e]
@@ -352,37 +344,22 @@ def _insert(
 
 @compiled
 def _expire(
-    before: int,
-    first: int,
-    block: int,
-    times: Any,
-    events: Any,
-    directory: Any,
-    base: Any,
-    end: Any,
-    starts: Any,
-    first_block: Any,
-    free: Any,
+    before: int, where: Any, times: Any, events: Any, base: Any, end: Any, free: Any
 ) -> None:
+    directory, starts, first_block = where.directory, where.starts, where.first_block
     for node in range(len(base)):
         low, high = base[node], end[node]
         if low == high:
             continue
-        while low < high:
-            middle = (low + high) >> 1
-            slot = _slot(node, middle, first, block, directory, starts, first_block)
-            if times[slot] < before:
-                low = middle + 1
-            else:
-                high = middle
+        low = _lower_bound(node, low, high, before, NO_LIMIT, where, times, events)
         if low == base[node]:
             continue
         old = first_block[node]
-        have = _block_of(end[node] - 1, first, block) + 1
-        keep = have if low == end[node] else _block_of(low, first, block)
+        have = _block_of(end[node] - 1, where.first, where.block)[0] + 1
+        keep = have if low == end[node] else _block_of(low, where.first, where.block)[0]
         for number in range(old, keep):
             address = directory[starts[node] + number - old]
-            size_class = _class_of(number, first, block)
+            size_class = min(number, len(free) - 1)
             # A freed block holds the address of the one that was freed before it.
             events[address] = free[size_class]
             free[size_class] = address
@@ -401,64 +378,39 @@ def _bounds(
     window: int,
     since: int,
     limit: int,
-    first: int,
-    block: int,
+    where: Any,
     times: Any,
     events: Any,
-    directory: Any,
     base: Any,
     end: Any,
-    starts: Any,
-    first_block: Any,
     lows: Any,
     highs: Any,
 ) -> None:
     for q in range(len(nodes)):
-        node, t = nodes[q], when[q]
-        low, high = base[node], end[node]
-        while low < high:
-            middle = (low + high) >> 1
-            slot = _slot(node, middle, first, block, directory, starts, first_block)
-            # Times and ids rise together, so both conditions are one.
-            if times[slot] < t and events[slot] < limit:
-                low = middle + 1
-            else:
-                high = middle
-        highs[q] = low
-        high = low
-        low = base[node]
+        node, low = nodes[q], base[nodes[q]]
+        high = _lower_bound(node, low, end[node], when[q], limit, where, times, events)
         oldest = since
         if window > 0:
-            oldest = max(oldest, t - window)
+            oldest = max(oldest, when[q] - window)
         if oldest > NEVER:
-            while low < high:
-                middle = (low + high) >> 1
-                slot = _slot(node, middle, first, block, directory, starts, first_block)
-                if times[slot] < oldest:
-                    low = middle + 1
-                else:
-                    high = middle
-        lows[q] = low
+            low = _lower_bound(node, low, high, oldest, NO_LIMIT, where, times, events)
+        lows[q], highs[q] = low, high
 
 
 @compiled
 def _read(
     nodes: Any,
     positions: Any,
-    first: int,
-    block: int,
+    where: Any,
     neighbours: Any,
     times: Any,
     events: Any,
-    directory: Any,
-    starts: Any,
-    first_block: Any,
     out_neighbours: Any,
     out_times: Any,
     out_events: Any,
 ) -> None:
     for i in range(len(nodes)):
-        slot = _slot(nodes[i], positions[i], first, block, directory, starts, first_block)
+        slot = _slot(nodes[i], positions[i], where)
         out_neighbours[i] = neighbours[slot]
         out_times[i] = times[slot]
         out_events[i] = events[slot]

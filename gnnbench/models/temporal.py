@@ -1,11 +1,6 @@
 """What both worlds must know of a model on an edge stream: widths, parameters, kept activations.
 
-A layer is attention over sampled temporal neighbours, as TGL and GNNFlow share it among models:
-
-    query [h_v, phi(0)], key and value [h_u, e_uv, phi(t - t_uv)], phi(x) = cos(w x + b)
-    LayerNorm(ReLU(W [attention(query, keys, values), h_v]))
-
-with LeakyReLU_0.2(q k) as scores, without 1/sqrt(d). The decoder of a link is
+Layers are those of `models.temporal_layers`. The decoder of a link is
 `W_o ReLU(W_s h_src + W_d h_dst)`.
 
 Source: temporal reference section 6.
@@ -18,6 +13,7 @@ from typing import Any, Literal
 
 from gnnbench.models.base import Model
 from gnnbench.models.names import MODELS
+from gnnbench.models.temporal_layers import LAYERS, LayerKind, LayerSizes
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Size
 
@@ -28,13 +24,17 @@ class TemporalModel(Model):
 
     strategy        how its neighbours are drawn unless a knob says otherwise
     memory          whether it keeps a state per node that events update
+    layer           kind of its layers, see `models.temporal_layers`
+    learns          whether it has parameters
     """
 
-    normalisation: Literal["symmetric", "mean", "softmax"] = "softmax"
+    normalisation: Literal["symmetric", "mean", "softmax", "none"] = "softmax"
     self_weight: bool = True
     built: Literal["stack", "module", "table"] = "module"
     strategy: Literal["recent", "uniform"] = "uniform"
     memory: bool = False
+    layer: str = "attention"
+    learns: bool = True
 
 
 def temporal_model(run: RunSpec) -> TemporalModel:
@@ -56,6 +56,8 @@ class TemporalShape:
         element_bytes: 4 or 8.
         negatives: per positive edge in training.
         memory: whether the input rows begin with the memory of their node, of width `hidden`.
+        layer: kind of the layers.
+        dropout: of attention weights and of the outputs of layers, in training.
     """
 
     fanouts: tuple[int, ...]
@@ -67,6 +69,8 @@ class TemporalShape:
     negatives: int
     optimizer: str = "adam"
     memory: bool = False
+    layer: str = "attention"
+    dropout: float = 0.0
 
     @classmethod
     def of(cls, data: Any, run: RunSpec) -> TemporalShape:
@@ -81,6 +85,8 @@ class TemporalShape:
             negatives=run.batch.negatives,
             optimizer=run.training.optimizer,
             memory=temporal_model(run).memory,
+            layer=temporal_model(run).layer,
+            dropout=run.model.dropout,
         )
 
     @property
@@ -91,10 +97,32 @@ class TemporalShape:
         """Of the rows that a layer reads."""
         return self.nodes + self.memory * self.hidden if layer == 1 else self.hidden
 
-    def attention_parameters(self, layer: int) -> int:
-        """Query, key, value and output with their biases, time encoding, normalisation."""
-        n, e, d = self.width(layer), self.edges, self.hidden
-        return (n + d + 1) * d + 2 * (n + e + d + 1) * d + (d + n + 1) * d + 4 * d
+    @property
+    def kind(self) -> LayerKind:
+        """Of the layers."""
+        return LAYERS[self.layer]
+
+    def sizes(self, layer: int) -> LayerSizes:
+        """Widths of a layer, from 1 on."""
+        return LayerSizes(
+            nodes=self.width(layer),
+            edges=self.edges,
+            hidden=self.hidden,
+            heads=self.heads,
+            fanout=self.fanouts[layer - 1],
+        )
+
+    def layer_parameters(self, layer: int) -> int:
+        """Parameters of a layer."""
+        return self.kind.parameters(self.sizes(layer))
+
+    def layer_kept(self, layer: int, queries: Size, edges: Size) -> Size:
+        """Elements that a layer keeps for its way back, masks of dropout included."""
+        kept = self.kind.kept(self.sizes(layer), queries, edges)
+        if self.dropout:
+            places = self.fanouts[layer - 1] * self.heads
+            kept = kept + queries * (2 * self.hidden + 2 * places) + edges * self.heads
+        return kept
 
     @property
     def decoder_parameters(self) -> int:
@@ -115,19 +143,8 @@ class TemporalShape:
     @property
     def num_parameters(self) -> int:
         layers = range(1, self.num_layers + 1)
-        attention = sum(map(self.attention_parameters, layers))
-        return self.updater_parameters + attention + self.decoder_parameters
-
-    def attention_kept(self, layer: int, queries: Size, edges: Size) -> Size:
-        """Elements that a layer keeps for its way back.
-
-        Time encodings and their arguments, inputs of the products, queries, tables of keys and
-        values padded to the fan-out, five of scores, and six rows of the output's making.
-        """
-        n, e, d, f = self.width(layer), self.edges, self.hidden, self.fanouts[layer - 1]
-        per_edge = 3 * d + n + e + d
-        per_query = (n + d) + d + 2 * f * d + 6 * f * self.heads + (d + n) + 6 * d
-        return edges * per_edge + queries * per_query
+        of_layers = sum(map(self.layer_parameters, layers))
+        return self.updater_parameters + of_layers + self.decoder_parameters
 
     def updater_kept(self, distinct: Size, rows: Size) -> Size:
         """Elements that the updater keeps: message, both products, gates, new memory, its rows."""

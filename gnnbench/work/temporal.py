@@ -1,20 +1,25 @@
-"""Work on edge streams: ingestion, temporal sampling, the modules of temporal models."""
+"""Work on edge streams: ingestion, temporal sampling, feature caches, memory, loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gnnbench.steps import Kind, Size, Work
+from gnnbench.steps import Ints, Kind, Size, Work
 from gnnbench.work.dense import ID_BYTES
-from gnnbench.work.modules import host, module
+from gnnbench.work.modules import host
+from gnnbench.work.moving import all_to_all
 from gnnbench.work.sampling import sample
 
 STORED_EDGE_BYTES = 20
 """Neighbour int32, time int64, event int64."""
+QUERY_BYTES = 16
+"""Vertex int64, time int64."""
+PAIR_BYTES = 16
+"""A pair of vertices as one int64, and the time when it was last seen."""
 
 
 def ingest(events: Size) -> Work:
-    """Insert events in both directions into a store."""
+    """Insert events in both directions into a store; `events` of all ranks, whoever stores them."""
     return host("ingest", rows=2 * events, bytes=2 * STORED_EDGE_BYTES * events)
 
 
@@ -30,96 +35,51 @@ def sample_temporal(queries: Sequence[Size]) -> Work:
         seeds=asked,
         edges=edges,
         vertices=queries[-1],
-        read=16 * asked + STORED_EDGE_BYTES * edges,
+        read=QUERY_BYTES * asked + STORED_EDGE_BYTES * edges,
         op="sample_temporal",
     )
 
 
-def temporal_attention(
-    *,
-    queries: Size,
-    edges: Size,
-    fanout: int,
-    width: int,
-    edge_width: int,
-    hidden: int,
-    heads: int,
-    kept: Size,
-    parameters: int,
-    element_bytes: int,
-    backward: bool = False,
-) -> Work:
-    """A layer of attention over temporal neighbours, forward or backward.
+def serve_temporal(queries: Size, fanout: int) -> Work:
+    """Draw the neighbours of queries that other ranks sent, into replies of `fanout` places."""
+    return sample(
+        seeds=queries,
+        edges=queries * fanout,
+        vertices=queries,
+        read=(QUERY_BYTES + STORED_EDGE_BYTES * fanout) * queries,
+        op="serve_temporal",
+    )
 
-    Flops: products of queries, keys, values and output; time encodings (3 per element), scores and
-    weighted sums over tables of `fanout` places, softmax (5 per score), ReLU and LayerNorm (9).
-    Bytes: input rows, parameters, and all that is kept for the way back, once. Backward does twice
-    of both.
+
+def place_temporal(queries: Size, edges: Size) -> Work:
+    """Put replies into the order of their queries, without the empty places."""
+    return sample(
+        seeds=queries,
+        edges=edges,
+        vertices=queries,
+        read=ID_BYTES * queries + STORED_EDGE_BYTES * edges,
+        op="place_temporal",
+    )
+
+
+def temporal_queries(send: Ints, received: Size) -> Work:
+    """Send each query to the owner of its vertex.
 
     Args:
-        queries: R; edges: S sampled neighbours of all of them.
-        width, edge_width: of a node's row and an edge's.
-        kept: elements kept for the way back.
-        parameters: of the layer.
+        send: queries to each rank, 0 for the rank itself; int64 [P], or [ranks, P] for a class.
+        received: queries that come from other ranks.
     """
-    both = width + edge_width + hidden
-    flops = (
-        2 * queries * (width + hidden) * hidden
-        + 4 * edges * both * hidden
-        + 3 * edges * hidden
-        + 4 * queries * fanout * hidden
-        + 5 * queries * fanout * heads
-        + 2 * queries * (hidden + width) * hidden
-        + 9 * queries * hidden
-    )
-    read = (queries + edges) * width + edges * (edge_width + 2)
-    size = (read + kept + parameters) * element_bytes
-    times, way = (2, "backward") if backward else (1, "forward")
-    return module(
-        f"temporal_attention_{way}",
-        flops=times * flops,
-        bytes=times * size,
-        rows=queries,
-        nonzeros=edges,
-        width=hidden,
-        inner=both,
-    )
+    return all_to_all(send, received, QUERY_BYTES)
 
 
-def memory_updater(
-    *,
-    distinct: Size,
-    rows: Size,
-    message: int,
-    hidden: int,
-    kept: Size,
-    parameters: int,
-    element_bytes: int,
-    backward: bool = False,
-) -> Work:
-    """A GRU that applies stored messages to memory, and the rows of those that ask for it.
+def temporal_replies(send: Ints, received: Size, fanout: int) -> Work:
+    """Send the neighbours of each query back, `fanout` places each, empty ones included."""
+    return all_to_all(send, received, STORED_EDGE_BYTES * fanout)
 
-    Flops: three gates' products with message and memory, 15 per element of the gates' making and of
-    the time encoding. Bytes as for `temporal_attention`.
 
-    Args:
-        distinct: nodes whose memory is read.
-        rows: that are made of them.
-        message: width of what the GRU is given.
-        kept, parameters: elements.
-    """
-    flops = 6 * distinct * (message + hidden) * hidden + 15 * distinct * hidden
-    size = (distinct * (message + hidden) + rows + kept + parameters) * element_bytes
-    times, way = (2, "backward") if backward else (1, "forward")
-    return module(
-        f"memory_updater_{way}",
-        flops=times * flops,
-        bytes=times * size,
-        rows=distinct,
-        nonzeros=rows,
-        width=hidden,
-        inner=message + hidden,
-    )
+def cache_lookup(requests: Size, moved: Size) -> Work:
+    """Find ids in a feature cache: id and slot of each, id and slot of each row that is moved."""
+    return host("cache_lookup", rows=requests, bytes=2 * ID_BYTES * (requests + moved))
 
 
 def memory_write(rows: Size, width: Size, source_rows: Size, element_bytes: int) -> Work:
@@ -134,34 +94,14 @@ def memory_write(rows: Size, width: Size, source_rows: Size, element_bytes: int)
     )
 
 
-def link_decoder(
-    *,
-    roots: Size,
-    pairs: Size,
-    hidden: int,
-    kept: Size,
-    parameters: int,
-    element_bytes: int,
-    backward: bool = False,
-) -> Work:
-    """Scores of pairs from the rows of their ends: two products per root, a sum, ReLU, a product.
+def edgebank_insert(events: Size) -> Work:
+    """Remember pairs with their newest times: read and write a table entry per event."""
+    return host("edgebank_insert", rows=events, bytes=2 * PAIR_BYTES * events)
 
-    Args:
-        roots: rows of sources and destinations together.
-        pairs: that are scored.
-        kept, parameters: elements.
-    """
-    flops = 2 * roots * hidden * hidden + 4 * pairs * hidden
-    size = (roots * hidden + pairs + kept + parameters) * element_bytes
-    times, way = (2, "backward") if backward else (1, "forward")
-    return module(
-        f"link_decoder_{way}",
-        flops=times * flops,
-        bytes=times * size,
-        rows=roots,
-        width=hidden,
-        inner=hidden,
-    )
+
+def edgebank_score(pairs: Size, element_bytes: int) -> Work:
+    """Look pairs up and score each with 0 or 1."""
+    return host("edgebank_score", rows=pairs, bytes=(PAIR_BYTES + element_bytes) * pairs)
 
 
 def binary_cross_entropy(pairs: Size, element_bytes: int) -> Work:

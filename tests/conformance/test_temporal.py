@@ -29,7 +29,12 @@ from gnnbench_runtime.models.temporal import temporal_modules
 
 TGAT: dict[str, Any] = {"kind": "tgat", "layers": 2, "heads": 2}
 TGN: dict[str, Any] = {"kind": "tgn", "layers": 1, "heads": 2}
+STATIC: dict[str, Any] = {"kind": "temporal-sage", "layers": 2}
+ATTENDS: dict[str, Any] = {"kind": "temporal-gat", "layers": 2, "heads": 2}
+MIXER: dict[str, Any] = {"kind": "graphmixer", "layers": 1}
+EVERY = [TGAT, TGN, STATIC, ATTENDS, MIXER]
 MODELS = pytest.mark.parametrize("model", [TGAT, TGN], ids=["tgat", "tgn"])
+ALL_MODELS = pytest.mark.parametrize("model", EVERY, ids=[model["kind"] for model in EVERY])
 
 
 def flow(model: dict[str, Any], **fields: Any) -> RunSpec:
@@ -59,7 +64,7 @@ def training(trainer: Any, period: int = 0) -> Iterator[Any]:
             yield piece
 
 
-@MODELS
+@ALL_MODELS
 def test_the_future_does_not_move_a_score(model: dict[str, Any], tmp_path: Path) -> None:
     """M1: other endpoints and features from event 300 on, ties with event 299 included."""
     run = flow(model)
@@ -155,7 +160,8 @@ def test_the_updater_learns_from_the_second_batch_on(tmp_path: Path) -> None:
     trainer = trainer_of(run, stream_of(run), tmp_path)
     moved = []
     for piece in list(training(trainer))[:2]:
-        trainer._learn(piece)
+        trainer._begin(piece, 0)
+        trainer._learn(piece, (0, len(moved)))
         moved.append(float(trainer.net.parameters.grad["updater.input"].abs().max()))
         assert not trainer.source.memory.table.requires_grad
     assert moved[0] == 0 < moved[1]
@@ -195,7 +201,10 @@ def test_an_increment_is_predicted_with_the_weights_before_it(
     assert found[0] == found[1] and set(found[0]) == {"mrr", "ap", "auc"}
     for period in (2, 3):
         other.train_period(period)
-    assert other.predicted[:, 0].tolist() == [data.val_end - data.train_end, 600 - data.val_end]
+    assert other.predictions.sums[:, 0].tolist() == [
+        data.val_end - data.train_end,
+        600 - data.val_end,
+    ]
 
 
 def test_weights_change_only_at_retrainings(tmp_path: Path) -> None:
@@ -210,7 +219,7 @@ def test_weights_change_only_at_retrainings(tmp_path: Path) -> None:
     assert changed == [False, True, False, True]
 
 
-@MODELS
+@ALL_MODELS
 def test_the_shape_knows_the_modules(model: dict[str, Any]) -> None:
     run = flow(model)
     shape = TemporalShape.of(stream_of(run), run)
@@ -229,3 +238,81 @@ def test_a_graph_built_anew_teaches_the_same(tmp_path: Path) -> None:
         losses = [trainer.train_period(period) for period in range(4)]
         learnt.append((losses, trainer.learnt().tolist()))
     assert learnt[0] == learnt[1]
+
+
+CACHES = {"node_cache": 0.2, "edge_cache": 0.1}
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu", "fifo", "static"])
+def test_a_cache_changes_no_result(policy: str, tmp_path: Path) -> None:
+    """C5: losses, parameters and metrics are the same bits with and without caches."""
+    learnt = []
+    for knobs in ({}, {**CACHES, "cache_policy": policy}):
+        run = flow(TGN, training={"increments": 3, "epochs": 2}, knobs=knobs)
+        trainer = trainer_of(run, stream_of(run), tmp_path)
+        losses = [trainer.train_period(period) for period in range(4)]
+        learnt.append((losses, trainer.learnt().tolist(), trainer.evaluate()))
+        rates = trainer.period_metrics()
+        assert ("nodes_hit_rate" in rates) is bool(knobs)
+    assert learnt[0] == learnt[1]
+
+
+@pytest.mark.parametrize("policy", ["lru", "static"])
+def test_restored_caches_hit_as_before(policy: str, tmp_path: Path) -> None:
+    """C6: epochs that ask for the same edges hit alike: recent neighbours, negatives that stay."""
+    knobs = {"edge_cache": 0.2, "cache_policy": policy, "sampling": "recent"}
+    run = flow(TGAT, training={"epochs": 3}, knobs=knobs)
+    trainer = trainer_of(run, stream_of(run), tmp_path)
+    drawn = trainer.structure.candidates
+    trainer.structure.candidates = lambda piece, events: drawn(
+        dataclasses.replace(piece, counters=(0, 0, 0)), events
+    )
+    rates = []
+    for period in range(3):
+        trainer.train_period(period)
+        rates.append(trainer.period_metrics()["edges_hit_rate"])
+        cached = trainer.source.cached["edges"]
+        full = np.flatnonzero(cached.cache.id_of >= 0)
+        rows = cached.table[torch.from_numpy(cached.cache.id_of[full])]
+        assert torch.equal(cached.buffer[torch.from_numpy(full)], rows), "C2"
+    assert rates[0] == rates[1] == rates[2] > 0
+
+
+def test_replayed_events_have_a_memory_of_their_own(tmp_path: Path) -> None:
+    """R2 with M1: replaying old events leaves the memory of the run as it was."""
+    tables, learnt = [], []
+    for replay in (0.0, 0.5):
+        run = flow(
+            TGN,
+            training={"increments": 3, "epochs": 1, "optimizer": "sgd", "lr": 0.0},
+            knobs={"replay": replay},
+        )
+        trainer = trainer_of(run, stream_of(run), tmp_path)
+        for period in range(4):
+            trainer.train_period(period)
+        tables.append(trainer.source.memory.table.clone())
+        run = dataclasses.replace(run, training=dataclasses.replace(run.training, lr=0.01))
+        trainer = trainer_of(run, stream_of(run), tmp_path)
+        for period in range(4):
+            trainer.train_period(period)
+        learnt.append(trainer.learnt().clone())
+    assert torch.equal(*tables) and not torch.equal(*learnt)
+
+
+def test_ragged_candidates_score_as_each_event_alone(tmp_path: Path) -> None:
+    """E1, E2: batched scores of fixed negatives equal those of one event at a time."""
+    run = flow(TGAT, task={"protocol": "tgb", "negatives": 200}, training={"epochs": 1})
+    trainer = trainer_of(run, stream_of(run), tmp_path)
+    trainer.train_period(0)
+    schedule = trainer.structure.schedule
+    with trainer.source.passing_by():
+        first = schedule.evaluate(0, 500, 530, 500)[0]
+        count, events = 30, np.arange(500, 530, dtype=np.int64)
+        whole = dataclasses.replace(first, shares=(events,))
+        batch = trainer.net.scores(trainer.source.batch(whole))
+        alone = [
+            trainer.net.scores(trainer.source.batch(dataclasses.replace(whole, shares=(one,))))
+            for one in np.split(events, count)
+        ]
+    torch.testing.assert_close(batch, torch.cat(alone), rtol=0, atol=1e-12)
+    assert len({len(row) for row in alone}) > 1

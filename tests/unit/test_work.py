@@ -34,6 +34,7 @@ ATTENDED: dict[str, Any] = {
     "parameters": 7,
     "element_bytes": S,
 }
+SENT = np.array([0, 3])
 HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # Pointers 8 * 4, columns 4 * 5, rows read 4 and written 3, of 2 floats; 2 * 5 * 2 flops.
     (lambda: work.spmm(**SPMM), "spmm", "spmm", 32 + 20 + (4 + 3) * 8, 20),
@@ -179,6 +180,22 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
         ),
         *("module", "link_decoder_forward", 100, 96),
     ),
+    # Sums 20, products 180, bias and ReLU 30; 8 + 18 + 6 + 7 elements.
+    (lambda: work.temporal_mean(**ATTENDED), "module", "temporal_mean_forward", 156, 230),
+    # Products 80 + 150, scores 60 + 20, sums 40, the rest 40.
+    (lambda: work.temporal_gat(**ATTENDED), "module", "temporal_gat_forward", 156, 390),
+    # Tokens 45 + 180, two blocks of 1,360 for both queries, means 36, output 180.
+    (lambda: work.temporal_mixer(**ATTENDED), "module", "temporal_mixer_forward", 168, 5881),
+    # Queries of 16 bytes, places of 20 bytes.
+    (lambda: work.serve_temporal(3, 2), "sample", "serve_temporal", 3 * (16 + 40), 0),
+    (lambda: work.place_temporal(3, 4), "sample", "place_temporal", 24 + 80, 0),
+    (lambda: work.temporal_queries(SENT, 2), "all_to_all", "all_to_all", 48, 0),
+    (lambda: work.temporal_replies(SENT, 2, 2), "all_to_all", "all_to_all", 120, 0),
+    # Id and slot of 5 requests and 2 moved rows.
+    (lambda: work.cache_lookup(5, 2), "host", "cache_lookup", 112, 0),
+    # Entries of 16 bytes, read and written; looked up, and a score each.
+    (lambda: work.edgebank_insert(3), "host", "edgebank_insert", 96, 0),
+    (lambda: work.edgebank_score(3, S), "host", "edgebank_score", 60, 0),
     (lambda: work.binary_cross_entropy(3, S), "elementwise", "binary_cross_entropy", 24, 24),
 ]
 

@@ -1,40 +1,58 @@
 """GNNFlow: a temporal model learns from a stream continuously, data parallel over ranks.
 
-Every rank holds the graph store; each batch of events is dealt to the ranks in even shares, and
-gradients are summed. Predicting an increment before it is learnt from is part of the period.
+Each batch of events is dealt to the ranks in even shares, and gradients are summed. Predicting an
+increment before it is learnt from is part of the period. Every rank stores all edges, or those of
+its own vertices: then the queries of every hop travel to the owners of their vertices and replies
+come back.
 
 Closed forms, per optimiser step (P ranks, theta parameters, s bytes):
 
     gradients    all-reduce of (theta + 1) s bytes
-    scores       once per increment of n events with k negatives: all-gather of ceil(n / P)(1 + k) s
+    scores       once per increment: all-gather of s bytes per pair of the rank with the most
+    queries      16 bytes per query of a vertex that another rank owns, 8 (P - 1) for the counts
+    replies      20 f bytes per such query, f the fan-out of the hop
+    features     with a cache, bytes of a row per distinct miss
 
-Deviations from the published system: the store is replicated on the host and not partitioned;
-sampling runs on the host; features of nodes and edges are on the device from the start; the loss is
-the mean over positives plus the mean over negatives; all of an increment is trained on, none is
-held out.
+In float32 the gradients of P ranks are summed in another order than on one, so that parameters, and
+with them metrics, agree to rounding only. A prediction is not rounded differently: equal parameters
+give equal scores, bit by bit, on any number of ranks.
+
+Deviations from the published system: sampling runs on the host; the loss is the mean over positives
+plus the mean over negatives; all of an increment is trained on, none is held out; features are not
+partitioned; old events that are learnt from again use a memory of their own.
 
 Source: Zhong, Sheng, Zhang, Cai, Wu, "GNNFlow: A Distributed Framework for Continuous Temporal GNN
-Learning on Dynamic Graphs", 2023; temporal reference sections 3, 5, 6, 10 and 11.
+Learning on Dynamic Graphs", 2023; temporal reference sections 3, 5, 6, 8, 9, 10 and 11.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.temporal.caching import CacheTrace, Caching
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
 from gnnbench.approaches.temporal.writing import StreamWriter, resident
+from gnnbench.data.feature_cache import POLICIES
 from gnnbench.data.stream import EdgeStream
+from gnnbench.data.temporal_partition import PARTITIONERS
 from gnnbench.data.temporal_sampling import STRATEGIES
 from gnnbench.iterations import Iteration, LazyIterations
+from gnnbench.models.names import MODELS
 from gnnbench.models.temporal import TemporalShape, temporal_model
+from gnnbench.models.temporal_layers import LAYERS
 from gnnbench.plan import Plan
 from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec
 from gnnbench.strict import bounds, choices
+
+MODEL_KINDS = ("tgn", "tgat", "graphmixer", "temporal-sage", "temporal-gat")
+TGB_BATCH = 200
+"""Events between two updates of graph and memory in an evaluation by the benchmark's protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +65,12 @@ class GnnflowKnobs:
     ones. retrain_every: increments between two trainings. fresh_optimizer: the optimizer starts
     anew in every increment, as published. expire_after: age at which edges leave the store; 0 is
     never. first_block, block: slots of a vertex's first block and of its largest, powers of two.
+    store: "replicated" on every rank, or "partitioned" by the owners of vertices. partitioner: of
+    a partitioned store: decides the owner of each vertex when it first occurs. node_cache,
+    edge_cache: share of the feature rows that a rank caches; the rest stays on the host; 0 has all
+    rows on the device. cache_policy: which rows; "static" are chosen by pre-sampling. cache_reuse:
+    caches survive from increment to increment. cache_restore: the edge cache is filled with the
+    first edges of a pass when it begins.
     """
 
     offline: float = field(default=0.3, metadata=bounds(0, 0.95))
@@ -58,6 +82,13 @@ class GnnflowKnobs:
     expire_after: int = field(default=0, metadata=bounds(0))
     first_block: int = field(default=4, metadata=bounds(1, 1 << 20))
     block: int = field(default=256, metadata=bounds(1, 1 << 20))
+    store: str = field(default="replicated", metadata=choices("replicated", "partitioned"))
+    partitioner: str = field(default="hash", metadata=choices(*PARTITIONERS))
+    node_cache: float = field(default=0.0, metadata=bounds(0, 1))
+    edge_cache: float = field(default=0.0, metadata=bounds(0, 1))
+    cache_policy: str = field(default="lfu", metadata=choices(*POLICIES))
+    cache_reuse: bool = True
+    cache_restore: bool = True
 
 
 class Gnnflow(Approach):
@@ -79,7 +110,7 @@ class Gnnflow(Approach):
         norm=False,
         no_norm="layers of temporal attention are normalised already",
         batch=True,
-        models=frozenset({"tgat", "tgn"}),
+        models=frozenset(MODEL_KINDS),
     )
     look = Look(colour="#882255", marker="h")
     knobs_type = GnnflowKnobs
@@ -89,38 +120,59 @@ class Gnnflow(Approach):
         few: dict[str, Any] = {"size": 50, "fanouts_from_seeds": (4, 3)}
         one: dict[str, Any] = {"size": 64, "fanouts_from_seeds": (5,), "negatives": 2}
         tgat, narrow = {"kind": "tgat", "heads": 2}, {"kind": "tgat", "layers": 1}
+        tgn = {**narrow, "kind": "tgn", "heads": 2}
         drift = {"expire_after": 300, "replay": 0.2, "retrain_every": 2, "sampling": "recent"}
         rows = {"num_features": 3, "bipartite": True}
+        brief = {"increments": 2, "epochs": 1}
+        apart = {"store": "partitioned"}
+        caches = {"node_cache": 0.3, "edge_cache": 0.05}
+        static = {**caches, "cache_policy": "static"}
+        fifo = {**caches, "cache_policy": "fifo", "cache_restore": False, "cache_reuse": False}
 
+        def flow(ranks: int, model: dict[str, Any], batch: dict[str, Any], **more: Any) -> RunSpec:
+            return tiny_flow("gnnflow", ranks, model=model, batch=batch, **more)
+
+        short = {"increments": 4, "epochs": 1, "speedup": 1e6}
         return [
-            tiny_flow("gnnflow", 1, model=tgat, batch=few, training={"increments": 3}),
-            tiny_flow("gnnflow", 2, model=tgat, batch=few, options=rows),
-            tiny_flow(
-                "gnnflow",
-                2,
-                model=narrow,
-                batch=one,
-                knobs=drift,
-                options={"num_edges": 400},
-                training={"increments": 4, "epochs": 1, "speedup": 1e6},
-            ),
-            tiny_flow(
-                "gnnflow",
+            flow(1, {**tgat, "dropout": 0.1}, few, training={"increments": 3}),
+            flow(2, tgat, few, options=rows),
+            flow(2, narrow, one, knobs=drift, options={"num_edges": 400}, training=short),
+            flow(
                 3,
-                model=narrow,
-                batch=one,
+                narrow,
+                one,
                 options={"num_edge_features": 0},
                 knobs={"offline": 0.0, "window": 200},
                 training={"increments": 3},
             ),
-            tiny_flow(
-                "gnnflow",
+            flow(2, {**tgn, "dropout": 0.2}, one, training={"increments": 2, "epochs": 2}),
+            flow(3, {**narrow, "kind": "tgn"}, one, options=rows),
+            flow(2, tgn, one, knobs={**caches, "replay": 0.2}, options=rows, training=brief),
+            flow(2, tgat, few, knobs={**apart, **static}, options=rows, training=brief),
+            flow(
                 2,
-                model={**narrow, "kind": "tgn", "heads": 2},
-                batch=one,
-                training={"increments": 2, "epochs": 2},
+                {"kind": "temporal-sage"},
+                few,
+                knobs={**fifo, **apart, "partitioner": "ldg"},
+                options=rows,
+                training=brief,
             ),
-            tiny_flow("gnnflow", 3, model={**narrow, "kind": "tgn"}, batch=one, options=rows),
+            flow(
+                3,
+                {"kind": "temporal-gat", "heads": 2, "dropout": 0.1},
+                few,
+                knobs={**apart, "partitioner": "degree"},
+                task={"protocol": "tgb", "negatives": 6},
+                training=brief,
+            ),
+            flow(
+                2,
+                {"kind": "graphmixer", "layers": 1},
+                one,
+                knobs={**caches, "cache_policy": "lru"},
+                task={"protocol": "tgb", "negatives": 50},
+                training={"epochs": 2},
+            ),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
@@ -136,23 +188,25 @@ class Gnnflow(Approach):
             "num_features": min(features, 64) if number % 2 else 0,
             "seed": number,
         }
-        layers = 1 + number % 2
-        kind = ("tgat", "tgn")[number // 2 % 2]
+        kind = MODEL_KINDS[number % len(MODEL_KINDS)]
+        layers = 1 if kind == "graphmixer" else 1 + number % 2
         hidden = max(8, min(base.model.hidden, 64))
+        heads = 2 if MODELS.get(kind).attention else 1
+        caches = {"node_cache": 0.2, "edge_cache": 0.2} if number % 2 else {}
         return [
             replace(
                 base,
                 dataset=DatasetRef(
                     name=f"stream-{number}", generator="synthetic_stream", options=stream
                 ),
-                model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=2),
+                model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=heads),
                 batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
                 training=replace(
                     base.training, optimizer="adam", epochs=1, increments=base.training.epochs
                 ),
                 approach=self.name,
                 ranks=1,
-                knobs={},
+                knobs=caches,
             )
         ]
 
@@ -167,31 +221,30 @@ class Gnnflow(Approach):
                 f"batch.fanouts_from_seeds: found {len(fanouts)} fan-outs for the "
                 f"{run.model.layers} layers of model {run.model.name}; give one per layer"
             )
-        for name in ("dropout", "input_dropout"):
-            if getattr(run.model, name):
-                lines.append(f"{name}: temporal models have none yet; leave it at 0")
+        if run.model.input_dropout:
+            lines.append("input_dropout: temporal models have none; leave it at 0, use dropout")
         for name in ("first_block", "block"):
             size = getattr(knobs, name)
             if size & (size - 1):
                 lines.append(f"{name}: found {size}, allowed powers of two")
-        if knobs.replay and run.model.kind == "tgn":
+        if run.model.kind == "graphmixer" and run.model.layers != 1:
             lines.append(
-                f"replay: found {knobs.replay} with tgn, whose memory knows what came after an old "
-                "event; set 0"
+                f"layers: found {run.model.layers}, graphmixer looks at one hop; set layers = 1"
             )
         if knobs.block < knobs.first_block:
             lines.append(f"block: found {knobs.block}, allowed {knobs.first_block} and more")
         return lines
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """A profile has no events; an increment needs some."""
-        if data is None:
-            return None
-        if not isinstance(data, EdgeStream):
-            return f"{self.name} counts on the events of a stream, and a profile has none"
-        rest = data.num_edges - self.protocol(data, run).offline_end
-        if run.training.increments > rest:
-            return f"{run.training.increments} increments of {rest} events"
+        """A profile has no events; an increment needs some; some models need features."""
+        reason = refused(self.name, run, data, lambda: self.protocol(data, run))
+        if reason or data is None:
+            return reason
+        if not (data.num_features or data.num_edge_features or _is_timed(run)):
+            return (
+                f"{run.model.kind} sees features only, and stream {data.name} has none; use a "
+                "model that sees times"
+            )
         return None
 
     def num_periods(self, run: RunSpec) -> int:
@@ -204,8 +257,11 @@ class Gnnflow(Approach):
         """How the run goes through a stream."""
         knobs: GnnflowKnobs = self.knobs(run)
         training, batch = run.training, run.batch
-        # As many queries in an evaluation batch as in a training batch.
-        queries = -(-batch.size // run.ranks) * (2 + batch.negatives)
+        # As many queries in an evaluation batch as in a training batch of one rank; the chunks are
+        # the same for any number of ranks.
+        evaluation = batch.size * (2 + batch.negatives) // (2 + run.task.negatives)
+        if run.task.protocol == "tgb" and not training.increments:
+            evaluation = min(evaluation, TGB_BATCH)
         return Protocol(
             events=data.num_edges,
             train_end=data.train_end,
@@ -213,7 +269,8 @@ class Gnnflow(Approach):
             increments=training.increments,
             offline=knobs.offline,
             batch=batch.size,
-            evaluation_batch=max(queries // (2 + run.task.negatives), 1),
+            evaluation_batch=max(evaluation, 1),
+            streamed_batch=TGB_BATCH if run.task.protocol == "tgb" else 0,
             replay=knobs.replay,
             retrain_every=knobs.retrain_every,
             expire_after=knobs.expire_after,
@@ -232,12 +289,28 @@ class Gnnflow(Approach):
             first=knobs.first_block,
             block=knobs.block,
             negatives=(run.batch.negatives, run.task.negatives),
+            fixed=run.task.protocol == "tgb",
+            partitioner=knobs.partitioner if knobs.store == "partitioned" else "",
         )
-        return StreamStructure(stream=data, protocol=self.protocol(data, run), sampling=sampling)
+        protocol = self.protocol(data, run)
+        return StreamStructure(stream=data, protocol=protocol, sampling=sampling, cache=cache)
+
+    def caching(self, run: RunSpec) -> Caching:
+        """Sizes and rules of the run's feature caches."""
+        knobs: GnnflowKnobs = self.knobs(run)
+        return Caching(
+            nodes=knobs.node_cache,
+            edges=knobs.edge_cache,
+            policy=knobs.cache_policy,
+            reuse=knobs.cache_reuse,
+            restore=knobs.cache_restore,
+            memory=temporal_model(run).memory,
+        )
 
     def plan(self, data: Any, run: RunSpec, structure: StreamStructure, layout: Layout) -> Plan:
         shape = TemporalShape.of(data, run)
-        writer = StreamWriter(shape, structure, layout.device)
+        trace = CacheTrace(structure, self.caching(run))
+        writer = StreamWriter(shape, structure, trace, layout.device)
         lengths = [len(pieces) for pieces in structure.pieces]
         places = [(period, at) for period, count in enumerate(lengths) for at in range(count)]
 
@@ -253,7 +326,7 @@ class Gnnflow(Approach):
             periods=tuple(lengths),
             period="increment" if run.training.increments else "epoch",
             releases=releases if any(releases) else (),
-            resident=resident(shape, data),
+            resident=resident(shape, data, trace),
             basis="counted on the real stream",
             notes={
                 "num_parameters": shape.num_parameters,
@@ -263,6 +336,24 @@ class Gnnflow(Approach):
         )
 
 
+def refused(name: str, run: RunSpec, data: Any, protocol: Callable[[], Protocol]) -> str | None:
+    """Why an approach cannot run on a stream: it is a profile, or has too few events."""
+    if data is None:
+        return None
+    if not isinstance(data, EdgeStream):
+        return f"{name} counts on the events of a stream, and a profile has none"
+    rest = data.num_edges - protocol().offline_end
+    if run.training.increments > rest:
+        return f"{run.training.increments} increments of {rest} events"
+    return None
+
+
+def _is_timed(run: RunSpec) -> bool:
+    """Whether the model sees times, or keeps a memory."""
+    model = temporal_model(run)
+    return LAYERS[model.layer].timed or model.memory
+
+
 def tiny_flow(name: str, ranks: int, **fields: Any) -> RunSpec:
     """An example on a stream of 600 events.
 
@@ -270,7 +361,8 @@ def tiny_flow(name: str, ranks: int, **fields: Any) -> RunSpec:
     """
     fields["options"] = {"mean_gap": 2.0, **fields.get("options", {})}
     fields["training"] = {"lr": 0.001, **fields.get("training", {})}
-    return example(name, ranks, kind="stream", task={"negatives": 4}, **fields)
+    fields["task"] = {"negatives": 4, **fields.get("task", {})}
+    return example(name, ranks, kind="stream", **fields)
 
 
 APPROACH = Gnnflow()

@@ -10,9 +10,12 @@ Source: temporal reference sections 6 and 7, invariants M2-M4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gnnbench.approaches.temporal.schedule import Piece
 
 Ids = NDArray[np.int64]
 NONE = -1
@@ -41,39 +44,84 @@ class Writes:
     reversed: NDArray[np.bool_]
 
 
+class _Times(NamedTuple):
+    """Event and time of each node's message, and the time of the last one applied before it."""
+
+    event: Ids
+    message_time: Ids
+    memory_time: Ids
+
+    @classmethod
+    def of(cls, num_nodes: int) -> _Times:
+        return cls(
+            np.full(num_nodes, NONE, np.int64),
+            np.zeros(num_nodes, np.int64),
+            np.zeros(num_nodes, np.int64),
+        )
+
+
 class MemoryClock:
     """Times and events of the messages of N nodes; as arrays, so that a checkpoint can keep them.
 
+    With `replays` there are two: the memory of the run, and one that old events use when they are
+    learnt from again. The latter begins empty, so that what came after an old event is unknown.
+
     Args:
         num_nodes: N.
+        replays: whether old events are learnt from again.
     """
 
-    def __init__(self, num_nodes: int) -> None:
-        self.event = np.full(num_nodes, NONE, np.int64)
-        self.message_time = np.zeros(num_nodes, np.int64)
-        self.memory_time = np.zeros(num_nodes, np.int64)
+    def __init__(self, num_nodes: int, *, replays: bool = False) -> None:
+        self._all = [_Times.of(num_nodes) for _ in range(1 + replays)]
+        self.replaying = np.zeros(1, np.int64)
+
+    @property
+    def _now(self) -> _Times:
+        return self._all[int(self.replaying[0])]
+
+    @property
+    def event(self) -> Ids:
+        """The event of each node's message, int64 [N], NONE where it has none."""
+        return self._now.event
+
+    def turn(self, piece: Piece, *, anew: bool) -> bool:
+        """Turn to the memory that a piece uses; return whether it is emptied first.
+
+        Args:
+            anew: whether the passes of its period begin with an empty memory.
+        """
+        self.replaying[0] = piece.replays
+        empties = piece.begins_pass and (anew or piece.replays)
+        if empties:
+            self.reset()
+        return empties
 
     def reset(self) -> None:
-        """Forget all messages."""
-        self.event.fill(NONE)
-        self.message_time.fill(0)
-        self.memory_time.fill(0)
+        """Forget all messages of the memory in use."""
+        for array, empty in zip(self._now, (NONE, 0, 0), strict=True):
+            array.fill(empty)
+
+    def arrays(self) -> dict[str, Ids]:
+        """All there is to know, for a checkpoint."""
+        found = {"replaying": self.replaying}
+        for number, times in enumerate(self._all):
+            found |= {f"{name}_{number}": array for name, array in times._asdict().items()}
+        return found
 
     def read(self, nodes: Ids) -> Messages:
         """The stored messages of distinct nodes."""
-        return Messages(
-            events=self.event[nodes], ages=self.message_time[nodes] - self.memory_time[nodes]
-        )
+        event, message_time, memory_time = self._now
+        return Messages(events=event[nodes], ages=message_time[nodes] - memory_time[nodes])
 
     def write(self, sources: Ids, destinations: Ids, times: Ids, events: Ids) -> Writes:
         """Apply what is stored of the ends of a batch's events, and store their new messages."""
         found = last_events(sources, destinations)
-        had = self.event[found.nodes] != NONE
-        applied = self.message_time[found.nodes]
+        event, message_time, memory_time = self._now
+        nodes, newest = found.nodes, times[found.places]
         # A first message has no earlier one: its age is zero.
-        self.memory_time[found.nodes] = np.where(had, applied, times[found.places])
-        self.message_time[found.nodes] = times[found.places]
-        self.event[found.nodes] = events[found.places]
+        memory_time[nodes] = np.where(event[nodes] != NONE, message_time[nodes], newest)
+        message_time[nodes] = newest
+        event[nodes] = events[found.places]
         return found
 
 

@@ -15,27 +15,41 @@ _DIGITS = 6
 """Scores nearer than this are equal: rows of one table differ by rounding with their place."""
 
 
-def link_metrics(scores: Scores) -> dict[str, float]:
+def link_metrics(scores: Scores, indptr: NDArray[np.int64] | None = None) -> dict[str, float]:
     """Return mrr, ap and auc; none of them where there are no events.
 
     Args:
-        scores: [n, 1 + k], the true edge first.
+        scores: [n, 1 + k], the true edge first; or [pairs], event by event.
+        indptr: where the pairs of each event begin and end, int64 [n + 1], if those are flat. An
+            event without candidates is the first of one, and has no part in AP and AUC.
     """
-    if not len(scores):
+    if indptr is None:
+        indptr = np.arange(len(scores) + 1, dtype=np.int64) * scores.shape[1]
+    if len(indptr) < 2:
         return {}
-    rounded: Scores = np.round(scores, _DIGITS)
-    true, false = rounded[:, 0], rounded[:, 1]
-    return {
-        "mrr": float(reciprocal_ranks(rounded).mean()),
-        "ap": average_precision(true, false),
-        "auc": roc_auc(true, false),
-    }
+    rounded: Scores = np.round(scores.ravel(), _DIGITS)
+    starts, counts = indptr[:-1], np.diff(indptr)
+    found = {"mrr": float(reciprocal_ranks(rounded, indptr).mean())}
+    some = starts[counts > 1]
+    if len(some):
+        true, false = rounded[some], rounded[some + 1]
+        found |= {"ap": average_precision(true, false), "auc": roc_auc(true, false)}
+    return found
 
 
-def reciprocal_ranks(scores: Scores) -> Scores:
-    """Of the first of each row among the row."""
-    true, false = scores[:, :1], scores[:, 1:]
-    found: Scores = 1.0 / (0.5 * ((false > true).sum(1) + (false >= true).sum(1)) + 1.0)
+def reciprocal_ranks(scores: Scores, indptr: NDArray[np.int64]) -> Scores:
+    """Of the first pair of each event among its pairs, all events at once.
+
+    Args:
+        scores: [pairs].
+        indptr: as in `link_metrics`.
+    """
+    starts = indptr[:-1]
+    true = np.repeat(scores[starts], np.diff(indptr))
+    # The true pair is not above itself, and once as high as itself.
+    above = np.add.reduceat((scores > true).astype(np.int64), starts)
+    equal = np.add.reduceat((scores >= true).astype(np.int64), starts) - 1
+    found: Scores = 1.0 / (0.5 * (above + equal) + 1.0)
     return found
 
 

@@ -6,8 +6,8 @@ as they are, then ingest them, then learn from them. Without increments the stre
 graph: all of it is ingested first, and a period is a pass over the training events; sampling is
 strictly in the past, so nothing leaks.
 
-Batches are dealt to ranks in even, contiguous shares. So are the predicted events of an increment,
-whose order does not matter while graph and weights stand still.
+Batches are dealt to ranks in even, contiguous shares; the predicted events of an increment in whole
+chunks of a fixed size.
 
 Source: temporal reference section 11, invariants R1-R4.
 """
@@ -26,6 +26,7 @@ from gnnbench.data.temporal_store import NEVER
 
 Ids = NDArray[np.int64]
 _REPLAY = 11
+_NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +40,16 @@ class Protocol:
         increments: 0 is a static graph.
         offline: share of the stream in the offline phase.
         batch: positives per optimiser step, over all ranks.
-        evaluation_batch: positives that a rank predicts at a time.
+        evaluation_batch: positives that a rank predicts at a time; the same for all ranks.
+        streamed_batch: events between two updates of graph and memory where a static graph is
+            evaluated; 0 has the whole graph known, and memory updated after each training batch.
         replay: old events that are learnt from again, as a share of all old ones.
         retrain_every: increments between two trainings.
         expire_after: age at which edges leave the store, in units of the stream's times; 0 never.
         speedup: of arrivals over the stream's own clock; 0 has everything there at once.
         rebuilds: whether an increment ingests the whole stream so far, into an empty store.
         relearns: whether it learns from all of it, from scratch, in as many passes as epochs.
+        learns: whether anything is trained; else events are predicted and ingested only.
         ranks, seed: of the run.
     """
 
@@ -56,12 +60,14 @@ class Protocol:
     offline: float
     batch: int
     evaluation_batch: int
+    streamed_batch: int = 0
     replay: float = 0.0
     retrain_every: int = 1
     expire_after: int = 0
     speedup: float = 0.0
     rebuilds: bool = False
     relearns: bool = False
+    learns: bool = True
     ranks: int = 1
     seed: int = 0
 
@@ -75,9 +81,15 @@ class Protocol:
         """Whether period 0 is an offline phase."""
         return self.increments > 0 and self.offline_end > 0
 
+    def begins_anew(self, period: int) -> bool:
+        """Whether the passes of a period begin with an empty memory; increments go on."""
+        return (self.has_offline and period == 0) or self.relearns or not self.increments
+
     @property
     def num_periods(self) -> int:
-        return self.increments + self.has_offline if self.increments else self.epochs
+        if self.increments:
+            return self.increments + self.has_offline
+        return self.epochs if self.learns else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +105,9 @@ class Piece:
         since: edges before this time have expired by then.
         closes: whether the scores of a period are complete after it.
         share: of the period's loss.
-        passes: number of the pass over the period's events.
         begins_pass: whether it is the first of a pass.
+        replays: whether its events are old ones that are learnt from again; they come before the
+            new ones, in batches of their own.
     """
 
     kind: str
@@ -106,6 +119,7 @@ class Piece:
     closes: bool = False
     share: float = 0.0
     begins_pass: bool = False
+    replays: bool = False
 
     @property
     def count(self) -> int:
@@ -134,29 +148,29 @@ class Schedule:
     def _pieces(self, period: int) -> Iterator[Piece]:
         p = self.protocol
         if not p.increments:
-            ingest = (0, p.events) if period == 0 else (0, 0)
+            ingest = (0, p.events if p.learns else p.train_end) if period == 0 else (0, 0)
             train = np.arange(p.train_end, dtype=np.int64)
-            yield from self._train(period, [train], ingest, p.events, NEVER)
+            yield from self._train(period, _NOTHING, [train], ingest, p.events, NEVER)
             return
         cuts = self.cuts()
         if p.has_offline and period == 0:
             old = np.arange(p.offline_end, dtype=np.int64)
             cut = p.offline_end
-            yield from self._train(0, [old] * p.epochs, (0, cut), cut, self._since(cut))
+            passes = [old] * p.epochs
+            yield from self._train(0, _NOTHING, passes, (0, cut), cut, self._since(cut))
             return
         number = period - p.has_offline
         first, stop = cuts[number : number + 2].tolist()
         yield from self.evaluate(period, first, stop, first, self._since(first))
         since = self._since(stop)
         ingest = (0, stop) if p.rebuilds else (first, stop)
-        if (number + 1) % p.retrain_every:
+        if (number + 1) % p.retrain_every or not p.learns:
             yield Piece(kind="ingest", ingest=ingest, known=stop, since=since)
             return
         begin = 0 if p.relearns else int(cuts[number + 1 - p.retrain_every])
         new = np.arange(begin, stop, dtype=np.int64)
-        train = np.concatenate([self.replayed(period, begin), new])
-        passes = [train] * (p.epochs if p.relearns else 1)
-        yield from self._train(period, passes, ingest, stop, since)
+        passes = [new] * (p.epochs if p.relearns else 1)
+        yield from self._train(period, self.replayed(period, begin), passes, ingest, stop, since)
 
     def replayed(self, period: int, old: int) -> Ids:
         """Ids of the old events that a period learns from again, in order, none twice (R2)."""
@@ -168,32 +182,37 @@ class Schedule:
     def evaluate(
         self, period: int, first: int, stop: int, known: int, since: int = NEVER
     ) -> list[Piece]:
-        """Predict events first..stop-1: an even share on each rank, the last ones smaller."""
-        p = self.protocol
-        share = self.share_of(first, stop)
-        starts = [min(first + rank * share, stop) for rank in range(p.ranks + 1)]
-        found = []
-        for at in range(0, share, p.evaluation_batch):
-            shares = tuple(
-                np.arange(min(a + at, b), min(a + at + p.evaluation_batch, b), dtype=np.int64)
-                for a, b in pairwise(starts)
+        """Predict events first..stop-1, in chunks that do not depend on the number of ranks.
+
+        The rows of a product keep their places, so that a score has the same bits on any number of
+        ranks that have the same parameters.
+        """
+        size, found = self.protocol.evaluation_batch, []
+        shares = self.predicted_shares(first, stop)
+        longest = max(b - a for a, b in shares)
+        for at in range(0, longest, size):
+            parts = tuple(
+                np.arange(min(a + at, b), min(a + at + size, b), dtype=np.int64) for a, b in shares
             )
-            closes = at + p.evaluation_batch >= share
             found.append(
                 Piece(
                     kind="evaluate",
-                    shares=shares,
+                    shares=parts,
                     counters=(1, period, 0),
                     known=known,
                     since=since,
-                    closes=closes,
+                    closes=at + size >= longest,
                 )
             )
         return found
 
-    def share_of(self, first: int, stop: int) -> int:
-        """Events of first..stop-1 that a rank predicts, the last ranks perhaps fewer."""
-        return -(-(stop - first) // self.protocol.ranks)
+    def predicted_shares(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """The events a..b-1 of first..stop-1 that each rank predicts: whole chunks."""
+        p = self.protocol
+        chunks = -(-(stop - first) // p.evaluation_batch)
+        share = -(-chunks // p.ranks) * p.evaluation_batch
+        starts = [min(first + rank * share, stop) for rank in range(p.ranks + 1)]
+        return list(pairwise(starts))
 
     def predicted(self, period: int) -> tuple[int, int]:
         """The events first..stop-1 that a period predicts before it learns from them."""
@@ -227,22 +246,33 @@ class Schedule:
         return int(self.times[known - 1]) - after if after and known else NEVER
 
     def _train(
-        self, period: int, passes: list[Ids], ingest: tuple[int, int], known: int, since: int
+        self,
+        period: int,
+        replayed: Ids,
+        passes: list[Ids],
+        ingest: tuple[int, int],
+        known: int,
+        since: int,
     ) -> Iterator[Piece]:
         p = self.protocol
-        total = max(sum(map(len, passes)), 1)
-        for number, events in enumerate(passes):
-            for at in range(0, len(events), p.batch):
-                batch = events[at : at + p.batch]
-                yield Piece(
-                    kind="train",
-                    shares=self.dealt(batch),
-                    counters=(0, period, number),
-                    ingest=ingest if number == at == 0 else (0, 0),
-                    known=known,
-                    since=since,
-                    share=len(batch) / total,
-                    begins_pass=at == 0,
-                )
-        if total == 1 and not any(map(len, passes)):
+        total = len(passes) * len(replayed) + sum(map(len, passes))
+        if not (total and p.learns):
             yield Piece(kind="ingest", ingest=ingest, known=known, since=since)
+            return
+        for number, new in enumerate(passes):
+            begins = True
+            for events in (replayed, new):
+                for at in range(0, len(events), p.batch):
+                    batch = events[at : at + p.batch]
+                    yield Piece(
+                        kind="train",
+                        shares=self.dealt(batch),
+                        counters=(0, period, number),
+                        ingest=ingest if begins and number == 0 else (0, 0),
+                        known=known,
+                        since=since,
+                        share=len(batch) / total,
+                        begins_pass=begins,
+                        replays=events is replayed,
+                    )
+                    begins = False

@@ -5,90 +5,50 @@ from __future__ import annotations
 from typing import Any
 
 from gnnbench import work
+from gnnbench.approaches.temporal.caching import CacheTrace
+from gnnbench.approaches.temporal.inputs import InputWriter, num_pairs
+from gnnbench.approaches.temporal.modules import decoder_work, layer_work, updater_work
 from gnnbench.approaches.temporal.schedule import Piece
-from gnnbench.approaches.temporal.structure import StreamStructure
+from gnnbench.approaches.temporal.structure import Sizes, StreamStructure
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.models.temporal import TemporalShape
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Space, Work
+from gnnbench.steps import After, Buffer, Lane, Phase, Size, Space
 
 ID_BYTES = work.ID_BYTES
 
 
-def attention_work(
-    shape: TemporalShape, layer: int, queries: Size, edges: Size, *, backward: bool
-) -> Work:
-    """Work of a layer, from sizes of the plan or of the tensors at hand."""
-    return work.temporal_attention(
-        queries=queries,
-        edges=edges,
-        fanout=shape.fanouts[layer - 1],
-        width=shape.width(layer),
-        edge_width=shape.edges,
-        hidden=shape.hidden,
-        heads=shape.heads,
-        kept=shape.attention_kept(layer, queries, edges),
-        parameters=shape.attention_parameters(layer),
-        element_bytes=shape.element_bytes,
-        backward=backward,
-    )
-
-
-def decoder_work(shape: TemporalShape, roots: Size, pairs: Size, *, backward: bool) -> Work:
-    """Work of the decoder, from sizes of the plan or of the tensors at hand."""
-    return work.link_decoder(
-        roots=roots,
-        pairs=pairs,
-        hidden=shape.hidden,
-        kept=shape.decoder_kept(pairs),
-        parameters=shape.decoder_parameters,
-        element_bytes=shape.element_bytes,
-        backward=backward,
-    )
-
-
-def updater_work(shape: TemporalShape, distinct: Size, rows: Size, *, backward: bool) -> Work:
-    """Work of the memory's updater, from sizes of the plan or of the tensors at hand."""
-    return work.memory_updater(
-        distinct=distinct,
-        rows=rows * shape.width(1),
-        message=shape.message,
-        hidden=shape.hidden,
-        kept=shape.updater_kept(distinct, rows),
-        parameters=shape.updater_parameters,
-        element_bytes=shape.element_bytes,
-        backward=backward,
-    )
-
-
-def sample_bytes(shape: TemporalShape, queries: Ints, distinct: Size) -> Size:
-    """Bytes of a sample as tensors.
-
-    A delta and a place per edge, ids of rows that are fetched; with memory, per distinct node its
-    id, the age of its message, whether it has one and of which event, and a place per row.
-    """
-    edges, s = queries[-1] - queries[0], shape.element_bytes
-    per_edge = s + ID_BYTES + (ID_BYTES if shape.edges else 0)
-    per_row = (ID_BYTES if shape.nodes else 0) + (ID_BYTES if shape.memory else 0)
-    per_node = (ID_BYTES + 2 * s + (ID_BYTES if shape.edges else 0)) if shape.memory else 0
-    found: Size = edges * per_edge + queries[-1] * per_row + distinct * per_node
-    return found
-
-
-def resident(shape: TemporalShape, data: Any) -> tuple[Buffer, ...]:
+def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer, ...]:
     """Buffers that live throughout: features, parameters, gradient, the optimizer's state, memory.
 
-    A node's memory, and its message: the memories of both ends.
+    A node's memory, and its message: the memories of both ends; twice where old events are learnt
+    from again. Features behind a cache are on the host, with a slot number per row.
     """
     s, count = shape.element_bytes, shape.num_parameters
     moments = {"adam": 2, "adagrad": 1, "sgd": 0}[shape.optimizer]
-    return (
-        Buffer("node_features", data.num_nodes * shape.nodes * s),
-        Buffer("edge_features", data.num_edges * shape.edges * s),
+    memories = shape.memory * (1 + (trace.structure.protocol.replay > 0)) * data.num_nodes
+    structure = trace.structure
+    held = [
+        # Scores of an increment, together and of all ranks.
+        Buffer("gathered", (1 + structure.protocol.ranks) * structure.gathered_pairs * s),
         Buffer("parameters", (2 + moments) * count * s + s),
-        Buffer("memory", shape.memory * data.num_nodes * 3 * shape.hidden * s),
-        Buffer("clock", shape.memory * data.num_nodes * 3 * ID_BYTES, Space.HOST),
-    )
+        Buffer("memory", memories * 3 * shape.hidden * s),
+        Buffer("clock", memories * 3 * ID_BYTES, Space.HOST),
+    ]
+    for kind, rows, width in (
+        ("nodes", data.num_nodes, shape.nodes),
+        ("edges", data.num_edges, shape.edges),
+    ):
+        cached = kind in trace.kinds
+        space = Space.HOST if cached else Space.DEVICE
+        held.append(Buffer(f"{kind}_features", rows * width * s, space))
+        if cached:
+            slots = trace.how.capacity(kind, rows)
+            held += [
+                Buffer(f"{kind}_cache", slots * width * s),
+                Buffer(f"{kind}_slots", ID_BYTES * (rows + 2 * slots), Space.HOST),
+            ]
+    return tuple(held)
 
 
 class StreamWriter:
@@ -97,11 +57,15 @@ class StreamWriter:
     Args:
         shape: the model.
         structure: what is asked for when, and its sizes.
+        trace: of its caches.
         device: "cpu" where nothing has to be copied.
     """
 
-    def __init__(self, shape: TemporalShape, structure: StreamStructure, device: str) -> None:
-        self.shape, self.structure, self.device = shape, structure, device
+    def __init__(
+        self, shape: TemporalShape, structure: StreamStructure, trace: CacheTrace, device: str
+    ) -> None:
+        self.shape, self.structure = shape, structure
+        self.input = InputWriter(shape, structure, trace, device)
         self.group = tuple(range(structure.protocol.ranks))
 
     def iteration(self, period: int, number: int) -> Iteration:
@@ -121,13 +85,12 @@ class StreamWriter:
                 allocates=(held,),
             )
         if piece.kind != "ingest":
-            queries, distinct = self.structure.sizes(period, number)
             evaluates = piece.kind == "evaluate"
-            self._input(chain, queries, distinct, evaluates, waits)
+            sizes = self.input.write(chain, (period, number), evaluates, waits)
             if evaluates:
-                self._predict(chain, piece, period, queries, distinct)
+                self._predict(chain, piece, period, sizes)
             else:
-                self._learn(chain, piece, queries, distinct)
+                self._learn(chain, piece, sizes)
         return Iteration([RankClass(self.group, chain.done())])
 
     def _before(self, period: int, number: int) -> Piece:
@@ -146,54 +109,16 @@ class StreamWriter:
             return "evaluate/scores" if gathers else "forward/decoder"
         return "memory/write" if self.shape.memory else f"update/{self.shape.optimizer}"
 
-    def _input(
-        self,
-        chain: Chain,
-        queries: Ints,
-        distinct: Ints,
-        evaluates: bool,
-        waits: tuple[After, ...],
-    ) -> None:
-        """Draw neighbours and fetch the rows of nodes and edges."""
-        shape, s = self.shape, self.shape.element_bytes
-        phases = (Phase.EVALUATE,) * 2 if evaluates else (Phase.SAMPLE, Phase.FETCH)
-        held = sample_bytes(shape, queries, distinct)
-        chain.step(
-            "sample/draw",
-            work.sample_temporal(list(queries)),
-            phase=phases[0],
-            after=waits,
-            allocates=(Buffer("sample", held),),
-        )
-        if self.device != "cpu":
-            chain.step("fetch/copy", work.to_device(held), phase=phases[1], lane=Lane.COPY)
-        edges = queries[-1] - queries[0]
-        stream = self.structure.stream
-        with_memory = shape.memory * distinct
-        for name, rows, width, source in (
-            ("nodes", queries[-1], shape.nodes, stream.num_nodes),
-            ("edges", edges, shape.edges, stream.num_edges),
-            ("memory", with_memory, shape.memory * 3 * shape.hidden, stream.num_nodes),
-            ("messages", with_memory, shape.memory * shape.edges, stream.num_edges),
-        ):
-            if width:
-                chain.step(
-                    f"fetch/{name}",
-                    work.gather(rows, width, source, s),
-                    phase=phases[1],
-                    allocates=(Buffer(f"{name}_rows", rows * width * s),),
-                )
-
     def _forward(
         self,
         chain: Chain,
-        queries: Ints,
-        distinct: Ints,
+        sizes: Sizes,
         pairs: Size,
         phase: Phase,
         *held: Buffer,
     ) -> None:
         shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
+        queries, distinct = sizes.queries, sizes.distinct
         if shape.memory:
             done = updater_work(shape, distinct, queries[-1], backward=False)
             kept = shape.updater_kept(distinct, queries[-1]) * s
@@ -206,11 +131,13 @@ class StreamWriter:
             )
         for layer in range(1, top + 1):
             rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
-            kept = shape.attention_kept(layer, rows, edges) * s
+            kept = shape.layer_kept(layer, rows, edges) * s
             scratch = Buffer("scratch", self._scratch(layer, rows, edges))
+            if shape.dropout and phase is Phase.FORWARD:
+                self._masks(chain, layer, rows, edges)
             chain.step(
-                f"forward/attention_{layer}",
-                attention_work(shape, layer, rows, edges, backward=False),
+                f"forward/{shape.layer}_{layer}",
+                layer_work(shape, layer, rows, edges, backward=False),
                 phase=phase,
                 layer=layer,
                 allocates=(Buffer(f"kept_{layer}", kept), scratch),
@@ -219,6 +146,22 @@ class StreamWriter:
         done = decoder_work(shape, queries[0], pairs, backward=False)
         chain.step("forward/decoder", done, phase=phase, allocates=(held_by_decoder, *held))
 
+    def _masks(self, chain: Chain, layer: int, rows: Size, edges: Size) -> None:
+        """Draw the masks of a layer's dropout: of its output, and of its attention weights."""
+        shape, s = self.shape, self.shape.element_bytes
+        for name, count, width in (
+            ("rows", rows, shape.hidden),
+            ("edges", edges, shape.heads),
+        ):
+            chain.step(
+                f"forward/{shape.layer}_{layer}/mask_{name}",
+                work.dropout(count, width, s),
+                phase=Phase.FORWARD,
+                layer=layer,
+                # The mask and the ones that it is drawn into.
+                allocates=(Buffer(f"mask_{name}_{layer}", 2 * count * width * s),),
+            )
+
     def _scratch(self, layer: int, rows: Size, edges: Size) -> Size:
         """Bytes that come and go within a layer, the way back included."""
         d, f = self.shape.hidden, self.shape.fanouts[layer - 1]
@@ -226,19 +169,20 @@ class StreamWriter:
         found: Size = (3 * rows * f * d + 2 * edges * (both + d)) * self.shape.element_bytes
         return found
 
-    def _learn(self, chain: Chain, piece: Piece, queries: Ints, distinct: Ints) -> None:
+    def _learn(self, chain: Chain, piece: Piece, sizes: Sizes) -> None:
         """Forward, loss, backward, all-reduce, update."""
         shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
-        pairs = self._pairs(queries[0], shape.negatives)
-        self._forward(chain, queries, distinct, pairs, Phase.FORWARD)
+        queries, distinct = sizes.queries, sizes.distinct
+        pairs = num_pairs(piece, queries)
+        self._forward(chain, sizes, pairs, Phase.FORWARD)
         chain.step("loss", work.binary_cross_entropy(pairs, s), phase=Phase.FORWARD)
         done = decoder_work(shape, queries[0], pairs, backward=True)
         chain.step("backward/decoder", done, phase=Phase.BACKWARD, frees=("kept_decoder",))
         for layer in range(top, 0, -1):
             rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
             chain.step(
-                f"backward/attention_{layer}",
-                attention_work(shape, layer, rows, edges, backward=True),
+                f"backward/{shape.layer}_{layer}",
+                layer_work(shape, layer, rows, edges, backward=True),
                 phase=Phase.BACKWARD,
                 layer=layer,
                 frees=(f"kept_{layer}",),
@@ -273,16 +217,13 @@ class StreamWriter:
         done = work.memory_write(rows, 3 * shape.hidden, self.structure.stream.num_nodes, s)
         chain.step("memory/write", done, phase=Phase.UPDATE, allocates=(room, held))
 
-    def _predict(
-        self, chain: Chain, piece: Piece, period: int, queries: Ints, distinct: Ints
-    ) -> None:
+    def _predict(self, chain: Chain, piece: Piece, period: int, sizes: Sizes) -> None:
         """Forward; after the last batch of an increment, scores go to every rank."""
-        negatives, s = self.structure.sampling.negatives[1], self.shape.element_bytes
-        ranks, schedule = len(self.group), self.structure.schedule
-        scores = schedule.share_of(*schedule.predicted(period)) * (1 + negatives)
-        held = Buffer("scores", (1 + ranks) * scores * s)
-        pairs = self._pairs(queries[0], negatives)
-        self._forward(chain, queries, distinct, pairs, Phase.EVALUATE, held)
+        s, ranks = self.shape.element_bytes, len(self.group)
+        scores = self.structure.most_pairs(*self.structure.schedule.predicted(period))
+        held = Buffer("scores", scores * s)
+        pairs = num_pairs(piece, sizes.queries)
+        self._forward(chain, sizes, pairs, Phase.EVALUATE, held)
         if piece.closes and ranks > 1:
             chain.step(
                 "evaluate/scores",
@@ -291,8 +232,3 @@ class StreamWriter:
                 lane=Lane.COMM,
                 group=self.group,
             )
-
-    def _pairs(self, roots: Size, negatives: int) -> Size:
-        """Pairs that are scored: one true and some false ones per event."""
-        found: Size = roots // (2 + negatives) * (1 + negatives)
-        return found

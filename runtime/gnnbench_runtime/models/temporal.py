@@ -15,9 +15,18 @@ from torch.nn import functional
 from gnnbench.models.temporal import TemporalShape
 from gnnbench_runtime.models.modules import shapes_of
 from gnnbench_runtime.models.parameters import Parameters
-
-_SLOPE = 0.2
-_OUT = -1e30  # the score of an empty place
+from gnnbench_runtime.models.temporal_layers import (
+    OUT,
+    SLOPE,
+    TemporalGat,
+    TemporalMean,
+    TemporalMixer,
+    affine,
+    dropped,
+    full_places,
+    row,
+    table,
+)
 
 
 class TemporalAttention(nn.Module):
@@ -27,14 +36,16 @@ class TemporalAttention(nn.Module):
         super().__init__()
         n, e, d = shape.width(layer), shape.edges, shape.hidden
         self.heads, self.fanout, self.hidden = shape.heads, shape.fanouts[layer - 1], d
-        self.query, self.query_bias = _affine(n + d, d)
-        self.key, self.key_bias = _affine(n + e + d, d)
-        self.value, self.value_bias = _affine(n + e + d, d)
-        self.output, self.output_bias = _affine(d + n, d)
-        self.time, self.time_bias = _row(d), _row(d)
-        self.norm_scale, self.norm_shift = _row(d), _row(d)
+        self.query, self.query_bias = affine(n + d, d)
+        self.key, self.key_bias = affine(n + e + d, d)
+        self.value, self.value_bias = affine(n + e + d, d)
+        self.output, self.output_bias = affine(d + n, d)
+        self.time, self.time_bias = row(d), row(d)
+        self.norm_scale, self.norm_shift = row(d), row(d)
 
-    def forward(self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor) -> Tensor:
+    def forward(
+        self, rows: Tensor, edges: Tensor, deltas: Tensor, places: Tensor, *masks: Tensor
+    ) -> Tensor:
         """Return the rows of the queries.
 
         Args:
@@ -42,6 +53,8 @@ class TemporalAttention(nn.Module):
             edges: features of the sampled edges, [S, e].
             deltas: time of the query less that of the edge, [S].
             places: of the edges in a table [R, fan-out], int64 [S].
+            masks: of dropout, scaled: of the output [R, d] and of attention weights [S, heads];
+                none without dropout.
         """
         count, f, heads, d = len(rows) - len(deltas), self.fanout, self.heads, self.hidden
         own, near = rows[:count], rows[count:]
@@ -53,20 +66,21 @@ class TemporalAttention(nn.Module):
         key = self._table(torch.addmm(self.key_bias, inputs, self.key), places, count)
         value = self._table(torch.addmm(self.value_bias, inputs, self.value), places, count)
         del inputs
-        full = torch.zeros(count * f, dtype=torch.bool, device=rows.device)
-        full[places] = True
-        full = full.view(count, f, 1)
+        full = full_places(places, count, f).unsqueeze(-1)
         scores = (query.view(count, 1, heads, d // heads) * key).sum(-1)
-        scores = functional.leaky_relu(scores, _SLOPE).masked_fill(~full, _OUT)
+        scores = functional.leaky_relu(scores, SLOPE).masked_fill(~full, OUT)
         weights = torch.softmax(scores, 1) * full
+        if masks:
+            weights = weights * table(masks[1], places, count * f).view(count, f, heads)
         found = (weights.unsqueeze(-1) * value).sum(1).view(count, d)
         out = torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
+        out = dropped(out, masks)
         return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
 
     def _table(self, rows: Tensor, places: Tensor, count: int) -> Tensor:
         """Rows at their places in a table of zeros, [R, fan-out, heads, width]."""
-        table = rows.new_zeros(count * self.fanout, self.hidden).index_copy(0, places, rows)
-        return table.view(count, self.fanout, self.heads, self.hidden // self.heads)
+        found = table(rows, places, count * self.fanout)
+        return found.view(count, self.fanout, self.heads, self.hidden // self.heads)
 
 
 class MemoryUpdater(nn.Module):
@@ -75,9 +89,9 @@ class MemoryUpdater(nn.Module):
     def __init__(self, shape: TemporalShape) -> None:
         super().__init__()
         d = shape.hidden
-        self.input, self.input_bias = _affine(shape.message, 3 * d)
-        self.state, self.state_bias = _affine(d, 3 * d)
-        self.time, self.time_bias = _row(d), _row(d)
+        self.input, self.input_bias = affine(shape.message, 3 * d)
+        self.state, self.state_bias = affine(d, 3 * d)
+        self.time, self.time_bias = row(d), row(d)
 
     def forward(
         self, held: Tensor, edges: Tensor, ages: Tensor, has: Tensor, places: Tensor, rows: Tensor
@@ -111,40 +125,50 @@ class LinkDecoder(nn.Module):
     def __init__(self, shape: TemporalShape) -> None:
         super().__init__()
         d = shape.hidden
-        self.source, self.source_bias = _affine(d, d)
-        self.destination, self.destination_bias = _affine(d, d)
-        self.output, self.output_bias = _affine(d, 1)
+        self.source, self.source_bias = affine(d, d)
+        self.destination, self.destination_bias = affine(d, d)
+        self.output, self.output_bias = affine(d, 1)
 
-    def forward(self, rows: Tensor, negatives: int) -> Tensor:
-        """Return scores [b, 1 + k], the true edge first.
+    def forward(self, rows: Tensor, candidates: int | tuple[Tensor, Tensor]) -> Tensor:
+        """Return scores of the pairs, event by event, the true edge first; [b + candidates].
 
         Args:
-            rows: of sources, destinations, and k negatives per event, [(2 + k) b, d].
-            negatives: k.
+            rows: of sources, destinations, and candidates, [2 b + candidates, d].
+            candidates: per event, where all have as many; or the event of each pair and the place
+                of its other end among destinations and candidates, int64 [b + candidates].
         """
-        count = len(rows) // (2 + negatives)
+        if isinstance(candidates, int):
+            count = len(rows) // (2 + candidates)
+        else:
+            events, places = candidates
+            count = len(rows) - len(events)
         source = torch.addmm(self.source_bias, rows[:count], self.source)
         others = torch.addmm(self.destination_bias, rows[count:], self.destination)
-        false = others[count:].view(count, negatives, -1)
-        ends = torch.cat([others[:count].unsqueeze(1), false], 1) + source.unsqueeze(1)
-        hidden = functional.relu(ends).view(count * (1 + negatives), -1)
-        scores = torch.addmm(self.output_bias, hidden, self.output)
-        return scores.view(count, 1 + negatives)
+        d = others.shape[1]
+        if isinstance(candidates, int):
+            # A view has a gradient without sums whose order could vary.
+            false = others[count:].view(count, candidates, d)
+            ends = torch.cat([others[:count].unsqueeze(1), false], 1) + source.unsqueeze(1)
+            ends = ends.view(count * (1 + candidates), d)
+        else:
+            ends = others[places] + source[events]
+        hidden = functional.relu(ends)
+        return torch.addmm(self.output_bias, hidden, self.output).view(-1)
 
 
-def _row(width: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(width))
-
-
-def _affine(fan_in: int, fan_out: int) -> tuple[nn.Parameter, nn.Parameter]:
-    return nn.Parameter(torch.empty(fan_in, fan_out)), _row(fan_out)
+LAYERS: dict[str, type[nn.Module]] = {
+    "attention": TemporalAttention,
+    "mean": TemporalMean,
+    "gat": TemporalGat,
+    "mixer": TemporalMixer,
+}
 
 
 def temporal_modules(shape: TemporalShape) -> dict[str, nn.Module]:
     """The modules of a model: the memory's updater, layers from the input on, the decoder."""
     updater: dict[str, nn.Module] = {"updater": MemoryUpdater(shape)} if shape.memory else {}
     layers: dict[str, nn.Module] = {
-        f"attention_{layer}": TemporalAttention(shape, layer)
+        f"{shape.layer}_{layer}": LAYERS[shape.layer](shape, layer)
         for layer in range(1, shape.num_layers + 1)
     }
     return {**updater, **layers, "decoder": LinkDecoder(shape)}
@@ -161,6 +185,6 @@ def temporal_parameters(
             count = len(value)
             steps = torch.arange(count, dtype=torch.float64) / max(count - 1, 1)
             value.copy_((10.0 ** (-9.0 * steps)).to(dtype))
-        elif own == "norm_scale":
+        elif own.endswith("norm_scale"):
             value.fill_(1.0)
     return made

@@ -23,8 +23,9 @@ from gnnbench_runtime.protocol import RankContext
 class NodeMemory:
     """Memory and last message of every node.
 
-    `table` is [N, 3 d]: memory, then the message, which is the memories of the node and of the
-    other end as they were after the message's event. Its edge features are looked up by event.
+    A table is [N, 3 d]: memory, then the message, which is the memories of the node and of the
+    other end as they were after the message's event. Its edge features are looked up by event. Old
+    events that are learnt from again have a table of their own (see `MemoryClock`).
 
     Args:
         context: the rank.
@@ -36,32 +37,34 @@ class NodeMemory:
         self, context: RankContext, structure: StreamStructure, shape: TemporalShape
     ) -> None:
         self.context, self.structure, self.hidden = context, structure, shape.hidden
-        self.with_edges = bool(shape.edges)
-        count = structure.stream.num_nodes
-        self.clock = MemoryClock(count)
-        self.table = torch.zeros(
-            (count, 3 * shape.hidden), device=context.device, dtype=context.dtype
-        )
+        count, replays = structure.stream.num_nodes, structure.protocol.replay > 0
+        self.clock = MemoryClock(count, replays=replays)
+        self._tables = [
+            torch.zeros((count, 3 * shape.hidden), device=context.device, dtype=context.dtype)
+            for _ in range(1 + replays)
+        ]
 
-    def reset(self) -> None:
-        """Begin anew, as at the start of a pass."""
-        self.clock.reset()
-        self.table.zero_()
+    @property
+    def table(self) -> Tensor:
+        """The table in use."""
+        return self._tables[int(self.clock.replaying[0])]
 
-    def asked(self, nodes: NDArray[np.int64]) -> dict[str, Tensor]:
-        """What a batch needs to know of its nodes, on the host."""
+    def turn(self, piece: Piece, period: int) -> None:
+        """Turn to the table that a piece uses, emptied where a pass begins anew."""
+        if self.clock.turn(piece, anew=self.structure.protocol.begins_anew(period)):
+            self.table.zero_()
+
+    def asked(self, nodes: NDArray[np.int64]) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
+        """What a batch needs to know of its nodes, on the host, and the events of the messages."""
         distinct, inverse = np.unique(nodes, return_inverse=True)
         messages, dtype = self.clock.read(distinct), self.context.dtype
-        has = messages.events != NONE
         found = {
             "distinct": torch.from_numpy(distinct),
             "inverse": torch.from_numpy(inverse),
             "ages": torch.from_numpy(messages.ages).to(dtype),
-            "has": torch.from_numpy(has).to(dtype),
+            "has": torch.from_numpy(messages.events != NONE).to(dtype),
         }
-        if self.with_edges:
-            found["messages"] = torch.from_numpy(np.maximum(messages.events, 0))
-        return found
+        return found, messages.events
 
     def write(self, piece: Piece, ends: Tensor) -> None:
         """Keep the new memory of a batch's ends, and store their new messages.
@@ -93,9 +96,6 @@ class NodeMemory:
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that share the memory of this object."""
-        return {
-            "memory": self.table,
-            "memory_event": torch.from_numpy(self.clock.event),
-            "message_time": torch.from_numpy(self.clock.message_time),
-            "memory_time": torch.from_numpy(self.clock.memory_time),
-        }
+        tables = {f"memory_{number}": table for number, table in enumerate(self._tables)}
+        arrays = {f"clock_{k}": torch.from_numpy(v) for k, v in self.clock.arrays().items()}
+        return {**tables, **arrays}
