@@ -15,7 +15,7 @@ PEER_PYTHON ?=
 PEER_SCRIPT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-deep check kill fuzz bench gpu-check clean
+.PHONY: help quickstart test test-deep check kill fuzz bench guard gpu-check clean
 
 help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
@@ -65,6 +65,10 @@ bench: $(VENV)/installed-runtime
 	$(BIN)/python benchmarks/compare.py $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON)) \
 	  $(if $(PEER_SCRIPT),--peer-script $(PEER_SCRIPT))
 	$(BIN)/python benchmarks/bench_simulator.py
+
+# Predictions of a grid against the committed ones, or SINCE=REV: what broke, what moved.
+guard: $(VENV)/installed-dev
+	$(BIN)/python scripts/guard.py $(if $(SINCE),--since $(SINCE))
 
 # GPU machines bring their own torch: run in place with whatever $(PYTHON) has.
 gpu-check:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -402,6 +402,33 @@ def save_storage(storage: Storage, path: Path) -> None:
 
     text = path.read_text(encoding="utf-8")
     write_text(path, replace_section(text, "storage", dataclasses.asdict(storage)))
+
+
+def probe_script(cluster: Cluster, question: str, ops: Sequence[str]) -> str:
+    """A script of one file that measures some operations and writes this cluster with them.
+
+    Args:
+        cluster: as it is known.
+        question: JSON: operations with their shapes, see `gnnbench_simulator.probing`.
+        ops: their names; what the cluster knows of them is replaced.
+    """
+    kept = dataclasses.replace(
+        cluster,
+        name=f"{cluster.name}-probed",
+        date="@DATE@",
+        ops=tuple(m for m in cluster.ops if m.op not in ops),
+        collectives=tuple(m for m in cluster.collectives if m.op not in ops),
+    )
+    table = kept.to_table()
+    for name in ("ops", "collectives"):
+        if not table[name]:
+            del table[name]  # the script adds entries, which an empty list would forbid
+    path = resources.files("gnnbench") / "catalogue/probe.py.txt"
+    script = path.read_text(encoding="utf-8")
+    text = format_toml(table)
+    if '"""' in text or '"""' in question:
+        raise SpecError(f"cluster {cluster.name}: three quotes in a text; a script cannot hold it")
+    return script.replace("@QUESTION@", question).replace("@CLUSTER@", text)
 
 
 DEFAULT = "cpu-2core"

@@ -105,7 +105,8 @@ def find_machines(
                     machine = _compose(changed, size, on_host, problems)
                     if machine is not None:
                         found[changed.name, machine.ranks, machine.per_host] = machine
-        if len(found) == before and problems and (exact or count):
+        # Of the whole catalogue, hosts that cannot make up a number are passed over.
+        if len(found) == before and problems and words and (exact or count):
             raise SpecError(problems[0])
     unused = [name for name in changes if name and name not in named]
     if unused:

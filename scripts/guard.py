@@ -40,7 +40,7 @@ MODELS: tuple[dict[str, Any], ...] = (
     {"kind": "sage", "hidden": 128, "layers": 2},
     {"kind": "gat", "hidden": 64, "layers": 2, "heads": 4},
 )
-RANKS = (1, 2, 4, 8)
+RANKS = (1, 4, 8)
 CLUSTERS = ("cpu-2core", "g4dn.12xlarge", "p3.8xlarge", "dgx-a100", "dgx-h100")
 COLUMNS = ("key", "period_s", "low_s", "high_s", "reason")
 _REASON_LENGTH = 60
@@ -69,14 +69,14 @@ class Change:
 
 
 def runs_of(approach: str) -> Iterator[tuple[str, Any]]:
-    """The runs of an approach with their keys: on profiles of graphs, else its own examples."""
+    """The runs of an approach with their keys: its own examples, and on profiles of graphs."""
     from gnnbench.approaches.names import APPROACHES
     from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
     card = APPROACHES.get(approach)
+    for number, run in enumerate(card.examples()):
+        yield f"{approach}|example-{number}|{run.model.kind}|{run.ranks}", run
     if "graph" not in card.accepts.datasets:
-        for number, run in enumerate(card.examples()):
-            yield f"{approach}|example-{number}|{run.model.kind}|{run.ranks}", run
         return
     for graph, model, ranks in itertools.product(GRAPHS, MODELS, RANKS):
         run = RunSpec(

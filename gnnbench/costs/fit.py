@@ -35,6 +35,7 @@ LEAST_KINDS = 4
 CUT = frozenset({"rows", "width", "inner", "source rows", "elements", "mean degree", "bytes"})
 """Facts whose upper range is left out, to see what extrapolation costs."""
 _SOFT = 0.1  # log error beyond which a sample counts as an outlier
+_STEP = 1e-4  # in the logarithm of a cache size, to see what it changes
 _TINY = 1e-4  # a coefficient never starts below this share of the samples' time
 
 
@@ -276,9 +277,29 @@ def _refine(
         out: Floats = np.log(np.maximum(predicted, 1e-12)) - logs
         return out
 
+    def slopes(x: Floats) -> Floats:
+        """Derivatives of the residuals by the logarithm of each parameter.
+
+        Of a sum of costs, that of a coefficient is the share of its cost; only cache sizes need a
+        difference, which spares most evaluations of the terms.
+        """
+        params = params_at(x)
+        parts = shape.terms(facts, params) * np.array([params[n] for n in shape.coefficients])
+        total = np.maximum(parts.sum(axis=1), 1e-12)
+        found = np.empty((len(seconds), len(names)))
+        for place, name in enumerate(names):
+            if name in shape.shapes:
+                moved = x.copy()
+                moved[place] += _STEP
+                found[:, place] = (residual(moved) - residual(x)) / _STEP
+            else:
+                found[:, place] = parts[:, shape.coefficients.index(name)] / total
+        return found
+
     result = least_squares(
         residual,
         origin,
+        jac="2-point" if shape.overlapped else slopes,
         bounds=(origin - reach, highest),
         loss="soft_l1",
         f_scale=_SOFT,

@@ -29,6 +29,8 @@ CEILINGS: Mapping[str, float] = {
     "s_per_byte": 5e-9,
     "s_per_missed_byte": 5e-9,
     "s_per_near_missed_byte": 5e-9,
+    "s_per_last_missed_byte": 5e-9,
+    "s_per_source_byte": 5e-9,
     "s_per_out_byte": 5e-9,
     "s_per_edge": 4e-7,
     "s_per_missed_edge": 4e-7,
@@ -38,6 +40,8 @@ CEILINGS: Mapping[str, float] = {
 
 LANES = 8.0
 """Elements that a core adds at a time; what is over of a row is added one by one."""
+NARROW = 12.0
+"""Columns of a product below which a library takes another path (MKL 2024 on AVX-512)."""
 COLUMNS_AT_A_TIME = 128.0
 """Columns that the sparse product keeps in registers: wider rows read the pattern again."""
 
@@ -96,13 +100,16 @@ def _linear(f: Facts, _: Shapes) -> Floats:
 def _gemm(f: Facts, p: Shapes) -> Floats:
     """Multiply-adds and each operand once; tall and skinny products live on the operands.
 
-    Operands that outgrow the cache are read from memory.
+    Operands that outgrow the cache are read from memory. Libraries make products narrower than a
+    register tile of products of a matrix and a vector, each of which reads the left operand.
     """
     left, right, out = f.rows * f.inner, f.inner * f.width, f.rows * f.width
     moved = (left + right + out) * f.element_bytes
     missed = moved * miss_rate(moved, p.get("cache_bytes", 32 * MB))
     lines = np.maximum(f.rows, f.inner)
-    return _columns(1.0, f.flops, left, right, out, lines, missed, steps=len(f))
+    narrow = np.where(f.width < NARROW, left, 0.0)
+    far = narrow * miss_rate(left * f.element_bytes, p.get("left_cache_bytes", 32 * MB))
+    return _columns(1.0, f.flops, left, right, out, lines, missed, narrow, far, steps=len(f))
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
@@ -116,14 +123,18 @@ def _rows(f: Facts, p: Shapes) -> Floats:
 def _spmm(f: Facts, p: Shapes) -> Floats:
     """Source traffic at the speed of the cache levels that serve it, by reuse distances.
 
-    Reads beyond the last cache cost their bytes, and a latency that only partly overlaps. Elements
-    of a row beyond a whole number of vector lanes cost extra. With `inner` weights per entry (heads
+    Reads beyond a core's own caches cost their bytes and a latency that only partly overlaps; those
+    beyond the last cache cost more. The first read of a row comes from farther than its distance
+    says, because other operations ran since the last epoch. Elements of a row beyond a whole number
+    of vector lanes cost extra. With `inner` weights per entry (heads
     of attention), a row is that many pieces, and weights are read in any order; otherwise the
     pattern is read once for each block of columns.
     """
     traffic = f.nonzeros * f.row_bytes(p.get("line_bytes", 64.0))
     near = f.missed(p.get("near_cache_bytes", math.inf))
     far = f.missed(p.get("cache_bytes", math.inf))
+    last = f.missed(p.get("last_cache_bytes", math.inf))
+    first = np.minimum(f.source_rows, f.nonzeros) * f.row_bytes(p.get("line_bytes", 64.0))
     out = f.rows * f.width * f.element_bytes
     pieces = np.maximum(f.inner, 1.0)
     blocks = np.where(f.inner > 0, 1.0, np.ceil(np.maximum(f.width, 1.0) / COLUMNS_AT_A_TIME))
@@ -137,7 +148,9 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
         traffic,
         traffic * near,
         traffic * far,
+        traffic * last,
         f.nonzeros * blocks * far,
+        first,
         out,
         rest,
         weights,
@@ -199,11 +212,13 @@ _FORMS = (
             "s_per_out",
             "s_per_line",
             "s_per_missed_byte",
+            "s_per_narrow",
+            "s_per_missed_narrow",
         ),
         terms=_gemm,
         features=lambda f: _logs(f.rows, f.inner, f.width),
         feature_names=("rows", "inner", "width"),
-        shapes={"cache_bytes": (1 * MB, *_FAR)},
+        shapes={"cache_bytes": (1 * MB, *_FAR), "left_cache_bytes": (16 * MB,)},
     ),
     Form(
         name="rows",
@@ -230,7 +245,9 @@ _FORMS = (
             "s_per_byte",
             "s_per_near_missed_byte",
             "s_per_missed_byte",
+            "s_per_last_missed_byte",
             "s_per_missed_edge",
+            "s_per_source_byte",
             "s_per_out_byte",
             "s_per_rest",
             "s_per_weight",
@@ -246,7 +263,11 @@ _FORMS = (
             f.mean_distance(),
         ),
         feature_names=("rows", "mean degree", "width", "source rows", "heads", "reuse distance"),
-        shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
+        shapes={
+            "near_cache_bytes": _NEAR,
+            "cache_bytes": (2 * MB,),
+            "last_cache_bytes": (12 * MB, 40 * MB),
+        },
     ),
     Form(
         name="gather",

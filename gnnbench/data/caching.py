@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data import keys
 from gnnbench.steps import Ints
 
 NEVER = np.iinfo(np.int64).max
@@ -133,7 +134,11 @@ class StaticCache(Cache):
 
 
 class RecentCache(Cache):
-    """Least recently used rows leave (LRU); within a batch the first ones."""
+    """Least recently used rows leave (LRU).
+
+    The rows of a batch are used at once: of them, hits stay before misses, and both go by a hash of
+    their id. The order of the batch would favour one hop over the others.
+    """
 
     def __init__(self, num_rows: int, capacity: int) -> None:
         super().__init__(num_rows, capacity)
@@ -142,7 +147,9 @@ class RecentCache(Cache):
 
     def used(self, ids: Ints) -> None:
         """Stamp rows with the time of their use."""
-        self._last[ids] = np.arange(self._clock, self._clock + len(ids))
+        mixed = ids.astype(np.uint64) * np.uint64(keys.GOLDEN)
+        order = np.lexsort((mixed, self.held[ids]))
+        self._last[ids[order]] = np.arange(self._clock, self._clock + len(ids))
         self._clock += len(ids)
 
     def ranks(self, candidates: Ints) -> tuple[Ints, NDArray[np.bool_]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,3 +44,18 @@ def median(values: Sequence[float], counts: Sequence[int]) -> float | None:
         if seen >= half:
             return value
     return None
+
+
+def log_normal_degrees(
+    num_nodes: int, mean: float, spread: float, bins: int = 48
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return a histogram of log-normal degrees of this mean, in bins that get finer in the tail."""
+    if spread == 0:
+        return (mean,), (float(num_nodes),)
+    above = np.concatenate([[1.0], np.geomspace(0.9, 1e-6, bins - 1), [0.0]])
+    shares = above[:-1] - above[1:]
+    normal = statistics.NormalDist()
+    middles = 1 - (above[:-1] + above[1:]) / 2
+    values = np.exp(spread * np.array([normal.inv_cdf(float(m)) for m in middles]))
+    values *= mean / (values * shares).sum()
+    return tuple(values.tolist()), tuple((shares * num_nodes).tolist())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from gnnbench.atomic import write_text
 from gnnbench.data.dataset import digest_of
 from gnnbench.data.graph import Graph
-from gnnbench.data.histogram import binned
+from gnnbench.data.histogram import binned, log_normal_degrees
 from gnnbench.data.hit_curves import HitCurve, hit_curves
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.stream_profile import StreamProfile, profile_stream
@@ -30,8 +29,6 @@ from gnnbench.reuse import BINS, Reuse
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
-    from gnnbench.data.caching import HitRates
-    from gnnbench.data.expected_hits import Chances
     from gnnbench.data.frontier import Sizes
 
 SCHEMA = 1
@@ -154,96 +151,24 @@ class GraphProfile:
         Where n_0 alone was counted, the batch grows within the part of the graph that meets it.
         """
         # Late: the command line reads profiles, and the estimators' compiler is slow to import.
-        from gnnbench.data.reach import frontier_within, reached_share
+        from gnnbench.data.reach import expected_frontier
 
         batch = min(batch, self.num_train)
         for point in self.frontier:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
                 return point.vertices, point.edges
-        histogram, share = self.histogram(), 1.0
-        counted = [p for p in self.frontier if not p.edges]
-        if counted:
-            wanted = math.log(batch * math.prod(max(f, 1) for f in fanouts_from_seeds) + 1.0)
-            near = min(
-                counted,
-                key=lambda p: abs(
-                    math.log(p.batch * math.prod(max(f, 1) for f in p.fanouts_from_seeds) + 1.0)
-                    - wanted
-                ),
-            )
-            share = reached_share(
-                histogram,
-                self.num_train,
-                near.fanouts_from_seeds,
-                near.batch,
-                near.vertices[0],
-                undirected=self.undirected,
-            )
-        return frontier_within(
-            share,
-            histogram,
+        counted = tuple(
+            (p.fanouts_from_seeds, p.batch, p.vertices[0]) for p in self.frontier if not p.edges
+        )
+        return expected_frontier(
+            self.histogram(),
             self.num_train,
             fanouts_from_seeds,
             batch,
+            counted,
             undirected=self.undirected,
         )
-
-    def expected_hits(
-        self,
-        fanouts_from_seeds: Sequence[int],
-        batch: int,
-        policy: str,
-        share: float,
-        *,
-        lookahead: int,
-        presample: int,
-        steps: int,
-    ) -> HitRates:
-        """Return the hit rate of a warm cache: the measured curve's, else from the degrees.
-
-        Args:
-            fanouts_from_seeds, batch: of a rank.
-            policy: of the cache.
-            share: rows of the cache as a share of those that it may hold.
-            lookahead: batches known ahead, if planned.
-            presample: epochs drawn beforehand, if pre-sampled.
-            steps: batches of an epoch.
-        """
-        from gnnbench.data.expected_hits import expected_hits
-
-        for curve in self.hits:
-            same = tuple(fanouts_from_seeds) == curve.fanouts_from_seeds
-            if (
-                same
-                and (curve.policy, curve.batch) == (policy, min(batch, self.num_train))
-                and (policy != "planned" or curve.lookahead == lookahead)
-            ):
-                return curve.at(share)
-        chances = self.expected_chances(fanouts_from_seeds, batch)
-        return expected_hits(
-            chances, policy, share, steps, lookahead=lookahead, presample=presample
-        )
-
-    def expected_chances(self, fanouts_from_seeds: Sequence[int], batch: int) -> Chances:
-        """Chances of vertices to be in a batch of so many seeds, by degree."""
-        from gnnbench.data.expected_hits import Chances
-        from gnnbench.data.frontier import occupancy_inclusion
-
-        values, counts = self.histogram()
-        weight, inclusion = occupancy_inclusion(
-            values,
-            counts,
-            self.num_train,
-            fanouts_from_seeds,
-            min(batch, self.num_train),
-            undirected=self.undirected,
-        )
-        degree = np.tile(np.asarray(values, float), 2)
-        # Classes of training vertices come first.
-        seed = np.zeros(len(weight))
-        seed[: len(values)] = min(batch, self.num_train) / max(self.num_train, 1)
-        return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:
         """Return the halo of a partition in `parts`, and the source of the number.
@@ -294,21 +219,6 @@ class GraphProfile:
         return HaloPoint(
             parts=parts, method=method, halo_per_node=per_node, cut_fraction=1 - 1 / parts
         )
-
-
-def log_normal_degrees(
-    num_nodes: int, mean: float, spread: float, bins: int = 48
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return a histogram of log-normal degrees of this mean, in bins that get finer in the tail."""
-    if spread == 0:
-        return (mean,), (float(num_nodes),)
-    above = np.concatenate([[1.0], np.geomspace(0.9, 1e-6, bins - 1), [0.0]])
-    shares = above[:-1] - above[1:]
-    normal = statistics.NormalDist()
-    middles = 1 - (above[:-1] + above[1:]) / 2
-    values = np.exp(spread * np.array([normal.inv_cdf(float(m)) for m in middles]))
-    values *= mean / (values * shares).sum()
-    return tuple(values.tolist()), tuple((shares * num_nodes).tolist())
 
 
 def profile(

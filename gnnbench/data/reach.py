@@ -20,6 +20,34 @@ _STEPS = 40
 Histogram = tuple[tuple[float, ...], tuple[float, ...]]
 
 
+Counted = tuple[tuple[int, ...], int, float]
+"""Fan-outs from the seeds, seeds, and the input vertices that batches of them had."""
+
+
+def expected_frontier(
+    histogram: Histogram,
+    num_train: int,
+    fanouts_from_seeds: Sequence[int],
+    batch: int,
+    counted: Sequence[Counted],
+    *,
+    undirected: bool,
+) -> Sizes:
+    """Expected sizes of a batch, within the part of the graph that the nearest count reaches."""
+
+    def draws(fanouts: Sequence[int], seeds: int) -> float:
+        return math.log(seeds * math.prod(max(f, 1) for f in fanouts) + 1.0)
+
+    share = 1.0
+    if counted:
+        wanted = draws(fanouts_from_seeds, batch)
+        near = min(counted, key=lambda point: abs(draws(point[0], point[1]) - wanted))
+        share = reached_share(histogram, num_train, *near, undirected=undirected)
+    return frontier_within(
+        share, histogram, num_train, fanouts_from_seeds, batch, undirected=undirected
+    )
+
+
 def frontier_within(
     share: float,
     histogram: Histogram,

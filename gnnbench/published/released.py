@@ -171,10 +171,11 @@ class _Rewriter:
         """What the code does in a step of ours."""
         loader = self.software.loader
         if loader is not None and step.phase is Phase.SAMPLE:
-            if loader.disaggregated:
-                return _scaled(step.work, loader.trainers / loader.samplers)
             if loader.sampler == "host":
                 return _scaled(step.work, 1.0 / loader.workers)
+            drawn = step.work._replace(op=f"device_{step.work.op}")
+            share = loader.trainers / loader.samplers if loader.disaggregated else 1.0
+            return drawn if share == 1.0 else _scaled(drawn, share)
         if loader is not None and step.name == "fetch/gather" and loader.features != "device":
             return _scaled(step.work, loader.hits)
         if step.kind is Kind.OPTIMIZER:

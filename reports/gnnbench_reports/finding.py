@@ -15,7 +15,16 @@ from gnnbench_reports.tables import Column
 if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
-NAMES = ("quality", "order", "operations", "node_order", "bandwidth", "pipelines", "fits")
+NAMES = (
+    "quality",
+    "order",
+    "operations",
+    "node_order",
+    "bandwidth",
+    "pipelines",
+    "caches",
+    "fits",
+)
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 
 

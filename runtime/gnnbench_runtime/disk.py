@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +170,14 @@ class BlockFile:
         self.close()
 
 
+class Positioned(Protocol):
+    """What is read and written by position: a `BlockFile`, or what stands for several of them."""
+
+    def read(self, into: Block, offset: int) -> int: ...
+
+    def write(self, source: Block, offset: int) -> int: ...
+
+
 class Throttle:
     """Holds transfers back, as a disk of some bytes and requests per second would take them.
 
@@ -210,7 +218,7 @@ class Disk:
     def read(
         self,
         name: str,
-        file: BlockFile,
+        file: Positioned,
         pieces: Sequence[Piece],
         *,
         phase: Phase,
@@ -229,7 +237,7 @@ class Disk:
     def write(
         self,
         name: str,
-        file: BlockFile,
+        file: Positioned,
         pieces: Sequence[Piece],
         *,
         phase: Phase,

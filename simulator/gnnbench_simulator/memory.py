@@ -12,7 +12,7 @@ import numpy as np
 from gnnbench.buffers import CATEGORIES, CONTEXT, RESERVE, category
 from gnnbench.cluster import Cluster
 from gnnbench.plan import Plan
-from gnnbench.steps import Space, pick
+from gnnbench.steps import Ints, Space, pick
 from gnnbench_simulator.allocator import replay_allocator
 
 DEVICE_MEMORY, HOST_MEMORY, CPU_MEMORY = "device memory", "host memory", "memory"
@@ -38,6 +38,8 @@ class Needs:
         allocated, reserved: by the device's caching allocator; on a CPU as `workload`.
         host: largest sum of living buffers in the host's memory; zero on a CPU.
         disk: largest sum of files.
+        loose: on a CPU, the largest buffer whose size changes from one allocation to the next and
+            that the C library's allocator may keep after it was freed, see `_loose`.
         periods: how many were followed.
     """
 
@@ -47,6 +49,7 @@ class Needs:
     reserved: list[int]
     host: list[int]
     disk: list[int]
+    loose: list[int]
     periods: int
 
     def largest(self) -> list[int]:
@@ -69,6 +72,7 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
             reserved=workload,
             host=none,
             disk=disk,
+            loose=_loose(plan, periods).tolist(),
             periods=periods,
         )
     known: dict[object, tuple[int, int]] = {}
@@ -86,8 +90,42 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
         reserved=[reserved for _, reserved in pairs],
         host=plan.peak_bytes(Space.HOST, periods=periods).tolist(),
         disk=disk,
+        loose=[0] * plan.world_size,
         periods=periods,
     )
+
+
+_KEPT_MOST, _KEPT_LEAST, _KEPT = 32 * 2**20, 128 * 2**10, 2.5
+"""glibc keeps freed chunks of 128 KiB to 32 MiB once such a chunk was freed: it then gives memory
+back to the system only beyond twice the largest of them (mallopt(3), M_MMAP_THRESHOLD). Runs of
+`sampled` held up to 2.5 times the largest fetched buffer more than their plan, and 2 % more with
+the threshold fixed."""
+
+
+def _loose(plan: Plan, periods: int) -> Ints:
+    """The largest buffer of each rank whose size changes between allocations, int64 [ranks].
+
+    Buffers of constant size are found again by the allocator. On a profile all batches have the
+    mean sizes, and those of a plan of several batches are taken to vary.
+    """
+    low: dict[str, Ints] = {}
+    high: dict[str, Ints] = {}
+    for ranks, step in plan.allocations(periods=periods):
+        for buffer in step.allocates:
+            if buffer.space is Space.DISK:
+                continue
+            if buffer.name not in low:
+                low[buffer.name] = np.full(plan.world_size, np.iinfo(np.int64).max)
+                high[buffer.name] = np.zeros(plan.world_size, np.int64)
+            low[buffer.name][ranks] = np.minimum(low[buffer.name][ranks], buffer.bytes)
+            high[buffer.name][ranks] = np.maximum(high[buffer.name][ranks], buffer.bytes)
+    batches = not plan.counted and max(plan.periods, default=1) > 1
+    found = np.zeros(plan.world_size, np.int64)
+    for name, most in high.items():
+        kept = np.minimum(most, _KEPT_MOST)
+        varies = batches | (most > 1.01 * low[name])
+        found = np.maximum(found, np.where(varies & (most > _KEPT_LEAST), kept, 0))
+    return found
 
 
 def predict_memory(
@@ -173,7 +211,8 @@ def judge(
             }
         else:
             entry["peak_bytes"] = context + workload
-            spaces = {CPU_MEMORY: _space(context, workload, device_limit)}
+            loose = round(_KEPT * needs.loose[rank])
+            spaces = {CPU_MEMORY: _space(context, workload, device_limit, loose)}
         judged = _tightest(spaces)
         if needs.disk[rank]:
             spaces[DISK] = _space(0, needs.disk[rank], None)
@@ -181,17 +220,26 @@ def judge(
     return entries
 
 
-def _space(fixed: int, workload: int, limit: float | None) -> dict[str, Any]:
+def _space(fixed: int, workload: int, limit: float | None, loose: int = 0) -> dict[str, Any]:
+    """What is needed and there is; up to `loose` bytes more may stay with the allocator."""
     needed = fixed + workload
     low, high = (fixed + round(workload * math.exp(BIAS + z * SPREAD)) for z in (-_Z90, _Z90))
+    chance = 0.0
+    if limit is not None:
+        kept = [fixed + loose * place for place in _PLACES] if loose else [fixed]
+        chance = sum(out_of_memory(one, workload, limit) for one in kept) / len(kept)
     return {
         "needed_bytes": needed,
         "low_bytes": min(low, needed),
-        "high_bytes": high,
+        "high_bytes": high + loose,
         "limit_bytes": None if limit is None else round(limit),
         "headroom_bytes": None if limit is None else round(limit) - needed,
-        "p_out_of_memory": 0.0 if limit is None else out_of_memory(fixed, workload, limit),
+        "p_out_of_memory": chance,
     }
+
+
+_PLACES = tuple((place + 0.5) / 8 for place in range(8))
+"""Shares of the loose bytes, each as likely as the others."""
 
 
 def _tightest(spaces: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from out_of_core_cases import learnt, replayed
 from gnnbench.approaches.base import Layout, example
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.data.dense import DenseSampler
+from gnnbench.data.sampling import batch_seeds, epoch_seeds
 from gnnbench.data.source import Library
 from gnnbench.errors import DataError
 from gnnbench.spec import TaskSpec
@@ -224,3 +226,50 @@ def test_a_device_is_given_what_its_plan_copies(name: str) -> None:
 
 def test_blocks_are_those_of_the_disk() -> None:
     assert DISK_BLOCK == ALIGNMENT
+
+
+def test_dense_batches_of_a_whole_buffer_are_those_of_the_whole_graph(tmp_path: Path) -> None:
+    """Invariant 14 for DENSE: with all partitions resident, samples are drawn as from memory."""
+    batch = {"size": 16, "fanouts_from_seeds": (4, 3, 2)}
+    run = example("out-of-core", 1, model={"kind": "sage", "layers": 3}, batch=batch)
+    data = Library([]).open(run.dataset)
+    sampler = DenseSampler(data.indptr, data.indices, (4, 3, 2), run.training.seed)
+    order = epoch_seeds(data.train_nodes(), run.training.seed, 0)
+    trainer, _, _ = make_trainer(0, 1, run, data, tmp_path)
+    for step, found in enumerate(trainer.batches.of_period(0)):
+        wanted = sampler.sample(batch_seeds(order, 16, step), 0, step)
+        assert found.row_ids[0].tolist() == wanted.input_nodes.tolist()
+        rows = torch.from_numpy(np.asarray(data.features)[wanted.input_nodes])
+        assert torch.equal(found.x, rows.to(found.x.dtype))
+        for pattern, block in zip(found.aggregations, wanted.blocks, strict=True):
+            assert pattern.indptr.tolist() == block.indptr.tolist()
+            assert pattern.indices.tolist() == block.indices.tolist()
+    trainer.close()
+
+
+def test_gradients_of_a_dense_batch_are_those_of_autograd(tmp_path: Path) -> None:
+    """Invariant 16, with respect to the weights: three layers whose lists are heads of one CSR."""
+    batch = {"size": 12, "fanouts_from_seeds": (4, 3, 2)}
+    run = example("out-of-core", 1, model={"kind": "sage", "layers": 3}, batch=batch)
+    data = Library([]).open(run.dataset)
+    trainer, _, _ = make_trainer(0, 1, run, data, tmp_path)
+    found = next(iter(trainer.batches.of_period(0)))
+    trainer.net.gradients(found)
+    leaves = {
+        name: value.clone().requires_grad_() for name, value in trainer.parameters.value.items()
+    }
+    rows = found.x.clone()
+    for layer, pattern in enumerate(found.aggregations, start=1):
+        dense = torch.zeros((pattern.rows, pattern.source_rows), dtype=rows.dtype)
+        places = torch.repeat_interleave(torch.arange(pattern.rows), pattern.indptr.diff())
+        dense[places, pattern.indices.long()] = pattern.row_scale[places]
+        names = ("self_weight", "weight", "bias")
+        own, others, bias = (leaves[f"{name}_{layer}"] for name in names)
+        rows = rows[: pattern.rows] @ own + (dense @ rows) @ others + bias
+        if layer < 3:
+            rows = torch.relu(rows)
+    loss = torch.nn.functional.cross_entropy(rows, found.labels.long(), reduction="sum")
+    (loss * found.scale).backward()
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(trainer.parameters.grad[name], leaf.grad, rtol=0, atol=1e-12)
+    trainer.close()

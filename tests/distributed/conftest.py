@@ -19,6 +19,7 @@ from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
 HERE = Path(__file__).resolve().parent
 THIRD_PARTY = HERE / "third_party"
+sys.path.insert(0, str(HERE))  # tests import what starts a Slurm
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,9 @@ CASES: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("graphsaint", 1, {}),
 )
 """Approaches, ranks and knobs: workloads of 30 MB and more a rank."""
-_WORKLOAD = 1.35
-"""A cap with so much more than the measured workload fits, by any honest prediction."""
+_ROOMY = 2.0
+"""Times the measured workload: room for that, and for what the allocator may keep of batches whose
+sizes change."""
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_a_cap_below_the_measured_peak_never_fits_and_one_well_above_does(
         below, _ = predict_run(_run(approach, ranks, knobs, graph, cap), data, cluster)
         verdicts = {rank["verdict"] for rank in below.memory}
         assert verdicts != {FITS}, f"{approach} needed {peak} B, and {cap} B are said to be enough"
-    roomy = baseline + round(_WORKLOAD * workload)
+    roomy = baseline + round(_ROOMY * workload)
     above, _ = predict_run(_run(approach, ranks, knobs, graph, roomy), data, cluster)
     assert {rank["verdict"] for rank in above.memory} == {FITS}
     barely, _ = predict_run(

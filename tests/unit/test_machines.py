@@ -38,6 +38,12 @@ def test_a_name_alone_is_tried_at_several_sizes_unless_ranks_are_asked_for() -> 
     ]
 
 
+def test_of_the_whole_catalogue_hosts_that_cannot_make_up_a_number_are_passed_over() -> None:
+    found = find_machines([], ranks=(32,))
+    assert {machine.ranks for machine in found} == {32}
+    assert "1 x p5.4xlarge" not in {machine.name for machine in found}
+
+
 def test_the_catalogue_has_prices_with_dates_and_sources() -> None:
     assert len(catalogue()) > 12
     for cluster in catalogue():

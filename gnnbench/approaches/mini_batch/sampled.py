@@ -31,6 +31,7 @@ from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
 from gnnbench.data.dealing import SeedSource
 from gnnbench.data.expected import drawn_frontier
+from gnnbench.data.expected_hits import hits_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.weighted import WeightedSampler
@@ -225,7 +226,8 @@ class Sampled(FanOuts):
         knobs: SampledKnobs = self.knobs(run)
         # Of a rank's rows a share of 1 / ranks is its own, and never cached.
         others = (run.ranks - 1) / run.ranks if partitioned else 1.0
-        rates = profile.expected_hits(
+        rates = hits_of(
+            profile,
             fanouts,
             self.share(profile, run),
             knobs.cache_policy,

@@ -6,6 +6,7 @@ Training of Graph Neural Networks", EuroSys 2023; out-of-core reference sections
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from gnnbench.approaches.base import Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.out_of_core import policies
 from gnnbench.approaches.out_of_core.link_plan import link_plan
-from gnnbench.approaches.out_of_core.links import entity_rows, link_problem, link_structure
+from gnnbench.approaches.out_of_core.links import (
+    entity_rows,
+    link_problem,
+    link_structure,
+    num_facts,
+)
 from gnnbench.approaches.out_of_core.node_plan import node_plan
 from gnnbench.approaches.out_of_core.nodes import (
     feature_rows,
@@ -22,7 +28,8 @@ from gnnbench.approaches.out_of_core.nodes import (
     policy_name,
     training_partitions,
 )
-from gnnbench.approaches.out_of_core.tuning import Sizes, tune
+from gnnbench.approaches.out_of_core.storage import Rows
+from gnnbench.approaches.out_of_core.tuning import Sizes, block_of, too_large, tune
 from gnnbench.approaches.out_of_core.visits import policy_of
 from gnnbench.disk_limit import DiskKnobs
 from gnnbench.errors import Unsupported
@@ -185,9 +192,28 @@ class OutOfCore(Approach):
             found = found or policies.problems(policy.name, *sizes)
         if found or data is None:
             return found
-        if of_rows(run):
-            return entity_rows(data, run, knobs.partitions).problem()
-        return _graph_problem(knobs, run, data)
+        rows = (entity_rows if of_rows(run) else _rows)(data, run, knobs.partitions)
+        found = rows.problem() if of_rows(run) else _graph_problem(knobs, run, data)
+        if found or not run.memory.host:
+            return found
+        return too_large(_sizes(knobs, run, data), rows, policy.capacity, run.memory.host)
+
+    def prepare(self, data: Any, run: RunSpec, cache: Path | None = None) -> None:
+        """Refuse a run whose files do not fit the disk."""
+        knobs = settled(self.knobs(run), run, data)
+        if cache is None or isinstance(knobs, str):
+            return
+        links = of_rows(run)
+        rows = (entity_rows if links else _rows)(data, run, knobs.partitions)
+        edges = 12 * num_facts(data) if links else 8 * data.num_edges
+        wanted = rows.file_bytes * (1 + (knobs.durable if links else 0)) + edges
+        cache.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache).free
+        if wanted > free:
+            raise Unsupported(
+                f"{self.name} writes {wanted / 1e9:.3g} GB of table and edges to {cache}, where "
+                f"{free / 1e9:.3g} GB are free: choose a results folder on a larger disk"
+            )
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> Any:
         place = link_structure if of_rows(run) else node_structure
@@ -222,11 +248,20 @@ def settled(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> OutOfCoreKnobs | 
     """The knobs with sizes chosen for the memory cap where none are given; or why none fit."""
     if knobs.partitions:
         return knobs
-    ahead = bool(knobs.read_ahead)
-    found = tune(Sizes.of(run, data, ahead=ahead), run.memory.host)
+    found = tune(_sizes(knobs, run, data), run.memory.host, block=block_of(knobs.disk))
     if isinstance(found, str):
         return found
     return replace(knobs, partitions=found.partitions, buffer=found.buffer, logical=found.logical)
+
+
+def _sizes(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> Sizes:
+    """What the memory of a run depends on."""
+    return Sizes.of(run, data, ahead=bool(knobs.read_ahead), staleness=knobs.staleness)
+
+
+def _rows(data: Any, run: RunSpec, partitions: int) -> Rows:
+    """The table of features of a run."""
+    return feature_rows(data, run, OutOfCoreKnobs(partitions=partitions))
 
 
 def _graph_problem(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> str | None:

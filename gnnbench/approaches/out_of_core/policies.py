@@ -196,10 +196,21 @@ def problems(name: str, partitions: int, capacity: int, logical: int) -> str | N
     if name != "comet" or p == 1:
         return None
     if p % logical:
-        return f"logical: found {logical}, which does not divide the {p} partitions"
+        divisors = [count for count in range(2, p + 1) if p % count == 0]
+        near = sorted(sorted(divisors, key=lambda count: abs(count - logical))[:3])
+        return (
+            f"logical: found {logical}, which does not divide the {p} partitions; allowed for "
+            f"example {', '.join(map(str, near))}"
+        )
     size = p // logical
     if c % size:
-        return f"buffer: found {c}, allowed multiples of the {size} partitions of a logical one"
+        return (
+            f"buffer: found {c}, allowed multiples of the {size} partitions of a logical one, "
+            f"such as {max(2 * size, c // size * size)}"
+        )
     if c < 2 * size and logical > 1:
-        return f"buffer: found {c}, and two logical partitions of {size} must meet in it"
+        return (
+            f"buffer: found {c}, and two logical partitions of {size} must meet in it: make it "
+            f"{2 * size} or more, or logical {2 * p // c} or more"
+        )
     return None

@@ -14,7 +14,8 @@ from typing import Any
 
 from gnnbench.approaches.out_of_core.links import num_facts
 from gnnbench.approaches.out_of_core.policies import Policy, partition_reads
-from gnnbench.approaches.out_of_core.storage import DISK_BLOCK, Rows
+from gnnbench.approaches.out_of_core.storage import DISK_BLOCK, Rows, padded
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.spec import RunSpec
 
 PARTITIONS_MAX = 8192
@@ -55,9 +56,10 @@ class Sizes:
     ahead: bool = False
 
     @classmethod
-    def of(cls, run: RunSpec, data: Any, *, ahead: bool) -> Sizes:
+    def of(cls, run: RunSpec, data: Any, *, ahead: bool, staleness: int = 0) -> Sizes:
         """The sizes of a run: link prediction on triples, node classification on graphs."""
         width, s, batch = run.model.hidden, run.training.element_bytes, run.batch
+        flight = 1 + staleness
         if data.kind == "triples":
             b, n = batch.size, batch.negatives
             return cls(
@@ -66,14 +68,15 @@ class Sizes:
                 num_edges=num_facts(data),
                 edge_bytes=12,
                 held_bytes=48,
-                fixed_bytes=PROCESS_BYTES + ((24 * b + 6 * n) * width + 6 * b * n) * s,
+                fixed_bytes=PROCESS_BYTES
+                + ((24 * b + 6 * n + 2 * (2 * b + n) * staleness) * width + 6 * b * n) * s,
                 trained=True,
                 ahead=ahead,
             )
         found = batch.size
         for fanout in batch.fanouts(run.model.layers):
             found *= 1 + fanout if fanout >= 0 else data.num_nodes
-        wide = data.num_features + 6 * width * run.model.layers
+        wide = flight * data.num_features + 6 * width * run.model.layers
         return cls(
             num_rows=data.num_nodes,
             row_bytes=data.num_features * s,
@@ -131,6 +134,37 @@ def need(sizes: Sizes, rows: Rows, capacity: int) -> int:
     slots = capacity + (min(capacity, rows.partitions - capacity) if sizes.ahead else 0)
     held = slots * rows.slot_bytes + math.ceil(sizes.held_bytes * edges)
     return sizes.fixed_bytes + tables + held
+
+
+def block_of(limit: DiskLimit) -> int:
+    """The smallest worthwhile request of a disk, in bytes: half of its time moves data.
+
+    Without both limits it is a block of the disk.
+    """
+    if not (limit.bytes_per_s and limit.iops):
+        return DISK_BLOCK
+    return max(DISK_BLOCK, padded(math.ceil(limit.bytes_per_s / limit.iops)))
+
+
+def too_large(sizes: Sizes, rows: Rows, capacity: int, memory_bytes: float) -> str | None:
+    """Why a buffer does not fit the memory cap, and which one would; None if it does."""
+    wanted = need(sizes, rows, capacity)
+    if wanted <= memory_bytes:
+        return None
+    most, p = _largest(sizes, rows, memory_bytes), rows.partitions
+    if sizes.trained:
+        two = (2 * p // logical for logical in range(3, p + 1) if p % logical == 0)
+        most = max((buffer for buffer in two if buffer <= most), default=0)
+    found = (
+        f"memory.host: a buffer of {capacity} of {p} partitions needs {wanted / 1e6:.0f} MB, "
+        f"found {memory_bytes / 1e6:.0f} MB"
+    )
+    if most:
+        return f"{found}; fits: buffer = {most}"
+    other = tune(sizes, memory_bytes)
+    if isinstance(other, str):
+        return other
+    return f"{found}; fits: partitions = {other.partitions}, buffer = {other.buffer}"
 
 
 def _partitions(sizes: Sizes, memory_bytes: float, block: int) -> int:

@@ -26,8 +26,15 @@ Progress = Callable[[str, float], None]
 
 SWEPT_RANKS = 4
 # In two turns, so that a slow minute of the machine touches one rank and several alike.
-FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2}
-QUICK = {"count": 14, "samples": LEAST_SAMPLES, "epochs": 6, "sweeps": 6, "turns": 1}
+FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2, "shapes": 12}
+QUICK = {
+    "count": 14,
+    "samples": LEAST_SAMPLES,
+    "epochs": 6,
+    "sweeps": 6,
+    "turns": 1,
+    "shapes": 8,
+}
 TIMEOUT_S = 900.0
 _DISK_SHARE = 0.1  # of the progress
 
@@ -76,27 +83,28 @@ def calibrate(
     # Ranks beyond the cores take turns on them, which the simulator says of operations; what
     # turns do to collectives, only a measurement says.
     probed = [world for world in range(1, swept + 1) if kind == "cuda" or world <= places]
-    chosen = {world: _probes(names, world, request) for world in probed}
+    mixes = {world: _mix(names, world, request) for world in probed}
+    chosen = {w: mix.probes(request["count"], request["samples"]) for w, mix in mixes.items()}
+    request["ops"] = sorted(set[str]().union(*(mix.needed for mix in mixes.values())))
     measured: dict[int, list[list[dict[str, Any]]]] = defaultdict(list)
     parts = [(turn, world) for turn in range(request["turns"]) for world in range(1, swept + 1)]
     for number, (turn, world) in enumerate(parts):
         start, share = _DISK_SHARE + 0.9 * number / len(parts), 0.9 / len(parts)
         report = _part(progress, f"{world} co-located", start, share)
         probes = of_turn(chosen.get(world, []), turn, request["turns"])
-        measured[world].append(measure_ranks(request, probes, world, report))
+        measured[world].append(measure_ranks({**request, "turn": turn}, probes, world, report))
     joined = {world: _joined(turns) for world, turns in measured.items()}
     return cluster_of(name, request, joined, cores, storage)
 
 
-def _probes(approaches: Sequence[str], world: int, request: dict[str, Any]) -> list[Workload]:
-    mix = Mix(
+def _mix(approaches: Sequence[str], world: int, request: dict[str, Any]) -> Mix:
+    return Mix(
         approaches,
         ranks=world,
         threads=request["threads"],
         epochs=request["epochs"],
         device=request["device"],
     )
-    return mix.probes(request["count"], request["samples"])
 
 
 def _joined(turns: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -35,6 +35,8 @@ CALLS = 10  # of a collective in an epoch: over how many calls what delays some 
 DRAWS = 400
 GAP_OP = "gap"  # what passes between two steps, apart from the steps
 PROBE_OP = "speed_probe"
+_BY_GRAPH = frozenset({Kind.SPMM, Kind.SDDMM, Kind.GATHER, Kind.SCATTER, Kind.SAMPLE})
+"""Kinds whose times depend on the graph, and not on shapes alone."""
 _GENERATIONS = (
     ((10, 0), "blackwell"),
     ((9, 0), "hopper"),
@@ -187,7 +189,7 @@ def fit_operations(ranks: list[dict[str, Any]], world: int, usual_s: float) -> l
                     form=form,
                     co_located=world,
                     origins=origins.get(op),
-                    graphs=graphs.get(op),
+                    graphs=graphs.get(op) if points[0][0].kind in _BY_GRAPH else None,
                 )
             )
         except SpecError:

@@ -35,6 +35,7 @@ from gnnbench.steps import COMMUNICATION, STORAGE, Phase, Work
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
 from gnnbench_runtime.calibration.collectives import sweep_all
+from gnnbench_runtime.calibration.shapes import sweep_shapes
 from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.memory import MemoryMeter
@@ -97,6 +98,18 @@ def main(arguments: list[str]) -> int:
         context = _context(workload, comm, recorder, backend, folder)
         measure(workload, context, kept, comm, content)
         _say(folder, rank, number + 1, len(todo))
+    if todo and request.get("shapes"):
+        count = request["shapes"]
+        content["steps"] += sweep_shapes(
+            device,
+            backend,
+            comm,
+            count=count,
+            first=count * request["turn"],
+            workload=content["workloads"],
+            needed=frozenset(request["ops"]),
+        )
+        content["workloads"] += count
     if world_size > 1:
         content["collectives"] = sweep_all(comm, device, request["sweeps"])
     write_json(folder / f"samples-rank{rank}.json", content)

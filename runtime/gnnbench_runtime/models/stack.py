@@ -22,6 +22,8 @@ from gnnbench_runtime.models.performer import Performer
 
 EPSILON = 1e-5
 """Added to the variance that a normalisation layer divides by."""
+_ROWS_BYTES = 2**19
+"""Rows that a CPU normalises at once: torch computes them in a temporary array first."""
 
 
 class Stack(Performer):
@@ -116,16 +118,17 @@ class Stack(Performer):
         value = self.parameters.value
         done = work.layer_norm(n, width, raw_nH.element_size())
         with self.step(f"{phase}/{layer}/norm", done, phase, layer):
-            torch.ops.aten.native_layer_norm.out(
-                raw_nH,
-                [width],
-                value[f"norm_scale_{layer}"],
-                value[f"norm_shift_{layer}"],
-                EPSILON,
-                out0=out[:n],
-                out1=mean,
-                out2=deviation,
-            )
+            for rows in _pieces(raw_nH):
+                torch.ops.aten.native_layer_norm.out(
+                    raw_nH[rows],
+                    [width],
+                    value[f"norm_scale_{layer}"],
+                    value[f"norm_shift_{layer}"],
+                    EPSILON,
+                    out0=out[rows],
+                    out1=mean[rows],
+                    out2=deviation[rows],
+                )
         return out
 
     def _statistics(self, layer: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -193,17 +196,35 @@ class Stack(Performer):
         mean, deviation = self._statistics(layer, n)
         value, grad = self.parameters.value, self.parameters.grad
         done = work.layer_norm_backward(n, width, g_nF.element_size())
+        scale, shift = grad[f"norm_scale_{layer}"], grad[f"norm_shift_{layer}"]
+        h_nF = self.workspace.get(f"h{layer}", n, width)
+        out = self.workspace.get(f"gn{layer}", n, width)
         with self.step(f"{where}/norm", done, Phase.BACKWARD, layer):
-            torch.ops.aten.native_layer_norm_backward.out(
-                g_nF,
-                self.workspace.get(f"h{layer}", n, width),
-                [width],
-                mean,
-                deviation,
-                value[f"norm_scale_{layer}"],
-                value[f"norm_shift_{layer}"],
-                [True, True, True],
-                out0=self.workspace.get(f"gn{layer}", n, width),
-                out1=grad[f"norm_scale_{layer}"],
-                out2=grad[f"norm_shift_{layer}"],
-            )
+            sums = torch.zeros((2, width), device=g_nF.device, dtype=g_nF.dtype)
+            for rows in _pieces(g_nF):
+                torch.ops.aten.native_layer_norm_backward.out(
+                    g_nF[rows],
+                    h_nF[rows],
+                    [width],
+                    mean[rows],
+                    deviation[rows],
+                    value[f"norm_scale_{layer}"],
+                    value[f"norm_shift_{layer}"],
+                    [True, True, True],
+                    out0=out[rows],
+                    out1=scale,
+                    out2=shift,
+                )
+                sums[0].add_(scale)
+                sums[1].add_(shift)
+            scale.copy_(sums[0])
+            shift.copy_(sums[1])
+
+
+def _pieces(x_nF: Tensor) -> list[slice]:
+    """Ranges of rows to normalise at once: some on a CPU, all on a device."""
+    count, width = x_nF.shape
+    size = count
+    if x_nF.device.type == "cpu":
+        size = max(_ROWS_BYTES // max(width * x_nF.element_size(), 1), 1)
+    return [slice(start, start + size) for start in range(0, max(count, 1), max(size, 1))]

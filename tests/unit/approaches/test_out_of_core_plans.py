@@ -222,3 +222,83 @@ def test_sizes_are_chosen_for_the_cap_of_a_run() -> None:
     assert sizes[0] < sizes[1] < sizes[2] == 1.0
     small = dataclasses.replace(run, memory=MemorySpec(host=1_000_000))
     assert "the smallest buffer needs" in (APPROACH.cannot_run(small, data) or "")
+
+
+# -- checks before training ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("run", "cap"),
+    [
+        (
+            example(
+                "out-of-core",
+                1,
+                batch={"size": 32},
+                knobs={"partitions": 16, "buffer": 16},
+                options={"num_nodes": 40_000, "num_features": 256},
+            ),
+            470e6,
+        ),
+        (
+            example(
+                "out-of-core",
+                1,
+                **{**LINKS, "model": {**LINKS["model"], "hidden": 256}},
+                knobs={"partitions": 16, "buffer": 16},
+                options={"num_entities": 40_000, "num_triples": 80_000},
+            ),
+            500e6,
+        ),
+    ],
+)
+def test_a_buffer_beyond_the_cap_is_refused_with_one_that_fits(run: RunSpec, cap: float) -> None:
+    """The line names a buffer; a run with it is accepted, and one a step larger is not."""
+    data = Library([]).open(run.dataset)
+    capped = dataclasses.replace(run, memory=MemorySpec(host=cap))
+    said = APPROACH.cannot_run(capped, data) or ""
+    assert "memory.host: a buffer of 16 of 16 partitions needs" in said
+    fits = int(said.rpartition("fits: buffer = ")[2])
+    assert 1 <= fits < 16
+
+    def refusal(buffer: int) -> str | None:
+        knobs = {**run.knobs, "buffer": buffer}
+        return APPROACH.cannot_run(dataclasses.replace(capped, knobs=knobs), data)
+
+    assert refusal(fits) is None
+    larger = fits + 1 if data.kind == "graph" else 2 * fits
+    assert larger > 16 or "memory.host" in (refusal(larger) or "")
+    roomy = dataclasses.replace(run, memory=MemorySpec(host=10**11))
+    assert APPROACH.cannot_run(roomy, data) is None
+
+
+def test_a_cap_below_any_buffer_says_what_the_smallest_needs() -> None:
+    run = example("out-of-core", 1, batch=FEW, knobs={"partitions": 4})
+    capped = dataclasses.replace(run, memory=MemorySpec(host=10_000_000))
+    data = Library([]).open(run.dataset)
+    assert "the smallest buffer needs" in (APPROACH.cannot_run(capped, data) or "")
+
+
+def test_files_that_do_not_fit_the_disk_are_refused(tmp_path: Any, monkeypatch: Any) -> None:
+    run = example("out-of-core", 1, batch=FEW, knobs={"partitions": 4})
+    data = Library([]).open(run.dataset)
+    APPROACH.prepare(data, run, tmp_path)
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(Unsupported, match="GB are free: choose a results folder"):
+        APPROACH.prepare(data, run, tmp_path)
+
+
+def test_a_disk_of_slow_requests_gets_fewer_and_larger_partitions() -> None:
+    """p is as large as a worthwhile request allows: bandwidth over requests per second."""
+    options = {"num_nodes": 40_000, "num_features": 256, "mean_degree": 10}
+    run = example("out-of-core", 1, batch={"size": 32}, knobs={"partitions": 0}, options=options)
+    run = dataclasses.replace(run, memory=MemorySpec(host=500_000_000))
+    data = Library([]).open(run.dataset)
+    found = []
+    for limit in ({}, {"disk_bytes_per_s": 1e8, "disk_iops": 1e3}):
+        knobs = APPROACH.knobs(dataclasses.replace(run, knobs={**run.knobs, **limit}))
+        settled_knobs = settled(knobs, run, data)
+        assert not isinstance(settled_knobs, str)
+        found.append(settled_knobs.partitions)
+    assert found[0] > found[1]

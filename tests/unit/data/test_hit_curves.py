@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnnbench.data.expected_hits import Chances, expected_hits
+from gnnbench.data.expected_hits import Chances, expected_hits, hits_of
 from gnnbench.data.generators import planted_partition
 from gnnbench.data.graph import Graph
 from gnnbench.data.hit_curves import POLICIES, SHARES, HitCurve, hit_curves
@@ -95,13 +95,13 @@ def test_a_profile_prefers_its_curve(measured: GraphProfile) -> None:
     # neighbours are seeds once an epoch.
     for policy, off in (("inclusion", 0.03), ("degree", 0.03), ("lru", 0.05)):
         curve = next(curve for curve in measured.hits if curve.policy == policy)
-        found = measured.expected_hits((4, 3), 60, policy, 0.25, **asked)
+        found = hits_of(measured, (4, 3), 60, policy, 0.25, **asked)
         assert found == curve.at(0.25)
-        estimated = bare.expected_hits((4, 3), 60, policy, 0.25, **asked)
+        estimated = hits_of(bare, (4, 3), 60, policy, 0.25, **asked)
         assert estimated != found
         assert estimated.hits == pytest.approx(found.hits, abs=off)
     # Another lookahead than the curve's is estimated.
-    other = measured.expected_hits((4, 3), 60, "planned", 0.25, **{**asked, "lookahead": 2})
+    other = hits_of(measured, (4, 3), 60, "planned", 0.25, **{**asked, "lookahead": 2})
     assert other != next(c for c in measured.hits if c.policy == "planned").at(0.25)
 
 

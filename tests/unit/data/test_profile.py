@@ -10,6 +10,7 @@ from gnnbench.data import formats
 from gnnbench.data.generators import planted_partition, uniform
 from gnnbench.data.graph import from_edges
 from gnnbench.data.halo import halo_counts
+from gnnbench.data.histogram import log_normal_degrees
 from gnnbench.data.partition import partition
 from gnnbench.data.profile import (
     FrontierPoint,
@@ -17,7 +18,6 @@ from gnnbench.data.profile import (
     HaloPoint,
     list_profiles,
     load_profile,
-    log_normal_degrees,
     profile,
     read_profile,
     save_profile,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gnnbench.data.frontier import occupancy_frontier
-from gnnbench.data.profile import load_profile, log_normal_degrees
+from gnnbench.data.histogram import log_normal_degrees
+from gnnbench.data.profile import load_profile
 from gnnbench.data.reach import frontier_within, reached_share
 
 HISTOGRAM = log_normal_degrees(100_000, 12.0, 1.2)

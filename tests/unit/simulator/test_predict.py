@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import OpModel, list_clusters, load_cluster
+from gnnbench.data.profile import GraphProfile
 from gnnbench.plan import Plan
+from gnnbench.reuse import BINS
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 from gnnbench.steps import COMMUNICATION, After, Kind
 from gnnbench_simulator.compute import Durations
@@ -76,6 +80,71 @@ def test_a_wider_radius_makes_a_wider_interval(kit: Any) -> None:
         return spread.high / spread.low
 
     assert 1.0 < width(0.1) < width(0.3) < width(0.9)
+
+
+def test_errors_that_the_steps_of_a_run_share_do_not_average_out(kit: Any) -> None:
+    def width(shared: float | None) -> float:
+        op = OpModel(
+            op="work",
+            kind="elementwise",
+            form="linear",
+            params={"s_per_byte": 1.0},
+            radius=0.4,
+            shared=shared,
+        )
+        plan = kit.plan(tuple(kit.work(name, 10) for name in "abcdefgh"))
+        spread = interval(compile_plan(plan, kit.cluster(ops=(op,))))
+        return math.log(spread.high / spread.low)
+
+    assert width(0.0) < width(None) < width(1.0)
+    assert width(1.0) > 2 * width(0.0)
+
+
+def test_a_graph_of_unknown_order_and_shapes_not_measured_widen_the_interval(kit: Any) -> None:
+    op = OpModel(
+        op="spmm",
+        kind="spmm",
+        form="spmm",
+        params={"s_per_byte": 1e-9},
+        radius=0.1,
+        blind_radius=0.6,
+        range=((0.0, 9.0),) * 6,
+        stretch=0.2,
+    )
+
+    def predicted(nodes: int, reuse: tuple[float, ...]) -> Any:
+        known = GraphProfile(
+            name="g",
+            source="made up",
+            status="measured",
+            num_nodes=nodes,
+            num_edges=8 * nodes,
+            num_features=16,
+            num_classes=4,
+            num_train=nodes // 2,
+            reuse=reuse,
+        )
+        run = dataclasses.replace(example("single", 1), dataset=DatasetRef(profile="g.toml"))
+        approach = APPROACHES.get("single")
+        structure = approach.structure(known, run)
+        plan = approach.plan(known, run, structure, Layout(world_size=1, ranks_per_host=1))
+        return predict_plan(plan, dataclasses.replace(load_cluster("cpu-2core"), ops=(op,)))
+
+    near = (1.0, *(0.0,) * (BINS - 1))
+    radius = {
+        name: found.notes["classes"]["spmm"]["radius"]
+        for name, found in {
+            "known": predicted(3000, near),
+            "blind": predicted(3000, ()),
+            "larger": predicted(3_000_000, near),
+        }.items()
+    }
+    assert radius["known"] == pytest.approx(0.1)
+    assert radius["blind"] == pytest.approx(0.6)
+    assert radius["larger"] > 0.1 + 0.2 * math.log(100)
+    assert "outside" not in predicted(3000, near).notes
+    lines = predicted(3_000_000, near).notes["outside"]
+    assert "spmm: rows 3,000,000, measured 1 to 8,103" in lines
 
 
 def test_one_class_alone_has_its_radius_as_interval(kit: Any) -> None:

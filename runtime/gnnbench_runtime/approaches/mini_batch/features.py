@@ -126,6 +126,7 @@ class OwnersRows(_Recorded):
         super().__init__(context, lane)
         assert graph.features is not None
         self._owner, self._remote = owner, remote
+        self._workspace = Workspace(context.device, context.dtype)
         own = np.flatnonzero(owner == context.rank)
         self._rows = rows_as_tensor(graph.features, own, context.dtype, context.device)
         # Position of every vertex among the rows of its owner.
@@ -151,10 +152,10 @@ class OwnersRows(_Recorded):
         served, asked_rows = on_host(recv), asked.tolist()
         requests = torch.empty(sum(served), dtype=torch.int64, device=device)
         comm.all_to_all(requests, wanted, served, asked_rows, "fetch/ids", phase, lane=lane)
-        given = torch.empty((len(requests), out.shape[1]), device=device, dtype=out.dtype)
+        given = self._workspace.get("served_rows", len(requests), out.shape[1])
         with self.step("fetch/gather", self.gathered(given, len(self._rows))):
             gather(self._rows, requests, given)
-        got = torch.empty((len(ids), out.shape[1]), device=device, dtype=out.dtype)
+        got = self._workspace.get("fetched_rows", len(ids), out.shape[1])
         comm.all_to_all(got, given, asked_rows, served, "fetch/rows", phase, lane=lane)
         with self.step("fetch/place", self.gathered(out, len(ids))):
             gather(got, self.on_device(place), out)

@@ -22,6 +22,7 @@ from gnnbench.models.scales import vertex_scales
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.whole_graph.mixed_rank import Counters, MixedRank
 from gnnbench_runtime.approaches.whole_graph.share import Loader, rows_at_once
+from gnnbench_runtime.models.data import reopened
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.pending import Pending
 
@@ -61,8 +62,8 @@ class SparseRank(MixedRank):
 
     def _features(self, order: NDArray[np.int64]) -> Tensor:
         """This rank's columns of the features, in processing order."""
-        features = self.loader.graph.features
-        assert features is not None
+        assert self.loader.graph.features is not None
+        features = reopened(self.loader.graph.features)
         columns = slice(self._first, self._first + self._cuts[self.shape.dims[0]])
         x = self.empty(len(order), columns.stop - columns.start)
         step = rows_at_once(x.shape[1])

@@ -13,6 +13,7 @@ from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import RankHalo
 from gnnbench.models.scales import vertex_scales
+from gnnbench_runtime.models.data import reopened
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.protocol import RankContext
 
@@ -63,16 +64,18 @@ class Loader:
         assert self.graph.features is not None
         device, width = self.context.device, self.graph.num_features
         x = torch.zeros((rows, width), device=device, dtype=self.dtype)
+        # A loader lives as long as its trainer, and pages of its own mapping would with it.
+        features = reopened(self.graph.features)
         step = rows_at_once(width)
         for start in range(0, len(own), step):
             part = own[start : start + step]
-            x[start : start + len(part)] = self.tensor(self.graph.features[part], self.dtype)
+            x[start : start + len(part)] = self.tensor(features[part], self.dtype)
         return x
 
     def block(self, rows: slice, columns: slice) -> Tensor:
         """A block of the features, read in slices of rows."""
-        features = self.graph.features
-        assert features is not None
+        assert self.graph.features is not None
+        features = reopened(self.graph.features)
         count, width = rows.stop - rows.start, columns.stop - columns.start
         held = torch.empty((count, width), dtype=self.dtype, device=self.context.device)
         step = rows_at_once(width)
