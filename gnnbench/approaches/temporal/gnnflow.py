@@ -17,8 +17,8 @@ Results depend on the number of ranks through rounding only: gradients are summe
 Predicted events are cut into chunks that do not depend on it, so that equal parameters give equal
 scores. Training amplifies rounding where a model has trainable time encodings (`tgat`, `tgn`) and
 ages are long: phases are frequency times age. On streams of 1,500 events, 25 steps of Adam with lr
-0.001 moved single parameters by up to 0.03 and MRR by up to 0.06, on two ranks and likewise on one rank
-whose first parameters were changed by one unit in the last place; with a mean gap of 60 s in
+0.001 moved single parameters by up to 0.03 and MRR by up to 0.06, on two ranks and likewise on one
+rank whose first parameters were changed by one unit in the last place; with a mean gap of 60 s in
 float64, too. The promise therefore holds to 1e-9 in float64 where ages are short, as in the
 examples. Compare such models over several seeds.
 
