@@ -42,7 +42,8 @@ class Outcome:
     def word(self) -> str:
         if self.value is None:
             return "unknown"
-        return {True: "yes", False: "no", None: "within the noise"}[self.holds]
+        doubt = "noise" if self.test.side == "measured" else "interval"
+        return {True: "yes", False: "no", None: f"within the {doubt}"}[self.holds]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,7 +157,8 @@ def _share(*names: str) -> Callable[[Study, Comparison, str], Value | None]:
             return None
         share = sum(parts.get(name, 0.0) for name in names) / total
         relative = noise(row, usual_noise(study.rows)) if side == "measured" else 0.1
-        return _noisy(share, relative)
+        found = _noisy(share, relative)
+        return Value(found.value, found.low, min(found.high, 1.0))
 
     return find
 
