@@ -35,10 +35,10 @@ Floats = NDArray[np.float64]
 
 _LEAF, _LEAF_DEGREES = 32, 4
 """A leaf community has so many vertices, or so many times the mean degree if that is more."""
-_CORRECTIONS, _DAMPING = 3, 0.8
+_CORRECTIONS, _DAMPING = 2, 0.9
 _LOCAL = (0.5, 64.0)
-_BISECTIONS = 9
-_ROUNDS = 30
+_BISECTIONS = 7
+_ROUNDS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
