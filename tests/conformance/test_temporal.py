@@ -316,3 +316,23 @@ def test_ragged_candidates_score_as_each_event_alone(tmp_path: Path) -> None:
         ]
     torch.testing.assert_close(batch, torch.cat(alone), rtol=0, atol=1e-12)
     assert len({len(row) for row in alone}) > 1
+
+
+@pytest.mark.parametrize("model", EVERY, ids=[model["kind"] for model in EVERY])
+def test_equal_parameters_give_equal_bits_on_any_number_of_ranks(
+    model: dict[str, Any], pools: Any
+) -> None:
+    """A prediction's chunks are the same for any number of ranks: float32 scores, bit by bit."""
+    run = flow(
+        model,
+        training={"increments": 3, "precision": "float32", "optimizer": "sgd", "lr": 0.0},
+        options={"mean_gap": 60.0, "num_features": 3},
+        task={"negatives": 9},
+    )
+    data = stream_of(run)
+    scores = [
+        pools.of(ranks).run("temporal_cases:predicted", dataclasses.replace(run, ranks=ranks), data)
+        for ranks in (1, 3)
+    ]
+    assert all(np.array_equal(scores[0][0], own) for own in scores[1])
+    assert scores[0][0].std() > 0

@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sampled", 1, {"dropout": 0.5}, {}),
         ("sampled", 2, {"kind": "sage", "norm": "layer"}, {"prefetch": 2}),
         ("sampled", 2, {"kind": "gat", "heads": 4}, {"placement": "partitioned"}),
+        ("sampled", 1, {}, {"placement": "host"}),
         ("sampled", 1, {}, {"placement": "host", "cache_policy": "planned", "lookahead": 4}),
         ("labor", 1, {"kind": "sage"}, {}),
     ],

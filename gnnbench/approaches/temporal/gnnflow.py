@@ -13,9 +13,14 @@ Closed forms, per optimiser step (P ranks, theta parameters, s bytes):
     replies      20 f bytes per such query, f the fan-out of the hop
     features     with a cache, bytes of a row per distinct miss
 
-In float32 the gradients of P ranks are summed in another order than on one, so that parameters, and
-with them metrics, agree to rounding only. A prediction is not rounded differently: equal parameters
-give equal scores, bit by bit, on any number of ranks.
+Results depend on the number of ranks through rounding only: gradients are summed in another order.
+Predicted events are cut into chunks that do not depend on it, so that equal parameters give equal
+scores. Training amplifies rounding where a model has trainable time encodings (`tgat`, `tgn`) and
+ages are long: phases are frequency times age. On streams of 1,500 events, 25 steps of Adam with lr
+0.001 moved single parameters by up to 0.03 and MRR by up to 0.06, on two ranks and likewise on one
+rank whose first parameters were changed by one unit in the last place; with a mean gap of 60 s in
+float64, too. The promise therefore holds to 1e-9 in float64 where ages are short, as in the
+examples. Compare such models over several seeds.
 
 Deviations from the published system: sampling runs on the host; the loss is the mean over positives
 plus the mean over negatives; all of an increment is trained on, none is held out; features are not
