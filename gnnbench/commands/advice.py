@@ -197,7 +197,13 @@ def _ruled_out(found: Advice) -> Iterator[str]:
     for out in outs:
         way_out = f"; fits: {out.way_out}" if out.way_out else ""
         texts.append(f"{_closest(out)}{way_out}")
-    texts += [f"{out.machine.name}: {out.reason}" for out in found.ruled_out if out.closest is None]
+    alike: dict[str, list[str]] = {}
+    for out in found.ruled_out:
+        if out.closest is None:
+            alike.setdefault(out.reason, []).append(out.machine.name)
+    for reason, names in alike.items():
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        texts.append(f"{', '.join(names[:2])}{more}: {reason}")
     if found.unfit and found.best is not None:
         lacks = ", ".join(f"{c.approach} by {gib(c.missing_bytes)}" for c in found.unfit)
         texts.insert(0, f"{found.best.machine.name}: out of memory with {lacks}")

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--heads", type=options.positive_int, default=1, metavar="N", help="heads of attention")
     add("--batch", type=options.positive_int, default=1024, metavar="N", help="seeds of a step")
     add("--fanouts", metavar="N,N", help="neighbours per hop, seeds first (default: 15,10,5)")
-    add("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0], help="(default: adam)")
+    add("--optimizer", choices=OPTIMIZERS, help="(default: adam; adagrad for triples)")
     add("--epochs", type=options.positive_int, default=100, metavar="N", help="(default: 100)")
     add(
         "--accuracy",

@@ -31,7 +31,7 @@ def workload(
     heads: int = 1,
     batch: int = 1024,
     fanouts: Sequence[int] = (),
-    optimizer: str = "adam",
+    optimizer: str | None = None,
     precision: str = "float32",
     epochs: int = 100,
 ) -> RunSpec:
@@ -69,7 +69,9 @@ def workload(
         dataset=dataset,
         model=spec,
         batch=BatchSpec(size=batch, fanouts_from_seeds=tuple(fanouts)),
-        training=TrainingSpec(epochs=epochs, optimizer=optimizer, precision=precision),
+        training=TrainingSpec(
+            epochs=epochs, optimizer=optimizer or _optimizer_for(kind), precision=precision
+        ),
         approach="",
         ranks=1,
     )
@@ -83,6 +85,11 @@ def numbers(text: str | None, option: str) -> tuple[int, ...]:
     if len(found) != len(words(text)):
         raise SpecError(f"{option} {text}: expected numbers such as 15,10,5")
     return found
+
+
+def _optimizer_for(kind: str) -> str:
+    """Tables of embeddings, which triples train, are updated by sparse Adagrad."""
+    return "adagrad" if kind == "triples" else "adam"
 
 
 def _model_for(kind: str) -> str:

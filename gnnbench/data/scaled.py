@@ -35,10 +35,10 @@ Floats = NDArray[np.float64]
 
 _LEAF, _LEAF_DEGREES = 32, 4
 """A leaf community has so many vertices, or so many times the mean degree if that is more."""
-_CORRECTIONS, _DAMPING = 3, 0.8
+_CORRECTIONS, _DAMPING = 2, 0.9
 _LOCAL = (0.5, 64.0)
 _BISECTIONS = 9
-_ROUNDS = 30
+_ROUNDS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +77,14 @@ def synthesise(profile: GraphProfile, num_nodes: int, *, seed: int = 0) -> tuple
     if target is None:
         return _finish(_draw(profile, num_nodes, q, seed), profile, seed), q
     parts, halo, method = target
+    tried: list[tuple[float, float]] = []
     for _ in range(_BISECTIONS):
         q = float(np.sqrt(low * high))
         found = _halo(_draw(profile, num_nodes, q, seed), parts, method, seed)
+        tried.append((abs(found - halo), q))
         low, high = (q, high) if found > halo else (low, q)
+    # The halo of METIS is not quite monotonic in q: the last one tried need not be the nearest.
+    q = min(tried)[1]
     return _finish(_draw(profile, num_nodes, q, seed), profile, seed), q
 
 

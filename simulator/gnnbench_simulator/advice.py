@@ -8,6 +8,7 @@ and structures are shared between machines, because a plan knows nothing of cons
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from gnnbench.published.convergence import Convergence, convergence
 from gnnbench.spec import RunSpec
 from gnnbench_simulator.memory import P_OUT_OF_MEMORY, judge_worst, least_room
 from gnnbench_simulator.planner import SIMULATED_EPOCHS, Planned, Planner
-from gnnbench_simulator.predict import Prediction, estimate_s, predict_plan
+from gnnbench_simulator.predict import Prediction, estimate_together, predict_plan
 
 TIED = 0.05
 """Choices on a machine within this share of its best are tied: an exact approach wins."""
@@ -61,11 +62,19 @@ class Question:
     converged: bool = False
     accuracy: float | None = None
 
-    def fact(self, run: RunSpec) -> Convergence | None:
-        """The published training that decides the epochs of a run; None where none does."""
+    def fact(self, run: RunSpec, steps_per_epoch: float) -> Convergence | None:
+        """The published training that decides the epochs of a run; None where none does.
+
+        One optimiser step per epoch trains on the whole graph. The facts are of full-graph and of
+        neighbour-sampled training: approaches with semantics of their own, and other batches, have
+        none.
+        """
+        card = APPROACHES.get(run.approach)
+        batch = 0 if steps_per_epoch <= 1 else run.batch.size
         if not self.converged and self.accuracy is None:
             return None
-        batch = run.batch.size if APPROACHES.get(run.approach).accepts.batch else 0
+        if card.promise.kind == "own" or (batch and not card.accepts.batch):
+            return None
         found = convergence(run.dataset.profile or run.dataset.name, batch)
         if found is None or self.accuracy is None:
             return found
@@ -216,10 +225,11 @@ def advise(
     search = _Search(question, data, names, cache)
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
-    for machine in machines:
-        tried = search.choices(machine)
-        fitting = [choice for choice in tried if choice.out_of_memory <= P_OUT_OF_MEMORY]
-        fitting = [choice for choice in fitting if search.estimate(choice)]
+    every_tried = [(machine, search.choices(machine)) for machine in machines]
+    search.estimate([c for _, tried in every_tried for c in tried])
+    timed = search.converging([c for _, tried in every_tried for c in tried if c.period_s > 0])
+    for machine, tried in every_tried:
+        fitting = [choice for choice in tried if id(choice) in timed]
         if fitting:
             by_machine.append((machine, sorted(fitting, key=search.order)))
         else:
@@ -245,7 +255,8 @@ def advise(
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
         ranked.sort(key=lambda choice: not question.meets(choice))
     exact = search.first([choice for choice in every if choice.promise == "exact"])
-    unlike = search.first([c for c in every if best is not None and not c.like(best)])
+    others = [c for c in every if best is not None and c.run.approach != best.run.approach]
+    unlike = search.first([c for c in others if best is not None and not c.like(best)])
     return Advice(
         question=question,
         best=best,
@@ -307,7 +318,10 @@ class _Search:
         return self._planner.planned(self._run(name, machine.ranks, knobs), machine)
 
     def _choice(self, planned: Planned, machine: Machine, promise: str) -> Choice:
-        caps, fact = planned.run.memory.caps(), self.question.fact(planned.run)
+        caps, fact = (
+            planned.run.memory.caps(),
+            self.question.fact(planned.run, planned.steps_per_epoch),
+        )
         epochs = float(self.question.epochs if fact is None else fact.epochs)
         return Choice(
             machine=machine,
@@ -326,21 +340,40 @@ class _Search:
         assert isinstance(planned, Planned)
         return planned
 
-    def estimate(self, choice: Choice) -> bool:
-        """Find the seconds of a period, without interval; False if the machine lacks something."""
-        planned, machine = self._again(choice), choice.machine
-        try:
-            seconds = estimate_s(
+    def estimate(self, choices: Iterable[Choice]) -> None:
+        """Find the seconds of a period of choices that fit, without interval.
+
+        Those of one plan are timed together. `lacks` says what a machine does not have.
+        """
+        groups: dict[int, list[Choice]] = defaultdict(list)
+        for choice in choices:
+            if choice.out_of_memory <= P_OUT_OF_MEMORY:
+                groups[id(self._again(choice))].append(choice)
+        for group in groups.values():
+            planned = self._again(group[0])
+            times = estimate_together(
                 planned.plan,
-                machine.cluster,
-                ranks_per_host=machine.per_host,
+                [choice.machine.cluster for choice in group],
+                ranks_per_host=group[0].machine.per_host,
                 element_bytes=planned.run.training.element_bytes,
+                known=planned.blocks,
             )
-        except Unsupported as error:
-            choice.lacks = f"{choice.approach}: {str(error).partition(':')[0]}"
-            return False
-        choice.period_s = choice.low_s = choice.high_s = seconds
-        return True
+            for choice, seconds in zip(group, times, strict=True):
+                if isinstance(seconds, Unsupported):
+                    choice.lacks = f"{choice.approach}: {str(seconds).partition(':')[0]}"
+                else:
+                    choice.period_s = choice.low_s = choice.high_s = seconds
+
+    def converging(self, choices: Sequence[Choice]) -> set[int]:
+        """Choices that can be compared: where some converge by a published training, only those."""
+        known = [choice for choice in choices if choice.fact is not None]
+        if known:
+            names = {choice.run.approach for choice in known}
+            for choice in choices:
+                if choice.run.approach not in names:
+                    reason = "no published training says when it converges"
+                    self.refusals.setdefault(choice.run.approach, reason)
+        return {id(choice) for choice in known or choices}
 
     def predict(self, choice: Choice) -> None:
         """The whole prediction: interval, grade, phases, and memory by buffer."""

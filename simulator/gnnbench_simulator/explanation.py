@@ -209,7 +209,13 @@ def decisive(advice: Advice) -> Measurement | None:
     best = advice.best
     if best is None:
         return None
-    others = [c for c in advice.ranked if c.machine != best.machine and c.prediction is not None]
+    others = [
+        choice
+        for choice in advice.ranked
+        if choice.machine != best.machine
+        and choice.prediction is not None
+        and (choice.usd is None) == (best.usd is None)
+    ]
     found = [
         measurement
         for choice in [best, *others[: CHOICES - 1]]

@@ -9,7 +9,15 @@ from typing import Any
 
 from gnnbench_simulator.planner import Planned, Planner
 from gnnbench_simulator.sensitivity import Swing, tornado
-from gnnbench_simulator.sweep import BreakEven, Grid, WhatIf, break_even, pareto, sweep
+from gnnbench_simulator.sweep import (
+    OBJECTIVES,
+    BreakEven,
+    Grid,
+    WhatIf,
+    break_even,
+    pareto,
+    sweep,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +28,7 @@ class Survey:
         cheapest: the cheapest what-if that fits of the first workload that has one; by time where
             no machine has a price. None if nothing fits.
         by_workload: the cheapest of each workload that has one.
-        pareto: by `objectives`, see `sweep.pareto`.
+        pareto: by `objectives`, those that were asked for and are known, see `sweep.pareto`.
         ties: rents at which other machines cost as much as the cheapest.
         swings: the tornado of the cheapest.
     """
@@ -40,6 +48,10 @@ def survey(grid: Grid, data: Any, objectives: Sequence[str], cache: Path | None 
     pareto([], objectives)  # a misspelt objective is found before minutes of work
     planner = Planner(data, cache)
     found = sweep(grid, planner)
+    # Without any price, or any power, the set is over what is known.
+    asked = [
+        name for name in objectives if any(OBJECTIVES[name](o) is not None for o in found if o.fits)
+    ]
     best = [
         min(fitting, key=_cost)
         for number in range(len(grid.workloads))
@@ -54,10 +66,10 @@ def survey(grid: Grid, data: Any, objectives: Sequence[str], cache: Path | None 
     return Survey(
         grid=grid,
         what_ifs=found,
-        objectives=tuple(objectives),
+        objectives=tuple(asked),
         cheapest=first,
         by_workload=best,
-        pareto=pareto(found, objectives),
+        pareto=pareto(found, asked) if asked else [],
         ties=[] if first is None else break_even(found, first),
         swings=swings,
     )

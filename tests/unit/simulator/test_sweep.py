@@ -171,6 +171,14 @@ def test_a_survey_answers_with_the_cheapest_of_each_workload() -> None:
     assert all(a.fits for a in got.pareto)
 
 
+def test_without_any_price_the_pareto_set_is_over_what_is_known() -> None:
+    grid = _grid("7xrtx2080tix8", "2xa100-pciex2", approaches=("sampled",))
+    got = survey(grid, load_profile("ogbn-products"), ("time", "price", "energy"))
+    assert got.objectives == ("time", "energy")
+    assert got.pareto
+    assert got.ties == []
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
