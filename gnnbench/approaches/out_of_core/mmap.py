@@ -35,6 +35,7 @@ from gnnbench.approaches.out_of_core.pages import (
     PagedRows,
     capacity_pages,
 )
+from gnnbench.approaches.out_of_core.visits import shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
@@ -151,13 +152,16 @@ class Mmap(Approach):
             epochs = len(batches) // num_steps
             basis = "every batch drawn" if counted else f"batches of {epochs} epochs drawn"
         writer = _Writer(shape, structure, layout.device)
+        firsts, numbers = shared([(id(b.sizes), b.missed, b.dropped) for b in batches])
         # After the known batches the cache is warm: the last one (of a profile) or epoch repeats.
         again = 1 if isinstance(data, GraphProfile) else num_steps
-        order = [_repeated(at, len(batches), again) for at in range(total)]
+        order = [numbers[_repeated(at, len(batches), again)] for at in range(total)]
         return Plan(
             approach=run.approach,
             world_size=1,
-            iterations=LazyIterations(len(batches), lambda at: writer.iteration(batches[at])),
+            iterations=LazyIterations(
+                len(firsts), lambda at: writer.iteration(batches[firsts[at]])
+            ),
             schedule=tuple(order),
             periods=(num_steps,) * run.training.epochs,
             resident=_resident(shape, data, structure),

@@ -147,3 +147,40 @@ def test_it_refuses_with_a_reason() -> None:
     data = Library([]).open(run.dataset)
     bare = dataclasses.replace(data, train_mask=np.zeros(data.num_nodes, bool))
     assert "no training vertices" in (APPROACH.cannot_run(single, bare) or "")
+
+
+def test_a_profile_of_papers_size_is_planned_in_seconds() -> None:
+    import time
+
+    from gnnbench.data.profile import GraphProfile
+
+    papers = GraphProfile(
+        name="papers100m",
+        source="out-of-core reference, section 12",
+        status="published",
+        num_nodes=111_059_956,
+        num_edges=1_615_685_872,
+        num_features=128,
+        num_classes=172,
+        num_train=1_207_179,
+        degree_spread=1.5,
+    )
+    run = example(
+        "mmap",
+        1,
+        model={"kind": "sage", "hidden": 256, "layers": 3},
+        batch={"size": 1000, "fanouts_from_seeds": (15, 10, 5)},
+        training={"epochs": 3, "precision": "float32"},
+        knobs={"cache": 0.1},
+    )
+    began = time.process_time()
+    plan = APPROACH.plan(papers, run, APPROACH.structure(papers, run), LAYOUT)
+    plan.validate()
+    assert len(plan.iterations) < 100 < len(plan.schedule)
+    read = plan.moved_bytes(2)[Kind.READ, Phase.FETCH]
+    # Eight rows of 512 bytes share a page: far more bytes than are asked for, and no more than
+    # a page for every row.
+    steps = [step for it in plan.of_period(2) for step in it[0] if step.name == "fetch/gather"]
+    rows = sum(int(step.work.rows) for step in steps)
+    assert 2 * 512 * rows < read <= 4096 * rows
+    assert time.process_time() - began < 10
