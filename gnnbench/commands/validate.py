@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gnnbench.errors import SpecError
 
 if TYPE_CHECKING:
-    from gnnbench.published.score import Comparison, Group, Ranking, Score
+    from gnnbench.published.score import (
+        Cancelling,
+        Comparison,
+        Group,
+        Ranking,
+        Score,
+        TableScore,
+    )
 
 NAME = "validate"
 HELP = "predict published measurements and print the errors; needs no torch"
@@ -198,6 +205,15 @@ def show(comparisons: Sequence[Comparison], total: Score) -> None:
 
     for line in _summary(total):
         text(line)
+    if any(t.ratio is not None for t in total.tables):
+        title = "By table: rows that state a time, and how their times are predicted"
+        _table(title, [_of_table(t) for t in total.tables])
+    if total.cancelling:
+        _say(
+            f"Errors that cancel: {len(total.cancelling)} epochs are met although parts of them "
+            "are missed both ways"
+        )
+        _table("The first of them", [_cancels(c) for c in total.cancelling[:8]])
     _show_rows([c for c in comparisons if not c.reason])
     below = [c.row.row_id for c in comparisons if c.note.startswith("published time is below")]
     if below:
@@ -269,6 +285,30 @@ def _summary(total: Score) -> list[str]:
         f"not predicted: {total.unmodelled}"
     )
     return lines
+
+
+def _of_table(t: TableScore) -> dict[str, object]:
+    from gnnbench_reports import numbers
+
+    return {
+        "table": t.table,
+        "with a time": t.timed,
+        "modelled": f"{t.modelled} ({numbers.percent(t.modelled / max(t.timed, 1))})",
+        "predicted/published": "-" if t.ratio is None else f"{t.ratio:.2f}",
+        "median |error|": numbers.percent(t.median_error),
+        "inside": numbers.percent(t.inside),
+        "Kendall's tau": "-" if t.tau is None else f"{t.tau:.2f}",
+    }
+
+
+def _cancels(c: Cancelling) -> dict[str, object]:
+    return {
+        "row": c.row_id,
+        "what": _short(c.what, 34),
+        "epoch": f"{c.epoch:.2f}x",
+        "too slow": f"{_words(c.slowest[0])} {c.slowest[1]:.1f}x",
+        "too fast": f"{_words(c.fastest[0])} {c.fastest[1]:.2f}x",
+    }
 
 
 def _row(c: Comparison) -> dict[str, object]:

@@ -119,7 +119,23 @@ class Facts:
         ordered = (self.reuse * rates).sum(axis=1)
         return np.where(np.isnan(ordered), random, ordered)
 
+    def missed_weights(self, cache_bytes: float) -> Floats:
+        """Share of the entries whose weights, found by the column of a pattern, miss a cache.
 
+        The weights of a column lie together. Between two of them, as many lines of other columns
+        are read as rows of the source.
+        """
+        random = miss_rate(self.nonzeros * self.inner * self.element_bytes, cache_bytes)
+        if self.reuse is None or math.isinf(cache_bytes):
+            return random
+        between = (LINE + self.width * self.element_bytes)[:, None] * DISTANCES[None, :]
+        rates = miss_rate(between, cache_bytes, sharpness=KNOWN_SHARPNESS)
+        ordered = (self.reuse * rates).sum(axis=1)
+        return np.where(np.isnan(ordered), random, np.minimum(ordered, random))
+
+
+LINE = 64.0
+"""Bytes of a cache line."""
 SHARPNESS = 1.5
 """How sharply reads in random order start to miss when a working set outgrows a cache."""
 KNOWN_SHARPNESS = 3.0

@@ -140,7 +140,8 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
     blocks = np.where(f.inner > 0, 1.0, np.ceil(np.maximum(f.width, 1.0) / COLUMNS_AT_A_TIME))
     rest = f.nonzeros * pieces * np.mod(f.width / pieces, LANES)
     weights = f.nonzeros * f.inner
-    missed = f.nonzeros * miss_rate(weights * f.element_bytes, p.get("cache_bytes", math.inf))
+    sizes = (p.get(name, math.inf) for name in ("cache_bytes", "last_cache_bytes"))
+    line, late = (f.nonzeros * f.missed_weights(size) for size in sizes)
     return _columns(
         1.0,
         f.rows,
@@ -154,7 +155,8 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
         out,
         rest,
         weights,
-        np.where(f.inner > 0, missed, 0.0),
+        np.where(f.inner > 0, line, 0.0),
+        np.where(f.inner > 0, late, 0.0),
         steps=len(f),
     )
 
@@ -252,6 +254,7 @@ _FORMS = (
             "s_per_rest",
             "s_per_weight",
             "s_per_missed_weight",
+            "s_per_last_missed_weight",
         ),
         terms=_spmm,
         features=lambda f: _logs(

@@ -135,6 +135,11 @@ def _spmm(s: Shapes, d: DeviceFacts, p: Params, tile: float) -> Floats:
         longest = np.where(np.isnan(s.longest), guess, s.longest)
         of_one = d.cache_bytes_per_s / d.processors
         total = total + p["longest"] * longest * np.maximum(s.width, 32.0) * size / of_one
+    if p.get("entry"):
+        # Instructions per entry and 32 columns overlap with bytes in part (a root of squares).
+        launch = p["launch"] * 1e-6
+        issued = s.nonzeros * np.ceil(s.width / 32.0) + 8.0 * s.rows
+        total = launch + np.hypot(total - launch, p["entry"] * issued / d.issue_per_s)
     return np.asarray(total)
 
 
@@ -239,6 +244,7 @@ _SPMM_SPREAD = {
     "locality": 0.5,
     "cache_share": 0.7,
     "longest": 1.5,
+    "entry": 1.5,
 }
 _BY_ROW_START = {**_SPMM_START, "longest": 0.4}
 _CACHE = ("cache_bytes_per_s",)
@@ -249,7 +255,7 @@ _SDDMM_START = {
     "line": 4.0,
     "row": 30.0,
     "cache": 0.3,
-    "missed": 0.5,
+    "missed": 0.4,
     "pattern": 1.0,
     "locality": 0.4,
     "cache_share": 2.0,
@@ -290,10 +296,10 @@ _KERNELS = (
             name=name,
             operation="spmm",
             seconds=_spmm_by_row,
-            start=_BY_ROW_START,
+            start={**_BY_ROW_START, "entry": 4.0} if name == "rode" else _BY_ROW_START,
             spread=_SPMM_SPREAD,
             known=_CACHE,
-            draw=1.0 if name == "rode" else 0.3,
+            draw=2.0 if name == "rode" else 0.3,
             device_draw=0.3 if name == "rode" else 0.1,
         )
         for name in ("naive_csr", "csr_direct", "rb_sr", "rode", "aspt", "sputnik")

@@ -242,6 +242,8 @@ class LadiesSampler:
             return candidates[kept], 1.0 / chance[kept]
         ends = np.cumsum(norms)
         spins = keys.unit(keys.extend_array(key, np.arange(self.vertices))) * ends[-1]
+        # Sorted, they are looked up where the one before was found.
+        spins.sort()
         at = np.minimum(np.searchsorted(ends, spins, side="right"), len(ends) - 1)
         times = np.bincount(at, minlength=len(candidates))
         kept = times > 0

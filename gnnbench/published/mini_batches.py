@@ -33,7 +33,7 @@ CACHE_OF_MEMORY = 0.75
 ogbn-papers100M on 16 GB (exp/fig12 of its artefact)."""
 _HOST_SHARE = 6
 """Cores of a host of eight devices and 48 cores that gather rows for each device."""
-_LATER = ("distdgl", "wholegraph", "cugraph", "graphbolt", "dgl + ")
+_LATER = ("distdgl", "wholegraph", "cugraph", "graphbolt", "dgl + ", "disk")
 
 
 def dgl(row: PublishedRow) -> Recipe:

@@ -100,6 +100,44 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableScore:
+    """How a file of rows fares.
+
+    Args:
+        table: its name.
+        timed: rows that state a time of an epoch or of a part of one, modelled or not.
+        modelled: of them, rows with a prediction.
+        ratio: geometric mean of predicted over published, of scored times.
+        median_error: median absolute relative error of them.
+        inside: share of them within their 90 % interval.
+        tau: Kendall's tau-a of epoch times over the pairs of its rankings; None without pairs.
+    """
+
+    table: str
+    timed: int
+    modelled: int
+    ratio: float | None
+    median_error: float | None
+    inside: float | None
+    tau: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelling:
+    """A configuration whose epoch is met although parts of it are missed both ways.
+
+    `epoch`, `slowest` and `fastest` are predicted over published: of the epoch, and of the parts
+    that are predicted too slow and too fast.
+    """
+
+    row_id: str
+    what: str
+    epoch: float
+    slowest: tuple[str, float]
+    fastest: tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The score of a validation.
 
@@ -114,6 +152,8 @@ class Score:
         groups: scores by source, system and metric.
         rankings: of epoch times within each table.
         reasons: rows without a prediction, by reason.
+        tables: scores by file.
+        cancelling: configurations whose errors of phases cancel in the epoch.
     """
 
     rows: int
@@ -125,6 +165,8 @@ class Score:
     groups: list[Group] = field(default_factory=list)
     rankings: list[Ranking] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    tables: list[TableScore] = field(default_factory=list)
+    cancelling: list[Cancelling] = field(default_factory=list)
 
 
 def score(comparisons: Sequence[Comparison]) -> Score:
@@ -144,7 +186,68 @@ def score(comparisons: Sequence[Comparison]) -> Score:
         groups=list(_groups(comparisons)),
         rankings=[*_rankings(comparisons, by="systems"), *_rankings(comparisons, by="ranks")],
         reasons=dict(reasons.most_common()),
+        tables=list(_tables(comparisons)),
+        cancelling=list(_cancelling(comparisons)),
     )
+
+
+_TIME_UNITS = ("s", "ms", "min", "h")
+_NO_DURATION = ("time_to", "timespan", "speedup", "reduction", "estimate", "upper_bound")
+_MET, _MISSED = 1.3, 1.5
+"""Ratio up to which an epoch is met, and from which on a part of it is missed."""
+
+
+def states_time(row: PublishedRow) -> bool:
+    """Whether a row states how long an epoch, a part of one, or a preparation took."""
+    return row.unit in _TIME_UNITS and not any(word in row.metric for word in _NO_DURATION)
+
+
+def _tables(comparisons: Sequence[Comparison]) -> Iterable[TableScore]:
+    found: dict[str, list[Comparison]] = defaultdict(list)
+    for c in comparisons:
+        found[c.row.row_id.rpartition(":")[0]].append(c)
+    for name, members in found.items():
+        timed = [c for c in members if states_time(c.row)]
+        judged = [c for c in timed if c.scored and c.predicted]
+        ratios = [c.predicted / c.published for c in judged if c.predicted]
+        within = [c.inside for c in judged if c.inside is not None]
+        rankings = [*_rankings(members, by="systems"), *_rankings(members, by="ranks")]
+        pairs = sum(r.pairs for r in rankings)
+        yield TableScore(
+            table=name,
+            timed=len(timed),
+            modelled=sum(c.predicted is not None for c in timed),
+            ratio=statistics.geometric_mean(ratios) if ratios else None,
+            median_error=statistics.median(abs(r - 1) for r in ratios) if ratios else None,
+            inside=sum(within) / len(within) if within else None,
+            tau=sum(r.tau * r.pairs for r in rankings) / pairs if pairs else None,
+        )
+
+
+def _cancelling(comparisons: Iterable[Comparison]) -> Iterable[Cancelling]:
+    """Configurations of a table whose epoch is met and whose parts are missed both ways."""
+    found: dict[tuple[object, ...], dict[str, Comparison]] = defaultdict(dict)
+    for c in comparisons:
+        if c.scored and c.predicted and states_time(c.row):
+            key = (_table(c), c.row.model, c.row.notes, c.row.fanout, c.row.batch)
+            found[*key, *_but_system(c.row), c.row.system].setdefault(c.row.metric, c)
+    for parts in found.values():
+        epoch = parts.pop(EPOCH_TIME, None)
+        ratios = {m: c.predicted / c.published for m, c in parts.items() if c.predicted}
+        if epoch is None or not ratios or epoch.predicted is None:
+            continue
+        slowest = max(ratios, key=ratios.__getitem__)
+        fastest = min(ratios, key=ratios.__getitem__)
+        whole = epoch.predicted / epoch.published
+        met = 1 / _MET < whole < _MET
+        if met and ratios[slowest] > _MISSED and ratios[fastest] < 1 / _MISSED:
+            yield Cancelling(
+                row_id=epoch.row.row_id,
+                what=f"{epoch.row.system}, {epoch.row.dataset}, {epoch.row.model}",
+                epoch=whole,
+                slowest=(slowest, ratios[slowest]),
+                fastest=(fastest, ratios[fastest]),
+            )
 
 
 def _groups(comparisons: Iterable[Comparison]) -> Iterable[Group]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gnnbench.metrics import measure_of
 from gnnbench_reports import numbers
 from gnnbench_reports.noise import distinct, ratio_noise, usual_noise, warnings
-from gnnbench_reports.parts import HIDDEN, part_seconds, whole
+from gnnbench_reports.parts import HIDDEN, parts_of, whole
 from gnnbench_reports.reaching import Reach, reach, target
 from gnnbench_reports.summary import predicted_apart
 
@@ -79,9 +79,11 @@ def _contenders(rows: Sequence[Comparison]) -> list[_Contender]:
         seconds = row.measured_period_s if row.measured else row.predicted_period_s
         if seconds is not None and (row.label not in best or seconds < best[row.label][0]):
             best[row.label] = seconds, row
-    programs: dict[tuple[str, int], list[tuple[float, Comparison]]] = {}
+    programs: dict[tuple[str, int, str], list[tuple[float, Comparison]]] = {}
     for seconds, row in best.values():
-        programs.setdefault((row.program or row.config_id, row.ranks), []).append((seconds, row))
+        # On two machines one program takes two times.
+        place = row.program or row.config_id, row.ranks, "" if row.measured else row.cluster
+        programs.setdefault(place, []).append((seconds, row))
     found = []
     for same in programs.values():
         same.sort(key=lambda pair: pair[0])
@@ -140,8 +142,9 @@ def _ratio(fast: _Contender, slow: _Contender, usual: float | None) -> str:
     else:
         error = math.hypot(*(_half_interval(one) / 2 for one in (fast, slow)))
     text = numbers.rounded(value, value * error)
-    decimals = max(len(text.partition(".")[2]), 1)
-    return f"{text} ± {value * error:.{decimals}f} × faster"
+    decimals = len(text.partition(".")[2])
+    shown = f"{value * error:.{decimals}f}"
+    return f"{text} ± {shown if float(shown) else f'{value * error:.1g}'} × faster"
 
 
 def _half_interval(one: _Contender) -> float:
@@ -246,7 +249,9 @@ def _range(study: Study, label: str, series: Sequence[Comparison], side: str) ->
             f"{_by(side)}{label} scales to {best.ranks} ranks, {gain:.2g} × faster than on "
             f"{from_ranks} (efficiency {efficiency})"
         )
-    limit = _limit(_parts(study, base, side), _parts(study, last, side), base.ranks / last.ranks)
+    limit = _limit(
+        parts_of(study, base, side), parts_of(study, last, side), base.ranks / last.ranks
+    )
     if limit:
         sentence += f"; on {last.ranks} ranks {limit}"
     return f"{sentence}."
@@ -254,17 +259,6 @@ def _range(study: Study, label: str, series: Sequence[Comparison], side: str) ->
 
 def _by(side: str) -> str:
     return "Measured, " if side == "measured" else "By prediction, "
-
-
-def _parts(study: Study, row: Comparison, side: str) -> Mapping[str, float]:
-    if side == "measured":
-        return row.phases_measured
-    record = study.prediction_of(row)
-    if record is None:
-        return row.phases_predicted
-    warmup = record.run.training.warmup_epochs
-    folder = study.results.prediction_folder(record)
-    return part_seconds(folder, warmup=warmup) or row.phases_predicted
 
 
 def _limit(base: Mapping[str, float], last: Mapping[str, float], shrunk: float) -> str:

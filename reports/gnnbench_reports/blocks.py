@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +10,8 @@ from typing import ClassVar
 from gnnbench_reports.tables import Column
 
 MOST_PRINTED = 100
+_COLUMN_PT = 300
+"""Drawings narrower than this, in points, fit a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,12 @@ class Drawing:
     svg: bytes | None
     files: tuple[str, ...] = ()
     kind: ClassVar[str] = "figure"
+
+    @property
+    def narrow(self) -> bool:
+        """Whether it was drawn for a column rather than for the page."""
+        width = re.search(rb'viewBox="0 0 ([0-9.]+) ', self.svg or b"")
+        return width is None or float(width[1]) < _COLUMN_PT
 
 
 Block = Text | Heading | Table | Drawing

@@ -15,16 +15,7 @@ from gnnbench_reports.tables import Column
 if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
-NAMES = (
-    "quality",
-    "order",
-    "operations",
-    "node_order",
-    "bandwidth",
-    "pipelines",
-    "caches",
-    "fits",
-)
+NAMES = ("quality", "order", "operations", "node_order", "bandwidth", "pipelines", "fits", "caches")
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 
 

@@ -27,8 +27,6 @@ from gnnbench_reports.verdict import verdict
 
 STYLE = Path(__file__).parent / "styles" / "page.css"
 SCRIPT = Path(__file__).parent / "styles" / "page.js"
-_COLUMN_PT = 300
-"""Drawings narrower than this are shown in a column."""
 
 
 def page(
@@ -82,7 +80,6 @@ def templates() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"prose": prose, "cell": cell, "path": quote, "svg": svg}
-    environment.filters["svg_class"] = svg_class
     return environment
 
 
@@ -110,9 +107,3 @@ def svg(content: bytes) -> Markup:
     """A drawing of this package as an element: without the XML declaration of a file."""
     text = content.decode("utf-8")
     return Markup(text[text.index("<svg") :])  # matplotlib escapes its texts
-
-
-def svg_class(content: bytes) -> str:
-    """The classes of a drawing, by its width in points."""
-    width = re.search(rb'viewBox="0 0 ([0-9.]+) ', content)
-    return "sheet column" if width is None or float(width[1]) < _COLUMN_PT else "sheet"

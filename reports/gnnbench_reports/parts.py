@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gnnbench.errors import DataError
 from gnnbench.steps import COMMUNICATION as COMMUNICATING
 from gnnbench.steps import Engine, Phase
 from gnnbench_reports.ledgers import read_columns
+
+if TYPE_CHECKING:
+    from gnnbench_reports.comparison import Comparison
+    from gnnbench_reports.study import Study
 
 FOREGROUND = frozenset({Engine.COMPUTE, Engine.COMM, Engine.SPARSE, Engine.DENSE})
 """Engines whose steps hold a rank up. It has one accelerator of a mixed pair, sparse or dense."""
@@ -62,6 +67,22 @@ def part_seconds(folder: Path, *, warmup: int = 0) -> dict[str, float]:
         if whole(parts) > whole(slowest):
             slowest = parts
     return slowest
+
+
+def parts_of(study: Study, row: Comparison, side: str) -> Mapping[str, float]:
+    """The parts of a row's period, "measured" or predicted; by phase where no ledger is kept."""
+    if side == "measured":
+        return row.phases_measured
+    record = study.prediction_of(row)
+    if record is None or row.phases_measured:
+        return row.phases_predicted  # split already, for the comparison
+    warmup = record.run.training.warmup_epochs
+    try:
+        found = part_seconds(study.results.prediction_folder(record), warmup=warmup)
+    except DataError as error:
+        study.results.pass_over(error)
+        found = {}
+    return found or row.phases_predicted
 
 
 def whole(parts: Mapping[str, float]) -> float:

@@ -15,6 +15,8 @@ from gnnbench_reports.finding import Finding, findings
 from gnnbench_reports.kept import TABLE, flat
 from gnnbench_reports.opening import read_study
 from gnnbench_reports.page import page
+from gnnbench_reports.paper import write_paper
+from gnnbench_reports.sections import sections, title
 from gnnbench_reports.study import Study
 from gnnbench_reports.summary import error_table
 from gnnbench_reports.traces import write_traces
@@ -61,6 +63,9 @@ def write_report(
     files = _tables(study, out, found)
     traces = write_traces(study, out / "traces")
     files |= {f"traces/{name}": what for name, what in traces.items()}
+    by_name = {drawing.name: drawing for drawing in drawings}
+    write_paper(sections(study, by_name, found), drawings, out, title(study))
+    files["paper/example.tex"] = "a document with all figures, tables and captions, for LaTeX"
     path = out / "index.html"
     write_text(path, page(study, drawings, files, found, out))
     return path
@@ -74,19 +79,21 @@ def _draw(study: Study, name: str, out: Path) -> Drawing:
     frame = module.data(study)
     if len(frame) == 0:
         # An earlier report may have had something to draw here.
-        for kind in (*FORMATS, "csv"):
+        for kind in (*FORMATS, "csv", "txt"):
             stem.with_suffix(f".{kind}").unlink(missing_ok=True)
         return Drawing(name=name, title=module.TITLE, caption=module.CAPTION, svg=None)
     write_bytes(stem.with_suffix(".csv"), _csv(frame))
     with drawing.paper_style():
         figure = module.draw(frame)
         saved = {kind: drawing.save(figure, kind) for kind in FORMATS}
+    words = figures.caption(module, frame)
+    write_text(stem.with_suffix(".txt"), f"{module.TITLE}. {words}\n")
     for kind, content in saved.items():
         write_bytes(stem.with_suffix(f".{kind}"), content)
     return Drawing(
         name=name,
         title=module.TITLE,
-        caption=module.CAPTION,
+        caption=words,
         svg=saved["svg"],
         files=tuple(f"figures/{name}.{kind}" for kind in ("pdf", "svg", "png", "csv")),
     )

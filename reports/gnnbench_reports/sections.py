@@ -23,7 +23,8 @@ _MOST_LINES, _MOST_CHOICES = 40, 6
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("trained", "What was trained", ("trained",)),
-    ("scaling", "Scaling", ("scaling", "scaling_points")),
+    ("scaling", "Scaling", ("scaling", "efficiency", "scaling_points")),
+    ("price", "Time against price", ("pareto",)),
     ("phases", "Where the time goes", ("phases", "parts")),
     ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
@@ -33,7 +34,11 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("order", "Order of approaches", ("finding_order", "order")),
     ("node_order", "Order of vertices", ("finding_node_order",)),
     ("quality", "Model quality", ("finding_quality", "quality")),
-    ("errors", "Error of the predictions", ("errors", "parity", "finding_operations")),
+    (
+        "errors",
+        "Error of the predictions",
+        ("errors", "parity", "residuals", "finding_operations"),
+    ),
     ("lost", "Skipped and failed", ("lost",)),
     ("environment", "Machine, versions and constants", ("environment",)),
     ("all", "All configurations", ("configurations",)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from gnnbench_reports import numbers
 from gnnbench_reports.blocks import Block, Heading, Table, Text
-from gnnbench_reports.labels import task_of
+from gnnbench_reports.labels import card, task_of
 from gnnbench_reports.study import Study
 from gnnbench_reports.tables import Column
 
@@ -111,6 +111,8 @@ def _models(specs: Sequence[Spec]) -> Table:
         sized = [_setting("layers", model), _setting("hidden", model), _setting("dropout", model)]
         if model.get("kind") == "gat":
             sized.insert(2, _setting("heads", model))
+        approach = card(str(spec.get("approach", "")))
+        batched = approach is None or approach.accepts.batch
         batch = spec.get("batch") or {}
         fanouts = "/".join(map(str, batch.get("fanouts_from_seeds") or ()))
         training = spec.get("training") or {}
@@ -121,11 +123,24 @@ def _models(specs: Sequence[Spec]) -> Table:
             _name(spec, "model"),
             ", ".join([str(model.get("kind", "")), *filter(None, sized)]),
             task_of(spec).replace("_", " "),
-            f"{batch.get('size')} seeds" + (f", fan-outs {fanouts}" if fanouts else ""),
+            f"{batch.get('size')} seeds{f', fan-outs {fanouts}' if fanouts else ''}"
+            if batched
+            else "",
             f"{length}, {training.get('optimizer')}, lr {training.get('lr')}, weight decay "
             f"{training.get('weight_decay')}, {training.get('precision')}",
         ] = None
-    return Table(columns=columns, rows=sorted(rows))
+    return Table(columns=columns, rows=[row for row in sorted(rows) if not _is_part(row, rows)])
+
+
+def _is_part(row: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bool:
+    """Whether another row has the same cells, and one where this has none.
+
+    A skipped run knows no task, and most approaches have no batch.
+    """
+    return any(
+        row != other and all(not a or a == b for a, b in zip(row, other, strict=True))
+        for other in rows
+    )
 
 
 def _setting(name: str, table: Mapping[str, Any]) -> str:

@@ -156,3 +156,30 @@ def test_a_failed_write_back_leaves_the_last_commit(
     trainer.close()
     manifest = json.loads(next((tmp_path / "broken").rglob("manifest.json")).read_text())
     assert manifest["generation"] == 2
+
+
+def test_node_classification_goes_on_behind_its_commit(tmp_path: Path) -> None:
+    """Features are not trained: a generation has the parameters and the optimizer's state."""
+    run = example("out-of-core", 1, knobs={"partitions": 4, "buffer": 2, "durable": 1})
+    data = Library([]).open(run.dataset)
+
+    def made(folder: str) -> Any:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return make_trainer(0, 1, run, data, tmp_path / folder)[0]
+
+    whole = made("whole")
+    for period in range(3):
+        whole.train_period(period)
+    first = made("broken")
+    assert first.durable.resume() == []
+    first.train_period(0)
+    first.durable.commit([{"period": 0}])
+    first.train_period(1)  # lost: the process ends before it is committed
+    first.close()
+    second = made("broken")
+    assert second.durable.resume() == [{"period": 0}]
+    for period in (1, 2):
+        second.train_period(period)
+    assert torch.equal(second.learnt(), whole.learnt())
+    for trainer in (whole, second):
+        trainer.close()

@@ -45,7 +45,7 @@ def test_every_product_of_a_layer_is_the_product_that_its_work_says(made: Shapes
         found.setdefault(done.op, done)
     assert set(found) == {
         *("gemm_nn", "gemm_nn_bias", "gemm_nn_add", "gemm_tn", "gemm_nt", "gemm_nt_add"),
-        *("gather", "scatter_add", "spmm"),
+        *("gather", "scatter_add", "spmm", "spmm_weighted", "spmm_weighted_t", "sddmm_dot"),
     }
     sizes = {op: (w.rows, w.inner, w.width) for op, w in found.items() if w.kind == "gemm"}
     assert sizes["gemm_nn"] == (300, 20, 5)

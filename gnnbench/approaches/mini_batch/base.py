@@ -127,7 +127,8 @@ class MiniBatch(Approach):
         def caches(settled: bool) -> list[RowCache]:
             return self.caches(data, run, structure, range(run.ranks), settled=settled)
 
-        return draw_run(source, run, structure.owner, caches, self.lookahead(run))
+        op = self.form_of(run).op
+        return draw_run(source, run, structure.owner, caches, self.lookahead(run), op)
 
     # -- where features lie ----------------------------------------------------------------------
 

@@ -177,6 +177,7 @@ def draw_run(
     owner: NDArray[np.int32] | None,
     caches: Caches = no_caches,
     lookahead: int = 0,
+    op: str = PLAIN.op,
 ) -> Drawn:
     """Draw the batches of a run until `DRAWN_EDGES` are spent.
 
@@ -184,7 +185,7 @@ def draw_run(
     three of them. Caches whose content depends on earlier batches need the first steps instead.
     """
     steps, budget = source.steps, DRAWN_EDGES
-    draw = _Draws(source, run, owner, caches(False), lookahead).sizes
+    draw = _Draws(source, run, owner, caches(False), lookahead, op).sizes
     batches: list[BatchSizes] = []
     drawn = 0
     for epoch in range(run.training.epochs):
@@ -194,7 +195,7 @@ def draw_run(
             if epoch == 0 and step == 2 and drawn * steps > 3 * budget:
                 few = _spread(steps, max(3, int(3 * budget / max(drawn, 1))))
                 if len(few) < steps:
-                    apart = _Draws(source, run, owner, caches(True), lookahead)
+                    apart = _Draws(source, run, owner, caches(True), lookahead, op)
                     if lookahead or any(not cache.fixed for cache in apart.caches):
                         few = list(range(len(few)))
                     return _sampled_steps(run, steps, few, partial(apart.sizes, 0))
@@ -220,6 +221,7 @@ class _Draws:
         owner: of the features, if they are partitioned.
         caches: of the ranks, or none.
         lookahead: batches that are drawn before their turn.
+        op: cost class of the sampler.
     """
 
     def __init__(
@@ -229,8 +231,10 @@ class _Draws:
         owner: NDArray[np.int32] | None,
         caches: Sequence[RowCache],
         lookahead: int,
+        op: str,
     ) -> None:
         self.caches, self._owner, self._lookahead = caches, owner, lookahead
+        self._op = op
         total = source.steps * run.training.epochs
         self._ranks = [
             Ahead(
@@ -249,7 +253,7 @@ class _Draws:
         found = sizes_of([dealt for dealt, _ in taken], self._owner, len(taken), self.caches)
         if not self._lookahead:
             return found
-        drawn = [drawing_of([d.batch for d in ahead]) for _, ahead in taken]
+        drawn = [drawing_of([d.batch for d in ahead], self._op) for _, ahead in taken]
         waiting = [sum(d.batch.num_bytes for d in rank.waiting) for rank in self._ranks]
         return replace(found, drawing=together(drawn), waiting_bytes=np.array(waiting, np.int64))
 

@@ -352,7 +352,13 @@ def _cached_examples() -> list[RunSpec]:
             "sampled",
             batch=FEW,
             model={"kind": "sage"},
-            knobs={**before_host, "cache_policy": PLANNED, "lookahead": 2, "prefetch": 1},
+            knobs={
+                **before_host,
+                "cache_policy": PLANNED,
+                "lookahead": 2,
+                "prefetch": 1,
+                "weights": "degree",
+            },
         ),
         example("sampled", 3, batch=FEW, knobs={**before_owners, "cache_policy": PLANNED}),
     ]

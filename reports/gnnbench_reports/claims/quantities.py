@@ -8,14 +8,14 @@ bytes and flops are exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnnbench_reports.ledgers import read_columns
 from gnnbench_reports.noise import noise, repeat_spread, usual_noise
-from gnnbench_reports.parts import HIDDEN, WAITING, part_seconds, whole
+from gnnbench_reports.parts import HIDDEN, WAITING, parts_of, whole
 from gnnbench_reports.reaching import reach, target
 
 if TYPE_CHECKING:
@@ -147,22 +147,11 @@ def _reach(study: Study, row: Comparison, side: str) -> tuple[float, float, floa
     return found.seconds, found.periods, spread
 
 
-def _parts(study: Study, row: Comparison, side: str) -> Mapping[str, float]:
-    if side == "measured":
-        return row.phases_measured
-    record = study.prediction_of(row)
-    if record is None:
-        return {}
-    return part_seconds(
-        study.results.prediction_folder(record), warmup=record.run.training.warmup_epochs
-    )
-
-
 def _share(*names: str) -> Callable[[Study, Comparison, str], Value | None]:
     """The share of a period's time that these parts take."""
 
     def find(study: Study, row: Comparison, side: str) -> Value | None:
-        parts = _parts(study, row, side)
+        parts = parts_of(study, row, side)
         total = whole(parts)
         if total <= 0:
             return None
@@ -175,7 +164,7 @@ def _share(*names: str) -> Callable[[Study, Comparison, str], Value | None]:
 
 def _hidden(study: Study, row: Comparison, side: str) -> Value | None:
     """The share of communication that runs behind other work."""
-    parts = _parts(study, row, side)
+    parts = parts_of(study, row, side)
     sent = parts.get("communication", 0.0) + parts.get(HIDDEN, 0.0)
     return _exact(parts.get(HIDDEN, 0.0) / sent) if sent > 0 else None
 

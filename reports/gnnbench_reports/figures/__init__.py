@@ -2,7 +2,8 @@
 
 A figure module states
     NAME, TITLE      file name and heading;
-    CAPTION          what is drawn, and how to read it;
+    CAPTION          what is drawn, and how to read it; where plots differ in kind, a function
+                     caption(frame) describes this plot;
     data(study)      the numbers as a DataFrame, written as CSV with the figure;
     draw(frame)      a matplotlib Figure of exactly these numbers.
 A frame without rows means that the results folder has nothing to draw.
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 NAMES = (
     "scaling",
+    "efficiency",
+    "pareto",
     "phases",
     "volume",
     "crossover",
@@ -27,6 +30,7 @@ NAMES = (
     "fits",
     "memory",
     "parity",
+    "residuals",
     "quality",
 )
 
@@ -40,6 +44,12 @@ class FigureModule(Protocol):
 
     def data(self, study: Study) -> Any: ...
     def draw(self, frame: Any) -> Figure: ...
+
+
+def caption(module: FigureModule, frame: Any) -> str:
+    """The caption of this plot."""
+    made = getattr(module, "caption", None)
+    return str(made(frame)) if made is not None else module.CAPTION
 
 
 def figure_module(name: str) -> FigureModule:

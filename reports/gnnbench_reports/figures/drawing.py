@@ -69,7 +69,14 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     own = sorted(cards, key=lambda name: (cards[name].promise.reference != name, name))
     found = {name: cards[name].look for name in own}
     others = [name for name in names if name not in cards]
-    return found | {name: _OTHER_LOOKS[at % len(_OTHER_LOOKS)] for at, name in enumerate(others)}
+    return found | {name: _other_look(at) for at, name in enumerate(others)}
+
+
+def _other_look(at: int) -> Look:
+    """Colour and marker of the label number `at`; each pair occurs once among the first 64."""
+    count = len(_OTHER_LOOKS)
+    colour = _OTHER_LOOKS[at % count].colour
+    return Look(colour=colour, marker=_OTHER_LOOKS[(at + 3 * (at // count)) % count].marker)
 
 
 def line_style(look: Look) -> Any:
@@ -246,9 +253,15 @@ def _position(panel: Axes) -> tuple[int, int]:
 
 def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
     """Put one legend for all panels above them, read line by line, as wide as the figure allows."""
-    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
-    fitting = int(figure.get_figwidth() / (0.047 * longest + 0.5))
-    columns = max(1, min(len(handles), fitting))
+    widths = [0.047 * len(str(handle.get_label())) + 0.46 for handle in handles]
+    columns = next(
+        (
+            number
+            for number in range(len(handles), 1, -1)
+            if sum(max(widths[at::number]) for at in range(number)) <= figure.get_figwidth()
+        ),
+        1,
+    )
     # Matplotlib fills columns; deal the handles out so that lines hold them in order.
     by_line = [handle for column in range(columns) for handle in handles[column::columns]]
     figure.legend(handles=by_line, loc="outside upper center", ncols=columns)
@@ -304,6 +317,25 @@ def _powers_of_two(low: float, high: float) -> list[float]:
     return [2.0 ** (every * at) for at in range(first, last + 1)]
 
 
+def ratio_axis(panel: Axes, which: str, values: Iterable[float]) -> None:
+    """Log axis of ratios around 1, with bands of 10 and 25 % either way."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    found = [value for value in values if value > 0]
+    reach = max([1.3, *(max(value, 1 / value) * 1.08 for value in found)])
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    (panel.set_xscale if which == "x" else panel.set_yscale)("log", base=2)
+    fine = (0.8, 1.0, 1.25) if reach < 1.5 else (0.5, 0.7, 1.0, 1.4, 2.0) if reach < 4 else ()
+    ticks = fine or tuple(2.0**power for power in range(-12, 13, 1 if reach < 20 else 3))
+    axis.set_major_locator(FixedLocator([t for t in ticks if 1 / reach <= t <= reach]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    (panel.set_xlim if which == "x" else panel.set_ylim)(1 / reach, reach)
+    span = panel.axvspan if which == "x" else panel.axhspan
+    for share, shade in ((0.25, "#eeeeee"), (0.10, "#d9d9d9")):
+        span(1 / (1 + share), 1 + share, color=shade, lw=0, zorder=0.5)
+
+
 def linear_axis(panel: Axes, kind: str, highest: float) -> None:
     """Linear x axis from 0 with few ticks, in units of time or of bytes."""
     from matplotlib.ticker import FixedLocator, FuncFormatter
@@ -319,6 +351,7 @@ def linear_axis(panel: Axes, kind: str, highest: float) -> None:
 
 _UNITS = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "USD": ((1.0, "USD"), (1e-2, "ct")),
     "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
 }
 

@@ -60,7 +60,7 @@ def draw(frame: Any) -> Figure:
         value="bytes",
         part="part",
         colours=COLOURS,
-        kind="memory",
+        kind="bytes",
         xlabel="predicted need, and limit",
         mark="limit",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import bars, drawing
-from gnnbench_reports.parts import HIDDEN
+from gnnbench_reports.parts import HIDDEN, parts_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def data(study: Study) -> Any:
     for row in bars.chosen(study.rows):
         for side in bars.SIDES:
             total = row.measured_period_s if side == "measured" else row.predicted_period_s
-            table = row.phases_measured if side == "measured" else row.phases_predicted
+            table = parts_of(study, row, side)
             where = (row.dataset, row.model, row.label, row.ranks, row.period, side)
             found += [(*where, part, seconds, total) for part, seconds in table.items()]
     return pd.DataFrame(found, columns=list(names)).astype({"mark": "float64"})

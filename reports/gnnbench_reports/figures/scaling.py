@@ -18,17 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "scaling"
 TITLE = "Time over ranks"
-CAPTION = (
-    "Time per period (an epoch, or an increment of a stream) over the number of ranks, both axes "
-    "logarithmic; lower is better. Filled markers: measured medians with the range of their "
-    "repeats. Lines: predictions with their 90 % interval, dashed where they need more hosts than "
-    "the cluster is described for. Dotted: perfect scaling, the time of the reference approach on "
-    "the fewest ranks (without one, of the slowest approach) divided by the increase in ranks. "
-    "Crosses at the lower edge: configurations that were skipped or failed. With more than four "
-    "approaches on few rank counts, approaches are drawn next to each other at each count and "
-    "predictions are hollow markers with their interval as a bar; on many counts intervals and "
-    "crosses are only in the tables."
-)
+CAPTION = "Time per period over the number of ranks; lower is better."
 
 
 def data(study: Study) -> Any:
@@ -61,6 +51,40 @@ def data(study: Study) -> Any:
     frame[numeric] = frame[numeric].astype("float64")
     timed = frame["measured_period_s"].notna() | frame["predicted_period_s"].notna()
     return frame if timed.any() else frame[timed]
+
+
+def caption(frame: Any) -> str:
+    """The caption of this plot: what its marks and lines are, and no others."""
+    measured = frame["measured_period_s"].notna().any()
+    predicted = frame["predicted_period_s"].notna().any()
+    dodge = dodged.suits(frame)
+    crowded = dodged.crowded(frame)
+    words = [f"Time per {drawing.period_noun(frame)} over the number of ranks"]
+    words[0] += ", both axes logarithmic" if not dodge else ", approaches side by side"
+    words[0] += "; lower is better."
+    if measured:
+        several = frame["repeat_spread"].notna().any()
+        words.append(
+            "Filled markers: measured" + (", with the range of repeats." if several else ".")
+        )
+    if predicted and dodge:
+        words.append("Hollow markers: predicted, with the 90 % interval.")
+    elif predicted:
+        beyond = (frame["beyond"] != "").any()
+        words.append("Lines: predicted" + ("." if crowded else ", with the 90 % interval."))
+        if beyond:
+            words.append("Dashed: more hosts than the cluster is described for.")
+    words.append(
+        "Dotted: perfect scaling from the reference approach, or else the slowest, on the fewest "
+        "ranks."
+    )
+    lost = [status for status in (*LOST, "skipped") if (frame["status"] == status).any()]
+    shown = (
+        [status for status in lost if status in LOST or not dodge] if not crowded or dodge else []
+    )
+    if shown:
+        words.append(f"Crosses at the lower edge: {' or '.join(shown)}; the table has the reasons.")
+    return " ".join(words)
 
 
 def _is_reference(row: Comparison) -> bool:

@@ -26,14 +26,14 @@ Progress = Callable[[str, float], None]
 
 SWEPT_RANKS = 4
 # In two turns, so that a slow minute of the machine touches one rank and several alike.
-FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2, "shapes": 12}
+FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2, "shapes": 8}
 QUICK = {
     "count": 14,
     "samples": LEAST_SAMPLES,
     "epochs": 6,
     "sweeps": 6,
     "turns": 1,
-    "shapes": 8,
+    "shapes": 5,
 }
 TIMEOUT_S = 900.0
 _DISK_SHARE = 0.1  # of the progress

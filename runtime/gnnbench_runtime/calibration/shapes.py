@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from gnnbench import work
+from gnnbench.data.halo import transpose
 from gnnbench.data.reuse import counted_reuse
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Work
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.probe import speed_probe
@@ -30,6 +32,8 @@ ELEMENTS = 16_000_000  # of the largest operand: 64 MB, beyond the caches of a c
 FLOPS = 1.2e9  # of a product: some ten milliseconds on a core
 ENTRIES, BAND = 2_000_000, 64
 """Most entries of a sparse product, and the rows within which near reads lie."""
+HEADS, VALUES = (1, 2, 4, 8), 8_000_000
+"""Heads of attention, and most entries times width of its sums."""
 CALLS = 3
 GRAPH = "shapes"
 """The kind of graph of these samples."""
@@ -86,6 +90,7 @@ class Shapes:
         yield work.gemm("gemm_nt_add", *back, s), lambda: x.addmm_(y, weight.t())
         yield from self._rows(rows, inputs, outputs)
         yield from self._sparse(rows, inputs, outputs)
+        yield from self._attention(rows, inputs, outputs, HEADS[inputs % len(HEADS)])
 
     def _rows(
         self, rows: int, width: int, place: int
@@ -120,12 +125,7 @@ class Shapes:
         indptr = torch.arange(0, rows * degree + 1, degree, dtype=torch.int64)
         x, out = self._view(0, rows, width), self._view(1, rows, width)
         scale = self._small[:rows]
-        for band in (min(BAND, rows), rows):
-            near = torch.arange(rows)[:, None] + torch.randint(
-                -band // 2, band // 2 + 1, (rows, degree)
-            )
-            indices = torch.remainder(near, rows).flatten().to(torch.int32)
-            reuse = counted_reuse(indptr.numpy(), indices.numpy())
+        for indices, reuse in _columns(indptr):
             done = work.spmm(
                 rows=rows,
                 nonzeros=rows * degree,
@@ -149,6 +149,42 @@ class Shapes:
                 ),
             )
 
+    def _attention(
+        self, place: int, spot: int, width: int, heads: int
+    ) -> Iterator[tuple[Work, Callable[[], object]]]:
+        """The sparse products of attention, with near reads and with far ones."""
+        width = max(width // heads, 1) * heads
+        rows = max(256, min(place, ELEMENTS // width, VALUES // (4 * width)))
+        degree = max(2, min(2 + spot % 63, VALUES // (rows * width)))
+        indptr = torch.arange(0, rows * degree + 1, degree, dtype=torch.int64)
+        x, out = self._view(0, rows, width), self._view(1, rows, width)
+        weights = torch.ones(rows * degree, heads, device=self.device)
+        for indices, reuse in _columns(indptr):
+            turned = [
+                torch.from_numpy(part).to(self.device)
+                for part in transpose(indptr.numpy(), indices.numpy(), rows)
+            ]
+            plain = indptr.to(self.device), indices.to(self.device)
+            sizes: dict[str, Any] = {
+                "rows": rows,
+                "nonzeros": rows * degree,
+                "width": width,
+                "heads": heads,
+                "source_rows": rows,
+                "element_bytes": x.element_size(),
+                "reuse": reuse,
+            }
+            sums = self.kernels.spmm_heads
+            yield work.spmm_weighted(**sizes), partial(sums, *plain, weights, x, out)
+            yield (
+                work.spmm_weighted(**sizes, transpose=True),
+                partial(sums, *turned[:2], weights, x, out, turned[2]),
+            )
+            yield (
+                work.sddmm_dot(**sizes),
+                partial(self.kernels.sddmm_dot, *plain, x, out, weights),
+            )
+
     def _view(self, buffer: int, rows: int, width: int) -> Tensor:
         return self._buffers[buffer][: rows * width].view(rows, width)
 
@@ -159,6 +195,16 @@ class Shapes:
         """Put ones everywhere: sums of sums overflow after some calls, and infinities are slow."""
         for buffer in (*self._buffers, self._small):
             buffer.fill_(1.0)
+
+
+def _columns(indptr: Tensor) -> Iterator[tuple[Tensor, Reuse]]:
+    """Columns of rows of equal length: within a band around the diagonal, then anywhere."""
+    rows, degree = len(indptr) - 1, int(indptr[1])
+    for band in (min(BAND, rows), rows):
+        steps = torch.randint(-band // 2, band // 2 + 1, (rows, degree))
+        found = torch.remainder(torch.arange(rows)[:, None] + steps, rows)
+        indices = found.sort(dim=1).values.flatten().to(torch.int32)
+        yield indices, counted_reuse(indptr.numpy(), indices.numpy())
 
 
 def sweep_shapes(

@@ -227,4 +227,6 @@ def _pieces(x_nF: Tensor) -> list[slice]:
     size = count
     if x_nF.device.type == "cpu":
         size = max(_ROWS_BYTES // max(width * x_nF.element_size(), 1), 1)
-    return [slice(start, start + size) for start in range(0, max(count, 1), max(size, 1))]
+    # The output may have room for further rows, so the last range ends with the input.
+    starts = range(0, max(count, 1), max(size, 1))
+    return [slice(start, min(start + size, count)) for start in starts]

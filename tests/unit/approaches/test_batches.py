@@ -141,3 +141,44 @@ def test_a_share_of_edges_within_parts_follows_the_curve() -> None:
     assert expected_within(2, curve) == pytest.approx(np.sqrt(0.8))
     assert expected_within(50, []) == pytest.approx(0.02)
     assert expected_within(1, curve) == 1
+
+
+@pytest.mark.parametrize("name", ["sampled", "labor", "ladies", "cluster-gcn", "graphsaint"])
+def test_variants_are_runs_that_differ_in_bytes_or_memory(
+    name: str, planted: Graph, make_run: MakeRun, plan_of: PlanOf
+) -> None:
+    """Advice compares them: defaults first, none where a rank is alone."""
+    card, few = APPROACHES.get(name), {"coverage": 1} if name == "graphsaint" else {}
+    run = make_run(name, 2, batch=BATCH, **few)
+    variants = card.variants(run)
+    assert variants[0] == {}
+    assert len(variants) > 1
+    found = set()
+    for knobs in variants:
+        problems: list[str] = []
+        assert card.parse_knobs(knobs, "knobs", problems) is not None, problems
+        plan = plan_of(planted, make_run(name, 2, batch=BATCH, **{**few, **knobs}))
+        moved = sum(plan.moved_bytes().values())
+        found.add((moved, int(plan.peak_bytes(*plan.spaces())[0])))
+    assert len(found) == len(variants)
+
+
+def test_candidates_of_ladies_are_gathered_in_closed_form(
+    planted: Graph, make_run: MakeRun, plan_of: PlanOf
+) -> None:
+    """Per hop and rank (P - 1) (8 + 16 x the longest list); nothing where ranks look alone."""
+    run = make_run("ladies", 3, batch=BATCH, layer_vertices=60)
+    source = APPROACHES.get("ladies").source(planted, run, None)
+    wanted = sum(
+        3 * 2 * (8 + 16 * int(hop.candidates.max()))
+        for step in range(source.steps)
+        for hop in draw_batch(source, 3, None, 0, step).near
+    )
+    assert wanted > 0
+    plan = plan_of(planted, run)
+    assert plan.moved_bytes(0)["all_gather", "sample"] == wanted
+    alone = make_run("ladies", 3, batch=BATCH, layer_vertices=60, candidates="replicated")
+    other = plan_of(planted, alone)
+    assert ("all_gather", "sample") not in other.moved_bytes(0)
+    # The same blocks either way.
+    assert sizes(plan)["forward/1/spmm"] == sizes(other)["forward/1/spmm"]

@@ -212,6 +212,30 @@ def test_ladies_draws_neighbours_of_the_layer_above_and_no_more_than_k() -> None
         assert block.num_src <= block.num_dst + 9
 
 
+@pytest.mark.parametrize("poisson", [False, True])
+def test_ladies_draws_the_same_layers_however_many_ranks_look_for_candidates(
+    poisson: bool,
+) -> None:
+    """SA-S3: bit for bit, as norms are integers; every edge is looked at by one rank."""
+    alone = ladies(300, 2, BIG, poisson=poisson).part(BIG_SEEDS, BIG_SEEDS, 1, 2)
+    for ranks in (2, 5):
+        parts = [
+            ladies(300, 2, BIG, poisson=poisson).part(
+                BIG_SEEDS, BIG_SEEDS, 1, 2, ranks=ranks, rank=rank
+            )
+            for rank in range(ranks)
+        ]
+        for part in parts:
+            assert np.array_equal(part.input_nodes, alone.input_nodes)
+            assert weighted(part) == weighted(alone)
+        looked = sum(near.edges for part in parts for near in part.near)
+        # A rank that is alone looks at these edges, and at those of its blocks' rows.
+        assert parts[0].scanned + looked == alone.scanned
+        rows = np.array([[near.rows for near in part.near] for part in parts])
+        assert rows.sum(0).tolist() == [len(BIG_SEEDS), alone.blocks[0].num_dst]
+        assert np.ptp(rows, axis=0).max() <= 1
+
+
 def test_poisson_draws_expect_k_vertices_and_all_of_them_make_the_exact_product() -> None:
     """SA-S7."""
     sampler = ladies(12, poisson=True)

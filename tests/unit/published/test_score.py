@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from published_cases import row
 
 from gnnbench.published.reason import Reason
-from gnnbench.published.score import Comparison, score
+from gnnbench.published.score import Comparison, score, states_time
 from gnnbench.published.split import FIT, HELD_OUT, INPUT, SCORE
 
 VANILLA, PIPE = "Vanilla partition parallel", "PipeGCN"
@@ -69,3 +69,47 @@ def test_what_lies_within_its_interval_is_counted_as_a_share() -> None:
     wide = narrow | {"low": 0.5}
     found = score([Comparison(row=row(), **narrow), Comparison(row=row(), **wide)])
     assert found.inside == 0.5
+
+
+def test_a_table_says_how_many_of_its_rows_with_a_time_are_modelled_and_how_well() -> None:
+    rows = [
+        Comparison(row=row(row_id="t:2"), published=1.0, predicted=2.0, used=SCORE),
+        Comparison(row=row(row_id="t:3"), published=1.0, predicted=0.5, used=SCORE),
+        Comparison(row=row(row_id="t:4", metric="init_time"), reason=Reason("metric")),
+        Comparison(row=row(row_id="t:5", metric="time_to_accuracy"), reason=Reason("training")),
+        Comparison(row=row(row_id="u:2", metric="accuracy", unit="%"), reason=Reason("training")),
+    ]
+    first, second = score(rows).tables
+    assert (first.table, first.timed, first.modelled) == ("t", 3, 2)
+    assert first.ratio == pytest.approx(1.0)
+    assert first.median_error == pytest.approx(0.75)
+    assert (second.table, second.timed, second.ratio, second.tau) == ("u", 0, None, None)
+
+
+def test_what_is_a_time_is_decided_by_unit_and_words() -> None:
+    assert states_time(row(metric="extract_time_per_epoch"))
+    assert states_time(row(metric="preprocess_time", unit="min"))
+    assert not states_time(row(metric="time_to_accuracy"))
+    assert not states_time(row(metric="speedup", unit="x"))
+
+
+def part(metric: str, ratio: float, published: float = 1.0) -> Comparison:
+    one = row(system="SGNN", metric=metric, value=published)
+    return Comparison(row=one, published=published, predicted=ratio * published, used=SCORE)
+
+
+def test_an_epoch_that_is_met_by_parts_that_are_missed_both_ways_is_named() -> None:
+    parts = [
+        part("epoch_time", 1.1),
+        part("sample_time_per_epoch", 2.0),
+        part("extract_time_per_epoch", 1.0),
+        part("train_time_per_epoch", 0.4),
+    ]
+    (found,) = score(parts).cancelling
+    assert found.epoch == pytest.approx(1.1)
+    assert found.slowest == ("sample_time_per_epoch", pytest.approx(2.0))
+    assert found.fastest == ("train_time_per_epoch", pytest.approx(0.4))
+    one_way = [part("epoch_time", 1.1), part("sample_time_per_epoch", 2.0)]
+    assert not score(one_way).cancelling
+    missed = [part("epoch_time", 3.0), *parts[1:]]
+    assert not score(missed).cancelling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -13,9 +14,11 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from gnnbench.cluster import load_cluster
 from gnnbench.errors import DataError
 from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import Results
+from gnnbench.tomlwriter import format_toml
 from gnnbench_reports import figures
 from gnnbench_reports.figures import drawing
 from gnnbench_reports.opening import read_study
@@ -30,6 +33,9 @@ def small(fabricator: Any) -> Any:
     for ranks, moved in ((2, 10**9), (4, 10)):
         spec = fabricator.spec("cora", "gcn", "mixture", ranks)
         fabricator.prediction(spec, bytes=[{"all_to_all/forward": moved}])
+    rented = dataclasses.replace(load_cluster("g4dn.12xlarge"), name="bench")
+    path = fabricator.results.cluster_file("bench")
+    path.write_text(format_toml(rented.to_table()), encoding="utf-8")
     return fabricator.results
 
 

@@ -19,7 +19,7 @@ from gnnbench.data.caching import Turn
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
 from gnnbench_runtime.models.data import rows_as_tensor, size_of, sizes_of
-from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.models.workspace import Workspace, empty
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.reading import on_host
 from gnnbench_runtime.recorder import Span
@@ -98,9 +98,11 @@ class HostRows(_Recorded):
     def _staged(self, rows: int, width: int) -> Tensor:
         size = rows * width
         if self._staging.numel() < size:
-            self._staging = self._rows.new_empty(0)
-            pinned = self.context.device.type == "cuda"
-            self._staging = torch.empty(size, dtype=self._rows.dtype, pin_memory=pinned)
+            self._staging = self._rows.new_empty(0)  # both need not live at once
+            if self.context.device.type == "cuda":
+                self._staging = torch.empty(size, dtype=self._rows.dtype, pin_memory=True)
+            else:
+                self._staging = empty(size, self._rows.device, self._rows.dtype)
         return self._staging[:size].view(rows, width)
 
 

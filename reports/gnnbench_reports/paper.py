@@ -1,0 +1,165 @@
+r"""What a paper's evaluation section needs: tables in LaTeX and Markdown, captions, an example.
+
+paper/tables/NAME.tex, NAME.md    every table of the page: booktabs, numbers by siunitx
+paper/captions.tex                \csname captionNAME\endcsname of every ../figures/NAME.pdf
+paper/example.tex                 a document with all of them, which `pdflatex` compiles
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnnbench.atomic import write_text
+from gnnbench_reports.blocks import Drawing, Table
+from gnnbench_reports.sections import Section
+
+MOST_ROWS = 60
+"""Longer tables are written as CSV only: no page holds them."""
+_SIGNS = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "–": "--",
+    "µ": r"$\mu$",
+    "…": r"\dots{}",
+    "≈": r"$\approx$",
+    "≠": r"$\neq$",
+    "·": r"$\cdot$",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+    "Ç": r"\c{C}",
+    "ü": r"\"u",
+    "↑": r"$\uparrow$",
+}
+_UNITS = {
+    "s": r"\s",
+    "ms": r"\ms",
+    "µs": r"\us",
+    "ns": r"\ns",
+    "B": r"\byte",
+    "KiB": r"\kibi\byte",
+    "MiB": r"\mebi\byte",
+    "GiB": r"\gibi\byte",
+    "TiB": r"\tebi\byte",
+    "%": r"\percent",
+}
+_RANGE = re.compile(rf"([0-9.]+) … ([0-9.]+) ({'|'.join(map(re.escape, _UNITS))})")
+_QUANTITY = re.compile(rf"([+-]?[0-9][0-9.]*) ({'|'.join(map(re.escape, _UNITS))})")
+
+
+def write_paper(
+    sections: Sequence[Section], drawings: Sequence[Drawing], out: Path, title: str
+) -> list[str]:
+    """Write the folder `paper` into a report; return the names of its tables."""
+    tables = dict(_named(sections))
+    folder = out / "paper"
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        write_text(folder / "tables" / f"{name}.tex", latex(table))
+        write_text(folder / "tables" / f"{name}.md", markdown(table))
+    drawn = [drawing for drawing in drawings if drawing.files]
+    captions = "".join(
+        f"\\expandafter\\def\\csname caption{drawing.name}\\endcsname"
+        f"{{{escaped(drawing.title)}. {escaped(drawing.caption.replace('`', ''))}}}\n"
+        for drawing in drawn
+    )
+    write_text(folder / "captions.tex", captions)
+    write_text(folder / "example.tex", _example(tables, drawn, title))
+    return list(tables)
+
+
+def _named(sections: Sequence[Section]) -> list[tuple[str, Table]]:
+    """The tables of the page that a paper could print, by section and number."""
+    found = []
+    for section in sections:
+        own = [block for block in section.blocks if isinstance(block, Table) and block.rows]
+        for number, table in enumerate(own, 1):
+            if len(table.rows) <= MOST_ROWS:
+                name = section.anchor if len(own) == 1 else f"{section.anchor}-{number}"
+                found.append((name, table))
+    return found
+
+
+def latex(table: Table) -> str:
+    """The table as a booktabs tabular; quantities are set by siunitx."""
+    columns = [column for column in table.columns if not column.links]
+    kept = [at for at, column in enumerate(table.columns) if not column.links]
+    form = "".join("r" if column.number else "l" for column in columns)
+    lines = [
+        f"\\begin{{tabular}}{{{form}}}",
+        r"\toprule",
+        " & ".join(escaped(column.heading) for column in columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(_latex_cell(row[at]) for at in kept) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(value: object) -> str:
+    text = _text(value)
+    ends = _RANGE.fullmatch(text)
+    if ends:
+        return f"\\qtyrange{{{ends[1]}}}{{{ends[2]}}}{{{_UNITS[ends[3]]}}}"
+    found = _QUANTITY.fullmatch(text)
+    return f"\\qty{{{found[1]}}}{{{_UNITS[found[2]]}}}" if found else escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Text without any command of LaTeX; a sign that its fonts may lack is a question mark."""
+    signs = (_SIGNS.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(sign if len(sign) > 1 or ord(sign) < 128 else "?" for sign in signs)
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown."""
+    kept = [at for at, column in enumerate(table.columns) if not column.links]
+    columns = [table.columns[at] for at in kept]
+    rules = ["---:" if column.number else "---" for column in columns]
+    heads = [column.heading for column in columns]
+    rows = [[_text(row[at]) for at in kept] for row in table.rows]
+    return "".join(f"| {' | '.join(map(_marked, line))} |\n" for line in (heads, rules, *rows))
+
+
+def _marked(text: str) -> str:
+    return re.sub(r"([|<>`])", r"\\\1", " ".join(text.split()))
+
+
+def _text(value: object) -> str:
+    return "–" if value is None or value == "" else str(value)
+
+
+def _example(tables: dict[str, Table], drawn: Sequence[Drawing], title: str) -> str:
+    body = "".join(
+        "\\begin{figure}\n\\centering\n"
+        f"\\includegraphics[width=\\{'columnwidth' if drawing.narrow else 'textwidth'}]"
+        f"{{../figures/{drawing.name}.pdf}}\n"
+        f"\\caption{{\\csname caption{drawing.name}\\endcsname}}\n\\end{{figure}}\n\n"
+        for drawing in drawn
+    )
+    body += "".join(
+        "\\begin{table}\n\\centering\n\\resizebox{\\textwidth}{!}{%\n"
+        f"\\input{{tables/{name}}}}}\n\\caption{{{escaped(name)}}}\n\\end{{table}}\n\n"
+        for name in tables
+    )
+    return (
+        "% pdflatex example: figures in column width and tables of this report.\n"
+        "\\documentclass[10pt]{article}\n"
+        "\\usepackage[T1]{fontenc}\n\\usepackage{graphicx}\n\\usepackage{booktabs}\n"
+        "\\usepackage{siunitx}\n\\usepackage[margin=22mm]{geometry}\n"
+        "\\DeclareSIUnit{\\ms}{\\milli\\second}\\DeclareSIUnit{\\us}{\\micro\\second}\n"
+        "\\DeclareSIUnit{\\ns}{\\nano\\second}\\DeclareSIUnit{\\s}{\\second}\n"
+        "\\extrafloats{100}\n\\input{captions}\n"
+        f"\\title{{{escaped(title)}}}\n\\author{{}}\\date{{}}\n"
+        "\\begin{document}\n\\maketitle\n\n"
+        f"{body}\\end{{document}}\n"
+    )

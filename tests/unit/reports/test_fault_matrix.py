@@ -1,0 +1,104 @@
+"""Every command that writes, under every fault of a write: a line, an exit code, nothing left.
+
+`docs/faults.md` has the whole table, with the tests of faults that need ranks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gnnbench import atomic
+from gnnbench.cli import Terminated, main
+
+ROOT = Path(__file__).parents[3]
+SUITE = """
+name = "small"
+[datasets.p]
+generator = "planted_partition"
+options = { num_nodes = 60, mean_degree = 4, num_classes = 3, num_features = 8 }
+[models.gcn]
+hidden = 4
+[training]
+epochs = 2
+[[runs]]
+dataset = "p"
+model = "gcn"
+approach = "single"
+"""
+COMMANDS = {
+    "predict": ("predict", "s.toml", "--cluster", "cpu-2core", "--results", "out"),
+    "report": ("report", "results", "--out", "out"),
+    "dataset --save": ("dataset", "g.txt", "--parts", "none", "--save", "out/p.toml"),
+    "dataset --convert": ("dataset", "g.txt", "--parts", "none", "--convert", "out/native"),
+    "claims": ("claims", "gist", "--no-run", "--results", "out"),
+}
+FAULTS: dict[str, tuple[BaseException, int, str]] = {
+    "disk full": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out/x"), 1, "disk is full"),
+    "quota": (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "out/x"), 1, "disk is full"),
+    "read-only": (OSError(errno.EROFS, os.strerror(errno.EROFS), "out/x"), 1, "Read-only"),
+    "out of memory": (MemoryError(), 1, "too little memory"),
+    "Ctrl-C": (KeyboardInterrupt(), 130, "interrupted"),
+    "cancelled job": (Terminated(), 143, "ended by SIGTERM"),
+}
+
+
+@pytest.fixture
+def place(fabricator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "s.toml").write_text(SUITE)
+    (tmp_path / "g.txt").write_text("0 1\n1 2\n2 3\n3 0\n")
+    fabricator.run(fabricator.spec(ranks=1))
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_write_that_fails_is_one_line_and_leaves_no_half_file(
+    command: str,
+    fault: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error, code, words = FAULTS[fault]
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(atomic.os, "replace", fails)
+    assert main(COMMANDS[command]) == code
+    said = capsys.readouterr().err
+    assert words in said, said
+    assert "Traceback" not in said and "a bug" not in said
+    assert not [path for path in place.rglob("*") if path.name.endswith("~")]
+
+
+@pytest.fixture
+def table() -> list[list[str]]:
+    """The cells of the fault matrix, without its head."""
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in rows[1:]]
+
+
+def test_every_test_that_the_matrix_names_exists(table: list[list[str]]) -> None:
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
+    )
+    names = {name for line in table for cell in line for name in re.findall(r"`(test_\w+)`", cell)}
+    assert len(names) > 10
+    assert not [name for name in names if f"def {name}(" not in source]
+
+
+def test_the_matrix_has_every_command_and_fault_of_this_module(table: list[list[str]]) -> None:
+    text = " ".join(cell for line in table for cell in line)
+    wanted: list[Callable[[], str] | str] = [*COMMANDS, *FAULTS]
+    assert not [word for word in wanted if str(word) not in text]
