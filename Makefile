@@ -65,6 +65,7 @@ bench: $(VENV)/installed-runtime
 	$(BIN)/python benchmarks/compare.py $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON)) \
 	  $(if $(PEER_SCRIPT),--peer-script $(PEER_SCRIPT))
 	$(BIN)/python benchmarks/bench_simulator.py
+	$(BIN)/python benchmarks/bench_temporal.py
 
 # Predictions of a grid against the committed ones, or SINCE=REV: what broke, what moved.
 guard: $(VENV)/installed-dev

@@ -181,5 +181,5 @@ def epoch(
         loss.backward()
         optimizer.step()
         model.memory.detach_()
-        total += float(loss) * len(t)
+        total += float(loss.detach()) * len(t)
     return total / len(times)

@@ -249,15 +249,9 @@ def _block_of(position: Any, first: Any, block: Any) -> Any:
         start += size
         size *= 2
         size_class += 1
-    whole = (position - start) // size
+    # A division only where there are several blocks of the largest size.
+    whole = (position - start) // size if position >= start + size else 0
     return size_class + whole, position - start - whole * size, size_class
-
-
-@njit(inline="always")
-def _slot(node: Any, position: Any, where: Any) -> Any:
-    """The address of an edge."""
-    number, offset, _ = _block_of(position, where.first, where.block)
-    return where.directory[where.starts[node] + number - where.first_block[node]] + offset
 
 
 @njit(inline="always")
@@ -266,16 +260,43 @@ def _lower_bound(
 ) -> Any:
     """The first position in low..high whose edge is not before `time` and before event `limit`.
 
-    Times and ids rise together, so both conditions are one.
+    Times and ids rise together, so both conditions are one. First the block is found by the first
+    edges of blocks, which lie at addresses of the directory, then the edge within it.
     """
-    while low < high:
-        middle = (low + high) >> 1
-        slot = _slot(node, middle, where)
-        if times[slot] < time and events[slot] < limit:
-            low = middle + 1
-        else:
-            high = middle
+    if low < high:
+        oldest, _, _ = _block_of(low, where.first, where.block)
+        newest, _, _ = _block_of(high - 1, where.first, where.block)
+        entry = where.starts[node] - where.first_block[node]
+        while oldest < newest:
+            middle = (oldest + newest + 1) >> 1
+            slot = where.directory[entry + middle]
+            if times[slot] < time and events[slot] < limit:
+                oldest = middle
+            else:
+                newest = middle - 1
+        start, size = _extent(oldest, where.first, where.block)
+        base = where.directory[entry + oldest] - start
+        low, high = max(low, start), min(high, start + size)
+        while low < high:
+            middle = (low + high) >> 1
+            if times[base + middle] < time and events[base + middle] < limit:
+                low = middle + 1
+            else:
+                high = middle
     return low
+
+
+@njit(inline="always")
+def _extent(number: Any, first: Any, block: Any) -> Any:
+    """First position and capacity of a block."""
+    start = 0
+    size = first
+    before = 0
+    while size < block and before < number:
+        start += size
+        size *= 2
+        before += 1
+    return start + (number - before) * size, size
 
 
 @compiled
@@ -409,8 +430,16 @@ def _read(
     out_times: Any,
     out_events: Any,
 ) -> None:
+    # Picks of one query mostly lie in one block: its place is found once.
+    start = size = base = 0
+    before = -1
     for i in range(len(nodes)):
-        slot = _slot(nodes[i], positions[i], where)
+        node, position = nodes[i], positions[i]
+        if node != before or position < start or position >= start + size:
+            number, offset, size_class = _block_of(position, where.first, where.block)
+            start, size, before = position - offset, where.first << size_class, node
+            base = where.directory[where.starts[node] + number - where.first_block[node]] - start
+        slot = base + position
         out_neighbours[i] = neighbours[slot]
         out_times[i] = times[slot]
         out_events[i] = events[slot]
