@@ -40,9 +40,12 @@ def test_tables_say_the_same_as_the_records(tables: tuple[Study, Path]) -> None:
         for name in ("label", "status", "reason", "ranks", "knobs", "inside_interval", "counted"):
             assert getattr(new, name) == getattr(old, name), name
         assert new.phases_predicted == pytest.approx(old.phases_predicted)
-        assert new.memory.limit_bytes == old.memory.limit_bytes
+        # Tables hold nine digits.
+        limits = new.memory.limit_bytes, old.memory.limit_bytes
+        assert limits == (None, None) or limits[0] == pytest.approx(limits[1], rel=1e-8)
         assert new.test_metric == pytest.approx(old.test_metric)
-    verdicts = {name: one.verdict for name, one in findings(study).items()}
+    # Tables do not hold memory by category, from which `fits` is judged.
+    verdicts = {name: one.verdict for name, one in findings(study).items() if name != "fits"}
     assert {name: one.verdict for name, one in findings(again).items()} == verdicts
 
 
