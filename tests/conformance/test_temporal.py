@@ -44,7 +44,7 @@ def flow(model: dict[str, Any], **fields: Any) -> RunSpec:
         "options": {"mean_gap": 2.0, "num_features": 3},
         "task": {"negatives": 4},
     }
-    return example("gnnflow", 1, model=model, kind="stream", **{**usual, **fields})
+    return example("continuous", 1, model=model, kind="stream", **{**usual, **fields})
 
 
 def stream_of(run: RunSpec) -> EdgeStream:
@@ -229,9 +229,9 @@ def test_the_shape_knows_the_modules(model: dict[str, Any]) -> None:
 
 
 def test_a_graph_built_anew_teaches_the_same(tmp_path: Path) -> None:
-    """`stream-rebuild` of the graph alone learns bit for bit what an insertion does."""
+    """`rebuild` of the graph alone learns bit for bit what an insertion does."""
     learnt = []
-    for name, knobs in (("gnnflow", {}), ("stream-rebuild", {"learns": "new"})):
+    for name, knobs in (("continuous", {}), ("rebuild", {"learns": "new"})):
         run = flow(TGN, training={"increments": 3, "epochs": 1}, knobs=knobs)
         run = dataclasses.replace(run, approach=name)
         trainer = trainer_of(run, stream_of(run), tmp_path)

@@ -2,6 +2,6 @@
 
 NAMES = {
     "edgebank": "gnnbench.approaches.temporal.edgebank:APPROACH",
-    "gnnflow": "gnnbench.approaches.temporal.gnnflow:APPROACH",
-    "stream-rebuild": "gnnbench.approaches.temporal.rebuild:APPROACH",
+    "continuous": "gnnbench.approaches.temporal.continuous:APPROACH",
+    "rebuild": "gnnbench.approaches.temporal.rebuild:APPROACH",
 }

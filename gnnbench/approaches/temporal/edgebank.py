@@ -22,8 +22,8 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import Approach, Layout, Probe
 from gnnbench.approaches.card import Accepts, Look, Promise
-from gnnbench.approaches.temporal.gnnflow import APPROACH as GNNFLOW
-from gnnbench.approaches.temporal.gnnflow import TGB_BATCH, refused, tiny_flow
+from gnnbench.approaches.temporal.continuous import APPROACH as CONTINUOUS
+from gnnbench.approaches.temporal.continuous import TGB_BATCH, refused, tiny_flow
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
 from gnnbench.approaches.writing.chain import Chain
@@ -116,7 +116,8 @@ class EdgeBankApproach(Approach):
         """A small stream, as many increments as the probe has epochs."""
         model = ModelSpec(name="pairs", kind="pairs")
         return [
-            replace(run, approach=self.name, model=model, knobs={}) for run in GNNFLOW.probes(probe)
+            replace(run, approach=self.name, model=model, knobs={})
+            for run in CONTINUOUS.probes(probe)
         ]
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:

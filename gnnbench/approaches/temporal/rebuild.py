@@ -1,7 +1,7 @@
-"""`stream-rebuild`: a system for static graphs on a stream: every increment it starts over.
+"""`rebuild`: a system for static graphs on a stream: every increment it starts over.
 
 The graph is built anew from all events so far, and the model is trained from scratch on all of
-them; with `learns = "new"`, only the graph is built anew and the rest is as in `gnnflow`, so that
+them; with `learns = "new"`, only the graph is built anew and the rest is as in `continuous`, so that
 the two shares of continuous learning's gain can be told apart.
 
 Closed forms, over X increments of n events after an offline phase of m:
@@ -20,7 +20,7 @@ from typing import Any
 
 from gnnbench.approaches.base import Probe
 from gnnbench.approaches.card import Look, Promise
-from gnnbench.approaches.temporal.gnnflow import Gnnflow, GnnflowKnobs, tiny_flow
+from gnnbench.approaches.temporal.continuous import Continuous, ContinuousKnobs, tiny_flow
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.data.stream import EdgeStream
 from gnnbench.spec import RunSpec
@@ -28,27 +28,27 @@ from gnnbench.strict import choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RebuildKnobs(GnnflowKnobs):
-    """Knobs of `stream-rebuild`: those of `gnnflow`, and what an increment learns from.
+class RebuildKnobs(ContinuousKnobs):
+    """Knobs of `rebuild`: those of `continuous`, and what an increment learns from.
 
     learns: "all" events so far, from scratch, in as many passes as there are epochs; or the "new"
-    ones, as `gnnflow` does.
+    ones, as `continuous` does.
     """
 
     learns: str = field(default="all", metadata=choices("all", "new"))
 
 
-class Rebuild(Gnnflow):
-    """Card and plan of `stream-rebuild`."""
+class Rebuild(Continuous):
+    """Card and plan of `rebuild`."""
 
-    name = "stream-rebuild"
+    name = "rebuild"
     title = "Rebuild and retrain"
     paper = "the practice of systems for static graphs, such as Zhou et al., TGL, VLDB 2022"
     summary = "at every increment the graph is rebuilt and the model trained from scratch"
     promise = Promise(
         kind="exact",
         text="Losses, parameters and metrics equal those of one rank on the same batches.",
-        reference="stream-rebuild",
+        reference="rebuild",
     )
     look = Look(colour="#882255", marker="8", dashed=True)
     knobs_type = RebuildKnobs
@@ -63,7 +63,7 @@ class Rebuild(Gnnflow):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """None: its operations are those of `gnnflow`."""
+        """None: its operations are those of `continuous`."""
         return []
 
     def problems(self, run: RunSpec) -> list[str]:
@@ -81,7 +81,7 @@ class Rebuild(Gnnflow):
         return super().skip_reason(run, data)
 
     def protocol(self, data: EdgeStream, run: RunSpec) -> Protocol:
-        """As `gnnflow`, from the start each time."""
+        """As `continuous`, from the start each time."""
         everything = self.knobs(run).learns == "all"
         return replace(super().protocol(data, run), rebuilds=True, relearns=everything)
 

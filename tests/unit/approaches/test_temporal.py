@@ -25,7 +25,7 @@ from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Kind, Phase, Space
 
-GNNFLOW: Any = APPROACHES.get("gnnflow")
+CONTINUOUS: Any = APPROACHES.get("continuous")
 
 
 def schedule(**fields: Any) -> Schedule:
@@ -100,7 +100,7 @@ def test_weights_rest_between_retrainings() -> None:
 
 
 def test_who_rebuilds_ingests_and_learns_everything_again() -> None:
-    """Closed forms of `stream-rebuild`: all events so far, in every increment and pass."""
+    """Closed forms of `rebuild`: all events so far, in every increment and pass."""
     found = schedule(rebuilds=True, relearns=True)
     stops = found.cuts()[1:].tolist()
     periods = every_piece(found)[1:]
@@ -159,9 +159,9 @@ def test_precision_and_area_are_those_of_the_definition() -> None:
 
 def planned(run: RunSpec, device: str = "cpu") -> tuple[Plan, Any, Any]:
     data = Library([]).open(run.dataset)
-    structure = GNNFLOW.structure(data, run)
+    structure = CONTINUOUS.structure(data, run)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks, device=device)
-    return GNNFLOW.plan(data, run, structure, layout), data, structure
+    return CONTINUOUS.plan(data, run, structure, layout), data, structure
 
 
 def flow(ranks: int, **fields: Any) -> RunSpec:
@@ -172,7 +172,7 @@ def flow(ranks: int, **fields: Any) -> RunSpec:
         "task": {"negatives": 4},
         "kind": "stream",
     }
-    return example("gnnflow", ranks, **{**usual, **fields})
+    return example("continuous", ranks, **{**usual, **fields})
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
@@ -234,7 +234,7 @@ def test_a_cache_moves_a_row_per_distinct_miss() -> None:
     """C1: hits + misses = requests; bytes copied = rows moved and refilled times their bytes."""
     run = flow(2, knobs={"edge_cache": 0.1, "cache_policy": "lru"})
     plan, data, structure = planned(run)
-    trace = CacheTrace(structure, GNNFLOW.caching(run))
+    trace = CacheTrace(structure, CONTINUOUS.caching(run))
     for period in range(plan.num_periods):
         moved = 0
         for number, piece in enumerate(structure.pieces[period]):
@@ -255,14 +255,14 @@ def test_counts_are_kept_between_runs(tmp_path: Path) -> None:
     assert data.digest, "generated datasets have a digest"
     sizes = []
     for _ in range(2):
-        structure = GNNFLOW.structure(data, run, tmp_path)
+        structure = CONTINUOUS.structure(data, run, tmp_path)
         layout = Layout(world_size=2, ranks_per_host=2)
-        plan = GNNFLOW.plan(data, run, structure, layout)
+        plan = CONTINUOUS.plan(data, run, structure, layout)
         sizes.append([plan.moved_bytes(period) for period in range(plan.num_periods)])
         kept = sorted(path.name for path in tmp_path.iterdir())
     assert sizes[0] == sizes[1] and len(kept) == plan.num_periods + 1
     other = dataclasses.replace(run, training=dataclasses.replace(run.training, seed=8))
-    GNNFLOW.structure(data, other, tmp_path).sizes(1, 0)
+    CONTINUOUS.structure(data, other, tmp_path).sizes(1, 0)
     assert len(list(tmp_path.iterdir())) == len(kept) + 1
 
 
@@ -297,13 +297,13 @@ def test_a_device_is_handed_each_sample() -> None:
 def test_it_refuses_with_a_reason() -> None:
     run = flow(1)
     data = Library([]).open(run.dataset)
-    assert "profile" in GNNFLOW.cannot_run(run, profile_stream(data))
+    assert "profile" in CONTINUOUS.cannot_run(run, profile_stream(data))
     many = dataclasses.replace(run.training, increments=500)
-    assert "increments" in GNNFLOW.cannot_run(dataclasses.replace(run, training=many), data)
+    assert "increments" in CONTINUOUS.cannot_run(dataclasses.replace(run, training=many), data)
     graph = APPROACHES.get("single").cannot_run(example("single", 1, model={"kind": "tgat"}))
     assert graph == "single trains stacks of layers; tgat is a module"
     static = dataclasses.replace(run.training, increments=0)
-    again = dataclasses.replace(run, approach="stream-rebuild", training=static)
-    assert "increments" in APPROACHES.get("stream-rebuild").cannot_run(again, data)
+    again = dataclasses.replace(run, approach="rebuild", training=static)
+    assert "increments" in APPROACHES.get("rebuild").cannot_run(again, data)
     broken = flow(1, model={"kind": "tgat", "input_dropout": 0.1}, knobs={"block": 3})
-    assert len(GNNFLOW.problems(broken)) == 3
+    assert len(CONTINUOUS.problems(broken)) == 3

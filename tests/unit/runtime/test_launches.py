@@ -63,7 +63,7 @@ def counted(run: RunSpec, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("approach", "kind"),
-    [("gnnflow", "tgn"), ("gnnflow", "tgat"), ("embeddings", ""), ("sampled", "gcn")],
+    [("continuous", "tgn"), ("continuous", "tgat"), ("embeddings", ""), ("sampled", "gcn")],
 )
 def test_the_table_is_what_torch_counts(
     approach: str, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -61,8 +61,8 @@ TGB_BATCH = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GnnflowKnobs:
-    """Knobs of `gnnflow`.
+class ContinuousKnobs:
+    """Knobs of `continuous`.
 
     offline: share of the stream that is learnt before the increments. sampling: of neighbours;
     "model" takes the model's own. window: how old a neighbour may be, in units of the stream's
@@ -96,17 +96,17 @@ class GnnflowKnobs:
     cache_restore: bool = True
 
 
-class Gnnflow(Approach):
-    """Card and plan of `gnnflow`."""
+class Continuous(Approach):
+    """Card and plan of `continuous`."""
 
-    name = "gnnflow"
+    name = "continuous"
     title = "GNNFlow, continuous learning"
     paper = "Zhong et al., GNNFlow: Continuous Temporal GNN Learning on Dynamic Graphs, 2023"
     summary = "increments of a stream are predicted, ingested and learnt from, one after the other"
     promise = Promise(
         kind="exact",
         text="Losses, parameters and metrics equal those of one rank on the same batches.",
-        reference="gnnflow",
+        reference="continuous",
     )
     accepts = Accepts(
         datasets=frozenset({"stream"}),
@@ -118,8 +118,8 @@ class Gnnflow(Approach):
         models=frozenset(MODEL_KINDS),
     )
     look = Look(colour="#882255", marker="h")
-    knobs_type = GnnflowKnobs
-    runtime = "gnnbench_runtime.approaches.temporal.gnnflow:GnnflowTrainer"
+    knobs_type = ContinuousKnobs
+    runtime = "gnnbench_runtime.approaches.temporal.continuous:ContinuousTrainer"
 
     def examples(self) -> list[RunSpec]:
         few: dict[str, Any] = {"size": 50, "fanouts_from_seeds": (4, 3)}
@@ -135,7 +135,7 @@ class Gnnflow(Approach):
         fifo = {**caches, "cache_policy": "fifo", "cache_restore": False, "cache_reuse": False}
 
         def flow(ranks: int, model: dict[str, Any], batch: dict[str, Any], **more: Any) -> RunSpec:
-            return tiny_flow("gnnflow", ranks, model=model, batch=batch, **more)
+            return tiny_flow("continuous", ranks, model=model, batch=batch, **more)
 
         short = {"increments": 4, "epochs": 1, "speedup": 1e6}
         return [
@@ -217,7 +217,7 @@ class Gnnflow(Approach):
 
     def problems(self, run: RunSpec) -> list[str]:
         """Fan-outs, blocks, and what is not built."""
-        knobs: GnnflowKnobs = self.knobs(run)
+        knobs: ContinuousKnobs = self.knobs(run)
         fanouts, lines = run.batch.fanouts_from_seeds, []
         if any(fanout < 1 for fanout in fanouts):
             lines.append(f"batch.fanouts_from_seeds: found {list(fanouts)}, allowed at least 1")
@@ -260,7 +260,7 @@ class Gnnflow(Approach):
 
     def protocol(self, data: EdgeStream, run: RunSpec) -> Protocol:
         """How the run goes through a stream."""
-        knobs: GnnflowKnobs = self.knobs(run)
+        knobs: ContinuousKnobs = self.knobs(run)
         training, batch = run.training, run.batch
         # As many queries in an evaluation batch as in a training batch of one rank; the chunks are
         # the same for any number of ranks.
@@ -285,7 +285,7 @@ class Gnnflow(Approach):
         )
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> StreamStructure:
-        knobs: GnnflowKnobs = self.knobs(run)
+        knobs: ContinuousKnobs = self.knobs(run)
         model = temporal_model(run)
         sampling = Sampling(
             fanouts_from_seeds=run.batch.fanouts(run.model.layers),
@@ -302,7 +302,7 @@ class Gnnflow(Approach):
 
     def caching(self, run: RunSpec) -> Caching:
         """Sizes and rules of the run's feature caches."""
-        knobs: GnnflowKnobs = self.knobs(run)
+        knobs: ContinuousKnobs = self.knobs(run)
         return Caching(
             nodes=knobs.node_cache,
             edges=knobs.edge_cache,
@@ -370,4 +370,4 @@ def tiny_flow(name: str, ranks: int, **fields: Any) -> RunSpec:
     return example(name, ranks, kind="stream", **fields)
 
 
-APPROACH = Gnnflow()
+APPROACH = Continuous()

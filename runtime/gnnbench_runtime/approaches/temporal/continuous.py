@@ -23,7 +23,7 @@ from gnnbench_runtime.reading import on_host
 from gnnbench_runtime.training import optimizer_of
 
 
-class GnnflowTrainer:
+class ContinuousTrainer:
     """One rank of continuous learning: a store, a share of every batch."""
 
     def __init__(self, context: RankContext, data: EdgeStream, structure: StreamStructure) -> None:
