@@ -74,8 +74,8 @@ def runs_of(approach: str) -> Iterator[tuple[str, Any]]:
     from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
     card = APPROACHES.get(approach)
-    for number, run in enumerate(card.examples()):
-        yield f"{approach}|example-{number}|{run.model.kind}|{run.ranks}", run
+    for run in card.examples():  # an id hashes the run, so that a new example renames no other
+        yield f"{approach}|{run.config_id}|{run.model.kind}|{run.ranks}", run
     if "graph" not in card.accepts.datasets:
         return
     for graph, model, ranks in itertools.product(GRAPHS, MODELS, RANKS):
