@@ -1,16 +1,8 @@
 """`rebuild`: a system for static graphs on a stream: every increment it starts over.
 
 The graph is built anew from all events so far, and the model is trained from scratch on all of
-them; with `learns = "new"`, only the graph is built anew and the rest is as in `continuous`, so that
-the two shares of continuous learning's gain can be told apart.
-
-Closed forms, over X increments of n events after an offline phase of m:
-
-    ingested    sum over x = 1..X of 2 (m + x n) edges, against 2 n X of an insertion
-    learnt      epochs times as many events, against n X
-
-Source: temporal reference sections 4 and 11: ratios of continuous learning come mostly from such a
-baseline.
+them. With `learns = "new"`, only the graph is built anew and the rest is as in `continuous`. The two
+shares of continuous learning's gain can so be told apart.
 """
 
 from __future__ import annotations
