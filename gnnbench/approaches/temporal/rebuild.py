@@ -1,8 +1,8 @@
 """`rebuild`: a system for static graphs on a stream: every increment it starts over.
 
 The graph is built anew from all events so far, and the model is trained from scratch on all of
-them. With `learns = "new"`, only the graph is built anew and the rest is as in `continuous`. The two
-shares of continuous learning's gain can so be told apart.
+them. With `learns = "new"`, only the graph is built anew and the rest is as in `continuous`, which
+separates the two shares of continuous learning's gain.
 """
 
 from __future__ import annotations
