@@ -16,6 +16,7 @@ reference sections 2 and 9.2 (`inspect`, the superbatches of Ginex).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Turn:
         return Turn(misses=self.misses[order], entering=self.entering[order], evicted=self.evicted)
 
 
-class Cache:
+class Cache(ABC):
     """Rows that a cache holds; a policy ranks them.
 
     Args:
@@ -95,9 +96,9 @@ class Cache:
     def used(self, ids: Ints) -> None:
         """Note a use of rows."""
 
+    @abstractmethod
     def ranks(self, candidates: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """How soon each row should leave (small stays), and which rows need not be kept at all."""
-        raise NotImplementedError
 
     def _best(self, candidates: Ints, held: int) -> NDArray[np.bool_]:
         """Which candidates the cache keeps; of equal ones the first, so held rows stay."""
