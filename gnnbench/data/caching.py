@@ -93,6 +93,7 @@ class Cache(ABC):
         self._rows = candidates[kept]
         return Turn(misses=misses, entering=entering, evicted=evicted)
 
+    @abstractmethod
     def used(self, ids: Ints) -> None:
         """Note a use of rows."""
 
@@ -129,6 +130,9 @@ class StaticCache(Cache):
         super().__init__(num_rows, len(chosen))
         self._chosen = np.zeros(num_rows, bool)
         self._chosen[chosen] = True
+
+    def used(self, ids: Ints) -> None:
+        """Nothing: uses change no rank."""
 
     def ranks(self, candidates: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         return np.zeros(len(candidates), np.int64), ~self._chosen[candidates]
