@@ -116,7 +116,7 @@ def rebuild_graph(entries: Size) -> Work:
     2 sorts x 8 passes x 2 x 16 E bytes.
     """
     read = 2 * ID_BYTES * 2 * 2 * ID_BYTES * entries
-    return Work(kind=Kind.ELEMENTWISE, op="rebuild", bytes=read, rows=entries)
+    return Work(kind=Kind.ELEMENTWISE, op="rebuild_graph", bytes=read, rows=entries)
 
 
 def _total(sizes: Sequence[Size]) -> Size:

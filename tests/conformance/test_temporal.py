@@ -306,8 +306,9 @@ def test_ragged_candidates_score_as_each_event_alone(tmp_path: Path) -> None:
     trainer.train_period(0)
     schedule = trainer.structure.schedule
     with trainer.source.passing_by():
-        first = schedule.evaluate(0, 500, 530, 500)[0]
-        count, events = 30, np.arange(500, 530, dtype=np.int64)
+        # Some of these events share source and time: they have fewer candidates.
+        first = schedule.evaluate(0, 530, 560, 530)[0]
+        count, events = 30, np.arange(530, 560, dtype=np.int64)
         whole = dataclasses.replace(first, shares=(events,))
         batch = trainer.net.scores(trainer.source.batch(whole))
         alone = [
