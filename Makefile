@@ -37,7 +37,8 @@ quickstart: $(VENV)/installed-runtime $(DEMO)/cluster.toml
 
 $(DEMO)/cluster.toml: | $(VENV)/installed-runtime
 	@mkdir -p $(DEMO)
-	$(BIN)/gnnbench calibrate --quick --name this-machine --out $@
+	$(BIN)/gnnbench calibrate --quick --approach single --approach partition --approach sampled \
+	  --name this-machine --out $@
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest

@@ -36,6 +36,8 @@ CUT = frozenset({"rows", "width", "inner", "source rows", "elements", "mean degr
 """Facts whose upper range is left out, to see what extrapolation costs."""
 _SOFT = 0.1  # log error beyond which a sample counts as an outlier
 _STEP = 1e-4  # in the logarithm of a cache size, to see what it changes
+_UNJUDGED = 0.5  # log error of samples of a single source: nothing is left to judge them by
+_UNKNOWN = math.log(10.0)
 _TINY = 1e-4  # a coefficient never starts below this share of the samples' time
 
 
@@ -222,6 +224,10 @@ def _fit(
     """Best parameters over all starting shapes; with `start`, refine that one alone."""
     if start is not None:
         return _refine(shape, facts, seconds, fixed, start, most=REFITS)[1]
+    if _few(shape, len(seconds)):
+        # So few samples meet any bend exactly: a cache size fitted to them would be noise.
+        middle = {name: sizes[len(sizes) // 2] for name, sizes in shape.shapes.items()}
+        fixed = {**middle, **fixed}
     free = [name for name in shape.shapes if name not in fixed]
     starts = []
     for values in itertools.product(*(shape.shapes[name] for name in free)):
@@ -234,6 +240,11 @@ def _fit(
     starts.sort(key=lambda pair: pair[0])
     found = [_refine(shape, facts, seconds, fixed, first) for _, first in starts[:3]]
     return min(found, key=lambda pair: pair[0])[1]
+
+
+def _few(shape: Form, samples: int) -> bool:
+    """Whether a fit has about as many parameters as samples."""
+    return samples <= 2 * (len(shape.coefficients) + len(shape.shapes))
 
 
 def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
@@ -348,14 +359,18 @@ class Judge:
         """
         shape, seconds = self.shape, self.seconds
         unseen, rest = facts.take(np.flatnonzero(out)), np.flatnonzero(~out)
-        if len(rest) < len(shape.coefficients):
-            bare: Floats = np.log(seconds[out] / shape.seconds(unseen, self.start))
-            return bare, bare
+        if not len(rest):
+            nothing = np.full(int(out.sum()), _UNJUDGED)
+            return nothing, nothing
         known = facts.take(rest)
-        fitted = _fit(shape, known, seconds[rest], self.fixed, start=self.start)
+        # A start from all samples would remember those that are left out where few are left.
+        start = None if _few(shape, len(rest)) else self.start
+        fitted = _fit(shape, known, seconds[rest], self.fixed, start=start)
         residual = np.log(seconds[rest] / shape.seconds(known, fitted))
         correction = nearest_residual(shape.features(unseen), shape.features(known), residual)
-        bare = np.log(seconds[out] / shape.seconds(unseen, fitted))
+        bare: Floats = np.log(seconds[out] / np.maximum(shape.seconds(unseen, fitted), 1e-12))
+        # Beyond a factor of ten an interval says no more than that nothing is known.
+        bare = np.clip(bare, -_UNKNOWN, _UNKNOWN)
         return bare, bare - correction
 
 

@@ -29,7 +29,7 @@ SWEPT_RANKS = 4
 FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2, "shapes": 8}
 QUICK = {
     "count": 14,
-    "samples": LEAST_SAMPLES,
+    "samples": 2 * LEAST_SAMPLES,
     "epochs": 6,
     "sweeps": 6,
     "turns": 1,
