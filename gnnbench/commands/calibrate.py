@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from gnnbench.commands.options import add_out, positive_int
 
     add_out(parser, "cluster TOML file to write")
-    parser.add_argument("--quick", action="store_true", help="fewer probes: two minutes for three approaches")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer probes: two minutes for three approaches"
+    )
     parser.add_argument(
         "--approach",
         action="append",

@@ -23,7 +23,7 @@ float64, too. The promise therefore holds to 1e-9 in float64 where ages are shor
 examples. Compare such models over several seeds.
 
 Deviations from the published system: sampling runs on the host; the loss is the mean over positives
-plus the mean over negatives; all of an increment is trained on, none is held out; features are not
+plus the mean over negatives; an increment is trained on as a whole; features are not
 partitioned; old events that are learnt from again use a memory of their own.
 
 Source: Zhong, Sheng, Zhang, Cai, Wu, "GNNFlow: A Distributed Framework for Continuous Temporal GNN

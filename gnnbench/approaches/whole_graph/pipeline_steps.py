@@ -164,7 +164,7 @@ class SparseSteps(PipelineSteps):
                 name = f"{returns}/{layer}/return/{chunk}"
                 elements = self.structure.rows(chunk) * self.cuts[back]
                 last = (self.receive(name, elements, Lane.BACKGROUND, returns, layer),)
-        # Returns come in order on one lane, so the last one stands for all of them.
+        # Returns come in order on one lane, so a wait for the last one waits for all.
         self._returned = last
 
     def _hand(
