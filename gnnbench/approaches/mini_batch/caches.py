@@ -136,7 +136,7 @@ def best_rows(
 def index_bytes(policy: str, num_rows: int) -> int:
     """Bytes of a cache's tables over all rows of the features.
 
-    Slots (int64), and a mask of the rows it has; chosen rows of a static cache; time of the last use of
+    Slots (int64), and a mask of the rows it has; chosen rows of a static cache; time of last use of
     LRU; next use, number and place of the last known use as well, if planned.
     """
     own = {LRU: 8, PLANNED: 8 + 3 * 8}.get(policy, 1)
