@@ -235,7 +235,7 @@ def _of(needed: float, limit: float) -> str:
 
 
 def _tight(record: PredictionRecord) -> str:
-    """What is said of a prediction that fits, but may run out of memory."""
+    """A warning where a prediction fits, but may run out of memory."""
     from gnnbench.commands.fits import tightest
     from gnnbench.commands.wording import percent
 

@@ -35,7 +35,7 @@ def workload(
     precision: str = "float32",
     epochs: int = 100,
 ) -> RunSpec:
-    """The run that is asked about; approach and ranks stand for any.
+    """The run of the question. Its approach and ranks are placeholders.
 
     Args:
         dataset: what is learnt from.

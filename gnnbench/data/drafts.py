@@ -2,7 +2,7 @@
 
 A sampler that keeps some of a row's neighbours learns how many only while it looks at them. It
 writes them where the row before ended and stops where a whole row might not fit; the buffer then
-grows and it goes on. So each neighbour is looked at once, and room is taken for what is kept.
+grows, and the sampler goes on. Each neighbour is read once; memory is taken for kept ones only.
 """
 
 from __future__ import annotations

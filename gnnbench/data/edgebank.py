@@ -1,7 +1,7 @@
 """EdgeBank: a table of the pairs that a stream has had, each with the time of its last event.
 
-A pair is a source and a destination, in this order. With `window`, only pairs whose last event is
-within that time before the newest event in the table count as seen.
+A pair is a source and a destination, in this order. With `window`, a pair is seen only if its
+last event lies within that time before the newest event of the table.
 
 An open-addressed table of int64 keys and times that doubles when it is half full:
 

@@ -7,7 +7,7 @@ same counts: higher-order theory of locality, Xiang, Ding, Luo and Bao, ASPLOS 2
 first and last reads. On large graphs, rows are sampled by a hash of their id (SHARDS, Waldspurger
 et al., FAST 2015): times of sampled rows stay exact, distinct rows are scaled by the rate.
 
-Deviation: a window's mean stands for all windows, so that graphs whose locality changes along the
+Deviation: every window has the mean of all windows, so that graphs whose locality changes along the
 order are blurred; below 0.05 in a hit rate on the generated kinds.
 """
 
