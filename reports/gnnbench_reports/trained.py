@@ -44,7 +44,9 @@ def _machine(study: Study) -> Sequence[Block]:
     )
     sentence += f", {cores} cores" if cores else ""
     sentence += f", {memory} of memory" if memory else ""
-    sentence += f", ranks connected by {_distinct(str(d.get('backend', '')) for d in devices)}"
+    # A single rank has no backend.
+    backends = {str(d.get("backend", "")) for d in devices} - {"", "none"}
+    sentence += f", ranks connected by {_distinct(sorted(backends))}" if backends else ""
     used: dict[str, dict[str, None]] = {}
     for run in study.runs:
         for key, value in run.versions.items():
