@@ -290,7 +290,7 @@ def _medians(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _split(results: Results, folder: Path, warmup: int) -> Split:
-    """Seconds by part and stage; empty where ledgers are absent, or unreadable and so passed over."""
+    """Seconds by part and stage; empty where ledgers are absent or unreadable (passed over)."""
     try:
         return split_seconds(folder, warmup=warmup)
     except DataError as error:

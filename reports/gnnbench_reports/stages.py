@@ -112,11 +112,11 @@ def finding(study: Study) -> Finding | None:
     return Finding(
         title="Stages of a mini-batch epoch: error of the prediction",
         meaning=(
-            "Seconds per period of the rank with most work, by stage. Sampling: drawing a batch and "
-            "building its blocks. Loading: fetching input rows, from this rank, the host or their "
-            "owners. Training: forward, backward, gradient synchronisation, update. Communication "
-            "is part of its stage, waiting for slower ranks is not. A stage that runs behind "
-            "another counts in full, so stages may sum to more than the period. Errors are "
+            "Seconds per period of the rank with most work, by stage. Sampling: drawing a batch "
+            "and building its blocks. Loading: fetching input rows, from this rank, the host or "
+            "their owners. Training: forward, backward, gradient synchronisation, update. A stage "
+            "includes its communication and excludes waiting for slower ranks. A stage that runs "
+            "behind another counts in full, so stages may sum to more than the period. Errors are "
             "|predicted / measured - 1|, over configurations whose stage takes at least "
             f"{numbers.percent(LEAST_SHARE)} of the measured stages."
         ),

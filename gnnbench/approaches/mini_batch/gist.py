@@ -345,9 +345,7 @@ class _RoundWriter:
         elif self.cut.ranks > 1:
             frees += ["leaving", "arrived"]
         done = work.copy_blocks(count, width, s)
-        chain.step(
-            name, done, phase=Phase.SYNC, allocates=tuple(room), frees=tuple(frees)
-        )
+        chain.step(name, done, phase=Phase.SYNC, allocates=tuple(room), frees=tuple(frees))
 
     def _move(self, chain: Chain, name: str, send: Ints, into: str) -> None:
         """Write the exchange of elements that rank i sends to rank j; the diagonal stays."""

@@ -76,9 +76,7 @@ def draw(frame: Any) -> Figure:
 def _panel(panel: Axes, group: Any, looks: Any) -> None:
     values = group[["measured_s", "predicted_s"]].to_numpy().ravel()
     drawing.log_axis(panel, "x", values, "s")
-    labels = [
-        f"{printable(row['label'], 26)} {row['ranks']}" for row in group.to_dict("records")
-    ]
+    labels = [f"{printable(row['label'], 26)} {row['ranks']}" for row in group.to_dict("records")]
     panel.set_yticks(range(len(labels)), labels)
     panel.set_ylim(-0.6, len(labels) - 0.4)
     for y, row in enumerate(group.to_dict("records")):

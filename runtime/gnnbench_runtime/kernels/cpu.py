@@ -84,9 +84,7 @@ class CpuKernels:
         ranges = self.team.split(x.shape[1], 16) if enough else [(0, x.shape[1])]
         self.team.run(lambda a, b: loops.scatter_add_rows(out, ids, x, a, b), ranges)
 
-    def gather_block(
-        self, flat: Tensor, block: Block, start: int, first: int, out: Tensor
-    ) -> None:
+    def gather_block(self, flat: Tensor, block: Block, start: int, first: int, out: Tensor) -> None:
         """Copy elements of a block, from `first` on, to `out`; see `kernels.blocks`."""
         self._by_elements(blocks.gather_block, flat, block, start, first, out)
 

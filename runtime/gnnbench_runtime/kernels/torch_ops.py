@@ -119,9 +119,7 @@ class TorchKernels:
     def scatter_add_rows(self, out_NF: Tensor, ids_n: Tensor, x_nF: Tensor) -> None:
         out_NF.index_add_(0, ids_n, x_nF)
 
-    def gather_block(
-        self, flat: Tensor, block: Block, start: int, first: int, out: Tensor
-    ) -> None:
+    def gather_block(self, flat: Tensor, block: Block, start: int, first: int, out: Tensor) -> None:
         for at, stop in _ranges(len(out)):
             ids = positions(block, start, first + at, first + stop, flat.device)
             torch.index_select(flat, 0, ids, out=out[at:stop])

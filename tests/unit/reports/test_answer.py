@@ -83,7 +83,7 @@ def test_the_predicted_time_to_accuracy_stands_beside_the_measured_one(fabricato
         fabricator.prediction(spec, seconds=period_s)
     text = sentences(fabricator)
     assert "single on 1 rank in 2.00 s (2 epochs, predicted 2.4 s)" in text
-    assert "sampled takes 3.00 s (predicted 4.8 s), 1.5 × as long" in text
+    assert "sampled takes 3.00 s (predicted 4.8 s), 1.50 × as long" in text
 
 
 def test_what_limits_scaling_is_the_part_that_does_not_shrink(fabricator: Any) -> None:
