@@ -91,6 +91,8 @@ class Comm:
         reduce: str = "sum",
     ) -> None:
         """Reduce the tensor over all ranks, in place."""
+        # The synchronous form is the same task as the asynchronous one, so that both count and time
+        # alike.
         self._now(self._all_reduce(tensor, name, phase, layer, op, lane, reduce))
 
     def all_reduce_async(
@@ -181,6 +183,7 @@ class Comm:
         lane: Lane = Lane.COMM,
     ) -> None:
         """Sum the ranks' inputs and leave block `rank` of the sum in `output`."""
+        # Alone, a reduction of one input is a copy; no step is recorded, because none is planned.
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(output)
@@ -200,11 +203,14 @@ class Comm:
         lane: Lane = Lane.COMM,
     ) -> None:
         """Overwrite the tensor with that of `root` (counted within the group)."""
+        # torch counts roots within the whole world, this class within its group.
         source = self.ranks[root]
 
         def call(buffer: torch.Tensor, *, group: Any) -> None:
             dist.broadcast(buffer, source, group=group)
 
+        # The root alone sends: counting the receivers too would multiply the volume by the group's
+        # size.
         sent = (self.world_size - 1) * _bytes(tensor) if self.rank == root else 0
         work = self._work(lane, call, (tensor,), (), outputs=(tensor,))
         self._now((Kind.BROADCAST, work, name, phase, layer, op, lane, sent))
@@ -264,6 +270,7 @@ class Comm:
     def open_background(self) -> None:
         """Make the second group. Every rank calls this at the same place, or none does."""
         if self.world_size == 1 or Lane.BACKGROUND in self._groups:
+            # A second group, because two collectives of one group may not run at the same time.
             return
         self._groups[Lane.BACKGROUND] = dist.new_group(list(self.ranks))
 
@@ -288,6 +295,7 @@ class Comm:
 
         Every rank calls this with the same groups, whose ranks count within this group.
         """
+        # Every rank makes every group, its own or not: `new_group` is collective over the world.
         mine: Comm | None = None
         for members in groups:
             ranks = [self.ranks[member] for member in members]
@@ -325,6 +333,7 @@ class Comm:
         if self.world_size == 1:
             return [json.loads(json.dumps(content))]
         text = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+        # NCCL moves device tensors only; gloo moves host tensors.
         device = self.device if dist.get_backend(self._groups[Lane.COMM]) == "nccl" else "cpu"
 
         def gather(own: torch.Tensor) -> torch.Tensor:
@@ -336,6 +345,7 @@ class Comm:
             )
             return every.cpu().view(self.world_size, -1)
 
+        # Texts differ in length, but all-gather needs equal blocks: lengths are exchanged first.
         lengths = gather(torch.tensor([len(text)])).flatten().tolist()
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(text)] = text
@@ -345,6 +355,7 @@ class Comm:
         ]
 
     def _harness(self, name: str, work: Callable[[], object]) -> None:
+        # The pulse tells the watchdog that this rank waits for others and does not hang itself.
         self._recorder.pulse.beat(name, "", True)
         _guarded(work)
         self._recorder.pulse.leave()
@@ -365,12 +376,15 @@ class Comm:
             ("output", output, output_splits),
             ("input", input, input_splits),
         ):
+            # A wrong split would end as a hang or as garbage on another rank; here the name of the
+            # step is known.
             if split is not None and sum(split) != len(buffer):
                 raise ValueError(f"{name}: {what} splits {split} of a buffer of {len(buffer)} rows")
         if self.world_size == 1:
             output.copy_(input)
         rows = len(input)
         own = rows // self.world_size if input_splits is None else input_splits[self.rank]
+        # Rows may be empty: the bytes of one row cannot then be taken from the tensor.
         sent = (rows - own) * (_bytes(input) // rows if rows else 0)
 
         def call(output: torch.Tensor, input: torch.Tensor, *, group: Any) -> None:
@@ -402,6 +416,7 @@ class Comm:
                 )
             staged = [tensor.cpu() for tensor in tensors]
             call(*staged, group=group)
+            # Inputs follow the outputs in `staged`; only outputs are copied back.
             for tensor, host in zip(outputs, staged, strict=False):
                 tensor.copy_(host)
 
@@ -414,6 +429,7 @@ class Comm:
 
     def _meet(self, lane: str) -> None:
         group = self._group(lane)
+        # NCCL's barrier picks device 0 unless it is told the rank's own.
         ids = [self.device.index or 0] if dist.get_backend(group) == "nccl" else None
         dist.barrier(group=group, device_ids=ids)
 
@@ -444,11 +460,13 @@ class Comm:
         if self.world_size == 1:
             return Pending()
         lane = where[-2]
+        # CUDA runs asynchronously on a stream; a thread would add nothing but a lock.
         if self.device.type == "cuda" and not self._staged:
             self._group(lane)  # says so if the lane was never opened
             if lane not in self._streams:
                 self._streams[lane] = torch.cuda.Stream(self.device)
             stream = self._streams[lane]
+            # The collective may not start before the kernels that made its input have ended.
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 with self._span(kind, *where):
@@ -457,6 +475,8 @@ class Comm:
             return Pending(event=event, device=self.device)
         span = self._span(kind, *where)
         if lane not in self._threads:
+            # One thread per lane, so that the collectives of a lane start in the same order on
+            # every rank.
             self._threads[lane] = ThreadPoolExecutor(1, thread_name_prefix=f"{lane}")
 
         def run() -> None:
@@ -471,6 +491,8 @@ def _guarded(work: Callable[[], object]) -> None:
         work()
     except RuntimeError as error:
         said = str(error).lower()
+        # torch reports a lost peer by plain RuntimeErrors of several backends; their texts are all
+        # there is.
         if isinstance(error, dist.DistError) or any(word in said for word in _LOST):
             line = str(error).strip().splitlines()[0]
             raise PeerLost(f"a collective lost another rank ({line[:200]})") from error
