@@ -107,16 +107,19 @@ class Shapes:
         sources = max(2, min(round(low * (high / low) ** share), ELEMENTS // width))
         rows = min(rows, ELEMENTS // width)
         table, out = self._view(0, sources, width), self._view(1, rows, width)
-        # Ids repeat, as in training; the same table row may be read twice.
-        ids = torch.randint(0, sources, (rows,), device=self.device)
+        # Fresh ids for every call: the rows of the call before lie in the cache, and a table larger
+        # than the cache would be timed as if it fitted.
+        ids = itertools.cycle(
+            [torch.randint(0, sources, (rows,), device=self.device) for _ in range(CALLS + 1)]
+        )
         s = table.element_size()
         yield (
             work.gather(rows, width, sources, s),
-            lambda: self.kernels.gather_rows(table, ids, out),
+            lambda: self.kernels.gather_rows(table, next(ids), out),
         )
         yield (
             work.scatter_add(rows, width, sources, s),
-            lambda: self.kernels.scatter_add_rows(table, ids, out),
+            lambda: self.kernels.scatter_add_rows(table, next(ids), out),
         )
 
     def _sparse(
