@@ -91,8 +91,6 @@ class Comm:
         reduce: str = "sum",
     ) -> None:
         """Reduce the tensor over all ranks, in place."""
-        # The synchronous form is the same task as the asynchronous one, so that both count and time
-        # alike.
         self._now(self._all_reduce(tensor, name, phase, layer, op, lane, reduce))
 
     def all_reduce_async(
@@ -270,7 +268,6 @@ class Comm:
     def open_background(self) -> None:
         """Make the second group. Every rank calls this at the same place, or none does."""
         if self.world_size == 1 or Lane.BACKGROUND in self._groups:
-            # A second group, because two collectives of one group may not run at the same time.
             return
         self._groups[Lane.BACKGROUND] = dist.new_group(list(self.ranks))
 
@@ -384,7 +381,6 @@ class Comm:
             output.copy_(input)
         rows = len(input)
         own = rows // self.world_size if input_splits is None else input_splits[self.rank]
-        # Rows may be empty: the bytes of one row cannot then be taken from the tensor.
         sent = (rows - own) * (_bytes(input) // rows if rows else 0)
 
         def call(output: torch.Tensor, input: torch.Tensor, *, group: Any) -> None:
@@ -416,7 +412,6 @@ class Comm:
                 )
             staged = [tensor.cpu() for tensor in tensors]
             call(*staged, group=group)
-            # Inputs follow the outputs in `staged`; only outputs are copied back.
             for tensor, host in zip(outputs, staged, strict=False):
                 tensor.copy_(host)
 
@@ -460,7 +455,6 @@ class Comm:
         if self.world_size == 1:
             return Pending()
         lane = where[-2]
-        # CUDA runs asynchronously on a stream; a thread would add nothing but a lock.
         if self.device.type == "cuda" and not self._staged:
             self._group(lane)  # says so if the lane was never opened
             if lane not in self._streams:
@@ -475,8 +469,6 @@ class Comm:
             return Pending(event=event, device=self.device)
         span = self._span(kind, *where)
         if lane not in self._threads:
-            # One thread per lane, so that the collectives of a lane start in the same order on
-            # every rank.
             self._threads[lane] = ThreadPoolExecutor(1, thread_name_prefix=f"{lane}")
 
         def run() -> None:

@@ -138,7 +138,6 @@ def _matrix(
     ranks: int, works: Sequence[tuple[Work, Member]]
 ) -> tuple[Floats | None, tuple[object, ...]]:
     """Bytes from member to member and a key of them; None where the steps do not state them."""
-    # One step without a split is enough to leave the matrix unknown.
     if any(work.send is None or work.send.shape[-1] != ranks for work, _ in works):
         return None, ()
     matrix, content = np.empty((ranks, ranks)), hashlib.sha1(usedforsecurity=False)
