@@ -17,11 +17,14 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
 from gnnbench_reports.bandwidth import BandwidthRow
+from gnnbench_reports.caches import CacheRow
 from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.disk_io import IoRow
 from gnnbench_reports.memory import Memory
 from gnnbench_reports.node_order import OrderGain
 from gnnbench_reports.operations import OperationRow
 from gnnbench_reports.quality import QualityRow
+from gnnbench_reports.sensitivity import SwingRow
 
 TABLE = "comparison.csv"
 FINDINGS: Mapping[str, type[Any]] = {
@@ -29,6 +32,9 @@ FINDINGS: Mapping[str, type[Any]] = {
     "operations": OperationRow,
     "node_order": OrderGain,
     "bandwidth": BandwidthRow,
+    "caches": CacheRow,
+    "disk_io": IoRow,
+    "sensitivity": SwingRow,
 }
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
 _NESTED = ("config_ids", "volumes", "memory", "phases_measured", "phases_predicted", "metrics")

@@ -30,6 +30,8 @@ from gnnbench_simulator.uncertainty import interval, prediction_grade, work_by_c
 
 _ENGINE_STEPS = 300_000
 _REPLAY_STEPS = 3_000_000
+_PLANNED = ("policy", "partitions", "buffer")
+"""Notes of a plan that a record keeps: what a knob left to the plan."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -349,7 +351,7 @@ def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
     planned = program.plan.notes
-    notes |= {name: planned[name] for name in planned if name.startswith("cache_")}
+    notes |= {n: planned[n] for n in planned if n.startswith("cache_") or n in _PLANNED}
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing

@@ -26,12 +26,15 @@ NAMES = (
     "phases",
     "volume",
     "crossover",
+    "cache_hits",
+    "disk_io",
     "collectives",
     "fits",
     "memory",
     "parity",
     "residuals",
     "quality",
+    "tornado",
 )
 
 
