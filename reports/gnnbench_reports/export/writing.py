@@ -171,8 +171,8 @@ def _document(out: Path, form: str) -> None:
     lines = [
         f"# Results as tables (schema {SCHEMA}, gnnbench {__version__})",
         "",
-        f"`columns.csv` has the type, the unit and the meaning of the {_count()} columns. Times are",
-        "seconds, sizes bytes. Columns named `knobs`, `metrics`, `phases`, `lanes`, `work` and",
+        f"`columns.csv` has the type, the unit and the meaning of all {_count()} columns. Times",
+        "are seconds, sizes bytes. Columns named `knobs`, `metrics`, `phases`, `lanes`, `work` and",
         "`versions` hold JSON. `config_id` joins runs with predictions, `id` the rows of `periods`",
         "and `steps` with `run_id` or `prediction_id`.",
         "",

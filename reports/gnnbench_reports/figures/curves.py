@@ -62,6 +62,9 @@ def draw(frame: Any, *, kind: str, xlabel: str, ylabel: str, words: tuple[str, s
     """
     from matplotlib.lines import Line2D
 
+    values = frame[["measured", "predicted"]]
+    if kind != "share":
+        frame = frame.assign(**values.where(values > 0))  # a logarithmic axis has no zero
     groups = {key: group for key, group in frame.groupby(["dataset", "model"], sort=False)}
     figure, axes = drawing.panels(groups, heights=1.45, most_columns=3)
     looks = drawing.looks(frame["series"])

@@ -208,8 +208,8 @@ def panels(
 
 
 def _title(key: Key, limit: int) -> str:
-    """Dataset and model within so many characters; the dataset's name is cut first."""
-    model = printable(key[1], max(limit // 3, 8))
+    """Dataset and model within so many characters; a long name of the dataset is cut first."""
+    model = printable(key[1], max(limit // 3, limit - len(key[0]) - 3, 8))
     return f"{printable(key[0], max(limit - len(model) - 3, 8))} · {model}"
 
 
@@ -351,12 +351,12 @@ def linear_axis(panel: Axes, kind: str, highest: float) -> None:
 
 
 def share_axis(panel: Axes, which: str, values: Iterable[float], *, wide: float) -> None:
-    """Axis of shares of 1, in percent: from 0, or logarithmic where they span a factor of `wide`."""
+    """Axis of shares, in percent: from 0, or logarithmic where they span a factor of `wide`."""
     found = sorted({float(value) for value in values if value >= 0})
     low, high = (found[0], found[-1]) if found and found[-1] > 0 else (0.0, 1.0)
     axis = panel.xaxis if which == "x" else panel.yaxis
     limits = panel.set_xlim if which == "x" else panel.set_ylim
-    if 0 < low and high / low > wide:
+    if low > 0 and high / low > wide:
         (panel.set_xscale if which == "x" else panel.set_yscale)("log")
         low, high = low / 1.25, high * 1.25
         percent_ticks(axis, [t for t in _decimal(low, high) if low <= t <= high])

@@ -1,4 +1,4 @@
-"""Exported tables: one row per step, per period, per run and per prediction, with documented columns."""
+"""Exported tables: a row per step, period, run and prediction, with documented columns."""
 
 from __future__ import annotations
 
