@@ -222,7 +222,7 @@ def _words(run: RunSpec, data: object) -> str:
     layers = f"{model.layers} layer{'s' if model.layers > 1 else ''} of width {model.hidden}"
     ranks = f"{run.ranks} rank{'s' if run.ranks > 1 else ''}"
     words = f"`{model.kind}` with {layers}{batch}, {run.training.precision}, {ranks}"
-    words += f" on a generated {getattr(data, "kind", "graph")} of {' and '.join(sizes)}"
+    words += f" on a generated {getattr(data, 'kind', 'graph')} of {' and '.join(sizes)}"
     return words + (f"; knobs: {', '.join(f'`{one}`' for one in settings)}" if settings else "")
 
 

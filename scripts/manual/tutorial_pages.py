@@ -49,9 +49,7 @@ def pages(executed: Path) -> dict[str, str | bytes]:
     return made
 
 
-def _lines(
-    name: str, cells: list[Cell], figures: dict[str, bytes], is_done: bool
-) -> Iterator[str]:
+def _lines(name: str, cells: list[Cell], figures: dict[str, bytes], is_done: bool) -> Iterator[str]:
     for number, cell in enumerate(cells):
         if cell.kind == "markdown":
             yield from (cell.source, "")
@@ -67,7 +65,7 @@ def _lines(
 
 def _output(output: dict[str, Any], file: str, figures: dict[str, bytes]) -> Iterator[str]:
     if output["output_type"] == "stream":
-        yield from ('```{ .text .output }', "".join(output["text"]).rstrip("\n"), "```", "")
+        yield from ("```{ .text .output }", "".join(output["text"]).rstrip("\n"), "```", "")
         return
     data = {kind: "".join(lines) for kind, lines in output["data"].items()}
     if "image/svg+xml" in data:
@@ -79,7 +77,7 @@ def _output(output: dict[str, Any], file: str, figures: dict[str, bytes]) -> Ite
         table = "\n".join(line.strip() for line in table.splitlines() if line.strip())
         yield from (f'<div class="output">{table}</div>', "")
     else:
-        yield from ('```{ .text .output }', data["text/plain"], "```", "")
+        yield from ("```{ .text .output }", data["text/plain"], "```", "")
 
 
 def _title(cells: list[Cell]) -> str:

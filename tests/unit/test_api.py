@@ -100,7 +100,7 @@ def test_a_comparison_has_an_answer_a_table_and_figures(suite_file: Path, tmp_pa
         figure.save(tmp_path / "v.gif")
     with pytest.raises(UnknownName, match="did you mean 'volume'"):
         rows.figure("volumes")
-    with pytest.raises(Unsupported, match="figure parity: .* has no numbers to draw"):
+    with pytest.raises(Unsupported, match=r"figure parity: .* has no numbers to draw"):
         rows.figure("parity")
 
 

@@ -1,7 +1,7 @@
 """BNS-GCN: partition parallelism that exchanges a new random sample of halo rows in every epoch.
 
-Closed forms, per epoch over all ranks (B_ij: rows of rank j that rank i needs, k_ij = floor(p |B_ij|)
-of them are drawn; s, Phi and Psi as in `partition`, whose gradients are added):
+Closed forms, per epoch over all ranks (B_ij: rows of rank j that rank i needs, of which
+k_ij = floor(p |B_ij|) are drawn; s, Phi and Psi as in `partition`, whose gradients are added):
 
     halo   s sum(k_ij) (Phi + Psi)  (FG-32)
     ids    8 sum(k_ij)
