@@ -9,8 +9,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from page import code, facts, inline, link, prose, size, table
@@ -22,6 +25,7 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.commands.info import knobs
 from gnnbench.data.source import Library
 from gnnbench.errors import GnnbenchError
+from gnnbench.iterations import RankSteps
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import COMMUNICATION, Space
@@ -39,10 +43,11 @@ _FAMILIES = {
 
 def pages() -> dict[str, str]:
     """One page per approach and an index, by path."""
-    library = Library([])
     made = {"approaches/index.md": _index()}
-    for name in APPROACHES.names():
-        made[f"approaches/{name}.md"] = _page(APPROACHES.get(name), library)
+    with tempfile.TemporaryDirectory(prefix="gnnbench-manual-") as folder:
+        planner = Planner(Path(folder))
+        for name in APPROACHES.names():
+            made[f"approaches/{name}.md"] = _page(APPROACHES.get(name), planner)
     return made
 
 
@@ -83,10 +88,9 @@ def _index() -> str:
     return "\n".join(lines)
 
 
-def _page(card: Approach, library: Library) -> str:
-    run = _example(card)
-    data = library.open(run.dataset)
-    plan = _plan(card, run, data)
+def _page(card: Approach, planner: Planner) -> str:
+    run = _example(card, planner)
+    data, plan = planner.data(run), planner.plan(card, run)
     lines = [
         f"# {card.name}",
         "",
@@ -99,7 +103,7 @@ def _page(card: Approach, library: Library) -> str:
         prose(sys.modules[type(card).__module__].__doc__ or ""),
         "",
         *_drawn(card, run, data, plan),
-        *_sends(card, run, data, plan),
+        *_sends(card, run, planner, plan),
         *_holds(plan),
         *_knobs(card),
     ]
@@ -196,15 +200,39 @@ def _file(module: str) -> str:
 # -- the plan ------------------------------------------------------------------------------------
 
 
-def _example(card: Approach) -> RunSpec:
-    """The first example on several ranks, or else the first."""
-    examples = card.examples()
-    return next((run for run in examples if run.ranks > 1), examples[0])
+class Planner:
+    """Plans of examples; datasets are opened and structures made once.
+
+    Args:
+        cache: folder for partitions and the like.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._library, self._cache = Library([]), cache
+
+    def data(self, run: RunSpec) -> Any:
+        """The dataset of a run."""
+        return self._library.open(run.dataset)
+
+    def plan(self, card: Approach, run: RunSpec) -> Plan:
+        """The plan of a run on one host."""
+        data = self.data(run)
+        layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
+        return card.plan(data, run, card.structure(data, run, self._cache), layout)
 
 
-def _plan(card: Approach, run: RunSpec, data: object) -> Plan:
-    layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
-    return card.plan(data, run, card.structure(data, run), layout)
+def _example(card: Approach, planner: Planner) -> RunSpec:
+    """The first example on several ranks that uses two lanes, if there is one."""
+    examples = sorted(card.examples(), key=lambda run: run.ranks == 1)
+    alike = [run for run in examples if (run.ranks > 1) == (examples[0].ranks > 1)]
+    lanes = ({step.lane for step in _middle(planner.plan(card, run))} for run in alike)
+    return next((run for run, used in zip(alike, lanes, strict=True) if len(used) > 1), alike[0])
+
+
+def _middle(plan: Plan) -> RankSteps:
+    """The steps of rank 0 in the middle of the first period."""
+    order = plan.scheduled(0)
+    return plan.iterations[order[len(order) // 2]][0]
 
 
 def _words(run: RunSpec, data: object) -> str:
@@ -229,7 +257,7 @@ def _words(run: RunSpec, data: object) -> str:
 def _drawn(card: Approach, run: RunSpec, data: object, plan: Plan) -> list[str]:
     order = plan.scheduled(0)
     place = len(order) // 2
-    steps = plan.iterations[order[place]][0]
+    steps = _middle(plan)
     which = f"iteration {place + 1} of {len(order)} of the first {plan.period}"
     label = f"Plan of {card.name}: {len(steps)} steps of rank 0 by lane"
     cut = ""
@@ -252,7 +280,7 @@ def _drawn(card: Approach, run: RunSpec, data: object, plan: Plan) -> list[str]:
     ]
 
 
-def _sends(card: Approach, run: RunSpec, data: object, plan: Plan) -> list[str]:
+def _sends(card: Approach, run: RunSpec, planner: Planner, plan: Plan) -> list[str]:
     """Bytes of the example by kind and phase, and over rank counts."""
     rows = [
         {"step": code(kind), "phase": code(phase), "bytes": size(moved)}
@@ -272,13 +300,13 @@ def _sends(card: Approach, run: RunSpec, data: object, plan: Plan) -> list[str]:
     else:
         nothing = f"In the first {noun} of the example no rank sends, copies, reads or writes."
         lines += [f"<p>{nothing}</p>", ""]
-    return [*lines, *_over_ranks(card, run, data, noun)]
+    return [*lines, *_over_ranks(card, run, planner, noun)]
 
 
-def _over_ranks(card: Approach, run: RunSpec, data: object, noun: str) -> list[str]:
+def _over_ranks(card: Approach, run: RunSpec, planner: Planner, noun: str) -> list[str]:
     rows = []
     for ranks in _RANKS:
-        sent = _sent(card, dataclasses.replace(run, ranks=ranks), data)
+        sent = _sent(card, dataclasses.replace(run, ranks=ranks), planner)
         if isinstance(sent, str):
             rows.append({"ranks": str(ranks), "sent by all ranks": inline(sent), "per rank": ""})
         else:
@@ -292,13 +320,13 @@ def _over_ranks(card: Approach, run: RunSpec, data: object, noun: str) -> list[s
     ]
 
 
-def _sent(card: Approach, run: RunSpec, data: object) -> int | str:
+def _sent(card: Approach, run: RunSpec, planner: Planner) -> int | str:
     """Bytes sent in the first period, or the reason why there is no plan."""
-    reason = card.cannot_run(run, data)
+    reason = card.cannot_run(run, planner.data(run))
     if reason is not None:
         return reason
     try:
-        plan = _plan(card, run, data)
+        plan = planner.plan(card, run)
     except GnnbenchError as error:
         return str(error)
     return sum(moved for (kind, _), moved in plan.moved_bytes(0).items() if kind in _SENT)

@@ -55,8 +55,18 @@ def _starred(parameters: list[inspect.Parameter]) -> list[str]:
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
             shown.append("*")
             star = True
-        shown.append(str(parameter).replace("'", ""))
+        shown.append(_written(parameter))
     return shown
+
+
+def _written(parameter: inspect.Parameter) -> str:
+    """A parameter with its type and default, as source has it."""
+    star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+    text = f"{star}{parameter.name}: {parameter.annotation}"
+    if parameter.default is parameter.empty:
+        return text
+    default = parameter.default
+    return f"{text} = " + (f'"{default}"' if isinstance(default, str) else repr(default))
 
 
 def _returned() -> dict[str, type]:
