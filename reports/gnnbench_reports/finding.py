@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NAMES = (
     "quality",
+    "time_to_metric",
+    "traffic",
+    "stages",
     "order",
     "operations",
     "node_order",

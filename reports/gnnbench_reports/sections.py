@@ -25,8 +25,12 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("trained", "What was trained", ("trained",)),
     ("scaling", "Scaling", ("scaling", "efficiency", "scaling_points")),
     ("price", "Time against price", ("pareto",)),
-    ("phases", "Where the time goes", ("phases", "parts")),
-    ("bytes", "Bytes moved", ("collectives", "volumes", "volume", "crossover")),
+    ("phases", "Where the time goes", ("phases", "finding_stages", "parts")),
+    (
+        "bytes",
+        "Bytes moved",
+        ("collectives", "finding_traffic", "volumes", "volume", "crossover"),
+    ),
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
     ("pipelines", "Pipelining", ("finding_pipelines",)),
     ("caches", "Feature caches", ("finding_caches", "cache_hits")),
@@ -34,7 +38,11 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("memory", "Memory", ("finding_fits", "fits", "memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
     ("node_order", "Order of vertices", ("finding_node_order",)),
-    ("quality", "Model quality", ("finding_quality", "quality")),
+    (
+        "quality",
+        "Model quality",
+        ("finding_quality", "quality", "time_to_metric", "finding_time_to_metric"),
+    ),
     (
         "errors",
         "Error of the predictions",

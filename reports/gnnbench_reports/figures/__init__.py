@@ -35,6 +35,7 @@ NAMES = (
     "residuals",
     "quality",
     "tornado",
+    "time_to_metric",
 )
 
 
