@@ -7,9 +7,10 @@ estimated by its own code. Hit rates do not depend on the number of rows at a fi
 
 Deviation known: neighbours of one vertex are drawn together, and a training vertex brings them in
 once an epoch, so batches that follow each other share less than independent draws do. Chances from
-degrees are too high on clustered graphs, see `occupancy_frontier`. On seven real graphs the hit
-rates were off by 0.01 to 0.02 in the median and by 0.06 at most; curves measured on sampled batches
-(`gnnbench.data.hit_curves`) by 0.02 at most.
+degrees are too high on clustered graphs, see `occupancy_frontier`, unless a batch was counted: then
+they are those of the part of the graph that batches reach, see `gnnbench.data.reach`. On seven real
+graphs the hit rates were off by 0.01 to 0.02 in the median and by 0.06 at most; curves measured on
+sampled batches (`gnnbench.data.hit_curves`) by 0.02 at most.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.caching import HitRates, cache_of, count_hits
-from gnnbench.data.frontier import occupancy_inclusion
 from gnnbench.data.keys import generator
 from gnnbench.data.profile import GraphProfile
 from gnnbench.steps import Ints
@@ -51,21 +51,8 @@ class Chances:
 
 def chances_of(profile: GraphProfile, fanouts_from_seeds: Sequence[int], batch: int) -> Chances:
     """Chances of vertices to be in a batch of so many seeds, by degree."""
-    values, counts = profile.histogram()
-    batch = min(batch, profile.num_train)
-    weight, inclusion = occupancy_inclusion(
-        values,
-        counts,
-        profile.num_train,
-        fanouts_from_seeds,
-        batch,
-        undirected=profile.undirected,
-    )
-    # Classes of training vertices come first.
-    seed = np.zeros(len(weight))
-    seed[: len(values)] = batch / max(profile.num_train, 1)
-    degree = np.tile(np.asarray(values, float), 2)
-    return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
+    found = profile.expected_inclusion(fanouts_from_seeds, batch)
+    return Chances(weight=found.rows, seed=found.seed, inclusion=found.chance, degree=found.degree)
 
 
 def hits_of(

@@ -189,6 +189,8 @@ def _estimated(
     p, states = policy.partitions, policy.states(0)
     per_visit = -(-structure.num_train // len(states))
     steps = max(1, -(-per_visit // structure.batch_size))
+    fanouts = run.batch.fanouts(run.model.layers)
+    reached = profile.reached_share(fanouts, run.batch.size)
     visits = []
     for resident, admitted, evicted in changes(states):
         count = rows.rows_in(resident)
@@ -209,7 +211,7 @@ def _estimated(
             rows=count,
             edges=held.num_edges,
         )
-        batch = expected_batch(held, run, knobs)
+        batch = expected_batch(held, run, knobs, reached)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
 

@@ -126,21 +126,32 @@ def drawn_work(knobs: Any, vertices: Sequence[Any], edges: Sequence[Any]) -> Wor
     return work.draw_neighbours(vertices, edges)
 
 
-def expected_batch(profile: GraphProfile, run: RunSpec, knobs: Any) -> BatchSizes:
-    """Expected sizes of a batch from the graph of the buffer, from its degrees alone."""
-    if knobs.sampling != "dense":
-        return SAMPLED.estimate(profile, replace(run, ranks=1, knobs={}), partitioned=False)
-    # Late: the estimators' compiler is slow to import.
-    from gnnbench.data.frontier import occupancy_frontier
+def expected_batch(held: GraphProfile, run: RunSpec, knobs: Any, reached: float) -> BatchSizes:
+    """Expected sizes of a batch from the graph of the buffer, from its degrees.
 
-    vertices, hops = occupancy_frontier(
-        *profile.histogram(),
-        profile.num_train,
-        run.batch.fanouts(run.model.layers),
-        min(run.batch.size, profile.num_train),
-        "expand_new",
-        undirected=profile.undirected,
+    Args:
+        held: profile of the graph of the buffer.
+        run: what is trained.
+        knobs: of the approach.
+        reached: share of the vertices that batches reach, see `GraphProfile.reached_share`.
+    """
+    dense, fanouts = knobs.sampling == "dense", run.batch.fanouts(run.model.layers)
+    if not dense and held.frontier:
+        return SAMPLED.estimate(held, replace(run, ranks=1, knobs={}), partitioned=False)
+    # Late: the estimators' compiler is slow to import.
+    from gnnbench.data.reach import frontier_within
+
+    vertices, hops = frontier_within(
+        reached,
+        held.histogram(),
+        held.num_train,
+        fanouts,
+        min(run.batch.size, held.num_train),
+        undirected=held.undirected,
+        computation_graph="expand_new" if dense else "per_layer",
     )
+    if not dense:
+        return even_batch(1, vertices, hops)
     # A layer aggregates the lists of its own hop and of the hops before.
     return even_batch(1, vertices, tuple(np.cumsum(hops[::-1])[::-1]))
 
