@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.caching import HitRates, cache_of, count_hits
+from gnnbench.data.caching import HitRates, cache_of, capacity_of, count_hits, inspect
 from gnnbench.data.keys import generator
 from gnnbench.data.profile import GraphProfile
 from gnnbench.steps import Ints
@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 _ROWS = 20_000
 _BATCHES = 150
 """Batches of the miniature at most, before counting and while counting."""
+_USES = 2_000_000
+"""Uses of rows in a superbatch of the miniature at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,6 +121,44 @@ def expected_hits(
             "presampling": lambda: rows.uses(presample * steps),
         }[policy]()
     return count_hits(cache_of(policy, rows.count, capacity, score), batches, warm, lookahead)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperbatchRates:
+    """Reads of a superbatch behind the optimal cache.
+
+    Args:
+        fill: rows that are in the cache before the first batch, as a share of all rows.
+        missed: rows that are read per row used.
+        inserted: rows that enter the cache per row used.
+    """
+
+    fill: float
+    missed: float
+    inserted: float
+
+
+def expected_superbatch(
+    chances: Chances, share: float, steps: int, superbatch: int
+) -> SuperbatchRates:
+    """Reads of a superbatch whose uses are known: the executor of Ginex, on the miniature.
+
+    Args:
+        chances: of the rows that the cache may hold.
+        share: rows of the cache as a share of those.
+        steps: batches of an epoch.
+        superbatch: batches that are inspected together; at most as many as have `_USES` uses.
+    """
+    rows = _Miniature(chances, steps)
+    each = max(float(rows.inclusion.sum()), 1.0)
+    batches = rows.batches(max(1, min(superbatch, steps, int(_USES / each))))
+    made = inspect(batches, capacity_of(min(share, 1.0), rows.count), rows.count)
+    uses = max(sum(map(len, batches)), 1)
+    return SuperbatchRates(
+        fill=len(made.initial) / rows.count,
+        missed=sum(len(turn.misses) for turn in made.turns) / uses,
+        inserted=sum(len(turn.inserted) for turn in made.turns) / uses,
+    )
 
 
 class _Miniature:

@@ -217,20 +217,16 @@ def _bytes_read(row: PublishedRow) -> DiskCount:
         return DiskCount(value=size, basis="partitions that fill the buffer once an epoch")
     if name.startswith("ginex"):
         # Late: the miniature's compiler is slow to import.
-        from gnnbench.data.expected_hits import Chances, expected_hits
+        from gnnbench.data.expected_hits import Chances, expected_superbatch
 
-        found = epoch.chances
-        rates = expected_hits(
-            Chances(
-                weight=found.rows, seed=found.seed, inclusion=found.chance, degree=found.degree
-            ),
-            "planned",
-            min(_cached_rows(row, epoch) / max(epoch.profile.num_nodes, 1), 1.0),
-            epoch.batches,
-            lookahead=epoch.batches,
+        found, nodes = epoch.chances, epoch.profile.num_nodes
+        chances = Chances(
+            weight=found.rows, seed=found.seed, inclusion=found.chance, degree=found.degree
         )
+        share = min(_cached_rows(row, epoch) / max(nodes, 1), 1.0)
+        rates = expected_superbatch(chances, share, epoch.batches, epoch.batches)
         block = DISK_BLOCK * -(-epoch.row_bytes // DISK_BLOCK)
-        missed = (1.0 - rates.hits) * epoch.requested
+        missed = rates.missed * epoch.requested + rates.fill * nodes
         return DiskCount(value=missed * block, basis=f"{_basis(epoch)}, optimal cache, 4 KiB reads")
     if name.startswith("diskgnn"):
         missed = epoch.beyond(_cached_rows(row, epoch))

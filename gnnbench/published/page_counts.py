@@ -2,7 +2,7 @@
 
 What is counted, as the counting code does it (marius-team/marius, branch dsarda/simulation):
 
-- Neighbours are the heads of a vertex's out-edges. Held vertices are those of the highest in-degree.
+- Neighbours are the heads of a vertex's out-edges. Held are the vertices of the highest in-degree.
 - Vertices in memory leave the frontier before it is expanded. Their rows are not read, and neither
   are their neighbours: a held target reads nothing.
 - A batch of targets reads a page once. The number is that of the batch over its targets; the

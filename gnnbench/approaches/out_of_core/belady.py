@@ -39,7 +39,7 @@ from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.data.caching import Inspection, capacity_of, inspect, superbatches
 from gnnbench.data.dealing import undivided
-from gnnbench.data.expected_hits import chances_of, expected_hits
+from gnnbench.data.expected_hits import chances_of, expected_superbatch
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
@@ -295,33 +295,27 @@ def expected_batches(
 ) -> list[CachedBatch]:
     """Expected batches of an epoch of a graph that is not there, alike within a superbatch.
 
-    The share of misses is that of the optimal cache on a miniature of the graph whose batches are
-    independent draws, see `gnnbench.data.expected_hits`; the first fill is the cache, as far as a
-    superbatch has distinct rows for it. Reads of single rows lie apart: each is a request.
+    The first fill and the share of misses are those of the optimal cache on a miniature of the
+    graph whose batches are independent draws, see `gnnbench.data.expected_hits`.
     """
-    fanouts = run.batch.fanouts(run.model.layers)
     sizes = SAMPLED.estimate(profile, replace(run, knobs={}), partitioned=False)
     inputs = int(sizes.vertices[0][0])
-    chances = chances_of(profile, fanouts, run.batch.size)
-    rates = expected_hits(
-        chances,
-        "planned",
+    rates = expected_superbatch(
+        chances_of(profile, run.batch.fanouts(run.model.layers), run.batch.size),
         structure.capacity / max(profile.num_nodes, 1),
         structure.num_steps,
-        lookahead=structure.superbatch,
+        structure.superbatch,
     )
-    missed = round((1.0 - rates.hits) * inputs)
+    missed = Read.apart(structure.rows, round(rates.missed * inputs), profile.num_nodes)
+    fill = min(structure.capacity, round(rates.fill * profile.num_nodes))
     found: list[CachedBatch] = []
     for numbers in superbatches(structure.num_steps, structure.superbatch):
-        spared = (1.0 - np.clip(chances.inclusion, 0.0, 1.0)) ** len(numbers)
-        distinct = float((chances.weight * (1.0 - spared)).sum())
-        fill = round(min(structure.capacity, distinct))
         opening = _opening(structure.rows, sizes, len(numbers), fill, shape)
         for number in range(len(numbers)):
             found.append(
                 CachedBatch(
                     sizes=sizes,
-                    missed=Read.apart(structure.rows, missed, profile.num_nodes),
+                    missed=missed,
                     inserted=round(rates.inserted * inputs),
                     opening=opening if number == 0 else None,
                 )

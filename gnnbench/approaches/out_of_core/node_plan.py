@@ -26,6 +26,7 @@ from gnnbench.approaches.out_of_core.nodes import (
     drawn_work,
     expected_batch,
     resident_edges,
+    resident_share,
     sampler_of,
 )
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
@@ -211,7 +212,9 @@ def _estimated(
             rows=count,
             edges=held.num_edges,
         )
-        batch = expected_batch(held, run, knobs, reached)
+        pinned = policy.name == "sequential"
+        near = buffer_profile(profile, resident_share(profile, count, reached, pinned=pinned))
+        batch = expected_batch(near, run, knobs, reached)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
 

@@ -268,6 +268,22 @@ def resident_edges(graph: Graph, resident: Ints) -> tuple[NDArray[np.int32], NDA
     return np.concatenate(of_sources), np.concatenate(of_targets)
 
 
+def resident_share(profile: GraphProfile, count: int, reached: float, *, pinned: bool) -> float:
+    """Share of the vertices in the part of the graph that batches reach that are resident.
+
+    Args:
+        profile: of the graph.
+        count: resident vertices.
+        reached: share of the vertices that batches reach.
+        pinned: whether all training vertices are resident; they lie in that part.
+    """
+    nodes, train = max(profile.num_nodes, 1), profile.num_train
+    part = reached * nodes
+    if not pinned or part <= train or count < train or nodes == train:
+        return count / nodes
+    return min((train + (part - train) * (count - train) / (nodes - train)) / part, 1.0)
+
+
 def buffer_profile(profile: GraphProfile, share: float) -> GraphProfile:
     """The profile of the graph within a buffer that holds some share of all vertices.
 
