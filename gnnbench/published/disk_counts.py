@@ -140,7 +140,8 @@ def _binomial(uses: Floats, n: int, q: Floats) -> Floats:
     # Chances of 0 and 1 are as good as the smallest and largest that have a logarithm.
     inside = np.clip(q, 1e-300, 1.0 - 1e-16)[:, None]
     pmf: Floats = np.exp(choose + uses * np.log(inside) + (n - uses) * np.log1p(-inside))
-    return pmf / np.maximum(pmf.sum(axis=1, keepdims=True), 1e-300)
+    pmf /= np.maximum(pmf.sum(axis=1, keepdims=True), 1e-300)
+    return pmf
 
 
 def _requested(row: PublishedRow) -> DiskCount:
@@ -223,8 +224,8 @@ def _bytes_read(row: PublishedRow) -> DiskCount:
         chances = Chances(
             weight=found.rows, seed=found.seed, inclusion=found.chance, degree=found.degree
         )
-        share = min(_cached_rows(row, epoch) / max(nodes, 1), 1.0)
-        rates = expected_superbatch(chances, share, epoch.batches, epoch.batches)
+        held = min(_cached_rows(row, epoch) / max(nodes, 1), 1.0)
+        rates = expected_superbatch(chances, held, epoch.batches, epoch.batches)
         block = DISK_BLOCK * -(-epoch.row_bytes // DISK_BLOCK)
         missed = rates.missed * epoch.requested + rates.fill * nodes
         return DiskCount(value=missed * block, basis=f"{_basis(epoch)}, optimal cache, 4 KiB reads")

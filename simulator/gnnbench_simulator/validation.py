@@ -94,7 +94,7 @@ def predict_case(case: Case) -> Prediction | Reason:
         if case.method and isinstance(data, GraphProfile):
             structure = skewed(nested(structure, data, case.method, per_host))
         plan = card.plan(data, run, structure, layout)
-        if software.rewrites:
+        if software.rewrites and isinstance(data, GraphProfile):
             shape = stack_shape(data, run, card.knobs(run).order)
             plan = as_released(plan, shape, software)
             cluster = cluster_used(cluster, plan, software, per_host)

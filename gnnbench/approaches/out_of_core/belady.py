@@ -47,7 +47,7 @@ from gnnbench.disk_limit import DiskKnobs
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Space, Work
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Space, Work
 from gnnbench.strict import bounds
 
 ID_BYTES = work.ID_BYTES
@@ -329,11 +329,15 @@ def _opening(
     """What happens before the first of so many equal batches."""
     inputs = int(sizes.vertices[0][0])
     one = work.draw_neighbours(sizes.vertices, sizes.edges)
+
+    def together(size: Size) -> int:
+        return batches * int(np.ravel(size)[0])
+
     drawn = one._replace(
-        **{
-            name: batches * int(np.ravel(getattr(one, name))[0])
-            for name in ("rows", "nonzeros", "source_rows", "bytes")
-        }
+        rows=together(one.rows),
+        nonzeros=together(one.nonzeros),
+        source_rows=together(one.source_rows),
+        bytes=together(one.bytes),
     )
     blocks = int(np.ravel(block_bytes(shape, sizes.blocks()))[0])
     uses = batches * inputs
