@@ -15,7 +15,17 @@ from gnnbench_reports.tables import Column
 if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
-NAMES = ("quality", "order", "operations", "node_order", "bandwidth", "pipelines", "fits", "caches")
+NAMES = (
+    "quality",
+    "order",
+    "operations",
+    "node_order",
+    "bandwidth",
+    "pipelines",
+    "fits",
+    "caches",
+    "arrival",
+)
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 
 

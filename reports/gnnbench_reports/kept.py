@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
+from gnnbench_reports.arrival import ArrivalRow
 from gnnbench_reports.bandwidth import BandwidthRow
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.memory import Memory
@@ -29,6 +30,7 @@ FINDINGS: Mapping[str, type[Any]] = {
     "operations": OperationRow,
     "node_order": OrderGain,
     "bandwidth": BandwidthRow,
+    "arrival": ArrivalRow,
 }
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
 _NESTED = ("config_ids", "volumes", "memory", "phases_measured", "phases_predicted", "metrics")

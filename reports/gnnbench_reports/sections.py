@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("bandwidth", "Bandwidth of collectives", ("finding_bandwidth",)),
     ("pipelines", "Pipelining", ("finding_pipelines",)),
     ("caches", "Feature caches", ("finding_caches",)),
+    ("arrival", "Throughput against arrival rate", ("arrival", "finding_arrival")),
     ("memory", "Memory", ("finding_fits", "fits", "memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
     ("node_order", "Order of vertices", ("finding_node_order",)),

@@ -190,6 +190,7 @@ def _train(
             if context.device.type == "cuda":
                 torch.cuda.synchronize(context.device)
             seconds = perf_counter() - begin
+            ended = {"end_s": recorder.elapsed_s()} if recorder.arrives else {}
         moved = recorder.period_end()
         metrics = _floats(trainer.period_metrics())
         if period == last or (every and (period + 1) % every == 0):
@@ -207,6 +208,7 @@ def _train(
                 "loss": _finite(loss),
                 "metrics": metrics,
                 "bytes": moved,
+                **ended,
             }
         )
         commits.commit(periods)

@@ -32,6 +32,7 @@ NAMES = (
     "parity",
     "residuals",
     "quality",
+    "arrival",
 )
 
 
