@@ -23,7 +23,7 @@ HELP = "compare measured runs with predictions of a results folder, or two folde
 MOST_LINES = 40
 """Findings with more lines are left to --json and the report."""
 LABEL = 60
-"""Most characters of a label. A table that is wider than the terminal wraps labels between words."""
+"""Most characters of a label; a table wider than the terminal wraps labels between words."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

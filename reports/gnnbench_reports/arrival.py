@@ -143,12 +143,8 @@ def rows_of(study: Study) -> list[ArrivalRow]:
     )
 
 
-def _row(
-    study: Study, row: Comparison, spec: Mapping[str, Any], label: str
-) -> ArrivalRow | None:
-    measured = [
-        one for run in study.runs_of(row) if (one := _measured(run.periods)) is not None
-    ]
+def _row(study: Study, row: Comparison, spec: Mapping[str, Any], label: str) -> ArrivalRow | None:
+    measured = [one for run in study.runs_of(row) if (one := _measured(run.periods)) is not None]
     record = study.prediction_of(row)
     predicted = None
     if record is not None and record.status == "ok":
@@ -182,7 +178,9 @@ _NOTES = ("events", "releases_s", "periods_s")
 def _measured(periods: Sequence[Mapping[str, Any]]) -> Pace | None:
     if not all("end_s" in period for period in periods):
         return None
-    return pace(*([p[name] for p in periods] for name in ("events", "release_s", "seconds", "end_s")))
+    return pace(
+        *([p[name] for p in periods] for name in ("events", "release_s", "seconds", "end_s"))
+    )
 
 
 def _training(spec: Mapping[str, Any]) -> Mapping[str, Any]:
