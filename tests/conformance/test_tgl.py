@@ -7,6 +7,7 @@ x - 2 left, and its write goes into the newest one.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ from gnnbench.spec import RunSpec
 from gnnbench_runtime.conformance.perform import make_trainer
 
 TGN: dict[str, Any] = {"kind": "tgn", "layers": 1, "heads": 2}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As a rank has: the threads of a reader and of a trainer would wait for each other's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def flow(ranks: int = 1, *, staleness: int = 1, **fields: Any) -> RunSpec:

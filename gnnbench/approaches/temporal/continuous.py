@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
@@ -118,7 +118,7 @@ class Continuous(Approach):
         models=frozenset(MODEL_KINDS),
     )
     look = Look(colour="#882255", marker="h")
-    knobs_type = ContinuousKnobs
+    knobs_type: ClassVar[type[Any]] = ContinuousKnobs
     runtime = "gnnbench_runtime.approaches.temporal.continuous:ContinuousTrainer"
 
     def examples(self) -> list[RunSpec]:
