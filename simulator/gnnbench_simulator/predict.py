@@ -380,6 +380,13 @@ def _notes(program: Program) -> dict[str, Any]:
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
     planned = program.plan.notes
     notes |= {n: planned[n] for n in planned if n.startswith("cache_") or n in _PLANNED}
+    if program.plan.arrivals:
+        plan = program.plan
+        ends = plan.starts[1:]
+        notes |= {
+            "events": list(plan.arrivals),
+            "releases_s": [float(plan.releases[end - 1]) for end in ends],
+        }
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing

@@ -21,7 +21,7 @@ from gnnbench.steps import LATEST, NO_ROOT, Lane
 from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.layout import Block, Layout, Mode, Places
 from gnnbench_simulator.order import evaluation_order
-from gnnbench_simulator.outcome import SimResult, Span
+from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descents
 
@@ -180,7 +180,7 @@ class _Replay:
             finished.append(self._now().max(axis=0))
         # Lanes that run ahead can finish a period before the one that precedes it.
         ends = np.maximum.accumulate(np.array(finished).reshape(-1, self.draws), axis=0)
-        period_s = np.diff(ends, axis=0, prepend=np.zeros((1, self.draws)))
+        period_s = period_seconds(ends, plan)
         return SimResult(
             method="replay",
             period_s=period_s if self.draws > 1 or self.factors else period_s[:, 0],
