@@ -16,12 +16,16 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
+from gnnbench_reports.arrival import ArrivalRow
 from gnnbench_reports.bandwidth import BandwidthRow
+from gnnbench_reports.caches import CacheRow
 from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.disk_io import IoRow
 from gnnbench_reports.memory import Memory
 from gnnbench_reports.node_order import OrderGain
 from gnnbench_reports.operations import OperationRow
 from gnnbench_reports.quality import QualityRow
+from gnnbench_reports.sensitivity import SwingRow
 from gnnbench_reports.time_to_metric import TargetRow
 from gnnbench_reports.traffic import TrafficRow
 
@@ -31,8 +35,12 @@ FINDINGS: Mapping[str, type[Any]] = {
     "operations": OperationRow,
     "node_order": OrderGain,
     "bandwidth": BandwidthRow,
+    "caches": CacheRow,
+    "disk_io": IoRow,
+    "sensitivity": SwingRow,
     "time_to_metric": TargetRow,
     "traffic": TrafficRow,
+    "arrival": ArrivalRow,
 }
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
 _TIMES = ("phase", "stage")
