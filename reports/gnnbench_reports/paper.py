@@ -17,6 +17,8 @@ from gnnbench_reports.sections import Section
 
 MOST_ROWS = 60
 """Longer tables are written as CSV only: no page holds them."""
+_WIDE = 60
+"""Texts of more characters are broken into lines."""
 _NARROW = 4
 """Tables of at most so many columns are set in one column of the example."""
 _SIGNS = {
@@ -98,7 +100,7 @@ def latex(table: Table) -> str:
     """The table as a booktabs tabular; quantities are set by siunitx."""
     columns = [column for column in table.columns if not column.links]
     kept = [at for at, column in enumerate(table.columns) if not column.links]
-    form = "".join("r" if column.number else "l" for column in columns)
+    form = "".join(_form(table, at) for at in kept)
     lines = [
         f"\\begin{{tabular}}{{{form}}}",
         r"\toprule",
@@ -109,6 +111,14 @@ def latex(table: Table) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _form(table: Table, at: int) -> str:
+    """How a column is set: to the right, to the left, or in lines of a paragraph if it is wide."""
+    if table.columns[at].number:
+        return "r"
+    longest = max((len(_text(row[at])) for row in table.rows), default=0)
+    return "l" if longest <= _WIDE else "p{62mm}"
 
 
 def _latex_cell(value: object) -> str:
