@@ -165,10 +165,9 @@ def _least_seconds(ledgers: list[_Steps]) -> list[Any]:
     import pandas as pd
 
     numbered = []
-    for frame in joint:
-        frame = frame.copy()
-        frame["place"] = frame.groupby(["period", "name"]).cumcount()
-        numbered.append(frame)
+    for steps in ledgers:
+        place = steps.frame.groupby(["period", "name"]).cumcount()
+        numbered.append(steps.frame.assign(place=place)[steps.shared])
     names = [*_SHARED, "place"]
     least = pd.concat(numbered).groupby(names)["duration_s"].min().rename("least_s")
     return [frame.join(least, on=names)["least_s"].to_numpy() for frame in numbered]
