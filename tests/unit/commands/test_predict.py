@@ -309,3 +309,17 @@ def test_layouts_are_predicted_side_by_side(reddit: str, rows: Rows, tmp_path: P
     times = {(r.run.approach, r.ranks_per_host): r.period_s for r in records}
     assert len(times) == len(records) == 4
     assert times["partition", 2] > times["partition", 8]  # four hosts talk over the network
+
+
+def test_sensitivity_says_what_moves_a_time_most(small: str, rows: Rows, tmp_path: Path) -> None:
+    words = (small, *DGX, "--ranks", "2", "--results", str(tmp_path / "r"))
+    plain = rows(*words)
+    assert all(row["sensitivity"] == [] for row in plain)
+    found = rows(*words, "--sensitivity")
+    for before, row in zip(plain, found, strict=True):
+        assert row["period_s"] == before["period_s"]
+        widths = [swing["high"] / swing["low"] for swing in row["sensitivity"]]
+        assert widths == sorted(widths, reverse=True) and widths[0] > 1.01
+        assert {swing["what"] for swing in row["sensitivity"]} == {"operation", "constant"}
+    kept = list(Results(tmp_path / "r").predictions())
+    assert all(record.notes["sensitivity"] for record in kept)
