@@ -174,8 +174,13 @@ class TrainingSpec:
         speedup: of a stream: arrival rate of its parts relative to their time stamps; with 0 all
             parts are available at the start.
         warmup_epochs: epochs that are trained and recorded but excluded from time medians.
-        optimizer: adam, sgd or adagrad; weight decay is added to the gradient (L2).
-        evaluate_every: 0 evaluates once, at the end.
+        optimizer: adam, sgd or adagrad.
+        lr: learning rate.
+        weight_decay: factor of the parameters that is added to the gradient (L2).
+        precision: of features, parameters and activations.
+        evaluate_every: epochs between two evaluations; 0 evaluates once, at the end.
+        seed: of parameters, samples, dropout and partitions.
+        threads_per_rank: CPU threads that a rank computes with.
         timeout_s: how long a rank may go without finishing a step before it counts as hung.
     """
 

@@ -59,7 +59,7 @@ from gnnbench.units import size_bytes
 
 SCHEMA = 2
 _FOLDER = Path(__file__).parent / "catalogue" / "suites"
-_TOP = (
+TOP = (
     *("schema", "name", "description", "datasets", "tasks", "models"),
     *("batch", "training", "memory", "runs"),
 )
@@ -188,7 +188,19 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RunsTable:
+class RunsTable:
+    """An entry [[runs]]: the product of its lists.
+
+    Args:
+        dataset, model, task: names of tables of the suite; "" is the dataset's default task.
+        approach: names of approaches.
+        ranks: numbers of ranks; an approach that cannot run on one is skipped with a reason.
+        repeats: of each configuration; repeats are interleaved.
+        seeds: one configuration per seed, instead of the seed of [training].
+        knobs: of the approaches; a table under an approach's name is for that approach only.
+        batch, training, memory: keys of these tables that differ for this entry.
+    """
+
     dataset: str | tuple[str, ...]
     model: str | tuple[str, ...]
     approach: str | tuple[str, ...]
@@ -220,8 +232,8 @@ class _Parser:
 
     def _check_top(self) -> None:
         for key in self.table:
-            if key not in _TOP:
-                self.problems.append(f"{self.where}: {key}: unknown key, {suggest(key, _TOP)}")
+            if key not in TOP:
+                self.problems.append(f"{self.where}: {key}: unknown key, {suggest(key, TOP)}")
         found = self.table.get("schema", SCHEMA)
         if found != SCHEMA:
             self.problems.append(f"{self.where}: schema: found {found!r}, allowed: {SCHEMA}")
@@ -305,12 +317,12 @@ class _Parser:
         runs: list[RunSpec] = []
         for number, entry in enumerate(entries):
             place = f"{self.where}: runs[{number}]"
-            parsed = build(_RunsTable, entry, place, self.problems) or _salvaged(entry)
+            parsed = build(RunsTable, entry, place, self.problems) or _salvaged(entry)
             if parsed is not None:
                 runs += self._entry(parsed, place)
         return runs
 
-    def _entry(self, parsed: _RunsTable, place: str) -> Iterator[RunSpec]:
+    def _entry(self, parsed: RunsTable, place: str) -> Iterator[RunSpec]:
         # Named axes in one fixed order, so that the order of runs does not depend on the file's
         # order of keys.
         axes = {
@@ -419,20 +431,20 @@ def _size(value: object, where: str, problems: list[str]) -> object:
         return 0
 
 
-def _salvaged(entry: object) -> _RunsTable | None:
+def _salvaged(entry: object) -> RunsTable | None:
     """The valid keys of an invalid entry, so that problems of its names are reported too."""
     if not isinstance(entry, Mapping):
         return None
     # Annotations are text here and must be resolved before values are converted.
-    hints = get_type_hints(_RunsTable)
+    hints = get_type_hints(RunsTable)
     sound: dict[str, Any] = {}
-    for spec in dataclasses.fields(_RunsTable):
+    for spec in dataclasses.fields(RunsTable):
         wrong: list[str] = []
         if spec.name in entry:
             value = convert(entry[spec.name], hints[spec.name], "", wrong, spec.metadata)
             if not wrong:
                 sound[spec.name] = value
-    return build(_RunsTable, sound, "", [])
+    return build(RunsTable, sound, "", [])
 
 
 def _listed(value: object) -> list[Any]:

@@ -197,14 +197,18 @@ def _to_metric(study: Study, rows: Sequence[Comparison]) -> list[str]:
     sentence = (
         f"To {numbers.metric(measure, goal)} validation {measure.title}: {first.row.label} on "
         f"{ranks} in {_written(first)} ({first.periods:g} "
-        f"{first.row.period}{'s' if first.periods != 1 else ''})"
+        f"{first.row.period}{'s' if first.periods != 1 else ''}"
+        f"{_foreseen(first, ', predicted ')})"
     )
     if len(reached) > 1:
         second = reached[1]
         factor = (second.seconds or 0.0) / (first.seconds or 1.0)
         times = numbers.rounded(factor, factor * 0.05)
         times = "as long" if float(times) == 1 else f"{times} × as long"
-        sentence += f"; {second.row.label} takes {_written(second)}, {times}"
+        sentence += (
+            f"; {second.row.label} takes {_written(second)}"
+            f"{_foreseen(second, ' (predicted ', ')')}, {times}"
+        )
     absent = sorted(label for label, one in best.items() if one.seconds is None)
     if absent:
         sentence += f"; not reached by {', '.join(absent)}"
@@ -213,6 +217,13 @@ def _to_metric(study: Study, rows: Sequence[Comparison]) -> list[str]:
 
 def _written(one: Reach) -> str:
     return numbers.seconds(one.seconds, max(one.spread or 0.0, _DIGITS))
+
+
+def _foreseen(one: Reach, before: str, after: str = "") -> str:
+    """The predicted time to the target between two texts; empty without a prediction."""
+    if one.predicted_seconds is None:
+        return ""
+    return f"{before}{numbers.seconds(one.predicted_seconds)}{after}"
 
 
 def _sooner(one: Reach, other: Reach | None) -> bool:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NAMES = (
     "quality",
+    "time_to_metric",
+    "traffic",
+    "stages",
     "order",
     "operations",
     "node_order",
@@ -26,6 +29,7 @@ NAMES = (
     "caches",
     "disk_io",
     "sensitivity",
+    "arrival",
 )
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 

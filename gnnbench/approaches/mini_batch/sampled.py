@@ -2,6 +2,16 @@
 
 Computation graph `per_layer` (sampling section 2): in every hop each destination is sampled again,
 seeds included. Each rank takes an even slice of the global batch.
+
+Closed forms, per batch and rank (P ranks, theta parameters, s bytes per element, f features):
+
+    gradients              floor(2 (P - 1) S / P) with S = (theta + 1) s, the ring all-reduce
+    replicated features    nothing
+    partitioned features   8 (P - 1) of counts; 8 per input row that another rank owns; f s per
+                           input row of another rank that this one owns
+    host features          f s per input row, from the host to the device
+
+A cache on the device takes the rows that it holds out of the last two.
 """
 
 from __future__ import annotations
@@ -122,7 +132,8 @@ class Sampled(FanOuts):
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="^")
     published: ClassVar[tuple[Published, ...]] = (
-        Published(names=r"^(distdgl|dgl)\b", recipe="gnnbench.published.mini_batches:dgl"),
+        Published(names=r"^(distdgl|dgl(?! mmap))\b", recipe="gnnbench.published.mini_batches:dgl"),
+        Published(names=r"^pyg\b(?!\+| mmap)", recipe="gnnbench.published.mini_batches:pyg"),
         Published(names=r"^quiver\b", recipe="gnnbench.published.mini_batches:quiver"),
         Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
     )

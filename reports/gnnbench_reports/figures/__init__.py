@@ -35,6 +35,8 @@ NAMES = (
     "residuals",
     "quality",
     "tornado",
+    "time_to_metric",
+    "arrival",
 )
 
 

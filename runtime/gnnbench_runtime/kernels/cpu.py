@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gnnbench.data.threads import Team
-from gnnbench_runtime.kernels import attention_loops, loops
+from gnnbench_runtime.kernels import attention_loops, blocks, loops
+from gnnbench_runtime.kernels.blocks import Block
 from gnnbench_runtime.kernels.losses import softmax_cross_entropy
 from gnnbench_runtime.kernels.sparse_rows import spmm_rows
 
@@ -88,6 +89,16 @@ class CpuKernels:
         enough = x.size >= LEAST_VALUES * self.threads
         ranges = self.team.split(x.shape[1], 16) if enough else [(0, x.shape[1])]
         self.team.run(lambda a, b: loops.scatter_add_rows(out, ids, x, a, b), ranges)
+
+    def gather_block(self, flat: Tensor, block: Block, start: int, first: int, out: Tensor) -> None:
+        """Copy elements of a block, from `first` on, to `out`; see `kernels.blocks`."""
+        self._by_elements(blocks.gather_block, flat, block, start, first, out)
+
+    def scatter_block(
+        self, flat: Tensor, block: Block, start: int, first: int, values: Tensor
+    ) -> None:
+        """Copy values to elements of a block, from `first` on; see `kernels.blocks`."""
+        self._by_elements(blocks.scatter_block, flat, block, start, first, values)
 
     def dropout(
         self,
@@ -339,6 +350,13 @@ class CpuKernels:
         starts, arrays = _flat(indptr), [_rows(t) for t in tensors]
         ranges = self.team.split_rows(starts, LEAST_VALUES)
         self.team.run(lambda a, b: loop(starts, *arrays, a, b), ranges)
+
+    def _by_elements(
+        self, loop: Any, flat: Tensor, block: Block, start: int, first: int, values: Tensor
+    ) -> None:
+        place = _flat(flat), start, block.width, block.rows, block.columns, first, _flat(values)
+        ranges = self.team.split(len(values), LEAST_VALUES)
+        self.team.run(lambda a, b: loop(*place, a, b), ranges)
 
     def _by_rows(self, work: Any, rows: Array) -> None:
         count, width = rows.shape

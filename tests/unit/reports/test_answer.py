@@ -107,6 +107,17 @@ def test_the_time_to_accuracy_counts_the_epochs_until_the_target(fabricator: Any
     assert "single takes 4.00 s, 2.7 × as long; not reached by cluster-gcn" in text
 
 
+def test_the_predicted_time_to_accuracy_stands_beside_the_measured_one(fabricator: Any) -> None:
+    for approach, period_s in (("single", 1.2), ("sampled", 1.6)):
+        spec = fabricator.spec(approach=approach, ranks=1)
+        values = (0.2, 0.8, 0.8) if approach == "single" else (0.2, 0.4, 0.8)
+        fabricator.run(spec, periods=evaluated(1.0, *values))
+        fabricator.prediction(spec, seconds=period_s)
+    text = sentences(fabricator)
+    assert "single on 1 rank in 2.00 s (2 epochs, predicted 2.4 s)" in text
+    assert "sampled takes 3.00 s (predicted 4.8 s), 1.50 × as long" in text
+
+
 def test_what_limits_scaling_is_the_part_that_does_not_shrink(fabricator: Any) -> None:
     def ledgers(spec: Any, forward: float, halo: float) -> None:
         record = fabricator.prediction(spec, seconds=forward + halo)
