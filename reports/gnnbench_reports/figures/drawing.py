@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COLUMN_IN, PAGE_IN = 3.3, 6.9
 MAX_COLUMNS = 4
 PNG_DPI = 200
-_LINE_IN, _LINES_RESERVED = 0.155, 3
+_LINE_IN, _LINES_RESERVED = 0.17, 3
 """Height of a line of a legend, and lines for which `panels` reserves height."""
 STYLE = Path(__file__).parents[1] / "styles" / "gnnbench.mplstyle"
 
