@@ -47,7 +47,7 @@ def pages() -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="gnnbench-manual-") as folder:
         planner = Planner(Path(folder))
         for name in APPROACHES.names():
-            made[f"approaches/{name}.md"] = _page(APPROACHES.get(name), planner)
+            made[f"approaches/{name}.md"] = approach_page(APPROACHES.get(name), planner)
     return made
 
 
@@ -88,7 +88,7 @@ def _index() -> str:
     return "\n".join(lines)
 
 
-def _page(card: Approach, planner: Planner) -> str:
+def approach_page(card: Approach, planner: Planner) -> str:
     run = _example(card, planner)
     data, plan = planner.data(run), planner.plan(card, run)
     lines = [
@@ -100,7 +100,7 @@ def _page(card: Approach, planner: Planner) -> str:
         "",
         "## How it works",
         "",
-        prose(_explained(card)),
+        prose(explained(card)),
         "",
         *_drawn(card, run, data, plan),
         *_sends(card, run, planner, plan),
@@ -118,7 +118,7 @@ _NOTES = re.compile(
 """References to notes of the authors that the manual does not have."""
 
 
-def _explained(card: Approach) -> str:
+def explained(card: Approach) -> str:
     """What the card's module says, without references to notes."""
     text = _NOTES.sub(
         lambda found: "; " if found["before"] and found["behind"] else "",
