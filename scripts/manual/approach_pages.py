@@ -89,6 +89,7 @@ def _index() -> str:
 
 
 def approach_page(card: Approach, planner: Planner) -> str:
+    """The page of one approach."""
     run = _example(card, planner)
     data, plan = planner.data(run), planner.plan(card, run)
     lines = [
