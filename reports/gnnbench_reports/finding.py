@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NAMES = (
     "quality",
+    "time_to_metric",
+    "traffic",
+    "stages",
     "order",
     "operations",
     "node_order",
@@ -25,6 +28,8 @@ NAMES = (
     "fits",
     "caches",
     "arrival",
+    "disk_io",
+    "sensitivity",
 )
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 

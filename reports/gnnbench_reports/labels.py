@@ -130,6 +130,14 @@ def printable(text: str, limit: int = 40) -> str:
     return clean[: limit - 1] + "…"
 
 
+def other_settings(label: str, left_out: Collection[str]) -> str:
+    """The settings that a label shows, without those named, such as "prefetch=1"."""
+    shown = label.partition(" [")[2].rpartition("]")[0]
+    return ", ".join(
+        one for one in shown.split(", ") if one and one.partition("=")[0] not in left_out
+    )
+
+
 def card(approach: str) -> Approach | None:
     """The approach's card, or None if no approach of this name is installed."""
     return APPROACHES.get(approach) if approach in APPROACHES.known else None

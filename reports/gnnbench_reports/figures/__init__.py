@@ -26,6 +26,8 @@ NAMES = (
     "phases",
     "volume",
     "crossover",
+    "cache_hits",
+    "disk_io",
     "collectives",
     "fits",
     "memory",
@@ -33,6 +35,8 @@ NAMES = (
     "residuals",
     "quality",
     "arrival",
+    "tornado",
+    "time_to_metric",
 )
 
 
