@@ -87,7 +87,7 @@ def test_errors_near_the_flip_are_counted_apart(fabricator: Any) -> None:
     assert found is not None and len(found.cells) == 3
     capacity, sides = found.verdict
     assert "1 configuration: median error of the prediction 10 %" in capacity
-    assert "2 of 2 runs with a load more than 15% from 1" in sides
+    assert "2 of 2 runs with a load more than 15 % from 1" in sides
     assert "0 of 1 runs nearer" in sides
 
 
