@@ -27,9 +27,9 @@ NAMES = (
     "pipelines",
     "fits",
     "caches",
-    "arrival",
     "disk_io",
     "sensitivity",
+    "arrival",
 )
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 

@@ -35,12 +35,12 @@ FINDINGS: Mapping[str, type[Any]] = {
     "operations": OperationRow,
     "node_order": OrderGain,
     "bandwidth": BandwidthRow,
-    "arrival": ArrivalRow,
     "caches": CacheRow,
     "disk_io": IoRow,
     "sensitivity": SwingRow,
     "time_to_metric": TargetRow,
     "traffic": TrafficRow,
+    "arrival": ArrivalRow,
 }
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
 _TIMES = ("phase", "stage")

@@ -27,6 +27,7 @@ from gnnbench_simulator.tree import Descents
 
 Select = slice | Places
 _ROUNDING = 1e-13  # of the time reached: steps that differ by less are equal
+_RECORDED = 50_000  # blocks of equal iterations in a row that a recorded rank keeps
 _WORTH = 4  # repeats still to come from which on it is worth looking for a steady state
 
 
@@ -309,9 +310,12 @@ class _Replay:
             self.latest[name] = self.latest[name] + times * step
         for rank, spans in self.recorded.items():
             last, first_s = spans[marks[rank] :], float(step[0])
+            # An epoch of embeddings has 300,000 equal iterations. A ledger of all of them would say
+            # no more than that of some thousands.
+            kept = min(times, -(-_RECORDED // max(len(last), 1)))
             spans += [
                 Span(s.iteration + n, s.block, s.ready_s + n * first_s, s.end_s + n * first_s)
-                for n in range(1, times + 1)
+                for n in range(1, kept + 1)
                 for s in last
             ]
 

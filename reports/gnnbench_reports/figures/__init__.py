@@ -34,9 +34,9 @@ NAMES = (
     "parity",
     "residuals",
     "quality",
-    "arrival",
     "tornado",
     "time_to_metric",
+    "arrival",
 )
 
 
