@@ -113,8 +113,11 @@ def _told_apart(together: list[Mapping[str, str]], names: list[str]) -> int:
 
 
 def natural(label: str) -> tuple[str | float, ...]:
-    """A key that sorts labels by the numbers in them: speedup=400 before speedup=2000."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    """A key that sorts labels by the numbers in them: speedup=400 before speedup=2000.
+
+    A label comes before those with further settings.
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?)", label.rstrip("]"))
     return tuple(float(part) if at % 2 else part for at, part in enumerate(parts))
 
 

@@ -173,8 +173,8 @@ def test_a_setting_that_is_off_by_default_is_named_where_it_is_on(fabricator: An
         fabricator.run(dataclasses.replace(base, training=changed, knobs=knobs))
     assert [row.label for row in compare(fabricator.results)] == [
         "continuous",
-        "continuous [increments=10, replay=0.1]",
         "continuous [increments=10]",
+        "continuous [increments=10, replay=0.1]",
     ]
 
 
