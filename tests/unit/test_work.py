@@ -111,6 +111,11 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
     # 3 rows of 4 + 8 bytes, 7 sources of 16, 5 edges of 8.
     (lambda: work.merge_blocks(3, 7, 5), "sample", "merge_blocks", 36 + 112 + 40, 0),
+    # The same for 9 vertices, of which 4 + 2 are destinations, and 6 + 3 edges.
+    (
+        lambda: work.pack_blocks([9, 4, 2], [6, 3]),
+        *("sample", "merge_blocks", 6 * 12 + 9 * 16 + 9 * 8, 0),
+    ),
     (lambda: work.route(3), "sample", "route", 72, 0),
     # An id and a slot of 3 rows; id, rank and order of 3 candidates.
     (lambda: work.look_up(3), "sample", "look_up", 48, 0),

@@ -1,7 +1,8 @@
 """Node-wise neighbour sampling, data parallel; features replicated, partitioned or on the host.
 
 Computation graph `per_layer` (sampling section 2): in every hop each destination is sampled again,
-seeds included. Each rank takes an even slice of the global batch.
+seeds included. Each rank takes an even slice of the global batch. With `samplers`, some ranks only
+draw batches and send them to the others (`roles`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +28,8 @@ from gnnbench.approaches.mini_batch.batch import (
 )
 from gnnbench.approaches.mini_batch.caches import LRU, NONE, PLANNED, POLICIES, RowCache, Scores
 from gnnbench.approaches.mini_batch.fetching import HOST, Store
+from gnnbench.approaches.mini_batch.role_writer import role_plan
+from gnnbench.approaches.mini_batch.roles import Roles
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
@@ -36,6 +40,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.weighted import WeightedSampler
 from gnnbench.models.names import MODELS
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Space
 from gnnbench.strict import bounds, choices
@@ -63,6 +68,9 @@ class SampledKnobs(BatchKnobs):
         presample: epochs that are drawn beforehand, for the policy presampling.
         lookahead: batches that are drawn before their turn, so that the policy planned knows the
             rows they use.
+        samplers: ranks that only draw batches and send them; the other ranks train. 0: every rank
+            draws its own. Batches and results are those of as many ranks as train.
+        queue: batches of a sampler that are drawn and not yet received, at most.
 
     The others are those of every approach that trains on batches.
     """
@@ -76,6 +84,8 @@ class SampledKnobs(BatchKnobs):
     cache_share: float = field(default=0.1, metadata=bounds(0, 1))
     presample: int = field(default=1, metadata=bounds(1, 64))
     lookahead: int = field(default=32, metadata=bounds(0, 1_000_000))
+    samplers: int = field(default=0, metadata=bounds(0, 1_000_000))
+    queue: int = field(default=2, metadata=bounds(1, 64))
 
 
 class SeedBatches(MiniBatch):
@@ -116,7 +126,8 @@ class Sampled(FanOuts):
     promise = Promise(
         kind="unbiased",
         text="With convolutions, the expected sum over a vertex's neighbours is the exact sum; "
-        "the batches are the same for any number of ranks.",
+        "the batches are the same for any number of ranks, whether they draw their own or some "
+        "ranks sample for others.",
         limit_batch={"size": 1_000_000, "fanouts_from_seeds": (-1,)},
     )
     accepts = Accepts(attention=True, batch=True)
@@ -127,6 +138,7 @@ class Sampled(FanOuts):
         Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
     )
     knobs_type: ClassVar[type[Any]] = SampledKnobs
+    runtime = "gnnbench_runtime.approaches.mini_batch.disaggregated:trainer_of"
 
     def examples(self) -> list[RunSpec]:
         return [
@@ -144,6 +156,7 @@ class Sampled(FanOuts):
             example("sampled", 1, batch=FEW, knobs={"replacement": True}),
             example("sampled", 1, batch=FEW, knobs={"placement": HOST}),
             *_cached_examples(),
+            *_disaggregated_examples(),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
@@ -167,7 +180,13 @@ class Sampled(FanOuts):
         return Form(op="sample_weighted", edge_weights=True) if by_degree else self.form
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
-        """A softmax counts a neighbour once."""
+        """A softmax counts a neighbour once; a rank must be left to train."""
+        samplers = self.samplers(run)
+        if samplers >= run.ranks:
+            return (
+                f"{self.name} needs a rank that trains: {samplers} of {run.ranks} ranks are "
+                f"samplers; use more ranks, or knobs.samplers below {run.ranks}"
+            )
         if MODELS.get(run.model.kind).attention and self.draws(run) != (False, False):
             return (
                 f"{self.name} draws neighbours of {run.model.kind} uniformly and once each: "
@@ -184,7 +203,55 @@ class Sampled(FanOuts):
                 f"knobs.cache_policy: found {knobs.cache_policy!r} with placement 'replicated', "
                 "where every row is on the device; allowed with 'host' or 'partitioned'"
             )
+        if knobs.samplers and knobs.cache_policy == PLANNED:
+            lines.append(
+                f"knobs.cache_policy: found {PLANNED!r} with {knobs.samplers} samplers, whose "
+                "trainers do not know the next batches; allowed are the other policies"
+            )
         return lines
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Features on every rank, on their owners, or in the host's memory."""
+        return [*super().variants(run), {"placement": HOST}]
+
+    # -- samplers and trainers -------------------------------------------------------------------
+
+    def samplers(self, run: RunSpec) -> int:
+        """Ranks that only sample."""
+        return int(getattr(self.knobs(run), "samplers", 0)) if run.approach == self.name else 0
+
+    def trained(self, run: RunSpec) -> RunSpec:
+        """The run of the ranks that train, as if there were no others."""
+        samplers = self.samplers(run)
+        if not samplers:
+            return run
+        knobs = {k: v for k, v in run.knobs.items() if k not in ("samplers", "queue")}
+        return replace(run, ranks=run.ranks - samplers, knobs=knobs)
+
+    def roles(self, run: RunSpec, structure: BatchStructure) -> Roles | None:
+        """Who samples and who trains; None where every rank does both."""
+        samplers = self.samplers(run)
+        if not samplers:
+            return None
+        return Roles(
+            trainers=run.ranks - samplers,
+            samplers=samplers,
+            queue=self.knobs(run).queue,
+            steps=structure.num_steps,
+        )
+
+    def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
+        super().prepare(data, self.trained(run), cache)
+
+    def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> BatchStructure:
+        """That of the ranks that train."""
+        return super().structure(data, self.trained(run), cache)
+
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        roles = self.roles(run, structure)
+        if roles is None:
+            return super().plan(data, run, structure, layout)
+        return role_plan(self, data, run, self.trained(run), structure, layout, roles)
 
     def source(
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1
@@ -361,6 +428,32 @@ def _cached_examples() -> list[RunSpec]:
             },
         ),
         example("sampled", 3, batch=FEW, knobs={**before_owners, "cache_policy": PLANNED}),
+    ]
+
+
+def _disaggregated_examples() -> list[RunSpec]:
+    """One rank samples for two, and two for one."""
+    return [
+        example(
+            "sampled",
+            3,
+            batch=FEW,
+            model={"dropout": 0.3},
+            knobs={"samplers": 1, "weights": "degree", "placement": "partitioned", "prefetch": 1},
+        ),
+        example(
+            "sampled",
+            3,
+            batch=FEW,
+            model={"kind": "gat", "heads": 2, "dropout": 0.3},
+            knobs={
+                "samplers": 2,
+                "queue": 1,
+                "placement": HOST,
+                "cache_policy": LRU,
+                "cache_share": 0.2,
+            },
+        ),
     ]
 
 
