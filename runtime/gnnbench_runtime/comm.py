@@ -177,6 +177,7 @@ class Comm:
         lane: Lane = Lane.COMM,
     ) -> None:
         """Sum the ranks' inputs and leave block `rank` of the sum in `output`."""
+        # Alone, a reduction of one input is a copy; no step is recorded, because none is planned.
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(output)
@@ -196,11 +197,14 @@ class Comm:
         lane: Lane = Lane.COMM,
     ) -> None:
         """Overwrite the tensor with that of `root` (counted within the group)."""
+        # torch counts roots within the whole world, this class within its group.
         source = self.ranks[root]
 
         def call(buffer: torch.Tensor, *, group: Any) -> None:
             dist.broadcast(buffer, source, group=group)
 
+        # The root alone sends: counting the receivers too would multiply the volume by the group's
+        # size.
         sent = (self.world_size - 1) * _bytes(tensor) if self.rank == root else 0
         work = self._work(lane, call, (tensor,), (), outputs=(tensor,))
         self._now((Kind.BROADCAST, work, name, phase, layer, op, lane, sent))
@@ -294,6 +298,7 @@ class Comm:
         Every rank calls this with the same groups, whose ranks count within this group. With
         `background`, that lane of each group is open: ranks of other groups may never ask for it.
         """
+        # Every rank makes every group, its own or not: `new_group` is collective over the world.
         mine: Comm | None = None
         for members in groups:
             ranks = [self.ranks[member] for member in members]
@@ -334,6 +339,7 @@ class Comm:
         if self.world_size == 1:
             return [json.loads(json.dumps(content))]
         text = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+        # NCCL moves device tensors only; gloo moves host tensors.
         device = self.device if dist.get_backend(self._groups[Lane.COMM]) == "nccl" else "cpu"
 
         def gather(own: torch.Tensor) -> torch.Tensor:
@@ -345,6 +351,7 @@ class Comm:
             )
             return every.cpu().view(self.world_size, -1)
 
+        # Texts differ in length, but all-gather needs equal blocks: lengths are exchanged first.
         lengths = gather(torch.tensor([len(text)])).flatten().tolist()
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(text)] = text
@@ -354,6 +361,7 @@ class Comm:
         ]
 
     def _harness(self, name: str, work: Callable[[], object]) -> None:
+        # The pulse tells the watchdog that this rank waits for others and does not hang itself.
         self._recorder.pulse.beat(name, "", True)
         guarded(work)
         self._recorder.pulse.leave()
@@ -381,6 +389,8 @@ class Comm:
             ("output", output, output_splits),
             ("input", input, input_splits),
         ):
+            # A wrong split would end as a hang or as garbage on another rank; here the name of the
+            # step is known.
             if split is not None and sum(split) != len(buffer):
                 raise ValueError(f"{name}: {what} splits {split} of a buffer of {len(buffer)} rows")
         if self.world_size == 1:
@@ -430,6 +440,7 @@ class Comm:
 
     def _meet(self, lane: str) -> None:
         group = self._group(lane)
+        # NCCL's barrier picks device 0 unless it is told the rank's own.
         ids = [self.device.index or 0] if dist.get_backend(group) == "nccl" else None
         dist.barrier(group=group, device_ids=ids)
 
@@ -465,6 +476,7 @@ class Comm:
             if lane not in self._streams:
                 self._streams[lane] = torch.cuda.Stream(self.device)
             stream = self._streams[lane]
+            # The collective may not start before the kernels that made its input have ended.
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 with self._span(kind, *where):

@@ -21,6 +21,8 @@ def guarded(work: Callable[[], object]) -> None:
         work()
     except RuntimeError as error:
         said = str(error).lower()
+        # torch reports a lost peer by plain RuntimeErrors of several backends; their texts are all
+        # there is.
         if isinstance(error, dist.DistError) or any(word in said for word in _LOST):
             line = str(error).strip().splitlines()[0]
             raise PeerLost(f"a collective lost another rank ({line[:200]})") from error
