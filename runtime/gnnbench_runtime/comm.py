@@ -13,11 +13,10 @@ for NCCL and gloo whatever algorithm they choose:
 
 A group of one rank communicates nothing: no collective is called and nothing is recorded.
 
-Lane `comm` is the main group. Lane `background` is a second group of the same ranks, so that its
-transfers never queue behind those of `comm`; `background:1` is a third. All ranks open a lane
-together (`open_background`), and either one thread or the `_async` methods may use it. Each lane
-has a thread of its own for the latter; who uses them on `comm` waits for them before calling
-another collective there. Calls match across ranks by their order within a lane.
+Lane `comm` is the main group. `background` and `background:1` are further groups of the same ranks,
+whose transfers never queue behind those of `comm`; all ranks open one together (`open_background`),
+and one thread or the `_async` methods use it. Each lane has a thread for the latter; who uses them
+on `comm` waits before calling another collective there. Calls match by their order within a lane.
 """
 
 from __future__ import annotations
@@ -295,8 +294,8 @@ class Comm:
     def split(self, groups: Sequence[Sequence[int]], *, background: bool = False) -> Comm:
         """Return this rank's Comm among disjoint groups that cover all ranks (an axis of a grid).
 
-        Every rank calls this with the same groups, whose ranks count within this group. With
-        `background`, that lane of each group is open: ranks of other groups may never ask for it.
+        Every rank calls this with the same groups, whose ranks count within this group.
+        `background` opens that lane of each: ranks of other groups may never ask for it.
         """
         # Every rank makes every group, its own or not: `new_group` is collective over the world.
         mine: Comm | None = None
@@ -346,8 +345,7 @@ class Comm:
             every = torch.empty(self.world_size * len(own), dtype=own.dtype, device=device)
             group = self._groups[Lane.COMM]
             self._harness(
-                "harness exchange",
-                lambda: _ALL_GATHER(every, own.to(device), group=group),
+                "harness exchange", lambda: _ALL_GATHER(every, own.to(device), group=group)
             )
             return every.cpu().view(self.world_size, -1)
 
@@ -385,10 +383,8 @@ class Comm:
 
     def _all_to_all(self, output, input, splits, name, phase, layer, op, lane):
         output_splits, input_splits = (None if s is None else list(s) for s in splits)
-        for what, buffer, split in (
-            ("output", output, output_splits),
-            ("input", input, input_splits),
-        ):
+        sides = ("output", output, output_splits), ("input", input, input_splits)
+        for what, buffer, split in sides:
             # A wrong split would end as a hang or as garbage on another rank; here the name of the
             # step is known.
             if split is not None and sum(split) != len(buffer):
