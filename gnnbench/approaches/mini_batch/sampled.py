@@ -68,7 +68,8 @@ class SampledKnobs(BatchKnobs):
 
     Args:
         weights: none draws neighbours uniformly; degree draws them in proportion to their
-            out-degree. Sums over drawn neighbours are weighted so that they stay unbiased.
+            out-degree; edges in proportion to the weight of the edge, on a graph that has edge
+            weights. Sums over drawn neighbours are weighted so that they stay unbiased.
         replacement: whether a neighbour can be drawn several times.
         placement: replicated keeps all features on every rank's device; partitioned keeps them on
             their owner, from which they are fetched by all-to-all; host keeps them in the host's
@@ -88,7 +89,7 @@ class SampledKnobs(BatchKnobs):
     The others are those of every approach that trains on batches.
     """
 
-    weights: str = field(default="none", metadata=choices("none", "degree"))
+    weights: str = field(default="none", metadata=choices("none", "degree", "edges"))
     replacement: bool = False
     placement: str = field(
         default="replicated", metadata=choices("replicated", "partitioned", HOST)
@@ -168,6 +169,12 @@ class Sampled(FanOuts):
             ),
             example("sampled", 1, batch=FEW, knobs={"replacement": True}),
             example("sampled", 1, batch=FEW, knobs={"placement": HOST}),
+            example(
+                "sampled",
+                batch=FEW,
+                options={"weighted": True},
+                knobs={"weights": "edges", "samplers": 1, "replacement": True},
+            ),
             *_cached_examples(),
             *_disaggregated_examples(),
         ]
@@ -178,19 +185,19 @@ class Sampled(FanOuts):
             return [plain]
         return [plain, replace(plain, knobs={"weights": "degree"})]
 
-    def draws(self, run: RunSpec) -> tuple[bool, bool]:
-        """Whether neighbours are drawn by degree, and whether with replacement.
+    def draws(self, run: RunSpec) -> tuple[str, bool]:
+        """By which weights neighbours are drawn, and whether with replacement.
 
         Approaches that estimate sizes of plain batches ask with runs of their own.
         """
         if run.approach != self.name:
-            return False, False
+            return "none", False
         knobs: SampledKnobs = self.knobs(run)
-        return knobs.weights == "degree", knobs.replacement
+        return knobs.weights, knobs.replacement
 
     def form_of(self, run: RunSpec) -> Form:
-        by_degree, _ = self.draws(run)
-        return Form(op="sample_weighted", edge_weights=True) if by_degree else self.form
+        weights, _ = self.draws(run)
+        return self.form if weights == "none" else Form(op="sample_weighted", edge_weights=True)
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         """A softmax counts a neighbour once; a rank must be left to train."""
@@ -200,10 +207,15 @@ class Sampled(FanOuts):
                 f"{self.name} needs a rank that trains: {samplers} of {run.ranks} ranks are "
                 f"samplers; use more ranks, or knobs.samplers below {run.ranks}"
             )
-        if MODELS.get(run.model.kind).attention and self.draws(run) != (False, False):
+        if MODELS.get(run.model.kind).attention and self.draws(run) != ("none", False):
             return (
                 f"{self.name} draws neighbours of {run.model.kind} uniformly and once each: "
                 "weights and repeats make sums unbiased, and a softmax is no sum"
+            )
+        if isinstance(data, Graph) and data.edge_weights is None and self.draws(run)[0] == "edges":
+            return (
+                f"graph {data.name} has no edge weights to draw by: read it with option weighted, "
+                "or set knobs.weights to none or degree"
             )
         return super().skip_reason(run, data)
 
@@ -270,17 +282,18 @@ class Sampled(FanOuts):
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1
     ) -> SeedSource:
         fanouts, seed = run.batch.fanouts(run.model.layers), run.training.seed
-        by_degree, replacement = self.draws(run)
+        weights, replacement = self.draws(run)
         topology = graph.indptr, graph.indices
         sampler = sampling.NeighbourSampler(*topology, fanouts, seed, threads)
-        if by_degree or replacement:
+        if weights != "none" or replacement:
             sampler = WeightedSampler(
                 *topology,
                 fanouts,
                 seed,
                 threads,
                 # A vertex without out-edges is no neighbour of any, and is never drawn.
-                weights=np.maximum(graph.out_degrees(), 1.0) if by_degree else None,
+                weights=np.maximum(graph.out_degrees(), 1.0) if weights == "degree" else None,
+                edge_weights=graph.edge_weights if weights == "edges" else None,
                 replacement=replacement,
             )
         return SeedSource(sampler, graph.train_nodes(), run.batch.size, seed)
@@ -288,14 +301,15 @@ class Sampled(FanOuts):
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """From degrees alone (sampling section 3, estimator 2)."""
         fanouts, scanned = run.batch.fanouts(run.model.layers), 0.0
-        by_degree, replacement = self.draws(run)
-        if by_degree or replacement:
+        weights, replacement = self.draws(run)
+        if weights != "none" or replacement:
             vertices, edges, scanned = drawn_frontier(
                 *profile.histogram(),
                 profile.num_train,
                 fanouts,
                 self.share(profile, run),
-                by_degree=by_degree,
+                by_degree=weights == "degree",
+                scans=weights == "edges",
                 replacement=replacement,
             )
         else:
@@ -321,10 +335,10 @@ class Sampled(FanOuts):
         return replace(batch, waiting_bytes=waiting if self.lookahead(run) else None)
 
     def sampler_buffers(self, data: GraphLike, run: RunSpec) -> tuple[Buffer, ...]:
-        """Weights of vertices, float64."""
-        if not self.draws(run)[0]:
-            return ()
-        return (Buffer("draw_weights", 8 * data.num_nodes, Space.HOST),)
+        """Weights of vertices, float64, or of edges, float32."""
+        size = {"none": 0, "degree": 8 * data.num_nodes, "edges": 4 * data.num_edges}
+        weights, _ = self.draws(run)
+        return (Buffer("draw_weights", size[weights], Space.HOST),) if size[weights] else ()
 
     # -- where features lie ----------------------------------------------------------------------
 
