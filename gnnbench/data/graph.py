@@ -26,8 +26,8 @@ class Graph:
     (sources) of each node, sorted and distinct per node, no self loops (models add their own);
     `features` float32 [N, D]; `labels` int64 [N], -1 where unlabelled, or float32 [N, C] for
     multi-label tasks; masks bool [N]; `edge_weights` float32 [E], positive, in the order of
-    `indices`: samplers may draw by them, models do not multiply by them. Arrays may be memory-mapped
-    and must not be written to. `digest` identifies the content once it is saved in native form.
+    `indices`: samplers may draw by them, models do not multiply by them. Arrays may be mapped and
+    must not be written to. `digest` identifies the content once it is saved in native form.
     `reuse` are shares of the reads of one product by reuse distance, as saved (see
     `gnnbench.reuse`); empty: not counted yet.
     """

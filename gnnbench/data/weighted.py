@@ -60,9 +60,10 @@ class WeightedSampler(NeighbourSampler):
     ) -> None:
         super().__init__(indptr, indices, fanouts_from_seeds, seed, threads)
         assert weights is None or edge_weights is None, "weights of vertices, or of edges"
-        given = weights if edge_weights is None else np.asarray(edge_weights)
+        given: Any = weights if edge_weights is None else np.asarray(edge_weights)
         if given is not None and not (given > 0).all():
             raise ValueError("weights of neighbours must be positive: others are never drawn")
+        self._of_vertices, self._of_edges = weights, edge_weights
         self.weights, self.by_edge, self.replacement = given, edge_weights is not None, replacement
         self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
         self._scanned = 0
@@ -75,8 +76,8 @@ class WeightedSampler(NeighbourSampler):
             self.fanouts_from_seeds,
             self.seed,
             self._team.threads,
-            weights=None if self.by_edge else self.weights,
-            edge_weights=self.weights if self.by_edge else None,
+            weights=self._of_vertices,
+            edge_weights=self._of_edges,
             replacement=self.replacement,
         )
 
