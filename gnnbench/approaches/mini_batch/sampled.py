@@ -206,7 +206,7 @@ class Sampled(FanOuts):
         if samplers >= run.ranks:
             return (
                 f"{self.name} needs a rank that trains: {samplers} of {run.ranks} ranks are "
-                f"samplers; use more ranks, or knobs.samplers below {run.ranks}"
+                "samplers; use more ranks or fewer samplers (knobs.samplers)"
             )
         if MODELS.get(run.model.kind).attention and self.draws(run) != ("none", False):
             return (
