@@ -294,7 +294,7 @@ class Sampled(FanOuts):
                 threads,
                 # A vertex without out-edges is no neighbour of any, and is never drawn.
                 weights=np.maximum(graph.out_degrees(), 1.0) if weights == "degree" else None,
-                edge_weights=graph.edge_weights if weights == "edges" else None,
+                edge_weights=_edge_weights(graph) if weights == "edges" else None,
                 replacement=replacement,
             )
         return SeedSource(sampler, graph.train_nodes(), run.batch.size, seed)
@@ -427,6 +427,16 @@ class Sampled(FanOuts):
         """Whether features lie elsewhere than on the device."""
         placement = self.knobs(run).placement
         return placement == HOST or (placement == "partitioned" and run.ranks > 1)
+
+
+def _edge_weights(graph: Graph) -> NDArray[np.float32]:
+    """Weights of edges; equal ones where calibration plans an example on a graph without any.
+
+    A run on such a graph is refused before (`Sampled.skip_reason`).
+    """
+    if graph.edge_weights is not None:
+        return graph.edge_weights
+    return np.ones(graph.num_edges, np.float32)
 
 
 def _cached_examples() -> list[RunSpec]:
