@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from gnnbench.approaches.base import Approach
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.metrics import TASKS
-from gnnbench.spec import DEFAULT_TASKS
+from gnnbench.spec import DEFAULT_TASKS, TrainingSpec
 
 Spec = Mapping[str, Any]
 
@@ -25,7 +26,8 @@ def label_all(
     """Return a label per key: the approach, and in brackets the settings that tell it from others.
 
     A setting is shown where two configurations of one approach, dataset, model and rank count
-    differ by it. Seeds are not shown: configurations that differ by the seed alone share a label.
+    differ by it. A setting that is off by default (0, false or empty) is not shown where it is off.
+    Seeds are not shown: configurations that differ by the seed alone share a label.
 
     Args:
         specs: by any key.
@@ -38,9 +40,14 @@ def label_all(
         }
     labels: dict[str, str] = {}
     for approach, settings_of in by_approach.items():
-        varying = _varying(settings_of, specs)
+        off = _off_by_default(approach)
+        varying = _varying(settings_of, specs, off)
         for key, settings in settings_of.items():
-            shown = [f"{name}={settings[name]}" for name in varying if settings.get(name)]
+            shown = [
+                f"{name}={settings[name]}"
+                for name in varying
+                if settings.get(name) and not (name in off and settings[name] in _OFF)
+            ]
             labels[key] = f"{approach} [{', '.join(shown)}]" if shown else approach
     return labels
 
@@ -59,7 +66,19 @@ def _settings(spec: Spec) -> dict[str, str]:
     return {name: _show(value) for name, value in found.items()}
 
 
-def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, Spec]) -> list[str]:
+def _off_by_default(approach: str) -> frozenset[str]:
+    """The settings of an approach's runs whose default is off."""
+    known = card(approach)
+    knobs = {} if known is None else dataclasses.asdict(known.knobs_type())
+    defaults = {**dataclasses.asdict(TrainingSpec()), **knobs}
+    return frozenset(name for name, value in defaults.items() if _show(value) in _OFF)
+
+
+def _varying(
+    settings_of: Mapping[str, Mapping[str, str]],
+    specs: Mapping[str, Spec],
+    off: Collection[str] = (),
+) -> list[str]:
     """Settings in which two configurations of one dataset, model and rank count differ."""
     places: dict[tuple[str, str, int], list[Mapping[str, str]]] = defaultdict(list)
     for key, settings in settings_of.items():
@@ -72,8 +91,9 @@ def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, S
             if len({settings.get(name) for settings in together}) > 1:
                 varying[name] = None
     needed = list(varying)
-    # Epochs that follow from a knob (equal work for every number of parts) tell nothing more.
-    for name in sorted(varying, key=lambda name: name not in _LEAST_TELLING):
+    # Epochs that follow from a knob (equal work for every number of parts) tell nothing more. Of
+    # settings that tell the same, those that are off by default make the shortest labels.
+    for name in sorted(varying, key=lambda name: (name not in _LEAST_TELLING, name in off)):
         fewer = [other for other in needed if other != name]
         if fewer and all(
             _told_apart(together, fewer) == _told_apart(together, needed)
@@ -83,12 +103,22 @@ def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, S
     return needed
 
 
-_LEAST_TELLING = frozenset({"epochs", "warmup_epochs", "evaluate_every", "timeout_s"})
+_LEAST_TELLING = frozenset({"epochs", "warmup_epochs", "evaluate_every", "timeout_s", "speedup"})
+_OFF = frozenset({"0", "False", ""})
 
 
 def _told_apart(together: list[Mapping[str, str]], names: list[str]) -> int:
     """How many kinds of settings there are by these names."""
     return len({tuple(settings.get(name) for name in names) for settings in together})
+
+
+def natural(label: str) -> tuple[str | float, ...]:
+    """A key that sorts labels by the numbers in them: speedup=400 before speedup=2000.
+
+    A label comes before those with further settings.
+    """
+    parts = re.split(r"(\d+(?:\.\d+)?)", label.rstrip("]"))
+    return tuple(float(part) if at % 2 else part for at, part in enumerate(parts))
 
 
 def printable(text: str, limit: int = 40) -> str:
@@ -177,5 +207,7 @@ def primary_metric(spec: Spec) -> str:
 
 def _show(value: object) -> str:
     if isinstance(value, list | tuple):
-        return "/".join(map(str, value))
+        return "/".join(map(_show, value))
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     return str(value)

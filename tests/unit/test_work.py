@@ -113,6 +113,11 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
     # 3 rows of 4 + 8 bytes, 7 sources of 16, 5 edges of 8.
     (lambda: work.merge_blocks(3, 7, 5), "sample", "merge_blocks", 36 + 112 + 40, 0),
+    # The same for 9 vertices, of which 4 + 2 are destinations, and 6 + 3 edges.
+    (
+        lambda: work.pack_blocks([9, 4, 2], [6, 3]),
+        *("sample", "merge_blocks", 6 * 12 + 9 * 16 + 9 * 8, 0),
+    ),
     (lambda: work.route(3), "sample", "route", 72, 0),
     # An id and a slot of 3 rows; id, rank and order of 3 candidates.
     (lambda: work.look_up(3), "sample", "look_up", 48, 0),
@@ -157,6 +162,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.shuffle(5, 3), "elementwise", "shuffle", 5 * (24 + 8 * 2 * 16 + 24), 0),
     # Streams: an edge of 20 bytes both ways; 3 + 7 queries of 16 bytes and 12 - 3 edges.
     (lambda: work.ingest(5), "host", "ingest", 200, 0),
+    # 10 stored edges of 20 bytes, 4 row pointers of 8 bytes.
+    (lambda: work.build_temporal_csr(5, 3), "host", "build_temporal_csr", 232, 0),
     (lambda: work.sample_temporal([3, 7, 12]), "sample", "sample_temporal", 340, 0),
     # Products 180 + 600 + 180, times 45, scores and sums 80 + 20, the rest 90; 29 + 6 + 7 elements.
     (
@@ -214,8 +221,9 @@ def test_every_operation_is_worked_out() -> None:
     public = {name for name, _ in inspect.getmembers(work, inspect.isfunction)}
     called = {name for make, *_ in HAND_WORKED for name in make.__code__.co_names}
     called |= {work.barrier.__name__}
-    # `elementwise` is what the element-wise ones are made of; the ring has a test of its own.
-    assert public - called == {"elementwise", "all_reduce_bytes"}
+    # `elementwise` is what the element-wise ones are made of; ring and messages have tests.
+    tested = {"all_reduce_bytes", "header_numbers", "message_bytes"}
+    assert public - called == {"elementwise", *tested}
 
 
 @pytest.mark.parametrize(
