@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gnnbench.data.formats.columns import (
     Growing,
@@ -17,7 +17,7 @@ from gnnbench.data.formats.columns import (
     renumbered,
     split_line,
 )
-from gnnbench.data.formats.reading import only_file, stem
+from gnnbench.data.formats.reading import only_file, positive_weights, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
@@ -34,9 +34,12 @@ def read(
     directed: bool = False,
     num_nodes: int | None = None,
     delimiter: str | None = None,
+    weighted: bool = False,
     name: str | None = None,
 ) -> Graph:
     """Read an edge list (.gz, .xz, .bz2 by suffix); columns after the second are left out.
+
+    `weighted` reads the third as weights of edges, which must be positive.
 
     Ids that leave gaps are renumbered from 0 in their order (`notes` says so), unless `num_nodes`
     is given: then ids stay and lie in 0..num_nodes-1, and unused ones are isolated nodes.
@@ -46,7 +49,7 @@ def read(
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()
-    edges = _edges(source, delimiter, notes)
+    *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
     if num_nodes is None and not len(edges[0]):
         raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
@@ -62,16 +65,18 @@ def read(
         edges[1],
         num_nodes,
         undirected=not directed,
+        edge_weights=weights,
         notes=notes,
     )
 
 
 def _edges(
-    source: Source, delimiter: str | None, notes: dict[str, object]
-) -> list[NDArray[np.int64]]:
-    """Sources and targets, in blocks; what is passed over goes to `notes`."""
+    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool
+) -> list[Any]:
+    """Sources, targets and weights or None, in blocks; what is passed over goes to `notes`."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
-        return [np.zeros(0, np.int64), np.zeros(0, np.int64)]
+        none = np.zeros(0, np.int64)
+        return [none, none, np.zeros(0, np.float32) if weighted else None]
     found = layout(source, delimiter=delimiter)
     rows = [line for line in source.head()[found.skip :] if line.strip()]
     words, *below = (split_line(line, found.delimiter) for line in rows[:2])
@@ -83,10 +88,21 @@ def _edges(
             source,
             f"rows have one field: {rows[0][:40]!r}; set option delimiter to the separator",
         )
-    if found.width > 2:
-        notes["columns_left_out"] = found.width - 2
-    columns = [Growing(np.int64), Growing(np.int64)]
-    for block in blocks(source, found, {0: np.int64, 1: np.int64}):
+    types: dict[int, Any] = {0: np.int64, 1: np.int64}
+    if weighted:
+        if found.width < 3:
+            raise DataError(source, f"option weighted: rows have no third field: {rows[0][:40]!r}")
+        types[2] = np.float64
+    if found.width > len(types):
+        notes["columns_left_out"] = found.width - len(types)
+    columns = [Growing(kind) for kind in types.values()]
+    for block in blocks(source, found, types):
         for column, values in zip(columns, block, strict=True):
             column.append(values)
-    return [column.done() for column in columns]
+    read = [column.done() for column in columns]
+    if not weighted:
+        return [*read, None]
+    try:
+        return [*read[:2], positive_weights(read[2])]
+    except ValueError as error:
+        raise DataError(source, str(error)) from error
