@@ -283,7 +283,7 @@ def _drawn(card: Approach, run: RunSpec, data: object, plan: Plan) -> list[str]:
         "",
         legend(steps),
         "",
-        f"<p>Steps of rank 0 in {which}: one row per lane, colour by phase, black frames around "
+        f"<p>Steps of rank 0 in {which}: one row per lane, colour by phase; framed steps are "
         "communication. Lines are waits between lanes; a triangle is a wait for an earlier "
         f"iteration. Widths are not durations. Point at a step for its bytes, flops and "
         f"waits.{cut}</p>",

@@ -24,6 +24,7 @@ from gnnbench.commands.info import knobs, meanings
 from gnnbench.data.source import Library
 from gnnbench.steps import After, Kind, Lane, Phase, Step, Work
 from gnnbench.suites import parse_suite
+from tests.unit.reports.browser import PROGRAM, Browser
 
 REPO = Path(__file__).resolve().parents[2]
 MANUAL = REPO / "scripts" / "manual"
@@ -122,6 +123,42 @@ def test_no_page_loads_anything_from_a_network(site: Path) -> None:
     for path in site.rglob("*.html"):
         loads = Links(path).loads
         assert [one for one in loads if urlsplit(one).netloc] == [], path.name
+
+
+SEARCH = """
+new Promise(done => {
+  const field = document.querySelector("[data-md-component=search-query]");
+  field.focus();
+  field.value = "staleness";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
+  let tries = 0;
+  const timer = setInterval(() => {
+    const links = [...document.querySelectorAll(".md-search-result__link")];
+    if (links.length || tries++ > 150) {
+      clearInterval(timer);
+      done(links.map(link => link.getAttribute("href")).join(" "));
+    }
+  }, 200);
+})
+"""
+
+
+@NEEDS_MKDOCS
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
+def test_pages_opened_from_the_disk_can_be_searched_and_fit_500_pixels(
+    site: Path, tmp_path: Path
+) -> None:
+    browser = Browser(tmp_path)
+    try:
+        browser.resize(500)
+        browser.open(site / "approaches" / "sampled.html")
+        assert browser.run("document.documentElement.scrollWidth") <= 500
+        browser.resize(1200)
+        assert "approaches/pipegcn.html" in browser.run(SEARCH)
+        assert browser.errors == []
+    finally:
+        browser.close()
 
 
 def test_every_knob_of_every_approach_has_a_meaning() -> None:
