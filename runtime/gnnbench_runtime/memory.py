@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 _STATUS = Path("/proc/self/status")
@@ -123,19 +122,6 @@ class MemoryMeter:
             "source": self._gauge.source,
             **self._peaks,
         }
-
-
-def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
-    """Release resident pages of memory-mapped arrays; they are read again when accessed.
-
-    Pages that set-up has read once would otherwise count as memory of the training.
-    """
-    import mmap
-
-    for array in arrays:
-        mapped = getattr(array, "_mmap", None)
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def release_free_memory(cuda: bool = False) -> None:

@@ -31,6 +31,7 @@ from gnnbench.approaches.out_of_core.visits import Visit, changes, policy_of, wi
 from gnnbench.data import keys, sampling
 from gnnbench.data.dense import DenseSampler
 from gnnbench.data.graph import Graph
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.spec import RunSpec
@@ -39,7 +40,7 @@ from gnnbench.steps import Ints, Work
 EDGE_BYTES = 8
 """Of an edge on the disk: two ids of 32 bits."""
 _SHUFFLE = 100
-_EDGES_AT_ONCE = 4_000_000
+_EDGES_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, slots=False, kw_only=True, eq=False)
@@ -174,7 +175,7 @@ def node_structure(data: GraphLike, run: RunSpec, knobs: Any) -> NodeStructure:
     policy = policy_of(knobs, name, seed, training)
     placed: dict[str, Any] = {"position": None, "buckets": None, "train_nodes": None}
     if not isinstance(data, GraphProfile):
-        position = place_rows(data, name, seed)
+        position = place_rows(data, name, seed, rows)
         part = position // np.int32(rows.per_partition)
         counts = np.zeros((policy.partitions, policy.partitions), np.int64)
         for sources, targets in edge_chunks(data):
@@ -194,7 +195,10 @@ def node_structure(data: GraphLike, run: RunSpec, knobs: Any) -> NodeStructure:
 
 
 def edge_chunks(graph: Graph) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """Sources and targets of all edges, some millions at a time: all may not fit in memory."""
+    """Sources and targets of all edges, a million at a time: all may not fit in memory.
+
+    The pages of a mapped graph are released behind the reader.
+    """
     indptr, start = np.asarray(graph.indptr), 0
     while start < graph.num_nodes:
         stop = int(np.searchsorted(indptr, indptr[start] + _EDGES_AT_ONCE, side="right")) - 1
@@ -202,17 +206,25 @@ def edge_chunks(graph: Graph) -> Iterator[tuple[NDArray[np.int32], NDArray[np.in
         degrees = np.diff(indptr[start : stop + 1])
         targets = np.repeat(np.arange(start, stop, dtype=np.int32), degrees)
         yield np.asarray(graph.indices[indptr[start] : indptr[stop]]), targets
+        forget_mapped_pages([graph.indices])
         start = stop
 
 
-def place_rows(graph: Graph, policy: str, seed: int) -> NDArray[np.int32]:
-    """Position of every vertex in the table of features, int32 [N]."""
+def place_rows(graph: Graph, policy: str, seed: int, rows: Rows) -> NDArray[np.int32]:
+    """Position of every vertex in the table of features, int32 [N].
+
+    The partition of a vertex is random. Within a partition rows lie by id, so that features that
+    are read in the order of ids are appended to their partitions: one pass over each file.
+    """
     order = keys.generator(seed, _SHUFFLE).permutation(graph.num_nodes)
     if policy == "sequential":
         assert graph.train_mask is not None
         order = order[np.argsort(~np.asarray(graph.train_mask)[order], kind="stable")]
+    # 16 bits hold the number of a partition, and numpy sorts them by radix.
+    part = np.empty(graph.num_nodes, np.uint16)
+    part[order] = np.arange(graph.num_nodes, dtype=np.int32) // np.int32(max(rows.per_partition, 1))
     position = np.empty(graph.num_nodes, np.int32)
-    position[order] = np.arange(graph.num_nodes, dtype=np.int32)
+    position[np.argsort(part, kind="stable")] = np.arange(graph.num_nodes, dtype=np.int32)
     return position
 
 

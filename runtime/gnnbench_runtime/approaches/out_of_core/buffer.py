@@ -16,11 +16,15 @@ from torch import Tensor
 from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
-from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
+from gnnbench_runtime.disk import BlockFile, Disk, Positioned, aligned_empty
 from gnnbench_runtime.generations import SlottedFile
 from gnnbench_runtime.protocol import RankContext
+
+PIECE_BYTES = 32 * 2**20
+"""Of a table that is sorted at once while it is written to the disk; a copy takes as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class Files:
         cache: Path,
         rows: Rows,
         buckets: Buckets,
-        partition: Callable[[int], NDArray[Any]],
+        fill: Callable[[Any], None],
         edges: Iterable[tuple[Ints, NDArray[np.int32]]],
         table: SlottedFile | None = None,
         *,
@@ -50,7 +54,7 @@ class Files:
         Args:
             cache: folder on the disk that is measured.
             rows, buckets: where everything lies.
-            partition: content of a partition, rows of `rows.row_bytes`.
+            fill: writes the rows into their file, see `by_partition` and `streamed`.
             edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
             table: a file of rows that outlives the process; None for one that does not.
             filled: whether it has its rows already.
@@ -63,19 +67,69 @@ class Files:
             )
             _write_edges(paths[1], buckets, edges)
         made.edges.drop()
-        if filled:
-            return made
-        block = aligned_empty((rows.block_bytes,), np.uint8)
-        for number in range(rows.partitions):
-            content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
-            block[: len(content)] = content
-            made.rows.write(block[: rows.bytes_of(number)], number * rows.block_bytes)
+        if not filled:
+            fill(made.rows)
         return made
 
     def close(self) -> None:
         """Give the files' space back."""
         self.rows.close()
         self.edges.close()
+
+
+def by_partition(rows: Rows, partition: Callable[[int], NDArray[Any]]) -> Callable[[Any], None]:
+    """Return what fills a file of rows one partition after the other.
+
+    Args:
+        rows: where everything lies.
+        partition: content of a partition, rows of `rows.row_bytes`.
+    """
+
+    def fill(file: Positioned) -> None:
+        block = aligned_empty((rows.block_bytes,), np.uint8)
+        for number in range(rows.partitions):
+            content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
+            block[: len(content)] = content
+            file.write(block[: rows.bytes_of(number)], number * rows.block_bytes)
+
+    return fill
+
+
+def streamed(
+    rows: Rows, position: NDArray[np.int32], table: NDArray[Any], kind: np.dtype[Any]
+) -> Callable[[Any], None]:
+    """Return what fills a file of rows in the order of a table that is larger than memory.
+
+    The table is read once, from its first row to its last. Each piece of it is sorted by partition,
+    and each partition's rows are appended to those that came before.
+
+    Args:
+        rows: where everything lies in the file.
+        position: of every row of the table, int32 [N]; rises with the row within a partition.
+        table: [N, F], a mapped file if it does not fit in memory.
+        kind: element type in the file.
+    """
+
+    def fill(file: BlockFile) -> None:
+        size, per = rows.row_bytes, rows.per_partition
+        at_once = max(PIECE_BYTES // max(size, 1), 1)
+        for start in range(0, rows.num_rows, at_once):
+            places = position[start : start + at_once]
+            order = np.argsort(places)
+            places = places[order]
+            piece = np.asarray(table[start : start + at_once])[order].astype(kind, copy=False)
+            content = piece.reshape(-1).view(np.uint8)
+            part = places // per
+            begins = np.flatnonzero(np.diff(part, prepend=-1))
+            ends = np.append(begins[1:], len(part))
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                number, place = int(part[begin]), int(places[begin])
+                offset = number * rows.block_bytes + (place - number * per) * size
+                file.put(content[begin * size : end * size], offset)
+            forget_mapped_pages([table])
+        file.drop()
+
+    return fill
 
 
 def _write_edges(
@@ -94,6 +148,7 @@ def _write_edges(
         within = np.arange(len(order)) - np.repeat(first, counts)
         file[np.repeat(cursor[number], counts) + within] = edges[order]
         cursor[number] += counts
+        forget_mapped_pages([file])
     file.flush()
 
 

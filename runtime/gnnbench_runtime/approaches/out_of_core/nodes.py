@@ -32,7 +32,7 @@ from gnnbench_runtime.approaches.mini_batch.sampled import (
     BlockMaker,
     SampledBatches,
 )
-from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
+from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer, streamed
 from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
 from gnnbench_runtime.durable import Durable, generations_of
 from gnnbench_runtime.models.data import size_of, sizes_of
@@ -49,16 +49,11 @@ from gnnbench_runtime.training import (
 
 
 def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> Files:
-    """Write features and edges of a graph to the disk."""
+    """Write features and edges of a graph to the disk, in one pass over each."""
     assert graph.features is not None
     assert structure.position is not None
     assert structure.buckets is not None
     rows, kind = structure.rows, torch.empty(0, dtype=context.dtype).numpy().dtype
-    order = np.argsort(structure.position)
-
-    def partition(number: int) -> NDArray[Any]:
-        ids = order[number * rows.per_partition : (number + 1) * rows.per_partition]
-        return np.asarray(graph.features)[ids].astype(kind)
 
     part = structure.partition_of
 
@@ -67,7 +62,8 @@ def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> 
             bucket = part[sources].astype(np.int64) * rows.partitions + part[targets]
             yield bucket, np.stack([sources, targets], axis=1)
 
-    return Files.make(context.cache, rows, structure.buckets, partition, chunks())
+    fill = streamed(rows, structure.position, graph.features, kind)
+    return Files.make(context.cache, rows, structure.buckets, fill, chunks())
 
 
 class BufferedFeatures:
