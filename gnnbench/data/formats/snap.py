@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.columns import (
     Growing,
     Source,
@@ -46,7 +48,11 @@ def read(
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()
-    edges = _edges(source, delimiter, notes)
+    columns = Growing(np.int64), Growing(np.int64)
+    for block in _blocks(source, delimiter, notes):
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    edges = [column.done() for column in columns]
     if num_nodes is None and not len(edges[0]):
         raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
@@ -66,12 +72,32 @@ def read(
     )
 
 
-def _edges(
+def stream(
+    path: Path,
+    *,
+    directed: bool = False,
+    num_nodes: int | None = None,
+    delimiter: str | None = None,
+    name: str | None = None,
+) -> EdgeList:
+    """Return the edge list to be read block by block; arguments as in `read`."""
+    file = only_file(path, PATTERNS, "a SNAP edge list")
+    notes = dict[str, object]()
+    return EdgeList(
+        name=name or stem(file),
+        blocks=_blocks(Source(file), delimiter, notes),
+        undirected=not directed,
+        num_nodes=num_nodes,
+        notes=notes,
+    )
+
+
+def _blocks(
     source: Source, delimiter: str | None, notes: dict[str, object]
-) -> list[NDArray[np.int64]]:
-    """Sources and targets, in blocks; what is passed over goes to `notes`."""
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield sources and targets block by block; what is passed over goes to `notes`."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
-        return [np.zeros(0, np.int64), np.zeros(0, np.int64)]
+        return
     found = layout(source, delimiter=delimiter)
     rows = [line for line in source.head()[found.skip :] if line.strip()]
     words, *below = (split_line(line, found.delimiter) for line in rows[:2])
@@ -85,8 +111,5 @@ def _edges(
         )
     if found.width > 2:
         notes["columns_left_out"] = found.width - 2
-    columns = [Growing(np.int64), Growing(np.int64)]
-    for block in blocks(source, found, {0: np.int64, 1: np.int64}):
-        for column, values in zip(columns, block, strict=True):
-            column.append(values)
-    return [column.done() for column in columns]
+    for sources, targets in blocks(source, found, {0: np.int64, 1: np.int64}):
+        yield sources, targets
