@@ -187,7 +187,7 @@ def _metis(
         )
     except RuntimeError as error:
         found = f"METIS failed on {graph.name} with {num_parts} parts: {error}"
-        raise RunFailed(f"{found}; try partitioner hash or chunk") from error
+        raise RunFailed(f"{found}; try partitioner fennel, hash or chunk") from error
     return np.asarray(parts, np.int32)
 
 
