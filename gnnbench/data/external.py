@@ -244,7 +244,10 @@ def _deal(
             order = np.argsort(number, kind="stable")
             pairs = np.empty((len(order), 2), np.int32)
             pairs[:, 0], pairs[:, 1] = targets[order], sources[order]
-            found, first, counts = np.unique(number[order], return_index=True, return_counts=True)
+            number = number[order]
+            first = np.flatnonzero(np.diff(number, prepend=-1))
+            counts = np.diff(np.append(first, len(number)))
+            found = number[first]
             for bin, begin, count in zip(
                 found.tolist(), first.tolist(), counts.tolist(), strict=True
             ):

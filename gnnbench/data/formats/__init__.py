@@ -60,7 +60,7 @@ def reader(format: str) -> Callable[..., Graph | EdgeStream | Triples]:
     return function
 
 
-STREAMED = ("snap", "matrix_market")
+STREAMED = ("snap", "matrix_market", "webgraph")
 """Formats with a `stream` beside their `read`: files larger than memory are read in blocks."""
 SNAP_SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist")
 

@@ -81,7 +81,7 @@ def test_a_matrix_is_streamed_as_it_is_read(small_bins, tmp_path):
 def test_a_format_that_is_read_as_a_whole_is_refused(tmp_path):
     file = tmp_path / "g.metis"
     file.write_text("2 1\n2\n1\n")
-    with pytest.raises(DataError, match="metis is read as a whole.*snap, matrix_market"):
+    with pytest.raises(DataError, match="metis is read as a whole.*snap, matrix_market, webgraph"):
         formats.stream("auto", file)
 
 

@@ -143,7 +143,10 @@ def _write_edges(
     cursor = buckets.offsets[:-1].copy()
     for bucket, edges in chunks:
         order = np.argsort(bucket, kind="stable")
-        number, first, counts = np.unique(bucket[order], return_index=True, return_counts=True)
+        bucket = bucket[order]
+        first = np.flatnonzero(np.diff(bucket, prepend=-1))
+        counts = np.diff(np.append(first, len(bucket)))
+        number = bucket[first]
         # Rank of each edge among those of its bucket in this chunk.
         within = np.arange(len(order)) - np.repeat(first, counts)
         file[np.repeat(cursor[number], counts) + within] = edges[order]
