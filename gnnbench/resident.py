@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,13 @@ class ResidentSet:
 def resident_bytes() -> int:
     """Return what this process holds resident now."""
     return status_bytes("VmRSS")
+
+
+def return_free_heap() -> None:
+    """Give freed heap back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def limit_growth(room_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""`gnnbench dataset --memory`: convert an edge list that is larger than memory; and partitioners."""
+"""`gnnbench dataset --memory` converts an edge list larger than memory; and partitioners."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
 
     given = [f"--{name}" for name in _WHOLE if getattr(args, name) is not None]
     if given or not args.convert:
-        lacking = f"{', '.join(given)} needs the graph in memory" if given else "--convert is missing"
+        lacking = (
+            f"{', '.join(given)} needs the graph in memory" if given else "--convert is missing"
+        )
         raise SpecError(
             f"--memory: {lacking}; convert with --memory SIZE --convert DIR, then name DIR"
         )
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         "nodes": numbers.whole(graph.num_nodes),
         "edges": f"{numbers.whole(graph.num_edges)} ({kind})",
         **{key.replace("_", " "): str(note) for key, note in graph.notes.items() if note},
-        "memory": f"{used / 1e6:.0f} MB used for the conversion, allowed {args.memory / 1e6:.0f} MB",
+        "memory": f"{used / 1e6:.0f} MB used, allowed {args.memory / 1e6:.0f} MB",
     }
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -69,7 +71,9 @@ def show(costs: list[PartitionerCost]) -> None:
 
     if not costs:
         return
-    print("\npartitioners: cut edges, vertices of the largest part over the mean, memory beyond the")
+    print(
+        "\npartitioners: cut edges, vertices of the largest part over the mean, memory beyond the"
+    )
     print("graph's own")
     lines = [
         {

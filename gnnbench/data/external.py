@@ -53,9 +53,7 @@ def ignored(stage: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
-def convert(
-    edges: EdgeList, path: Path, memory_bytes: int, progress: Progress = ignored
-) -> Path:
+def convert(edges: EdgeList, path: Path, memory_bytes: int, progress: Progress = ignored) -> Path:
     """Write the graph of an edge list to a folder in native form; return the folder.
 
     Args:

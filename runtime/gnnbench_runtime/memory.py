@@ -7,14 +7,13 @@ dataset. The peak is the highest value during training; evaluation is reported s
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from gnnbench.resident import ResidentSet, limit_growth, resident_bytes
+from gnnbench.resident import ResidentSet, limit_growth, resident_bytes, return_free_heap
 
 
 class Allocator:
@@ -89,9 +88,7 @@ class MemoryMeter:
 
 
 def release_free_memory(cuda: bool = False) -> None:
-    """Give freed heap back to the system, where the C library can (glibc), and freed GPU blocks."""
+    """Give freed heap and freed blocks of a GPU back to the system."""
     if cuda:
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    return_free_heap()

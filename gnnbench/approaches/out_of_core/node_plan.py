@@ -259,6 +259,9 @@ class _Writer:
         self, chain: Chain, load: LoadSizes, following: LoadSizes | None, *, first: bool
     ) -> None:
         self.loading.begin(chain, load, first=first)
+        # The slots that are filled were left by the visit before, which has been trained on.
+        trained = () if first else (After(self.update, 1),)
+        self.loading.ahead(chain, None if first else load, following, trained)
         room = (
             Buffer("edges", EDGE_BYTES * load.edges, Space.HOST),
             Buffer("topology", 8 * (load.rows + 1) + 4 * load.edges, Space.HOST),
@@ -276,7 +279,6 @@ class _Writer:
             allocates=room,
             frees=("sort_keys",),
         )
-        self.loading.ahead(chain, None if first else load, following)
 
     def _fetch(self, chain: Chain, sizes: BatchSizes, at: int) -> None:
         write = self.batch

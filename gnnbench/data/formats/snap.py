@@ -111,5 +111,5 @@ def _blocks(
         )
     if found.width > 2:
         notes["columns_left_out"] = found.width - 2
-    for sources, targets in blocks(source, found, {0: np.int64, 1: np.int64}):
-        yield sources, targets
+    for block in blocks(source, found, {0: np.int64, 1: np.int64}):
+        yield block[0], block[1]

@@ -32,14 +32,12 @@ def blocks_of(pairs, size=7):
 def small_bins(monkeypatch):
     """Bins of a few edges, so that small lists have many."""
     monkeypatch.setattr(external, "FEWEST_EDGES", 4)
-    monkeypatch.setattr(external, "SORT_BYTES", MEMORY)
+    monkeypatch.setattr(external, "SORT_BYTES", MEMORY // 8)
 
 
 @given(pairs=PAIRS, undirected=st.booleans())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_graph_is_that_of_the_sort_in_memory(
-    pairs, undirected, small_bins, tmp_path_factory
-):
+def test_the_graph_is_that_of_the_sort_in_memory(pairs, undirected, small_bins, tmp_path_factory):
     folder = tmp_path_factory.mktemp("external")
     edges = EdgeList(name="g", blocks=blocks_of(pairs), undirected=undirected, num_nodes=13)
     found = native.load(external.convert(edges, folder / "found", MEMORY), verify=True)
@@ -81,7 +79,7 @@ def test_a_matrix_is_streamed_as_it_is_read(small_bins, tmp_path):
 def test_a_format_that_is_read_as_a_whole_is_refused(tmp_path):
     file = tmp_path / "g.metis"
     file.write_text("2 1\n2\n1\n")
-    with pytest.raises(DataError, match="metis is read as a whole.*snap, matrix_market, webgraph"):
+    with pytest.raises(DataError, match=r"metis is read as a whole.*snap, matrix_market, webgraph"):
         formats.stream("auto", file)
 
 
@@ -153,5 +151,8 @@ def test_an_array_file_is_what_numpy_saves(tmp_path):
     np.save(tmp_path / "b.npy", rows)
     assert np.array_equal(np.load(tmp_path / "a.npy"), rows)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
-    with ArrayFile(tmp_path / "c.npy", np.int64) as file, pytest.raises(ValueError, match="rows of"):
+    with (
+        ArrayFile(tmp_path / "c.npy", np.int64) as file,
+        pytest.raises(ValueError, match="rows of"),
+    ):
         file.append(rows)

@@ -23,7 +23,7 @@ from gnnbench_runtime.disk import BlockFile, Disk, Positioned, aligned_empty
 from gnnbench_runtime.generations import SlottedFile
 from gnnbench_runtime.protocol import RankContext
 
-PIECE_BYTES = 32 * 2**20
+PIECE_BYTES = 16 * 2**20
 """Of a table that is sorted at once while it is written to the disk; a copy takes as much."""
 
 

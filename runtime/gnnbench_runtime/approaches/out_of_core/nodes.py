@@ -140,8 +140,8 @@ class BufferedBatches(SampledBatches):
         edges = np.empty((0, 2), np.int32)
         for number, (visit, read) in enumerate(self.buffer.visit(visits, first)):
             edges = np.concatenate([self._kept(edges, visit), read])
-            ids = self._enter(visit, edges)
             self.buffer.ahead(visits, number, first[number])
+            ids = self._enter(visit, edges)
             seeds = np.searchsorted(ids, visit.items)
             yield from self._of_visit(seeds, period, first[number], counts[number])
 
