@@ -308,7 +308,8 @@ def _resident(
     """Buffers that live throughout: the buffer, tables of vertices, parameters."""
     n, p = data.num_nodes, structure.policy.partitions
     tables = {
-        "positions": 4 * n,
+        "positions": 2 * 4 * n,
+        "partitions": 4 * n,
         "residents": 4 * n,
         "labels": ID_BYTES * n,
         "train_nodes": 2 * ID_BYTES * structure.num_train,

@@ -29,6 +29,7 @@ from gnnbench.approaches.out_of_core.storage import (
 )
 from gnnbench.approaches.out_of_core.visits import Visit, changes, policy_of, with_work
 from gnnbench.data import keys, sampling
+from gnnbench.data.by_target import by_target
 from gnnbench.data.dense import DenseSampler
 from gnnbench.data.graph import Graph
 from gnnbench.data.mapped import forget_mapped_pages
@@ -100,11 +101,32 @@ class NodeStructure:
         """Batches of a visit."""
         return sampling.steps(len(visit.items), self.batch_size)
 
+    @cached_property
+    def order(self) -> NDArray[np.int32]:
+        """The vertex at every position of the table."""
+        assert self.position is not None
+        found = np.empty(len(self.position), np.int32)
+        found[self.position] = np.arange(len(self.position), dtype=np.int32)
+        return found
+
+    def residents(self, visit: Visit) -> tuple[Ints, Ints]:
+        """Ids of the resident vertices, rising, and the place of each among the resident rows.
+
+        The rank of an id is the vertex's number within the buffer. Resident rows are those of the
+        resident partitions, one behind the other.
+        """
+        rows = self.rows
+        starts = visit.resident * rows.per_partition
+        pairs = zip(starts.tolist(), visit.resident.tolist(), strict=True)
+        found = [self.order[start : start + rows.rows_of(part)] for start, part in pairs]
+        ids = np.concatenate(found)
+        # Ids rise within a partition: a stable sort merges the runs.
+        place = np.argsort(ids, kind="stable")
+        return ids[place].astype(np.int64), place
+
     def resident_ids(self, visit: Visit) -> Ints:
         """Ids of the resident vertices, rising: their numbers within the buffer."""
-        there = np.zeros(self.policy.partitions, bool)
-        there[visit.resident] = True
-        return np.flatnonzero(there[self.partition_of])
+        return self.residents(visit)[0]
 
 
 def sampler_of(graph: Graph, run: RunSpec, knobs: Any, threads: int = 1) -> NeighbourSampler:
@@ -233,6 +255,7 @@ def buffer_graph(
     targets: NDArray[np.integer],
     resident: Ints,
     graph: Graph,
+    numbers: NDArray[np.int32] | None = None,
 ) -> Graph:
     """The graph within the buffer: bare topology of the resident vertices, numbered by id.
 
@@ -240,18 +263,15 @@ def buffer_graph(
         sources, targets: ids of the ends of all edges between resident vertices, in any order.
         resident: ids, rising.
         graph: has the number of vertices, and whether edges go both ways.
+        numbers: int32 [N], is overwritten; None: a new array.
     """
-    local = np.full(graph.num_nodes, -1, np.int32)
+    local = np.empty(graph.num_nodes, np.int32) if numbers is None else numbers
     local[resident] = np.arange(len(resident), dtype=np.int32)
-    n = max(len(resident), 1)
-    pairs = local[targets].astype(np.int64) * n + local[sources]
-    pairs.sort()
-    indptr = np.zeros(len(resident) + 1, np.int64)
-    np.cumsum(np.bincount(pairs // n, minlength=len(resident)), out=indptr[1:])
+    indptr, indices = by_target(local[sources], local[targets], len(resident))
     return Graph(
         name=graph.name,
         indptr=indptr,
-        indices=(pairs % n).astype(np.int32),
+        indices=indices,
         undirected=graph.undirected,
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
+from gnnbench.data.draws import compiled
 from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
@@ -140,19 +141,21 @@ def _write_edges(
     if not total:
         return
     file = np.memmap(path, np.int32, "r+", shape=(total, columns))
-    cursor = buckets.offsets[:-1].copy()
+    into, cursor = np.asarray(file), buckets.offsets[:-1].copy()
     for bucket, edges in chunks:
-        order = np.argsort(bucket, kind="stable")
-        bucket = bucket[order]
-        first = np.flatnonzero(np.diff(bucket, prepend=-1))
-        counts = np.diff(np.append(first, len(bucket)))
-        number = bucket[first]
-        # Rank of each edge among those of its bucket in this chunk.
-        within = np.arange(len(order)) - np.repeat(first, counts)
-        file[np.repeat(cursor[number], counts) + within] = edges[order]
-        cursor[number] += counts
+        _deal(bucket, edges, cursor, into)
         forget_mapped_pages([file])
     file.flush()
+
+
+@compiled
+def _deal(bucket: Any, edges: Any, cursor: Any, into: Any) -> None:
+    """Append each edge to its bucket, whose next place is in `cursor`."""
+    for edge in range(len(edges)):
+        place = cursor[bucket[edge]]
+        for column in range(edges.shape[1]):
+            into[place, column] = edges[edge, column]
+        cursor[bucket[edge]] = place + 1
 
 
 class PartitionBuffer:
@@ -245,6 +248,13 @@ class PartitionBuffer:
         """Rows of `table` by partition and place within it."""
         found: Ints = self.slot_of[partition] * self.slot_rows + offset
         return found
+
+    def resident_rows(self, partitions: Ints) -> Ints:
+        """Rows of `table` that hold some partitions, one behind the other."""
+        sizes = [self.rows.rows_of(number) for number in partitions.tolist()]
+        starts = (self.slot_of[partitions] * self.slot_rows).tolist()
+        pairs = zip(starts, sizes, strict=True)
+        return np.concatenate([np.arange(start, start + size) for start, size in pairs])
 
     def read_block(self, name: str, partition: int, block: NDArray[np.uint8], phase: Phase) -> None:
         """Read a partition beside the buffer."""

@@ -116,6 +116,7 @@ class BufferedBatches(SampledBatches):
         self.size, self.seed = run.batch.size, run.training.seed
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
+        self.numbers = np.empty(graph.num_nodes, np.int32)
         self.workspace = Workspace(context.device, context.dtype)
         self.lane = batch_lane(self.batches_ahead, on_cpu=context.device.type == "cpu")
         assert structure.buckets is not None
@@ -179,16 +180,13 @@ class BufferedBatches(SampledBatches):
         """Build the graph of the resident vertices, to sample from; return their ids."""
         structure, done = self.structure, work.rebuild_graph(len(edges))
         with self.context.recorder.step("load/graph", done, phase=Phase.LOAD, lane=self.lane):
-            ids = structure.resident_ids(visit)
-            held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph)
+            ids, place = structure.residents(visit)
+            held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph, self.numbers)
             run = self.context.run
             self.sampler = sampler_of(held, run, self.knobs, run.training.threads_per_rank)
             self.blocks = BlockMaker(self.context, held, self.shape)
             self.labels = self.all_labels[ids]
-            part = structure.partition_of[ids]
-            assert structure.position is not None
-            offset = structure.position[ids] - part * structure.rows.per_partition
-            self.features.rows = self.buffer.row_of(part, offset)
+            self.features.rows = self.buffer.resident_rows(visit.resident)[place]
         return ids
 
     def close(self) -> None:
