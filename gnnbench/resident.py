@@ -34,6 +34,8 @@ class ResidentSet:
     def peak(self, into: dict[str, int], key: str) -> Iterator[None]:
         """Raise `into[key]` to the highest resident set during the block."""
         if self._can_reset:
+            # The kernel keeps one mark per process; it is lowered to the present use before each
+            # block.
             _reset_high_water()
             yield
             highest = status_bytes("VmHWM")
@@ -51,6 +53,7 @@ def resident_bytes() -> int:
 
 def return_free_heap() -> None:
     """Give freed heap back to the system, where the C library can (glibc)."""
+    # glibc only; other C libraries give memory back by themselves.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -25,6 +25,7 @@ class Allocator:
         self._device = device
 
     def now_bytes(self) -> int:
+        # Allocated, not reserved: what the workload holds, without the reserve of the allocator.
         return torch.cuda.memory_allocated(self._device)
 
     @contextmanager
@@ -62,6 +63,7 @@ class MemoryMeter:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(caps["device"] / total, 1.0))
         if host:
+            # Of what is held already, part is not resident: only growth from here on is limited.
             limit_growth(max(int(min(host)) - resident_bytes(), 0))
 
     def take_start(self) -> None:

@@ -66,7 +66,7 @@ def test_compare_prints_findings_as_lines_and_as_numbers(
     assert "Kendall's tau between predicted and measured order of approaches: cora " in shown
     assert main(["compare", where, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["findings"]
-    assert set(found) == {"quality", "order", "fits"}
+    assert set(found) == {"fits", "order", "quality", "time_to_metric"}
     (order,) = found["order"]["rows"]
     assert order["pairs"] == 4
     assert -1 <= order["tau_all"] <= 1
