@@ -30,7 +30,8 @@ class ArrayFile:
         if rows.shape[1:] != self.row_shape:
             raise ValueError(f"rows of shape {rows.shape[1:]}, the file has {self.row_shape}")
         if rows.size:
-            self._file.write(np.ascontiguousarray(rows, self.dtype).reshape(-1).view(np.uint8))
+            plain = np.ascontiguousarray(rows, self.dtype).reshape(-1)
+            self._file.write(plain.view(np.uint8).data)
         self.rows += len(rows)
 
     def close(self) -> None:

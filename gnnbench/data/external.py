@@ -76,7 +76,7 @@ def convert(edges: EdgeList, path: Path, memory_bytes: int, progress: Progress =
         stored = _sort(tables, scratch / "bins", folder, progress)
         listed = spooled.listed - spooled.loops
         kept = stored // 2 if edges.undirected else stored
-        notes = {"self_loops": spooled.loops, "repeated_edges": listed - kept}
+        notes: dict[str, object] = {"self_loops": spooled.loops, "repeated_edges": listed - kept}
         if tables.renumbered_from:
             notes["renumbered_from"] = tables.renumbered_from
         del spooled, tables
@@ -230,7 +230,8 @@ def _deal(
         for sources, targets in _pieces(scratch / "listed", tables.at_once):
             done += len(sources)
             if tables.place is not None:
-                sources, targets = tables.place[sources], tables.place[targets]
+                sources = tables.place[sources].astype(np.int64)
+                targets = tables.place[targets].astype(np.int64)
             apart = sources != targets
             sources, targets = sources[apart], targets[apart]
             if edges.undirected:
@@ -263,7 +264,7 @@ def _pieces(path: Path, at_once: int) -> Iterator[Block]:
 
 
 def _write(file: int, pairs: NDArray[np.int32], offset: int) -> None:
-    view, done = memoryview(pairs.reshape(-1).view(np.uint8)), 0
+    view, done = pairs.reshape(-1).view(np.uint8).data, 0
     while done < len(view):
         done += os.pwrite(file, view[done:], offset + done)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.data.partition import partition, report
@@ -65,7 +67,7 @@ def compared(
         memory_bytes: cap for a partitioner; 0 is none.
     """
     # Its loop is compiled before anything is measured.
-    partition(from_edges("tiny", [0, 1], [1, 2], 3), 2, "fennel")
+    partition(from_edges("tiny", np.arange(2), np.arange(1, 3), 3), 2, "fennel")
     found = []
     for method in methods:
         name, _, objective = method.partition("-")
