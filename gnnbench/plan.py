@@ -51,6 +51,7 @@ class Plan:
         period: what a period is: "epoch", "increment" (of a stream) or "round".
         releases: earliest start of each scheduled iteration, in seconds since the start; empty
             if no input arrives late.
+        arrivals: events of a stream that arrive with each period; empty if no input arrives late.
         resident: buffers that live from before the first iteration; sizes are arrays [world size]
             where ranks differ.
         counted: whether all sizes were counted on the real structure; `basis` says how they were
@@ -66,6 +67,7 @@ class Plan:
     periods: Sequence[int]
     period: str = "epoch"
     releases: Sequence[float] = ()
+    arrivals: Sequence[int] = ()
     resident: tuple[Buffer, ...] = ()
     counted: bool = True
     basis: str = "counted on the real graph"
@@ -209,6 +211,11 @@ class Plan:
         problems = schedule_problems(
             self.approach, self.schedule, self.periods, self.releases, len(self.iterations)
         )
+        if self.arrivals and (len(self.arrivals) != self.num_periods or not self.releases):
+            problems.append(
+                f"{self.approach}: {len(self.arrivals)} numbers of arriving events for "
+                f"{self.num_periods} periods and {len(self.releases)} release times"
+            )
         of, samples = self.layouts
         first = {layout: index for index, layout in reversed(of.items())}
         for layout, iteration in enumerate(samples):

@@ -50,7 +50,9 @@ class RunRecord:
         dataset: facts of the dataset: name, kind, source, digest, sizes.
         periods: per period, {"period", "kind" ("epoch", ...), "iterations", "seconds" (slowest
             rank), "loss", "metrics" {name: value}, "bytes" {"kind/phase": bytes moved by all
-            ranks}, "planned" {the same by the plan}}.
+            ranks}, "planned" {the same by the plan}}. Where events arrive late also "events" (that
+            arrive with the period), "release_s" (when the last of them does) and "end_s" (of the
+            slowest rank), in seconds since the first period began.
         metrics: by name, such as "test_accuracy", of the last evaluation.
         memory: per rank, {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest
             during training), "source" ("resident set" | "allocator"), optional

@@ -22,8 +22,8 @@ HELP = "compare measured runs with predictions of a results folder, or two folde
 
 MOST_LINES = 40
 """Findings with more lines are left to --json and the report."""
-LABEL = 20
-"""Characters of a label that leave a table within 80 columns."""
+LABEL = 60
+"""Most characters of a label; a table wider than the terminal wraps labels between words."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,7 +170,7 @@ def _predicted(row: Comparison) -> dict[str, object]:
     memory = row.memory
     known = memory.predicted_needed_bytes is not None and row.predicted
     return {
-        "approach": printable(row.label, 2 * LABEL),
+        "approach": printable(row.label, LABEL),
         "ranks": row.ranks,
         "predicted": predicted_time(row) if row.predicted else row.status,
         "90 % interval": numbers.interval(row.predicted_low_s, row.predicted_high_s),

@@ -214,6 +214,7 @@ def show(comparisons: Sequence[Comparison], total: Score) -> None:
             "are missed both ways"
         )
         _table("The first of them", [_cancels(c) for c in total.cancelling[:8]])
+    _table("What the predicted times are sums of", _definitions(comparisons))
     _show_rows([c for c in comparisons if not c.reason])
     below = [c.row.row_id for c in comparisons if c.note.startswith("published time is below")]
     if below:
@@ -230,6 +231,23 @@ def show(comparisons: Sequence[Comparison], total: Score) -> None:
         [_ranking(r) for r in total.rankings],
     )
     _table("Rows without a prediction, by reason", _by_reason(comparisons))
+
+
+def _definitions(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+    """Metrics of predicted times, and which part of an epoch each is taken to be."""
+    from collections import Counter
+
+    from gnnbench.published.metrics import meaning
+
+    found = Counter(
+        (_words(c.row.metric), meaning(c.row))
+        for c in comparisons
+        if c.predicted is not None and meaning(c.row)
+    )
+    return [
+        {"metric": metric, "rows": count, "is": what}
+        for (metric, what), count in sorted(found.items())
+    ]
 
 
 def _show_rows(comparisons: Sequence[Comparison]) -> None:
@@ -334,6 +352,7 @@ _YES_OR_NO = {True: "yes", False: "no", None: ""}
 def _number(metric: str, value: float | None) -> str:
     """A number of a metric with its unit; vertices are whole."""
     from gnnbench.published.counts import COUNTS
+    from gnnbench.published.disk_counts import BYTES, DISK_COUNTS
     from gnnbench.published.metrics import MEMORY
     from gnnbench.published.page_counts import PAGE_COUNTS
     from gnnbench_reports import numbers
@@ -342,7 +361,9 @@ def _number(metric: str, value: float | None) -> str:
         return numbers.whole(round(value or 0))
     if metric in PAGE_COUNTS:
         return f"{numbers.rounded(value or 0, 0.05 * (value or 0))} pages"
-    return numbers.size(value) if metric == MEMORY else numbers.seconds(value)
+    if metric in DISK_COUNTS and metric not in BYTES:
+        return numbers.rounded(value or 0, 0.01 * (value or 0))
+    return numbers.size(value) if metric in (MEMORY, *BYTES) else numbers.seconds(value)
 
 
 def _group(g: Group) -> dict[str, object]:

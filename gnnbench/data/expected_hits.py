@@ -7,9 +7,10 @@ estimated by its own code. Hit rates do not depend on the number of rows at a fi
 
 Deviation known: neighbours of one vertex are drawn together, and a training vertex brings them in
 once an epoch, so batches that follow each other share less than independent draws do. Chances from
-degrees are too high on clustered graphs, see `occupancy_frontier`. On seven real graphs the hit
-rates were off by 0.01 to 0.02 in the median and by 0.06 at most; curves measured on sampled batches
-(`gnnbench.data.hit_curves`) by 0.02 at most.
+degrees are too high on clustered graphs, see `occupancy_frontier`, unless a batch was counted: then
+they are those of the part of the graph that batches reach, see `gnnbench.data.reach`. On seven real
+graphs the hit rates were off by 0.01 to 0.02 in the median and by 0.06 at most; curves measured on
+sampled batches (`gnnbench.data.hit_curves`) by 0.02 at most.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.caching import HitRates, cache_of, count_hits
-from gnnbench.data.frontier import occupancy_inclusion
+from gnnbench.data.caching import HitRates, cache_of, capacity_of, count_hits, inspect
 from gnnbench.data.keys import generator
 from gnnbench.data.profile import GraphProfile
 from gnnbench.steps import Ints
@@ -30,6 +30,8 @@ Floats = NDArray[np.float64]
 _ROWS = 20_000
 _BATCHES = 150
 """Batches of the miniature at most, before counting and while counting."""
+_USES = 2_000_000
+"""Uses of rows in a superbatch of the miniature at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,21 +53,8 @@ class Chances:
 
 def chances_of(profile: GraphProfile, fanouts_from_seeds: Sequence[int], batch: int) -> Chances:
     """Chances of vertices to be in a batch of so many seeds, by degree."""
-    values, counts = profile.histogram()
-    batch = min(batch, profile.num_train)
-    weight, inclusion = occupancy_inclusion(
-        values,
-        counts,
-        profile.num_train,
-        fanouts_from_seeds,
-        batch,
-        undirected=profile.undirected,
-    )
-    # Classes of training vertices come first.
-    seed = np.zeros(len(weight))
-    seed[: len(values)] = batch / max(profile.num_train, 1)
-    degree = np.tile(np.asarray(values, float), 2)
-    return Chances(weight=weight, seed=seed, inclusion=inclusion, degree=degree)
+    found = profile.expected_inclusion(fanouts_from_seeds, batch)
+    return Chances(weight=found.rows, seed=found.seed, inclusion=found.chance, degree=found.degree)
 
 
 def hits_of(
@@ -132,6 +121,44 @@ def expected_hits(
             "presampling": lambda: rows.uses(presample * steps),
         }[policy]()
     return count_hits(cache_of(policy, rows.count, capacity, score), batches, warm, lookahead)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuperbatchRates:
+    """Reads of a superbatch behind the optimal cache.
+
+    Args:
+        fill: rows that are in the cache before the first batch, as a share of all rows.
+        missed: rows that are read per row used.
+        inserted: rows that enter the cache per row used.
+    """
+
+    fill: float
+    missed: float
+    inserted: float
+
+
+def expected_superbatch(
+    chances: Chances, share: float, steps: int, superbatch: int
+) -> SuperbatchRates:
+    """Reads of a superbatch whose uses are known: the executor of Ginex, on the miniature.
+
+    Args:
+        chances: of the rows that the cache may hold.
+        share: rows of the cache as a share of those.
+        steps: batches of an epoch.
+        superbatch: batches that are inspected together; at most as many as have `_USES` uses.
+    """
+    rows = _Miniature(chances, steps)
+    each = max(float(rows.inclusion.sum()), 1.0)
+    batches = rows.batches(max(1, min(superbatch, steps, int(_USES / each))))
+    made = inspect(batches, capacity_of(min(share, 1.0), rows.count), rows.count)
+    uses = max(sum(map(len, batches)), 1)
+    return SuperbatchRates(
+        fill=len(made.initial) / rows.count,
+        missed=sum(len(turn.misses) for turn in made.turns) / uses,
+        inserted=sum(len(turn.inserted) for turn in made.turns) / uses,
+    )
 
 
 class _Miniature:

@@ -30,6 +30,7 @@ from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
     from gnnbench.data.frontier import Sizes
+    from gnnbench.data.reach import Counted, Inclusion
 
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent.parent / "catalogue" / "profiles"
@@ -159,16 +160,48 @@ class GraphProfile:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
                 return point.vertices, point.edges
-        counted = tuple(
-            (p.fanouts_from_seeds, p.batch, p.vertices[0]) for p in self.frontier if not p.edges
-        )
         return expected_frontier(
             self.histogram(),
             self.num_train,
             fanouts_from_seeds,
             batch,
-            counted,
+            self._counted(),
             undirected=self.undirected,
+        )
+
+    def expected_inclusion(self, fanouts_from_seeds: Sequence[int], batch: int) -> Inclusion:
+        """Return the chance of every class of vertices to be an input of a batch.
+
+        Batches reach the same part of the graph as those of `expected_frontier`.
+        """
+        from gnnbench.data.reach import inclusion_within
+
+        return inclusion_within(
+            self.reached_share(fanouts_from_seeds, batch),
+            self.histogram(),
+            self.num_train,
+            fanouts_from_seeds,
+            min(batch, self.num_train),
+            undirected=self.undirected,
+        )
+
+    def reached_share(self, fanouts_from_seeds: Sequence[int], batch: int) -> float:
+        """Return the share of the vertices that batches reach, see `gnnbench.data.reach`."""
+        from gnnbench.data.reach import nearest_share
+
+        return nearest_share(
+            self.histogram(),
+            self.num_train,
+            fanouts_from_seeds,
+            min(batch, self.num_train),
+            self._counted(),
+            undirected=self.undirected,
+        )
+
+    def _counted(self) -> tuple[Counted, ...]:
+        """Batches of which n_0 alone was counted."""
+        return tuple(
+            (p.fanouts_from_seeds, p.batch, p.vertices[0]) for p in self.frontier if not p.edges
         )
 
     def expected_halo(self, parts: int, method: str = "metis-vol") -> tuple[HaloPoint, str]:

@@ -35,6 +35,11 @@ class Rows(NamedTuple):
     events: Ids
 
 
+def csr_bytes(num_nodes: int, stored: int) -> int:
+    """Bytes of a temporal CSR of so many stored edges, two per event."""
+    return SLOT_BYTES * stored + 8 * (num_nodes + 1)
+
+
 class TemporalCsr:
     """Edges of events, both directions, by vertex and time.
 
@@ -69,7 +74,7 @@ class TemporalCsr:
     @property
     def num_bytes(self) -> int:
         """By the formula of the module."""
-        return SLOT_BYTES * len(self.rows.times) + 8 * (self.num_nodes + 1)
+        return csr_bytes(self.num_nodes, len(self.rows.times))
 
     def bounds(
         self,

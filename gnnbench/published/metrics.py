@@ -2,7 +2,9 @@
 
 Times of a phase include waiting for slower ranks, as timers of released code do (fullgraph 16.3).
 Tables of mini-batch systems split an epoch, or a batch, into sampling, loading and training; a
-phase is the sum of its steps' durations, whether or not other steps hide them.
+phase is the sum of its steps' durations, whether or not other steps hide them. Tables of systems
+that train from disk time a whole training, an epoch without filling the buffer, or stages without
+overlap.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gnnbench.ledger import Row
+from gnnbench.published import disk_counts
 from gnnbench.published.counts import COUNTS
 from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import NotModelled
@@ -28,6 +31,7 @@ TIMES = (
 )
 MEMORY = "peak_gpu_memory"
 _TRAINING = ("forward", "backward", "sync", "update")
+_ALL = ("load", "sample", "fetch", *_TRAINING)
 _SPLIT = r"(?:_per_(?:epoch|batch|iteration))?$"
 _PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
     (rf"sampl(?:e|ing)_time{_SPLIT}", ("sample",)),
@@ -36,15 +40,48 @@ _PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
     (rf"(?:sampl(?:e|ing)_(?:and_)?(?:slicing|loading)|data_loading)_time{_SPLIT}",
      ("sample", "fetch")),
     (rf"(?:train|training|model|forward_backward)_time{_SPLIT}", _TRAINING),
+    (r"stage_graph_sample", ("sample",)),
+    (r"stage_feature_assemble", ("fetch",)),
+    (r"stage_model_train", _TRAINING),
+    (r"stage_total_time", _ALL),
+    (r"buffer_fill_time", ("load",)),
+    (r"epoch_time_without_sampling", ("load", "fetch", *_TRAINING)),
 )  # fmt: skip
 """Phases of ledgers by metric."""
+_STEPS: Sequence[tuple[str, str]] = (
+    ("stage_feature_load", r"(?:load|ahead)/partitions"),
+    ("stage_graph_load", r"(?:load|ahead)/(?:edges|graph)"),
+)
+"""Names of steps by metric: parts of a phase."""
+_EPOCHS: Sequence[tuple[str, int]] = (
+    (r"epoch_time(?:_mean|_steady)?", 1),
+    (r"train_(\d+)_epochs_time", 0),
+    (r"total_train_time_(\d+)_epochs", 0),
+)
+"""Whole epochs by metric: a number of them, or 0 where the metric states it."""
+_MOST_EPOCHS = 10_000
 UNITS: Mapping[str, Mapping[str, float]] = {
     **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
     **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
+    **disk_counts.UNITS,
     **{metric: {"pages of 4096 B": 1.0, "pages of 16384 B": 1.0} for metric in PAGE_COUNTS},
     MEMORY: {"MB": 2.0**20, "GB": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30},
 }
 """SI value of one unit; torch's tools print MB for 2^20 bytes."""
+_REASONS: Sequence[tuple[str, str, str]] = (
+    (r"superbatch_sampling_time", "software path not modelled", "sampling a topology on the disk"),
+    (r"changeset_precompute_time", "software path not modelled", "inspecting uses on the GPU"),
+    (r"(?:cpu|gpu)_cache_miss_rate", "software path not modelled", "a cache by S3-FIFO"),
+    (r"epoch_time_plus_\w+", "a share of preparation, not an epoch", ""),
+    (r"preprocess_\w*|feature_store_\w+|offline_sampling_\w+|csv_\w+", "preparation", ""),
+    (r"\w+_failed|preprocess_oom_\w+", "an outcome, not a measurement", ""),
+    (r"experiment_\w+", "the authors' rounded estimate of a whole experiment", ""),
+    (r"\w*peak_main_memory|cpu_memory_needed", "memory of all processes of a host", ""),
+    (r"\w+_default|num_(?:nodes|edges)", "an input, not a measurement", ""),
+    (r"epoch_time_(?:min|max)", "a spread of repeats, not a mean", ""),
+    (r"epoch_or_run_time|throughput", "what is timed is not stated", ""),
+)
+"""Why some metrics are not predicted: pattern, reason, detail."""
 _NEEDS_TRAINING = ("accuracy", "time_to", "epochs_to", "convergence")
 _EXCHANGES = ("all_to_all", "all_gather", "broadcast", "reduce_scatter")
 
@@ -60,9 +97,40 @@ def phases_of(row: PublishedRow) -> tuple[str, ...]:
     return ()
 
 
+def epochs_of(row: PublishedRow) -> int:
+    """Whole epochs whose time a row states; 0 where it is no such time."""
+    for pattern, number in _EPOCHS:
+        found = re.fullmatch(pattern, row.metric.lower())
+        if found:
+            count = number or int(found[1])
+            return count if count <= _MOST_EPOCHS else 0
+    return 0
+
+
+def without_load(row: PublishedRow) -> bool:
+    """Whether an epoch's time leaves out filling the buffer."""
+    return bool(re.search(r"excludes? buffer fill", row.notes.lower()))
+
+
 def is_time(row: PublishedRow) -> bool:
-    """Whether a row states seconds that a prediction gives: of an epoch, or of a part of one."""
-    return row.metric in TIMES or bool(phases_of(row))
+    """Whether a row states seconds that a prediction gives: of epochs, or of a part of one."""
+    of_steps = any(row.metric == metric for metric, _ in _STEPS)
+    return row.metric in TIMES or of_steps or bool(phases_of(row)) or epochs_of(row) > 0
+
+
+def meaning(row: PublishedRow) -> str:
+    """What a row's time is a sum of, in our words: printed beside the errors."""
+    count = epochs_of(row)
+    if row.metric in TIMES and row.metric != EPOCH_TIME:
+        return "timers of the released code, waiting included"
+    for metric, pattern in _STEPS:
+        if row.metric == metric:
+            return f"steps {pattern.replace('(?:', '(')}, one after the other"
+    phases = phases_of(row)
+    if phases:
+        return f"phases {', '.join(phases)}, one after the other"
+    left_out = ", without filling the buffer" if without_load(row) else ""
+    return f"{count} epoch{'s' if count > 1 else ''}, overlap included{left_out}" if count else ""
 
 
 def _units(row: PublishedRow) -> Mapping[str, float] | None:
@@ -79,7 +147,10 @@ def check_metric(row: PublishedRow) -> None:
         if row.value <= 0:
             raise NotModelled("value is not positive", f"{row.value:g}")
         return
-    if any(word in row.metric for word in _NEEDS_TRAINING):
+    for pattern, kind, detail in _REASONS:
+        if re.fullmatch(pattern, row.metric.lower()):
+            raise NotModelled(kind, detail or row.metric)
+    if any(word in row.metric for word in (*_NEEDS_TRAINING, "_mrr")):
         raise NotModelled("needs training, not prediction", row.metric)
     if row.unit in ("x", "%", "pp", "ratio"):
         raise NotModelled("a ratio or claim, not a measurement", row.metric)
@@ -104,12 +175,19 @@ def phase_time(
         steps: batches of an epoch.
     """
     phases = phases_of(row)
-    if not phases:
+    names = dict(_STEPS).get(row.metric)
+    if not phases and names is None:
         return None
+
+    def counts(taken: Row) -> bool:
+        if names is None:
+            return taken.phase in phases
+        return re.fullmatch(names, taken.name) is not None
+
     sums = []
     for rows in ledgers.values():
         last = max((r.period for r in rows), default=0)
-        sums.append(sum(r.duration_s for r in rows if r.period == last and r.phase in phases))
+        sums.append(sum(r.duration_s for r in rows if r.period == last and counts(r)))
     each = re.search(r"per_(?:batch|iteration)", row.metric)
     return max(sums) / (steps if each else 1)
 
@@ -126,7 +204,7 @@ def time_of(
         hidden_exchange: whether the exchange runs behind computation. The code's timer then sees
             of it what makes the epoch longer than the rank's own work.
     """
-    if metric == EPOCH_TIME:
+    if metric not in TIMES or metric == EPOCH_TIME:
         return period_s
     per_rank = [_of_rank(metric, period_s, rows, hidden_exchange) for rows in ledgers.values()]
     return min(per_rank) if metric.endswith("min_rank") else max(per_rank)

@@ -60,6 +60,25 @@ def dgl(row: PublishedRow) -> Recipe:
     return _recipe(row, loader, input_first=True)
 
 
+def pyg(row: PublishedRow) -> Recipe:
+    """PyG's loader: the host draws, indexes rows there and copies them.
+
+    The training process does so itself unless a row states workers, the loader's default.
+    """
+    name = f"{row.system} {row.notes}".lower()
+    if re.search(r"\buva\b|gpu sampl|sampl\w* (?:on |= ?)?gpu|pyg-?lib|cugraph", name):
+        raise NotModelled("software path not modelled", f"how {row.system} draws on the device")
+    stated = re.search(r"num_workers ?= ?(\d+)|(\d+) (?:sampling )?workers", name)
+    workers = int(stated[1] or stated[2]) if stated else 1
+    loader = Loader(
+        sampler="host",
+        features="staged_pageable",
+        workers=min(max(workers, 1), 1024),
+        launches=COMPILED_LAUNCHES,
+    )
+    return _recipe(row, loader, input_first=False)
+
+
 def quiver(row: PublishedRow) -> Recipe:
     """Quiver: draws from pinned host memory, hottest rows by degree in a cache on each device."""
     name = row.system.lower()

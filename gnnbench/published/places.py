@@ -8,6 +8,7 @@ carry a note: a host that the row calls "p3.8xlarge-like" is simulated as a p3.8
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from gnnbench.data.profile import GraphProfile, HaloPoint, list_profiles, load_profile
@@ -27,6 +28,9 @@ _CLUSTERS = (
 )
 # The same for systems whose ranks talk by NCCL over the links that hosts of such devices have.
 _NATIVE = (
+    (r"\bp3\.?2x", "p3.2xlarge"),
+    (r"\bp3\.?8x", "p3.8xlarge"),
+    (r"\bp3\.?16x", "p3.16xlarge"),
     (r"\bm40\b", M40_CLUSTER),
     (r"\ba100-80gb/host|4x a100-80gb per host", "a100x4"),
     (r"\ba100\b", "dgx-a100"),
@@ -36,6 +40,8 @@ _NATIVE = (
     (r"\bt4\b", "g4dn.12xlarge"),
     (r"\ba10g\b", "g5.48xlarge"),
     (r"\brtx[ -]?3090\b", "rtx3090x4"),
+    (r"\brtx[ -]?2080 ?ti\b", "rtx2080tix8"),
+    (r"\brtx[ -]?4080\b", "rtx4080"),
 )
 _NOT_STATED = re.compile(r"not stated|not given|unknown|^$", re.I)
 # Other names of graphs, and the profile of each.
@@ -48,6 +54,18 @@ _PROFILES = {
 _OF_BAJAJ = {"ogbn-papers100m": "papers100m-2hop", "ogbn-arxiv": "arxiv-one-way"}
 """What these graphs are in the study of Bajaj et al., by the counts of its repository: the two-hop
 neighbourhood of the training vertices, and citations in one direction."""
+_BOTH_WAYS = {"ogbn-papers100m": "papers100m-both-ways"}
+"""What a graph of citations is to systems that add every edge's reverse."""
+_ADDS_REVERSE = re.compile(r"\bmariusgnn\b|\bginex\b|\bdiskgnn\b|graphbolt|\bundirected\b")
+"""Systems that do, and a word for it: MariusGNN draws along and against edges, DiskGNN's code and
+GraphBolt's dataset add reverse edges; DiskGNN's table has all of its systems on that graph."""
+_OF_DISKGNN: Mapping[str, Mapping[str, int]] = {
+    "friendster": {"num_features": 128, "num_classes": 20, "num_train": 656_083},
+    "igb-full": {"num_train": 13_627_851},
+}
+"""Facts of graphs in DiskGNN's tables. Friendster has random features, and one vertex in a hundred
+is trained on (examples/load_graph.py and prepare_dataset.py); of IGB a tenth of 60 % of the
+227,130,858 labelled vertices (they fill 415 of 8,192 partitions in its log of MariusGNN)."""
 
 
 def cluster_of(row: PublishedRow, *, native: bool = False) -> str:
@@ -77,11 +95,17 @@ def profile_of(row: PublishedRow) -> GraphProfile:
     name = _PROFILES.get(wanted, wanted)
     if "bajaj" in row.source.lower():
         name = _OF_BAJAJ.get(name, name)
+    words = f"{row.source} {row.system} {row.notes}".lower()
+    if _ADDS_REVERSE.search(words):
+        name = _BOTH_WAYS.get(name, name)
     if name not in list_profiles():
         raise NotModelled("graph without a profile", row.dataset or "empty")
     if re.search(r"\binductive\b", row.notes.lower()):
         raise NotModelled("graph without a profile", f"{row.dataset}, inductive: training subgraph")
-    return with_stated_halo(load_profile(name), row)
+    found = load_profile(name)
+    if "diskgnn" in words:
+        found = replace(found, **_OF_DISKGNN.get(name, {}))
+    return with_stated_halo(found, row)
 
 
 def with_stated_halo(profile: GraphProfile, row: PublishedRow) -> GraphProfile:

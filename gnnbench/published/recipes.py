@@ -26,6 +26,7 @@ class Recipe:
     `native_hosts` is whether its ranks talk by NCCL over the links that hosts of such devices have;
     otherwise the hosts are those of the studies that moved everything by gloo.
     `ranks` is the number of devices that train, where a row counts others as well; 0: all.
+    `disk` is a disk of the catalogue; "" is that of the cluster. `optimizer` is that of the code.
     """
 
     software: Software = NATIVE
@@ -35,6 +36,8 @@ class Recipe:
     method: str = ""
     native_hosts: bool = False
     ranks: int = 0
+    disk: str = ""
+    optimizer: str = "adam"
 
 
 def native(row: PublishedRow) -> Recipe:

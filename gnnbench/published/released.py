@@ -172,12 +172,12 @@ class _Rewriter:
         loader = self.software.loader
         if loader is not None and step.phase is Phase.SAMPLE:
             if loader.sampler == "host":
-                return _scaled(step.work, 1.0 / loader.workers)
+                return scaled(step.work, 1.0 / loader.workers)
             drawn = step.work._replace(op=f"device_{step.work.op}")
             share = loader.trainers / loader.samplers if loader.disaggregated else 1.0
-            return drawn if share == 1.0 else _scaled(drawn, share)
+            return drawn if share == 1.0 else scaled(drawn, share)
         if loader is not None and step.name == "fetch/gather" and loader.features != "device":
-            return _scaled(step.work, loader.hits)
+            return scaled(step.work, loader.hits)
         if step.kind is Kind.OPTIMIZER:
             return OPTIMIZERS[self.shape.optimizer](sum(tensors(self.shape)), self._element_bytes)
         if self.shape.model.attention and 1 <= step.layer <= self.shape.num_layers:
@@ -339,7 +339,7 @@ def _times(factor: float, size: Size) -> Size:
     return np.round(factor * size).astype(np.int64)
 
 
-def _scaled(done: Work, factor: float) -> Work:
+def scaled(done: Work, factor: float) -> Work:
     """The work with sizes so many times as large."""
     return done._replace(
         bytes=_times(factor, done.bytes),

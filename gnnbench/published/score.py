@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gnnbench.published.counts import COUNTS
+from gnnbench.published.disk_counts import DISK_COUNTS
 from gnnbench.published.metrics import EPOCH_TIME
 from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import Reason
@@ -146,7 +147,7 @@ class Score:
         modelled: rows with a prediction, fitted ones and inputs included.
         unmodelled: rows without one.
         scored: modelled rows of times and memory that were neither fitted nor inputs. Counts of
-            vertices appear in `groups` only: a partitioner is easier to predict than a machine.
+            vertices, pages and rows appear in `groups` only: they are easier than a machine.
         median_error: median absolute relative error of the scored rows.
         inside: share of them within their 90 % interval.
         groups: scores by source, system and metric.
@@ -171,7 +172,7 @@ class Score:
 
 def score(comparisons: Sequence[Comparison]) -> Score:
     """Score comparisons. Rows that were fitted, or are inputs, are modelled and enter no median."""
-    judged = [c for c in comparisons if c.scored and c.row.metric not in COUNTS + PAGE_COUNTS]
+    judged = [c for c in comparisons if c.scored and c.row.metric not in _COUNTED]
     errors = [abs(c.error) for c in judged if c.error is not None]
     within = [c.inside for c in judged if c.inside is not None]
     modelled = sum(c.predicted is not None for c in comparisons)
@@ -191,6 +192,7 @@ def score(comparisons: Sequence[Comparison]) -> Score:
     )
 
 
+_COUNTED = (*COUNTS, *PAGE_COUNTS, *DISK_COUNTS)
 _TIME_UNITS = ("s", "ms", "min", "h")
 _NO_DURATION = ("time_to", "timespan", "speedup", "reduction", "estimate", "upper_bound")
 _MET, _MISSED = 1.3, 1.5

@@ -55,6 +55,8 @@ class Software:
     pipelined    exchanges run behind computation, in a pool of threads
     loader       mini-batches in DGL's layers: heads averaged and operations issued eagerly, as in
                  the released code, but gradients in one bucket over the devices' own links
+    workers      threads of the host that draw and gather, of systems that train from the disk
+    depth        requests of the disk that they keep in flight
     """
 
     released: bool = False
@@ -62,6 +64,13 @@ class Software:
     rebuilds: bool = False
     pipelined: bool = False
     loader: Loader | None = None
+    workers: int = 1
+    depth: int = 1
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the code takes other steps than the plan."""
+        return replace(self, workers=1, depth=1) != NATIVE
 
 
 NATIVE = Software()

@@ -13,12 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from gnnbench.published.counts import PartitionCount
 from gnnbench.published.metrics import TIMES, phases_of
-from gnnbench.published.page_counts import PageCount
 from gnnbench.published.places import LOGGED_CLUSTER
 from gnnbench.published.rows import PublishedRow
-from gnnbench.published.systems import Case
+from gnnbench.published.systems import Case, Count
 
 FITTED: Mapping[tuple[str, int], tuple[int, ...]] = {
     ("ogbn-arxiv", 2): (123, 141, 223, 247),
@@ -47,9 +45,9 @@ def widened(value: float, low: float, high: float) -> tuple[float, float]:
     return value * math.exp(-below), value * math.exp(above)
 
 
-def used(row: PublishedRow, case: Case | PartitionCount | PageCount) -> str:
+def used(row: PublishedRow, case: Case | Count) -> str:
     """How a row may be used: only rows of `SCORED` enter a median."""
-    if isinstance(case, PartitionCount | PageCount):
+    if not isinstance(case, Case):
         return INPUT if case.is_input(row) else SCORE
     if row.system.lower().startswith("sgnn") and phases_of(row) == ("sample",):
         return FIT if case.profile.name == "ogbn-products" else SCORE

@@ -15,9 +15,12 @@ from typing import Any
 
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.profile import GraphProfile
+from gnnbench.data.triples_profile import TriplesProfile
 from gnnbench.errors import GnnbenchError
 from gnnbench.models.names import MODELS
 from gnnbench.published.counts import COUNTS, PartitionCount
+from gnnbench.published.disk_counts import DISK_COUNTS, DiskCount, disk_count
+from gnnbench.published.disk_systems import LINK_MODELS
 from gnnbench.published.metrics import check_metric
 from gnnbench.published.page_counts import PAGE_COUNTS, PageCount, page_count
 from gnnbench.published.places import cluster_of, method_of, profile_of
@@ -27,6 +30,8 @@ from gnnbench.published.rows import PublishedRow
 from gnnbench.published.software import NATIVE, Software
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
+Count = PartitionCount | PageCount | DiskCount
+"""What rows that count something are predicted by, without a plan."""
 EPOCHS = 3
 DROPOUT = 0.5
 """Of all published scripts for graphs in memory; its cost does not depend on the rate."""
@@ -40,25 +45,28 @@ class Case:
 
     Args:
         run: what is trained, and by which approach.
-        profile: of the graph.
+        profile: of the graph, or of the triples.
         cluster: name of a built-in cluster.
         software: what the system's code does besides.
         method: of the partition, such as "metis-vol"; "" where the plan needs no such partition.
         ranks_per_host: None for as many as a host has devices.
+        disk: of the catalogue; "" is that of the cluster.
     """
 
     run: RunSpec
-    profile: GraphProfile
+    profile: GraphProfile | TriplesProfile
     cluster: str
     software: Software
     method: str = ""
     ranks_per_host: int | None = None
+    disk: str = ""
 
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for rows that one prediction serves."""
-        halo = tuple((p.parts, p.method, p.halo_per_node) for p in self.profile.halo)
-        names = (self.run.config_id, self.cluster, self.ranks_per_host, self.method)
+        curve = self.profile.halo if isinstance(self.profile, GraphProfile) else ()
+        halo = tuple((p.parts, p.method, p.halo_per_node) for p in curve)
+        names = (self.run.config_id, self.cluster, self.ranks_per_host, self.method, self.disk)
         return (*names, self.software, self.profile.name, halo)
 
 
@@ -75,12 +83,14 @@ class System:
     recipe: Callable[[PublishedRow], Recipe]
 
 
-def case_of(row: PublishedRow) -> Case | PartitionCount | PageCount | Reason:
+def case_of(row: PublishedRow) -> Case | Count | Reason:
     """What to predict for a row, or why it cannot be predicted."""
     try:
         check_metric(row)
         if row.metric in PAGE_COUNTS:
             return page_count(row)
+        if row.metric in DISK_COUNTS:
+            return disk_count(row)
         return _count(row) if row.metric in COUNTS else _case(row)
     except NotModelled as why:
         return why.reason
@@ -116,13 +126,13 @@ def _case(row: PublishedRow) -> Case:
     cluster = cluster_of(row, native=recipe.native_hosts)
     if recipe.software == NATIVE and "gloo" in cluster:
         raise NotModelled("hardware without a preset", f"{row.hardware}, other than through gloo")
-    profile = profile_of(row)
+    profile = _profile(row)
     run = RunSpec(
         suite="published",
-        dataset=DatasetRef(name=profile.name, profile=profile.name),
+        dataset=_dataset(profile),
         model=replace(model, norm=recipe.norm),
         batch=recipe.batch,
-        training=TrainingSpec(epochs=EPOCHS),
+        training=TrainingSpec(epochs=EPOCHS, optimizer=recipe.optimizer),
         approach=system.approach,
         ranks=ranks,
         knobs=_knobs(system, recipe),
@@ -135,15 +145,35 @@ def _case(row: PublishedRow) -> Case:
         software=recipe.software,
         method=recipe.method,
         ranks_per_host=_ranks_per_host(row),
+        disk=recipe.disk,
     )
+
+
+def _profile(row: PublishedRow) -> GraphProfile | TriplesProfile:
+    """The profile of a row's graph, or of its triples where the model scores facts."""
+    found: GraphProfile | TriplesProfile = profile_of(row)
+    links = row.model.lower() in LINK_MODELS
+    if links != isinstance(found, TriplesProfile):
+        what = "embeddings of a graph" if links else "layers over triples"
+        raise NotModelled("model not modelled", f"{row.model} on {row.dataset}: {what}")
+    return found
+
+
+def _dataset(profile: GraphProfile | TriplesProfile) -> DatasetRef:
+    if isinstance(profile, GraphProfile):
+        return DatasetRef(name=profile.name, profile=profile.name)
+    return DatasetRef(name=profile.name, profile=profile.name, kind=profile.kind)
 
 
 def _configuration(row: PublishedRow) -> tuple[ModelSpec, int]:
     """Model and ranks of a row. Raises NotModelled if they are not stated."""
+    if row.model.lower() in LINK_MODELS:
+        return _links(row)
     kind = _MODELS.get(row.model.lower())
     if kind is None:
         raise NotModelled("model not modelled", row.model or "empty")
-    layers, hidden, ranks = row.num_layers, row.hidden_width, row.ranks
+    hidden, heads = _width(row)
+    layers, ranks = row.num_layers, row.ranks
     numbers = {"layers": layers, "hidden": hidden, "gpus": ranks}
     if layers is None or hidden is None or ranks is None:
         missing = [key for key, number in numbers.items() if number is None]
@@ -153,7 +183,7 @@ def _configuration(row: PublishedRow) -> tuple[ModelSpec, int]:
         if (numbers[key] or 0) > most:
             found = f"{key} {getattr(row, key)}, at most {most}"
             raise NotModelled("configuration out of range", found)
-    heads = stated_heads(row) if MODELS.get(kind).attention else 1
+    heads = heads if MODELS.get(kind).attention else 1
     model = ModelSpec(
         name=kind,
         kind=kind,
@@ -165,6 +195,24 @@ def _configuration(row: PublishedRow) -> tuple[ModelSpec, int]:
     return model, ranks
 
 
+def _width(row: PublishedRow) -> tuple[int | None, int]:
+    """Width of a head, and heads: "32 x 4 heads", or a width and heads in the notes."""
+    both = re.fullmatch(r"(\d{1,7}) ?x ?(\d{1,2}) heads", row.hidden)
+    if both and int(both[1]) and 0 < int(both[2]) <= 64:
+        return int(both[1]), int(both[2])
+    return row.hidden_width, stated_heads(row)
+
+
+def _links(row: PublishedRow) -> tuple[ModelSpec, int]:
+    """A table of embeddings and its decoder, on one device unless a row says otherwise."""
+    hidden = row.hidden_width
+    if hidden is None or hidden > _MOST["hidden"]:
+        raise NotModelled("configuration not stated", f"hidden {row.hidden!r}")
+    decoder = LINK_MODELS[row.model.lower()]
+    model = ModelSpec(name=decoder, kind="embedding", hidden=hidden, decoder=decoder)
+    return model, row.ranks or 1
+
+
 def _knobs(system: System, recipe: Recipe) -> dict[str, Any]:
     """The knobs that differ from their defaults, as run specs hold them."""
     problems: list[str] = []
@@ -174,14 +222,14 @@ def _knobs(system: System, recipe: Recipe) -> dict[str, Any]:
     return knobs
 
 
-def _check(run: RunSpec, profile: GraphProfile, method: str) -> None:
+def _check(run: RunSpec, profile: GraphProfile | TriplesProfile, method: str) -> None:
     """Raise NotModelled if the approach cannot do a run."""
     card, model = APPROACHES.get(run.approach), MODELS.get(run.model.kind)
     problems = [*card.problems(run), *model.problems(run.model)]
     why = problems[0] if problems else card.cannot_run(run, profile)
     if why:
         raise NotModelled(f"approach {card.name} cannot run it", why)
-    if method and run.ranks > 1:
+    if method and run.ranks > 1 and isinstance(profile, GraphProfile):
         _check_halo(profile, run.ranks, method)
 
 

@@ -23,6 +23,15 @@ def ingest(events: Size) -> Work:
     return host("ingest", rows=2 * events, bytes=2 * STORED_EDGE_BYTES * events)
 
 
+def build_temporal_csr(events: Size, num_nodes: Size) -> Work:
+    """Build a temporal CSR of all events, both directions: writes its edges and row pointers.
+
+    Source: temporal reference section 4.
+    """
+    size = 2 * STORED_EDGE_BYTES * events + ID_BYTES * (num_nodes + 1)
+    return host("build_temporal_csr", rows=2 * events, bytes=size)
+
+
 def sample_temporal(queries: Sequence[Size]) -> Work:
     """Draw temporal neighbours: vertex and time of each query, and the edges that were found.
 

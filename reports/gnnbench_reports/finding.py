@@ -29,6 +29,7 @@ NAMES = (
     "caches",
     "disk_io",
     "sensitivity",
+    "arrival",
 )
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
+from gnnbench_reports.arrival import ArrivalRow
 from gnnbench_reports.bandwidth import BandwidthRow
 from gnnbench_reports.caches import CacheRow
 from gnnbench_reports.comparison import Comparison
@@ -39,6 +40,7 @@ FINDINGS: Mapping[str, type[Any]] = {
     "sensitivity": SwingRow,
     "time_to_metric": TargetRow,
     "traffic": TrafficRow,
+    "arrival": ArrivalRow,
 }
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
 _TIMES = ("phase", "stage")

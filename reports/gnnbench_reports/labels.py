@@ -14,7 +14,7 @@ from typing import Any
 from gnnbench.approaches.base import Approach
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.metrics import TASKS
-from gnnbench.spec import DEFAULT_TASKS
+from gnnbench.spec import DEFAULT_TASKS, TrainingSpec
 
 Spec = Mapping[str, Any]
 
@@ -25,7 +25,8 @@ def label_all(
     """Return a label per key: the approach, and in brackets the settings that tell it from others.
 
     A setting is shown where two configurations of one approach, dataset, model and rank count
-    differ by it. Seeds are not shown: configurations that differ by the seed alone share a label.
+    differ by it. A setting that is off by default (0, false or empty) is not shown where it is off.
+    Seeds are not shown: configurations that differ by the seed alone share a label.
 
     Args:
         specs: by any key.
@@ -38,9 +39,14 @@ def label_all(
         }
     labels: dict[str, str] = {}
     for approach, settings_of in by_approach.items():
-        varying = _varying(settings_of, specs)
+        off = _off_by_default(approach)
+        varying = _varying(settings_of, specs, off)
         for key, settings in settings_of.items():
-            shown = [f"{name}={settings[name]}" for name in varying if settings.get(name)]
+            shown = [
+                f"{name}={settings[name]}"
+                for name in varying
+                if settings.get(name) and not (name in off and settings[name] in _OFF)
+            ]
             labels[key] = f"{approach} [{', '.join(shown)}]" if shown else approach
     return labels
 
@@ -59,7 +65,19 @@ def _settings(spec: Spec) -> dict[str, str]:
     return {name: _show(value) for name, value in found.items()}
 
 
-def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, Spec]) -> list[str]:
+def _off_by_default(approach: str) -> frozenset[str]:
+    """The settings of an approach's runs whose default is off."""
+    known = card(approach)
+    knobs = {} if known is None else dataclasses.asdict(known.knobs_type())
+    defaults = {**dataclasses.asdict(TrainingSpec()), **knobs}
+    return frozenset(name for name, value in defaults.items() if _show(value) in _OFF)
+
+
+def _varying(
+    settings_of: Mapping[str, Mapping[str, str]],
+    specs: Mapping[str, Spec],
+    off: Collection[str] = (),
+) -> list[str]:
     """Settings in which two configurations of one dataset, model and rank count differ."""
     places: dict[tuple[str, str, int], list[Mapping[str, str]]] = defaultdict(list)
     for key, settings in settings_of.items():
@@ -72,8 +90,9 @@ def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, S
             if len({settings.get(name) for settings in together}) > 1:
                 varying[name] = None
     needed = list(varying)
-    # Epochs that follow from a knob (equal work for every number of parts) tell nothing more.
-    for name in sorted(varying, key=lambda name: name not in _LEAST_TELLING):
+    # Epochs that follow from a knob (equal work for every number of parts) tell nothing more. Of
+    # settings that tell the same, those that are off by default make the shortest labels.
+    for name in sorted(varying, key=lambda name: (name not in _LEAST_TELLING, name in off)):
         fewer = [other for other in needed if other != name]
         if fewer and all(
             _told_apart(together, fewer) == _told_apart(together, needed)
@@ -83,7 +102,8 @@ def _varying(settings_of: Mapping[str, Mapping[str, str]], specs: Mapping[str, S
     return needed
 
 
-_LEAST_TELLING = frozenset({"epochs", "warmup_epochs", "evaluate_every", "timeout_s"})
+_LEAST_TELLING = frozenset({"epochs", "warmup_epochs", "evaluate_every", "timeout_s", "speedup"})
+_OFF = frozenset({"0", "False", ""})
 
 
 def _told_apart(together: list[Mapping[str, str]], names: list[str]) -> int:
@@ -177,5 +197,7 @@ def primary_metric(spec: Spec) -> str:
 
 def _show(value: object) -> str:
     if isinstance(value, list | tuple):
-        return "/".join(map(str, value))
+        return "/".join(map(_show, value))
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     return str(value)

@@ -9,6 +9,7 @@ from gnnbench.metrics import Measure
 # Relative uncertainty assumed of a number without a known spread: two to three digits are printed.
 UNKNOWN_SPREAD = 0.05
 _TIME_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_RATE_UNITS = ((1e6, "M/s"), (1e3, "k/s"), (1.0, "/s"))
 _BYTE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -82,6 +83,14 @@ def whole(value: float | None) -> str:
     if value is None:
         return "–"
     return Quantity(f"{value:,.{0 if float(value).is_integer() else 1}f}", value)
+
+
+def rate(value: float | None) -> str:
+    """Write a rate in events per second with three digits: 1.23 k/s."""
+    if value is None:
+        return "–"
+    scale, unit = _unit(abs(value), _RATE_UNITS)
+    return Quantity(f"{rounded(value / scale, 0.0, max_digits=3)} {unit}", value)
 
 
 def factor(value: float | None) -> str:

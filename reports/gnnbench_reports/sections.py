@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("pipelines", "Pipelining", ("finding_pipelines",)),
     ("caches", "Feature caches", ("finding_caches", "cache_hits")),
     ("disk", "Disk traffic", ("finding_disk_io", "disk_io")),
+    ("arrival", "Throughput against arrival rate", ("arrival", "finding_arrival")),
     ("memory", "Memory", ("finding_fits", "fits", "memory", "memory_table")),
     ("order", "Order of approaches", ("finding_order", "order")),
     ("node_order", "Order of vertices", ("finding_node_order",)),

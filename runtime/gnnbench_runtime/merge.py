@@ -56,9 +56,23 @@ def _periods(parts: Sequence[Mapping[str, Any]], plan: Plan) -> list[dict[str, A
                 "seconds": max(entry["seconds"] for entry in of_ranks),
                 "bytes": dict(sorted(moved.items())),
                 "planned": planned[number],
+                **_arrival(of_ranks, plan, number),
             }
         )
     return merged
+
+
+def _arrival(
+    of_ranks: Sequence[Mapping[str, Any]], plan: Plan, number: int
+) -> dict[str, float | int]:
+    """Of a period whose events arrive late: how many, when the last one did, when it ended."""
+    if not plan.arrivals:
+        return {}
+    return {
+        "events": int(plan.arrivals[number]),
+        "release_s": float(plan.releases[plan.starts[number + 1] - 1]),
+        "end_s": max(float(entry["end_s"]) for entry in of_ranks),
+    }
 
 
 def _divergence(periods: list[dict[str, Any]], parts: Sequence[Mapping[str, Any]]) -> str:

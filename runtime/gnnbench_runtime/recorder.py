@@ -189,6 +189,15 @@ class Recorder:
         if len(self._rows) > ROWS_HELD and threading.get_ident() == self._main:
             self._write(wait=False)
 
+    @property
+    def arrives(self) -> bool:
+        """Whether input arrives late."""
+        return len(self._releases) > 0
+
+    def elapsed_s(self) -> float:
+        """Seconds since the origin of all times; the first period sets it."""
+        return 0.0 if self._origin_s is None else perf_counter() - self._origin_s
+
     def _wait_for(self, release_s: float) -> None:
         assert self._origin_s is not None
         # In pieces, so that the pulse continues while a rank waits for its input.

@@ -203,6 +203,7 @@ def _train(
                 # is done.
                 torch.cuda.synchronize(context.device)
             seconds = perf_counter() - begin
+            ended = {"end_s": recorder.elapsed_s()} if recorder.arrives else {}
         moved = recorder.period_end()
         # Metrics that training itself yields, such as those of a stream that is evaluated before
         # learning.
@@ -222,6 +223,7 @@ def _train(
                 "loss": _finite(loss),
                 "metrics": metrics,
                 "bytes": moved,
+                **ended,
             }
         )
         commits.commit(periods)

@@ -20,7 +20,7 @@ from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane, Step
 from gnnbench_simulator.layout import Block, Mode
 from gnnbench_simulator.links import Fluid, Resource
 from gnnbench_simulator.network import Network
-from gnnbench_simulator.outcome import SimResult, Span
+from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descent, tree_of
 
@@ -116,7 +116,7 @@ class _Engine:
             spans.sort(key=lambda span: (span.ready_s, span.end_s))
         return SimResult(
             method="engine",
-            period_s=np.diff(last, prepend=0.0),
+            period_s=period_seconds(last, self.program.plan),
             end_s=self.end_s,
             busy_s={str(lane): busy for lane, busy in self.busy.items()},
             spans=self.recorded,

@@ -18,7 +18,7 @@ from gnnbench.errors import Unsupported
 from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane
 from gnnbench_simulator.layout import Block, Layout, Mode
 from gnnbench_simulator.network import Network
-from gnnbench_simulator.outcome import SimResult, Span
+from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.replay import busy_seconds
 from gnnbench_simulator.sharing import Pipe, Sharing, Watched
@@ -175,7 +175,7 @@ class _Clock:
             spans.sort(key=lambda span: (span.ready_s, span.end_s))
         return SimResult(
             method="events",
-            period_s=np.diff(last, prepend=0.0),
+            period_s=period_seconds(last, self.program.plan),
             end_s=end_s,
             busy_s=busy_seconds(self.program, self.schedule),
             spans=self.recorded,

@@ -6,8 +6,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gnnbench.costs.facts import Floats
 from gnnbench.ledger import Row
+from gnnbench.plan import Plan
 from gnnbench.steps import Step
 from gnnbench_simulator.layout import Block, Mode
 from gnnbench_simulator.program import Program
@@ -33,8 +36,7 @@ class SimResult:
     """Times of a simulated plan. All times in seconds since its start.
 
     method         "engine", "events" or "replay"
-    period_s       per period: from the end of the period before to its own end on the last rank; in
-                   a replay with draws [periods, draws]
+    period_s       per period, see `period_seconds`; in a replay with draws [periods, draws]
     end_s          per rank: end of its last step
     busy_s         per lane and rank: seconds of work, waiting excluded
     spans          per recorded rank: executed blocks in order of time
@@ -45,6 +47,24 @@ class SimResult:
     end_s: Floats
     busy_s: dict[str, Floats]
     spans: Mapping[int, list[Span]] = field(default_factory=dict)
+
+
+def period_seconds(ends_s: Floats, plan: Plan) -> Floats:
+    """Seconds of each period, from its begin to its end on the last rank.
+
+    A period begins when the one before has ended and its first input has arrived: a rank that waits
+    for input has not begun, in the runtime's clock as in this one.
+
+    Args:
+        ends_s: [periods] or [periods, draws], never falling.
+        plan: of the periods.
+    """
+    begins = np.concatenate([np.zeros_like(ends_s[:1]), ends_s[:-1]])
+    if plan.releases:
+        released = np.array([plan.releases[at] for at in plan.starts[: len(ends_s)]], np.float64)
+        begins = np.maximum(begins, released.reshape(-1, *[1] * (ends_s.ndim - 1)))
+    found: Floats = ends_s - begins
+    return found
 
 
 def ledger(program: Program, result: SimResult, rank: int) -> list[Row]:

@@ -165,7 +165,7 @@ def predict_plan(
             plan, cluster, ranks_per_host=program.ranks_per_host, caps=caps, needs=needs
         ),
         energy=_energy(plan, program, period_s, element_bytes),
-        phases=_phases(rows.get(slowest, []), covered),
+        phases=_phases(plan, rows.get(slowest, []), covered),
         # Utilisation of the slowest rank: it sets the period, so that its idle lanes are the ones
         # to ask about.
         lanes={
@@ -348,14 +348,20 @@ def _moved(program: Program, periods: int) -> list[dict[str, int]]:
     return out
 
 
-def _phases(rows: list[Row], periods: int) -> dict[str, float]:
+def _phases(plan: Plan, rows: list[Row], periods: int) -> dict[str, float]:
     """Seconds by phase per period; the first period is left out where there are others."""
     # The first period has no prefetched batches and would bias the mean.
     skip = 1 if periods > 1 else 0
+    places = {plan.starts[row.period] + row.iteration for row in rows if row.period >= skip}
+    recorded = Counter(plan.schedule[place] for place in places)
+    scheduled = Counter(plan.schedule[plan.starts[skip] : plan.starts[periods]])
     totals: dict[str, float] = defaultdict(float)
     for row in rows:
         if row.period >= skip:
-            totals[row.phase] += row.duration_s / (periods - skip)
+            # Of many equal iterations in a row, some are recorded and stand for the others.
+            index = plan.schedule[plan.starts[row.period] + row.iteration]
+            times = scheduled[index] / recorded[index]
+            totals[row.phase] += times * row.duration_s / (periods - skip)
     return dict(totals)
 
 
@@ -374,6 +380,13 @@ def _notes(program: Program) -> dict[str, Any]:
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
     planned = program.plan.notes
     notes |= {n: planned[n] for n in planned if n.startswith("cache_") or n in _PLANNED}
+    if program.plan.arrivals:
+        plan = program.plan
+        ends = plan.starts[1:]
+        notes |= {
+            "events": list(plan.arrivals),
+            "releases_s": [float(plan.releases[end - 1]) for end in ends],
+        }
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing

@@ -21,12 +21,13 @@ from gnnbench.steps import LATEST, NO_ROOT, Lane
 from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.layout import Block, Layout, Mode, Places
 from gnnbench_simulator.order import evaluation_order
-from gnnbench_simulator.outcome import SimResult, Span
+from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descents
 
 Select = slice | Places
 _ROUNDING = 1e-13  # of the time reached: steps that differ by less are equal
+_RECORDED = 50_000  # blocks of equal iterations in a row that a recorded rank keeps
 _WORTH = 4  # repeats still to come from which on it is worth looking for a steady state
 
 
@@ -179,7 +180,7 @@ class _Replay:
             finished.append(self._now().max(axis=0))
         # Lanes that run ahead can finish a period before the one that precedes it.
         ends = np.maximum.accumulate(np.array(finished).reshape(-1, self.draws), axis=0)
-        period_s = np.diff(ends, axis=0, prepend=np.zeros((1, self.draws)))
+        period_s = period_seconds(ends, plan)
         return SimResult(
             method="replay",
             period_s=period_s if self.draws > 1 or self.factors else period_s[:, 0],
@@ -309,9 +310,12 @@ class _Replay:
             self.latest[name] = self.latest[name] + times * step
         for rank, spans in self.recorded.items():
             last, first_s = spans[marks[rank] :], float(step[0])
+            # An epoch of embeddings has 300,000 equal iterations. A ledger of all of them would say
+            # no more than that of some thousands.
+            kept = min(times, -(-_RECORDED // max(len(last), 1)))
             spans += [
                 Span(s.iteration + n, s.block, s.ready_s + n * first_s, s.end_s + n * first_s)
-                for n in range(1, times + 1)
+                for n in range(1, kept + 1)
                 for s in last
             ]
 

@@ -9,18 +9,27 @@ from typing import Any
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.cluster import load_cluster
+from gnnbench.data.profile import GraphProfile
+from gnnbench.disks import with_disk
 from gnnbench.errors import GnnbenchError, SpecError
-from gnnbench.published.counts import PartitionCount
-from gnnbench.published.metrics import EPOCH_TIME, MEMORY, phase_time, si_value, time_of
-from gnnbench.published.page_counts import PageCount
+from gnnbench.published.metrics import (
+    EPOCH_TIME,
+    MEMORY,
+    epochs_of,
+    phase_time,
+    si_value,
+    time_of,
+    without_load,
+)
 from gnnbench.published.reason import Reason
 from gnnbench.published.released import as_released
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.score import Comparison
 from gnnbench.published.skew import nested, skewed
-from gnnbench.published.software import NATIVE, cluster_used
+from gnnbench.published.software import cluster_used
 from gnnbench.published.split import used, widened
-from gnnbench.published.systems import Case, case_of
+from gnnbench.published.systems import Case, Count, case_of
+from gnnbench.published.threads import threaded
 from gnnbench.published.wire import wire_bound_s
 from gnnbench_simulator.predict import Prediction, predict_plan
 from gnnbench_simulator.session import layout_on
@@ -60,7 +69,7 @@ def compare_rows(
         case = case_of(row)
         if isinstance(case, Reason):
             out.append(Comparison(row=row, reason=case))
-        elif isinstance(case, PartitionCount | PageCount):
+        elif not isinstance(case, Case):
             out.append(_counted(row, case))
         else:
             if case.key not in known:
@@ -75,19 +84,21 @@ def predict_case(case: Case) -> Prediction | Reason:
 
     The prediction's note `wire_bound_s` is a lower bound of the epoch, see `published.wire`.
     """
-    run, data, cluster = case.run, case.profile, load_cluster(case.cluster)
+    run, data, software = case.run, case.profile, case.software
+    cluster = with_disk(load_cluster(case.cluster), case.disk, depth=software.depth)
     per_host = min(case.ranks_per_host or cluster.ranks_per_host(run.ranks), run.ranks)
     card = APPROACHES.get(run.approach)
     try:
         layout = layout_on(run, cluster, per_host)
         structure = card.structure(data, run)
-        if case.method:
+        if case.method and isinstance(data, GraphProfile):
             structure = skewed(nested(structure, data, case.method, per_host))
         plan = card.plan(data, run, structure, layout)
-        if case.software != NATIVE:
+        if software.rewrites and isinstance(data, GraphProfile):
             shape = stack_shape(data, run, card.knobs(run).order)
-            plan = as_released(plan, shape, case.software)
-            cluster = cluster_used(cluster, plan, case.software, per_host)
+            plan = as_released(plan, shape, software)
+            cluster = cluster_used(cluster, plan, software, per_host)
+        plan = threaded(plan, software)
         found = predict_plan(plan, cluster, ranks_per_host=per_host)
         found.notes["wire_bound_s"] = wire_bound_s(plan, cluster, per_host)
         found.notes["steps"] = plan.notes.get("steps", 1)
@@ -115,11 +126,23 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
     value = phase_time(row, found.ledgers, steps=found.notes["steps"])
     if value is None:
         value = time_of(row.metric, found.period_s, found.ledgers, hidden_exchange=hidden)
+        if without_load(row):
+            value -= _load_s(found)
+        value *= max(epochs_of(row), 1)
     if value <= 0:
         return Comparison(row=row, reason=Reason("predicted to be hidden or absent", row.metric))
-    scale = value / found.period_s
+    scale = value / found.period_s  # an interval is that of the epoch, in proportion
     low, high = widened(value, scale * found.low_s, scale * found.high_s)
     return Comparison(**common, predicted=value, low=low, high=high)
+
+
+def _load_s(found: Prediction) -> float:
+    """Seconds of an epoch in which the buffer is filled, on the slowest rank."""
+    sums = []
+    for rows in found.ledgers.values():
+        last = max((row.period for row in rows), default=0)
+        sums.append(sum(r.duration_s for r in rows if r.period == last and r.phase == "load"))
+    return max(sums)
 
 
 def _note(row: PublishedRow, found: Prediction) -> str:
@@ -140,8 +163,8 @@ def _note(row: PublishedRow, found: Prediction) -> str:
     return "; ".join([*notes, found.basis])
 
 
-def _counted(row: PublishedRow, count: PartitionCount | PageCount) -> Comparison:
-    """Compare a row that counts vertices or pages; without an interval."""
+def _counted(row: PublishedRow, count: Count) -> Comparison:
+    """Compare a row that counts vertices, pages or bytes; without an interval."""
     predicted, basis = count.expected(row.metric)
     return Comparison(
         row=row,

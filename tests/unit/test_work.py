@@ -157,6 +157,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.shuffle(5, 3), "elementwise", "shuffle", 5 * (24 + 8 * 2 * 16 + 24), 0),
     # Streams: an edge of 20 bytes both ways; 3 + 7 queries of 16 bytes and 12 - 3 edges.
     (lambda: work.ingest(5), "host", "ingest", 200, 0),
+    # 10 stored edges of 20 bytes, 4 row pointers of 8 bytes.
+    (lambda: work.build_temporal_csr(5, 3), "host", "build_temporal_csr", 232, 0),
     (lambda: work.sample_temporal([3, 7, 12]), "sample", "sample_temporal", 340, 0),
     # Products 180 + 600 + 180, times 45, scores and sums 80 + 20, the rest 90; 29 + 6 + 7 elements.
     (

@@ -132,7 +132,8 @@ class Sampled(FanOuts):
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#D55E00", marker="^")
     published: ClassVar[tuple[Published, ...]] = (
-        Published(names=r"^(distdgl|dgl)\b", recipe="gnnbench.published.mini_batches:dgl"),
+        Published(names=r"^(distdgl|dgl(?! mmap))\b", recipe="gnnbench.published.mini_batches:dgl"),
+        Published(names=r"^pyg\b(?!\+| mmap)", recipe="gnnbench.published.mini_batches:pyg"),
         Published(names=r"^quiver\b", recipe="gnnbench.published.mini_batches:quiver"),
         Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
     )

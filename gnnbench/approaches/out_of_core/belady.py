@@ -12,15 +12,16 @@ Machine via Provably Optimal In-memory Caching", VLDB 2022; out-of-core referenc
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gnnbench import work
 from gnnbench.approaches.base import Approach, Layout, example
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
@@ -28,22 +29,25 @@ from gnnbench.approaches.mini_batch.batch import (
     drawing_of,
     sizes_of,
 )
+from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
 from gnnbench.approaches.out_of_core.caching import AlignedRows
+from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
+from gnnbench.approaches.out_of_core.visits import shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.caching import Inspection, capacity_of, inspect, superbatches
 from gnnbench.data.dealing import undivided
+from gnnbench.data.expected_hits import chances_of, expected_superbatch
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
 from gnnbench.disk_limit import DiskKnobs
-from gnnbench.errors import Unsupported
 from gnnbench.iterations import Iteration, LazyIterations
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Space, Work
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Space, Work
 from gnnbench.strict import bounds
 
 ID_BYTES = work.ID_BYTES
@@ -88,6 +92,22 @@ class Read:
         spans, _ = rows.spans(ids)
         size = int((spans[:, 1] - spans[:, 0]).sum())
         return cls(rows=len(ids), requests=len(spans), bytes=size)
+
+    @classmethod
+    def apart(cls, rows: AlignedRows, count: int, among: int) -> Read:
+        """The expected read of so many rows, random ones of a table of `among` rows.
+
+        A block of the disk is read once, and is hit by chance; neighbouring blocks are one request.
+        """
+        each = max(rows.stride, DISK_BLOCK)
+        together = each / rows.stride
+        blocks = max(among / together, 1.0)
+        hit = 1.0 - (1.0 - min(count / max(among, 1), 1.0)) ** together
+        return cls(
+            rows=count,
+            requests=max(round(blocks * hit * (1.0 - hit)), min(count, 1)),
+            bytes=round(blocks * hit) * each,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +154,9 @@ class Belady(Approach):
     )
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#999933", marker="v")
+    published: ClassVar[tuple[Published, ...]] = (
+        Published(names=r"^ginex\b", recipe="gnnbench.published.disk_systems:ginex"),
+    )
     knobs_type = BeladyKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.belady:BeladyTrainer"
 
@@ -161,8 +184,6 @@ class Belady(Approach):
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
         if run.ranks > 1:
             return f"{self.name} trains on one rank: several ranks over one disk are not built"
-        if isinstance(data, GraphProfile):
-            return f"{self.name} counts the uses of every row: profile {data.name} has none"
         if data is not None and data.num_train == 0:
             return "the graph has no training vertices to draw batches from"
         return None
@@ -178,27 +199,34 @@ class Belady(Approach):
         )
 
     def plan(self, data: Any, run: RunSpec, structure: BeladyStructure, layout: Layout) -> Plan:
-        if isinstance(data, GraphProfile):
-            raise Unsupported(self.skip_reason(replace(run, ranks=1), data) or "")
         shape = stack_shape(data, run, "aggregate_first")
-        batches = _drawn(data, run, structure, shape)
+        if isinstance(data, GraphProfile):
+            batches = expected_batches(data, run, structure, shape)
+            counted, basis = False, f"misses expected from the degrees of profile {data.name}"
+        else:
+            batches = _drawn(data, run, structure, shape)
+            counted = len(batches) == structure.num_steps * run.training.epochs
+            epochs = len(batches) // structure.num_steps
+            basis = "every batch drawn" if counted else f"batches of {epochs} epochs drawn"
+        firsts, numbers = shared([_key(batch) for batch in batches])
         epochs = len(batches) // structure.num_steps
-        counted = epochs == run.training.epochs
         writer = _Writer(shape, structure, layout.device)
         order = [
-            (epoch % epochs) * structure.num_steps + step
+            numbers[(epoch % epochs) * structure.num_steps + step]
             for epoch in range(run.training.epochs)
             for step in range(structure.num_steps)
         ]
         return Plan(
             approach=run.approach,
             world_size=1,
-            iterations=LazyIterations(len(batches), lambda at: writer.iteration(batches[at])),
+            iterations=LazyIterations(
+                len(firsts), lambda at: writer.iteration(batches[firsts[at]])
+            ),
             schedule=tuple(order),
             periods=(structure.num_steps,) * run.training.epochs,
             resident=_resident(shape, data, structure),
             counted=counted,
-            basis="every batch drawn" if counted else f"batches of {epochs} epochs drawn",
+            basis=basis,
             disk=self.knobs(run).disk,
             notes={
                 "cached_rows": structure.capacity,
@@ -255,6 +283,71 @@ def _sized(
         )
         for number, (batch, turn) in enumerate(zip(sizes, made.turns, strict=True))
     ]
+
+
+def _key(batch: CachedBatch) -> Hashable:
+    """Equal for batches of equal steps: counted ones have sizes of their own."""
+    return id(batch.sizes), batch.missed, batch.inserted, id(batch.opening)
+
+
+def expected_batches(
+    profile: GraphProfile, run: RunSpec, structure: BeladyStructure, shape: StackShape
+) -> list[CachedBatch]:
+    """Expected batches of an epoch of a graph that is not there, alike within a superbatch.
+
+    The first fill and the share of misses are those of the optimal cache on a miniature of the
+    graph whose batches are independent draws, see `gnnbench.data.expected_hits`.
+    """
+    sizes = SAMPLED.estimate(profile, replace(run, knobs={}), partitioned=False)
+    inputs = int(sizes.vertices[0][0])
+    rates = expected_superbatch(
+        chances_of(profile, run.batch.fanouts(run.model.layers), run.batch.size),
+        structure.capacity / max(profile.num_nodes, 1),
+        structure.num_steps,
+        structure.superbatch,
+    )
+    missed = Read.apart(structure.rows, round(rates.missed * inputs), profile.num_nodes)
+    fill = min(structure.capacity, round(rates.fill * profile.num_nodes))
+    found: list[CachedBatch] = []
+    for numbers in superbatches(structure.num_steps, structure.superbatch):
+        opening = _opening(structure.rows, sizes, len(numbers), fill, shape)
+        for number in range(len(numbers)):
+            found.append(
+                CachedBatch(
+                    sizes=sizes,
+                    missed=missed,
+                    inserted=round(rates.inserted * inputs),
+                    opening=opening if number == 0 else None,
+                )
+            )
+    return found
+
+
+def _opening(
+    rows: AlignedRows, sizes: BatchSizes, batches: int, fill: int, shape: StackShape
+) -> Opening:
+    """What happens before the first of so many equal batches."""
+    inputs = int(sizes.vertices[0][0])
+    one = work.draw_neighbours(sizes.vertices, sizes.edges)
+
+    def together(size: Size) -> int:
+        return batches * int(np.ravel(size)[0])
+
+    drawn = one._replace(
+        rows=together(one.rows),
+        nonzeros=together(one.nonzeros),
+        source_rows=together(one.source_rows),
+        bytes=together(one.bytes),
+    )
+    blocks = int(np.ravel(block_bytes(shape, sizes.blocks()))[0])
+    uses = batches * inputs
+    return Opening(
+        drawn=drawn,
+        uses=uses,
+        largest=inputs,
+        held_bytes=batches * blocks + 2 * ID_BYTES * uses,
+        fill=Read.apart(rows, fill, rows.num_rows),
+    )
 
 
 def inspection(uses: int) -> Work:

@@ -16,11 +16,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gnnbench import work
 from gnnbench.approaches.base import Approach, Layout, example
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
@@ -96,6 +96,11 @@ class Mmap(Approach):
     )
     accepts = Accepts(attention=True, batch=True)
     look = Look(colour="#999933", marker="X", dashed=True)
+    published: ClassVar[tuple[Published, ...]] = (
+        Published(
+            names=r"^(pyg\+|dgl mmap|pyg mmap)", recipe="gnnbench.published.disk_systems:mapped"
+        ),
+    )
     knobs_type = MmapKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.mmap:MmapTrainer"
 
@@ -233,18 +238,9 @@ def access_profile(profile: GraphProfile, run: RunSpec, *, inputs: int) -> Acces
         run: what is trained.
         inputs: input vertices of a batch, to which the chances add up.
     """
-    # Late: the estimators' compiler is slow to import.
-    from gnnbench.data.frontier import occupancy_inclusion
-
-    rows, chance = occupancy_inclusion(
-        *profile.histogram(),
-        profile.num_train,
-        run.batch.fanouts(run.model.layers),
-        min(run.batch.size, profile.num_train),
-        undirected=profile.undirected,
-    )
-    scale = inputs / max(float((rows * chance).sum()), 1e-300)
-    return AccessProfile(rows=rows, chance=(chance * scale).clip(0.0, 1.0))
+    found = profile.expected_inclusion(run.batch.fanouts(run.model.layers), run.batch.size)
+    scale = inputs / max(float((found.rows * found.chance).sum()), 1e-300)
+    return AccessProfile(rows=found.rows, chance=(found.chance * scale).clip(0.0, 1.0))
 
 
 def drop(pages: int) -> Work:

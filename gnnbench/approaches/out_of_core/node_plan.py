@@ -25,6 +25,7 @@ from gnnbench.approaches.out_of_core.nodes import (
     drawn_work,
     expected_batch,
     resident_edges,
+    resident_share,
     sampler_of,
 )
 from gnnbench.approaches.out_of_core.policies import partition_reads, swaps
@@ -188,6 +189,8 @@ def _estimated(
     p, states = policy.partitions, policy.states(0)
     per_visit = -(-structure.num_train // len(states))
     steps = max(1, -(-per_visit // structure.batch_size))
+    fanouts = run.batch.fanouts(run.model.layers)
+    reached = profile.reached_share(fanouts, run.batch.size)
     visits = []
     for resident, admitted, evicted in changes(states):
         count = rows.rows_in(resident)
@@ -208,7 +211,9 @@ def _estimated(
             rows=count,
             edges=held.num_edges,
         )
-        batch = expected_batch(held, run, knobs)
+        pinned = policy.name == "sequential"
+        near = buffer_profile(profile, resident_share(profile, count, reached, pinned=pinned))
+        batch = expected_batch(near, run, knobs, reached)
         visits.append(VisitSizes(load=load, batches=[batch] * steps))
     return visits
 

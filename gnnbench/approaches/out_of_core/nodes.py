@@ -149,21 +149,32 @@ def drawn_work(knobs: Any, vertices: Sequence[Any], edges: Sequence[Any]) -> Wor
     return work.draw_neighbours(vertices, edges)
 
 
-def expected_batch(profile: GraphProfile, run: RunSpec, knobs: Any) -> BatchSizes:
-    """Expected sizes of a batch from the graph of the buffer, from its degrees alone."""
-    if knobs.sampling != "dense":
-        return SAMPLED.estimate(profile, replace(run, ranks=1, knobs={}), partitioned=False)
-    # Late: the estimators' compiler is slow to import.
-    from gnnbench.data.frontier import occupancy_frontier
+def expected_batch(held: GraphProfile, run: RunSpec, knobs: Any, reached: float) -> BatchSizes:
+    """Expected sizes of a batch from the graph of the buffer, from its degrees.
 
-    vertices, hops = occupancy_frontier(
-        *profile.histogram(),
-        profile.num_train,
-        run.batch.fanouts(run.model.layers),
-        min(run.batch.size, profile.num_train),
-        "expand_new",
-        undirected=profile.undirected,
+    Args:
+        held: profile of the graph of the buffer.
+        run: what is trained.
+        knobs: of the approach.
+        reached: share of the vertices that batches reach, see `GraphProfile.reached_share`.
+    """
+    dense, fanouts = knobs.sampling == "dense", run.batch.fanouts(run.model.layers)
+    if not dense and held.frontier:
+        return SAMPLED.estimate(held, replace(run, ranks=1, knobs={}), partitioned=False)
+    # Late: the estimators' compiler is slow to import.
+    from gnnbench.data.reach import frontier_within
+
+    vertices, hops = frontier_within(
+        reached,
+        held.histogram(),
+        held.num_train,
+        fanouts,
+        min(run.batch.size, held.num_train),
+        undirected=held.undirected,
+        computation_graph="expand_new" if dense else "per_layer",
     )
+    if not dense:
+        return even_batch(1, vertices, hops)
     # A layer aggregates the lists of its own hop and of the hops before.
     return even_batch(1, vertices, tuple(np.cumsum(hops[::-1])[::-1]))
 
@@ -287,6 +298,22 @@ def resident_edges(graph: Graph, resident: Ints) -> tuple[NDArray[np.int32], NDA
     empty = np.empty(0, np.int32)
     of_sources, of_targets = zip(*kept, strict=True) if kept else ((empty,), (empty,))
     return np.concatenate(of_sources), np.concatenate(of_targets)
+
+
+def resident_share(profile: GraphProfile, count: int, reached: float, *, pinned: bool) -> float:
+    """Share of the vertices in the part of the graph that batches reach that are resident.
+
+    Args:
+        profile: of the graph.
+        count: resident vertices.
+        reached: share of the vertices that batches reach.
+        pinned: whether all training vertices are resident; they lie in that part.
+    """
+    nodes, train = max(profile.num_nodes, 1), profile.num_train
+    part = reached * nodes
+    if not pinned or part <= train or count < train or nodes == train:
+        return count / nodes
+    return min((train + (part - train) * (count - train) / (nodes - train)) / part, 1.0)
 
 
 def buffer_profile(profile: GraphProfile, share: float) -> GraphProfile:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gnnbench.approaches.base import Approach, Layout, example
-from gnnbench.approaches.card import Accepts, Look, Promise
+from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.out_of_core import policies
 from gnnbench.approaches.out_of_core.link_plan import link_plan
 from gnnbench.approaches.out_of_core.links import (
@@ -102,6 +102,11 @@ class OutOfCore(Approach):
         embeddings=True,
     )
     look = Look(colour="#999933", marker="D")
+    published: ClassVar[tuple[Published, ...]] = (
+        Published(
+            names=r"^marius(gnn)?\b(?! page|/)", recipe="gnnbench.published.disk_systems:marius"
+        ),
+    )
     knobs_type = OutOfCoreKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.trainers:from_disk"
 

@@ -4,4 +4,5 @@ NAMES = {
     "edgebank": "gnnbench.approaches.temporal.edgebank:APPROACH",
     "continuous": "gnnbench.approaches.temporal.continuous:APPROACH",
     "rebuild": "gnnbench.approaches.temporal.rebuild:APPROACH",
+    "tgl": "gnnbench.approaches.temporal.tgl:APPROACH",
 }

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
@@ -118,7 +118,7 @@ class Continuous(Approach):
         models=frozenset(MODEL_KINDS),
     )
     look = Look(colour="#882255", marker="h")
-    knobs_type = ContinuousKnobs
+    knobs_type: ClassVar[type[Any]] = ContinuousKnobs
     runtime = "gnnbench_runtime.approaches.temporal.continuous:ContinuousTrainer"
 
     def examples(self) -> list[RunSpec]:
@@ -218,24 +218,11 @@ class Continuous(Approach):
     def problems(self, run: RunSpec) -> list[str]:
         """Fan-outs, blocks, and what is not built."""
         knobs: ContinuousKnobs = self.knobs(run)
-        fanouts, lines = run.batch.fanouts_from_seeds, []
-        if any(fanout < 1 for fanout in fanouts):
-            lines.append(f"batch.fanouts_from_seeds: found {list(fanouts)}, allowed at least 1")
-        if fanouts and len(fanouts) != run.model.layers:
-            lines.append(
-                f"batch.fanouts_from_seeds: found {len(fanouts)} fan-outs for the "
-                f"{run.model.layers} layers of model {run.model.name}; give one per layer"
-            )
-        if run.model.input_dropout:
-            lines.append("input_dropout: temporal models have none; leave it at 0, use dropout")
+        lines = model_problems(run)
         for name in ("first_block", "block"):
             size = getattr(knobs, name)
             if size & (size - 1):
                 lines.append(f"{name}: found {size}, allowed powers of two")
-        if run.model.kind == "graphmixer" and run.model.layers != 1:
-            lines.append(
-                f"layers: found {run.model.layers}, graphmixer looks at one hop; set layers = 1"
-            )
         if knobs.block < knobs.first_block:
             lines.append(f"block: found {knobs.block}, allowed {knobs.first_block} and more")
         return lines
@@ -261,27 +248,13 @@ class Continuous(Approach):
     def protocol(self, data: EdgeStream, run: RunSpec) -> Protocol:
         """How the run goes through a stream."""
         knobs: ContinuousKnobs = self.knobs(run)
-        training, batch = run.training, run.batch
-        # As many queries in an evaluation batch as in a training batch of one rank; the chunks are
-        # the same for any number of ranks.
-        evaluation = batch.size * (2 + batch.negatives) // (2 + run.task.negatives)
-        if run.task.protocol == "tgb" and not training.increments:
-            evaluation = min(evaluation, TGB_BATCH)
-        return Protocol(
-            events=data.num_edges,
-            train_end=data.train_end,
-            epochs=training.epochs,
-            increments=training.increments,
+        return protocol_of(
+            data,
+            run,
             offline=knobs.offline,
-            batch=batch.size,
-            evaluation_batch=max(evaluation, 1),
-            streamed_batch=TGB_BATCH if run.task.protocol == "tgb" else 0,
             replay=knobs.replay,
             retrain_every=knobs.retrain_every,
             expire_after=knobs.expire_after,
-            speedup=training.speedup,
-            ranks=run.ranks,
-            seed=training.seed,
         )
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> StreamStructure:
@@ -315,7 +288,7 @@ class Continuous(Approach):
     def plan(self, data: Any, run: RunSpec, structure: StreamStructure, layout: Layout) -> Plan:
         shape = TemporalShape.of(data, run)
         trace = CacheTrace(structure, self.caching(run))
-        writer = StreamWriter(shape, structure, trace, layout.device)
+        writer = self.writer(run, shape, structure, trace, layout)
         lengths = [len(pieces) for pieces in structure.pieces]
         places = [(period, at) for period, count in enumerate(lengths) for at in range(count)]
 
@@ -331,6 +304,7 @@ class Continuous(Approach):
             periods=tuple(lengths),
             period="increment" if run.training.increments else "epoch",
             releases=releases if any(releases) else (),
+            arrivals=structure.schedule.arrivals() if any(releases) else (),
             resident=resident(shape, data, trace),
             basis="counted on the real stream",
             notes={
@@ -339,6 +313,59 @@ class Continuous(Approach):
                 "sampling": structure.sampling.strategy,
             },
         )
+
+    def writer(
+        self,
+        run: RunSpec,
+        shape: TemporalShape,
+        structure: StreamStructure,
+        trace: CacheTrace,
+        layout: Layout,
+    ) -> StreamWriter:
+        """The writer of the run's iterations."""
+        return StreamWriter(shape, structure, trace, layout.device)
+
+
+def model_problems(run: RunSpec) -> list[str]:
+    """Problems of a run's model and fan-outs on a stream."""
+    fanouts, lines = run.batch.fanouts_from_seeds, []
+    if any(fanout < 1 for fanout in fanouts):
+        lines.append(f"batch.fanouts_from_seeds: found {list(fanouts)}, allowed at least 1")
+    if fanouts and len(fanouts) != run.model.layers:
+        lines.append(
+            f"batch.fanouts_from_seeds: found {len(fanouts)} fan-outs for the "
+            f"{run.model.layers} layers of model {run.model.name}; give one per layer"
+        )
+    if run.model.input_dropout:
+        lines.append("input_dropout: temporal models have none; leave it at 0, use dropout")
+    if run.model.kind == "graphmixer" and run.model.layers != 1:
+        lines.append(
+            f"layers: found {run.model.layers}, graphmixer looks at one hop; set layers = 1"
+        )
+    return lines
+
+
+def protocol_of(data: EdgeStream, run: RunSpec, **fields: Any) -> Protocol:
+    """How a run goes through a stream; `fields` are those that approaches decide."""
+    training, batch = run.training, run.batch
+    # As many queries in an evaluation batch as in a training batch of one rank; the chunks are
+    # the same for any number of ranks.
+    evaluation = batch.size * (2 + batch.negatives) // (2 + run.task.negatives)
+    if run.task.protocol == "tgb" and not training.increments:
+        evaluation = min(evaluation, TGB_BATCH)
+    return Protocol(
+        events=data.num_edges,
+        train_end=data.train_end,
+        epochs=training.epochs,
+        increments=training.increments,
+        batch=batch.size,
+        evaluation_batch=max(evaluation, 1),
+        streamed_batch=TGB_BATCH if run.task.protocol == "tgb" else 0,
+        speedup=training.speedup,
+        ranks=run.ranks,
+        seed=training.seed,
+        **fields,
+    )
 
 
 def refused(name: str, run: RunSpec, data: Any, protocol: Callable[[], Protocol]) -> str | None:

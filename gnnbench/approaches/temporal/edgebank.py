@@ -182,6 +182,7 @@ class EdgeBankApproach(Approach):
             periods=tuple(lengths),
             period="increment" if run.training.increments else "epoch",
             releases=releases if any(releases) else (),
+            arrivals=structure.schedule.arrivals() if any(releases) else (),
             # Scores of an increment, together and of all ranks.
             resident=(Buffer("gathered", (1 + run.ranks) * structure.gathered_pairs * s),),
             basis="counted on the real stream",

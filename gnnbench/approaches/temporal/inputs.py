@@ -62,12 +62,22 @@ class InputWriter:
         structure: what is asked for when, and its sizes.
         trace: of the caches.
         device: "cpu" where index tensors need not be copied.
+        lane: of sampling, and of gathers of rows that are behind no cache.
+        alive: batches whose input lives at once.
     """
 
     def __init__(
-        self, shape: TemporalShape, structure: StreamStructure, trace: CacheTrace, device: str
+        self,
+        shape: TemporalShape,
+        structure: StreamStructure,
+        trace: CacheTrace,
+        device: str,
+        *,
+        lane: Lane = Lane.COMPUTE,
+        alive: int = 1,
     ) -> None:
         self.shape, self.structure, self.trace, self.device = shape, structure, trace, device
+        self.lane, self.alive = lane, alive
         self.group = tuple(range(structure.protocol.ranks))
         stream = structure.stream
         self.tables = {
@@ -96,12 +106,19 @@ class InputWriter:
             held = held + 2 * ID_BYTES * num_pairs(piece, found.queries)
         if shape.dropout and not evaluates:
             held = held + ID_BYTES * found.queries[-1]
-        sample = Buffer("sample", held)
+        sample = Buffer("sample", self.alive * held)
         if self.structure.partitioned:
             self._ask_owners(chain, found, sampling, waits, sample)
         else:
             done = work.sample_temporal(list(found.queries))
-            chain.step("sample/draw", done, phase=sampling, after=waits, allocates=(sample,))
+            chain.step(
+                "sample/draw",
+                done,
+                phase=sampling,
+                lane=self.lane,
+                after=waits,
+                allocates=(sample,),
+            )
         for kind, of in counts.items():
             done = work.cache_lookup(of["hits"] + of["misses"], of["moved"])
             chain.step(f"fetch/{kind}_lookup", done, phase=fetching)
@@ -169,7 +186,8 @@ class InputWriter:
                     f"fetch/{name}",
                     work.gather(rows, width, source, s),
                     phase=phase,
-                    allocates=(Buffer(f"{name}_rows", rows * width * s),),
+                    lane=self.lane,
+                    allocates=(Buffer(f"{name}_rows", self.alive * rows * width * s),),
                 )
 
     def _through_cache(

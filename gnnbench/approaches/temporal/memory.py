@@ -44,6 +44,17 @@ class Writes:
     reversed: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stored:
+    """Messages of the ends of a batch as its input was read, in the order of its `Writes.nodes`.
+
+    `has` bool [U]: whether there is one. `times` int64 [U]: of the messages.
+    """
+
+    has: NDArray[np.bool_]
+    times: Ids
+
+
 class _Times(NamedTuple):
     """Event and time of each node's message, and the time of the last one applied before it."""
 
@@ -113,13 +124,35 @@ class MemoryClock:
         event, message_time, memory_time = self._now
         return Messages(events=event[nodes], ages=message_time[nodes] - memory_time[nodes])
 
-    def write(self, sources: Ids, destinations: Ids, times: Ids, events: Ids) -> Writes:
-        """Apply what is stored of the ends of a batch's events, and store their new messages."""
+    def stored(self, sources: Ids, destinations: Ids) -> Stored:
+        """What is stored now of the ends of a batch: what its memory is computed from."""
+        return self._stored(last_events(sources, destinations).nodes)
+
+    def _stored(self, nodes: Ids) -> Stored:
+        event, message_time, _ = self._now
+        return Stored(has=event[nodes] != NONE, times=message_time[nodes])
+
+    def write(
+        self,
+        sources: Ids,
+        destinations: Ids,
+        times: Ids,
+        events: Ids,
+        read: Stored | None = None,
+    ) -> Writes:
+        """Apply messages of the ends of a batch's events, and store their new messages.
+
+        Args:
+            sources, destinations, times, events: of the batch, in order.
+            read: the messages that are applied, where the batch's input was read before others
+                wrote; None: those that are stored now.
+        """
         found = last_events(sources, destinations)
         event, message_time, memory_time = self._now
         nodes, newest = found.nodes, times[found.places]
+        applied = self._stored(nodes) if read is None else read
         # A first message has no earlier one: its age is zero.
-        memory_time[nodes] = np.where(event[nodes] != NONE, message_time[nodes], newest)
+        memory_time[nodes] = np.where(applied.has, applied.times, newest)
         message_time[nodes] = newest
         event[nodes] = events[found.places]
         return found

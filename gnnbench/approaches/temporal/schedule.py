@@ -25,7 +25,7 @@ from gnnbench.data import keys
 from gnnbench.data.temporal_store import NEVER
 
 Ids = NDArray[np.int64]
-_REPLAY = 11
+_REPLAY, _CHUNK = 11, 23
 _NOTHING = np.empty(0, np.int64)
 
 
@@ -50,6 +50,8 @@ class Protocol:
         rebuilds: whether an increment ingests the whole stream so far, into an empty store.
         relearns: whether it learns from all of it, from scratch, in as many passes as epochs.
         learns: whether anything is trained; else events are predicted and ingested only.
+        chunks: parts of a batch; with more than one, each pass begins with a batch of a random
+            number of them, so that borders of batches differ between passes.
         ranks, seed: of the run.
     """
 
@@ -68,6 +70,7 @@ class Protocol:
     rebuilds: bool = False
     relearns: bool = False
     learns: bool = True
+    chunks: int = 1
     ranks: int = 1
     seed: int = 0
 
@@ -233,12 +236,29 @@ class Schedule:
         begin = self.times[max(p.offline_end - 1, 0)]
         return float(self.times[max(int(cuts[number + 1]) - 1, 0)] - begin) / p.speedup
 
+    def arrivals(self) -> list[int]:
+        """Events that arrive with each period: those of increments, none with the offline phase."""
+        spans = [self.predicted(period) for period in range(self.protocol.num_periods)]
+        return [stop - first for first, stop in spans]
+
     def dealt(self, batch: Ids) -> tuple[Ids, ...]:
         """Even contiguous shares, the last ones smaller: gathered, they are in order."""
         share = -(-len(batch) // self.protocol.ranks)
         return tuple(
             batch[rank * share : (rank + 1) * share] for rank in range(self.protocol.ranks)
         )
+
+    def _batches(self, events: Ids, period: int, number: int) -> list[Ids]:
+        """Cut the events of a pass into batches, the first one shorter where there are chunks.
+
+        Source: temporal reference section 10.2 (random chunk scheduling of TGL).
+        """
+        p, first = self.protocol, 0
+        if p.chunks > 1:
+            drawn = keys.generator(p.seed, _CHUNK, period, number).integers(p.chunks)
+            first = int(drawn) * p.batch // p.chunks
+        borders = [0, *range(first or p.batch, len(events), p.batch), len(events)]
+        return [events[a:b] for a, b in pairwise(borders) if b > a]
 
     def _since(self, known: int) -> int:
         """The time before which edges have expired when events before `known` are there."""
@@ -262,8 +282,7 @@ class Schedule:
         for number, new in enumerate(passes):
             begins = True
             for events in (replayed, new):
-                for at in range(0, len(events), p.batch):
-                    batch = events[at : at + p.batch]
+                for batch in self._batches(events, period, number):
                     yield Piece(
                         kind="train",
                         shares=self.dealt(batch),

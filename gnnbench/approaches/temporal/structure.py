@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench import work
 from gnnbench.approaches.temporal.schedule import Piece, Protocol, Schedule
 from gnnbench.approaches.whole_graph.partition import cached_array
 from gnnbench.data import keys
@@ -21,9 +22,10 @@ from gnnbench.data.temporal_csr import TemporalCsr
 from gnnbench.data.temporal_partition import stream_owners
 from gnnbench.data.temporal_sampling import Sample, TemporalSampler
 from gnnbench.data.temporal_store import TemporalStore
-from gnnbench.steps import Ints, Size
+from gnnbench.steps import Ints, Size, Work
 
 Ids = NDArray[np.int64]
+Store = TemporalStore | TemporalCsr
 _TRAIN, _SAMPLE, _ROWS = 5, 7, 17
 _ROOTS_AT_ONCE = 1 << 21
 """Roots that are counted in one go: their candidates take 16 MiB."""
@@ -126,8 +128,11 @@ class StreamStructure:
     def partitioned(self) -> bool:
         return len(self.owner) > 0
 
-    def empty_store(self, rank: int) -> TemporalStore:
+    def empty_store(self, rank: int) -> Store:
         """A rank's store as it is before the first event."""
+        return self._blocks(rank)
+
+    def _blocks(self, rank: int) -> TemporalStore:
         return TemporalStore(
             self.stream.num_nodes,
             first=self.sampling.first,
@@ -135,17 +140,22 @@ class StreamStructure:
             owned=self.owner == rank if self.partitioned else None,
         )
 
-    def sampler(self, store: TemporalStore | TemporalCsr) -> TemporalSampler:
+    def sampler(self, store: Store) -> TemporalSampler:
         """The run's sampler on a store."""
         how = self.sampling
         return TemporalSampler(
             store, how.fanouts_from_seeds, how.strategy, self.protocol.seed, window=how.window
         )
 
-    def ingest(self, store: TemporalStore, piece: Piece, rank: int) -> TemporalStore:
+    def ingestion(self, first: int, stop: int) -> Work:
+        """Work of making a store know events first..stop-1."""
+        return work.ingest(stop - first)
+
+    def ingest(self, store: Store, piece: Piece, rank: int) -> Store:
         """Insert a piece's events, then let old edges expire; return the store, or a new one."""
         if self.protocol.rebuilds:
-            store = self.empty_store(rank)
+            store = self._blocks(rank)
+        assert isinstance(store, TemporalStore)
         self._insert(store, *piece.ingest)
         if self.protocol.expire_after:
             store.expire(piece.since)
@@ -335,15 +345,14 @@ class StreamStructure:
         """
         ranks = range(self.protocol.ranks if self.partitioned else 1)
         anew = self.protocol.rebuilds and self.protocol.expire_after > 0
-        stores = [self.empty_store(rank) for rank in ranks]
+        stores = [self._blocks(rank) for rank in ranks]
         found: list[Size] = []
         known = 0
         for pieces in self.pieces:
             for piece in (piece for piece in pieces if piece.ingest[1] > piece.ingest[0]):
                 for rank in ranks:
                     if anew:
-                        stores[rank] = self.ingest(stores[rank], piece, rank)
-                        continue
+                        stores[rank], known = self._blocks(rank), 0
                     self._insert(stores[rank], known, piece.ingest[1])
                     if self.protocol.expire_after:
                         stores[rank].expire(piece.since)

@@ -79,7 +79,7 @@ class StreamWriter:
             held = Buffer("store", self.structure.store_bytes[period], Space.HOST, exact=True)
             chain.step(
                 "ingest",
-                work.ingest(stop - first),
+                self.structure.ingestion(first, stop),
                 phase=Phase.LOAD,
                 after=waits,
                 allocates=(held,),
@@ -91,6 +91,8 @@ class StreamWriter:
                 self._predict(chain, piece, period, sizes)
             else:
                 self._learn(chain, piece, sizes)
+                if self.shape.memory:
+                    self._write(chain, piece)
         return Iteration([RankClass(self.group, chain.done())])
 
     def _before(self, period: int, number: int) -> Piece:
@@ -196,17 +198,18 @@ class StreamWriter:
             chain.step("sync/gradients", summed, phase=Phase.SYNC, lane=Lane.COMM, group=self.group)
         update = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}[shape.optimizer]
         chain.step(f"update/{shape.optimizer}", update(count, s), phase=Phase.UPDATE)
-        if shape.memory:
-            self._write(chain, piece)
 
-    def _write(self, chain: Chain, piece: Piece) -> None:
-        """Give every rank the new memory of the batch's ends; each writes all of it."""
+    def _write(self, chain: Chain, piece: Piece, place: str = "memory") -> None:
+        """Give every rank the new memory of the batch's ends; each writes all of it.
+
+        `place` is put before the names of the steps.
+        """
         shape, s, ranks = self.shape, self.shape.element_bytes, len(self.group)
         share = max(map(len, piece.shares)) * 2 * shape.hidden
         room = Buffer("ends", (1 + ranks) * share * s)
         if ranks > 1:
             chain.step(
-                "memory/gather",
+                f"{place}/gather",
                 work.all_gather(share, s, ranks),
                 phase=Phase.SYNC,
                 lane=Lane.COMM,
@@ -215,7 +218,7 @@ class StreamWriter:
         rows = self.structure.written(piece)
         held = Buffer("written", 3 * rows * (3 * shape.hidden * s + ID_BYTES))
         done = work.memory_write(rows, 3 * shape.hidden, self.structure.stream.num_nodes, s)
-        chain.step("memory/write", done, phase=Phase.UPDATE, allocates=(room, held))
+        chain.step(f"{place}/write", done, phase=Phase.UPDATE, allocates=(room, held))
 
     def _predict(self, chain: Chain, piece: Piece, period: int, sizes: Sizes) -> None:
         """Forward; after the last batch of an increment, scores go to every rank."""

@@ -36,6 +36,7 @@ NAMES = (
     "quality",
     "tornado",
     "time_to_metric",
+    "arrival",
 )
 
 

@@ -378,6 +378,7 @@ def percent_ticks(axis: Any, ticks: Iterable[float]) -> None:
 
 _UNITS = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
+    "rate": ((1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")),
     "USD": ((1.0, "USD"), (1e-2, "ct")),
     "bytes": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
 }

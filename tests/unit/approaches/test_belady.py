@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from gnnbench.approaches.base import Layout, example
-from gnnbench.approaches.out_of_core.belady import APPROACH, REQUEST_BYTES
+from gnnbench.approaches.out_of_core.belady import APPROACH, REQUEST_BYTES, Read
 from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
 from gnnbench.data.caching import inspect, superbatches
 from gnnbench.data.profile import profile
 from gnnbench.data.source import Library
+from gnnbench.plan import Plan
 from gnnbench.steps import Ints, Kind, Space
 
 
@@ -129,7 +130,47 @@ def test_a_larger_cache_reads_less_and_holds_more() -> None:
         assert plan.peak_bytes(Space.HOST)[0] > held
         found.append(read)
     assert found[0] > found[1] >= found[2] > 0
-    assert "has none" in (APPROACH.cannot_run(run, profile(data)) or "")
+    assert APPROACH.cannot_run(run, profile(data, parts=())) is None
+
+
+def planned(cache: float, *, known: bool) -> Plan:
+    run = example(
+        "belady",
+        1,
+        batch={"size": 64, "fanouts_from_seeds": (5, 3)},
+        knobs={"cache": cache, "superbatch": 16},
+        training={"epochs": 2},
+        options={"num_nodes": 20_000, "num_features": 96, "train_fraction": 0.1},
+    )
+    data = Library([]).open(run.dataset)
+    facts = data if known else profile(data, parts=())
+    layout = Layout(world_size=1, ranks_per_host=1)
+    plan = APPROACH.plan(facts, run, APPROACH.structure(facts, run), layout)
+    plan.validate()
+    return plan
+
+
+@pytest.mark.parametrize("cache", [0.0, 0.1, 0.5])
+def test_reads_expected_from_a_profile_are_near_the_counted_ones(cache: float) -> None:
+    counted, expected = planned(cache, known=True), planned(cache, known=False)
+    assert counted.counted and not expected.counted
+    assert expected.periods == counted.periods
+    found = [
+        sum(size for (kind, _), size in plan.moved_bytes(1).items() if kind == Kind.READ)
+        for plan in (counted, expected)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=0.15)
+
+
+def test_rows_that_lie_apart_are_requests_of_a_block_each() -> None:
+    rows = AlignedRows(num_rows=1_000_000, row_bytes=512)  # eight rows in a block
+    few = Read.apart(rows, 100, rows.num_rows)
+    assert (few.requests, few.bytes) == (100, 100 * DISK_BLOCK)
+    ids = np.sort(np.random.default_rng(0).choice(rows.num_rows, 60_000, replace=False))
+    many, drawn = Read.apart(rows, 60_000, rows.num_rows), Read.of(rows, ids)
+    assert many.bytes == pytest.approx(drawn.bytes, rel=0.02)
+    assert many.requests == pytest.approx(drawn.requests, rel=0.02)
+    assert Read.apart(rows, 0, rows.num_rows) == Read(rows=0, requests=0, bytes=0)
 
 
 def test_superbatches_cover_an_epoch() -> None:

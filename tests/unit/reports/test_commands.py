@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,27 @@ def test_a_cluster_without_predictions_is_one_line(
 ) -> None:
     assert main([command, folder(fabricator), "--cluster", "bnech"]) == 2
     assert "did you mean 'bench'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_labels_of_streams_keep_their_names_within_the_terminal(
+    width: int, fabricator: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long label is wrapped between its settings, none of which loses its name."""
+    base = fabricator.spec("events", "tgn", "continuous")
+    for knobs in ({}, {"replay": 0.1}):
+        training = dataclasses.replace(base.training, increments=6, speedup=1e5 if knobs else 0.0)
+        for ranks in (1, 2):
+            run = dataclasses.replace(base, training=training, knobs=knobs, ranks=ranks)
+            fabricator.run(run)
+            fabricator.prediction(run)
+    other = dataclasses.replace(base, knobs={"store": "partitioned", "partitioner": "degree"})
+    fabricator.run(other)
+    fabricator.prediction(other)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["compare", str(fabricator.results.folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("events, tgn: time per period")
+    shown = " ".join(lines[start : start + 20])
+    assert "replay=0.1" in shown and "increments=6" in shown
+    assert max(map(len, lines)) <= width

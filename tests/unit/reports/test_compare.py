@@ -158,6 +158,35 @@ def test_knobs_are_in_the_label_only_where_they_tell_approaches_apart(fabricator
     ]
 
 
+def test_a_setting_that_is_off_by_default_is_named_where_it_is_on(fabricator: Any) -> None:
+    """Passes over a stream, increments, and increments that arrive late and are replayed."""
+    base = fabricator.spec("events", "tgn", "continuous")
+    for training, knobs in (
+        ({"epochs": 4}, {}),
+        ({"increments": 10}, {}),
+        (
+            {"increments": 10, "speedup": 1e5},
+            {"replay": 0.1, "retrain_every": 2, "sampling": "recent"},
+        ),
+    ):
+        changed = dataclasses.replace(base.training, **training)
+        fabricator.run(dataclasses.replace(base, training=changed, knobs=knobs))
+    assert [row.label for row in compare(fabricator.results)] == [
+        "continuous",
+        "continuous [increments=10, replay=0.1]",
+        "continuous [increments=10]",
+    ]
+
+
+def test_arrival_rates_are_whole_numbers_in_labels(fabricator: Any) -> None:
+    base = fabricator.spec("events", "tgn", "continuous")
+    for speedup in (0.5, 1e5):
+        training = dataclasses.replace(base.training, increments=10, speedup=speedup)
+        fabricator.run(dataclasses.replace(base, training=training))
+    labels = [row.label for row in compare(fabricator.results)]
+    assert labels == ["continuous [speedup=0.5]", "continuous [speedup=100000]"]
+
+
 def test_a_broken_record_is_passed_over_and_named(fabricator: Any) -> None:
     fabricator.run(fabricator.spec())
     path = next(fabricator.results.folder.glob("runs/*/run.json"))

@@ -324,7 +324,7 @@ def _stream(kit: Any) -> Plan:
 def test_a_stream_waits_for_what_has_not_arrived(kit: Any, periods_by_all: Any) -> None:
     """Ends at 7, 24 and 44 s: the second increment arrives at 10 s, the third at 40 s."""
     plan = _stream(kit)
-    assert periods_by_all(plan) == [7.0, 17.0, 20.0]
+    assert periods_by_all(plan) == [7.0, 14.0, 4.0], "from the arrivals at 10 and 40 s on"
     times = _times(kit, plan)
     assert [times[k, "train"] for k in range(4)] == [(3, 6), (14, 18), (19, 23), (42, 43)]
     assert times[1, "append"] == (10, 12)

@@ -17,7 +17,7 @@ from gnnbench.models.temporal import TemporalShape
 from gnnbench.steps import Lane, Phase
 from gnnbench_runtime.approaches.temporal.net import TemporalNet
 from gnnbench_runtime.approaches.temporal.predictions import SPLITS, Predictions
-from gnnbench_runtime.approaches.temporal.source import StreamSource
+from gnnbench_runtime.approaches.temporal.source import StreamBatch, StreamSource
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.reading import on_host
 from gnnbench_runtime.training import optimizer_of
@@ -80,13 +80,17 @@ class ContinuousTrainer:
             self._reset_optimizer()
 
     def _learn(self, piece: Piece, place: tuple[int, int]) -> None:
+        self._step(self.source.batch(piece, place), piece)
+        self._remember(piece)
+
+    def _step(self, batch: StreamBatch, piece: Piece) -> None:
+        """Train on this rank's share of a batch; gradients are summed over ranks."""
         negatives = self.structure.sampling.negatives[0]
-        self.net.gradients(self.source.batch(piece, place), negatives, piece.count)
+        self.net.gradients(batch, negatives, piece.count)
         self.context.comm.all_reduce(
             self.net.parameters.flat_grad, "sync/gradients", Phase.SYNC, lane=Lane.COMM
         )
         self.optimizer.step()
-        self._remember(piece)
 
     def _remember(self, piece: Piece) -> None:
         """Write the memory of the ends of a batch that was just computed."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import work
-from gnnbench.approaches.temporal.memory import NONE, MemoryClock
+from gnnbench.approaches.temporal.memory import NONE, MemoryClock, Stored
 from gnnbench.approaches.temporal.schedule import Piece
 from gnnbench.approaches.temporal.structure import StreamStructure
 from gnnbench.models.temporal import TemporalShape
@@ -66,12 +66,21 @@ class NodeMemory:
         }
         return found, messages.events
 
-    def write(self, piece: Piece, ends: Tensor) -> None:
+    def stored(self, piece: Piece) -> Stored:
+        """The messages of a batch's ends as they are now, of all ranks' shares."""
+        sources, destinations, _, _ = self.structure.ends(piece)
+        return self.clock.stored(sources, destinations)
+
+    def write(
+        self, piece: Piece, ends: Tensor, read: Stored | None = None, place: str = "memory"
+    ) -> None:
         """Keep the new memory of a batch's ends, and store their new messages.
 
         Args:
             piece: the batch.
             ends: new memory of source and destination of this rank's events, [b, 2 d].
+            read: the messages that it was computed from; None: those that are stored now.
+            place: before the names of the steps.
         """
         context, d = self.context, self.hidden
         count, every = piece.count, ends
@@ -80,12 +89,12 @@ class NodeMemory:
             own = ends.new_zeros((share, 2 * d))
             own[: len(ends)] = ends
             every = own.new_empty((share * context.world_size, 2 * d))
-            context.comm.all_gather(every, own, "memory/gather", Phase.SYNC)
-        writes = self.clock.write(*self.structure.ends(piece))
+            context.comm.all_gather(every, own, f"{place}/gather", Phase.SYNC)
+        writes = self.clock.write(*self.structure.ends(piece), read)
         done = work.memory_write(
             len(writes.nodes), self.table.shape[1], len(self.table), ends.element_size()
         )
-        with context.recorder.step("memory/write", done, phase=Phase.UPDATE):
+        with context.recorder.step(f"{place}/write", done, phase=Phase.UPDATE):
             device = ends.device
             nodes = torch.from_numpy(writes.nodes).to(device)
             places = torch.from_numpy(writes.places).to(device)

@@ -54,6 +54,13 @@ class StreamBatch:
     memory: tuple[Tensor, ...] = ()
     """Of a model with memory: the inputs of its updater but for `rows` (see `MemoryUpdater`)."""
 
+    def tensors(self) -> list[Tensor]:
+        """Every tensor of the batch."""
+        candidates = self.candidates if isinstance(self.candidates, tuple) else ()
+        keys = () if self.row_keys is None else (self.row_keys,)
+        places = *self.edges, *self.deltas, *self.places
+        return [self.rows, *places, *candidates, *keys, *self.memory]
+
 
 class StreamSource:
     """This rank's share of every batch of a stream.
@@ -95,6 +102,8 @@ class StreamSource:
             else:
                 self.held[kind] = table.to(context.device, context.dtype)
         self._passing_by = False
+        self.lane = Lane.COMPUTE
+        """Of sampling, and of gathers of rows that are behind no cache."""
 
     @contextmanager
     def passing_by(self) -> Iterator[None]:
@@ -116,7 +125,7 @@ class StreamSource:
         """Insert the events that a piece begins with."""
         first, stop = piece.ingest
         if stop > first:
-            done = work.ingest(stop - first)
+            done = self.structure.ingestion(first, stop)
             with self.context.recorder.step("ingest", done, phase=Phase.LOAD):
                 self._insert(piece)
 
@@ -217,7 +226,9 @@ class StreamSource:
         if self.structure.partitioned:
             return ask_owners(context, self.structure, self.sampler, piece, roots)
         nothing = work.sample(seeds=0, edges=0, vertices=0, read=0)
-        with context.recorder.step("sample/draw", nothing, phase=Phase.SAMPLE) as span:
+        with context.recorder.step(
+            "sample/draw", nothing, phase=Phase.SAMPLE, lane=self.lane
+        ) as span:
             sample = self.structure.draw(self.sampler, piece, roots)
             span.did(work.sample_temporal(sample.sizes))
         return sample
@@ -257,7 +268,7 @@ class StreamSource:
         out = torch.empty((len(ids), source.shape[1]), device=source.device, dtype=source.dtype)
         done = work.gather(*sizes_of(out), len(source), out.element_size())
         recorder: Any = self.context.recorder
-        with recorder.step(f"fetch/{name}", done, phase=Phase.FETCH):
+        with recorder.step(f"fetch/{name}", done, phase=Phase.FETCH, lane=self.lane):
             self.context.kernels.gather_rows(source, ids, out)
         return out
 

@@ -1,0 +1,146 @@
+"""Recipes of systems that train from disk: what a row says of buffers, caches and fan-outs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from published_cases import row
+
+from gnnbench.published.reason import Reason
+from gnnbench.published.rows import PublishedRow
+from gnnbench.published.systems import Case, case_of
+
+A10G = "1x A10G 24GB on AWS g5-class EC2"
+
+
+def stated(**given: Any) -> PublishedRow:
+    """MariusGNN on papers100M, a tenth of its features in memory."""
+    cells = {
+        "source": "a study of disks",
+        "system": "MariusGNN",
+        "dataset": "ogbn-papers100M",
+        "layers": "3.0",
+        "fanout": "10;15;20",
+        "batch": "1024.0",
+        "hardware": A10G,
+        "storage": "local NVMe",
+        "gpus": "1.0",
+        "value": 205.0,
+        "notes": "cache ratio 10%, cache size 5 GB",
+    }
+    return row(**(cells | given))
+
+
+def case(**given: Any) -> Case:
+    found = case_of(stated(**given))
+    assert isinstance(found, Case), found
+    return found
+
+
+def reason(**given: Any) -> str:
+    found = case_of(stated(**given))
+    assert isinstance(found, Reason), found
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("notes", "storage", "partitions", "buffer"),
+    [
+        ("cache ratio 30%", "local NVMe", 8192, 2458),
+        ("3GB CPU+2GB GPU cache (10 percent); Ginex 5GB", "local NVMe", 8192, 819),
+        ("p=8192, buffer about 1000 partitions", "local NVMe", 8192, 1000),
+        ("", "EBS, p=8192 c=3584 SEQUENTIAL", 8192, 3584),
+        ("p=16, c=4", "local NVMe", 16, 4),
+        ("p=32, buffer c=p/4", "local NVMe", 32, 8),
+    ],
+)
+def test_a_buffer_is_read_from_partitions_or_a_share(
+    notes: str, storage: str, partitions: int, buffer: int
+) -> None:
+    knobs = case(notes=notes, storage=storage).run.knobs
+    assert (knobs.get("partitions", 8), knobs.get("buffer", 0)) == (partitions, buffer)
+
+
+def test_batches_are_in_flight_unless_a_row_is_synchronous() -> None:
+    assert case().run.knobs["staleness"] == 7
+    assert "staleness" not in case(notes="cache ratio 10%; synchronous mode").run.knobs
+
+
+def test_a_table_of_systems_lists_the_input_layer_first_and_marius_both_directions() -> None:
+    assert case().run.batch.fanouts_from_seeds == (20, 15, 10)
+    both = case(fanout="15;10;5 in + 15;10;5 out")
+    assert both.run.batch.fanouts_from_seeds == (30, 20, 10)
+    assert both.profile.name == "papers100m-both-ways"
+
+
+def test_what_is_not_stated_is_not_guessed() -> None:
+    assert "partitions in MariusGNN's buffer" in reason(notes="")
+    assert "feature cache of Ginex" in reason(system="Ginex", notes="")
+    assert "memory for mapped pages" in reason(system="DGL mmap on disk", notes="")
+    assert "disk not stated" in reason(storage="disk not stated for this server")
+    assert "fan-outs" in reason(fanout="10;15")
+
+
+def test_a_budget_of_ginex_holds_rows_and_four_bytes_per_vertex() -> None:
+    found = case(system="Ginex", notes="cache size 5 GB; superbatch 1500")
+    nodes, row_bytes = 111_059_956, 512
+    assert found.run.knobs["cache"] == pytest.approx((5e9 - 4 * nodes) / row_bytes / nodes)
+    assert found.run.knobs["superbatch"] == 1500
+    assert (found.run.approach, found.software.depth) == ("belady", 64)
+
+
+def test_mapped_features_have_the_memory_of_their_control_group() -> None:
+    found = case(
+        system="PyG+ (mmap)",
+        fanout="10;10;10",
+        hardware="Xeon Gold 6244 8c/16t, 1x V100 16GB PCIe, cgroup 8GB",
+        storage="Samsung PM1725b NVMe PCIe3 x8",
+        notes="page cache of cgroup 8GB",
+    )
+    assert found.run.approach == "mmap"
+    assert found.run.knobs["cache"] == pytest.approx(8e9 / (111_059_956 * 512))
+    assert (found.disk, found.software.depth) == ("pm1725b", 8)
+
+
+def test_facts_are_scored_by_a_table_of_embeddings() -> None:
+    found = case(
+        system="Marius",
+        dataset="Freebase86M",
+        model="ComplEx",
+        layers="0.0",
+        hidden="100",
+        fanout="",
+        batch="50000",
+        hardware="AWS P3.2xLarge",
+        storage="EBS",
+        notes="p=16, c=8, BETA ordering with prefetch",
+    )
+    run = found.run
+    assert (run.model.kind, run.model.decoder, run.training.optimizer) == (
+        "embedding",
+        "complex",
+        "adagrad",
+    )
+    assert {k: run.knobs[k] for k in ("partitions", "buffer", "policy", "read_ahead")} == {
+        "partitions": 16,
+        "buffer": 8,
+        "policy": "beta",
+        "read_ahead": 1,
+    }
+    assert (found.cluster, found.profile.name) == ("p3.2xlarge", "freebase86m")
+
+
+def test_layers_over_triples_are_not_modelled() -> None:
+    assert "layers over triples" in reason(dataset="Freebase86M", notes="p=16, c=8")
+
+
+def test_friendster_has_the_facts_that_the_study_gave_it() -> None:
+    assert "cannot run it" in reason(dataset="friendster")
+    found = case(dataset="friendster", source="DiskGNN repo result files")
+    assert (found.profile.num_features, found.profile.num_train) == (128, 656_083)
