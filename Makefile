@@ -13,6 +13,8 @@ DEMO := quickstart
 # ours is timed.
 PEER_PYTHON ?=
 PEER_SCRIPT ?=
+# Options of the benchmark from the disk: OUT_OF_CORE=--full takes 45 GB of disk.
+OUT_OF_CORE ?=
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test test-deep check docs kill fuzz bench guard gpu-check clean
@@ -25,7 +27,7 @@ help:
 	@echo "make docs         execute the notebooks and build the manual into build/site"
 	@echo "make kill         kill commands at random moments, a thousand times"
 	@echo "make fuzz         read a hundred thousand mutated files"
-	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT= to compare)"
+	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT=, OUT_OF_CORE=--full)"
 	@echo "make gpu-check    check and measure on this machine's GPUs; installs nothing"
 	@echo "make clean        remove .venv, caches and the quickstart's results"
 
@@ -74,6 +76,7 @@ bench: $(VENV)/installed-runtime
 	  $(if $(PEER_SCRIPT),--peer-script $(PEER_SCRIPT))
 	$(BIN)/python benchmarks/bench_simulator.py
 	$(BIN)/python benchmarks/bench_temporal.py
+	$(BIN)/python benchmarks/bench_out_of_core.py $(OUT_OF_CORE)
 
 # Predictions of a grid against the committed ones, or SINCE=REV: what broke, what moved.
 guard: $(VENV)/installed-dev

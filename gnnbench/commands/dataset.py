@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option, output_file, output_folder, positive_int
+from gnnbench.commands.options import option, output_file, output_folder, positive_int, size
 from gnnbench.spec import ORDERS
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 NAME = "dataset"
 HELP = "read and check a graph, an edge stream or triples; profile, save or convert it"
 KINDS = ("auto", "graph", "stream", "triples")
-METHODS = ("metis-vol", "metis-cut", "hash", "chunk")
+METHODS = ("metis-vol", "metis-cut", "fennel", "hash", "chunk")
 OF_GRAPHS = ("parts", "methods", "fanouts", "batch", "hits")
-REORDERING = ("order", "orders")
+REORDERING = ("order", "orders", "partitioners")
 DEFAULT_PARTS, DEFAULT_FANOUTS = (2, 4, 8), (10, 10)
 
 
@@ -90,6 +90,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="show how near the rows of neighbours lie in every order (runs METIS)",
     )
     parser.add_argument(
+        "--partitioners",
+        action="store_true",
+        default=None,
+        help="show cut and memory of METIS beside the streaming partitioner Fennel",
+    )
+    parser.add_argument(
+        "--memory",
+        type=size,
+        metavar="SIZE",
+        help="convert an edge list within so much memory, such as 500MB (with --convert)",
+    )
+    parser.add_argument(
         "--save",
         type=output_file,
         metavar="PROFILE.toml",
@@ -104,6 +116,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.memory:
+        from gnnbench.commands import within
+
+        return within.run(args)
     from gnnbench.commands.output import emit_json
     from gnnbench.data.formats import native
     from gnnbench.data.profile import save_profile
@@ -126,6 +142,10 @@ def run(args: argparse.Namespace) -> int:
     show(found, notes)
     if args.orders:
         _show_orders(data)
+    if args.partitioners:
+        from gnnbench.commands import within
+
+        within.show(within.partitioners(data, args))
     for what, path in (("profile", args.save), ("dataset", args.convert)):
         if path:
             print(f"wrote the {what} to {path}")

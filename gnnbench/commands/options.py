@@ -124,3 +124,17 @@ def option(text: str) -> tuple[str, str]:
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
     return key.strip(), value.strip()
+
+
+def size(text: str) -> int:
+    """Parse bytes such as 2GB or 512MiB; at least 1."""
+    from gnnbench.errors import SpecError
+    from gnnbench.units import size_bytes
+
+    try:
+        value = size_bytes(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(" ".join(error.problems)) from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size above 0")
+    return value

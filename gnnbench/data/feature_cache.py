@@ -192,11 +192,6 @@ def _lowest(scores: Any, bound: int, out: Any) -> None:
             left -= 1
 
 
-def capacity_of(share: float, num_rows: int) -> int:
-    """Slots of a cache that has this share of all rows."""
-    return int(share * num_rows)
-
-
 def most_asked(counts: Ids, capacity: int) -> Ids:
     """The ids that were asked for most often, at most `capacity`; ties: the lowest id first."""
     found = np.argsort(-counts, kind="stable")[:capacity]

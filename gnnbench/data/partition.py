@@ -1,4 +1,4 @@
-"""Assign nodes to parts (METIS, hash, chunk) and report the quality of an assignment."""
+"""Assign nodes to parts (METIS, Fennel, hash, chunk) and report the quality of an assignment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.data.halo import check_assignment, halo_counts
+from gnnbench.data.halo import check_assignment, halo_counts, halo_entries
 from gnnbench.errors import DataError, MissingExtra, RunFailed, SpecError, UnknownName, Unsupported
 
-METHODS = ("metis", "hash", "chunk")
+METHODS = ("metis", "fennel", "hash", "chunk")
 OBJECTIVES = ("vol", "cut")
 BALANCES = ("nodes", "edges", "train")
 
@@ -32,8 +32,10 @@ def partition(
     undirected graph. `balance` sets the weight of a node: 1; its in-degree + 1 (stored edges and
     own row); or a weight by which training nodes and all nodes contribute half each (pymetis has a
     single balance constraint; DGL's 'train' uses two). hash: a keyed hash of the node id, balanced
-    on average only. chunk: contiguous ids of about equal weight. `objective` affects metis only,
-    `seed` metis and hash. For one seed METIS is reproducible on one platform, not across platforms.
+    on average only. chunk: contiguous ids of about equal weight. fennel: a streaming
+    partitioner that needs some bytes per node and none per edge (see `gnnbench.data.fennel`).
+    `objective` affects metis only, `seed` metis and hash. For one seed METIS is reproducible on one
+    platform, not across platforms.
     'vol' takes about ten times as long as 'cut': minutes for millions of edges without communities.
 
     Raises: UnknownName, SpecError, Unsupported (hash with another balance than nodes).
@@ -48,7 +50,9 @@ def partition(
     if not 1 <= num_parts < 2**31:
         raise SpecError(f"num_parts: found {num_parts}, allowed >= 1")
     if method == "hash" and balance != "nodes":
-        raise Unsupported(f"hash cannot balance {balance}: use metis or chunk, or balance 'nodes'")
+        raise Unsupported(
+            f"hash cannot balance {balance}: use metis, fennel or chunk, or balance 'nodes'"
+        )
     if num_parts == 1:
         return np.zeros(graph.num_nodes, np.int32)
     if method == "hash":
@@ -58,7 +62,13 @@ def partition(
         # METIS needs edges and more nodes than parts; without them contiguous chunks cut nothing,
         # or give every node its own part.
         return _chunk(weights, num_parts)
-    return _metis(graph, num_parts, objective, weights if balance != "nodes" else None, seed)
+    uneven = weights if balance != "nodes" else None
+    if method == "fennel":
+        # Late: the loop is compiled.
+        from gnnbench.data.fennel import fennel
+
+        return fennel(graph, num_parts, uneven)
+    return _metis(graph, num_parts, objective, uneven, seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +106,7 @@ def report(graph: Graph, assignment: NDArray[np.integer[Any]], num_parts: int) -
     train = np.zeros(num_parts, np.int64)
     if graph.train_mask is not None:
         train = np.bincount(parts[graph.train_mask], minlength=num_parts)
-    cut = int(np.count_nonzero(np.repeat(parts, graph.in_degrees()) != parts[graph.indices]))
+    cut = int(halo_entries(graph, parts, num_parts).sum())
     return PartitionReport(
         num_parts=num_parts,
         cut_edges=cut,
@@ -177,7 +187,7 @@ def _metis(
         )
     except RuntimeError as error:
         found = f"METIS failed on {graph.name} with {num_parts} parts: {error}"
-        raise RunFailed(f"{found}; try partitioner hash or chunk") from error
+        raise RunFailed(f"{found}; try partitioner fennel, hash or chunk") from error
     return np.asarray(parts, np.int32)
 
 

@@ -42,7 +42,7 @@ class HaloPoint:
     """A partition: `halo_per_node` is S/N, `halo_imbalance` the largest halo over the mean."""
 
     parts: int = field(metadata=bounds(1))
-    method: str = field(metadata=choices("metis-vol", "metis-cut", "hash", "chunk"))
+    method: str = field(metadata=choices("metis-vol", "metis-cut", "fennel", "hash", "chunk"))
     halo_per_node: float = field(metadata=bounds(0))
     halo_imbalance: float | None = field(default=None, metadata=bounds(1))
     cut_fraction: float | None = field(default=None, metadata=bounds(0, 1))

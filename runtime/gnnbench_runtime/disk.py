@@ -119,6 +119,15 @@ class BlockFile:
         self._move(os.pwritev, view, offset, written=True)
         return len(view)
 
+    def put(self, source: Block, offset: int) -> None:
+        """Write a buffer of any length through the page cache, without waiting for the disk.
+
+        Call `drop` when everything is written: pages in the page cache would be read from there.
+        """
+        view, done = bytes_of(source), 0
+        while done < len(view):
+            done += os.pwritev(self._cached, [view[done:]], offset + done)
+
     def _move(
         self, call: Callable[..., int], view: memoryview, offset: int, *, written: bool = False
     ) -> None:

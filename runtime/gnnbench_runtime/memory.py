@@ -7,51 +7,13 @@ dataset. The peak is the highest value during training; evaluation is reported s
 
 from __future__ import annotations
 
-import ctypes
-import resource
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
-_SAMPLE_S = 0.002
-
-
-class ResidentSet:
-    """The resident set of this process, by the kernel's high-water mark.
-
-    Where the mark cannot be reset (no /proc/self/clear_refs), a thread samples instead and may
-    miss peaks shorter than 2 ms.
-    """
-
-    source = "resident set"
-
-    def __init__(self) -> None:
-        self._can_reset = _reset_high_water()
-
-    def now_bytes(self) -> int:
-        return _status_bytes("VmRSS")
-
-    @contextmanager
-    def peak(self, into: dict[str, int], key: str) -> Iterator[None]:
-        """Raise `into[key]` to the highest resident set during the block."""
-        if self._can_reset:
-            # The kernel keeps one mark per process; it is lowered to the present use before each
-            # block.
-            _reset_high_water()
-            yield
-            highest = _status_bytes("VmHWM")
-        else:
-            with _Sampler(self.now_bytes) as sampler:
-                yield
-            highest = sampler.highest
-        into[key] = max(into.get(key, 0), highest)
+from gnnbench.resident import ResidentSet, limit_growth, resident_bytes, return_free_heap
 
 
 class Allocator:
@@ -101,11 +63,8 @@ class MemoryMeter:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(caps["device"] / total, 1.0))
         if host:
-            # The limit counts virtual data, of which part is not resident: only growth from here on
-            # is limited.
-            room = max(int(min(host)) - resident_bytes(), 0)
-            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + room, hard))
+            # Of what is held already, part is not resident: only growth from here on is limited.
+            limit_growth(max(int(min(host)) - resident_bytes(), 0))
 
     def take_start(self) -> None:
         """Note what is held when everything is set up and training is about to begin."""
@@ -130,68 +89,8 @@ class MemoryMeter:
         }
 
 
-def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
-    """Release resident pages of memory-mapped arrays; they are read again when accessed.
-
-    Pages that set-up has read once would otherwise count as memory of the training.
-    """
-    import mmap
-
-    for array in arrays:
-        mapped = getattr(array, "_mmap", None)
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            # The pages stay in the page cache: reading them again is no disk access.
-            mapped.madvise(mmap.MADV_DONTNEED)
-
-
 def release_free_memory(cuda: bool = False) -> None:
-    """Give freed heap back to the system, where the C library can (glibc), and freed GPU blocks."""
+    """Give freed heap and freed blocks of a GPU back to the system."""
     if cuda:
         torch.cuda.empty_cache()
-    # glibc only; other C libraries give memory back by themselves.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def resident_bytes() -> int:
-    """Return what this process holds resident now."""
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(key: str) -> int:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _reset_high_water() -> bool:
-    """Set the high-water mark to the present resident set; tell whether that worked."""
-    try:
-        _CLEAR.write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-class _Sampler:
-    def __init__(self, read: Any) -> None:
-        self._read = read
-        self._stop = threading.Event()
-        self.highest = 0
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def _sample(self) -> None:
-        while not self._stop.wait(_SAMPLE_S):
-            self.highest = max(self.highest, self._read())
-
-    def __enter__(self) -> _Sampler:
-        self.highest = self._read()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.highest = max(self.highest, self._read())
+    return_free_heap()

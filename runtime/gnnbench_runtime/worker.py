@@ -27,20 +27,17 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.atomic import write_json
 from gnnbench.data.dataset import Dataset
 from gnnbench.data.formats import native
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.errors import GnnbenchError, MissingExtra, RunFailed, Unsupported, disk_is_full
 from gnnbench.ledger import LedgerWriter
+from gnnbench.resident import resident_bytes
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import faults, kernels
 from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.durable import Durable
 from gnnbench_runtime.gpu_meter import open_meter
 from gnnbench_runtime.job import Job
-from gnnbench_runtime.memory import (
-    MemoryMeter,
-    forget_mapped_pages,
-    release_free_memory,
-    resident_bytes,
-)
+from gnnbench_runtime.memory import MemoryMeter, release_free_memory
 from gnnbench_runtime.peers import PeerLost
 from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext, Trainer

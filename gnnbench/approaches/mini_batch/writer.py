@@ -42,7 +42,7 @@ class BatchKnobs:
 
     placement: str = field(default="replicated", metadata=choices("replicated", "partitioned"))
     prefetch: int = field(default=0, metadata=bounds(0, 64))
-    partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
+    partitioner: str = field(default="metis", metadata=choices("metis", "fennel", "hash", "chunk"))
     objective: str = field(default="vol", metadata=choices("vol", "cut"))
     order: str = field(
         default="aggregate_first",

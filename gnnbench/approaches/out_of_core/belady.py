@@ -28,15 +28,15 @@ from gnnbench.approaches.mini_batch.batch import (
     block_bytes,
     drawing_of,
     sizes_of,
-    turned_edges,
 )
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
+from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
 from gnnbench.approaches.out_of_core.caching import AlignedRows
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
 from gnnbench.approaches.out_of_core.visits import shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
-from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.caching import Inspection, capacity_of, inspect, superbatches
 from gnnbench.data.dealing import undivided
 from gnnbench.data.expected_hits import chances_of, expected_superbatch
@@ -44,7 +44,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, batch_seeds, epoch_seeds, steps
 from gnnbench.disk_limit import DiskKnobs
-from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.iterations import Iteration, LazyIterations
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Space, Work
@@ -359,25 +359,27 @@ class _Writer:
     """Writes iterations: open a superbatch, then read misses, gather, train, change the cache."""
 
     def __init__(self, shape: StackShape, structure: BeladyStructure, device: str) -> None:
-        self.shape, self.structure, self.device = shape, structure, device
-        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.shape, self.structure = shape, structure
+        lane = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.batch = BatchSteps(shape=shape, device=device, lane=lane)
         self.update = f"update/{shape.optimizer}"
 
     def iteration(self, batch: CachedBatch) -> Iteration:
         """One batch."""
-        chain, sizes = Chain(), batch.sizes
+        chain, sizes, write = Chain(), batch.sizes, self.batch
         if batch.opening is not None:
             self._open(chain, batch.opening)
-        self._prepare(chain, batch)
-        stack = StackWriter(self.shape, sizes.blocks(), None, chain)
-        stack.forward()
-        stack.loss(sizes.vertices[-1])
-        stack.backward()
-        stack.update(())
-        return Iteration([RankClass((0,), chain.done())])
+        write.prepare(chain, sizes, None)
+        self._read(chain, "fetch/misses", batch.missed, Phase.FETCH)
+        read = self.staged_rows(batch.missed)
+        write.gather(chain, sizes, self.structure.capacity + read, staged=2)
+        changed = work.gather(batch.inserted, self.shape.dims[0], read, self.shape.element_bytes)
+        chain.step("fetch/cache", changed, phase=Phase.FETCH, lane=write.lane)
+        write.copy(chain, sizes)
+        return write.train(chain, sizes)
 
     def _open(self, chain: Chain, opening: Opening) -> None:
-        s, width, lane = self.shape.element_bytes, self.shape.dims[0], self.local
+        s, width, lane = self.shape.element_bytes, self.shape.dims[0], self.batch.lane
         held = (Buffer("drawn", opening.held_bytes, Space.HOST),)
         waits = (After(self.update, 1),)
         chain.step(
@@ -417,32 +419,6 @@ class _Writer:
         )
         done = work.read(read.bytes, read.requests)
         chain.step(name, done, phase=phase, lane=Lane.DISK, allocates=staged)
-
-    def _prepare(self, chain: Chain, batch: CachedBatch) -> None:
-        shape, sizes, lane, on_cpu = self.shape, batch.sizes, self.local, self.device == "cpu"
-        s, width, n, layers = shape.element_bytes, shape.dims[0], sizes.vertices, sizes.blocks()
-        held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
-        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
-        blocks = (Buffer("blocks", held),)
-        chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
-        if not on_cpu:
-            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
-        self._read(chain, "fetch/misses", batch.missed, Phase.FETCH)
-        table = self.structure.capacity + self.staged_rows(batch.missed)
-        inputs = (Buffer("x", rows),)
-        staged = (Buffer("staged_x", 2 * rows, Space.HOST),)
-        chain.step(
-            "fetch/gather",
-            work.gather(n[0], width, table, s),
-            phase=Phase.FETCH,
-            lane=lane,
-            allocates=(*inputs, *staged) if on_cpu else staged,
-        )
-        changed = work.gather(batch.inserted, width, self.staged_rows(batch.missed), s)
-        chain.step("fetch/cache", changed, phase=Phase.FETCH, lane=lane)
-        if not on_cpu:
-            copied = work.to_device(rows)
-            chain.step("fetch/rows", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=inputs)
 
 
 def _resident(shape: StackShape, graph: Graph, structure: BeladyStructure) -> tuple[Buffer, ...]:

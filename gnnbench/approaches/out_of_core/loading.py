@@ -39,20 +39,27 @@ class Loading:
         if first or not self.prefetch:
             self._move(chain, "load", sizes, first=first)
 
-    def ahead(self, chain: Chain, sizes: LoadSizes | None, following: LoadSizes | None) -> None:
+    def ahead(
+        self,
+        chain: Chain,
+        sizes: LoadSizes | None,
+        following: LoadSizes | None,
+        waits: tuple[After, ...] = (),
+    ) -> None:
         """Write what runs beside a visit: its own write-back, then the reads of the following one.
 
         Args:
             chain: of the iteration that begins the visit.
             sizes: of the visit; None if it is the first, which evicts nothing.
             following: of the next visit of the epoch; None if there is none.
+            waits: of the reads, where the chain has no step before them.
         """
         if not self.prefetch:
             return
         if self.writes and sizes is not None:
             self._write(chain, "evict/partitions", sizes, beside=True)
         if following is not None:
-            self._read(chain, "ahead", following, (), beside=True)
+            self._read(chain, "ahead", following, waits, beside=True)
 
     def waits(self, *, first: bool) -> tuple[After, ...]:
         """What the first use of a visit's data waits for besides its predecessor."""

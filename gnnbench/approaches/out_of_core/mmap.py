@@ -24,11 +24,10 @@ from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
-    block_bytes,
     sizes_of,
-    turned_edges,
 )
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
+from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
 from gnnbench.approaches.out_of_core.pages import (
     AccessProfile,
     PageCache,
@@ -38,13 +37,13 @@ from gnnbench.approaches.out_of_core.pages import (
 from gnnbench.approaches.out_of_core.visits import shared
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
-from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.dealing import SeedSource
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler, steps
 from gnnbench.disk_limit import DiskKnobs
-from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.iterations import Iteration, LazyIterations
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Lane, Phase, Space, Work
@@ -253,32 +252,15 @@ class _Writer:
     """Writes iterations: draw, fault pages, gather rows, drop pages, train."""
 
     def __init__(self, shape: StackShape, structure: MmapStructure, device: str) -> None:
-        self.shape, self.structure, self.device = shape, structure, device
-        self.local = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.rows = structure.rows
+        lane = Lane.COMPUTE if device == "cpu" else Lane.HOST
+        self.batch = BatchSteps(shape=shape, device=device, lane=lane)
 
     def iteration(self, batch: MappedBatch) -> Iteration:
         """One batch."""
-        chain, sizes = Chain(), batch.sizes
-        self._prepare(chain, batch)
-        stack = StackWriter(self.shape, sizes.blocks(), None, chain)
-        stack.forward()
-        stack.loss(sizes.vertices[-1])
-        stack.backward()
-        stack.update(())
-        return Iteration([RankClass((0,), chain.done())])
-
-    def _prepare(self, chain: Chain, batch: MappedBatch) -> None:
-        shape, sizes, lane, on_cpu = self.shape, batch.sizes, self.local, self.device == "cpu"
-        s, width, n, layers = shape.element_bytes, shape.dims[0], sizes.vertices, sizes.blocks()
-        held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
-        drawn = work.draw_neighbours(n, sizes.edges)
-        blocks = (Buffer("blocks", held),)
-        chain.step("sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
-        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
-        chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane)
-        if not on_cpu:
-            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
-        size = batch.missed * self.structure.rows.page_bytes
+        chain, sizes, write = Chain(), batch.sizes, self.batch
+        write.prepare(chain, sizes, work.draw_neighbours(sizes.vertices, sizes.edges))
+        size = batch.missed * self.rows.page_bytes
         chain.step(
             "fetch/pages",
             work.read(size, batch.missed),
@@ -286,20 +268,13 @@ class _Writer:
             lane=Lane.DISK,
             allocates=(Buffer("faulted_pages", size, Space.HOST),),
         )
-        gathered = work.gather(n[0], width, self.structure.rows.num_rows, s)
-        inputs, staged = Buffer("x", rows), Buffer("staged_x", rows, Space.HOST)
-        chain.step(
-            "fetch/gather",
-            gathered,
-            phase=Phase.FETCH,
-            lane=lane,
-            allocates=(inputs if on_cpu else staged,),
-        )
-        if not on_cpu:
-            copied = work.to_device(rows)
-            chain.step("fetch/rows", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=(inputs,))
+        write.gather(chain, sizes, self.rows.num_rows)
+        write.copy(chain, sizes)
         dropped = drop(batch.dropped)
-        chain.step("fetch/drop", dropped, phase=Phase.FETCH, lane=lane, frees=("faulted_pages",))
+        chain.step(
+            "fetch/drop", dropped, phase=Phase.FETCH, lane=write.lane, frees=("faulted_pages",)
+        )
+        return write.train(chain, sizes)
 
 
 def _resident(shape: StackShape, data: Any, structure: MmapStructure) -> tuple[Buffer, ...]:

@@ -13,10 +13,9 @@ from gnnbench.approaches.base import GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
-    block_bytes,
     sizes_of,
-    turned_edges,
 )
+from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.nodes import (
     EDGE_BYTES,
@@ -40,11 +39,11 @@ from gnnbench.approaches.out_of_core.visits import (
 )
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
-from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
+from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.dealing import undivided
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
-from gnnbench.iterations import Iteration, LazyIterations, RankClass
+from gnnbench.iterations import Iteration, LazyIterations
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import After, Buffer, Lane, Phase, Space
@@ -238,14 +237,17 @@ class _Writer:
         device: str,
         knobs: Any,
     ) -> None:
-        self.shape, self.structure, self.epochs, self.device = shape, structure, epochs, device
+        self.structure, self.epochs = structure, epochs
         self.knobs, self.batches_ahead = knobs, knobs.staleness
         self.update, prefetch = f"update/{shape.optimizer}", bool(knobs.read_ahead)
         self.loading = Loading(prefetch=prefetch, writes=False, last_step=self.update)
         self.buffer_rows = _slots(structure, prefetch) * (
             structure.rows.slot_bytes // structure.rows.row_bytes
         )
-        self.local = batch_lane(self.batches_ahead, on_cpu=device == "cpu")
+        lane = batch_lane(self.batches_ahead, on_cpu=device == "cpu")
+        self.batch = BatchSteps(
+            shape=shape, device=device, lane=lane, flight=self.batches_ahead + 1
+        )
 
     def iteration(self, step: Step) -> Iteration:
         """One batch."""
@@ -255,19 +257,16 @@ class _Writer:
             following = visits[step.visit + 1].load if step.visit + 1 < len(visits) else None
             self._begin(chain, visit.load, following, first=step.visit == 0)
         sizes = visit.batches[step.batch]
-        layers = sizes.blocks()
-        self._prepare(chain, sizes, step.batch)
-        stack = StackWriter(self.shape, layers, None, chain)
-        stack.forward()
-        stack.loss(sizes.vertices[-1])
-        stack.backward()
-        stack.update(())
-        return Iteration([RankClass((0,), chain.done())])
+        self._fetch(chain, sizes, step.batch)
+        return self.batch.train(chain, sizes)
 
     def _begin(
         self, chain: Chain, load: LoadSizes, following: LoadSizes | None, *, first: bool
     ) -> None:
         self.loading.begin(chain, load, first=first)
+        # The slots that are filled were left by the visit before, which has been trained on.
+        trained = () if first else (After(self.update, 1),)
+        self.loading.ahead(chain, None if first else load, following, trained)
         room = (
             Buffer("edges", EDGE_BYTES * load.edges, Space.HOST),
             Buffer("topology", 8 * (load.rows + 1) + 4 * load.edges, Space.HOST),
@@ -280,38 +279,20 @@ class _Writer:
             "load/graph",
             work.rebuild_graph(load.edges),
             phase=Phase.LOAD,
-            lane=self.local,
+            lane=self.batch.lane,
             after=(*self.loading.waits(first=first), *drained),
             allocates=room,
             frees=("sort_keys",),
         )
-        self.loading.ahead(chain, None if first else load, following)
 
-    def _prepare(self, chain: Chain, sizes: BatchSizes, at: int) -> None:
-        shape, n, layers = self.shape, sizes.vertices, sizes.blocks()
-        s, width, ahead = shape.element_bytes, shape.dims[0], self.batches_ahead
-        held, rows = block_bytes(shape, layers) + ID_BYTES * n[0], n[0] * width * s
-        flight = ahead + 1
-        drawn = drawn_work(self.knobs, n, sizes.edges)
-        blocks, inputs = (Buffer("blocks", flight * held),), (Buffer("x", flight * rows),)
-        lane = self.local
+    def _fetch(self, chain: Chain, sizes: BatchSizes, at: int) -> None:
+        write = self.batch
         # A batch takes the slot of the one that was trained on `flight` batches ago.
-        waits = (After(self.update, flight),) if ahead and at >= flight else ()
-        chain.step(
-            "sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks, after=waits
-        )
-        prepared = work.prepare_blocks(n, turned_edges(shape, layers))
-        chain.step("sample/prepare", prepared, phase=Phase.SAMPLE, lane=lane)
-        if self.device != "cpu":
-            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
-        gathered = work.gather(n[0], width, self.buffer_rows, s)
-        if self.device == "cpu":
-            chain.step("fetch/gather", gathered, phase=Phase.FETCH, lane=lane, allocates=inputs)
-            return
-        staged = (Buffer("staged_x", rows, Space.HOST),)
-        chain.step("fetch/gather", gathered, phase=Phase.FETCH, lane=lane, allocates=staged)
-        copied = work.to_device(rows)
-        chain.step("fetch/rows", copied, phase=Phase.FETCH, lane=Lane.COPY, allocates=inputs)
+        late = bool(self.batches_ahead) and at >= write.flight
+        waits = (After(self.update, write.flight),) if late else ()
+        write.prepare(chain, sizes, drawn_work(self.knobs, sizes.vertices, sizes.edges), waits)
+        write.gather(chain, sizes, self.buffer_rows)
+        write.copy(chain, sizes)
 
 
 def _slots(structure: NodeStructure, prefetch: bool) -> int:
@@ -332,7 +313,8 @@ def _resident(
     """Buffers that live throughout: the buffer, tables of vertices, parameters."""
     n, p = data.num_nodes, structure.policy.partitions
     tables = {
-        "positions": 4 * n,
+        "positions": 2 * 4 * n,
+        "partitions": 4 * n,
         "residents": 4 * n,
         "labels": ID_BYTES * n,
         "train_nodes": 2 * ID_BYTES * structure.num_train,

@@ -29,8 +29,10 @@ from gnnbench.approaches.out_of_core.storage import (
 )
 from gnnbench.approaches.out_of_core.visits import Visit, changes, policy_of, with_work
 from gnnbench.data import keys, sampling
+from gnnbench.data.by_target import by_target
 from gnnbench.data.dense import DenseSampler
 from gnnbench.data.graph import Graph
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.spec import RunSpec
@@ -39,7 +41,7 @@ from gnnbench.steps import Ints, Work
 EDGE_BYTES = 8
 """Of an edge on the disk: two ids of 32 bits."""
 _SHUFFLE = 100
-_EDGES_AT_ONCE = 4_000_000
+_EDGES_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True, slots=False, kw_only=True, eq=False)
@@ -99,11 +101,32 @@ class NodeStructure:
         """Batches of a visit."""
         return sampling.steps(len(visit.items), self.batch_size)
 
+    @cached_property
+    def order(self) -> NDArray[np.int32]:
+        """The vertex at every position of the table."""
+        assert self.position is not None
+        found = np.empty(len(self.position), np.int32)
+        found[self.position] = np.arange(len(self.position), dtype=np.int32)
+        return found
+
+    def residents(self, visit: Visit) -> tuple[Ints, Ints]:
+        """Ids of the resident vertices, rising, and the place of each among the resident rows.
+
+        The rank of an id is the vertex's number within the buffer. Resident rows are those of the
+        resident partitions, one behind the other.
+        """
+        rows = self.rows
+        starts = visit.resident * rows.per_partition
+        pairs = zip(starts.tolist(), visit.resident.tolist(), strict=True)
+        found = [self.order[start : start + rows.rows_of(part)] for start, part in pairs]
+        ids = np.concatenate(found)
+        # Ids rise within a partition: a stable sort merges the runs.
+        place = np.argsort(ids, kind="stable")
+        return ids[place].astype(np.int64), place
+
     def resident_ids(self, visit: Visit) -> Ints:
         """Ids of the resident vertices, rising: their numbers within the buffer."""
-        there = np.zeros(self.policy.partitions, bool)
-        there[visit.resident] = True
-        return np.flatnonzero(there[self.partition_of])
+        return self.residents(visit)[0]
 
 
 def sampler_of(graph: Graph, run: RunSpec, knobs: Any, threads: int = 1) -> NeighbourSampler:
@@ -185,7 +208,7 @@ def node_structure(data: GraphLike, run: RunSpec, knobs: Any) -> NodeStructure:
     policy = policy_of(knobs, name, seed, training)
     placed: dict[str, Any] = {"position": None, "buckets": None, "train_nodes": None}
     if not isinstance(data, GraphProfile):
-        position = place_rows(data, name, seed)
+        position = place_rows(data, name, seed, rows)
         part = position // np.int32(rows.per_partition)
         counts = np.zeros((policy.partitions, policy.partitions), np.int64)
         for sources, targets in edge_chunks(data):
@@ -205,7 +228,10 @@ def node_structure(data: GraphLike, run: RunSpec, knobs: Any) -> NodeStructure:
 
 
 def edge_chunks(graph: Graph) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """Sources and targets of all edges, some millions at a time: all may not fit in memory."""
+    """Sources and targets of all edges, a million at a time: all may not fit in memory.
+
+    The pages of a mapped graph are released behind the reader.
+    """
     indptr, start = np.asarray(graph.indptr), 0
     while start < graph.num_nodes:
         stop = int(np.searchsorted(indptr, indptr[start] + _EDGES_AT_ONCE, side="right")) - 1
@@ -213,17 +239,25 @@ def edge_chunks(graph: Graph) -> Iterator[tuple[NDArray[np.int32], NDArray[np.in
         degrees = np.diff(indptr[start : stop + 1])
         targets = np.repeat(np.arange(start, stop, dtype=np.int32), degrees)
         yield np.asarray(graph.indices[indptr[start] : indptr[stop]]), targets
+        forget_mapped_pages([graph.indices])
         start = stop
 
 
-def place_rows(graph: Graph, policy: str, seed: int) -> NDArray[np.int32]:
-    """Position of every vertex in the table of features, int32 [N]."""
+def place_rows(graph: Graph, policy: str, seed: int, rows: Rows) -> NDArray[np.int32]:
+    """Position of every vertex in the table of features, int32 [N].
+
+    The partition of a vertex is random. Within a partition rows lie by id, so that features that
+    are read in the order of ids are appended to their partitions: one pass over each file.
+    """
     order = keys.generator(seed, _SHUFFLE).permutation(graph.num_nodes)
     if policy == "sequential":
         assert graph.train_mask is not None
         order = order[np.argsort(~np.asarray(graph.train_mask)[order], kind="stable")]
+    # 16 bits hold the number of a partition, and numpy sorts them by radix.
+    part = np.empty(graph.num_nodes, np.uint16)
+    part[order] = np.arange(graph.num_nodes, dtype=np.int32) // np.int32(max(rows.per_partition, 1))
     position = np.empty(graph.num_nodes, np.int32)
-    position[order] = np.arange(graph.num_nodes, dtype=np.int32)
+    position[np.argsort(part, kind="stable")] = np.arange(graph.num_nodes, dtype=np.int32)
     return position
 
 
@@ -232,6 +266,7 @@ def buffer_graph(
     targets: NDArray[np.integer],
     resident: Ints,
     graph: Graph,
+    numbers: NDArray[np.int32] | None = None,
 ) -> Graph:
     """The graph within the buffer: bare topology of the resident vertices, numbered by id.
 
@@ -239,18 +274,15 @@ def buffer_graph(
         sources, targets: ids of the ends of all edges between resident vertices, in any order.
         resident: ids, rising.
         graph: has the number of vertices, and whether edges go both ways.
+        numbers: int32 [N], is overwritten; None: a new array.
     """
-    local = np.full(graph.num_nodes, -1, np.int32)
+    local = np.empty(graph.num_nodes, np.int32) if numbers is None else numbers
     local[resident] = np.arange(len(resident), dtype=np.int32)
-    n = max(len(resident), 1)
-    pairs = local[targets].astype(np.int64) * n + local[sources]
-    pairs.sort()
-    indptr = np.zeros(len(resident) + 1, np.int64)
-    np.cumsum(np.bincount(pairs // n, minlength=len(resident)), out=indptr[1:])
+    indptr, indices = by_target(local[sources], local[targets], len(resident))
     return Graph(
         name=graph.name,
         indptr=indptr,
-        indices=(pairs % n).astype(np.int32),
+        indices=indices,
         undirected=graph.undirected,
     )
 

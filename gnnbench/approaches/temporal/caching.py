@@ -25,7 +25,8 @@ from gnnbench.approaches.temporal.memory import MemoryClock
 from gnnbench.approaches.temporal.schedule import Piece
 from gnnbench.approaches.temporal.structure import StreamStructure
 from gnnbench.approaches.whole_graph.partition import cached_array
-from gnnbench.data.feature_cache import FeatureCache, capacity_of, most_asked
+from gnnbench.data.caching import capacity_of
+from gnnbench.data.feature_cache import FeatureCache, most_asked
 from gnnbench.data.temporal_sampling import Sample, TemporalSampler
 
 Ids = NDArray[np.int64]

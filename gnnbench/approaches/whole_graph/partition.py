@@ -53,7 +53,7 @@ class PartitionKnobs:
             both are the same.
     """
 
-    partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
+    partitioner: str = field(default="metis", metadata=choices("metis", "fennel", "hash", "chunk"))
     objective: str = field(default="vol", metadata=choices("vol", "cut"))
     order: str = field(
         default="min_width", metadata=choices("min_width", "aggregate_first", "transform_first")

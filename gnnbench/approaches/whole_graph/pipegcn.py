@@ -62,7 +62,7 @@ class PipeKnobs:
         default="none", metadata=choices("none", "features", "gradients", "both")
     )
     gamma: float = field(default=0.95, metadata=bounds(0, 1, open_high=True))
-    partitioner: str = field(default="metis", metadata=choices("metis", "hash", "chunk"))
+    partitioner: str = field(default="metis", metadata=choices("metis", "fennel", "hash", "chunk"))
     objective: str = field(default="vol", metadata=choices("vol", "cut"))
     order: str = field(
         default="min_width", metadata=choices("min_width", "aggregate_first", "transform_first")

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
 from gnnbench.data.stream import EdgeStream
@@ -59,6 +60,8 @@ def reader(format: str) -> Callable[..., Graph | EdgeStream | Triples]:
     return function
 
 
+STREAMED = ("snap", "matrix_market", "webgraph")
+"""Formats with a `stream` beside their `read`: files larger than memory are read in blocks."""
 SNAP_SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist")
 
 
@@ -77,22 +80,55 @@ def read(
     of the wrong type, DataError for a file that is not what it should be (every problem in a line).
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(path, "no such file or folder")
-    if format == "auto":
-        format = detect(path, kind)
-    function, known = reader(format), options(format)
-    for name in given:
-        if name not in known:
-            raise UnknownName(f"option of dataset format {format!r}:", name, known)
-    values = {name: _coerce(format, name, known[name], value) for name, value in given.items()}
-    data = function(path, **values)
+    format = _format(format, path, kind)
+    data = reader(format)(path, **_values(format, given))
     if kind not in ("auto", data.kind):
         raise DataError(path, f"format {format} holds {_a(data.kind)}, found kind = {kind!r}")
     problems = data.problems()
     if problems:
         raise DataError(path, problems)
     return data
+
+
+def stream(format: str, path: str | Path, **given: Any) -> EdgeList:
+    """Return the edge list of a file that is read block by block; arguments as in `read`.
+
+    Raises: as `read` does; DataError for a format whose reader holds the whole file.
+    """
+    path = Path(path)
+    format = _format(format, path, "graph")
+    function = getattr(importlib.import_module(FORMATS[format]), "stream", None)
+    if function is None:
+        known = ", ".join(STREAMED)
+        raise DataError(
+            path, f"format {format} is read as a whole; formats that are read in blocks: {known}"
+        )
+    taken = inspect.signature(function).parameters
+    held = [name for name in given if name in options(format) and name not in taken]
+    if held:
+        raise SpecError(f"option {held[0]}: {format} in blocks has none; convert without blocks")
+    found: EdgeList = function(path, **_values(format, given))
+    return found
+
+
+def _format(format: str, path: Path, kind: str) -> str:
+    """The format of a file that is there. Raises DataError, UnknownName."""
+    if not path.exists():
+        raise DataError(path, "no such file or folder")
+    if format == "auto":
+        return detect(path, kind)
+    if format not in FORMATS:
+        raise UnknownName("dataset format", format, FORMATS)
+    return format
+
+
+def _values(format: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a format in their types. Raises UnknownName, SpecError."""
+    known = options(format)
+    for name in given:
+        if name not in known:
+            raise UnknownName(f"option of dataset format {format!r}:", name, known)
+    return {name: _coerce(format, name, known[name], value) for name, value in given.items()}
 
 
 def detect(path: str | Path, kind: str = "auto") -> str:

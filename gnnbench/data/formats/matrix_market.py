@@ -6,12 +6,16 @@ Not by scipy's `mmread`, which crashes the process on some broken headers.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from gnnbench.data.edge_list import Block, EdgeList
+from gnnbench.data.formats.columns import BLANKS, Layout, Source, blocks
 from gnnbench.data.formats.reading import only_file, positive_weights, read_text, reading, stem
 from gnnbench.data.graph import Graph, from_edges
+from gnnbench.errors import DataError
 
 # Columns of an entry by the field of the header: place, then value.
 _COLUMNS = {"pattern": 2, "integer": 3, "real": 3, "complex": 4}
@@ -30,19 +34,12 @@ def read(
     file = only_file(path, ["*.mtx", "*.mtx.*"], "a MatrixMarket matrix")
     with reading(file, "a MatrixMarket matrix"):
         head, _, rest = read_text(file).partition("\n")
-        words = head.lower().split()
-        if len(words) != 5 or words[:2] != ["%%matrixmarket", "matrix"]:
-            raise ValueError(f"the first line is {head[:60]!r}")
-        form, field, symmetry = words[2:]
-        if form != "coordinate" or field not in _COLUMNS or symmetry not in _SYMMETRIES:
-            raise ValueError(f"expected a sparse (coordinate) matrix, found {head[:60]!r}")
+        field, symmetry = _kind(head)
         rest = rest.lstrip()
         while rest.startswith("%"):
             rest = rest.partition("\n")[2].lstrip()
         sizes, _, body = rest.partition("\n")
-        rows, columns, entries = map(int, sizes.split())
-        if rows != columns:
-            raise ValueError(f"{rows} rows and {columns} columns: no adjacency matrix")
+        rows, entries = _sizes(sizes)
         table = np.zeros((0, 2))
         if body.strip():
             table = np.loadtxt(io.StringIO(body), dtype=str, comments="%", ndmin=2)
@@ -61,3 +58,54 @@ def read(
     return from_edges(
         name or stem(file), src, dst, rows, undirected=undirected, edge_weights=weights
     )
+
+
+def stream(path: Path, *, directed: bool = False, name: str | None = None) -> EdgeList:
+    """Return the entries to be read block by block; arguments as in `read`."""
+    file = only_file(path, ["*.mtx", "*.mtx.*"], "a MatrixMarket matrix")
+    source = Source(file)
+    with reading(file, "a MatrixMarket matrix"):
+        head, *lines = source.head()
+        field, symmetry = _kind(head)
+        rest = (at for at, line in enumerate(lines) if line.strip() and line[0] != "%")
+        at = next(rest, -1)
+        if at < 0:
+            raise ValueError("no line of sizes")
+        rows, entries = _sizes(lines[at])
+    how = Layout(delimiter=BLANKS, skip=at + 2, comment="%", width=_COLUMNS[field])
+
+    def found() -> Iterator[Block]:
+        listed = 0
+        for sources, targets in blocks(source, how, {0: np.int64, 1: np.int64}):
+            if min(sources.min(), targets.min()) < 1:
+                raise DataError(file, f"places must lie in 1..{rows}")
+            listed += len(sources)
+            yield sources - 1, targets - 1
+        if listed != entries:
+            raise DataError(file, f"{listed} entries, {entries} by the header")
+
+    return EdgeList(
+        name=name or stem(file),
+        blocks=found() if entries else (),
+        undirected=not directed or symmetry != "general",
+        num_nodes=rows,
+    )
+
+
+def _kind(head: str) -> tuple[str, str]:
+    """Field and symmetry by the first line."""
+    words = head.lower().split()
+    if len(words) != 5 or words[:2] != ["%%matrixmarket", "matrix"]:
+        raise ValueError(f"the first line is {head[:60]!r}")
+    form, field, symmetry = words[2:]
+    if form != "coordinate" or field not in _COLUMNS or symmetry not in _SYMMETRIES:
+        raise ValueError(f"expected a sparse (coordinate) matrix, found {head[:60]!r}")
+    return field, symmetry
+
+
+def _sizes(line: str) -> tuple[int, int]:
+    """Rows, which are as many as columns, and entries."""
+    rows, columns, entries = map(int, line.split())
+    if rows != columns:
+        raise ValueError(f"{rows} rows and {columns} columns: no adjacency matrix")
+    return rows, entries

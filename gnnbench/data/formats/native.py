@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +39,64 @@ def save(data: Graph | EdgeStream | Triples, path: str | Path) -> Path:
     Raises DataError if `path` exists and is not a dataset of this format.
     """
     path = Path(path)
+    with replacing(path) as folder:
+        for name, array in data.arrays().items():
+            np.save(folder / f"{name}.npy", np.asarray(array), allow_pickle=False)
+        plain = {key: getattr(data, key) for key in data.PLAIN}
+        reuse = data.reuse_of_rows().shares.tolist() if isinstance(data, Graph) else None
+        seal(folder, data.kind, name=data.name, plain=plain, notes=data.notes, reuse=reuse)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `path` when the block has ended well.
+
+    Raises DataError if `path` exists and is not a dataset of this format.
+    """
     if path.exists() and not (path / "meta.json").is_file():
         raise DataError(path, "exists and is not a gnnbench dataset: choose another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with owner.scratch(f".{path.name}.new.", path.parent) as temporary:
-        files = {}
-        for name, array in data.arrays().items():
-            np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
-            files[name] = {"sha256": sha256(temporary / f"{name}.npy")}
-        meta = {
-            "kind": f"gnnbench-{data.kind}",
-            "schema": SCHEMA_VERSION,
-            "name": data.name,
-            **{key: getattr(data, key) for key in data.PLAIN},
-            "notes": data.notes,
-            "arrays": files,
-        }
-        if isinstance(data, Graph):
-            meta["reuse"] = data.reuse_of_rows().shares.tolist()
-        meta["digest"] = _digest(meta)
-        (temporary / "meta.json").write_text(json.dumps(meta, indent=1, default=_plain) + "\n")
+        yield temporary
         temporary.chmod(0o755)
         _replace(temporary, path)
-    return path
+
+
+def seal(
+    folder: Path,
+    kind: str,
+    *,
+    name: str,
+    plain: Mapping[str, Any],
+    notes: Mapping[str, object],
+    reuse: Sequence[float] | None = None,
+) -> None:
+    """Write meta.json for the arrays that lie in a folder as .npy files.
+
+    Args:
+        folder: holds the arrays, each under its name.
+        kind: of the dataset: "graph", "stream" or "triples".
+        name: of the dataset.
+        plain: its other content, by the names in `PLAIN` of its type.
+        notes: what the reader noted.
+        reuse: of a graph, shares of reads by reuse distance; None: not counted.
+    """
+    there = {name: folder / f"{name}.npy" for name in TYPES[f"gnnbench-{kind}"].ARRAYS}
+    meta: dict[str, Any] = {
+        "kind": f"gnnbench-{kind}",
+        "schema": SCHEMA_VERSION,
+        "name": name,
+        **plain,
+        "notes": dict(notes),
+        "arrays": {
+            array: {"sha256": sha256(file)} for array, file in there.items() if file.exists()
+        },
+    }
+    if reuse is not None:
+        meta["reuse"] = list(reuse)
+    meta["digest"] = _digest(meta)
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1, default=_plain) + "\n")
 
 
 def load(path: str | Path, mmap: bool = True, verify: bool = False) -> Any:

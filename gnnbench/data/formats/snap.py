@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.columns import (
     Growing,
     Source,
@@ -49,7 +51,18 @@ def read(
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()
-    *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
+    kinds: list[Any] = [np.int64, np.int64, *([np.float64] if weighted else [])]
+    columns = [Growing(kind) for kind in kinds]
+    for block in _blocks(source, delimiter, notes, weighted=weighted):
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    read_columns: list[Any] = [column.done() for column in columns]
+    edges, weights = read_columns[:2], None
+    if weighted:
+        try:
+            weights = positive_weights(read_columns[2])
+        except ValueError as error:
+            raise DataError(source, str(error)) from error
     if num_nodes is None and not len(edges[0]):
         raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
@@ -70,13 +83,32 @@ def read(
     )
 
 
-def _edges(
-    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool
-) -> list[Any]:
-    """Sources, targets and weights or None, in blocks; what is passed over goes to `notes`."""
+def stream(
+    path: Path,
+    *,
+    directed: bool = False,
+    num_nodes: int | None = None,
+    delimiter: str | None = None,
+    name: str | None = None,
+) -> EdgeList:
+    """Return the edge list to be read block by block; arguments as in `read`."""
+    file = only_file(path, PATTERNS, "a SNAP edge list")
+    notes = dict[str, object]()
+    return EdgeList(
+        name=name or stem(file),
+        blocks=_blocks(Source(file), delimiter, notes),
+        undirected=not directed,
+        num_nodes=num_nodes,
+        notes=notes,
+    )
+
+
+def _blocks(
+    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool = False
+) -> Iterator[tuple[Any, ...]]:
+    """Yield sources and targets, and weights, by block; what is passed over goes to `notes`."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
-        none = np.zeros(0, np.int64)
-        return [none, none, np.zeros(0, np.float32) if weighted else None]
+        return
     found = layout(source, delimiter=delimiter)
     rows = [line for line in source.head()[found.skip :] if line.strip()]
     words, *below = (split_line(line, found.delimiter) for line in rows[:2])
@@ -95,14 +127,5 @@ def _edges(
         types[2] = np.float64
     if found.width > len(types):
         notes["columns_left_out"] = found.width - len(types)
-    columns = [Growing(kind) for kind in types.values()]
     for block in blocks(source, found, types):
-        for column, values in zip(columns, block, strict=True):
-            column.append(values)
-    read = [column.done() for column in columns]
-    if not weighted:
-        return [*read, None]
-    try:
-        return [*read[:2], positive_weights(read[2])]
-    except ValueError as error:
-        raise DataError(source, str(error)) from error
+        yield tuple(block)

@@ -6,15 +6,20 @@ residuals. Offsets and labels are not needed: the stream is decoded from its fir
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from gnnbench import owner
+from gnnbench.data.edge_list import Block, EdgeList
 from gnnbench.data.formats.reading import only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.errors import DataError
 
 _CLASS = "BVGraph"
+_ARCS_AT_ONCE = 1 << 18
 _SLACK_BITS = 63
 """Bits that fill the last word of the stream: of a byte, or of eight."""
 
@@ -27,8 +32,46 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
     file = only_file(path, ["*.graph"], "a WebGraph")
     facts = _properties(file.with_suffix(".properties"))
     with reading(file, "a BVGraph"):
-        sources, targets, nodes = _arcs(file, facts)
+        indptr, targets = _lists(file, facts, lambda arcs: np.empty(arcs, np.int32))
+    nodes = len(indptr) - 1
+    sources = np.repeat(np.arange(nodes, dtype=np.int64), np.diff(indptr))
     return from_edges(name or stem(file), sources, targets, nodes, undirected=not directed)
+
+
+def stream(path: Path, *, directed: bool = False, name: str | None = None) -> EdgeList:
+    """Return the arcs to be read block by block; arguments as in `read`.
+
+    They are decoded into a temporary file first, whose pages are the system's to take back.
+    """
+    file = only_file(path, ["*.graph"], "a WebGraph")
+    facts = _properties(file.with_suffix(".properties"))
+    with reading(file, "a BVGraph"):
+        nodes = int(facts["nodes"])
+    return EdgeList(
+        name=name or stem(file),
+        blocks=_blocks(file, facts),
+        undirected=not directed,
+        num_nodes=nodes,
+    )
+
+
+def _blocks(file: Path, facts: dict[str, str]) -> Iterator[Block]:
+    """Yield the arcs, some nodes at a time."""
+    with owner.scratch("webgraph-") as folder, reading(file, "a BVGraph"):
+
+        def mapped(arcs: int) -> np.ndarray:
+            return np.memmap(folder / "targets", np.int32, "w+", shape=max(arcs, 1))[:arcs]
+
+        indptr, targets = _lists(file, facts, mapped)
+        start, nodes = 0, len(indptr) - 1
+        while start < nodes:
+            stop = int(np.searchsorted(indptr, indptr[start] + _ARCS_AT_ONCE, side="right")) - 1
+            stop = min(max(stop, start + 1), nodes)
+            degrees = np.diff(indptr[start : stop + 1])
+            sources = np.repeat(np.arange(start, stop, dtype=np.int64), degrees)
+            yield sources, targets[indptr[start] : indptr[stop]].astype(np.int64)
+            forget_mapped_pages([targets])
+            start = stop
 
 
 def _properties(path: Path) -> dict[str, str]:
@@ -48,8 +91,15 @@ def _properties(path: Path) -> dict[str, str]:
     return found
 
 
-def _arcs(file: Path, facts: dict[str, str]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Sources and targets of all arcs, and the number of nodes."""
+def _lists(
+    file: Path, facts: dict[str, str], room: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lists of all nodes, one behind the other: where each begins, and their targets.
+
+    Args:
+        file, facts: the stream and its properties.
+        room: makes the array of the targets, int32, given their number.
+    """
     # Late: the decoder is compiled.
     from gnnbench.data.formats import webgraph_bits as bits
 
@@ -59,7 +109,7 @@ def _arcs(file: Path, facts: dict[str, str]) -> tuple[np.ndarray, np.ndarray, in
     data = np.fromfile(file, np.uint8)
     if arcs > 64 * 8 * max(len(data), 1) * max(int(facts.get("windowsize", 7)), 1):
         raise ValueError(f"{len(data)} bytes for {arcs} arcs")
-    indptr, targets = np.zeros(nodes + 1, np.int64), np.empty(arcs, np.int32)
+    indptr, targets = np.zeros(nodes + 1, np.int64), room(arcs)
     state = np.zeros(3, np.int64)
     ended = bits.decode(
         data,
@@ -67,7 +117,7 @@ def _arcs(file: Path, facts: dict[str, str]) -> tuple[np.ndarray, np.ndarray, in
         int(facts.get("minintervallength", 4)),
         int(facts.get("zetak", 3)),
         indptr,
-        targets,
+        np.asarray(targets),  # a kernel takes no memmap
         state,
     )
     problems = {
@@ -85,4 +135,4 @@ def _arcs(file: Path, facts: dict[str, str]) -> tuple[np.ndarray, np.ndarray, in
         raise DataError(
             file, f"{left} bits behind the list of the last node, allowed {_SLACK_BITS}"
         )
-    return np.repeat(np.arange(nodes, dtype=np.int64), np.diff(indptr)), targets, nodes
+    return indptr, targets

@@ -10,8 +10,14 @@ import pytest
 
 from gnnbench.approaches.base import Layout, example
 from gnnbench.approaches.out_of_core import policies
-from gnnbench.approaches.out_of_core.nodes import buffer_graph, resident_edges
+from gnnbench.approaches.out_of_core.nodes import (
+    buffer_graph,
+    place_rows,
+    resident_edges,
+    training_partitions,
+)
 from gnnbench.approaches.out_of_core.out_of_core import APPROACH, settled
+from gnnbench.approaches.out_of_core.storage import Rows
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import profile
 from gnnbench.data.source import Library
@@ -103,6 +109,20 @@ def test_the_graph_of_the_buffer_is_the_induced_one() -> None:
         wanted = [int(s) for s in own if s in ids]
         found = held.indices[held.indptr[place] : held.indptr[place + 1]]
         assert ids[found].tolist() == wanted
+
+
+@pytest.mark.parametrize("policy", ["sequential", "dispersed"])
+def test_rows_of_a_partition_lie_by_id_and_training_ones_come_first(policy: str) -> None:
+    graph = Library([]).open(example("out-of-core", 1).dataset)
+    rows = Rows(num_rows=graph.num_nodes, partitions=7, row_bytes=8)
+    position = place_rows(graph, policy, 3, rows)
+    assert sorted(position.tolist()) == list(range(graph.num_nodes))
+    part = position // rows.per_partition
+    for number in range(7):
+        assert np.all(np.diff(position[part == number]) == 1)
+    assert not np.array_equal(position, place_rows(graph, policy, 4, rows))
+    if policy == "sequential":
+        assert part[graph.train_nodes()].max() == training_partitions(graph.num_train, rows) - 1
 
 
 def test_reading_ahead_hides_the_disk_and_takes_slots() -> None:

@@ -143,3 +143,35 @@ def test_the_median_degree_is_that_of_the_histogram() -> None:
 def test_options_of_a_generator_are_read_as_a_suite_would() -> None:
     graph = open_source("rmat", None, {"scale": "5", "edge_factor": "2.5", "name": "g"})
     assert (graph.num_nodes, graph.name) == (32, "g")
+
+
+def test_an_edge_list_is_converted_within_a_cap(say: Say, tmp_path: Path) -> None:
+    file, folder = tmp_path / "list.txt", tmp_path / "converted"
+    file.write_text("".join(f"{at % 97} {at * at % 89}\n" for at in range(2000)))
+    code, out, _ = say(str(file), "--memory", "200MB", "--convert", str(folder), "--parts", "2,3")
+    assert code == 0
+    for words in ("nodes", "97", "self loops", "repeated edges", "allowed 200 MB", "wrote the"):
+        assert words in out, words
+    made = open_source(str(folder))
+    read = open_source(str(file))
+    assert made.num_edges == read.num_edges and made.notes == read.notes
+
+
+def test_a_cap_that_is_too_small_says_what_is_needed(say: Say, tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text("0 1\n")
+    code, _, err = say(str(file), "--memory", "1MB", "--convert", str(tmp_path / "converted"))
+    assert code == 2 and "found 1 MB" in err and "need" in err
+    code, _, err = say(str(file), "--memory", "1GB")
+    assert code == 2 and "--convert is missing" in err
+    code, _, err = say(str(file), "--memory", "many", "--convert", str(tmp_path / "converted"))
+    assert code == 2 and "'many'" in err
+
+
+def test_partitioners_are_set_beside_each_other(say: Say) -> None:
+    code, out, _ = say(*SMALL, "--parts", "4", "--fanouts", "2", "--partitioners")
+    assert code == 0
+    rows = [line.split() for line in out[out.index("partitioners:") :].splitlines()]
+    found = {row[0]: row for row in rows if row and row[0] in ("metis-cut", "fennel", "hash")}
+    cut = {name: float(row[2].rstrip("%")) for name, row in found.items()}
+    assert cut["metis-cut"] < cut["hash"] and cut["fennel"] < cut["hash"]

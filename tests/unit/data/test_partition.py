@@ -31,7 +31,7 @@ def test_the_objectives_trade_volume_against_cut():
     assert vol.halo_copies < cut.halo_copies and vol.cut_edges > cut.cut_edges
 
 
-@pytest.mark.parametrize("method", ["metis", "hash", "chunk"])
+@pytest.mark.parametrize("method", ["metis", "fennel", "hash", "chunk"])
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 7, 40])
 def test_every_node_gets_one_part_in_range(method, num_parts):
     graph = uniform(20, 3, seed=1)
@@ -42,7 +42,7 @@ def test_every_node_gets_one_part_in_range(method, num_parts):
         assert len(np.unique(parts)) == 20
 
 
-@pytest.mark.parametrize("method", ["metis", "hash", "chunk"])
+@pytest.mark.parametrize("method", ["metis", "fennel", "hash", "chunk"])
 def test_degenerate_graphs_are_partitioned(method):
     assert partition(from_edges("none", [], [], 0), 3, method).shape == (0,)
     assert partition(from_edges("bare", [], [], 5), 2, method).max() <= 1

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnnbench.data import formats
+from gnnbench.data.external import convert
+from gnnbench.data.formats import native, webgraph
 from gnnbench.data.formats import webgraph_bits as bits
 from gnnbench.errors import DataError
 
@@ -225,3 +227,13 @@ def test_a_broken_graphs_jl_file_says_what_is_wrong(tmp_path, text, options, sai
     path.write_text(text)
     with pytest.raises(DataError, match=said):
         formats.read("graphs_jl", path, **options)
+
+
+def test_a_webgraph_is_streamed_as_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(webgraph, "_ARCS_AT_ONCE", 2)
+    lists = [[1, 2, 3], [], [0, 3], [2], [0, 1, 2, 3]]
+    path = write(tmp_path, lists)
+    found = native.load(convert(formats.stream("auto", path), tmp_path / "found", 1 << 30))
+    read = formats.read("auto", path)
+    assert np.array_equal(found.indptr, read.indptr)
+    assert np.array_equal(found.indices, read.indices)

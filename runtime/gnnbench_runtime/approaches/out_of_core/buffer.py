@@ -16,11 +16,16 @@ from torch import Tensor
 from gnnbench import owner
 from gnnbench.approaches.out_of_core.storage import Buckets, Rows
 from gnnbench.approaches.out_of_core.visits import Visit
+from gnnbench.data.draws import compiled
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
-from gnnbench_runtime.disk import BlockFile, Disk, aligned_empty
+from gnnbench_runtime.disk import BlockFile, Disk, Positioned, aligned_empty
 from gnnbench_runtime.generations import SlottedFile
 from gnnbench_runtime.protocol import RankContext
+
+PIECE_BYTES = 16 * 2**20
+"""Of a table that is sorted at once while it is written to the disk; a copy takes as much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,7 @@ class Files:
         cache: Path,
         rows: Rows,
         buckets: Buckets,
-        partition: Callable[[int], NDArray[Any]],
+        fill: Callable[[Any], None],
         edges: Iterable[tuple[Ints, NDArray[np.int32]]],
         table: SlottedFile | None = None,
         *,
@@ -50,7 +55,7 @@ class Files:
         Args:
             cache: folder on the disk that is measured.
             rows, buckets: where everything lies.
-            partition: content of a partition, rows of `rows.row_bytes`.
+            fill: writes the rows into their file, see `by_partition` and `streamed`.
             edges: chunks of them, int32 [n, columns], with the number i p + j of each one's bucket.
             table: a file of rows that outlives the process; None for one that does not.
             filled: whether it has its rows already.
@@ -63,19 +68,69 @@ class Files:
             )
             _write_edges(paths[1], buckets, edges)
         made.edges.drop()
-        if filled:
-            return made
-        block = aligned_empty((rows.block_bytes,), np.uint8)
-        for number in range(rows.partitions):
-            content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
-            block[: len(content)] = content
-            made.rows.write(block[: rows.bytes_of(number)], number * rows.block_bytes)
+        if not filled:
+            fill(made.rows)
         return made
 
     def close(self) -> None:
         """Give the files' space back."""
         self.rows.close()
         self.edges.close()
+
+
+def by_partition(rows: Rows, partition: Callable[[int], NDArray[Any]]) -> Callable[[Any], None]:
+    """Return what fills a file of rows one partition after the other.
+
+    Args:
+        rows: where everything lies.
+        partition: content of a partition, rows of `rows.row_bytes`.
+    """
+
+    def fill(file: Positioned) -> None:
+        block = aligned_empty((rows.block_bytes,), np.uint8)
+        for number in range(rows.partitions):
+            content = np.ascontiguousarray(partition(number)).reshape(-1).view(np.uint8)
+            block[: len(content)] = content
+            file.write(block[: rows.bytes_of(number)], number * rows.block_bytes)
+
+    return fill
+
+
+def streamed(
+    rows: Rows, position: NDArray[np.int32], table: NDArray[Any], kind: np.dtype[Any]
+) -> Callable[[Any], None]:
+    """Return what fills a file of rows in the order of a table that is larger than memory.
+
+    The table is read once, from its first row to its last. Each piece of it is sorted by partition,
+    and each partition's rows are appended to those that came before.
+
+    Args:
+        rows: where everything lies in the file.
+        position: of every row of the table, int32 [N]; rises with the row within a partition.
+        table: [N, F], a mapped file if it does not fit in memory.
+        kind: element type in the file.
+    """
+
+    def fill(file: BlockFile) -> None:
+        size, per = rows.row_bytes, rows.per_partition
+        at_once = max(PIECE_BYTES // max(size, 1), 1)
+        for start in range(0, rows.num_rows, at_once):
+            places = position[start : start + at_once]
+            order = np.argsort(places)
+            places = places[order]
+            piece = np.asarray(table[start : start + at_once])[order].astype(kind, copy=False)
+            content = piece.reshape(-1).view(np.uint8)
+            part = places // per
+            begins = np.flatnonzero(np.diff(part, prepend=-1))
+            ends = np.append(begins[1:], len(part))
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                number, place = int(part[begin]), int(places[begin])
+                offset = number * rows.block_bytes + (place - number * per) * size
+                file.put(content[begin * size : end * size], offset)
+            forget_mapped_pages([table])
+        file.drop()
+
+    return fill
 
 
 def _write_edges(
@@ -86,15 +141,21 @@ def _write_edges(
     if not total:
         return
     file = np.memmap(path, np.int32, "r+", shape=(total, columns))
-    cursor = buckets.offsets[:-1].copy()
+    into, cursor = np.asarray(file), buckets.offsets[:-1].copy()
     for bucket, edges in chunks:
-        order = np.argsort(bucket, kind="stable")
-        number, first, counts = np.unique(bucket[order], return_index=True, return_counts=True)
-        # Rank of each edge among those of its bucket in this chunk.
-        within = np.arange(len(order)) - np.repeat(first, counts)
-        file[np.repeat(cursor[number], counts) + within] = edges[order]
-        cursor[number] += counts
+        _deal(bucket, edges, cursor, into)
+        forget_mapped_pages([file])
     file.flush()
+
+
+@compiled
+def _deal(bucket: Any, edges: Any, cursor: Any, into: Any) -> None:
+    """Append each edge to its bucket, whose next place is in `cursor`."""
+    for edge in range(len(edges)):
+        place = cursor[bucket[edge]]
+        for column in range(edges.shape[1]):
+            into[place, column] = edges[edge, column]
+        cursor[bucket[edge]] = place + 1
 
 
 class PartitionBuffer:
@@ -187,6 +248,13 @@ class PartitionBuffer:
         """Rows of `table` by partition and place within it."""
         found: Ints = self.slot_of[partition] * self.slot_rows + offset
         return found
+
+    def resident_rows(self, partitions: Ints) -> Ints:
+        """Rows of `table` that hold some partitions, one behind the other."""
+        sizes = [self.rows.rows_of(number) for number in partitions.tolist()]
+        starts = (self.slot_of[partitions] * self.slot_rows).tolist()
+        pairs = zip(starts, sizes, strict=True)
+        return np.concatenate([np.arange(start, start + size) for start, size in pairs])
 
     def read_block(self, name: str, partition: int, block: NDArray[np.uint8], phase: Phase) -> None:
         """Read a partition beside the buffer."""

@@ -19,12 +19,12 @@ from torch import Tensor
 from gnnbench import owner
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.metrics import SPLITS
 from gnnbench.steps import Ints, Phase
 from gnnbench_runtime.approaches.mini_batch.sampled import BlockMaker
 from gnnbench_runtime.evaluation import right_and_asked
-from gnnbench_runtime.memory import forget_mapped_pages
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace

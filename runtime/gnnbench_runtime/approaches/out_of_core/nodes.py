@@ -32,7 +32,7 @@ from gnnbench_runtime.approaches.mini_batch.sampled import (
     BlockMaker,
     SampledBatches,
 )
-from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
+from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer, streamed
 from gnnbench_runtime.approaches.out_of_core.layerwise import LayerwiseEvaluator
 from gnnbench_runtime.durable import Durable, generations_of
 from gnnbench_runtime.models.data import size_of, sizes_of
@@ -49,16 +49,11 @@ from gnnbench_runtime.training import (
 
 
 def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> Files:
-    """Write features and edges of a graph to the disk."""
+    """Write features and edges of a graph to the disk, in one pass over each."""
     assert graph.features is not None
     assert structure.position is not None
     assert structure.buckets is not None
     rows, kind = structure.rows, torch.empty(0, dtype=context.dtype).numpy().dtype
-    order = np.argsort(structure.position)
-
-    def partition(number: int) -> NDArray[Any]:
-        ids = order[number * rows.per_partition : (number + 1) * rows.per_partition]
-        return np.asarray(graph.features)[ids].astype(kind)
 
     part = structure.partition_of
 
@@ -67,7 +62,8 @@ def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> 
             bucket = part[sources].astype(np.int64) * rows.partitions + part[targets]
             yield bucket, np.stack([sources, targets], axis=1)
 
-    return Files.make(context.cache, rows, structure.buckets, partition, chunks())
+    fill = streamed(rows, structure.position, graph.features, kind)
+    return Files.make(context.cache, rows, structure.buckets, fill, chunks())
 
 
 class BufferedFeatures:
@@ -120,6 +116,7 @@ class BufferedBatches(SampledBatches):
         self.size, self.seed = run.batch.size, run.training.seed
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
+        self.numbers = np.empty(graph.num_nodes, np.int32)
         self.workspace = Workspace(context.device, context.dtype)
         self.lane = batch_lane(self.batches_ahead, on_cpu=context.device.type == "cpu")
         assert structure.buckets is not None
@@ -144,8 +141,8 @@ class BufferedBatches(SampledBatches):
         edges = np.empty((0, 2), np.int32)
         for number, (visit, read) in enumerate(self.buffer.visit(visits, first)):
             edges = np.concatenate([self._kept(edges, visit), read])
-            ids = self._enter(visit, edges)
             self.buffer.ahead(visits, number, first[number])
+            ids = self._enter(visit, edges)
             seeds = np.searchsorted(ids, visit.items)
             yield from self._of_visit(seeds, period, first[number], counts[number])
 
@@ -183,16 +180,13 @@ class BufferedBatches(SampledBatches):
         """Build the graph of the resident vertices, to sample from; return their ids."""
         structure, done = self.structure, work.rebuild_graph(len(edges))
         with self.context.recorder.step("load/graph", done, phase=Phase.LOAD, lane=self.lane):
-            ids = structure.resident_ids(visit)
-            held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph)
+            ids, place = structure.residents(visit)
+            held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph, self.numbers)
             run = self.context.run
             self.sampler = sampler_of(held, run, self.knobs, run.training.threads_per_rank)
             self.blocks = BlockMaker(self.context, held, self.shape)
             self.labels = self.all_labels[ids]
-            part = structure.partition_of[ids]
-            assert structure.position is not None
-            offset = structure.position[ids] - part * structure.rows.per_partition
-            self.features.rows = self.buffer.row_of(part, offset)
+            self.features.rows = self.buffer.resident_rows(visit.resident)[place]
         return ids
 
     def close(self) -> None:

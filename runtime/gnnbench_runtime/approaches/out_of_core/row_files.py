@@ -9,6 +9,7 @@ import torch
 
 from gnnbench.approaches.out_of_core.storage import padded
 from gnnbench.data.graph import Graph
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench_runtime.disk import BlockFile, aligned_empty
 from gnnbench_runtime.protocol import RankContext
 
@@ -39,4 +40,5 @@ def write_rows(
         wide = block[:size].reshape(len(part), stride)
         wide[:, :row_bytes] = part.view(np.uint8).reshape(len(part), -1)
         file.write(block[: padded(size)], start * stride)
+        forget_mapped_pages([graph.features])
     return file

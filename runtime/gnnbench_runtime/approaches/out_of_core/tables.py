@@ -22,7 +22,7 @@ from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.data.triples import Triples
 from gnnbench.disk_limit import DiskLimit
 from gnnbench.steps import Ints, Phase
-from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer
+from gnnbench_runtime.approaches.out_of_core.buffer import Files, PartitionBuffer, by_partition
 from gnnbench_runtime.disk import aligned_empty
 from gnnbench_runtime.generations import Generations
 from gnnbench_runtime.protocol import RankContext
@@ -149,7 +149,7 @@ class DiskTable:
             context.cache,
             structure.rows,
             structure.buckets,
-            partition,
+            by_partition(structure.rows, partition),
             edges,
             None if generations is None else generations.table,
             filled=generations is not None and generations.last is not None,
