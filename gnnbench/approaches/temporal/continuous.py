@@ -43,8 +43,10 @@ from gnnbench.approaches.temporal.caching import CacheTrace, Caching
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
 from gnnbench.approaches.temporal.writing import StreamWriter, resident
+from gnnbench.data.drawn_stream import too_large
 from gnnbench.data.feature_cache import POLICIES
 from gnnbench.data.stream import EdgeStream
+from gnnbench.data.stream_profile import StreamProfile
 from gnnbench.data.temporal_partition import PARTITIONERS
 from gnnbench.data.temporal_sampling import STRATEGIES
 from gnnbench.iterations import Iteration, LazyIterations
@@ -181,7 +183,11 @@ class Continuous(Approach):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """A small stream, as many increments as the probe has epochs, with its widths and batch."""
+        """A small stream, as many increments as the probe has epochs, with its widths and batch.
+
+        Several ranks also offer to train it together, on a store that is partitioned among them:
+        only there do queries travel and are served.
+        """
         base, number = probe.run, probe.number
         # A query of two hops asks for a hundred rows: a step stays below some 1e9 flops.
         size = min(base.batch.size, 256)
@@ -198,8 +204,7 @@ class Continuous(Approach):
         hidden = max(8, min(base.model.hidden, 64))
         heads = 2 if MODELS.get(kind).attention else 1
         caches = {"node_cache": 0.2, "edge_cache": 0.2} if number % 2 else {}
-        return [
-            replace(
+        alone = replace(
                 base,
                 dataset=DatasetRef(
                     name=f"stream-{number}", generator="synthetic_stream", options=stream
@@ -212,8 +217,11 @@ class Continuous(Approach):
                 approach=self.name,
                 ranks=1,
                 knobs=caches,
-            )
-        ]
+        )
+        if probe.ranks == 1:
+            return [alone]
+        apart = {"store": "partitioned", "partitioner": PARTITIONERS[number % len(PARTITIONERS)]}
+        return [alone, replace(alone, ranks=probe.ranks, knobs=apart)]
 
     def problems(self, run: RunSpec) -> list[str]:
         """Fan-outs, blocks, and what is not built."""
@@ -241,7 +249,7 @@ class Continuous(Approach):
         return lines
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """A profile has no events; an increment needs some; some models need features."""
+        """A profile may have too many events to draw; an increment needs some; some models need features."""
         reason = refused(self.name, run, data, lambda: self.protocol(data, run))
         if reason or data is None:
             return reason
@@ -332,7 +340,8 @@ class Continuous(Approach):
             period="increment" if run.training.increments else "epoch",
             releases=releases if any(releases) else (),
             resident=resident(shape, data, trace),
-            basis="counted on the real stream",
+            counted=structure.counted,
+            basis=structure.basis,
             notes={
                 "num_parameters": shape.num_parameters,
                 "offline_events": structure.protocol.offline_end,
@@ -342,11 +351,11 @@ class Continuous(Approach):
 
 
 def refused(name: str, run: RunSpec, data: Any, protocol: Callable[[], Protocol]) -> str | None:
-    """Why an approach cannot run on a stream: it is a profile, or has too few events."""
+    """Why an approach cannot run on a stream or its profile: it has too many events, or too few."""
     if data is None:
         return None
-    if not isinstance(data, EdgeStream):
-        return f"{name} counts on the events of a stream, and a profile has none"
+    if isinstance(data, StreamProfile) and (reason := too_large(data)):
+        return f"{name}: {reason}"
     rest = data.num_edges - protocol().offline_end
     if run.training.increments > rest:
         return f"{run.training.increments} increments of {rest} events"
