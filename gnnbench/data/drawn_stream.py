@@ -5,8 +5,8 @@ many events repeat the latest pair of their source that the distinct pairs of th
 Times are spread evenly over the profile's span, tied as often as there are fewer times than events.
 
 What a profile does not say is assumed: Zipf's law for activity, no repeats, a minute between
-events. What it cannot say is lost: bursts, communities and drift. Counts of recent neighbours hardly
-depend on them; hit rates of caches do, so they are those of a stream without locality.
+events. What it cannot say is lost: bursts, communities and drift. Counts of recent neighbours
+hardly depend on them; hit rates of caches do, so they are those of a stream without locality.
 
 Source: temporal reference section 14, where fill ratios depend on the history of nodes.
 """
@@ -69,9 +69,7 @@ def _activity(profile: StreamProfile) -> NDArray[np.float64]:
     return 1.0 / np.arange(1, profile.num_nodes + 1)
 
 
-def _ends(
-    weights: NDArray[np.float64], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _ends(weights: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Positions drawn by weight; evenly where no weight is positive."""
     if weights.sum() <= 0:
         weights = np.ones(len(weights))

@@ -88,7 +88,17 @@ def extent(number: Any, first_bits: Any, block_bits: Any) -> Any:
 
 
 @njit(inline="always")
-def lower_bound(node: Any, low: Any, high: Any, time: Any, limit: Any, where: Any) -> Any:
+def lower_bound(
+    entry: Any,
+    low: Any,
+    high: Any,
+    time: Any,
+    limit: Any,
+    first_bits: Any,
+    block_bits: Any,
+    directory: Any,
+    slots: Any,
+) -> Any:
     """The first position in low..high whose edge is not before `time` and before event `limit`.
 
     Times and ids rise together, so both conditions are one. First the block is found by the first
@@ -97,13 +107,11 @@ def lower_bound(node: Any, low: Any, high: Any, time: Any, limit: Any, where: An
     """
     if low >= high:
         return low
-    head = where.heads[node]
-    entry = head.entries - head.first_block
-    oldest = block_at(low, where.first_bits, where.block_bits)[0]
-    newest = block_at(high - 1, where.first_bits, where.block_bits)[0]
+    oldest = block_at(low, first_bits, block_bits)[0]
+    newest = block_at(high - 1, first_bits, block_bits)[0]
     probe, step, found = newest, 1, oldest
     while probe > oldest:
-        edge = where.slots[where.directory[entry + probe]]
+        edge = slots[directory[entry + probe]]
         if edge.time < time and edge.event < limit:
             found = probe
             break
@@ -112,22 +120,22 @@ def lower_bound(node: Any, low: Any, high: Any, time: Any, limit: Any, where: An
         step *= 2
     while found < newest:
         middle = (found + newest + 1) >> 1
-        edge = where.slots[where.directory[entry + middle]]
+        edge = slots[directory[entry + middle]]
         if edge.time < time and edge.event < limit:
             found = middle
         else:
             newest = middle - 1
-    start, size = extent(found, where.first_bits, where.block_bits)
-    shift = where.directory[entry + found] - start
+    start, size = extent(found, first_bits, block_bits)
+    shift = directory[entry + found] - start
     low, high = max(low, start), min(high, start + size)
     # A vertex whose edges are all before the query is the usual case of a stream.
-    edge = where.slots[shift + high - 1]
+    edge = slots[shift + high - 1]
     if edge.time < time and edge.event < limit:
         return high
     high -= 1
     while low < high:
         middle = (low + high) >> 1
-        edge = where.slots[shift + middle]
+        edge = slots[shift + middle]
         if edge.time < time and edge.event < limit:
             low = middle + 1
         else:
@@ -149,16 +157,22 @@ def count_visible(
     indptr: Any,
 ) -> None:
     """Positions that each query may see, and where the edges that it draws begin."""
+    heads, directory, slots = where.heads, where.directory, where.slots
+    first_bits, block_bits = where.first_bits, where.block_bits
     indptr[0] = 0
     for q in range(len(nodes)):
-        node = nodes[q]
-        low, end = where.heads[node].base, where.heads[node].end
-        high = lower_bound(node, low, end, when[q], limit, where)
+        head = heads[nodes[q]]
+        low, entry = head.base, head.entries - head.first_block
+        high = lower_bound(
+            entry, low, head.end, when[q], limit, first_bits, block_bits, directory, slots
+        )
         oldest = since
         if window > 0:
             oldest = max(oldest, when[q] - window)
         if oldest > NEVER:
-            low = lower_bound(node, low, high, oldest, NO_LIMIT, where)
+            low = lower_bound(
+                entry, low, high, oldest, NO_LIMIT, first_bits, block_bits, directory, slots
+            )
         lows[q], highs[q] = low, high
         indptr[q + 1] = indptr[q] + min(high - low, fanout)
 
@@ -180,6 +194,8 @@ def draw_visible(
     deltas: Any,
 ) -> None:
     """Draw the edges of each query and read them."""
+    heads, directory, slots = where.heads, where.directory, where.slots
+    first_bits, block_bits = where.first_bits, where.block_bits
     picked = np.empty(fanout, np.int64)
     for q in range(len(nodes)):
         node, at = nodes[q], indptr[q]
@@ -187,17 +203,17 @@ def draw_visible(
         if picks == 0:
             continue
         take(node, when[q], lows[q], highs[q], picks, key, uniform, picked, 0)
-        head = where.heads[node]
+        head = heads[node]
         entry = head.entries - head.first_block
         start, stop, shift = 0, 0, 0
         for slot in range(picks):
             position = picked[slot]
             # Picks of one query mostly lie in one block: its place is found once.
             if position < start or position >= stop:
-                number, start, size_class = block_at(position, where.first_bits, where.block_bits)
-                stop = start + (1 << (where.first_bits + size_class))
-                shift = where.directory[entry + number] - start
-            edge = where.slots[shift + position]
+                number, start, size_class = block_at(position, first_bits, block_bits)
+                stop = start + (1 << (first_bits + size_class))
+                shift = directory[entry + number] - start
+            edge = slots[shift + position]
             neighbours[at + slot] = edge.neighbour
             times[at + slot] = edge.time
             events[at + slot] = edge.event
@@ -207,26 +223,30 @@ def draw_visible(
 @compiled
 def expire_before(before: int, where: Any, free: Any) -> None:
     """Forget edges older than `before`; give their whole blocks to the lists of free blocks."""
+    heads, directory, slots = where.heads, where.directory, where.slots
     first_bits, block_bits = where.first_bits, where.block_bits
-    for node in range(len(where.heads)):
-        head = where.heads[node]
+    for node in range(len(heads)):
+        head = heads[node]
         base, end, old = head.base, head.end, head.first_block
         if base == end:
             continue
-        low = lower_bound(node, base, end, before, NO_LIMIT, where)
+        entry = head.entries - old
+        low = lower_bound(
+            entry, base, end, before, NO_LIMIT, first_bits, block_bits, directory, slots
+        )
         if low == base:
             continue
         have = block_at(end - 1, first_bits, block_bits)[0] + 1
         keep = have if low == end else block_at(low, first_bits, block_bits)[0]
         for number in range(old, keep):
-            address = where.directory[head.entries + number - old]
+            address = directory[head.entries + number - old]
             size_class = min(number, len(free) - 1)
             # A freed block holds the address of the one that was freed before it.
-            where.slots[address].event = free[size_class]
+            slots[address].event = free[size_class]
             free[size_class] = address
         if low == end:
             head.base, head.end, head.first_block = 0, 0, 0
             continue
         for k in range(have - keep):
-            where.directory[head.entries + k] = where.directory[head.entries + keep - old + k]
+            directory[head.entries + k] = directory[head.entries + keep - old + k]
         head.base, head.first_block = low, keep

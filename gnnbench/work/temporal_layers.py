@@ -30,9 +30,10 @@ def temporal_attention(
     """A layer of attention over temporal neighbours.
 
     Scores are linear in the rows of edges and so are sums of values, so the matrices of keys and
-    values are multiplied with a row per query and head. Flops: products of queries, keys, values and
-    output; time encodings (3 per element), scores and weighted sums of the edges' rows per head,
-    softmax (5 per score), ReLU and LayerNorm (9).
+    values are multiplied with a row per query and head.
+
+    Flops: products of queries, keys, values and output; time encodings (3 per element), scores and
+    weighted sums of the edges' rows per head, softmax (5 per score), ReLU and LayerNorm (9).
 
     Args:
         queries, edges: R and S.
@@ -161,10 +162,10 @@ def memory_updater(
 ) -> Work:
     """A GRU that applies stored messages to memory, and the rows of those that ask for it.
 
-    Memory is part of the message and the state of the GRU, so one product with it serves the sums of
-    two gates. Flops: products of three gates with the message and of one with memory, 15 per element
-    of the gates' making and of the time encoding. Backward: the gradients of the weights, and that of
-    the time encodings.
+    Memory is part of the message and the state of the GRU, so one product with it serves
+    the sums of two gates. Flops: products of three gates with the message and of one with memory,
+    15 per element of the gates' making and of the time encoding. Backward: the gradients of the
+    weights, and that of the time encodings.
 
     Args:
         distinct: nodes whose memory is read.

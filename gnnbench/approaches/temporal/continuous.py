@@ -205,18 +205,18 @@ class Continuous(Approach):
         heads = 2 if MODELS.get(kind).attention else 1
         caches = {"node_cache": 0.2, "edge_cache": 0.2} if number % 2 else {}
         alone = replace(
-                base,
-                dataset=DatasetRef(
-                    name=f"stream-{number}", generator="synthetic_stream", options=stream
-                ),
-                model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=heads),
-                batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
-                training=replace(
-                    base.training, optimizer="adam", epochs=1, increments=base.training.epochs
-                ),
-                approach=self.name,
-                ranks=1,
-                knobs=caches,
+            base,
+            dataset=DatasetRef(
+                name=f"stream-{number}", generator="synthetic_stream", options=stream
+            ),
+            model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=heads),
+            batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
+            training=replace(
+                base.training, optimizer="adam", epochs=1, increments=base.training.epochs
+            ),
+            approach=self.name,
+            ranks=1,
+            knobs=caches,
         )
         if probe.ranks == 1:
             return [alone]
@@ -249,7 +249,7 @@ class Continuous(Approach):
         return lines
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """A profile may have too many events to draw; an increment needs some; some models need features."""
+        """Too many events to draw, too few for an increment, or a model without features."""
         reason = refused(self.name, run, data, lambda: self.protocol(data, run))
         if reason or data is None:
             return reason

@@ -91,8 +91,8 @@ class Sizes:
 class StreamStructure:
     """Schedule and sampling of a run on a stream; both worlds ask it the same questions.
 
-    `cache` is a folder that keeps counts between runs of one dataset, or None. A profile is replaced
-    by a stream that is drawn from it.
+    `cache` is a folder that keeps counts between runs of one dataset, or None. A
+    profile is replaced by a stream that is drawn from it.
     """
 
     stream: EdgeStream

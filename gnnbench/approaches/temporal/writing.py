@@ -21,8 +21,8 @@ ID_BYTES = work.ID_BYTES
 def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer, ...]:
     """Buffers that live throughout: features, parameters, gradient, the optimizer's state, memory.
 
-    A node's memory, and that of the other end of its message; twice where old events are learnt from
-    again. Features behind a cache are on the host, with a slot number per row.
+    A node's memory, and that of the other end of its message; twice where old events are learnt
+    from again. Features behind a cache are on the host, with a slot number per row.
     """
     s, count = shape.element_bytes, shape.num_parameters
     moments = {"adam": 2, "adagrad": 1, "sgd": 0}[shape.optimizer]

@@ -73,11 +73,27 @@ def attended(
         The weighted sums of rows [H, R, W], and of ones [R, H].
     """
     mask = masks[-1] if masks else keys.new_empty((0, len(keys)))
-    if near.device.type == "cpu":
-        with_way_back = torch.is_grad_enabled()
-        return _Attended.apply(
-            near, edges, ages, *encoding, keys, biases, places, fanout, mask, with_way_back
-        )
+    if near.device.type != "cpu":
+        return on_tables(near, edges, ages, encoding, keys, biases, places, fanout, mask)
+    with_way_back = torch.is_grad_enabled()
+    found: tuple[Tensor, Tensor] = _Attended.apply(
+        near, edges, ages, *encoding, keys, biases, places, fanout, mask, with_way_back
+    )
+    return found
+
+
+def on_tables(
+    near: Tensor,
+    edges: Tensor,
+    ages: Tensor,
+    encoding: tuple[Tensor, Tensor],
+    keys: Tensor,
+    biases: Tensor,
+    places: Tensor,
+    fanout: int,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Attend by operations on padded tables, see `attended`; there is no mask if it is empty."""
     count = keys.shape[1]
     rows = torch.cat([near, edges, encoded(ages, *encoding)], 1)
     x = table(rows, places, count * fanout).view(count, fanout, rows.shape[1])
@@ -85,7 +101,7 @@ def attended(
     scores = torch.bmm(x, keys.permute(1, 2, 0)) + biases.unsqueeze(1)
     scores = functional.leaky_relu(scores, SLOPE).masked_fill(~full, OUT)
     weights = torch.softmax(scores, 1) * full
-    if masks:
+    if len(mask):
         weights = weights * table(mask, places, count * fanout).view(count, fanout, len(keys))
     return torch.bmm(weights.transpose(1, 2), x).transpose(0, 1), weights.sum(1)
 
@@ -164,9 +180,7 @@ class _Attended(Function):
         given = [t.contiguous() for t in (near, edges, then, keys, biases)]
         arrays = [_array(t) for t in (*given, mask, raw, weight, out, total)]
         _by_queries(
-            lambda a, b: temporal_loops.attend(
-                indptr, *arrays[:5], SLOPE, *arrays[5:], a, b
-            ),
+            lambda a, b: temporal_loops.attend(indptr, *arrays[:5], SLOPE, *arrays[5:], a, b),
             indptr,
             heads * width,
         )
@@ -187,9 +201,7 @@ class _Attended(Function):
         out = [_array(t) for t in (of_near, of_keys, of_biases)]
         indptr = ctx.indptr
         _by_queries(
-            lambda a, b: temporal_loops.attend_backward(
-                indptr, *before, SLOPE, *after, *out, a, b
-            ),
+            lambda a, b: temporal_loops.attend_backward(indptr, *before, SLOPE, *after, *out, a, b),
             indptr,
             heads * width,
         )
@@ -220,7 +232,9 @@ class _Updated(Function):
         then, sine = _waves(ages, time, bias, with_way_back)
         gates = 2 * d
         # Columns: reset, update, candidate of the input, candidate of the state.
-        own = torch.cat([input[:d, :gates] + state[:, :gates], input[:d, gates:], state[:, gates:]], 1)
+        own = torch.cat(
+            [input[:d, :gates] + state[:, :gates], input[:d, gates:], state[:, gates:]], 1
+        )
         shift = torch.cat(
             [input_bias[:gates] + state_bias[:gates], input_bias[gates:], state_bias[gates:]]
         )
@@ -277,9 +291,7 @@ class _Updated(Function):
         )
 
 
-def _waves(
-    ages: Tensor, time: Tensor, bias: Tensor, with_sine: bool
-) -> tuple[Tensor, Tensor]:
+def _waves(ages: Tensor, time: Tensor, bias: Tensor, with_sine: bool) -> tuple[Tensor, Tensor]:
     """Cosine of time * age + bias, and its sine if it is needed."""
     count, d = len(ages), len(time)
     if ages.device.type == "cpu" and ages.dtype is torch.float32:
