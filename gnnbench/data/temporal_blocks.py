@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -41,6 +42,10 @@ HEAD = np.dtype(
 the block that its first entry holds, and the entries that there is room for."""
 
 
+_AHEAD = 16
+"""Queries between asking for a record and reading it."""
+
+
 class Blocks(NamedTuple):
     """What turns (vertex, position) into a slot, as compiled loops take it.
 
@@ -62,6 +67,28 @@ def _leading_zeros(typing_context: Any, value: Any) -> Any:
         return builder.ctlz(arguments[0], cgutils.false_bit)
 
     return types.int64(types.int64), generate
+
+
+@intrinsic
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    """Ask for the cache line at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        flag, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        # For reading or writing, in all caches, of data.
+        hints = [ir.Constant(flag, value) for value in (0, 3, 1)]
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), *hints])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), generate
+
+
+@njit(inline="always")
+def fetch(array: Any, index: Any) -> None:
+    """Ask for an element that is needed soon; memory then works while the loop does."""
+    _prefetch(np.uint64(array.ctypes.data) + np.uint64(index * array.itemsize))
 
 
 @njit(inline="always")
@@ -101,46 +128,66 @@ def lower_bound(
 ) -> Any:
     """The first position in low..high whose edge is not before `time` and before event `limit`.
 
-    Times and ids rise together, so both conditions are one. First the block is found by the first
-    edges of blocks, from the newest one back in steps that double, since most queries are about the
-    recent past; then the edge within it.
+    Times and ids rise together, so both conditions are one. Most queries are about the recent past,
+    so the search goes back from the newest edge in steps that double: first within the newest
+    block, next over the first edges of older blocks, then within one of them.
+
+    Args:
+        entry: of the directory, less the number of the vertex's first block.
+
+    Returns:
+        The position, and the address of the slot before it; -1 where that is in another block.
     """
     if low >= high:
-        return low
-    oldest = block_at(low, first_bits, block_bits)[0]
-    newest = block_at(high - 1, first_bits, block_bits)[0]
-    probe, step, found = newest, 1, oldest
-    while probe > oldest:
-        edge = slots[directory[entry + probe]]
+        return low, -1
+    number, start, _ = block_at(high - 1, first_bits, block_bits)
+    shift = directory[entry + number] - start
+    floor = max(low, start)
+    probe, top, step = high - 1, high, 1
+    found = False
+    while probe >= floor:
+        edge = slots[shift + probe]
         if edge.time < time and edge.event < limit:
-            found = probe
+            found = True
             break
-        newest = probe - 1
-        probe -= step
+        top = probe
+        if probe == floor:
+            break
+        probe = max(probe - step, floor)
         step *= 2
-    while found < newest:
-        middle = (found + newest + 1) >> 1
-        edge = slots[directory[entry + middle]]
-        if edge.time < time and edge.event < limit:
-            found = middle
-        else:
-            newest = middle - 1
-    start, size = extent(found, first_bits, block_bits)
-    shift = directory[entry + found] - start
-    low, high = max(low, start), min(high, start + size)
-    # A vertex whose edges are all before the query is the usual case of a stream.
-    edge = slots[shift + high - 1]
-    if edge.time < time and edge.event < limit:
-        return high
-    high -= 1
-    while low < high:
-        middle = (low + high) >> 1
+    if not found:
+        if floor == low:
+            return low, -1
+        oldest = block_at(low, first_bits, block_bits)[0]
+        newest, step, number = number - 1, 1, oldest
+        probe = newest
+        while probe > oldest:
+            edge = slots[directory[entry + probe]]
+            if edge.time < time and edge.event < limit:
+                number = probe
+                break
+            newest = probe - 1
+            probe -= step
+            step *= 2
+        while number < newest:
+            middle = (number + newest + 1) >> 1
+            edge = slots[directory[entry + middle]]
+            if edge.time < time and edge.event < limit:
+                number = middle
+            else:
+                newest = middle - 1
+        start, size = extent(number, first_bits, block_bits)
+        shift = directory[entry + number] - start
+        probe, top = max(low, start) - 1, min(high, start + size)
+    low = probe + 1
+    while low < top:
+        middle = (low + top) >> 1
         edge = slots[shift + middle]
         if edge.time < time and edge.event < limit:
             low = middle + 1
         else:
-            high = middle
-    return low
+            top = middle
+    return low, shift + low - 1 if low > start else -1
 
 
 @compiled
@@ -152,28 +199,49 @@ def count_visible(
     since: int,
     limit: int,
     where: Any,
-    lows: Any,
-    highs: Any,
+    seen: Any,
     indptr: Any,
 ) -> None:
-    """Positions that each query may see, and where the edges that it draws begin."""
+    """What each query may see, and where the edges that it draws begin.
+
+    Args:
+        seen: written, int64 [Q, 4]: positions from..to-1, the address of the last slot or -1, and
+            the vertex's directory entry less the number of its first block.
+    """
     heads, directory, slots = where.heads, where.directory, where.slots
     first_bits, block_bits = where.first_bits, where.block_bits
+    count = len(nodes)
     indptr[0] = 0
-    for q in range(len(nodes)):
+    for q in range(count):
+        if q + 2 * _AHEAD < count:
+            fetch(heads, nodes[q + 2 * _AHEAD])
+        if q + _AHEAD < count:
+            # By now the head is there; where its directory leads is asked for later.
+            head = heads[nodes[q + _AHEAD]]
+            newest = block_at(max(head.end - 1, 0), first_bits, block_bits)[0]
+            seen[q + _AHEAD, 3] = head.entries - head.first_block
+            seen[q + _AHEAD, 2] = newest
+            fetch(directory, seen[q + _AHEAD, 3] + newest)
+        if q + _AHEAD // 2 < count and q >= _AHEAD // 2:
+            later = q + _AHEAD // 2
+            head = heads[nodes[later]]
+            if head.end > head.base:
+                start = extent(seen[later, 2], first_bits, block_bits)[0]
+                address = directory[seen[later, 3] + seen[later, 2]]
+                fetch(slots, address + head.end - 1 - start)
         head = heads[nodes[q]]
         low, entry = head.base, head.entries - head.first_block
-        high = lower_bound(
+        high, tail = lower_bound(
             entry, low, head.end, when[q], limit, first_bits, block_bits, directory, slots
         )
         oldest = since
         if window > 0:
             oldest = max(oldest, when[q] - window)
         if oldest > NEVER:
-            low = lower_bound(
+            low, _ = lower_bound(
                 entry, low, high, oldest, NO_LIMIT, first_bits, block_bits, directory, slots
             )
-        lows[q], highs[q] = low, high
+        seen[q, 0], seen[q, 1], seen[q, 2], seen[q, 3] = low, high, tail, entry
         indptr[q + 1] = indptr[q] + min(high - low, fanout)
 
 
@@ -181,10 +249,8 @@ def count_visible(
 def draw_visible(
     nodes: Any,
     when: Any,
-    lows: Any,
-    highs: Any,
+    seen: Any,
     indptr: Any,
-    fanout: int,
     key: Any,
     uniform: bool,
     where: Any,
@@ -194,30 +260,42 @@ def draw_visible(
     deltas: Any,
 ) -> None:
     """Draw the edges of each query and read them."""
-    heads, directory, slots = where.heads, where.directory, where.slots
+    directory, slots = where.directory, where.slots
     first_bits, block_bits = where.first_bits, where.block_bits
-    picked = np.empty(fanout, np.int64)
+    # First all addresses, then all slots: reads that do not wait for one another overlap.
+    addresses = neighbours
     for q in range(len(nodes)):
-        node, at = nodes[q], indptr[q]
+        at, low, high, entry = indptr[q], seen[q, 0], seen[q, 1], seen[q, 3]
         picks = indptr[q + 1] - at
         if picks == 0:
             continue
-        take(node, when[q], lows[q], highs[q], picks, key, uniform, picked, 0)
-        head = heads[node]
-        entry = head.entries - head.first_block
-        start, stop, shift = 0, 0, 0
-        for slot in range(picks):
-            position = picked[slot]
-            # Picks of one query mostly lie in one block: its place is found once.
-            if position < start or position >= stop:
-                number, start, size_class = block_at(position, first_bits, block_bits)
-                stop = start + (1 << (first_bits + size_class))
-                shift = directory[entry + number] - start
-            edge = slots[shift + position]
-            neighbours[at + slot] = edge.neighbour
-            times[at + slot] = edge.time
-            events[at + slot] = edge.event
-            deltas[at + slot] = when[q] - edge.time
+        for slot in range(at, at + picks):
+            deltas[slot] = when[q]
+        if uniform:
+            take(nodes[q], when[q], low, high, picks, key, uniform, addresses, at)
+            for slot in range(at, at + picks):
+                number, start, _ = block_at(addresses[slot], first_bits, block_bits)
+                addresses[slot] += directory[entry + number] - start
+            continue
+        # The newest edges are neighbours in memory, block by block.
+        address, position, stop = seen[q, 2], high - 1, at + picks
+        while at < stop:
+            number, start, _ = block_at(position, first_bits, block_bits)
+            if address < 0:
+                address = directory[entry + number] + position - start
+            run = min(stop - at, position - start + 1)
+            for k in range(run):
+                addresses[at + k] = address - k
+            at, position, address = at + run, position - run, -1
+    count = len(addresses)
+    for slot in range(count):
+        if slot + 2 * _AHEAD < count:
+            fetch(slots, addresses[slot + 2 * _AHEAD])
+        edge = slots[addresses[slot]]
+        neighbours[slot] = edge.neighbour
+        times[slot] = edge.time
+        events[slot] = edge.event
+        deltas[slot] -= edge.time
 
 
 @compiled
@@ -231,7 +309,7 @@ def expire_before(before: int, where: Any, free: Any) -> None:
         if base == end:
             continue
         entry = head.entries - old
-        low = lower_bound(
+        low, _ = lower_bound(
             entry, base, end, before, NO_LIMIT, first_bits, block_bits, directory, slots
         )
         if low == base:

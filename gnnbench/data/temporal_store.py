@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.pool import Pool
 from gnnbench.data.temporal_blocks import (
     HEAD,
     SLOT,
@@ -79,8 +80,7 @@ class TemporalStore:
             raise ValueError(f"first {first} and block {block}: powers of two, first <= block")
         self.num_nodes, self.first, self.block = num_nodes, first, block
         self.owned = _EVERYONE if owned is None else owned
-        self.slots = np.empty(_ROOM, SLOT)
-        self.directory = np.empty(_ROOM, np.int64)
+        self._slots, self._entries = Pool(_ROOM, SLOT), Pool(_ROOM, np.int64)
         self.heads = np.zeros(num_nodes, HEAD)
         self._places = np.zeros(num_nodes, np.int32)
         # Slots and directory entries given out; then the newest freed block of each size.
@@ -98,7 +98,7 @@ class TemporalStore:
     @property
     def num_bytes(self) -> int:
         """By the formula of the module."""
-        slots, entries = len(self.slots), len(self.directory)
+        slots, entries = len(self._slots.array), len(self._entries.array)
         return SLOT_BYTES * slots + VERTEX_BYTES * self.num_nodes + ENTRY_BYTES * entries
 
     def degrees(self) -> Ids:
@@ -166,13 +166,13 @@ class TemporalStore:
                 inserted; -1 hides none.
         """
         count, where = len(nodes), self._layout()
-        lows, highs, indptr = (np.empty(count + more, np.int64) for more in (0, 0, 1))
+        seen, indptr = np.empty((count, 4), np.int64), np.empty(count + 1, np.int64)
         limit = NO_LIMIT if before_event < 0 else before_event
-        count_visible(nodes, times, fanout, window, since, limit, where, lows, highs, indptr)
+        count_visible(nodes, times, fanout, window, since, limit, where, seen, indptr)
         edges = int(indptr[-1])
         found = tuple(np.empty(edges, np.int64) for _ in range(4))
         bits = np.uint64(key)
-        draw_visible(nodes, times, lows, highs, indptr, fanout, bits, uniform, where, *found)
+        draw_visible(nodes, times, seen, indptr, bits, uniform, where, *found)
         return indptr, found[0], found[1], found[2], found[3]
 
     def blocks(self, node: int) -> list[tuple[int, int]]:
@@ -184,7 +184,7 @@ class TemporalStore:
         count = block_of(last, self.first, self.block) - first + 1
         start = int(head["entries"])
         return [
-            (int(self.directory[start + k]), self.first << min(first + k, len(self.free) - 1))
+            (int(self._entries.array[start + k]), self.first << min(first + k, len(self.free) - 1))
             for k in range(count)
         ]
 
@@ -221,13 +221,13 @@ class TemporalStore:
         while not reserve(
             touched, counts, found, at, self._layout(), self.tops, self.free, cursors
         ):
-            _lengthen(self.slots, int(at[2]), self.block)
-            _lengthen(self.directory, int(at[3]), self.block)
+            _lengthen(self._slots, int(at[2]), self.block)
+            _lengthen(self._entries, int(at[3]), self.block)
         return cursors
 
     def _layout(self) -> Blocks:
         bits = self.first.bit_length() - 1, self.block.bit_length() - 1
-        return Blocks(*bits, self.heads, self.directory, self.slots)
+        return Blocks(*bits, self.heads, self._entries.array, self._slots.array)
 
 
 def block_of(position: int, first: int, block: int) -> int:
@@ -235,10 +235,10 @@ def block_of(position: int, first: int, block: int) -> int:
     return int(block_at(position, first.bit_length() - 1, block.bit_length() - 1)[0])
 
 
-def _lengthen(pool: NDArray[Any], need: int, least: int) -> None:
-    """Grow a pool in place by a quarter, and by `least`, as often as it takes."""
-    length = len(pool)
+def _lengthen(pool: Pool, need: int, least: int) -> None:
+    """Grow a pool by a quarter, and by `least`, as often as it takes."""
+    length = len(pool.array)
     while length < need:
         length += length // 4 + least
-    if length > len(pool):
-        pool.resize(length, refcheck=False)
+    if length > len(pool.array):
+        pool.lengthen(length)
