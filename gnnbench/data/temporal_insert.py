@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from gnnbench.data.draws import compiled
-from gnnbench.data.temporal_blocks import block_at
+from gnnbench.data.temporal_blocks import block_at, fetch
 from gnnbench.data.temporal_picks import NEVER
 
 CURSOR = np.dtype([("slot", np.int64), ("left", np.int32), ("number", np.int32)])
 """The next slot of a vertex, the slots that are left in its block, and the number of the block."""
+_AHEAD = 8
+"""Events between asking for a record and using it."""
 _DENSE = 8
 """A batch of more half-events than V / 8 is counted by walking over all vertices."""
 
@@ -142,6 +144,8 @@ def reserve(
     heads, directory, slots = where.heads, where.directory, where.slots
     levels = block_bits - first_bits
     for i in range(at[0], found):
+        if i + _AHEAD < found:
+            fetch(directory, heads[touched[i + _AHEAD]].entries)
         head = heads[touched[i]]
         end, first_block = head.end, head.first_block
         have = first_block
@@ -198,8 +202,20 @@ def write(
     where: Any,
 ) -> None:
     """Write each edge of a batch to the next slot of its vertex."""
-    levels = where.block_bits - where.first_bits
-    for e in range(len(when)):
+    heads, directory, slots = where.heads, where.directory, where.slots
+    first_bits, levels = where.first_bits, where.block_bits - where.first_bits
+    count = len(when)
+    for e in range(count):
+        # Later on, the place is read, then the cursor, then the slot is written.
+        if e + 3 * _AHEAD < count:
+            fetch(places, sources[e + 3 * _AHEAD])
+            fetch(places, destinations[e + 3 * _AHEAD])
+            later = e + 2 * _AHEAD
+            fetch(cursors, places[sources[later]] - 1)
+            fetch(cursors, places[destinations[later]] - 1)
+            later = e + _AHEAD
+            fetch(slots, cursors[max(places[sources[later]] - 1, 0)].slot)
+            fetch(slots, cursors[max(places[destinations[later]] - 1, 0)].slot)
         for turn in range(2):
             node, other = sources[e], destinations[e]
             if turn:
@@ -209,12 +225,12 @@ def write(
                 continue
             cursor = cursors[place - 1]
             if cursor.left == 0:
-                head = where.heads[node]
+                head = heads[node]
                 number = cursor.number + 1
                 cursor.number = number
-                cursor.slot = where.directory[head.entries + number - head.first_block]
-                cursor.left = 1 << (where.first_bits + min(number, levels))
-            edge = where.slots[cursor.slot]
+                cursor.slot = directory[head.entries + number - head.first_block]
+                cursor.left = 1 << (first_bits + min(number, levels))
+            edge = slots[cursor.slot]
             edge.time = when[e]
             edge.event = first_event + e
             edge.neighbour = other
