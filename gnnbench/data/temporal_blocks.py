@@ -42,6 +42,8 @@ HEAD = np.dtype(
 the block that its first entry holds, and the entries that there is room for."""
 
 
+_NEAR = 4
+"""The newest edge, the one before it and the third before it are tried first."""
 _AHEAD = 16
 """Queries between asking for a record and reading it."""
 
@@ -128,9 +130,9 @@ def lower_bound(
 ) -> Any:
     """The first position in low..high whose edge is not before `time` and before event `limit`.
 
-    Times and ids rise together, so both conditions are one. Most queries are about the recent past,
-    so the search goes back from the newest edge in steps that double: first within the newest
-    block, next over the first edges of older blocks, then within one of them.
+    Times and ids rise together, so both conditions are one. Many queries are about the recent past,
+    so a few of the newest edges are tried first, which lie next to one another. Otherwise the block
+    is found by the first edges of blocks, then the edge within it.
 
     Args:
         entry: of the directory, less the number of the vertex's first block.
@@ -145,30 +147,22 @@ def lower_bound(
     floor = max(low, start)
     probe, top, step = high - 1, high, 1
     found = False
-    while probe >= floor:
+    while step <= _NEAR:
         edge = slots[shift + probe]
         if edge.time < time and edge.event < limit:
             found = True
             break
         top = probe
-        if probe == floor:
-            break
         probe = max(probe - step, floor)
         step *= 2
+    if not found and top > floor:
+        edge = slots[shift + floor]
+        probe, found = floor, edge.time < time and edge.event < limit
     if not found:
         if floor == low:
             return low, -1
-        oldest = block_at(low, first_bits, block_bits)[0]
-        newest, step, number = number - 1, 1, oldest
-        probe = newest
-        while probe > oldest:
-            edge = slots[directory[entry + probe]]
-            if edge.time < time and edge.event < limit:
-                number = probe
-                break
-            newest = probe - 1
-            probe -= step
-            step *= 2
+        newest = number - 1
+        number = block_at(low, first_bits, block_bits)[0]
         while number < newest:
             middle = (number + newest + 1) >> 1
             edge = slots[directory[entry + middle]]
