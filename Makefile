@@ -15,13 +15,14 @@ PEER_PYTHON ?=
 PEER_SCRIPT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-deep check kill fuzz bench guard gpu-check clean
+.PHONY: help quickstart test test-deep check docs kill fuzz bench guard gpu-check clean
 
 help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
 	@echo "make test         install what tests need and run all of them"
 	@echo "make test-deep    the same with eight ranks and more; half an hour longer"
 	@echo "make check        format, lint, types, unit and architecture tests"
+	@echo "make docs         execute the notebooks and build the manual into build/site"
 	@echo "make kill         kill commands at random moments, a thousand times"
 	@echo "make fuzz         read a hundred thousand mutated files"
 	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT= to compare)"
@@ -51,6 +52,12 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit
+
+# Material announces another MkDocs in every build; that is no warning about these pages.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -W error scripts/manual/execute.py
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the manual: build/site/index.html"
 
 # How many, and how many cases: KILLS and MUTATIONS.
 KILLS ?= 1000

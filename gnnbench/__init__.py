@@ -17,6 +17,7 @@ kernel_cache.choose()
 
 if TYPE_CHECKING:
     from gnnbench.api import (
+        advise,
         calibrate,
         compare,
         load_dataset,
@@ -42,6 +43,7 @@ __all__ = [
     "Graph",
     "Suite",
     "Triples",
+    "advise",
     "calibrate",
     "compare",
     "load_dataset",

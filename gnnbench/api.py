@@ -1,24 +1,26 @@
 """The Python interface of gnnbench: the commands as functions.
 
 Each function imports what it needs when it is called; training without the extra `runtime` ends in
-MissingExtra with the install line. A suite is a built-in name, a TOML file or a `Suite`.
+MissingExtra with the install line. A suite is a built-in name, a TOML file, a dictionary of the
+same tables, or a `Suite`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gnnbench.cluster import Cluster
+    from gnnbench.commands.advised import Advised
     from gnnbench.data.graph import Graph
     from gnnbench.data.profile import Profile
     from gnnbench.data.stream import EdgeStream
     from gnnbench.data.triples import Triples
     from gnnbench.results import PredictionRecord, RunRecord
     from gnnbench.suites import Suite
-    from gnnbench_reports.comparison import Comparison
+    from gnnbench_reports.compared import Compared
 
 
 def load_dataset(
@@ -38,15 +40,19 @@ def load_dataset(
     return formats.read(format, path, kind, **options)
 
 
-def load_suite(suite: str | Path | Suite) -> Suite:
-    """Return a built-in suite by name, or read a suite file.
+def load_suite(suite: str | Path | Mapping[str, Any] | Suite) -> Suite:
+    """Return a built-in suite by name, or read a suite file or the same tables as a dictionary.
+
+    Paths of datasets are looked up beside a file, and from the current folder for a dictionary.
 
     Raises:
         UnknownName: no such built-in suite.
         SpecError: every problem of the file in one go.
     """
-    from gnnbench.suites import Suite, find_suite
+    from gnnbench.suites import Suite, find_suite, parse_suite
 
+    if isinstance(suite, Mapping):
+        return parse_suite(suite, "suite")
     return suite if isinstance(suite, Suite) else find_suite(str(suite))
 
 
@@ -75,7 +81,7 @@ def profile(source: str | Path | Graph | EdgeStream | Triples, **measures: Any) 
 
 
 def run(
-    suite: str | Path | Suite,
+    suite: str | Path | Mapping[str, Any] | Suite,
     results: str | Path,
     *,
     data: Path | None = None,
@@ -104,7 +110,7 @@ def run(
 
 
 def predict(
-    suite: str | Path | Suite,
+    suite: str | Path | Mapping[str, Any] | Suite,
     cluster: str | Path | Cluster | None = None,
     *,
     ranks: Sequence[int] | None = None,
@@ -142,19 +148,87 @@ def predict(
     return [record for record, _ in predictions]
 
 
-def compare(results: str | Path, cluster: str | None = None) -> list[Comparison]:
-    """Compare the runs of a results folder with its predictions: one row per configuration.
+def advise(
+    dataset: str | Path,
+    machines: Sequence[str] = (),
+    *,
+    approaches: Sequence[str] = (),
+    facts: Mapping[str, object] | None = None,
+    constants: Mapping[str, object] | None = None,
+    model: str | None = None,
+    hidden: int = 256,
+    layers: int | None = None,
+    batch: int = 1024,
+    fanouts: Sequence[int] = (),
+    epochs: int = 100,
+    deadline_s: float | None = None,
+    budget_usd: float | None = None,
+    smallest: bool = False,
+    spot: bool = False,
+    data: Path | None = None,
+) -> Advised:
+    """Find the machine and the approach for a dataset: how long, how much, does it fit.
 
-    `cluster` names the cluster of the predictions; None takes those with the best grade.
+    Printing the answer shows the text of the command; `machines` and `approaches` of it are tables.
+
+    Args:
+        dataset: a profile, a generator, or a file or folder.
+        machines: such as "8xa100-80" or a cluster file; empty is every machine of the catalogue.
+        approaches: to consider; empty is every one that can train the workload.
+        facts: facts of the profile to replace, such as {"features": "100GB"}.
+        constants: constants of the machines to replace, such as {"price.usd_per_hour": 20}.
+        model, hidden, layers: of the model; by default GraphSAGE of three layers on graphs.
+        batch, fanouts: seeds of an optimiser step, and neighbours per hop, seeds first.
+        epochs: of the training that is paid for.
+        deadline_s, budget_usd: limits that the upper end of the 90 % interval must meet.
+        smallest: prefer the fewest devices that meet the limits.
+        spot: rent at spot rates.
+        data: where a file is looked up.
 
     Raises:
-        DataError: there is no such folder.
+        UnknownName, SpecError: a dataset, machine, approach or value does not exist or is wrong.
+    """
+    from gnnbench.commands.advised import answered, ask
+
+    limits = {
+        "deadline_s": deadline_s,
+        "budget_usd": budget_usd,
+        "smallest": smallest,
+        "spot": spot,
+    }
+    found = ask(
+        str(dataset),
+        machines=machines,
+        approaches=approaches,
+        facts=facts,
+        constants=constants,
+        epochs=epochs,
+        data=data,
+        limits=limits,
+        model=model,
+        hidden=hidden,
+        layers=layers,
+        batch=batch,
+        fanouts=fanouts,
+    )
+    return answered(found)
+
+
+def compare(results: str | Path, cluster: str | None = None) -> Compared:
+    """Compare the runs of a results folder with its predictions: one row per configuration.
+
+    The list that is returned has `answer` (the fastest approach, in words), `frame` (a DataFrame)
+    and `figure(NAME)` (a figure of the report). `cluster` names the cluster of the predictions;
+    None takes those with the best grade.
+
+    Raises:
+        DataError: there is no such folder, or it holds neither runs nor predictions.
         UnknownName: no prediction is for this cluster.
     """
     from gnnbench.results import Results
-    from gnnbench_reports.compare import compare
+    from gnnbench_reports.compared import compared
 
-    return compare(Results(results, create=False), cluster)
+    return compared(Results(results, create=False), cluster)
 
 
 def report(results: str | Path, out: Path | None = None, cluster: str | None = None) -> Path:

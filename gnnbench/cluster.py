@@ -168,6 +168,7 @@ class Storage:
         """Bandwidth, latency and requests per second of a direction."""
         if not write:
             return self.read_bytes_per_s, self.latency_s, self.iops
+        # Disks that state one rate are taken to write as they read.
         latency = self.latency_s if self.write_latency_s is None else self.write_latency_s
         return self.write_bytes_per_s, latency, self.write_iops or self.iops
 
@@ -262,11 +263,15 @@ class OpModel:
     source: str = ""
 
     def __post_init__(self) -> None:
+        # A coefficient below zero would let a large shape take negative time.
         for name, value in self.params.items():
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or value < 0:
                 raise SpecError(f"params.{name}: found {value!r}, allowed a number >= 0")
+        # Integers of a TOML file become floats, so that arithmetic does not depend on how a file
+        # was written.
         object.__setattr__(self, "params", {k: float(v) for k, v in self.params.items()})
+        # Rows of features are stacked into one array.
         if len({len(row) for row in self.residuals}) > 1:
             lengths = sorted({len(row) for row in self.residuals})
             raise SpecError(f"residuals: found rows of lengths {lengths}, allowed one length")
@@ -324,6 +329,7 @@ class Cluster:
         problems = []
         if self.schema != SCHEMA:
             problems.append(f"schema: found {self.schema}, allowed: {SCHEMA}")
+        # NCCL's times come from its tuner or from a calibration; a lone GPU has no peer to talk to.
         timed = self.nccl is not None or self.collectives or self.host.devices_per_host == 1
         if self.transport == "nccl" and (self.device.kind != "gpu" or not timed):
             problems.append(
@@ -334,6 +340,8 @@ class Cluster:
             problems.append("links.host: missing; 'gloo_staged' copies over it")
         seen: set[tuple[object, ...]] = set()
         for model in self.ops:
+            # Two models of one operation and contention: which of them predicts would depend on
+            # their order.
             seen_key = (model.op, model.co_located)
             if seen_key in seen:
                 problems.append(f"ops: {model.op!r} for {model.co_located} co-located ranks twice")
@@ -343,6 +351,7 @@ class Cluster:
 
     def ranks_per_host(self, world_size: int) -> int:
         """Ranks on a full host when ranks fill one host after the other."""
+        # Ranks fill hosts in turn, as launchers place them.
         return min(world_size, self.host.devices_per_host)
 
     def to_table(self) -> dict[str, Any]:

@@ -81,10 +81,13 @@ class Iteration:
         """Form classes of ranks whose steps were written one rank at a time."""
         alike: dict[Hash, list[int]] = {}
         for rank, steps in enumerate(programs):
+            # Ranks may be of one class only if their collectives meet in the same pattern: a class
+            # whose members mix two patterns could not be scheduled as one.
             alike.setdefault((*map(_head, steps), *_meetings(steps)), []).append(rank)
         made = cls(
             [_stacked(ranks, [programs[rank] for rank in ranks]) for ranks in alike.values()]
         )
+        # The steps were just written, so that taking them out of the class again would be waste.
         made._known = {rank: tuple(steps) for rank, steps in enumerate(programs)}
         return made
 
@@ -108,6 +111,7 @@ class Iteration:
         return int(which[rank]), int(columns[rank])
 
     def places(self) -> tuple[Places, Places]:
+        # Computed on first use: replay of a plan with many iterations never asks for most of them.
         """Per rank: its class, and its place in the class."""
         if self._classes_of is None:
             which = np.zeros(self.world_size, np.intp)
@@ -154,6 +158,8 @@ class LazyIterations(Sequence[Iteration]):
             index += self._count
         if not 0 <= index < self._count:
             raise IndexError(f"iteration {index} of {self._count}")
+        # A dropped iteration is made again, not stored: ten thousand iterations of a large plan
+        # would not fit in memory.
         if index not in self._kept:
             self._kept[index] = self._make(index)
             while len(self._kept) > self._keep:
@@ -168,6 +174,8 @@ def _head(step: Step) -> Hash:
     return (
         step.name,
         work.kind,
+        # Sizes are absent on purpose: they are what ranks of a class may differ in. Whether a split
+        # or a reuse profile is stated must agree, because arrays are stacked.
         work.op,
         step.lane,
         step.phase,
@@ -183,6 +191,8 @@ def _head(step: Step) -> Hash:
 
 def _meetings(steps: Sequence[Step]) -> Hash:
     """Groups of a rank's collectives, numbered in order of first use."""
+    # Numbers replace the groups themselves: ranks 0-1 and ranks 2-3 that meet in the same pattern
+    # are alike.
     numbers: dict[tuple[int, ...], int] = {}
     return tuple(numbers.setdefault(s.ranks, len(numbers)) for s in steps if s.group)
 
@@ -204,6 +214,8 @@ def _group_key(steps: Sequence[Step]) -> Hash:
 
 
 def _stacked(ranks: Sequence[int], programs: Sequence[Sequence[Step]]) -> RankClass:
+    # A class of one rank keeps its integers: arrays of one entry would cost time in every later
+    # sum.
     if len(ranks) == 1:
         return RankClass(ranks, programs[0])
     return RankClass(ranks, [_stack(steps) for steps in zip(*programs, strict=True)])
@@ -235,6 +247,7 @@ def _stack(steps: Sequence[Step]) -> Step:
 
 def _together(values: list[Any]) -> Any:
     first = values[0]
+    # One integer where all agree saves memory and keeps the arithmetic of the simulator scalar.
     return first if all(value == first for value in values) else np.array(values, np.int64)
 
 

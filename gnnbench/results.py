@@ -94,12 +94,14 @@ class RunRecord:
 
     def steady_periods(self) -> list[dict[str, Any]]:
         """The periods after the warm-up, or all of them if none would be left."""
+        # A run shorter than its warm-up is judged by what there is.
         return self.periods[self.run.training.warmup_epochs :] or self.periods
 
     @property
     def period_s(self) -> float | None:
         """Median seconds of a period after the warm-up; None if no period ended."""
         seconds = [float(period["seconds"]) for period in self.steady_periods()]
+        # The median, because a garbage collection or another process may double one epoch.
         return statistics.median(seconds) if seconds else None
 
 
@@ -163,6 +165,7 @@ class Results:
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
             for place in ("runs/*", "predictions", "predictions/*", "cache/*"):
+                # Temporary files of processes that died; those of living ones are kept.
                 owner.sweep(self.folder, f"{place}/.*{owner.TEMPORARY}")
 
     def training(self) -> AbstractContextManager[None]:
@@ -171,6 +174,7 @@ class Results:
         Two commands that train at once disturb each other's times. Machines that share a folder
         share its runs instead, see `owned_run`.
         """
+        # By host name: process ids of another host say nothing here.
         lock = self.folder / "runs" / f".training-{socket.gethostname()}"
         return owner.owned(lock, f"trains into {self.folder}")
 
@@ -188,6 +192,8 @@ class Results:
         return self.folder / "runs" / run_id
 
     def prediction_folder(self, record: PredictionRecord) -> Path:
+        # Cluster and layout belong to the key, so that predictions for two machines lie side by
+        # side.
         name = f"{record.config_id}@{record.cluster}-x{record.ranks_per_host}"
         return self.folder / "predictions" / name
 
@@ -204,6 +210,7 @@ class Results:
         """Write a record. One that is not ok never replaces one that is."""
         folder = self.run_folder(record.run_id)
         folder.mkdir(parents=True, exist_ok=True)
+        # A later attempt that failed says nothing against the earlier success.
         if record.status != "ok" and self._is_ok(record.run_id):
             return
         write_json(folder / "run.json", dataclasses.asdict(record))
@@ -225,6 +232,7 @@ class Results:
         except DataError as error:
             self.pass_over(error)
             return None
+        # A skipped or running record is no result: the run is tried again.
         kept = ENDED[:1] if retry_failed else ENDED
         return record if record is not None and record.status in kept else None
 
@@ -233,6 +241,8 @@ class Results:
 
         Its id lacks the digest of the content, so no later record would replace it.
         """
+        # With a digest the id is that of a real configuration; without one, nothing will ever
+        # replace it.
         if asked.dataset.digest:
             return
         shutil.rmtree(self.run_folder(asked.run_id), ignore_errors=True)
@@ -254,6 +264,7 @@ class Results:
         return _ledgers(self.prediction_folder(record))
 
     def _records(self, cls: type[R], pattern: str) -> Iterator[R]:
+        # Sorted, so that reports do not depend on the order of the file system.
         for path in sorted(self.folder.glob(pattern)):
             try:
                 yield _load(cls, path)
@@ -263,6 +274,7 @@ class Results:
     def _is_ok(self, run_id: str) -> bool:
         try:
             before = self.load_run(run_id)
+        # A record that cannot be read is no success to be protected.
         except DataError:
             return False
         return before is not None and before.status == "ok"
@@ -291,6 +303,7 @@ def _load(cls: type[R], path: Path) -> R:
             f"schema {table['schema']} is of an earlier gnnbench (now {SCHEMA}); "
             "run or predict the suite again into a new folder",
         )
+    # Unknown keys of a record are left out, not refused: a newer minor version may have added one.
     names = {f.name for f in dataclasses.fields(cls)}
     problems: list[str] = []
     record = build(cls, {k: v for k, v in table.items() if k in names}, "record", problems)

@@ -75,6 +75,8 @@ class DatasetRef:
             raise SpecError(
                 f"give exactly one of path, generator, profile; found {given or 'none'}"
             )
+        # These keys change data; a profile has none, and ignoring them would answer another
+        # question.
         useless = [k for k in ("options", "synthetic", "split") if getattr(self, k)]
         if self.profile and useless:
             raise SpecError(
@@ -150,12 +152,14 @@ class BatchSpec:
 
     size: int = field(default=1024, metadata=bounds(1))
     fanouts_from_seeds: tuple[int, ...] = field(default=(), metadata=bounds(-1))
+    # Stored seeds first: papers and libraries differ in their order, so the name says it.
     negatives: int = field(default=1, metadata=bounds(1))
 
     def fanouts(self, layers: int) -> tuple[int, ...]:
         """Fan-outs of each hop, seeds first."""
         if self.fanouts_from_seeds:
             return self.fanouts_from_seeds
+        # Hops beyond the defaults draw as the last one.
         return (*FANOUTS, *([FANOUTS[-1]] * max(layers - len(FANOUTS), 0)))[:layers]
 
 
@@ -170,8 +174,13 @@ class TrainingSpec:
         speedup: of a stream: arrival rate of its parts relative to their time stamps; with 0 all
             parts are available at the start.
         warmup_epochs: epochs that are trained and recorded but excluded from time medians.
-        optimizer: adam, sgd or adagrad; weight decay is added to the gradient (L2).
-        evaluate_every: 0 evaluates once, at the end.
+        optimizer: adam, sgd or adagrad.
+        lr: learning rate.
+        weight_decay: factor of the parameters that is added to the gradient (L2).
+        precision: of features, parameters and activations.
+        evaluate_every: epochs between two evaluations; 0 evaluates once, at the end.
+        seed: of parameters, samples, dropout and partitions.
+        threads_per_rank: CPU threads that a rank computes with.
         timeout_s: how long a rank may go without finishing a step before it counts as hung.
     """
 
@@ -243,13 +252,18 @@ class RunSpec:
         digest of the dataset's content once it is known, so that a changed file does.
         """
         content = self.non_defaults()
+        # Repeats and suites share the configuration: the same run in two suites has one id.
         for key in ("suite", "repeat"):
             content.pop(key, None)
         for key in ("dataset", "model", "task"):
+            # Names are labels: renaming a dataset must not train it again.
             content.get(key, {}).pop("name", None)
         if not content.get("task"):
             content.pop("task", None)  # a name alone is no task of its own
+        # sha256 and not `hash`: ids must agree between processes and machines.
         text = json.dumps(content, sort_keys=True, default=str)
+        # Eight hexadecimal digits tell the configurations of a folder apart; the label makes them
+        # readable.
         short = hashlib.sha256(text.encode()).hexdigest()[:8]
         label = f"{self.dataset.name}-{self.model.name}-{self.approach}-p{self.ranks}"
         return f"{_safe(label)}-{short}"
@@ -261,6 +275,7 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole spec as JSON knows it: lists instead of tuples."""
+        # Through JSON, so that a spec read from a record equals one that was just built.
         table: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return table
 
@@ -287,6 +302,8 @@ def _non_defaults(item: Any) -> Any:
         value = getattr(item, spec.name)
         default: Any = spec.default
         if spec.default_factory is not dataclasses.MISSING:
+            # Mutable defaults are made by a factory; comparing with the factory itself would always
+            # differ.
             default = spec.default_factory()
         if value != default:
             found[spec.name] = _non_defaults(value)
@@ -294,4 +311,5 @@ def _non_defaults(item: Any) -> Any:
 
 
 def _safe(label: str) -> str:
+    # Ids are folder names: nothing may climb or need quoting.
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)

@@ -110,6 +110,8 @@ class Lane(str):
     DENSE: ClassVar[Lane]
 
     def __new__(cls, engine: Engine | str, number: int = 0) -> Lane:
+        # A plan names a lane on every step. One object per lane makes comparing and hashing by
+        # identity cheap, and copies of plans stay small.
         return _lane(Engine(engine), number)
 
     @classmethod
@@ -126,6 +128,7 @@ class Lane(str):
     def value(self) -> str:
         return str(self)
 
+    # The default would call `__new__` without its arguments and lose the shared object.
     def __reduce__(self) -> tuple[object, ...]:
         return _lane, (self.engine, self.number)
 
@@ -323,6 +326,7 @@ class Step:
     @property
     def ranks(self) -> tuple[int, ...]:
         """The group of a single rank's step."""
+        # A class of ranks has one group per rank; an arbitrary one would be silently wrong.
         assert not isinstance(self.group, Groups), "the ranks of a class differ in their group"
         return self.group
 
@@ -334,6 +338,7 @@ def pick(size: Size, column: int) -> int:
 
 def smaller(a: Size, b: Size) -> Size:
     """The smaller of two sizes, entry by entry where they are arrays."""
+    # `min` and `np.minimum` would turn plain integers into numpy ones, which JSON cannot write.
     if isinstance(a, int) and isinstance(b, int):
         return a if a < b else b
     return np.minimum(a, b)

@@ -65,7 +65,7 @@ def build(cls: type[T], table: object, where: str, problems: list[str]) -> T | N
                 table[name], hints[name], f"{where}.{name}", problems, spec.metadata
             )
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            problems.append(f"{where}.{name}: missing, expected {_type_name(hints[name])}")
+            problems.append(f"{where}.{name}: missing, expected {type_name(hints[name])}")
     if len(problems) > before:
         return None
     try:
@@ -135,7 +135,7 @@ def _scalar(
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value, ok = float(value), True
     if not ok:
-        problems.append(f"{where}: found {_show(value)}, expected {_type_name(hint)}")
+        problems.append(f"{where}: found {_show(value)}, expected {type_name(hint)}")
         return value
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(f"{where}: found {value}, expected a finite number")
@@ -178,13 +178,22 @@ def _show(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """The type of a key in words, such as "text" or "a list of whole numbers"."""
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     if hint in names:
         return names[hint]
-    if get_origin(hint) is tuple:
-        return f"a list of {_type_name(get_args(hint)[0])}"
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(option) for option in args if option is not type(None))
+    if origin in (tuple, list):
+        return f"a list of {_PLURALS.get(args[0]) or type_name(args[0])}"
+    if origin is dict or hint is dict:
+        return "a table"
     return getattr(hint, "__name__", str(hint))
+
+
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def raise_all(problems: Iterable[str]) -> None:

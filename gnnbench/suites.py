@@ -59,7 +59,7 @@ from gnnbench.units import size_bytes
 
 SCHEMA = 2
 _FOLDER = Path(__file__).parent / "catalogue" / "suites"
-_TOP = (
+TOP = (
     *("schema", "name", "description", "datasets", "tasks", "models"),
     *("batch", "training", "memory", "runs"),
 )
@@ -132,6 +132,8 @@ class Suite:
         """Each configuration at each rank count, with the reason why it is left out there."""
         for run in self.configurations():
             for count in (run.ranks,) if ranks is None else ranks:
+                # Runs of other rank counts than the suite's own are checked here; the suite's were
+                # checked when it was read.
                 moved = dataclasses.replace(run, ranks=count)
                 asked = count == run.ranks
                 yield moved, None if asked else APPROACHES.get(run.approach).cannot_run(moved)
@@ -147,6 +149,8 @@ def find_suite(name: str) -> Suite:
 
     A text with a slash or the ending .toml is a file. Raises UnknownName or SpecError.
     """
+    # Built-in names win over files without a slash, so that a file named demo does not shadow the
+    # suite.
     known = suite_files()
     if name in known:
         return load_suite(known[name])
@@ -170,6 +174,7 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
     parser = _Parser(table, where)
     runs = parser.runs()
     raise_all(dict.fromkeys(parser.problems))  # several runs of an entry find the same problem
+    # Entries may overlap; a run is done once.
     unique: dict[str, RunSpec] = {}
     for run in runs:
         unique.setdefault(run.run_id, run)
@@ -183,7 +188,19 @@ def parse_suite(table: Mapping[str, Any], where: str, *, folder: Path | None = N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RunsTable:
+class RunsTable:
+    """An entry [[runs]]: the product of its lists.
+
+    Args:
+        dataset, model, task: names of tables of the suite; "" is the dataset's default task.
+        approach: names of approaches.
+        ranks: numbers of ranks; an approach that cannot run on one is skipped with a reason.
+        repeats: of each configuration; repeats are interleaved.
+        seeds: one configuration per seed, instead of the seed of [training].
+        knobs: of the approaches; a table under an approach's name is for that approach only.
+        batch, training, memory: keys of these tables that differ for this entry.
+    """
+
     dataset: str | tuple[str, ...]
     model: str | tuple[str, ...]
     approach: str | tuple[str, ...]
@@ -203,6 +220,7 @@ class _Parser:
     def __init__(self, table: Mapping[str, Any], where: str) -> None:
         self.table, self.where = table, where
         self.problems: list[str] = []
+        # Problems are gathered instead of raised: a user mends a file once, not once per problem.
         self._check_top()
         self.datasets = self._named(DatasetRef, "datasets")
         self._check_datasets()
@@ -214,8 +232,8 @@ class _Parser:
 
     def _check_top(self) -> None:
         for key in self.table:
-            if key not in _TOP:
-                self.problems.append(f"{self.where}: {key}: unknown key, {suggest(key, _TOP)}")
+            if key not in TOP:
+                self.problems.append(f"{self.where}: {key}: unknown key, {suggest(key, TOP)}")
         found = self.table.get("schema", SCHEMA)
         if found != SCHEMA:
             self.problems.append(f"{self.where}: schema: found {found!r}, allowed: {SCHEMA}")
@@ -233,6 +251,8 @@ class _Parser:
         found: dict[str, T | None] = {}
         for name, entry in table.items():
             if isinstance(entry, Mapping):
+                # These fields are filled in by the reader; a value of the user's would be
+                # overwritten silently.
                 for own in ("name", "digest"):
                     if own in entry and own in {f.name for f in dataclasses.fields(cls)}:  # type: ignore[arg-type]
                         self.problems.append(f"{where}.{name}.{own}: unknown key, it is filled in")
@@ -257,6 +277,8 @@ class _Parser:
     def _check_models(self) -> None:
         for name, model in self.models.items():
             raw = self.table["models"][name]
+            # The kind of a model that could not be built is still checked, because its error may
+            # explain the others.
             broken = raw.get("kind") if isinstance(raw, Mapping) else None
             kind, place = (
                 model.kind if model is not None else broken,
@@ -274,6 +296,8 @@ class _Parser:
         """A task's metric is one that its kind yields; the kind may be the dataset's own."""
         for name, task in self.tasks.items():
             if task is not None and task.metric:
+                # A task without a kind takes the dataset's, which is not known before the dataset
+                # is opened.
                 kinds = [task.kind] if task.kind else list(TASKS)
                 known = {metric for kind in kinds for metric in TASKS[kind].metrics}
                 if task.metric not in known:
@@ -293,17 +317,20 @@ class _Parser:
         runs: list[RunSpec] = []
         for number, entry in enumerate(entries):
             place = f"{self.where}: runs[{number}]"
-            parsed = build(_RunsTable, entry, place, self.problems) or _salvaged(entry)
+            parsed = build(RunsTable, entry, place, self.problems) or _salvaged(entry)
             if parsed is not None:
                 runs += self._entry(parsed, place)
         return runs
 
-    def _entry(self, parsed: _RunsTable, place: str) -> Iterator[RunSpec]:
+    def _entry(self, parsed: RunsTable, place: str) -> Iterator[RunSpec]:
+        # Named axes in one fixed order, so that the order of runs does not depend on the file's
+        # order of keys.
         axes = {
             key: _listed(getattr(parsed, key))
             for key in ("dataset", "model", "task", "approach", "ranks")
         }
         self._check_axes(axes, place)
+        # Unknown names were reported above; the known ones are still checked.
         cards = {
             name: APPROACHES.get(name) for name in axes["approach"] if name in APPROACHES.known
         }
@@ -370,6 +397,7 @@ class _Parser:
     def _override(self, key: str, own: Mapping[str, Any], place: str) -> Any:
         """A section of the suite with the entry's own values; defaults where it is broken."""
         wrong: list[str] = []
+        # Checked as merged: a value may be valid only beside the entry's other values.
         made = self._section(key, {**self.base[key], **own}, "", wrong)
         if made is None or wrong:
             # Problems of the suite's own table are reported where it is parsed.
@@ -403,19 +431,20 @@ def _size(value: object, where: str, problems: list[str]) -> object:
         return 0
 
 
-def _salvaged(entry: object) -> _RunsTable | None:
+def _salvaged(entry: object) -> RunsTable | None:
     """The valid keys of an invalid entry, so that problems of its names are reported too."""
     if not isinstance(entry, Mapping):
         return None
-    hints = get_type_hints(_RunsTable)
+    # Annotations are text here and must be resolved before values are converted.
+    hints = get_type_hints(RunsTable)
     sound: dict[str, Any] = {}
-    for spec in dataclasses.fields(_RunsTable):
+    for spec in dataclasses.fields(RunsTable):
         wrong: list[str] = []
         if spec.name in entry:
             value = convert(entry[spec.name], hints[spec.name], "", wrong, spec.metadata)
             if not wrong:
                 sound[spec.name] = value
-    return build(_RunsTable, sound, "", [])
+    return build(RunsTable, sound, "", [])
 
 
 def _listed(value: object) -> list[Any]:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gnnbench.commands import options
 from gnnbench.spec import OPTIMIZERS
-
-if TYPE_CHECKING:
-    from gnnbench.spec import RunSpec
-    from gnnbench_simulator.advice import Question
 
 NAME = "advise"
 HELP = "which machine to rent for a graph, which approach, how long, how much, does it fit"
@@ -73,27 +69,23 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands import workload
     from gnnbench.commands.advice import lines
     from gnnbench.commands.advice_document import document
+    from gnnbench.commands.advised import ask
     from gnnbench.commands.output import emit_json
-    from gnnbench.data.source import Library, data_roots
-    from gnnbench.machines import find_machines
     from gnnbench.results import Results
-    from gnnbench_simulator.advice import advise
 
-    facts = {k: v for k, v in args.set if not workload.is_constant(k)}
-    constants = {k: v for k, v in args.set if workload.is_constant(k)}
-    machines = find_machines(
-        workload.words(args.machines),
-        ranks=args.ranks,
-        per_host=args.ranks_per_host,
-        constants=constants,
-    )
     results = Results(args.results) if args.results else None
-    cache = None if results is None else results.folder / "cache"
-    library = Library(data_roots(args.data), cache)
-    dataset = workload.dataset_ref(args.dataset, facts)
-    spec = workload.workload(
-        dataset,
-        library.open(dataset).kind,
+    found = ask(
+        args.dataset,
+        machines=workload.words(args.machines),
+        approaches=workload.words(args.approaches),
+        facts={k: v for k, v in args.set if not workload.is_constant(k)},
+        constants={k: v for k, v in args.set if workload.is_constant(k)},
+        ranks=args.ranks,
+        ranks_per_host=args.ranks_per_host,
+        epochs=args.epochs,
+        data=args.data,
+        cache=None if results is None else results.folder / "cache",
+        limits=_limits(args),
         model=args.model,
         hidden=args.hidden,
         layers=args.layers,
@@ -101,16 +93,6 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         fanouts=workload.numbers(args.fanouts, "--fanouts"),
         optimizer=args.optimizer,
-        epochs=args.epochs,
-    )
-    spec = library.identified(spec)
-    shared = None if results is None else results.cache("shared")
-    found = advise(
-        _question(args, spec),
-        library.open(spec.dataset),
-        machines,
-        workload.words(args.approaches),
-        shared,
     )
     if results is not None:
         _save(results, found)
@@ -122,20 +104,18 @@ def run(args: argparse.Namespace) -> int:
     return int(found.best is None)
 
 
-def _question(args: argparse.Namespace, spec: RunSpec) -> Question:
+def _limits(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the question that limit the training or say what ends it."""
     from gnnbench.units import duration_s
-    from gnnbench_simulator.advice import Question
 
-    return Question(
-        run=spec,
-        epochs=args.epochs,
-        deadline_s=duration_s(args.deadline) if args.deadline else None,
-        budget_usd=args.budget,
-        smallest=args.smallest,
-        spot=args.spot,
-        converged=args.accuracy == "best",
-        accuracy=None if args.accuracy in (None, "best") else args.accuracy,
-    )
+    return {
+        "deadline_s": duration_s(args.deadline) if args.deadline else None,
+        "budget_usd": args.budget,
+        "smallest": args.smallest,
+        "spot": args.spot,
+        "converged": args.accuracy == "best",
+        "accuracy": None if args.accuracy in (None, "best") else args.accuracy,
+    }
 
 
 def _accuracy(text: str) -> float | str:

@@ -81,26 +81,6 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def _approach(card: Any) -> dict[str, Any]:
-    knobs = []
-    meanings = _meanings(card.knobs_type)
-    for field in dataclasses.fields(card.knobs_type):
-        meta = field.metadata
-        low, high = meta.get("low"), meta.get("high")
-        if "choices" in meta:
-            allowed = " | ".join(meta["choices"])
-        elif isinstance(field.default, bool):
-            allowed = "true | false"
-        else:
-            allowed = "" if low is None else f">= {low}" + (f", <= {high}" if high else "")
-        default = "required" if field.default is dataclasses.MISSING else field.default
-        knobs.append(
-            {
-                "knob": field.name,
-                "default": default,
-                "allowed": allowed,
-                "meaning": meanings.get(field.name, ""),
-            }
-        )
     return {
         "name": card.name,
         "title": card.title,
@@ -109,11 +89,36 @@ def _approach(card: Any) -> dict[str, Any]:
         "promise": card.promise.kind,
         "promise in words": card.promise.text,
         "paper": card.paper,
-        "knobs": knobs,
+        "knobs": knobs(card.knobs_type),
     }
 
 
-def _meanings(knobs_type: type) -> dict[str, str]:
+def knobs(knobs_type: type[Any]) -> list[dict[str, Any]]:
+    """Each knob with its default, what is allowed and what it means."""
+    words = meanings(knobs_type)
+    return [
+        {
+            "knob": field.name,
+            "default": "required" if field.default is dataclasses.MISSING else field.default,
+            "allowed": allowed(field),
+            "meaning": words.get(field.name, ""),
+        }
+        for field in dataclasses.fields(knobs_type)
+    ]
+
+
+def allowed(field: dataclasses.Field[Any]) -> str:
+    """The values of a field in words, from its metadata; "" where its type says all."""
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if "choices" in field.metadata:
+        return " | ".join(choice or '""' for choice in field.metadata["choices"])
+    if isinstance(field.default, bool):
+        return "true | false"
+    below = "<" if field.metadata.get("open_high") else "<="
+    return "" if low is None else f">= {low}" + (f", {below} {high}" if high else "")
+
+
+def meanings(knobs_type: type) -> dict[str, str]:
     """What the docstring of a knobs class says of each knob, as `name: text` or `a, b: text`."""
     names = "|".join(field.name for field in dataclasses.fields(knobs_type))
     found: dict[str, str] = {}

@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another constant of the clusters, such as links.inter.bytes_per_s=5e9",
     )
     parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="find what moves each time most, for the tornado of a report; takes longer",
+    )
+    parser.add_argument(
         "--trace",
         type=output_file,
         metavar="FILE",
@@ -81,7 +86,12 @@ def run(args: argparse.Namespace) -> int:
     with progress("predict", len(runs) * len(clusters) * len(layouts)) as advance:
         for cluster, per_host in itertools.product(clusters, layouts):
             for record, ledgers in predict_runs(
-                runs, cluster, roots, results, ranks_per_host=per_host
+                runs,
+                cluster,
+                roots,
+                results,
+                ranks_per_host=per_host,
+                sensitivity=args.sensitivity,
             ):
                 records.append(record)
                 if args.trace and ledgers:
@@ -171,6 +181,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
         "basis": record.basis,
         "uncalibrated": record.notes.get("uncalibrated", []),
         "outside": record.notes.get("outside", []),
+        "sensitivity": record.notes.get("sensitivity", []),
     }
 
 

@@ -81,9 +81,12 @@ def fit_op(
     fixed = dict(constants or {})
     params = _fit(shape, facts, seconds, fixed)
     if origins is None:
+        # Rounded, so that equal shapes fall together in spite of the last digits of their
+        # logarithms.
         features = shape.features(facts).round(6)
         origins = np.unique(features, axis=0, return_inverse=True)[1].reshape(-1)
     kinds = np.zeros(0) if graphs is None else np.asarray(graphs)
+    # Few kinds would leave too little to fit to when one is left out.
     by_kind = len(np.unique(kinds)) >= LEAST_KINDS
     judge = Judge(shape, seconds, fixed, params)
     places = np.asarray(origins)
@@ -93,13 +96,17 @@ def fit_op(
     errors = corrected if helps else bare
     radius = conformal_radius(errors)
     residual = np.log(seconds / shape.seconds(facts, params))
+    # A subset spread evenly is enough to look neighbours up in, and keeps cluster files small.
     keep = _spread(len(seconds), MAX_POINTS if helps else 0)
     features = shape.features(facts)
+    # Bounded: one wild sample must not multiply predictions near it.
     rows = np.column_stack([features, np.clip(residual, -BOUND, BOUND)])[keep]
     blind = 0.0
     if facts.reuse is not None:
         ordered = ~np.isnan(facts.reuse[:, 0])
         unordered = facts.take(np.flatnonzero(ordered)).without_order()
+        # The same samples judged as if the order of vertices were unknown: what a profile will have
+        # to do.
         blind = conformal_radius(np.log(seconds[ordered] / shape.seconds(unordered, params)))
     return OpModel(
         op=op,
@@ -109,6 +116,7 @@ def fit_op(
         co_located=co_located,
         residuals=tuple(tuple(round(float(v), 4) for v in row) for row in rows),
         radius=radius,
+        # A profile cannot be surer than a graph whose order is known.
         blind_radius=max(blind, radius) if blind else 0.0,
         range=range_of(features),
         stretch=stretch_of(
@@ -141,10 +149,12 @@ def fit_collective(
     Bytes are the most that any rank sends (`steps.Work.bytes`; broadcast: the buffer; barrier: 0),
     seconds from the last rank's start to the end. At least six sizes are wise (simulation 10.1).
     """
+    # In relative terms, so that small and large transfers weigh alike.
     volume = np.array([b for b, _ in samples], dtype=np.float64)
     seconds = np.array([s for _, s in samples], dtype=np.float64)
     where = f"fit of {op!r} on {ranks} ranks"
     _check(seconds, where, least=1)
+    # A barrier has no bytes: only its latency can be fitted.
     if not np.any(volume > 0):
         latency, rate, errors = (
             float(np.median(seconds)),
@@ -155,6 +165,7 @@ def fit_collective(
     else:
         shape = _ALPHA_BETA
         params = _fit(shape, _volumes(volume), seconds, {})
+        # At most 1e14 bytes per second, where the slope vanishes in the noise.
         latency, rate = params["t0_s"], 1.0 / max(params["s_per_byte"], 1e-14)
         errors = np.log(seconds / (latency + volume / rate))
         pairs = _by_size(volume, errors)
@@ -179,11 +190,14 @@ def fit_collective(
 def conformal_radius(errors: Floats, coverage: float = COVERAGE) -> float:
     """The ceil((m+1) coverage)-th smallest |log error| of m held-out points (simulation 10.4).
 
+    # The conformal rank needs a point beyond the coverage; with fewer points the largest error is
+    # stretched.
     With too few points for that rank, 1.5 times the largest error.
     """
     sizes = np.sort(np.abs(errors))
     rank = math.ceil((len(sizes) + 1) * coverage)
     radius = float(sizes[rank - 1]) if rank <= len(sizes) else 1.5 * float(sizes[-1])
+    # At least one percent: a perfect fit of few points promises too much.
     return max(radius, 0.01)
 
 
@@ -230,14 +244,17 @@ def _fit(
         fixed = {**middle, **fixed}
     free = [name for name in shape.shapes if name not in fixed]
     starts = []
+    # Starts on a grid of cache sizes, because the loss has a minimum on each side of a bend.
     for values in itertools.product(*(shape.shapes[name] for name in free)):
         shapes = {**fixed, **dict(zip(free, values, strict=True))}
         coefficients = _nonnegative(shape, shape.terms(facts, shapes), seconds)
         first = {**shapes, **dict(zip(shape.coefficients, coefficients, strict=True))}
         predicted = shape.seconds(facts, first)
+        # Compared in logarithms, in which errors are judged later.
         loss = float(np.abs(np.log(np.maximum(predicted, 1e-12) / seconds)).mean())
         starts.append((loss, first))
     starts.sort(key=lambda pair: pair[0])
+    # Refining the best three starts finds the same minimum as refining all.
     found = [_refine(shape, facts, seconds, fixed, first) for _, first in starts[:3]]
     return min(found, key=lambda pair: pair[0])[1]
 
@@ -250,12 +267,15 @@ def _few(shape: Form, samples: int) -> bool:
 def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
     from scipy.optimize import lsq_linear
 
+    # Divided by the seconds, so that least squares minimises relative errors.
     relative = terms / seconds[:, None]
     scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
     ceilings = np.array([CEILINGS.get(name, np.inf) for name in shape.coefficients]) * scale
+    # Bounds must leave room between them, even where a ceiling lies below the smallest share.
     bounds = (np.zeros(len(scale)), np.maximum(ceilings, 2 * _TINY))
     solution = lsq_linear(relative / scale, np.ones(len(seconds)), bounds=bounds).x
     used = np.abs(relative).max(axis=0) > 0
+    # Small, not zero: a refinement in logarithms cannot leave zero.
     coefficients: Floats = np.where(used, np.maximum(solution, _TINY) / scale, 0.0)
     return coefficients
 
@@ -272,6 +292,7 @@ def _refine(
     from scipy.optimize import least_squares
 
     names = [n for n in (*shape.coefficients, *shape.shapes) if n not in fixed and start[n] > 0]
+    # Logarithms keep coefficients positive without a bound.
     origin = np.log([start[n] for n in names])
     # A cache size is pinned by few points: keep it within a factor of two of where it started.
     reach = np.array([math.log(2.0) if n in shape.shapes else 25.0 for n in names])
@@ -310,8 +331,10 @@ def _refine(
     result = least_squares(
         residual,
         origin,
+        # With overlapped costs the largest one counts, which has no smooth derivative.
         jac="2-point" if shape.overlapped else slopes,
         bounds=(origin - reach, highest),
+        # Soft: an epoch disturbed by another process must not bend the fit.
         loss="soft_l1",
         f_scale=_SOFT,
         max_nfev=most,

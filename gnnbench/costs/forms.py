@@ -67,6 +67,7 @@ class Form:
     overlapped: tuple[str, ...] = ()
 
     def seconds(self, facts: Facts, params: Mapping[str, float]) -> Floats:
+        # A form may gain a coefficient; models fitted before it then count it as zero.
         """Seconds of each step. Absent coefficients count as zero."""
         parts = self.terms(facts, params) * np.array(
             [params.get(c, 0.0) for c in self.coefficients]
@@ -89,6 +90,7 @@ def _columns(*columns: Floats | float, steps: int) -> Floats:
 
 
 def _logs(*columns: Floats) -> Floats:
+    # Logarithms of zero do not exist; a thousandth is below every count.
     out: Floats = np.log(np.maximum(np.stack(columns, axis=1), 1e-3))
     return out
 
@@ -104,9 +106,12 @@ def _gemm(f: Facts, p: Shapes) -> Floats:
     register tile of products of a matrix and a vector, each of which reads the left operand.
     """
     left, right, out = f.rows * f.inner, f.inner * f.width, f.rows * f.width
+    # Operands that fit the cache were left there by the operation before.
     moved = (left + right + out) * f.element_bytes
     missed = moved * miss_rate(moved, p.get("cache_bytes", 32 * MB))
     lines = np.maximum(f.rows, f.inner)
+    # Below a register tile's width the library multiplies matrix and vector: the left operand is
+    # read once per column.
     narrow = np.where(f.width < NARROW, left, 0.0)
     far = narrow * miss_rate(left * f.element_bytes, p.get("left_cache_bytes", 32 * MB))
     return _columns(1.0, f.flops, left, right, out, lines, missed, narrow, far, steps=len(f))
@@ -115,6 +120,7 @@ def _gemm(f: Facts, p: Shapes) -> Floats:
 def _rows(f: Facts, p: Shapes) -> Floats:
     """Columns: elements; transcendentals of nonzeros; rows; bytes from cache; bytes from memory."""
     missed = f.bytes * miss_rate(f.bytes, p.get("cache_bytes", math.inf))
+    # Elements over width are matrix rows: their count carries the loop overhead.
     lines = f.rows / np.maximum(f.width, 1.0)
     entry_lines = f.nonzeros / np.maximum(f.width, 1.0)
     return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, lines, entry_lines, steps=len(f))
@@ -130,17 +136,22 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
     of attention), a row is that many pieces, and weights are read in any order; otherwise the
     pattern is read once for each block of columns.
     """
+    # A row occupies whole cache lines, whatever part of the last one it uses.
     traffic = f.nonzeros * f.row_bytes(p.get("line_bytes", 64.0))
     near = f.missed(p.get("near_cache_bytes", math.inf))
     far = f.missed(p.get("cache_bytes", math.inf))
     last = f.missed(p.get("last_cache_bytes", math.inf))
+    # Every row that is read at all is read a first time.
     first = np.minimum(f.source_rows, f.nonzeros) * f.row_bytes(p.get("line_bytes", 64.0))
     out = f.rows * f.width * f.element_bytes
     pieces = np.maximum(f.inner, 1.0)
+    # Wide rows are processed in blocks of columns, and each block reads the pattern again.
     blocks = np.where(f.inner > 0, 1.0, np.ceil(np.maximum(f.width, 1.0) / COLUMNS_AT_A_TIME))
+    # Elements beyond a whole number of vector lanes are added one at a time.
     rest = f.nonzeros * pieces * np.mod(f.width / pieces, LANES)
     weights = f.nonzeros * f.inner
     sizes = (p.get(name, math.inf) for name in ("cache_bytes", "last_cache_bytes"))
+    # Weights of a transposed pattern are read in any order: each may miss a line.
     line, late = (f.nonzeros * f.missed_weights(size) for size in sizes)
     return _columns(
         1.0,
@@ -166,6 +177,7 @@ def _gather(f: Facts, p: Shapes) -> Floats:
     traffic = f.rows * f.row_bytes(p.get("line_bytes", 64.0))
     near = f.missed(p.get("near_cache_bytes", math.inf))
     far = f.missed(p.get("cache_bytes", math.inf))
+    # Written rows leave the cache only if they are more than it holds.
     out = traffic * miss_rate(traffic, p.get("cache_bytes", math.inf))
     return _columns(
         1.0, f.rows, traffic, traffic * near, traffic * far, f.rows * far, out, steps=len(f)

@@ -52,6 +52,7 @@ class Shapes:
         given = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in columns.items()}
         size = max(len(v) for v in given.values())
         default = {"skew": 1.0, "longest": np.nan}
+        # Zero stands for a dimension that the kernel does not have.
         for name in (
             "rows",
             "columns",
@@ -102,6 +103,7 @@ class Kernel:
 
 def _hit_rate(table_bytes: Floats, cache_bytes: float, exponent: Floats, share: Floats) -> Floats:
     """Share of repeated reads that hit a cache; falls as a power of the table's size beyond it."""
+    # Capped, because a power of a huge ratio overflows.
     over = np.minimum(table_bytes / (share * cache_bytes), 1e6)
     rate: Floats = (1.0 + over ** (3.0 * exponent)) ** (-1.0 / 3.0)
     return rate
@@ -110,17 +112,22 @@ def _hit_rate(table_bytes: Floats, cache_bytes: float, exponent: Floats, share: 
 def _spmm(s: Shapes, d: DeviceFacts, p: Params, tile: float) -> Floats:
     assert d.cache_bytes_per_s is not None
     size, memory = s.element_bytes, d.memory_bytes_per_s
+    # Columns are processed in tiles: only one tile's columns compete for the cache at a time.
     at_a_time = np.minimum(s.width, tile)
     tiles = s.width / np.maximum(at_a_time, 1.0)
     gathered = s.nonzeros * s.width * size
+    # The first read of each row always comes from memory, whatever the cache.
     distinct = np.minimum(s.columns, s.nonzeros) * s.width * size
     shuffled = s.shuffled > 0
     hit = _hit_rate(
         s.columns * at_a_time * size,
         d.cache_bytes,
+        # A shuffled order without hubs has no locality beyond what the cache holds at random.
         np.where(shuffled & (s.skew < 0.9), 1.0, p["locality"]),
         np.where(shuffled, 1.15, p["cache_share"]),
     )
+    # The pattern is read once per tile, partly from cache: the root lies between once and every
+    # time.
     pattern = (8.0 * s.nonzeros + 4.0 * s.rows) * np.sqrt(tiles)
     total = (
         p["launch"] * 1e-6
@@ -129,8 +136,11 @@ def _spmm(s: Shapes, d: DeviceFacts, p: Params, tile: float) -> Floats:
         + p["pattern"] * pattern / memory
         + p["missed"] * (distinct + (gathered - distinct) * (1.0 - hit)) / memory
     )
+    # Kernels that give a whole row to one processor wait for their longest row.
     if p.get("longest"):
         mean = s.nonzeros / np.maximum(s.rows, 1.0)
+        # Where the longest row is not known, a typical one for the degree variation, at most all
+        # columns.
         guess = np.minimum(mean * (1.0 + _SKEW_TO_LONGEST * s.skew), s.columns)
         longest = np.where(np.isnan(s.longest), guess, s.longest)
         of_one = d.cache_bytes_per_s / d.processors
@@ -159,7 +169,9 @@ def _sddmm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
     distinct = np.minimum(s.columns, s.nonzeros) * s.width * size
     ones = np.ones(len(s))
     table, share = s.columns * s.width * size, p["cache_share"] * ones
+    # All columns of a row are read at once here: the table is not tiled.
     hit = _hit_rate(table, d.cache_bytes, p["locality"] * ones, share)
+    # Instructions are counted per entry, per line of 128 bytes and per row.
     issued = p["entry"] * s.nonzeros + p["line"] * gathered / 128.0 + p["row"] * s.rows
     cached = p["cache"] * gathered / d.cache_bytes_per_s
     memory = s.rows * s.width * size + p["pattern"] * 12.0 * s.nonzeros + 4.0 * s.rows
@@ -178,17 +190,21 @@ def _gemm(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
         peak = d.fp32_flops_per_s
     m, n, k, size = s.rows, s.width, s.inner, s.element_bytes
     across, down = np.ceil(m / 64.0), np.ceil(n / 64.0)
+    # Tiles fewer than processors leave some of them idle.
     busy = np.minimum(across * down / d.processors, 1.0)
     flops = 2.0 * across * down * 64.0 * 64.0 * k
     moved = size * (m * k + k * n + m * n)
+    # Small operands stay in the cache; beyond its size each is read from memory.
     missed = 1.0 / (1.0 + (p["cache_share"] * 5e7 / np.maximum(moved, 1.0)) ** 2)
     compute = p["compute"] * flops / peak / busy ** p["idle"]
     memory = p["missed"] * moved * missed / d.memory_bytes_per_s
+    # K is a chain of dependent multiply-adds of one tile: it takes clocks whatever the parallelism.
     cached = p["cache"] * moved / d.cache_bytes_per_s
     clock = d.issue_per_s / d.processors
     return np.asarray(
         p["launch"] * d.launch_s
         + p["chain"] * k / clock
+        # Compute and both kinds of traffic overlap in part: between their largest and their sum.
         + np.sqrt(compute**2 + memory**2 + cached**2)
         + p["output"] * size * m * n / d.cache_bytes_per_s
     )
@@ -209,6 +225,7 @@ def _gather(s: Shapes, d: DeviceFacts, p: Params) -> Floats:
     """
     assert d.cache_bytes_per_s is not None
     size = s.width * s.element_bytes
+    # Memory delivers sectors of 32 bytes, of which a narrow row uses a part.
     read, written = s.rows * np.ceil(size / 32.0) * 32.0, s.rows * size
     table = s.columns * size
     hit = _hit_rate(table, d.cache_bytes, np.ones(len(s)), 0.75 * np.ones(len(s)))

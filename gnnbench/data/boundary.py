@@ -22,6 +22,7 @@ _DRAW = 0x626E73  # apart from the keys of samplers and dropout, which share see
 
 def drawn_rows(rate: float, size: int) -> int:
     """Return k = floor(rate size), robust to rates that have no exact binary form."""
+    # 0.29 x 100 is 28.999999999999996 in binary: without the margin the count would be one too low.
     return min(size, math.floor(rate * size + 1e-9))
 
 
@@ -34,9 +35,12 @@ def draw_boundary(
     the smallest keys.
     """
     count = drawn_rows(rate, len(boundary))
+    # All or nothing needs no keys.
     if count in (0, len(boundary)):
         return np.arange(count)
+    # Owner and peer both draw with the same key, so that no ids are sent.
     keys = extend_array(fold(seed, _DRAW, epoch, owner, peer), boundary)
+    # A partial selection is linear; only the selected positions are sorted.
     return np.sort(np.argpartition(keys, count - 1)[:count])
 
 
@@ -109,6 +113,7 @@ class Boundary:
     def scales(self, rate: float) -> NDArray[np.float64]:
         """Return 1 / r_ij = |B_ij| / k_ij for every halo row, 0 where a pair is never drawn."""
         sizes, drawn = np.diff(self.halo_offsets), np.array(self.taken(rate), np.float64)
+        # A pair that is never drawn contributes nothing, and has no rate to divide by.
         ratio = np.divide(sizes, drawn, out=np.zeros(len(sizes)), where=drawn > 0)
         return np.repeat(ratio, sizes)
 
@@ -116,6 +121,8 @@ class Boundary:
         """Return the most edges that a draw can bring; `edges` counts those of each halo row."""
         ends, most = self.halo_offsets, 0
         for owner, count in enumerate(self.taken(rate)):
+            # The draw that takes the rows with most edges bounds every draw: buffers of this size
+            # are never enlarged during training.
             found = edges[ends[owner] : ends[owner + 1]]
             most += int(np.sort(found)[len(found) - count :].sum())
         return most
@@ -133,11 +140,13 @@ class SampledGraph:
         csr, turned, n = local.csr, local.transposed, local.num_owned
         boundary = Boundary.of(local)
         self.num_owned, inner = n, int(turned.indptr[n])
+        # Own entries are in every draw; only those of halo rows vary.
         size = inner + boundary.most_edges(np.diff(turned.indptr[n:]), rate)
         self._rows = csr.indptr, csr.indices
         self._columns = turned.indptr, turned.indices
         self.indptr, self.indices = np.zeros(n + 1, np.int64), np.empty(size, np.int32)
         self.indptr_t = np.zeros(n + sum(boundary.taken(rate)) + 1, np.int64)
+        # Own columns precede halo columns and never change, so that a rebuild appends behind them.
         self.indptr_t[: n + 1] = turned.indptr[: n + 1]
         self.indices_t = np.empty(size, np.int32)
         self.indices_t[:inner] = turned.indices[:inner]
@@ -212,6 +221,7 @@ def _places(num_owned: int, num_columns: int) -> NDArray[np.int32]:
 
 
 def _place_drawn(place: NDArray[np.int32], num_owned: int, drawn: NDArray[np.int64]) -> None:
+    # All halo rows are reset, because the previous draw is not kept.
     place[num_owned:] = -1
     place[num_owned + drawn] = np.arange(num_owned, num_owned + len(drawn), dtype=np.int32)
 
@@ -228,6 +238,7 @@ def halo_edges(parts: HaloStructure) -> list[NDArray[np.int64]]:
     counts = []
     for local in ranks:
         found = np.zeros(len(local.halo), np.int64)
+        # Reset per rank: clearing the whole table P times would cost P N writes.
         slot[local.halo] = np.arange(len(local.halo))
         _count_edges(indptr, indices, local.owned, slot, found)
         slot[local.halo] = -1
@@ -249,6 +260,7 @@ def _keep_columns(indptr, indices, place, out_indptr, out):  # type: ignore[no-u
     at = 0
     for row in range(len(indptr) - 1):
         for edge in range(indptr[row], indptr[row + 1]):
+            # A column that was not drawn has place -1 and drops its entries.
             column = place[indices[edge]]
             if column >= 0:
                 out[at] = column
@@ -278,6 +290,8 @@ def _transpose_into(indptr, indices, starts, rows, edges):  # type: ignore[no-un
             at = starts[indices[edge]]
             rows[at], edges[at] = row, edge
             starts[indices[edge]] = at + 1
+    # After the writing each cursor stands at the next column's start; shifting by one restores the
+    # starts.
     for column in range(len(starts) - 1, 0, -1):
         starts[column] = starts[column - 1]
     starts[0] = 0

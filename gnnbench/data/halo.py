@@ -75,9 +75,13 @@ class RankHalo:
         indptr = np.zeros(self.num_owned + 1, np.int64)
         degrees = self.graph.indptr[self.owned + 1] - self.graph.indptr[self.owned]
         np.cumsum(degrees, out=indptr[1:])
+        # A CSR row is a contiguous range of the global arrays: the offset of each row's range,
+        # repeated per entry, turns local positions into global ones without a loop.
         edges = np.arange(indptr[-1]) + np.repeat(
             self.graph.indptr[self.owned] - indptr[:-1], degrees
         )
+        # One table over all nodes answers each entry by one read; a search per entry would be
+        # slower than the 4 bytes per node are large. Entries outside are never read.
         local = np.empty(self.graph.num_nodes, np.int32)
         local[self.owned] = np.arange(self.num_owned, dtype=np.int32)
         local[self.halo] = np.arange(self.num_owned, self.num_columns, dtype=np.int32)
@@ -122,6 +126,7 @@ def check_assignment(
             graph.name,
             f"assignment {parts.dtype} {parts.shape}: expected {graph.num_nodes} integers",
         )
+    # An empty graph has no smallest part.
     if len(parts) and not 0 <= parts.min() <= parts.max() < num_parts:
         raise DataError(
             graph.name,
@@ -146,6 +151,8 @@ def halo_structure(
     halo = _collect_halo(indptr, indices, parts, order, starts, ends)
     for rank in range(num_parts):
         own = halo[ends[rank] : ends[rank + 1]]
+        # Sorted by id first, then stably by owner: the exchange sends ids in rising order to every
+        # peer, and both ends then agree without sending the ids.
         own.sort()
         own[:] = own[np.argsort(parts[own], kind="stable")]
     send, send_starts = _send_lists(halo, counts)
@@ -176,6 +183,7 @@ def halo_counts(
     order, starts = _by_part(parts, num_parts)
     indptr, indices = _plain(graph)
     counts = _count_halo(indptr, indices, parts, order, starts, num_parts)
+    # Degrees in the order of the parts, so that one running sum gives all parts at once.
     degrees = graph.in_degrees()[order]
     running = np.concatenate([[0], np.cumsum(degrees)])
     return counts, np.diff(running[starts]), np.diff(starts)
@@ -198,6 +206,7 @@ def with_self_loops(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return the pattern with an entry (r, r) behind the others of each row r."""
     rows = np.arange(len(indptr) - 1)
+    # The self loop stands last in its row, in both worlds: sums are added up in the same order.
     return indptr + np.arange(len(indptr)), np.insert(indices, indptr[1:], rows.astype(np.int32))
 
 
@@ -208,6 +217,7 @@ def transpose(indptr: NDArray[np.int64], indices: NDArray[np.int32], num_columns
 
 def _plain(graph: Graph) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Return indptr and indices as base arrays: a kernel takes no memmap."""
+    # The subclass check of a memmap fails in numba's typing; the view shares its memory.
     return np.asarray(graph.indptr), np.asarray(graph.indices)
 
 
@@ -226,6 +236,8 @@ def _send_lists(
     """Turn the halos, blocks (receiver, owner), into blocks (owner, receiver)."""
     num_parts = len(counts)
     sizes = counts.reshape(-1)
+    # The blocks of a receiver lie together; those of an owner are one in each receiver's halo. The
+    # blocks are reordered with repeated offsets, not copied one at a time.
     begin = (np.cumsum(sizes) - sizes).reshape(num_parts, num_parts)
     lengths, firsts = counts.T.reshape(-1), begin.T.reshape(-1)
     ends = np.cumsum(lengths)
@@ -238,6 +250,8 @@ def _send_lists(
 @numba.njit(cache=True)
 def _count_halo(indptr, indices, parts, order, starts, num_parts):  # type: ignore[no-untyped-def]
     counts = np.zeros((num_parts, num_parts), np.int64)
+    # One mark per node and not per pair: a source counts once per receiving rank, and ranks are
+    # visited one after the other, so that the mark of the last rank suffices.
     seen_by = np.full(len(parts), -1, np.int32)
     for rank in range(num_parts):
         for position in range(starts[rank], starts[rank + 1]):
@@ -289,6 +303,7 @@ def _counting_transpose(indptr, indices, num_columns):  # type: ignore[no-untype
         starts[column + 1] += 1
     for column in range(num_columns):
         starts[column + 1] += starts[column]
+    # A cursor per column keeps rows in rising order within each column, as a stable sort would.
     write = starts[:-1].copy()
     rows = np.empty(len(indices), np.int32)
     edges = np.empty(len(indices), np.int64)

@@ -154,6 +154,7 @@ class GraphProfile:
         from gnnbench.data.reach import expected_frontier
 
         batch = min(batch, self.num_train)
+        # A point of the curve was counted; the recursion only estimates.
         for point in self.frontier:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
@@ -182,6 +183,8 @@ class GraphProfile:
         Raises SpecError when the profile has no METIS curve.
         """
         if parts == 1:
+            # The two objectives differ by a nearly constant factor, so that one's curve, scaled to
+            # meet the last common point, stands in for the other's.
             return HaloPoint(parts=1, method=method, halo_per_node=0.0, cut_fraction=0.0), "exact"
         curve, basis, scale = self._curve(method), f"halo curve of {self.name}, {method}", 1.0
         if method.startswith("metis"):
@@ -214,6 +217,7 @@ class GraphProfile:
 
     def _random_halo(self, parts: int, method: str) -> HaloPoint:
         values, counts = (np.asarray(x, float) for x in self.histogram())
+        # expm1 and log1p keep the digits for vertices of degree one among a thousand parts.
         copies = (parts - 1) * -np.expm1(values * math.log1p(-1 / parts))
         per_node = float((copies * counts).sum() / max(self.num_nodes, 1))
         return HaloPoint(
@@ -358,6 +362,7 @@ def load_profile(name: str | Path) -> Any:
 def _power_between(curve: Sequence[HaloPoint], parts: int) -> float:
     """Interpolate S/N over the parts on doubly logarithmic axes."""
     if len(curve) == 1 or curve[0].halo_per_node == 0:
+        # One point gives a slope of one; zero has no logarithm.
         return curve[0].halo_per_node * parts / curve[0].parts
     after = next((i for i, p in enumerate(curve) if p.parts > parts), len(curve) - 1)
     low, high = curve[max(after, 1) - 1], curve[max(after, 1)]
@@ -388,6 +393,7 @@ def _frontier_point(
     """Measure by sampling, which needs no assumption about clustering."""
     from gnnbench.data.sampling import NeighbourSampler
 
+    # Memory maps are read as plain arrays: the sampler's kernel does not take their type.
     sampler = NeighbourSampler(
         np.asarray(graph.indptr), np.asarray(graph.indices), fanouts, seed=seed
     )

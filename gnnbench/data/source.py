@@ -76,6 +76,7 @@ def open_graph_or_profile(
         return open_graph(source, format, options)
     given = [f"--{name}" for name, value in (("format", format), ("option", options)) if value]
     if given:
+        # Ignoring them would answer for another dataset than the user believes.
         raise SpecError(f"{', '.join(given)}: {source} is a stored profile, not a file")
     profile = load_profile(source)
     if not isinstance(profile, GraphProfile):
@@ -105,6 +106,7 @@ class Library:
             DataError: a file is malformed.
             SpecError, UnknownName: options or names are wrong.
         """
+        # The digest is filled in later and must not open the same dataset twice.
         key = repr(dataclasses.replace(ref, digest=""))
         if key not in self._open:
             if ref.profile:
@@ -117,6 +119,7 @@ class Library:
         """The dataset of a reference; raises Unsupported for a profile."""
         if self._cache is not None:
             return native.load(native_folder(ref, self._roots, self._cache))
+        # In memory there is no file whose digest could be read, so that it is computed.
         data = _make(ref, self._roots)
         return dataclasses.replace(data, digest=content_digest(data))
 
@@ -137,10 +140,12 @@ class Library:
 
 def content_digest(data: AnyDataset) -> str:
     """Identify the content of a dataset that is not saved in native form."""
+    # The name and other plain fields belong to the content: they reach records and predictions.
     plain = " ".join(str(getattr(data, key)) for key in data.PLAIN)
     found = hashlib.sha256(plain.encode())
     for name, array in sorted(data.arrays().items()):
         found.update(f"{name} {array.dtype} {array.shape}".encode())
+        # A strided view has the content of a contiguous array, not its bytes.
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()[:16]
 
@@ -152,9 +157,11 @@ def native_folder(ref: DatasetRef, roots: Sequence[Path], cache: Path) -> Path:
     """
     source = find(ref.path, roots) if ref.path else None
     if source is not None and _is_ready(ref, source):
+        # A native folder that was edited by hand must not be answered from its old digest.
         _verify(source)
         return source
     folder = cache / "datasets" / f"{_safe(ref)}-{_stamp(ref, source)}"
+    # meta.json is written last: without it the conversion was interrupted.
     if not (folder / "meta.json").exists():
         native.save(_make(ref, roots), folder)
     return folder
@@ -182,6 +189,8 @@ def open_source(
     """
     given = dict(options or {})
     path = Path(source)
+    # A file wins only where the text looks like a path, so that a file called rmat cannot hide a
+    # generator.
     named = path.suffix or len(path.parts) > 1 or source.startswith(".")
     if source in generators.GENERATORS and not named:
         if format is not None:
@@ -207,6 +216,7 @@ def _value(word: Any) -> Any:
     """The number or truth value that a text says, else the text."""
     if not isinstance(word, str):
         return word
+    # Whole numbers first: "3" as a float would be refused where a count is expected.
     for kind in (int, float):
         try:
             return kind(word)
@@ -220,6 +230,7 @@ def reference_problems(ref: DatasetRef) -> list[str]:
 
     No file is opened, so that a suite can be checked on a machine without its data.
     """
+    # Only keys and names are checked: values of a profile's facts are checked when it is loaded.
     known: Collection[str]
     if ref.profile:
         known = list_profiles()
@@ -263,6 +274,7 @@ def _split_problems(ref: DatasetRef) -> list[str]:
     if ref.kind in _SPLITS:
         return _option_problems(_SPLITS[ref.kind], ref.split, "split")
     trials = [_option_problems(split, ref.split, "split") for split in _SPLITS.values()]
+    # Without the kind, the split that explains most of the keys is taken to be meant.
     return min(trials, key=len)
 
 
@@ -272,6 +284,7 @@ def _option_problems(
     """Keys that a function of a dataset does not take, and keys that it needs."""
     if not options:
         return []
+    # The first parameter is the dataset itself.
     taken = dict(list(inspect.signature(function).parameters.items())[1:])
     lines = [
         f"{where}.{key}: unknown key, {suggest(key, taken)}" for key in options if key not in taken
@@ -331,6 +344,8 @@ def _make(ref: DatasetRef, roots: Sequence[Path]) -> AnyDataset:
             raise SpecError(
                 f"{where}.{key}: allowed for graphs only; this dataset is of kind {data.kind!r}"
             )
+    # Labels before the split, which may be stratified by them; the order last, because all of the
+    # others number vertices as the file does.
     if ref.synthetic:
         data = _call(splits.synthetic_task, data, ref.synthetic, f"{where}.synthetic")
     if ref.split:
@@ -347,6 +362,7 @@ def with_row_normalised_features(graph: Graph) -> Graph:
     """Return the graph with each feature row divided by its sum; rows that sum to 0 stay."""
     if graph.features is None:
         raise SpecError(f"graph {graph.name!r}: features = 'row', but the graph has no features")
+    # In double precision: sums of long rows lose the last digits in single precision.
     sums = graph.features.sum(axis=1, keepdims=True, dtype=np.float64)
     scale = np.divide(1.0, sums, out=np.ones_like(sums), where=sums != 0)
     return dataclasses.replace(graph, features=(graph.features * scale).astype(np.float32))

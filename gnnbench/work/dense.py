@@ -182,6 +182,26 @@ def gather(
     return _rows("gather", Kind.GATHER, rows, width, source_rows, element_bytes, ids)
 
 
+def copy_blocks(elements: Size, width: Size, element_bytes: int) -> Work:
+    """Copy blocks of matrices: some rows and, of each, some columns.
+
+    Every element is read and written. A copy starts anew at every row of a block. The lists of rows
+    and columns are short, and not counted.
+
+    Args:
+        elements: of all blocks.
+        width: mean length of a row of a block; of a plain range, its length.
+        element_bytes: of one element.
+    """
+    return Work(
+        kind=Kind.ELEMENTWISE,
+        op="copy_blocks",
+        bytes=2 * elements * element_bytes,
+        rows=elements,
+        width=width,
+    )
+
+
 def gather_host(rows: Size, width: Size, source_rows: Size, element_bytes: int) -> Work:
     """Copy rows out of a table in the host's memory, on the host's cores, by id."""
     return _rows("gather_host", Kind.GATHER, rows, width, source_rows, element_bytes, True)

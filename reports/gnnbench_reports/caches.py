@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports import numbers
 from gnnbench_reports.finding import Finding
+from gnnbench_reports.labels import other_settings
 from gnnbench_reports.tables import Column
 
 if TYPE_CHECKING:
     from gnnbench_reports.comparison import Comparison
     from gnnbench_reports.study import Study
 
-POLICY, RATE, MISSES = "cache_policy", "cache_hit_rate", "cache_misses"
+POLICY, PLACEMENT = "cache_policy", "placement"
+"""Knobs that every cache has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """A cache that an approach may have.
+
+    Attributes:
+        rows: what it holds; "" are the rows of all features.
+        share: knob with the share of all rows that it holds.
+        rate, misses: its metrics, also the names of a prediction's notes.
+    """
+
+    rows: str = ""
+    share: str
+    rate: str
+    misses: str = ""
+
+
+CACHES = (
+    Cache(share="cache_share", rate="cache_hit_rate", misses="cache_misses"),
+    Cache(rows="nodes", share="node_cache", rate="nodes_hit_rate"),
+    Cache(rows="edges", share="edge_cache", rate="edges_hit_rate"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheRow:
-    """One configuration with a cache; of the last period, all ranks together.
+    """One cache of one configuration; of the last period, all ranks together.
 
     Hit rates are shares of the rows that ranks would have to fetch; `*_fetched` counts those that
     they fetched. `share` is what a rank's cache holds of all rows.
+
+    Attributes:
+        rows: what the cache holds; "" are the rows of all features.
+        others: settings of the configuration that are none of its caches, as its label shows them.
+        status, reason: of the configuration, see `Comparison`.
     """
 
     dataset: str
@@ -35,6 +65,11 @@ class CacheRow:
     predicted_rate: float | None = None
     measured_fetched: float | None = None
     predicted_fetched: float | None = None
+    rows: str = ""
+    approach: str = ""
+    others: str = ""
+    status: str = "ok"
+    reason: str = ""
 
     @property
     def error(self) -> float | None:
@@ -44,11 +79,28 @@ class CacheRow:
         return self.predicted_rate - self.measured_rate
 
 
+def cache_rows(study: Study) -> Sequence[CacheRow]:
+    """A row per cache of every configuration: of the records, or as an earlier report kept it.
+
+    Configurations that were skipped or failed have rows without a measured rate.
+    """
+    if "caches" in study.kept:
+        return study.kept["caches"]
+    return [one for row in study.rows for one in _rows(study, row)]
+
+
 def finding(study: Study) -> Finding | None:
     """The table, where runs or predictions have caches."""
-    rows = [row for one in study.rows if (row := _row(study, one)) is not None]
-    if not rows:
-        return None
+    rows = [one for row in study.rows for one in _rows(study, row)]
+    return table(rows) if any(_known(row) for row in rows) else None
+
+
+def _known(row: CacheRow) -> bool:
+    return row.measured_rate is not None or row.predicted_rate is not None
+
+
+def table(rows: Sequence[CacheRow]) -> Finding:
+    """The table of the caches whose hit rate is known, and how well it was predicted."""
     columns = (
         Column(heading="dataset", word=True),
         Column(heading="model"),
@@ -60,6 +112,7 @@ def finding(study: Study) -> Finding | None:
         Column(heading="predicted", number=True, meaning="hit rate, predicted"),
         Column(heading="rows fetched", number=True, meaning="in the last period, all ranks"),
     )
+    known = [row for row in rows if _known(row)]
     return Finding(
         title="Feature caches",
         meaning=(
@@ -69,35 +122,43 @@ def finding(study: Study) -> Finding | None:
         ),
         columns=columns,
         rows=tuple(rows),
-        cells=tuple(_cells(row) for row in rows),
-        verdict=_verdict(rows),
+        cells=tuple(_cells(row) for row in known),
+        verdict=_verdict(known),
     )
 
 
-def _row(study: Study, row: Comparison) -> CacheRow | None:
+def _rows(study: Study, row: Comparison) -> Iterator[CacheRow]:
     policy = str(row.knobs.get(POLICY, "none"))
     prediction = study.prediction_of(row)
     notes: dict[str, Any] = dict(prediction.notes) if prediction is not None else {}
-    if policy == "none" or (RATE not in row.metrics and RATE not in notes):
-        return None
 
     def measured(name: str) -> float | None:
-        found = row.metrics.get(name, {})
-        return found.get("mean")
+        return row.metrics.get(name, {}).get("mean")
 
-    fetched = notes.get(MISSES)
-    return CacheRow(
-        dataset=row.dataset,
-        model=row.model,
-        ranks=row.ranks,
-        placement=str(row.knobs.get("placement", "")),
-        policy=policy,
-        share=float(row.knobs.get("cache_share", 0.0)),
-        measured_rate=measured(RATE),
-        predicted_rate=notes.get(RATE),
-        measured_fetched=measured(MISSES),
-        predicted_fetched=float(fetched[-1]) if fetched else None,
-    )
+    for cache in CACHES if policy != "none" else ():
+        share = float(row.knobs.get(cache.share) or 0.0)
+        known = cache.rate in row.metrics or cache.rate in notes
+        # A cache that was never used has no hit rate, but a run that ended early was to have one.
+        if not known and (share == 0.0 or row.status in ("ok", "running", "predicted")):
+            continue
+        fetched = notes.get(cache.misses)
+        yield CacheRow(
+            dataset=row.dataset,
+            model=row.model,
+            ranks=row.ranks,
+            placement=str(row.knobs.get(PLACEMENT, "")),
+            policy=policy,
+            share=share,
+            measured_rate=measured(cache.rate),
+            predicted_rate=notes.get(cache.rate),
+            measured_fetched=measured(cache.misses),
+            predicted_fetched=float(fetched[-1]) if fetched else None,
+            rows=cache.rows,
+            approach=row.approach,
+            others=other_settings(row.label, {POLICY, PLACEMENT, *(c.share for c in CACHES)}),
+            status=row.status,
+            reason=row.reason,
+        )
 
 
 def _cells(row: CacheRow) -> tuple[object, ...]:
@@ -106,9 +167,9 @@ def _cells(row: CacheRow) -> tuple[object, ...]:
         row.dataset,
         row.model,
         row.ranks,
-        row.placement,
+        ", ".join(filter(None, (row.placement, row.rows))),
         row.policy,
-        numbers.percent(row.share),
+        numbers.Quantity(f"{100 * row.share:.3g} %", row.share),
         _rate(row.measured_rate),
         _rate(row.predicted_rate),
         None if fetched is None else numbers.whole(round(fetched)),

@@ -28,7 +28,7 @@ from gnnbench_reports.labels import (
     spec_name,
 )
 from gnnbench_reports.memory import pool_memory
-from gnnbench_reports.parts import part_seconds
+from gnnbench_reports.parts import Split, split_seconds
 from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes, sent_bytes
 
 
@@ -191,7 +191,9 @@ def _row(results: Results, seeds: Sequence[_Seed]) -> dict[str, Any]:
         row["reason"] = prediction.reason
     row |= _side_by_side(row, done, usable)
     if usable is not None and row.get("phases_measured"):
-        row["phases_predicted"] = _phases_alike(results, usable, row["phases_predicted"])
+        split = _predicted_split(results, usable)
+        row["phases_predicted"] = split.parts or row["phases_predicted"]
+        row["stages_predicted"] = split.stages
     row["volumes"] = pool_volumes([seed.volumes for seed in seeds])
     row["counted_bytes"] = sent_bytes(row["volumes"], "counted")
     row["planned_bytes"] = sent_bytes(row["volumes"], "planned")
@@ -231,7 +233,7 @@ def _measured(results: Results, done: Sequence[RunRecord]) -> dict[str, Any]:
     medians = [statistics.median(times) for times in timed]
     middle = statistics.median(medians)
     spread = (max(medians) - min(medians)) / 2 / middle if len(medians) > 1 and middle else None
-    phases = [_phases(results, results.run_folder(r.run_id), warmup_periods(r)) for r in done]
+    splits = [_split(results, results.run_folder(r.run_id), warmup_periods(r)) for r in done]
     losses = [run.periods[-1].get("loss") for run in done if run.periods]
     known = [float(loss) for loss in losses if loss is not None]
     return {
@@ -241,10 +243,8 @@ def _measured(results: Results, done: Sequence[RunRecord]) -> dict[str, Any]:
         "measured_period_s": middle,
         "repeat_spread": spread,
         "period_spread": statistics.median(_half_iqr(times) for times in timed),
-        "phases_measured": {
-            name: statistics.median(table.get(name, 0.0) for table in phases if table)
-            for name in sorted({name for table in phases for name in table})
-        },
+        "phases_measured": _medians(split.parts for split in splits),
+        "stages_measured": _medians(split.stages for split in splits),
         "metrics": _pooled(run.metrics for run in done),
         "final_loss": statistics.median(known) if known else None,
     }
@@ -273,24 +273,29 @@ def _predicted(record: PredictionRecord | None) -> dict[str, Any]:
     return row
 
 
-def _phases_alike(
-    results: Results, prediction: PredictionRecord, fallback: Mapping[str, float]
-) -> Mapping[str, float]:
-    """Predicted parts, split as the measured ones are.
+def _predicted_split(results: Results, prediction: PredictionRecord) -> Split:
+    """Predicted parts and stages, split as the measured ones are.
 
     The record's own sums include lanes that overlap with computation.
     """
     warmup = int((prediction.spec.get("training") or {}).get("warmup_epochs", 0))
-    return _phases(results, results.prediction_folder(prediction), warmup) or fallback
+    return _split(results, results.prediction_folder(prediction), warmup)
 
 
-def _phases(results: Results, folder: Path, warmup: int) -> dict[str, float]:
-    """Seconds by part; empty where ledgers are absent, or unreadable and so passed over."""
+def _medians(tables: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Medians over the tables that are not empty; a name that a table lacks took no time there."""
+    known = [table for table in tables if table]
+    names = sorted({name for table in known for name in table})
+    return {name: statistics.median(table.get(name, 0.0) for table in known) for name in names}
+
+
+def _split(results: Results, folder: Path, warmup: int) -> Split:
+    """Seconds by part and stage; empty where ledgers are absent or unreadable (passed over)."""
     try:
-        return part_seconds(folder, warmup=warmup)
+        return split_seconds(folder, warmup=warmup)
     except DataError as error:
         results.pass_over(error)
-        return {}
+        return Split()
 
 
 def _side_by_side(

@@ -41,6 +41,8 @@ class Comparison:
         speed_adjusted_error: error after multiplying the prediction by `probe_ratio`.
         phases_*: seconds per period by part (phases, communication, waiting, ...) on the slowest
             rank; of a prediction without measurement, by phase with waiting included.
+        stages_*: seconds per period of sampling, loading and training on the rank with most work,
+            without waiting for other ranks and whether or not other work hides them.
         metrics: {"test_accuracy": {"mean", "std"}, ...} over repeats.
     """
 
@@ -86,6 +88,8 @@ class Comparison:
     memory: Memory = field(default_factory=Memory)
     phases_measured: Mapping[str, float] = field(default_factory=dict)
     phases_predicted: Mapping[str, float] = field(default_factory=dict)
+    stages_measured: Mapping[str, float] = field(default_factory=dict)
+    stages_predicted: Mapping[str, float] = field(default_factory=dict)
     probe_ratio: float | None = None
     speed_adjusted_error: float | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -15,7 +15,21 @@ from gnnbench_reports.tables import Column
 if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
-NAMES = ("quality", "order", "operations", "node_order", "bandwidth", "pipelines", "fits", "caches")
+NAMES = (
+    "quality",
+    "time_to_metric",
+    "traffic",
+    "stages",
+    "order",
+    "operations",
+    "node_order",
+    "bandwidth",
+    "pipelines",
+    "fits",
+    "caches",
+    "disk_io",
+    "sensitivity",
+)
 """Modules of this package that offer `finding(study) -> Finding | None`."""
 
 

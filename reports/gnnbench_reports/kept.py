@@ -17,11 +17,16 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
 from gnnbench_reports.bandwidth import BandwidthRow
+from gnnbench_reports.caches import CacheRow
 from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.disk_io import IoRow
 from gnnbench_reports.memory import Memory
 from gnnbench_reports.node_order import OrderGain
 from gnnbench_reports.operations import OperationRow
 from gnnbench_reports.quality import QualityRow
+from gnnbench_reports.sensitivity import SwingRow
+from gnnbench_reports.time_to_metric import TargetRow
+from gnnbench_reports.traffic import TrafficRow
 
 TABLE = "comparison.csv"
 FINDINGS: Mapping[str, type[Any]] = {
@@ -29,9 +34,25 @@ FINDINGS: Mapping[str, type[Any]] = {
     "operations": OperationRow,
     "node_order": OrderGain,
     "bandwidth": BandwidthRow,
+    "caches": CacheRow,
+    "disk_io": IoRow,
+    "sensitivity": SwingRow,
+    "time_to_metric": TargetRow,
+    "traffic": TrafficRow,
 }
 """Findings that do not follow from `comparison.csv`, with the class of their rows."""
-_NESTED = ("config_ids", "volumes", "memory", "phases_measured", "phases_predicted", "metrics")
+_TIMES = ("phase", "stage")
+"""Tables of seconds by name: of both sides, each in a column per name."""
+_NESTED = (
+    "config_ids",
+    "volumes",
+    "memory",
+    "phases_measured",
+    "phases_predicted",
+    "stages_measured",
+    "stages_predicted",
+    "metrics",
+)
 T = TypeVar("T")
 
 
@@ -44,9 +65,10 @@ def flat(row: Comparison) -> dict[str, Any]:
     table |= {f"memory_{key}": value for key, value in dataclasses.asdict(row.memory).items()}
     for name, found in sorted(row.metrics.items()):
         table |= {f"metric_{name}": found["mean"], f"metric_{name}_std": found["std"]}
-    for side in ("measured", "predicted"):
-        phases = getattr(row, f"phases_{side}")
-        table |= {f"phase_{side}_{phase}_s": value for phase, value in sorted(phases.items())}
+    for kind in _TIMES:
+        for side in ("measured", "predicted"):
+            times = getattr(row, f"{kind}s_{side}")
+            table |= {f"{kind}_{side}_{name}_s": value for name, value in sorted(times.items())}
     return table
 
 
@@ -77,14 +99,16 @@ def chosen_cluster(clusters: Sequence[str], asked: str | None) -> str:
 def _comparison(table: Mapping[str, str], path: Path) -> Comparison:
     memory = {k.removeprefix("memory_"): v for k, v in table.items() if k.startswith("memory_")}
     metrics: dict[str, dict[str, float]] = {}
-    phases: dict[str, dict[str, float]] = {"measured": {}, "predicted": {}}
+    times: dict[str, dict[str, float]] = {
+        f"{kind}s_{side}": {} for kind in _TIMES for side in ("measured", "predicted")
+    }
     for column, value in table.items():
         prefix, _, name = column.partition("_")
-        if not value or prefix not in ("metric", "phase") or not name:
+        if not value or prefix not in ("metric", *_TIMES) or not name:
             continue
-        if prefix == "phase":
-            side, _, phase = name.partition("_")
-            phases[side][phase.removesuffix("_s")] = float(value)
+        if prefix in _TIMES:
+            side, _, part = name.partition("_")
+            times[f"{prefix}s_{side}"][part.removesuffix("_s")] = float(value)
         else:
             part = "std" if name.endswith("_std") else "mean"
             metrics.setdefault(name.removesuffix("_std"), {})[part] = float(value)
@@ -94,9 +118,8 @@ def _comparison(table: Mapping[str, str], path: Path) -> Comparison:
         path,
         config_ids=(table["config_id"],),
         memory=_parsed(Memory, memory, path),
-        phases_measured=phases["measured"],
-        phases_predicted=phases["predicted"],
         metrics=metrics,
+        **times,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gnnbench.approaches.base import Approach
@@ -108,6 +108,14 @@ def printable(text: str, limit: int = 40) -> str:
             name = name if len(name) <= spare else f"{name[: spare - 1]}…"
             return f"{name} [{values}]"
     return clean[: limit - 1] + "…"
+
+
+def other_settings(label: str, left_out: Collection[str]) -> str:
+    """The settings that a label shows, without those named, such as "prefetch=1"."""
+    shown = label.partition(" [")[2].rpartition("]")[0]
+    return ", ".join(
+        one for one in shown.split(", ") if one and one.partition("=")[0] not in left_out
+    )
 
 
 def card(approach: str) -> Approach | None:

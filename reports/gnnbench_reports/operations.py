@@ -72,7 +72,7 @@ def operations(study: Study) -> list[OperationRow]:
 
 def _pairs(study: Study, row: Comparison) -> list[_Pair]:
     prediction, runs = study.prediction_of(row), study.runs_of(row)
-    if prediction is None or not runs:
+    if prediction is None or not runs or _take_turns(study, row):
         return []
     measured: dict[str, list[float]] = defaultdict(list)
     total: dict[str, list[float]] = defaultdict(list)
@@ -103,6 +103,16 @@ def _pairs(study: Study, row: Comparison) -> list[_Pair]:
                     )
                 )
     return found
+
+
+def _take_turns(study: Study, row: Comparison) -> bool:
+    """Whether a host has more threads of ranks than cores, so that processes take turns."""
+    machine = study.machine
+    if machine is None or machine.device.kind != "cpu":
+        return False
+    # A prediction spreads the turns over all steps. In a run, the scheduler lets most steps pass
+    # untouched and interrupts a few for long, mostly in collectives.
+    return row.ranks_per_host * machine.device.threads > machine.host.cores
 
 
 def _predicted(
@@ -163,7 +173,8 @@ def table(rows: Sequence[OperationRow]) -> Finding | None:
             "Mean seconds of a step, predicted against measured, one pair for each step of each "
             "configuration; the rank is the slowest by prediction. Periods of the warm-up, "
             "evaluation and communication are left out, and so are steps below "
-            f"{numbers.seconds(LEAST_S)}."
+            f"{numbers.seconds(LEAST_S)}, and configurations with more ranks than cores, whose "
+            "processes take turns."
         ),
         columns=columns,
         rows=tuple(rows),

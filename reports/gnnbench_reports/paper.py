@@ -59,7 +59,8 @@ def write_paper(
     sections: Sequence[Section], drawings: Sequence[Drawing], out: Path, title: str
 ) -> list[str]:
     """Write the folder `paper` into a report; return the names of its tables."""
-    tables = dict(_named(sections))
+    named = _named(sections)
+    tables = {name: table for name, _, table in named}
     folder = out / "paper"
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
@@ -72,19 +73,23 @@ def write_paper(
         for drawing in drawn
     )
     write_text(folder / "captions.tex", captions)
-    write_text(folder / "example.tex", _example(tables, drawn, title))
+    headings = {name: heading for name, heading, _ in named}
+    write_text(folder / "example.tex", _example(headings, drawn, title))
     return list(tables)
 
 
-def _named(sections: Sequence[Section]) -> list[tuple[str, Table]]:
-    """The tables of the page that a paper could print, by section and number."""
+def _named(sections: Sequence[Section]) -> list[tuple[str, str, Table]]:
+    """The tables of the page that a paper could print: file name, caption and table."""
     found = []
     for section in sections:
         own = [block for block in section.blocks if isinstance(block, Table) and block.rows]
         for number, table in enumerate(own, 1):
             if len(table.rows) <= MOST_ROWS:
-                name = section.anchor if len(own) == 1 else f"{section.anchor}-{number}"
-                found.append((name, table))
+                name, heading = section.anchor, section.title
+                if len(own) > 1:
+                    name += f"-{number}"
+                    heading += f" ({number} of {len(own)})"
+                found.append((name, heading, table))
     return found
 
 
@@ -138,7 +143,7 @@ def _text(value: object) -> str:
     return "–" if value is None or value == "" else str(value)
 
 
-def _example(tables: dict[str, Table], drawn: Sequence[Drawing], title: str) -> str:
+def _example(headings: dict[str, str], drawn: Sequence[Drawing], title: str) -> str:
     body = "".join(
         "\\begin{figure}\n\\centering\n"
         f"\\includegraphics[width=\\{'columnwidth' if drawing.narrow else 'textwidth'}]"
@@ -148,8 +153,8 @@ def _example(tables: dict[str, Table], drawn: Sequence[Drawing], title: str) -> 
     )
     body += "".join(
         "\\begin{table}\n\\centering\n\\resizebox{\\textwidth}{!}{%\n"
-        f"\\input{{tables/{name}}}}}\n\\caption{{{escaped(name)}}}\n\\end{{table}}\n\n"
-        for name in tables
+        f"\\input{{tables/{name}}}}}\n\\caption{{{escaped(heading)}}}\n\\end{{table}}\n\n"
+        for name, heading in headings.items()
     )
     return (
         "% pdflatex example: figures in column width and tables of this report.\n"

@@ -3,11 +3,16 @@
 Every instant of a rank's period has one part. Steps on the foreground lanes come first. Steps on
 the other lanes count as far as no foreground step covers them; covered communication is "hidden".
 What is left of the period is idle, or work outside any step.
+
+Stages answer another question: how long sampling, loading and training take, whether or not other
+work hides them. A stage is all steps of its phases, communication included and waiting for late
+ranks excluded, so that stages of a pipeline may sum to more than its period.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +38,19 @@ BEHIND = {
 EXTRA = (COMMUNICATION, WAITING, *list(BEHIND.values())[1:])
 """Parts of a period beside its phases; "hidden" overlaps with the others."""
 
+SAMPLING, LOADING, TRAINING = "sampling", "loading", "training"
+STAGE_OF = {
+    Phase.SAMPLE.value: SAMPLING,
+    Phase.LOAD.value: LOADING,
+    Phase.FETCH.value: LOADING,
+    Phase.FORWARD.value: TRAINING,
+    Phase.BACKWARD.value: TRAINING,
+    Phase.SYNC.value: TRAINING,
+    Phase.UPDATE.value: TRAINING,
+}
+"""Stages of a mini-batch by phase, as tables of mini-batch systems split an epoch."""
+STAGES = (SAMPLING, LOADING, TRAINING)
+
 _TYPES = {
     "period": "int64",
     "name": "str",
@@ -47,13 +65,27 @@ _SHARED = ["period", "name", "place", "kind", "group_size"]
 _TOGETHER = frozenset(kind.value for kind in COMMUNICATING)
 
 
-def part_seconds(folder: Path, *, warmup: int = 0) -> dict[str, float]:
-    """Seconds per period by part on the slowest rank of a run; empty without ledgers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Seconds per period: by part on the slowest rank, by stage on the one with most work."""
+
+    parts: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+def part_seconds(folder: Path, *, warmup: int = 0) -> Mapping[str, float]:
+    """Seconds per period by part on the slowest rank of a run; see `split_seconds`."""
+    return split_seconds(folder, warmup=warmup).parts
+
+
+def split_seconds(folder: Path, *, warmup: int = 0) -> Split:
+    """Seconds per period by part and by stage; empty without ledgers.
 
     A step with other ranks is "communication" for as long as it took the rank that entered it last,
     and "waiting" for the rest. Each number is the median over periods; parts of no time are left
-    out. The slowest rank is the one with the largest sum. Evaluation is left out, and so are
-    periods before `warmup`, unless there are no others.
+    out. Parts are of the slowest rank, the one with the largest sum. Stages are of the rank with
+    most work: ranks that meet in every step take the same time, waiting included. Evaluation is
+    left out, and so are periods before `warmup`, unless there are no others.
 
     Known deviation: where the ledger of another rank is absent, as those of most predicted ranks
     are, the time spent waiting for that rank counts as communication.
@@ -61,12 +93,10 @@ def part_seconds(folder: Path, *, warmup: int = 0) -> dict[str, float]:
     ledgers = [_timed(path, warmup) for path in sorted(folder.glob("ledger-rank*.csv"))]
     frames = [frame for frame in ledgers if len(frame)]
     least = _least_seconds(frames)
-    slowest: dict[str, float] = {}
-    for frame in frames:
-        parts = _parts(frame, least)
-        if whole(parts) > whole(slowest):
-            slowest = parts
-    return slowest
+    return Split(
+        parts=max((_parts(frame, least) for frame in frames), key=whole, default={}),
+        stages=max((_stages(frame, least) for frame in frames), key=whole, default={}),
+    )
 
 
 def parts_of(study: Study, row: Comparison, side: str) -> Mapping[str, float]:
@@ -142,6 +172,17 @@ def _parts(frame: Any, least: Any) -> dict[str, float]:
     # Bare background steps are communication too.
     medians = table.T.groupby(level=0).sum().T.median()
     return {str(part): float(seconds) for part, seconds in medians.items() if seconds > 0}
+
+
+def _stages(frame: Any, least: Any) -> dict[str, float]:
+    """Seconds of all steps of each stage; of a step with other ranks, without the wait for them."""
+    took = frame["duration_s"]
+    if least is not None:
+        shared = frame[frame["kind"].isin(_TOGETHER)]
+        known = shared.join(least, on=_SHARED)["least_s"].reindex(frame.index)
+        took = known.fillna(took)
+    table = _sum(took, frame["period"], frame["phase"].map(STAGE_OF)).fillna(0.0)
+    return {str(stage): float(seconds) for stage, seconds in table.median().items() if seconds > 0}
 
 
 def _sum(seconds: Any, period: Any, part: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gnnbench.metrics import measure_of
 from gnnbench.results import RunRecord
@@ -25,7 +25,8 @@ class Reach:
     Attributes:
         seconds: training time until then, evaluation excluded; the median over runs. None if fewer
             than half of the runs reach it.
-        periods: median number of periods until then.
+        periods: median number of periods until then; not known more finely than evaluations are.
+        predicted_seconds: the predicted time of a period times these periods; None without one.
         spread: half the range over runs, relative; None with one run.
     """
 
@@ -34,25 +35,51 @@ class Reach:
     periods: float | None
     spread: float | None
 
+    @property
+    def predicted_seconds(self) -> float | None:
+        if self.periods is None or self.row.predicted_period_s is None:
+            return None
+        return self.periods * self.row.predicted_period_s
 
-def curve(run: RunRecord, metric: str) -> list[tuple[float, float]]:
-    """Seconds of training and the validation metric at each evaluation of a run.
+
+class Point(NamedTuple):
+    """The validation metric after so many seconds of training, and so many periods."""
+
+    seconds: float
+    periods: int
+    value: float
+
+
+def curve(run: RunRecord, metric: str) -> list[Point]:
+    """The validation metric at each evaluation of a run.
 
     A run that was evaluated after its last period alone has one point. The test metric is taken
     where there is no validation split.
     """
-    elapsed, points = 0.0, []
-    for period in run.periods:
+    elapsed, points = 0.0, list[Point]()
+    for number, period in enumerate(run.periods, 1):
         elapsed += float(period.get("seconds") or 0.0)
         metrics = period.get("metrics") or {}
         value = metrics.get(f"val_{metric}", metrics.get(f"test_{metric}"))
         if value is not None:
-            points.append((elapsed, float(value)))
+            points.append(Point(elapsed, number, float(value)))
     return points
 
 
 def target(study: Study, rows: Sequence[Comparison]) -> float | None:
-    """The metric to reach: a little less than the best one; None if no run was evaluated often.
+    """The metric to reach: a little less than the best one; None if no run was evaluated often."""
+    best = tops(study, rows)
+    return _below(rows, best, max) if best else None
+
+
+def common_target(study: Study, rows: Sequence[Comparison]) -> float | None:
+    """The metric that every configuration reaches: a little less than the worst of their bests."""
+    best = tops(study, rows)
+    return _below(rows, best, min) if best else None
+
+
+def tops(study: Study, rows: Sequence[Comparison]) -> list[float]:
+    """The best metric of each configuration that was evaluated often.
 
     The best is the median over the runs of a configuration of each run's best evaluation.
     """
@@ -62,12 +89,19 @@ def target(study: Study, rows: Sequence[Comparison]) -> float | None:
         curves = [curve(run, row.metric) for run in study.runs_of(row)]
         if not any(len(points) > 1 for points in curves):
             continue
-        tops = [(max if higher else min)(v for _, v in points) for points in curves if points]
-        best.append(statistics.median(tops))
-    if not best:
-        return None
+        choose = max if higher else min
+        own = [choose(point.value for point in points) for points in curves if points]
+        best.append(statistics.median(own))
+    return best
+
+
+def _below(
+    rows: Sequence[Comparison], best: Sequence[float], choose: Callable[[Sequence[float]], float]
+) -> float:
+    """A little less than the best (max) or worst (min) of some metrics."""
     measure = measure_of(rows[0].metric)
-    top = max(best) if measure.higher_is_better else min(best)
+    sign = 1 if measure.higher_is_better else -1
+    top = sign * choose([sign * value for value in best])
     slack = NEAR if measure.unit == "share" else NEAR * abs(top)
     return top - slack if measure.higher_is_better else top + slack
 
@@ -79,16 +113,14 @@ def reach(study: Study, row: Comparison, goal: float) -> Reach | None:
     if not curves:
         return None
     higher = measure_of(row.metric).higher_is_better
-    hits = []
+    hits: list[Point] = []
     for points in curves:
-        for number, (seconds, value) in enumerate(points, 1):
-            if value >= goal if higher else value <= goal:
-                hits.append((seconds, number))
-                break
+        reached = (p for p in points if (p.value >= goal if higher else p.value <= goal))
+        hits += [point for point in [next(reached, None)] if point is not None]
     if 2 * len(hits) < len(curves) or not hits:
         return Reach(row=row, seconds=None, periods=None, spread=None)
-    times = [seconds for seconds, _ in hits]
+    times = [point.seconds for point in hits]
     middle = statistics.median(times)
     spread = (max(times) - min(times)) / 2 / middle if len(times) > 1 and middle else None
-    periods = statistics.median(number for _, number in hits)
+    periods = statistics.median(point.periods for point in hits)
     return Reach(row=row, seconds=middle, periods=periods, spread=spread)

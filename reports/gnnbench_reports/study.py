@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,26 +32,47 @@ class Study:
     summary: Summary
     machine: Cluster | None = None
     kept: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    _records: _Records = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_records", _Records(self.runs, self.predictions))
 
     def spec(self, row: Comparison) -> Mapping[str, Any]:
         """The spec of a row's first configuration."""
-        specs = [r.spec for r in self.runs if r.config_id == row.config_id]
-        specs += [r.spec for r in self.predictions if r.config_id == row.config_id]
-        return specs[0] if specs else {}
+        return self._records.specs.get(row.config_id, {})
 
     def runs_of(self, row: Comparison) -> list[RunRecord]:
-        """The finished runs of a row, of all its seeds."""
+        """The finished runs of a row, of all its seeds, in the order of `runs`."""
+        of = self._records.finished
+        found = [
+            one for config_id in dict.fromkeys(row.config_ids) for one in of.get(config_id, ())
+        ]
         return [
             run
-            for run in self.runs
-            if run.status == "ok"
-            and run.config_id in row.config_ids
-            and int(run.device.get("ranks_per_host") or row.ranks_per_host) == row.ranks_per_host
+            for _, run in sorted(found, key=lambda one: one[0])
+            if int(run.device.get("ranks_per_host") or row.ranks_per_host) == row.ranks_per_host
         ]
 
     def prediction_of(self, row: Comparison) -> PredictionRecord | None:
         """The prediction that a row is compared with."""
-        place = row.config_id, row.cluster
-        found = [r for r in self.predictions if (r.config_id, r.cluster) == place]
+        found = self._records.predictions.get((row.config_id, row.cluster), [])
         exact = [r for r in found if r.ranks_per_host == row.ranks_per_host]
         return next(iter(exact or found), None)
+
+
+class _Records:
+    """The records of a study by configuration: sections ask for them row by row."""
+
+    __slots__ = ("finished", "predictions", "specs")
+
+    def __init__(self, runs: Sequence[RunRecord], predictions: Sequence[PredictionRecord]) -> None:
+        self.specs: dict[str, Mapping[str, Any]] = {}
+        self.finished: dict[str, list[tuple[int, RunRecord]]] = defaultdict(list)
+        self.predictions: dict[tuple[str, str], list[PredictionRecord]] = defaultdict(list)
+        for place, run in enumerate(runs):
+            self.specs.setdefault(run.config_id, run.spec)
+            if run.status == "ok":
+                self.finished[run.config_id].append((place, run))
+        for record in predictions:
+            self.specs.setdefault(record.config_id, record.spec)
+            self.predictions[record.config_id, record.cluster].append(record)

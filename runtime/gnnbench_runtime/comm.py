@@ -181,6 +181,7 @@ class Comm:
         lane: Lane = Lane.COMM,
     ) -> None:
         """Sum the ranks' inputs and leave block `rank` of the sum in `output`."""
+        # Alone, a reduction of one input is a copy; no step is recorded, because none is planned.
         if self.world_size == 1:
             output.copy_(input.view(output.shape))
         sent = (self.world_size - 1) * _bytes(output)
@@ -200,11 +201,14 @@ class Comm:
         lane: Lane = Lane.COMM,
     ) -> None:
         """Overwrite the tensor with that of `root` (counted within the group)."""
+        # torch counts roots within the whole world, this class within its group.
         source = self.ranks[root]
 
         def call(buffer: torch.Tensor, *, group: Any) -> None:
             dist.broadcast(buffer, source, group=group)
 
+        # The root alone sends: counting the receivers too would multiply the volume by the group's
+        # size.
         sent = (self.world_size - 1) * _bytes(tensor) if self.rank == root else 0
         work = self._work(lane, call, (tensor,), (), outputs=(tensor,))
         self._now((Kind.BROADCAST, work, name, phase, layer, op, lane, sent))
@@ -288,6 +292,7 @@ class Comm:
 
         Every rank calls this with the same groups, whose ranks count within this group.
         """
+        # Every rank makes every group, its own or not: `new_group` is collective over the world.
         mine: Comm | None = None
         for members in groups:
             ranks = [self.ranks[member] for member in members]
@@ -325,6 +330,7 @@ class Comm:
         if self.world_size == 1:
             return [json.loads(json.dumps(content))]
         text = torch.tensor(list(json.dumps(content).encode()), dtype=torch.uint8)
+        # NCCL moves device tensors only; gloo moves host tensors.
         device = self.device if dist.get_backend(self._groups[Lane.COMM]) == "nccl" else "cpu"
 
         def gather(own: torch.Tensor) -> torch.Tensor:
@@ -336,6 +342,7 @@ class Comm:
             )
             return every.cpu().view(self.world_size, -1)
 
+        # Texts differ in length, but all-gather needs equal blocks: lengths are exchanged first.
         lengths = gather(torch.tensor([len(text)])).flatten().tolist()
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(text)] = text
@@ -345,6 +352,7 @@ class Comm:
         ]
 
     def _harness(self, name: str, work: Callable[[], object]) -> None:
+        # The pulse tells the watchdog that this rank waits for others and does not hang itself.
         self._recorder.pulse.beat(name, "", True)
         _guarded(work)
         self._recorder.pulse.leave()
@@ -365,6 +373,8 @@ class Comm:
             ("output", output, output_splits),
             ("input", input, input_splits),
         ):
+            # A wrong split would end as a hang or as garbage on another rank; here the name of the
+            # step is known.
             if split is not None and sum(split) != len(buffer):
                 raise ValueError(f"{name}: {what} splits {split} of a buffer of {len(buffer)} rows")
         if self.world_size == 1:
@@ -414,6 +424,7 @@ class Comm:
 
     def _meet(self, lane: str) -> None:
         group = self._group(lane)
+        # NCCL's barrier picks device 0 unless it is told the rank's own.
         ids = [self.device.index or 0] if dist.get_backend(group) == "nccl" else None
         dist.barrier(group=group, device_ids=ids)
 
@@ -449,6 +460,7 @@ class Comm:
             if lane not in self._streams:
                 self._streams[lane] = torch.cuda.Stream(self.device)
             stream = self._streams[lane]
+            # The collective may not start before the kernels that made its input have ended.
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 with self._span(kind, *where):
@@ -471,6 +483,8 @@ def _guarded(work: Callable[[], object]) -> None:
         work()
     except RuntimeError as error:
         said = str(error).lower()
+        # torch reports a lost peer by plain RuntimeErrors of several backends; their texts are all
+        # there is.
         if isinstance(error, dist.DistError) or any(word in said for word in _LOST):
             line = str(error).strip().splitlines()[0]
             raise PeerLost(f"a collective lost another rank ({line[:200]})") from error

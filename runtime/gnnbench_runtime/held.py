@@ -51,6 +51,7 @@ def plan_run(run: RunSpec, data: Dataset, cache: Path, *, device: str, ranks_per
     layout = Layout(
         world_size=run.ranks, ranks_per_host=ranks_per_host, device=device, performed=True
     )
+    # Planned with `performed`: for the devices that are here, not for a machine to be imagined.
     plan = approach.plan(data, run, approach.structure(data, run, cache), layout)
     plan.validate()
     return plan
@@ -62,6 +63,7 @@ def planned_bytes(plan: Plan) -> list[dict[str, int]]:
     out = []
     for period in range(plan.num_periods):
         key = tuple(plan.scheduled(period))
+        # Most periods are alike; the sum over all ranks is made once for each distinct schedule.
         if key not in known:
             moved = plan.moved_bytes(period)
             known[key] = {f"{kind}/{phase}": size for (kind, phase), size in sorted(moved.items())}
@@ -106,12 +108,14 @@ def compare(plan: Plan, rows: Iterable[Row], rank: int) -> tuple[int, int]:
         steps = plan.iterations[scheduled[iteration]][rank]
         if all(step.phase is not Phase.EVALUATE for step in steps):
             performed = [row for row in performed if row.phase != Phase.EVALUATE]
+            # An evaluation between periods leaves an iteration without planned steps.
             if not performed:
                 continue
         where = f"{plan.period} {period}, iteration {iteration}"
         _compare(plan, performed, steps, where, rank)
         num_steps += len(performed)
         num_iterations += 1
+    # Counted, because a ledger that ends early has no differing row.
     missing = len(plan.schedule) - num_iterations
     if missing:
         raise RunFailed(
@@ -129,6 +133,8 @@ def _compare(plan: Plan, rows: list[Row], steps: RankSteps, where: str, rank: in
         pairs = zip_longest(performed.get(lane, ()), planned.get(lane, ()))
         for place, (done, wanted) in enumerate(pairs):
             same = done == wanted
+            # Sizes estimated from a profile cannot equal those performed: only names and order are
+            # held.
             if not plan.counted and done is not None and wanted is not None:
                 same = done[: _SIZES.start] == wanted[: _SIZES.start]
             if not same:
@@ -171,6 +177,7 @@ def _iterations(rows: Iterable[Row]) -> Iterator[tuple[int, int, list[Row]]]:
     """
     waiting: dict[int, dict[int, list[Row]]] = {}
     for row in rows:
+        # Two periods wait at most: memory does not grow with the length of the run.
         if row.period not in waiting:
             for period in sorted(p for p in waiting if p < row.period - 1):
                 yield from _in_order(period, waiting.pop(period))

@@ -58,6 +58,7 @@ def joined() -> World | None:
         ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
     ):
         values = [os.environ.get(name, "") for name in names]
+        # One rank is no launch of its own: `gnnbench run` then starts its own ranks.
         if values[0].isdigit() and values[1].isdigit() and int(values[1]) > 1:
             rank, size = int(values[0]), int(values[1])
             # Slurm writes "4(x2)" or "4,3"; what differs between nodes is the exception.
@@ -80,9 +81,12 @@ def run_joined(
 
     Raises RunFailed when a rank fails, after saving the record.
     """
+    # Late, because the launcher of a laptop imports this module and has no use for
+    # torch.distributed.
     import torch.distributed as dist
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a collective would not let a handler run
+    # A joined launch has one process group for all runs; the longest timeout fits each.
     harness = _open(world, device, max([run.training.timeout_s for run in runs], default=120.0))
     mine = ExitStack()
     try:
@@ -90,6 +94,8 @@ def run_joined(
         datasets = source.Library(roots, results.folder / "cache")
         for asked in runs:
             run = harness.identified(datasets, asked)
+            # Rank 0 alone reads the results folder: on a shared file system others may see it
+            # later, and all must decide alike.
             before = harness.first(lambda run=run: _kept(results, run, retry_failed))
             if before is not None:
                 yield RunRecord(**before), True
@@ -166,6 +172,7 @@ def _open(world: World, device: str, timeout_s: float) -> _Harness:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if name not in os.environ:
             raise SpecError(f"{name} is not set: export it before srun (see recipes/suite.sbatch)")
+    # srun does not set it, and libraries that choose a device by it would all take device 0.
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     kind, backend, practice = choose_device(device, world.local_size)
     if kind == "cuda":
@@ -180,6 +187,7 @@ def _open(world: World, device: str, timeout_s: float) -> _Harness:
             init_method="env://",
             rank=world.rank,
             world_size=world.size,
+            # Generous, because ranks meet here also while rank 0 converts a dataset.
             timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
         )
     except dist.DistNetworkError as error:
@@ -211,6 +219,7 @@ def _together(
 
     def prepare() -> dict[str, Any]:
         approach = APPROACHES.get(run.approach)
+        # The native form was written by whoever came first; loading it again is a memory map.
         data = native.load(source.native_folder(run.dataset, roots, cache))
         task = run.task.kind or DEFAULT_TASKS[data.kind]
         reason = data.cannot_train(task) or approach.cannot_run(run, data)
@@ -227,6 +236,7 @@ def _together(
 
     try:
         schedule = harness.first(prepare)
+        # Every rank must see the prepared files before any opens them.
         folder = Path(harness.each(locate))  # the ranks find what the first has prepared
     except _CannotRun as error:
         record = judged(record, error.verdict)
@@ -237,6 +247,7 @@ def _together(
     if world.rank == 0:
         clear(run_folder)
         results.save_run(record)
+    # No rank may create its ledger before rank 0 has cleared the folder.
     harness.comm.sync()
     run_folder.mkdir(parents=True, exist_ok=True)
     with owner.scratch("gnnbench-run-") as scratch:
@@ -286,6 +297,7 @@ def _perform(job: Job, rank: int, record: RunRecord, results: Results) -> dict[s
 def _save_failure(verdict: Verdict, kind: str, record: RunRecord, results: Results) -> None:
     """Save a failed record, unless this is a consequence of a failure that is recorded already."""
     earlier = results.load_run(record.run_id)
+    # A consequence must not replace its cause in the record.
     if kind == "peer" and earlier is not None and earlier.status == "failed":
         return
     if kind == "disk":
@@ -313,6 +325,7 @@ class _SelfWatch:
     def _watch(self) -> None:
         timeout_s = self._job.run.training.timeout_s
         while not self._stop.wait(min(1.0, timeout_s / 4)):
+            # Four looks per timeout, so that a hang is noticed at most a quarter late.
             beat = self._reader.read()
             if beat.in_collective:  # another rank's fault; its own watch will say so
                 continue
@@ -320,4 +333,6 @@ class _SelfWatch:
             if verdict is not None:
                 _save_failure(verdict, "hung", self._record, self._results)
                 shutil.rmtree(self._job.scratch, ignore_errors=True)
+                # The main thread is inside a collective that never returns: only the process can be
+                # ended.
                 os._exit(1)

@@ -63,7 +63,10 @@ def launch(
         watch: told what the run does.
     """
     record = new_record(run, facts or {})
+    # Ledgers of an earlier try would be read as those of this one.
     clear(results.run_folder(run.run_id))
+    # Saved before the ranks start: a launcher that is killed leaves a run marked as running, not
+    # none.
     results.save_run(record)
     begin = time.monotonic()
     with owner.scratch("gnnbench-run-") as scratch:
@@ -78,6 +81,8 @@ def launch(
             if record.status == "ok":
                 results.save_run(record)  # before what it was resumed from is removed
                 shutil.rmtree(generations_folder(job.cache, run.run_id), ignore_errors=True)
+        # Ctrl-C is not a failure of the run; the record keeps the time and a later command trains
+        # it again.
         except KeyboardInterrupt:
             record.reason = "interrupted"
             record.wall_s = time.monotonic() - begin
@@ -87,6 +92,8 @@ def launch(
             record = judged(record, Verdict("skipped", str(error)))
     record.wall_s = time.monotonic() - begin
     results.save_run(record)
+    # A full disk leaves the record at "running"; every later run would end the same way, so the
+    # suite stops.
     if record.status == "running":
         raise OSError(errno.ENOSPC, record.reason, str(results.folder))
     return record
@@ -96,6 +103,7 @@ def _ended(job: Job, plan: Plan, record: RunRecord, verdict: Verdict | None) -> 
     """The record of a run whose ranks have ended, held to its plan."""
     if verdict is not None:
         return judged(record, verdict)
+    # Parts exist for all ranks: `_until_end` returns None only where every rank wrote its own.
     parts = [_json(job.part(rank)) for rank in range(job.world_size)]
     return finished(record, parts, plan, job.run_folder)
 
@@ -137,6 +145,7 @@ def judged(record: RunRecord, verdict: Verdict) -> RunRecord:
 
 def cuda_devices() -> int:
     """Return how many CUDA devices torch would see; torch is imported only if there may be one."""
+    # Importing torch takes a second, which commands on a machine without a GPU need not pay.
     if not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
         return 0
     import torch
@@ -177,6 +186,8 @@ def _watch(job: Job, watch: Watch) -> Verdict | None:
     kills_before = _oom_kills()
     with _ranks(job) as processes, selectors.DefaultSelector() as selector:
         for rank, process in enumerate(processes):
+            # A pidfd becomes readable when the process ends, so that an end is seen at once and
+            # without polling each process.
             selector.register(os.pidfd_open(process.pid), selectors.EVENT_READ, rank)
         try:
             return _until_end(job, processes, readers, selector, kills_before, watch)
@@ -196,6 +207,7 @@ def _until_end(
     watch: Watch,
 ) -> Verdict | None:
     pace = Pace(len(job.periods))
+    # Ranks that end well leave this table; the loop ends with the last one.
     running = dict(enumerate(processes))
     ended: list[tuple[Verdict, str]] = []
     deadline: float | None = None
@@ -205,9 +217,11 @@ def _until_end(
             rank = key.data
             selector.unregister(key.fd)
             os.close(key.fd)
+            # The exit code alone is not enough: a rank that was killed while it wrote has no part.
             code = running.pop(rank).wait()
             if code == 0 and job.part(rank).exists():
                 continue
+            # What the rank itself said is better evidence than its exit code.
             said = _json(job.failure(rank)) if job.failure(rank).exists() else None
             kills = _oom_kills() - kills_before
             hint = dataclasses.replace(held.get(rank, MemoryHint()), oom_kills=kills)
@@ -216,14 +230,18 @@ def _until_end(
             if said is None:
                 job.error_log(rank).write_text(f"{verdict.reason}\n\n{output}", encoding="utf-8")
             ended.append((verdict, said["kind"] if said else "died"))
+            # The first end starts the grace period: ranks that fail because a peer vanished end
+            # later than the peer, and the cause is to be named, not the consequence.
             deadline = deadline or time.monotonic() + _GRACE_S
         if any(kind != "peer" for _, kind in ended):
             return cause(ended)
         if deadline is not None and (not running or time.monotonic() > deadline):
             return cause(ended)
+        # Read while the ranks live: the size of a process cannot be asked after its end.
         held = {rank: _memory_hint(process.pid) for rank, process in running.items()}
         watch(job.run, pace.words([readers[rank].read() for rank in running]))
         beats = {rank: _alive(readers[rank].read(), job) for rank in running}
+        # After a death the others wait in a collective and would look hung.
         hang = None if ended else hung(beats, time.perf_counter(), _timeout_s(job))
         if hang is not None:
             for rank, process in running.items():
@@ -249,15 +267,20 @@ def _ranks(job: Job) -> Iterator[list[subprocess.Popen[bytes]]]:
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
+                        # A session of its own keeps the terminal's Ctrl-C from the ranks; the
+                        # launcher ends them in order.
                         start_new_session=True,
                     )
                 )
         yield processes
+    # SIGKILL, because a rank inside a collective does not return to Python to handle SIGTERM.
     finally:
         for process in processes:
             if process.poll() is None:
                 process.kill()
         for process in processes:
+            # All are killed before the first is waited for: waiting in between would let the others
+            # time out.
             process.wait()
 
 
@@ -281,6 +304,8 @@ def rank_environment(rank: int, world_size: int, threads: int) -> dict[str, str]
 
 def _ask_where(job: Job, rank: int, process: subprocess.Popen[bytes], verdict: Verdict) -> None:
     """Have a rank of a hung run write its stack into its error log."""
+    # The stack is written by the rank's own signal handler; a rank that is stuck in the kernel
+    # writes none, so the wait is bounded.
     before = len(_tail(job, rank))
     process.send_signal(signal.SIGUSR1)
     until = time.monotonic() + 1.0
@@ -293,6 +318,7 @@ def _alive(beat: Beat, job: Job) -> Beat:
     """A rank that has not yet written its pulse counts from the start of the job."""
     if beat.time_s:
         return beat
+    # The pulse clock is `perf_counter`, whose origin differs from the file's wall clock.
     started = (job.scratch / "job.json").stat().st_mtime
     return dataclasses.replace(beat, time_s=time.perf_counter() - (time.time() - started))
 
@@ -309,6 +335,8 @@ def clear(folder: Path) -> None:
 
 def _tail(job: Job, rank: int) -> str:
     try:
+        # The end of the output has the error; a rank that prints without end must not fill the
+        # record.
         return job.output(rank).read_text(encoding="utf-8", errors="replace")[-20_000:]
     except OSError:
         return ""
@@ -331,6 +359,7 @@ def _memory_hint(pid: int) -> MemoryHint:
 
 def _oom_kills() -> int:
     """Return how often the kernel has killed for memory in this control group or machine."""
+    # Version 2 of control groups first, then version 1, then the whole machine.
     for path, key in (
         ("/sys/fs/cgroup/memory.events", "oom_kill"),
         ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill"),

@@ -42,6 +42,8 @@ class ResidentSet:
     def peak(self, into: dict[str, int], key: str) -> Iterator[None]:
         """Raise `into[key]` to the highest resident set during the block."""
         if self._can_reset:
+            # The kernel keeps one mark per process; it is lowered to the present use before each
+            # block.
             _reset_high_water()
             yield
             highest = _status_bytes("VmHWM")
@@ -61,6 +63,7 @@ class Allocator:
         self._device = device
 
     def now_bytes(self) -> int:
+        # Allocated, not reserved: what the workload holds, without the reserve of the allocator.
         return torch.cuda.memory_allocated(self._device)
 
     @contextmanager
@@ -98,6 +101,8 @@ class MemoryMeter:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(caps["device"] / total, 1.0))
         if host:
+            # The limit counts virtual data, of which part is not resident: only growth from here on
+            # is limited.
             room = max(int(min(host)) - resident_bytes(), 0)
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             resource.setrlimit(resource.RLIMIT_DATA, (_status_bytes("VmData") + room, hard))
@@ -135,6 +140,7 @@ def forget_mapped_pages(arrays: list[np.ndarray[Any, Any] | None]) -> None:
     for array in arrays:
         mapped = getattr(array, "_mmap", None)
         if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            # The pages stay in the page cache: reading them again is no disk access.
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -142,6 +148,7 @@ def release_free_memory(cuda: bool = False) -> None:
     """Give freed heap back to the system, where the C library can (glibc), and freed GPU blocks."""
     if cuda:
         torch.cuda.empty_cache()
+    # glibc only; other C libraries give memory back by themselves.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

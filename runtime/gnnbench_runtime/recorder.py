@@ -41,12 +41,15 @@ class Span:
     def __init__(self, recorder: Recorder, head: tuple, host: bool, collective: bool) -> None:
         self._recorder, self._head, self._host = recorder, head, host
         self._collective = collective
+        # Asked once, at the start: a background step that ends after the period still belongs to
+        # it.
         self._kept = recorder.recording
         self._pulse = recorder.pulse
         self._started: Any = 0.0
 
     def start(self) -> Span:
         head = self._head
+        # The pulse comes first, so that a step that hangs is the one the watchdog names.
         self._pulse.beat(head[2], head[6], self._collective)
         self._started = perf_counter() if self._host else self._recorder._mark()
         return self
@@ -54,6 +57,7 @@ class Span:
     def did(self, work: Work) -> None:
         """Say what the step did, where only the step itself can tell."""
         head = self._head
+        # Sizes replace those of the announcement, and bytes are counted here instead of in `step`.
         self._head = (*head[:3], work.kind, work.op, *head[5:9], work.bytes, work.flops)
         if self._kept:
             self._recorder._count(work, head[6])
@@ -63,6 +67,7 @@ class Span:
         ended = perf_counter() if self._host else self._recorder._mark()
         if self._kept:
             self._recorder._rows.append((*self._head, self._started, ended))
+        # A collective that ended no longer waits for others.
         if self._collective:
             self._pulse.leave()
         return ended
@@ -136,6 +141,7 @@ class Recorder:
         if self._evaluating:
             phase = Phase.EVALUATE
         iteration = getattr(self._local, "iteration", 0)
+        # A tuple, because making objects per step costs more than short kernels take.
         head = (
             self.period,
             iteration,
@@ -152,6 +158,8 @@ class Recorder:
         if work.bytes and self.recording:
             # Counted now: a background transfer may end in a later period than it belongs to.
             self._count(work, phase)
+        # CUDA events time device lanes; host and disk lanes, and everything on a CPU, have the
+        # clock.
         return Span(self, head, not self._cuda or lane.engine in _HOST_ENGINES, collective)
 
     def _count(self, work: Work, phase: Phase) -> None:
@@ -177,11 +185,13 @@ class Recorder:
         self._local.iteration = iteration
         if self._releases and self.recording and not self._evaluating:
             self._wait_for(self._releases[self._starts[self.period] + iteration])
+        # Only the main thread writes: the file has one order.
         if len(self._rows) > ROWS_HELD and threading.get_ident() == self._main:
             self._write(wait=False)
 
     def _wait_for(self, release_s: float) -> None:
         assert self._origin_s is not None
+        # In pieces, so that the pulse continues while a rank waits for its input.
         while (left := self._origin_s + release_s - perf_counter()) > 0:
             self.pulse.beat("arrival", Phase.LOAD, False)
             sleep(min(left, _BEAT_S))
@@ -233,6 +243,7 @@ class Recorder:
     def _open(self) -> None:
         mark = None
         if self._cuda:
+            # The event and the clock must mark the same moment.
             torch.cuda.synchronize(self._device)
             mark = self._mark()
         now = perf_counter()
@@ -253,6 +264,7 @@ class Recorder:
     def _write(self, *, wait: bool) -> None:
         """Write the rows whose times are known; with `wait`, all of them."""
         timed = []
+        # Rows are written in order, up to the first whose end has not been reached.
         while self._rows:
             ended = self._rows[0][-1]
             if not (wait or isinstance(ended, float) or ended.query()):
@@ -270,6 +282,7 @@ class Recorder:
             base_s, base = self._base
             start_s = base_s - self._origin_s + base.elapsed_time(started) / 1e3
             duration_s = started.elapsed_time(ended) / 1e3
+            # Events are reused: creating one takes longer than recording it.
             self._spare += (started, ended)
         return Row._make((*head, start_s, duration_s))
 

@@ -39,6 +39,7 @@ class MemoryHint:
     @property
     def suspicious(self) -> bool:
         """The kernel says so, or less than a twentieth of the memory was left."""
+        # A twentieth: the killer starts before the memory is used up.
         return self.oom_kills > 0 or self.available_bytes < self.total_bytes / 20
 
 
@@ -46,6 +47,7 @@ def limit_s(beat: Beat, timeout_s: float) -> float:
     """Return how long the rank may be silent."""
     if beat.stage in ("train", "evaluate"):
         return timeout_s
+    # Set-up may convert a dataset or compile kernels, without a step.
     return max(_SETUP_FACTOR * timeout_s, _SETUP_AT_LEAST_S)
 
 
@@ -56,11 +58,14 @@ def hung(beats: Mapping[int, Beat], now_s: float, timeout_s: float) -> Verdict |
     rank is silent; then those are to blame that entered the fewest collectives.
     """
     silent = {r: b for r, b in beats.items() if now_s - b.time_s > limit_s(b, timeout_s)}
+    # A rank that is silent outside a collective keeps the others waiting.
     guilty = {r: b for r, b in silent.items() if not b.in_collective}
     if not guilty:
+        # Some ranks still work: those in a collective wait for them.
         if not silent or len(silent) < len(beats):
             return None
         fewest = min(beat.collective for beat in silent.values())
+        # Ranks that have entered fewer collectives are behind the others.
         guilty = {r: b for r, b in silent.items() if b.collective == fewest}
     rank = min(guilty)
     beat = guilty[rank]
@@ -91,12 +96,14 @@ def died(
         status = {"skip": "skipped", "disk": "running"}.get(said["kind"], "failed")
         return Verdict(status, str(said["reason"]), rank, str(said["phase"] or phase))
     if returncode < 0:
+        # A negative code is the number of the signal.
         reason = f"killed by {_signal_name(-returncode)}"
         if -returncode == signal.SIGKILL and memory.suspicious:
             reason += ", likely by the out-of-memory killer"
             reason += f": it held {memory.held_bytes / _GIB:.2f} GiB"
             reason += f", {memory.available_bytes / _GIB:.2f} GiB were left"
         return Verdict("failed", f"{reason}, {_at(beat)}", rank, phase)
+    # The last line of a traceback states the error.
     last = output_tail.strip().splitlines()[-1:] or ["no message"]
     return Verdict("failed", f"ended with code {returncode}: {last[0][:300]}", rank, phase)
 

@@ -54,17 +54,21 @@ _GIB = 2**30
 def main(arguments: list[str]) -> int:
     """Run the rank; on failure leave its reason and traceback where the launcher looks."""
     job, rank = Job.read(Path(arguments[0])), int(arguments[1])
+    # A crash in a compiled kernel prints its stack into the rank's output.
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the launcher asks a hung rank where it is
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     _die_with(job.launcher)
     pulse = Pulse(job.pulse(rank))
     try:
+        # The part is written before the group is destroyed: a peer that fails to leave must not
+        # lose it.
         write_json(job.part(rank), perform(job, rank, pulse))
         pulse.stage("done")
         if dist.is_initialized():
             dist.destroy_process_group()
         return 0
+    # BaseException, because SystemExit of a library, too, must leave a reason for the launcher.
     except BaseException as error:
         write_json(job.failure(rank), failure(error, pulse))
         with job.error_log(rank).open("w", encoding="utf-8") as file:
@@ -84,15 +88,18 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     data = native.load(job.data)
     approach = APPROACHES.get(run.approach)
     trainer_type = _trainer_type(approach.runtime)
+    # Loads and compiles all code before memory and time are measured.
     rehearse(trainer_type, approach, scratch_context(context, job.scratch), data)
     comm.sync()
     clock.lap("rehearsal")
     probe_before_s = speed_probe(device)
     _settle(data)
     memory.take_baseline()
+    # The cap counts from the baseline, so that it is set after it was measured.
     memory.limit(run.memory.caps())
     clock.lap("probe")
     trainer = _make_trainer(trainer_type, context, approach, data, clock)
+    # Reading the dataset for the structure has mapped pages that training will not touch.
     _settle(data)
     memory.take_start()
 
@@ -101,6 +108,7 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     commits = _Commits(trainer, context.recorder, job.ledger(rank))
     periods, metrics = _train(trainer, context, memory, len(job.periods), commits)
     energy = meter.stop() if meter is not None else {}
+    # Asked on every rank before the trainer frees its parameters.
     finite = trainer.is_finite()
     trainer.close()
     context.recorder.close()
@@ -128,6 +136,7 @@ def _open_rank(
     """Join the process group; make everything that a rank has before it sees data."""
     run = job.run
     pulse.stage("setup")
+    # torch takes all cores by default, and ranks of one host would then compete.
     torch.set_num_threads(run.training.threads_per_rank)
     device = devices.open_device(job, rank)
     if not group_is_open:
@@ -151,6 +160,7 @@ def _open_rank(
         cache=job.cache,
     )
     memory = MemoryMeter(device)
+    # All ranks take their baseline at the same stage.
     comm.sync()
     return context, memory
 
@@ -176,21 +186,29 @@ def _train(
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Train all periods; return what each was, and the metrics after the last."""
     run, recorder, comm = context.run, context.recorder, context.comm
+    # A durable trainer begins after the periods that an earlier process committed.
     periods = commits.resume()
     metrics: dict[str, float] = dict(periods[-1]["metrics"]) if periods else {}
     every, last = run.training.evaluate_every, num_periods - 1
     for period in range(len(periods), num_periods):
         recorder.pulse.stage("train", period)
+        # Tests make ranks fail here; without the environment's request it does nothing.
         faults.inject(context.rank, period, run.run_id)
+        # Ranks begin a period together: waiting for a late peer must not count as its first
+        # collective's time.
         comm.sync()
         with memory.training():
             recorder.period_begin(period)
             begin = perf_counter()
             loss = trainer.train_period(period)
             if context.device.type == "cuda":
+                # Kernels are asynchronous: the period ends when the device is idle, not when Python
+                # is done.
                 torch.cuda.synchronize(context.device)
             seconds = perf_counter() - begin
         moved = recorder.period_end()
+        # Metrics that training itself yields, such as those of a stream that is evaluated before
+        # learning.
         metrics = _floats(trainer.period_metrics())
         if period == last or (every and (period + 1) % every == 0):
             comm.sync()
@@ -234,6 +252,7 @@ class _Commits:
         if self._durable is None:
             return
         with self._ledger.open("rb") as file:
+            # Rows up to here were handed over with earlier periods.
             file.seek(self._kept)
             rows = file.read()
         self._durable.commit(periods, rows)
@@ -303,9 +322,11 @@ def _finite(loss: float) -> float | None:
 
 
 def _die_with(launcher: int) -> None:
+    # PR_SET_PDEATHSIG is Linux's; elsewhere the watchdog finds orphans later.
     """Have the kernel end this process when the launcher ends, however that happens."""
     if sys.platform == "linux" and launcher:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The launcher may have died between the fork and the call above.
         if os.getppid() != launcher:
             os._exit(1)
 

@@ -226,6 +226,8 @@ def advise(
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
     every_tried = [(machine, search.choices(machine)) for machine in machines]
+    # All choices are estimated before any is predicted in full: a plan is replayed once for all
+    # machines.
     search.estimate([c for _, tried in every_tried for c in tried])
     timed = search.converging([c for _, tried in every_tried for c in tried if c.period_s > 0])
     for machine, tried in every_tried:
@@ -237,7 +239,9 @@ def advise(
     by_machine.sort(key=lambda item: search.order(item[1][0]))
     for number, (_, choices) in enumerate(by_machine):
         first = search.preferred(choices)
+        # The preferred choice goes first; the rest keeps its order.
         choices.sort(key=lambda choice: choice is not first)
+        # Full predictions, with intervals and memory by buffer, are dear: only finalists get them.
         if number < FINALISTS:
             search.predict(first)
     ranked = sorted((choices[0] for _, choices in by_machine), key=search.order)
@@ -249,10 +253,12 @@ def advise(
         unfit = [c for c in search.choices(best.machine) if c.out_of_memory > P_OUT_OF_MEMORY]
         own = next(choices for machine, choices in by_machine if machine == best.machine)
         for choice in own:
+            # A choice thirty times slower needs no interval to be ruled out.
             if choice.total_s <= HOPELESS * best.total_s:
                 search.predict(choice)
         own = sorted(search.distinct(own), key=search.order)
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
+        # A stable sort: those that meet the limits stay in their order.
         ranked.sort(key=lambda choice: not question.meets(choice))
     exact = search.first([choice for choice in every if choice.promise == "exact"])
     others = [c for c in every if best is not None and c.run.approach != best.run.approach]
@@ -303,12 +309,14 @@ class _Search:
                     continue
                 self._ran.add(name)
                 found.append(self._choice(planned, machine, card.promise.kind))
+        # An approach that runs with one of its variants is not refused.
         for name in self._ran:
             self.refusals.pop(name, None)
         self.tried += len(found)
         return found
 
     def _run(self, name: str, ranks: int, knobs: dict[str, Any]) -> RunSpec:
+        # A few epochs are simulated and multiplied, whatever the number asked for.
         training = dataclasses.replace(self.question.run.training, epochs=SIMULATED_EPOCHS)
         return dataclasses.replace(
             self.question.run, approach=name, ranks=ranks, knobs=knobs, training=training
@@ -347,6 +355,7 @@ class _Search:
         """
         groups: dict[int, list[Choice]] = defaultdict(list)
         for choice in choices:
+            # What does not fit is not timed.
             if choice.out_of_memory <= P_OUT_OF_MEMORY:
                 groups[id(self._again(choice))].append(choice)
         for group in groups.values():
@@ -414,6 +423,7 @@ class _Search:
                         return one, ""
         deadline = self.question.deadline_s
         if deadline is not None:
+            # A deadline that nothing meets is answered by the closest miss.
             fastest = min(choices, key=lambda c: c.total_s)
             self.predict(fastest)
             return fastest, "no choice surely meets deadline and budget; this is the fastest"
@@ -441,6 +451,7 @@ class _Search:
     def distinct(self, choices: Sequence[Choice]) -> list[Choice]:
         """Choices without those that take the same steps as another: one program on one device."""
         kept: dict[str, Choice] = {}
+        # Reference approaches first, so that of equal programs the best-known name is kept.
         ordered = sorted(choices, key=lambda c: not c.reference)
         for number, choice in enumerate(ordered):
             key = str((choice.prediction and choice.prediction.notes.get("program")) or number)
@@ -469,6 +480,7 @@ class _Search:
         cluster = machine.cluster
         for more in _MORE:
             ranks = more * machine.ranks
+            # No more hosts than the machine is described for.
             if -(-ranks // machine.per_host) > cluster.host.hosts_max:
                 break
             larger = dataclasses.replace(machine, ranks=ranks)

@@ -53,6 +53,8 @@ class RowTable:
                 False: graph.in_degrees().astype(np.float64) + more,
                 True: graph.out_degrees().astype(np.float64) + more,
             }
+            # The transpose's lengths stand for both: reads of a row are counted by how many
+            # destinations ask for it.
             values, counts = np.unique(self.degrees[True], return_counts=True)
             self.values, self.counts = values, counts.astype(np.float64)
         else:
@@ -65,17 +67,23 @@ class RowTable:
         """Cut the rows into `count` blocks of equal height."""
         edges = np.linspace(0, self.num_nodes, count + 1)
         if self.exact:
+            # Whole rows: a real graph has integer boundaries, a profile is cut at fractions.
             return self._cut_rows(np.round(edges).astype(np.int64), order, transpose)
         rows = np.diff(edges)
         if order == "natural":
+            # Without a known order each block is taken to be average, with the longest row of the
+            # graph as the bound.
             even = np.full(count, self.num_entries / count)
             return Chunks(rows, even, np.full(count, self.values[-1]))
         seen = np.concatenate([[0.0], np.cumsum(self.counts)])
         held = np.concatenate([[0.0], np.cumsum(self.counts * self.values)])
+        # The histogram may hold rounded counts; the sum of entries must stay that of the graph.
         scale = self.num_entries / held[-1] if held[-1] else 0.0
         upto = np.interp(edges / self.num_nodes * seen[-1], seen, held) * scale
+        # The small margin keeps a boundary that falls on a class of degrees in the lower class.
         last = np.searchsorted(seen, edges[1:] / self.num_nodes * seen[-1] * (1 - 1e-12)) - 1
         chunks = Chunks(rows, np.diff(upto), self.values[np.clip(last, 0, len(self.values) - 1)])
+        # The histogram rises; the falling order is its mirror image.
         return chunks.permuted(np.arange(count)[::-1]) if order == "falling" else chunks
 
     def _cut_rows(
@@ -90,6 +98,7 @@ class RowTable:
         return Chunks(
             np.diff(edges).astype(np.float64),
             np.diff(upto[edges]),
+            # `reduceat` takes each block up to the next boundary; the last boundary is the end.
             np.maximum.reduceat(degrees, edges[:-1]).astype(np.float64),
         )
 
@@ -107,8 +116,10 @@ class RowTable:
             return 1.0
         chance = self.values / max(self.num_entries, 1.0)
         low, high = 0.0, self.num_entries
+        # The characteristic time has no closed form: double until it is bracketed, then halve.
         while (self.counts * -np.expm1(-chance * high)).sum() < capacity_rows:
             high *= 2
+        # 80 halvings exhaust the 53 bits of a double for any starting bracket.
         for _ in range(80):
             middle = (low + high) / 2
             held = (self.counts * -np.expm1(-chance * middle)).sum()
@@ -178,15 +189,19 @@ def sparse_work(
     capacity = engine.onchip_bytes.value / max(width * s, 1)
     h = table.hit_rate(capacity) if hit_rate is None else hit_rate
     touched = min(table.touched(), table.num_entries)
+    # The first touch of a row always misses; only repeated touches can hit.
     misses = touched + (table.num_entries - touched) * (1 - h)
     touches = chunks.nonzeros * (misses / max(table.num_entries, 1.0))
+    # Partial sums that leave the chip are read and written back.
     passes = 2.0 if outer and h < 1 else 1.0
     scattered = touches * row_bytes * passes
+    # Per row an 8-byte pointer, per entry a 4-byte column index.
     streamed = 8 * chunks.rows + 4 * chunks.nonzeros + chunks.rows * stream_widths * s
     rate = engine.lanes.value * engine.efficiency.value * engine.clock_hz.value
     compute = chunks.nonzeros * width / rate
     if engine.lanes_per_row.value:
         lanes = min(engine.lanes_per_row.value, engine.lanes.value)
+        # A long row runs on its own lanes only, so that the longest row of a block can bound it.
         compute = np.maximum(compute, chunks.widest * width / (lanes * engine.clock_hz.value))
     return ChunkWork(
         compute_s=compute,
@@ -210,6 +225,7 @@ def dense_work(
     cycles = np.zeros(len(rows))
     for gemm in gemms:
         m, k = rows, np.full(len(rows), float(gemm.inner))
+        # The gradient of a weight sums over rows: rows are then the inner dimension.
         if gemm.reduces:
             m, k = k, m
         cycles = cycles + np.where(rows > 0, systolic_cycles(engine, m, k, gemm.width), 0.0)
@@ -234,8 +250,10 @@ def systolic_cycles(engine: DenseEngine, m: Floats, k: Floats, n: int) -> Floats
     """
     r, c = engine.array_rows.value, engine.array_cols.value
     if engine.dataflow == "flat":
+        # A flat engine has no fill and drain of an array; only its lanes count.
         lanes = engine.arrays.value * r * c * engine.efficiency.value
         return m * k * n / lanes
+    # Partly filled folds cost a whole one.
     across = math.ceil(n / c)
     if engine.dataflow == "weight_stationary":
         folds, cycles = np.ceil(k / r) * across, 2 * r + c + m - 2

@@ -54,6 +54,8 @@ class Needs:
 
     def largest(self) -> list[int]:
         """The ranks that need most of a space: no other can have the least room."""
+        # Rows of several spaces are judged apart: the rank with the largest workload may not be the
+        # one with the largest host buffers.
         columns = (self.reserved, self.workload, self.host, self.disk)
         return sorted({int(np.argmax(column)) for column in columns})
 
@@ -62,6 +64,7 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
     """Follow a plan's buffers in program order."""
     periods = _periods(plan)
     disk = plan.peak_bytes(Space.DISK, periods=periods).tolist()
+    # A CPU has one memory: device and host buffers of a rank live in one resident set.
     if not gpu:
         workload = plan.peak_bytes(Space.DEVICE, Space.HOST, periods=periods).tolist()
         none = [0] * plan.world_size
@@ -78,6 +81,8 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
     known: dict[object, tuple[int, int]] = {}
     pairs = []
     for rank in range(plan.world_size):
+        # Ranks that allocate alike share one replay of the allocator, which is the slow part at
+        # 1,024 ranks; below nine ranks the key costs more than it saves.
         key = _allocations(plan, rank) if plan.world_size > 8 else rank
         if key not in known:
             allocator = replay_allocator(plan, rank, periods=periods)
@@ -115,14 +120,19 @@ def _loose(plan: Plan, periods: int) -> Ints:
             if buffer.space is Space.DISK:
                 continue
             if buffer.name not in low:
+                # The largest integer is neutral for the minimum of ranks that have not allocated
+                # the buffer yet.
                 low[buffer.name] = np.full(plan.world_size, np.iinfo(np.int64).max)
                 high[buffer.name] = np.zeros(plan.world_size, np.int64)
             low[buffer.name][ranks] = np.minimum(low[buffer.name][ranks], buffer.bytes)
             high[buffer.name][ranks] = np.maximum(high[buffer.name][ranks], buffer.bytes)
+    # A profile states mean sizes only. Batches of a real graph vary, so their buffers are taken to
+    # vary.
     batches = not plan.counted and max(plan.periods, default=1) > 1
     found = np.zeros(plan.world_size, np.int64)
     for name, most in high.items():
         kept = np.minimum(most, _KEPT_MOST)
+        # One percent separates a buffer that grows between batches from rounding of its size.
         varies = batches | (most > 1.01 * low[name])
         found = np.maximum(found, np.where(varies & (most > _KEPT_LEAST), kept, 0))
     return found
@@ -177,6 +187,8 @@ def judge_worst(
 
 def least_room(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The entry of the rank with the least room."""
+    # A share of the limit, not absolute headroom: 1 GiB is much room on a device and little on a
+    # host.
     return dict(max(entries, key=lambda e: e["judged_bytes"] / max(e["limit_bytes"], 1)))
 
 
@@ -192,6 +204,7 @@ def judge(
     context = round(cluster.device.context_bytes.value)
     device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
     device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, *device_caps))
+    # Ranks of one host share its memory; each is judged on an equal part.
     host_limit = min(cluster.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
     entries = []
     for rank in range(len(needs.workload)) if ranks is None else ranks:
@@ -213,6 +226,8 @@ def judge(
             entry["peak_bytes"] = context + workload
             loose = round(_KEPT * needs.loose[rank])
             spaces = {CPU_MEMORY: _space(context, workload, device_limit, loose)}
+        # Before the disk is added, because a plan that overflows the disk is refused elsewhere,
+        # with the file that would not fit.
         judged = _tightest(spaces)
         if needs.disk[rank]:
             spaces[DISK] = _space(0, needs.disk[rank], None)
@@ -226,6 +241,8 @@ def _space(fixed: int, workload: int, limit: float | None, loose: int = 0) -> di
     low, high = (fixed + round(workload * math.exp(BIAS + z * SPREAD)) for z in (-_Z90, _Z90))
     chance = 0.0
     if limit is not None:
+        # How much of the freed memory the allocator keeps is not known; the probability is averaged
+        # over evenly spaced possibilities.
         kept = [fixed + loose * place for place in _PLACES] if loose else [fixed]
         chance = sum(out_of_memory(one, workload, limit) for one in kept) / len(kept)
     return {
@@ -248,6 +265,7 @@ def _tightest(spaces: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         spaces.items(), key=lambda item: item[1]["needed_bytes"] / max(item[1]["limit_bytes"], 1)
     )
     needed, limit = held["needed_bytes"], held["limit_bytes"]
+    # Any space that overflows ends the run, so the risk of the riskiest one is reported.
     chance = max(float(one["p_out_of_memory"]) for one in spaces.values())
     within = TIGHT if chance > P_OUT_OF_MEMORY else FITS
     return {
@@ -293,6 +311,8 @@ def _contents(plan: Plan, needs: Needs, entry: Mapping[str, Any]) -> dict[str, A
             of[kind] = of.get(kind, 0) + size
         if space not in (HOST_MEMORY, DISK):
             of[CONTEXT] = entry["baseline_bytes"]
+            # The reserve is what the caching allocator holds beyond living buffers; it closes the
+            # sum.
             of[RESERVE] = entry["spaces"][space]["needed_bytes"] - sum(of.values())
         categories[space] = {name: of[name] for name in CATEGORIES if of.get(name)}
     return {"buffers": found, "categories": categories}
@@ -310,8 +330,10 @@ def _living(plan: Plan, rank: int, periods: int, *spaces: Space) -> dict[str, in
         for buffer in step.allocates:
             if buffer.space in spaces:
                 before, size = live.get(buffer.name, 0), pick(buffer.bytes, column)
+                # A reused workspace stays at its largest size, see `Buffer`.
                 live[buffer.name] = size if buffer.exact else max(size, before)
                 total += live[buffer.name] - before
+        # Compared before frees: buffers that a step frees are alive while it runs.
         if total > peak:
             most, peak = dict(live), total
         for name in step.frees:
@@ -325,6 +347,7 @@ def _cap(caps: Mapping[str, float], *spaces: Space) -> list[float]:
 
 def _periods(plan: Plan) -> int:
     """Periods to follow: two at least, because what the first one leaves lives in the second."""
+    # The step budget bounds the time; two periods show what the first one leaves behind.
     return min(plan.num_periods, max(2, _STEPS_MAX // max(plan.num_steps(), 1)))
 
 

@@ -102,6 +102,7 @@ class Call:
             sent[part.members] = _column(work.bytes, part)
             buffers[part.members] = _column(work.buffer_bytes, part)
         matrix, key = _matrix(len(group), works)
+        # Bytes of a step are totals over its calls; a model takes one call's.
         if calls > 1:
             sent, buffers = sent / calls, buffers / calls
             matrix = None if matrix is None else matrix / calls
@@ -148,6 +149,7 @@ def _matrix(
         for array in (part.members, rows):
             content.update(array.tobytes())
         content.update(str(work.unit_bytes).encode())
+    # What stays on the rank crosses no link.
     np.fill_diagonal(matrix, 0.0)
     return matrix, (content.digest(),)
 
@@ -175,10 +177,12 @@ class Network:
 
     def collective(self, call: Call) -> Timing:
         """Time a collective; equal calls between ranks placed alike on hosts are timed once."""
+        # Thousands of collectives of a plan have few distinct sizes: each is timed once.
         key = (*self._shape(call.group), *call.key)
         timing = self._known.get(key) if call.key else None
         if timing is None:
             timing = self._timed(call)
+            # A stream's sizes rarely repeat: the memory is bounded, whatever the number of calls.
             if len(self._known) > _REMEMBERED:
                 self._known.clear()
             self._known[key] = timing
@@ -188,6 +192,7 @@ class Network:
         """What of a group its collectives' time can rest on: which of its ranks share hosts."""
         found = self._shapes.get(group)
         if found is None:
+            # Only which ranks share hosts matters, not which hosts they are.
             hosts = np.array([self.host_of(rank) for rank in group])
             found = len(group), (hosts - hosts[0]).tobytes(), np.argsort(group).tobytes()
             self._shapes[group] = found
@@ -205,6 +210,8 @@ class Network:
             return self._nccl(call, nccl, hosts)
         if model is not None:
             volume = _volume(call)
+            # Gloo's ranks of one host share the loopback device, so that the sum over all pairs
+            # counts.
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
                 volume = through_one_loop(_pair_bytes(call))
             seconds = float(collective_seconds(model, np.array([volume]))[0])
@@ -212,6 +219,7 @@ class Network:
         else:
             model = self._nearest(kind, "intra", min(self.ranks_per_host, ranks))
             seconds, label = self._closed_form(call, layout)
+        # Waiting cannot exceed the whole.
         idle_s = min(self._meeting_s(model), seconds)
         return Timing(call.calls * seconds, label, call.calls * idle_s)
 
@@ -227,6 +235,7 @@ class Network:
             if model is not None:
                 return model.latency_s, model.bytes_per_s, path
             return links.intra.latency_s.value, links.intra.bytes_per_s.value, path
+        # A shared network adapter is one resource per host, otherwise each rank has its own.
         rate = links.inter.bytes_per_s.value
         if links.inter.shared:
             return links.inter.latency_s.value, rate, (("nic_out", a), ("nic_in", b))
@@ -245,6 +254,7 @@ class Network:
     def _label(self, kind: Kind, how: str, radius: float) -> str:
         known = self.classes.get(kind.value)
         if known is not None:
+            # The weakest evidence and the widest interval of all calls of a class are reported.
             how, radius = weakest([how, known.grade]), max(radius, known.radius)
         self.classes[kind.value] = CostClass(kind.value, how, radius)
         return kind.value
@@ -259,6 +269,7 @@ class Network:
 
     def _crowd(self, model: CollectiveModel) -> float:
         """How far the ranks that used the host at calibration are from those of this run."""
+        # Ratios of ranks count, so the distance is taken in logarithms.
         return abs(math.log((model.co_located or model.ranks) / self.ranks_per_host))
 
     def _nearest(self, kind: Kind, layout: str, ranks: int) -> CollectiveModel | None:
@@ -289,11 +300,13 @@ class Network:
     def _link(self, kind: Kind, layout: str, ranks: int) -> tuple[float, float, str, float]:
         """Latency per message, bytes per second, grade and radius of one layout."""
         model = self._nearest(kind, layout, ranks)
+        # A group of a size that was not measured takes the nearest measured one.
         if model is None and layout == "intra":
             model = self._nearest(kind, layout, 2)
         if model is not None:
             steps = max(latency_steps(kind, model.ranks), 1)
             how = "transferred" if grade(model.status) == "measured" else "datasheet"
+            # Extrapolation to another size is never surer than this.
             radius = max(model.radius, _EXTRAPOLATED_RADIUS)
             latency_s = model.latency_s - self._meeting_s(model)
             # A tree sends the whole buffer in each of its rounds, which the fitted rate holds.

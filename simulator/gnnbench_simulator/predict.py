@@ -30,6 +30,8 @@ from gnnbench_simulator.uncertainty import interval, prediction_grade, work_by_c
 
 _ENGINE_STEPS = 300_000
 _REPLAY_STEPS = 3_000_000
+_PLANNED = ("policy", "partitions", "buffer")
+"""Notes of a plan that a record keeps: what a knob left to the plan."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,8 +137,12 @@ def predict_plan(
     reason = program.contention()
     work = work_by_class(program)
     effort = _effort(program, work)
+    # A stable sort keeps the lower rank first among equals, so that predictions do not change with
+    # the version of numpy.
     order = np.argsort(effort, kind="stable")
     slowest = int(order[-1])
+    # Ledgers of all ranks would be too large to keep; the slowest, the median and the fastest show
+    # the load imbalance.
     recorded = sorted({slowest, int(order[len(order) // 2]), int(order[0])})
     result = _simulate(program, reason, periods, recorded)
     covered = len(result.period_s)
@@ -160,6 +166,8 @@ def predict_plan(
         ),
         energy=_energy(plan, program, period_s, element_bytes),
         phases=_phases(rows.get(slowest, []), covered),
+        # Utilisation of the slowest rank: it sets the period, so that its idle lanes are the ones
+        # to ask about.
         lanes={
             lane: float(busy[slowest]) / span if span > 0 else 0.0
             for lane, busy in result.busy_s.items()
@@ -198,6 +206,8 @@ def estimate_s(
     program = compile_plan(
         plan, cluster, ranks_per_host=ranks_per_host, element_bytes=element_bytes
     )
+    # The first period carries warm-up that `_steady` leaves out; the second is enough for a rank
+    # order.
     return _steady_s(_simulate(program, program.contention(), min(2, plan.num_periods), []))
 
 
@@ -221,6 +231,8 @@ def estimate_together(
     Returns:
         Seconds per period by cluster, or what a cluster lacks.
     """
+    # Layouts depend on the plan and a few rules of the cluster, not on its speeds: what-ifs share
+    # them.
     known = {} if known is None else known
     periods = min(2, plan.num_periods)
     found: list[float | Unsupported] = [0.0] * len(clusters)
@@ -235,8 +247,11 @@ def estimate_together(
                 known=known,
             )
             if program.contention():
+                # Transfers that share a link must be simulated in time, one cluster at a time.
                 found[place] = _steady_s(_simulate(program, program.contention(), periods, []))
             else:
+                # Clusters with the same layout differ in step durations only: one replay serves all
+                # of them as columns.
                 alike[id(program.layouts)].append((place, program))
         except Unsupported as error:
             found[place] = error
@@ -258,6 +273,7 @@ def _steady_s(result: SimResult) -> float:
 
 
 def _steady(period_s: Floats) -> float:
+    # The median, because one period of a stream or of sampled batches may be an outlier.
     return float(np.median(period_s[1:] if len(period_s) > 1 else period_s))
 
 
@@ -278,6 +294,8 @@ def _probe_s(cluster: Cluster, co_located: int) -> float:
 
 def _simulate(program: Program, reason: str, periods: int | None, recorded: list[int]) -> SimResult:
     if not reason:
+        # Replay visits steps in program order and costs microseconds each; the event engine is ten
+        # times slower and is needed only where transfers share links.
         count = _affordable(program, _REPLAY_STEPS) if periods is None else periods
         try:
             return replay(program, periods=count, record=recorded)
@@ -287,6 +305,7 @@ def _simulate(program: Program, reason: str, periods: int | None, recorded: list
     try:
         return simulate_events(program, periods=count, record=recorded)
     except Unsupported:
+        # Imported late: SimPy takes time to load, and few plans need it.
         from gnnbench_simulator.engine import simulate
 
         return simulate(program, periods=count, record=recorded)
@@ -302,6 +321,8 @@ def _effort(program: Program, work: Mapping[str, Floats]) -> Floats:
     """Seconds of local work of each rank; collectives are excluded because they include waiting."""
     shared = {kind.value for kind in COLLECTIVES}
     total = np.zeros(program.world_size)
+    # Waiting inside a collective is as long as the others are late: counting it would make the
+    # fastest rank look slowest.
     for label, seconds in work.items():
         if label not in shared:
             total += seconds
@@ -314,6 +335,8 @@ def _moved(program: Program, periods: int) -> list[dict[str, int]]:
     known: dict[tuple[int, ...], dict[str, int]] = {}
     out = []
     for period in range(periods):
+        # Most periods schedule the same iterations; the sums are made once for each distinct
+        # schedule.
         key = tuple(plan.scheduled(period))
         if key not in known:
             totals: dict[str, int] = defaultdict(int)
@@ -327,6 +350,7 @@ def _moved(program: Program, periods: int) -> list[dict[str, int]]:
 
 def _phases(rows: list[Row], periods: int) -> dict[str, float]:
     """Seconds by phase per period; the first period is left out where there are others."""
+    # The first period has no prefetched batches and would bias the mean.
     skip = 1 if periods > 1 else 0
     totals: dict[str, float] = defaultdict(float)
     for row in rows:
@@ -349,7 +373,7 @@ def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
     planned = program.plan.notes
-    notes |= {name: planned[name] for name in planned if name.startswith("cache_")}
+    notes |= {n: planned[n] for n in planned if n.startswith("cache_") or n in _PLANNED}
     missing = sorted(c.name for c in program.cost_classes.values() if c.uncalibrated)
     if missing:
         notes["uncalibrated"] = missing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from gnnbench.cluster import Cluster, Constant
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import grade
 from gnnbench.machines import Machine
+from gnnbench.plan import Plan
+from gnnbench_simulator.layout import Layout, Rules
 from gnnbench_simulator.planner import Planned
 from gnnbench_simulator.predict import estimate_together
 from gnnbench_simulator.program import compile_plan
@@ -52,24 +54,68 @@ class Swing:
 
 def tornado(planned: Planned, machine: Machine) -> list[Swing]:
     """The swings of a plan's time on a machine, widest first."""
-    found = [*_operations(planned, machine), *_constants(planned, machine)]
-    return sorted((s for s in found if s.width > LEAST), key=lambda swing: -swing.width)
-
-
-def _operations(planned: Planned, machine: Machine) -> Iterator[Swing]:
-    """Each cost class at both ends of its 90 % error, all in one replay."""
-    program = compile_plan(
+    return swings(
         planned.plan,
         machine.cluster,
         ranks_per_host=machine.per_host,
         element_bytes=planned.run.training.element_bytes,
         known=planned.blocks,
     )
+
+
+def swings(
+    plan: Plan,
+    cluster: Cluster,
+    *,
+    ranks_per_host: int,
+    element_bytes: float = 4.0,
+    known: MutableMapping[Rules, list[Layout]] | None = None,
+) -> list[Swing]:
+    """The swings of a plan's time on a cluster, widest first.
+
+    Args:
+        plan: steps of all ranks.
+        cluster: its constants are moved one at a time.
+        ranks_per_host: how the ranks lie on hosts.
+        element_bytes: bytes of a feature element.
+        known: layouts of the plan, see `compile_plan`.
+    """
+    case = _Case(
+        plan=plan,
+        cluster=cluster,
+        ranks_per_host=ranks_per_host,
+        element_bytes=element_bytes,
+        known={} if known is None else known,
+    )
+    found = [*_operations(case), *_constants(case)]
+    return sorted((s for s in found if s.width > LEAST), key=lambda swing: -swing.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """What is moved: a plan on a cluster, see `swings`."""
+
+    plan: Plan
+    cluster: Cluster
+    ranks_per_host: int
+    element_bytes: float
+    known: MutableMapping[Rules, list[Layout]]
+
+
+def _operations(case: _Case) -> Iterator[Swing]:
+    """Each cost class at both ends of its 90 % error, all in one replay."""
+    program = compile_plan(
+        case.plan,
+        case.cluster,
+        ranks_per_host=case.ranks_per_host,
+        element_bytes=case.element_bytes,
+        known=case.known,
+    )
     classes = sorted(program.cost_classes.items())
     factors = {name: np.ones(1 + 2 * len(classes)) for name, _ in classes}
     for place, (name, cost) in enumerate(classes):
         factors[name][1 + 2 * place : 3 + 2 * place] = np.exp([-cost.radius, cost.radius])
-    periods = min(2, planned.plan.num_periods)
+    periods = min(2, case.plan.num_periods)
     try:
         times = replay(program, periods=periods, factors=factors, ignore_contention=True)
     except Unsupported:
@@ -87,30 +133,32 @@ def _operations(planned: Planned, machine: Machine) -> Iterator[Swing]:
         )
 
 
-def _constants(planned: Planned, machine: Machine) -> Iterator[Swing]:
+def _constants(case: _Case) -> Iterator[Swing]:
     """Each constant of the cluster `STEP` times smaller and larger."""
     known = [
         (key, constant)
-        for key, constant in constants_of(machine.cluster)
+        for key, constant in constants_of(case.cluster)
         if constant.value > 0 and not any(word in f".{key}" for word in _TIMELESS if word[0] == ".")
         if not key.startswith(tuple(word for word in _TIMELESS if word[0] != "."))
     ]
-    clusters = [machine.cluster]
+    clusters = [case.cluster]
     for key, constant in known:
         for factor in (1 / STEP, STEP):
-            clusters.append(with_value(machine.cluster, key, constant.value * factor))
+            clusters.append(with_value(case.cluster, key, constant.value * factor))
     times = estimate_together(
-        planned.plan,
+        case.plan,
         clusters,
-        ranks_per_host=machine.per_host,
-        element_bytes=planned.run.training.element_bytes,
-        known=planned.blocks,
+        ranks_per_host=case.ranks_per_host,
+        element_bytes=case.element_bytes,
+        known=case.known,
     )
     base, *moved = times
-    if isinstance(base, Unsupported):
+    if isinstance(base, Unsupported) or base <= 0:
         return
     for place, (key, constant) in enumerate(known):
         ends = [t for t in moved[2 * place : 2 * place + 2] if not isinstance(t, Unsupported)]
+        if not ends:
+            continue
         yield Swing(
             name=key,
             what="constant",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gnnbench.results import PredictionRecord, Results
 from gnnbench.spec import RunSpec
 from gnnbench_simulator.memory import least_room
 from gnnbench_simulator.predict import Prediction, predict_plan
+from gnnbench_simulator.sensitivity import swings
 
 Ledgers = dict[int, list[Row]]
 _GIB = 2**30
@@ -28,6 +30,7 @@ def predict_runs(
     results: Results | None = None,
     *,
     ranks_per_host: int | None = None,
+    sensitivity: bool = False,
 ) -> Iterator[tuple[PredictionRecord, Ledgers]]:
     """Predict each run; yield its record and the ledgers of a few ranks, and save both.
 
@@ -40,6 +43,7 @@ def predict_runs(
         results: folder of predictions and of cached datasets; None saves nothing.
         ranks_per_host: by default that of the same configuration's finished run, else as many as a
             host has devices.
+        sensitivity: whether each record says what moves its time most, see `sensitivity.swings`.
     """
     cache = None if results is None else results.folder / "cache"
     shared = None if results is None else results.cache("shared")
@@ -58,7 +62,9 @@ def predict_runs(
             per_host = ranks_per_host or _measured_layout(run, results) or 0
             per_host = per_host or cluster.ranks_per_host(run.ranks)
             data = datasets.open(run.dataset)
-            record, ledgers = predict_run(run, data, cluster, shared, ranks_per_host=per_host)
+            record, ledgers = predict_run(
+                run, data, cluster, shared, ranks_per_host=per_host, sensitivity=sensitivity
+            )
         except SpecError as error:
             record = _without(run, cluster, per_host, "failed", "; ".join(error.problems))
         except GnnbenchError as error:
@@ -79,6 +85,7 @@ def predict_run(
     cache: Path | None = None,
     *,
     ranks_per_host: int | None = None,
+    sensitivity: bool = False,
 ) -> tuple[PredictionRecord, Ledgers]:
     """Plan one run and simulate the plan.
 
@@ -89,7 +96,9 @@ def predict_run(
         Unsupported: the approach's reason, or what the cluster lacks.
     """
     per_host = ranks_per_host or cluster.ranks_per_host(run.ranks)
-    prediction = predict_on(run, data, cluster, cache, ranks_per_host=per_host)
+    prediction = predict_on(
+        run, data, cluster, cache, ranks_per_host=per_host, sensitivity=sensitivity
+    )
     record = prediction.record(run, ranks_per_host=per_host)
     worst = least_room(record.memory)
     if not worst["fits"]:
@@ -109,21 +118,30 @@ def predict_on(
     cache: Path | None = None,
     *,
     ranks_per_host: int,
+    sensitivity: bool = False,
 ) -> Prediction:
-    """Plan one run on a cluster and simulate the plan. Raises Unsupported with the reason."""
+    """Plan one run on a cluster and simulate the plan. Raises Unsupported with the reason.
+
+    With `sensitivity`, the note of that name has the swings of the time, see `sensitivity.swings`.
+    """
     approach = APPROACHES.get(run.approach)
     reason = approach.cannot_run(run, data)
     if reason:
         raise Unsupported(reason)
     layout = layout_on(run, cluster, ranks_per_host)
     plan = approach.plan(data, run, approach.structure(data, run, cache), layout)
-    return predict_plan(
+    size = run.training.element_bytes
+    found = predict_plan(
         plan,
         cluster,
         ranks_per_host=ranks_per_host,
-        element_bytes=run.training.element_bytes,
+        element_bytes=size,
         caps=run.memory.caps(),
     )
+    if sensitivity:
+        moved = swings(plan, cluster, ranks_per_host=ranks_per_host, element_bytes=size)
+        found.notes["sensitivity"] = [dataclasses.asdict(swing) for swing in moved]
+    return found
 
 
 def layout_on(run: RunSpec, cluster: Cluster, ranks_per_host: int) -> Layout:

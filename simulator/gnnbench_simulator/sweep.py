@@ -108,12 +108,14 @@ def sweep(grid: Grid, planner: Planner) -> list[WhatIf]:
         for name in grid.approaches:
             for group in _by_layout(grid.machines).values():
                 run = _at(workload, name, {}, group[0].ranks)
+                # An approach without any of the swept knobs is tried in its own variants.
                 for knobs in choices[name] or APPROACHES.get(name).variants(run):
                     run = _at(workload, name, knobs, group[0].ranks)
                     found += _group(grid, planner, number, run, group)
     return found
 
 
+# Epochs of the question are multiplied in later; only a few are simulated.
 def _at(workload: RunSpec, name: str, knobs: Mapping[str, Any], ranks: int) -> RunSpec:
     training = dataclasses.replace(workload.training, epochs=SIMULATED_EPOCHS)
     return dataclasses.replace(
@@ -125,6 +127,7 @@ def _by_layout(machines: Sequence[Machine]) -> dict[tuple[object, ...], list[Mac
     """Machines whose ranks are placed alike, and so have equal plans."""
     groups: dict[tuple[object, ...], list[Machine]] = defaultdict(list)
     for machine in machines:
+        # CPU and GPU plans differ: on a GPU there are copies between host and device.
         on_cpu = machine.cluster.device.kind == "cpu"
         groups[machine.ranks, machine.per_host, on_cpu].append(machine)
     return groups
@@ -142,12 +145,14 @@ def _choices(grid: Grid) -> dict[str, list[dict[str, Any]]]:
             owner, _, knob = key.rpartition(".")
             if owner in ("", name) and knob in card.knob_names():
                 own[knob] = values
+                # A knob that no approach used is a typing error and is reported below.
                 unused.pop(key, None)
         tables = [
             dict(zip(own, values, strict=True)) for values in itertools.product(*own.values())
         ]
         parsed = [card.parse_knobs(table, f"--knob {name}", problems) for table in tables if table]
         found[name] = [knobs for knobs in parsed if knobs is not None]
+    # Several approaches may find the same problem.
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     if unused:
@@ -193,6 +198,7 @@ def _what_if(
         memory=judge_worst(planned.needs, machine.cluster, machine.per_host, run.memory.caps()),
     )
     if isinstance(seconds, Unsupported):
+        # The reason up to the colon: tables have no room for the remedy.
         found.reason = str(seconds).partition(":")[0]
         return found
     found.period_s = seconds
@@ -235,6 +241,7 @@ def pareto(found: Sequence[WhatIf], objectives: Sequence[str]) -> list[WhatIf]:
     for one in found:
         if one.fits:
             values = [OBJECTIVES[name](one) for name in objectives]
+            # An unknown value cannot be compared: such a what-if neither beats nor is beaten.
             known = tuple(float(value) for value in values if value is not None)
             if len(known) == len(objectives):
                 kinds[one.workload, one.steps_per_epoch].append((known, one))

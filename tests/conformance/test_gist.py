@@ -36,8 +36,9 @@ def test_a_round_without_training_changes_nothing(pools: Pools) -> None:
     assert np.array_equal(before, same)
     trained = np.zeros(len(before), bool)
     for part in range(4):
-        for ids in cut.ids(cut.groups(5), part, 0, cut.sub_shape.num_parameters):
-            trained[ids] = True
+        for block, _, _ in cut.blocks(cut.groups(5), part, 0, cut.sub_shape.num_parameters):
+            ids = block.start + block.rows[:, None] * block.width + block.columns
+            trained[ids.ravel()] = True
     assert 0 < (~trained).sum() < len(trained)
     np.testing.assert_allclose(touched[trained], 1.0, rtol=0, atol=1e-12)
     assert (touched[~trained] == 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from itertools import pairwise
 
@@ -173,6 +174,38 @@ def test_scatter_adds_repeated_rows(kernels) -> None:
         expected[row] += x[i]
     kernels.scatter_add_rows(out, ids, x)
     close(out, expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    width: int
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+@pytest.mark.parametrize("columns", [[0, 3, 4, 9], [2, 3, 4, 5], list(range(10)), [9]])
+def test_a_block_is_copied_out_of_a_shard_and_back(kernels, columns: list[int]) -> None:
+    """The vector holds elements 13 ... 76 of a matrix of 8 rows and 10 columns."""
+    block = Block(10, np.array([0, 1, 4, 5, 7]), np.array(columns))
+    flat = torch.arange(80, dtype=torch.float64)
+    ids = (block.rows[:, None] * 10 + block.columns).ravel()
+    first, last = np.searchsorted(ids, (13, 77)).tolist()
+    shard = flat[13:77].clone()
+    out = torch.empty(last - first, dtype=torch.float64)
+    kernels.gather_block(shard, block, -13, first, out)
+    assert out.tolist() == ids[first:last].tolist()
+    kernels.scatter_block(shard, block, -13, first, -out)
+    expected = flat[13:77].clone()
+    expected[ids[first:last] - 13] *= -1
+    assert torch.equal(shard, expected)
+
+
+def test_positions_of_a_block_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_ops, "IDS_AT_ONCE", 7)
+    block = Block(6, np.array([1, 2, 5]), np.array([0, 2, 3, 5]))
+    flat, out = rand(36), torch.empty(12, dtype=torch.float64)
+    BACKENDS["torch"].gather_block(flat, block, 0, 0, out)
+    assert torch.equal(out, flat.view(6, 6)[[1, 2, 5]][:, [0, 2, 3, 5]].flatten())
 
 
 @pytest.mark.parametrize("heads", [1, 4])

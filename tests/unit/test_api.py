@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import gnnbench as gb
 from gnnbench.cluster import load_cluster
 from gnnbench.commands import calibrate as calibrate_command
 from gnnbench.data.generators import uniform
-from gnnbench.errors import DataError, MissingExtra, SpecError, UnknownName
+from gnnbench.errors import DataError, MissingExtra, SpecError, UnknownName, Unsupported
 from gnnbench.results import Results
 
 SUITE = """
@@ -75,6 +76,46 @@ def test_saved_predictions_can_be_compared(suite_file: Path, tmp_path: Path) -> 
     }
     with pytest.raises(UnknownName, match="cluster among the predictions 'dgx-h100'"):
         gb.compare(folder, "dgx-h100")
+
+
+def test_a_suite_may_be_a_dictionary_of_its_tables(suite_file: Path) -> None:
+    table = tomllib.loads(suite_file.read_text(encoding="utf-8"))
+    assert gb.load_suite(table).runs == gb.load_suite(suite_file).runs
+    with pytest.raises(SpecError, match=r"suite: runs\[0\]\.approach: unknown approach 'singel'"):
+        gb.load_suite({**table, "runs": [{"dataset": "g", "model": "m", "approach": "singel"}]})
+
+
+def test_a_comparison_has_an_answer_a_table_and_figures(suite_file: Path, tmp_path: Path) -> None:
+    gb.predict(suite_file, "dgx-a100", ranks=[1, 2, 4], results=tmp_path / "results")
+    rows = gb.compare(tmp_path / "results")
+    assert rows.answer.startswith("g, m: ")
+    frame = rows.frame
+    assert list(frame["ranks"]) == [row.ranks for row in rows]
+    assert frame["planned_bytes"].max() == max(row.planned_bytes or 0 for row in rows) > 0
+    figure = rows.figure("volume")
+    assert figure.svg.count("<svg") == 1
+    assert figure.save(tmp_path / "v.pdf").read_bytes().startswith(b"%PDF")
+    assert figure.save(tmp_path / "v.csv").read_text().count("\n") == len(figure.frame) + 1
+    with pytest.raises(SpecError, match=r"found suffix '.gif', allowed: .csv, .pdf, .png, .svg"):
+        figure.save(tmp_path / "v.gif")
+    with pytest.raises(UnknownName, match="did you mean 'volume'"):
+        rows.figure("volumes")
+    with pytest.raises(Unsupported, match=r"figure parity: .* has no numbers to draw"):
+        rows.figure("parity")
+
+
+def test_advice_is_the_text_of_the_command_and_tables() -> None:
+    answer = gb.advise(
+        "ogbn-arxiv", ["1xt4", "1xrtx3090x4"], approaches=["single", "sampled"], epochs=10
+    )
+    assert str(answer).startswith("1 x ")
+    assert answer.advice.best is not None
+    best = answer.machines.iloc[0]
+    assert best["machine"] == answer.advice.best.machine.name
+    assert best["low_s"] <= best["total_s"] <= best["high_s"]
+    assert set(answer.approaches["promise"]) <= {"exact", "unbiased"}
+    with pytest.raises(UnknownName, match="did you mean 'ogbn-arxiv'"):
+        gb.advise("ogbn-arxivs", ["1xt4"])
 
 
 def test_comparing_an_absent_folder_says_so(tmp_path: Path) -> None:

@@ -436,7 +436,7 @@ def test_no_tracked_file_is_over_two_mib() -> None:
     assert not [path.name for path in tracked() if path.stat().st_size > 2 * 2**20]
 
 
-@pytest.mark.parametrize("target", ["quickstart", "test", "check", "bench", "gpu-check"])
+@pytest.mark.parametrize("target", ["quickstart", "test", "check", "docs", "bench", "gpu-check"])
 def test_the_makefile_has_the_target(target: str) -> None:
     makefile = (REPO / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

@@ -356,6 +356,29 @@ def test_the_whole_graph_suite_runs_every_whole_graph_approach_at_least_fifty_ti
     assert len({run.dataset.name for run in done}) == 3
 
 
+def test_the_mini_batch_suite_runs_every_approach_of_the_family_at_least_sixty_times() -> None:
+    runs = find_suite("mini-batch").runs
+    done = [run for run in runs if APPROACHES.get(run.approach).cannot_run(run) is None]
+    assert len(done) == len({run.config_id for run in done}) >= 60
+    family = {n for n in APPROACHES.names() if APPROACHES.get(n).family == "mini_batch"}
+    assert {run.approach for run in done} == family
+    assert {run.ranks for run in done} == {1, 2, 4}
+    assert len({run.dataset.name for run in done}) == 4
+
+
+def test_the_suite_of_gist_times_one_to_eight_sub_models_on_two_graphs() -> None:
+    runs = find_suite("gist-time").runs
+    assert all(APPROACHES.get(run.approach).cannot_run(run) is None for run in runs)
+    timed = {
+        (run.dataset.name, run.knobs["parts"])
+        for run in runs
+        if run.approach == "gist" and run.training.evaluate_every
+    }
+    assert timed == {(name, m) for name in ("cora", "planted") for m in (1, 2, 4, 8)}
+    counted = {(run.approach, run.ranks) for run in runs if not run.training.evaluate_every}
+    assert counted == {(name, m) for name in ("gist", "sampled") for m in (4, 8)}
+
+
 def test_the_accuracy_suite_trains_every_approach_on_three_datasets_with_three_seeds() -> None:
     made = find_suite("accuracy")
     trained = {(run.approach, run.dataset.name, run.training.seed) for run in made.runs}

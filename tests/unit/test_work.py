@@ -99,6 +99,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.gather(3, 2, 100, S), "gather", "gather", 24 + 48, 0),
     (lambda: work.gather_host(3, 2, 100, S), "gather", "gather_host", 24 + 48, 0),
     (lambda: work.gather(3, 2, 100, S, ids=False), "gather", "gather", 48, 0),
+    # 6 elements, read and written.
+    (lambda: work.copy_blocks(6, 3, S), "elementwise", "copy_blocks", 48, 0),
     (lambda: work.scatter_add(3, 2, 100, S), "scatter", "scatter_add", 24 + 48, 0),
     (lambda: work.sample(seeds=2, edges=6, vertices=7, read=99), "sample", "sample", 99, 0),
     # 9 + 4 + 2 vertices, 6 + 3 edges: 8 bytes an edge, 16 a vertex.

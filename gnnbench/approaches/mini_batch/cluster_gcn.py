@@ -6,7 +6,7 @@ clusters in one batch it is full-graph training. The clusters are made once, bef
 edge cut), and that time is reported as preparation.
 
 Deviation from the paper: no diagonal enhancement. Several subgraphs make a global batch, so that
-ranks have one each.
+ranks have one each. Gradients and features travel as in `sampled`.
 
 Source: Chiang et al., KDD 2019; sampling reference section 7, invariants SA-S4, SA-S9.
 """

@@ -266,6 +266,9 @@ class _RoundWriter:
         drawn: Drawn | None,
     ) -> None:
         self.cut, self.drawn, self.data = cut, drawn, data
+        # Positions as they are made and as they are used, and a few values; a CPU copies by rows.
+        each = 4 * work.ID_BYTES + cut.shape.element_bytes
+        self.scratch = 0 if device == "cpu" else each
         self.group = tuple(range(cut.ranks))
         teams = tuple(tuple(team) for team in cut.teams)
         self.teams = Groups(teams, np.arange(cut.ranks) // cut.members)
@@ -311,47 +314,38 @@ class _RoundWriter:
     def _dispatch(self, chain: Chain, needed: Ints) -> None:
         """Write how blocks travel from the ranges of their owners to the sub-models."""
         cut, alone, straight = self.cut, self.cut.ranks == 1, self.cut.per_rank == 1
-        served = total(needed.T)
-        self._copy(chain, "dispatch/pack", served, cut.shard_length, "" if alone else "leaving")
+        served, width = total(needed.T), cut.block_width
+        self._copy(chain, "dispatch/pack", served, width, "" if alone else "leaving")
         if alone:
             return
         self._move(chain, "dispatch", needed.T, "" if straight else "arrived")
         if not straight:
-            own = total(needed)
-            self._copy(chain, "dispatch/place", own, own, ids=False)
+            self._copy(chain, "dispatch/place", total(needed), cut.sub_shape.num_parameters)
 
     def _aggregate(self, chain: Chain, needed: Ints) -> None:
         """Write how blocks travel back."""
         cut = self.cut
         returned = cut.returned(needed)
         if cut.ranks > 1:
-            own = total(needed)
             if cut.per_rank > 1:
-                self._copy(chain, "aggregate/pack", own, own, "leaving", ids=False)
+                width = cut.sub_shape.num_parameters
+                self._copy(chain, "aggregate/pack", total(needed), width, "leaving")
             self._move(chain, "aggregate", returned, "arrived")
-        placed = total(returned.T)
-        self._copy(chain, "aggregate/place", placed, placed)
+        self._copy(chain, "aggregate/place", total(returned.T), cut.block_width)
 
-    def _copy(
-        self,
-        chain: Chain,
-        name: str,
-        count: Size,
-        source: Size,
-        into: str = "",
-        *,
-        ids: bool = True,
-    ) -> None:
-        """Write a copy of parameters by id, or of ranges; into a buffer, where it is named."""
-        s = self.cut.shape.element_bytes
-        done = work.gather(count, 1, source, s, ids=ids)
-        # Ids, as they are made and as they are used, and a few values.
-        scratch = AT_ONCE * (2 * work.ID_BYTES + s) if ids else 0
-        room = [Buffer("moving", smaller(count * (2 * work.ID_BYTES + s), scratch))]
+    def _copy(self, chain: Chain, name: str, count: Size, width: int, into: str = "") -> None:
+        """Write a copy of blocks, whose rows are `width` long; into a buffer, where it is named."""
+        s, room, frees = self.cut.shape.element_bytes, [], []
+        if self.scratch:
+            moving = smaller(count * self.scratch, AT_ONCE * self.scratch)
+            room.append(Buffer("moving", moving))
+            frees.append("moving")
         if into:
             room.append(Buffer(into, count * s))
-        frees = ("moving",) if into or self.cut.ranks == 1 else ("moving", "leaving", "arrived")
-        chain.step(name, done, phase=Phase.SYNC, allocates=tuple(room), frees=frees)
+        elif self.cut.ranks > 1:
+            frees += ["leaving", "arrived"]
+        done = work.copy_blocks(count, width, s)
+        chain.step(name, done, phase=Phase.SYNC, allocates=tuple(room), frees=tuple(frees))
 
     def _move(self, chain: Chain, name: str, send: Ints, into: str) -> None:
         """Write the exchange of elements that rank i sends to rank j; the diagonal stays."""

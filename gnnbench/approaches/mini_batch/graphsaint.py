@@ -6,6 +6,7 @@ the counts, which falls with `coverage`. The counts are made once, before traini
 reported as preparation.
 
 Several subgraphs make a global batch, so that ranks have one each; their losses are averaged.
+Gradients and features travel as in `sampled`.
 
 Source: Zeng et al., ICLR 2020; sampling reference section 8, invariant SA-S10.
 """

@@ -1,7 +1,7 @@
 """Layer-neighbour sampling (LABOR): neighbour sampling with random numbers that vertices share.
 
 Source: Balin and Çatalyürek, NeurIPS 2023; see `gnnbench.data.labor`. In expectation a batch has as
-many edges as with `sampled`, and fewer vertices.
+many edges as with `sampled`, and fewer vertices. Its closed forms are those of `sampled`.
 """
 
 from __future__ import annotations

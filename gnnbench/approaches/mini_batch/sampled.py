@@ -2,6 +2,16 @@
 
 Computation graph `per_layer` (sampling section 2): in every hop each destination is sampled again,
 seeds included. Each rank takes an even slice of the global batch.
+
+Closed forms, per batch and rank (P ranks, theta parameters, s bytes per element, f features):
+
+    gradients              floor(2 (P - 1) S / P) with S = (theta + 1) s, the ring all-reduce
+    replicated features    nothing
+    partitioned features   8 (P - 1) of counts; 8 per input row that another rank owns; f s per
+                           input row of another rank that this one owns
+    host features          f s per input row, from the host to the device
+
+A cache on the device takes the rows that it holds out of the last two.
 """
 
 from __future__ import annotations

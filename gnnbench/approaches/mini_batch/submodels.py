@@ -6,8 +6,9 @@ are whole. Between rounds the global model is sharded: each rank owns a range of
 flat parameters.
 
 Groups rise, so the flat parameters of a sub-model lie in the flat global model in rising order: an
-owner's share of them is a range. Sizes of ranges are closed forms, and places are made for a few
-parameters at a time, because models may be wider than memory.
+owner's share of them is a range. Sizes of ranges are closed forms, and a sub-model's part of a
+parameter is a block, some rows and some columns: positions of single elements are never listed,
+because models may be wider than memory.
 
 Legend: m sub-models, P ranks, d hidden width, n parameters of the global model.
 
@@ -31,7 +32,7 @@ from gnnbench.steps import Ints
 _ROUNDS = 0x6157
 """Tells the draws of the groups from all other uses of the run's seed."""
 AT_ONCE = 1 << 20
-"""Parameters whose places are made at once."""
+"""Parameters that are drawn, tested or, on a GPU, located at once."""
 Groups = Sequence[NDArray[np.int64]]
 
 
@@ -53,12 +54,6 @@ class Part:
     @property
     def count(self) -> int:
         return len(self.rows) * len(self.columns)
-
-    def ids(self, first: int, last: int) -> Ints:
-        """Flat ids of the sub-model's elements first ... last - 1 of this parameter."""
-        row, column = np.divmod(np.arange(first, last, dtype=np.int64), len(self.columns))
-        found: Ints = self.start + self.rows[row] * self.width + self.columns[column]
-        return found
 
     def below(self, bounds: Ints) -> Ints:
         """How many of the elements have flat ids below each bound."""
@@ -119,6 +114,14 @@ class SubModels:
         return whole.with_dims((whole.dims[0], *hidden, whole.dims[-1]))
 
     @cached_property
+    def block_width(self) -> int:
+        """Mean length of a row of a sub-model's blocks; a copy starts anew at each of them."""
+        sub = self.sub_shape
+        shapes = sub.model.parameters(sub.dims, sub.heads, norm=sub.norm)
+        rows = sum(1 if len(shape) == 1 else shape[0] for _, shape in shapes)
+        return max(sub.num_parameters // rows, 1)
+
+    @cached_property
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """Name and shape of each global parameter."""
         whole = self.shape
@@ -167,16 +170,18 @@ class SubModels:
         units: Ints = groups[dim - 1][part]
         return units
 
-    def ids(self, groups: Groups, part: int, first: int, last: int) -> Iterator[Ints]:
-        """Yield where elements first ... last - 1 of a sub-model lie in the flat global model.
+    def blocks(
+        self, groups: Groups, part: int, first: int, last: int
+    ) -> Iterator[tuple[Part, int, int]]:
+        """Yield the blocks that hold elements first ... last - 1 of a sub-model's flat vector.
 
-        At most `AT_ONCE` at a time, rising.
+        Each with the range of the block's own elements, numbered row by row; in rising order.
         """
         start = 0
         for piece in self.pieces(groups, part):
             low, high = max(first - start, 0), min(last - start, piece.count)
-            for at in range(low, high, AT_ONCE):
-                yield piece.ids(at, min(at + AT_ONCE, high))
+            if low < high:
+                yield piece, low, high
             start += piece.count
 
     def shares(self, groups: Groups, part: int) -> Ints:
@@ -188,13 +193,20 @@ class SubModels:
         found: Ints = np.sum(below, axis=0)
         return found
 
+    def every_share(self, groups: Groups) -> list[Ints]:
+        """Shares of all sub-models, see `shares`."""
+        return [self.shares(groups, part) for part in range(self.parts)]
+
     def counts(self, round_: int) -> Ints:
         """Parameters that rank i's sub-models need of rank j's range in a round; int64 [P, P]."""
-        groups = self.groups(round_)
+        return self.counts_of(self.every_share(self.groups(round_)))
+
+    def counts_of(self, shares: Sequence[Ints]) -> Ints:
+        """The same, from the shares of all sub-models."""
         needed = np.zeros((self.ranks, self.ranks), np.int64)
-        for part in range(self.parts):
+        for part, of in enumerate(shares):
             first = part // self.per_rank * self.members
-            needed[first : first + self.members] += np.diff(self.shares(groups, part))
+            needed[first : first + self.members] += np.diff(of)
         return needed
 
     def returned(self, needed: Ints) -> Ints:

@@ -1,7 +1,10 @@
 """BNS-GCN: partition parallelism that exchanges a new random sample of halo rows in every epoch.
 
-Volume per epoch over all ranks, weights apart: s sum(k_ij) (Phi + Psi), and 8 sum(k_ij) of ids,
-k_ij = floor(p |B_ij|) (fullgraph section 6, FG-32).
+Closed forms, per epoch over all ranks (B_ij: rows of rank j that rank i needs, of which
+k_ij = floor(p |B_ij|) are drawn; s, Phi and Psi as in `partition`, whose gradients are added):
+
+    halo   s sum(k_ij) (Phi + Psi)  (FG-32)
+    ids    8 sum(k_ij)
 
 Convolutions multiply received rows, and their gradients, by |B_ij| / k_ij, which makes each sum
 over neighbours unbiased. For attention the softmax runs over the sampled neighbours only, which no

@@ -1,8 +1,12 @@
 """Partition parallelism with halo exchange: vertices are split, halo rows are sent in every layer.
 
-Volume per epoch over all ranks, without gradients: s S (Phi + Psi) with S halo copies (fullgraph
-section 5, FG-14); `precompute` removes layer 1 from both sums. Exact for any partition and any
-number of ranks.
+Exact for any partition and any number of ranks.
+
+Closed forms, per epoch over all P ranks (C halo copies, s bytes per element, theta parameters; Phi
+and Psi are the sums over layers of the widths that are exchanged forward and backward):
+
+    halo        s C (Phi + Psi); `precompute` removes layer 1 from both sums (FG-14)
+    gradients   P floor(2 (P - 1) S / P) with S = (theta + 1) s, the ring all-reduce
 """
 
 from __future__ import annotations

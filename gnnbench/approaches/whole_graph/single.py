@@ -1,4 +1,7 @@
-"""The whole graph on one device: the reference that every exact approach must equal."""
+"""The whole graph on one device: the reference that every exact approach must equal.
+
+It runs on one rank and sends nothing.
+"""
 
 from __future__ import annotations
 

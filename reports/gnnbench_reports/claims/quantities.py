@@ -17,6 +17,7 @@ from gnnbench_reports.ledgers import read_columns
 from gnnbench_reports.noise import noise, repeat_spread, usual_noise
 from gnnbench_reports.parts import HIDDEN, WAITING, parts_of, whole
 from gnnbench_reports.reaching import reach, target
+from gnnbench_reports.traffic import bytes_per_step
 
 if TYPE_CHECKING:
     from gnnbench_reports.comparison import Comparison
@@ -95,6 +96,22 @@ def _bytes_per_rank(study: Study, row: Comparison, side: str) -> Value | None:
     return None if found is None else _exact(found.value / row.ranks)
 
 
+def _bytes_to(study: Study, row: Comparison, side: str) -> Value | None:
+    """Bytes that all ranks send until the target of the row's dataset and model."""
+    found, each = _reach(study, row, side), _bytes(study, row, side)
+    return None if found is None or each is None else _exact(found[1] * each.value)
+
+
+def _bytes_per_step(study: Study, row: Comparison, side: str) -> Value | None:
+    return _exact(bytes_per_step(study.runs_of(row))) if side == "measured" else None
+
+
+def _hit_rate(study: Study, row: Comparison, side: str) -> Value | None:
+    """Share of the rows that ranks would have to fetch and find in their caches."""
+    found = row.metrics.get("cache_hit_rate") if side == "measured" else None
+    return None if found is None else _exact(found["mean"])
+
+
 def _hidden_layers(study: Study, row: Comparison, side: str) -> Value | None:
     """Bytes sent in the passes, where features of hidden layers travel."""
     return _exact(_volume(row, side, phases=("forward", "backward")))
@@ -170,9 +187,14 @@ def _hidden(study: Study, row: Comparison, side: str) -> Value | None:
     return _exact(parts.get(HIDDEN, 0.0) / sent) if sent > 0 else None
 
 
-def _flops(study: Study, row: Comparison, side: str) -> Value | None:
-    found = _flops_by_rank(study, row, side)
-    return _exact(sum(found)) if found else None
+def _flops(layer: int | None = None) -> Callable[[Study, Comparison, str], Value | None]:
+    """Floating-point operations of all ranks, in all steps or in those of a layer."""
+
+    def find(study: Study, row: Comparison, side: str) -> Value | None:
+        found = _flops_by_rank(study, row, side, layer)
+        return _exact(sum(found)) if found else None
+
+    return find
 
 
 def _imbalance(study: Study, row: Comparison, side: str) -> Value | None:
@@ -181,18 +203,23 @@ def _imbalance(study: Study, row: Comparison, side: str) -> Value | None:
     return _exact(max(found) / (sum(found) / len(found))) if found and sum(found) else None
 
 
-def _flops_by_rank(study: Study, row: Comparison, side: str) -> list[float]:
+def _flops_by_rank(
+    study: Study, row: Comparison, side: str, layer: int | None = None
+) -> list[float]:
     """Floating-point operations per period of each rank, of a measured run."""
     runs = study.runs_of(row) if side == "measured" else []
     if not runs:
         return []
     folder = study.results.run_folder(runs[0].run_id)
-    return [_mean_flops(path) for path in sorted(folder.glob("ledger-rank*.csv"))]
+    return [_mean_flops(path, layer) for path in sorted(folder.glob("ledger-rank*.csv"))]
 
 
-def _mean_flops(path: Path) -> float:
-    frame = read_columns(path, {"period": "int64", "phase": "str", "flops": "float64"})
+def _mean_flops(path: Path, layer: int | None) -> float:
+    types = {"period": "int64", "phase": "str", "layer": "int64", "flops": "float64"}
+    frame = read_columns(path, types)
     frame = frame[frame["phase"] != "evaluate"]
+    if layer is not None:
+        frame = frame[frame["layer"] == layer]
     return float(frame.groupby("period")["flops"].sum().mean()) if len(frame) else 0.0
 
 
@@ -214,6 +241,9 @@ QUANTITIES: dict[str, Quantity] = {
     "memory": Quantity("memory of a rank above its baseline", "bytes", _memory),
     "bytes": Quantity("bytes sent per period", "bytes", _bytes),
     "bytes_per_rank": Quantity("bytes sent per period and rank", "bytes", _bytes_per_rank),
+    "bytes_per_step": Quantity("bytes sent per optimiser step", "bytes", _bytes_per_step),
+    "bytes_to": Quantity("bytes sent until the target", "bytes", _bytes_to),
+    "hit_rate": Quantity("hit rate of the caches of features", "share", _hit_rate),
     "hidden_layer_bytes": Quantity("bytes sent in the passes", "bytes", _hidden_layers),
     "disk_bytes": Quantity("bytes read and written per period", "bytes", _disk),
     "metric": Quantity("test metric", "share", _metric),
@@ -225,7 +255,11 @@ QUANTITIES: dict[str, Quantity] = {
     "communication": Quantity("share of communication", "share", _share("communication")),
     "waiting": Quantity("share of waiting", "share", _share(WAITING)),
     "hidden": Quantity("share of communication that is hidden", "share", _hidden),
-    "flops": Quantity("floating-point operations per period", "", _flops),
+    "sampling": Quantity("share of sampling", "share", _share("sample")),
+    "loading": Quantity("share of loading features", "share", _share("fetch", "copy")),
+    "flops": Quantity("floating-point operations per period", "", _flops()),
+    "flops_1": Quantity("floating-point operations of layer 1 per period", "", _flops(1)),
+    "flops_2": Quantity("floating-point operations of layer 2 per period", "", _flops(2)),
     "imbalance": Quantity("operations of the busiest rank over the mean", "", _imbalance),
     "fits": Quantity("fits the memory (1) or not (0)", "", _fits),
 }

@@ -26,12 +26,16 @@ NAMES = (
     "phases",
     "volume",
     "crossover",
+    "cache_hits",
+    "disk_io",
     "collectives",
     "fits",
     "memory",
     "parity",
     "residuals",
     "quality",
+    "tornado",
+    "time_to_metric",
 )
 
 

@@ -115,6 +115,7 @@ def hover(panel: Axes, points: Iterable[tuple[float, float, str]]) -> None:
         (mark,) = panel.plot(
             [x], [y], "o", ms=6, mew=0, alpha=0.0, zorder=9, scalex=False, scaley=False
         )
+        mark.set_in_layout(False)
         tip(mark, text)
 
 
@@ -207,8 +208,8 @@ def panels(
 
 
 def _title(key: Key, limit: int) -> str:
-    """Dataset and model within so many characters; the dataset's name is cut first."""
-    model = printable(key[1], max(limit // 3, 8))
+    """Dataset and model within so many characters; a long name of the dataset is cut first."""
+    model = printable(key[1], max(limit // 3, limit - len(key[0]) - 3, 8))
     return f"{printable(key[0], max(limit - len(model) - 3, 8))} · {model}"
 
 
@@ -342,11 +343,37 @@ def linear_axis(panel: Axes, kind: str, highest: float) -> None:
 
     top = highest if highest > 0 else 1.0
     unit = _unit(top, kind)
-    step = _round_step(top / unit / min(_axes_width_in(panel) / 0.42, 5)) * unit
+    step = round_step(top / unit / min(_axes_width_in(panel) / 0.42, 5)) * unit
     count = int(top * 1.05 / step)
     panel.set_xlim(0, top * 1.07)
     panel.xaxis.set_major_locator(FixedLocator([step * at for at in range(count + 1)]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value, kind, unit)))
+
+
+def share_axis(panel: Axes, which: str, values: Iterable[float], *, wide: float) -> None:
+    """Axis of shares, in percent: from 0, or logarithmic where they span a factor of `wide`."""
+    found = sorted({float(value) for value in values if value >= 0})
+    low, high = (found[0], found[-1]) if found and found[-1] > 0 else (0.0, 1.0)
+    axis = panel.xaxis if which == "x" else panel.yaxis
+    limits = panel.set_xlim if which == "x" else panel.set_ylim
+    if low > 0 and high / low > wide:
+        (panel.set_xscale if which == "x" else panel.set_yscale)("log")
+        low, high = low / 1.25, high * 1.25
+        percent_ticks(axis, [t for t in _decimal(low, high) if low <= t <= high])
+        limits(low, high)
+        return
+    step = round_step(high / 4)
+    percent_ticks(axis, [step * at for at in range(int(high * 1.001 / step) + 1)])
+    limits(0, high * 1.07)
+
+
+def percent_ticks(axis: Any, ticks: Iterable[float]) -> None:
+    """Ticks at shares of 1, written in percent without the sign, which the label has."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
 
 
 _UNITS = {
@@ -371,7 +398,8 @@ def _unit(value: float, kind: str) -> float:
     return next((size for size, _ in units if value * (1 + 1e-9) >= size), units[-1][0])
 
 
-def _round_step(rough: float) -> float:
+def round_step(rough: float) -> float:
+    """The least of 1, 2, 2.5 or 5 times a power of ten that is no less than `rough`."""
     base = 10.0 ** math.floor(math.log10(rough))
     return next(step * base for step in (1, 2, 2.5, 5, 10) if step * base >= rough * (1 - 1e-9))
 
@@ -380,6 +408,12 @@ def period_noun(frame: Any) -> str:
     """What a period is in a frame with a column `period`, such as "epoch"."""
     nouns = set(frame["period"])
     return str(nouns.pop()) if len(nouns) == 1 else "period"
+
+
+def _hover_marks(figure: Figure) -> list[Any]:
+    """The invisible marks that `hover` made: only an SVG has a use for them."""
+    lines = [line for panel in figure.axes for line in panel.lines if line.get_alpha() == 0.0]
+    return [line for line in lines if str(line.get_gid()).startswith(_TIP)]
 
 
 def save(figure: Figure, kind: str) -> bytes:
@@ -395,6 +429,8 @@ def save(figure: Figure, kind: str) -> bytes:
     if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+    for mark in _hover_marks(figure):
+        mark.set_visible(kind == "svg")
     target = io.BytesIO()
     if kind == "pdf":
         pdf: Any = FigureCanvasPdf(figure)

@@ -71,11 +71,13 @@ def main(arguments: list[str]) -> int:
     if world_size > 1:
         devices.open_store_group(folder / "store", rank, world_size, device)
     kept = _Kept()
+    # Rows are read once at the end of a probe; a file would add writes to what is timed.
     recorder = Recorder(device, writer=kept)  # type: ignore[arg-type]
     comm = Comm(recorder, rank=rank, world_size=world_size, device=device)
     memory = MemoryMeter(device)
     backend = kernels.backend(device, request["threads"])
     comm.sync()
+    # The first probe compiles and allocates; only later ones are comparable.
     speed_probe(device)
     content: dict[str, Any] = {"steps": [], "probes": [], "collectives": [], "workloads": 0}
     todo = [
@@ -118,6 +120,7 @@ def main(arguments: list[str]) -> int:
 
 def _one_of_each(todo: Sequence[Workload]) -> list[Workload]:
     """The first probe of each approach and kind of model."""
+    # Reversed, so that the first probe of each kind remains in the dictionary.
     return list({(w.run.approach, w.run.model.kind): w for w in reversed(todo)}.values())
 
 
@@ -125,6 +128,8 @@ def _context(
     workload: Workload, comm: Comm, recorder: Recorder, backend: Any, folder: Path
 ) -> RankContext:
     """Context of a probe on one rank: no communication; its peers only compete for the host."""
+    # A rank that probes alone has no collectives; its peers run the same probe to load the host as
+    # in training.
     alone = workload.run.ranks == 1
     return RankContext(
         run=workload.run,
@@ -157,6 +162,7 @@ def measure(
     training belong to the previous epoch.
     """
     run, recorder = workload.run, context.recorder
+    # Data and structure are made anew per probe, so that a probe's memory ends with it.
     approach = APPROACHES.get(run.approach)
     data: Any = Library([]).open(run.dataset)
     structure = approach.structure(data, run)
@@ -169,6 +175,8 @@ def measure(
     warm_up = _warm_up(plan.num_periods)
     for period in range(plan.num_periods):
         peers.sync()
+        # The machine's clock drifts with temperature and neighbours: a probe every few epochs
+        # divides it out.
         if period == 0 or _is_settling(period, warm_up):
             content["probes"].append(speed_probe(context.device, PROBE_ROUNDS))
             peers.sync()
@@ -178,6 +186,7 @@ def measure(
         trainer.train_period(period)
         if context.device.type == "cuda":
             torch.cuda.synchronize(context.device)
+        # Both are asked from the host's clock, as a run's record is.
         period_s.append(perf_counter() - begin)
         recorder.period_end()
     keep_samples(
@@ -192,6 +201,7 @@ def measure(
     )
     trainer.close()
     del trainer, data, structure
+    # The next probe must not begin with this one's garbage.
     gc.collect()
 
 
@@ -224,6 +234,8 @@ def keep_samples(
     usual time. Batches of one probe have similar shapes, so that many noisy times of nearly one
     shape become one steady time of their mean shape. `graph` is the kind of graph.
     """
+    # Time between steps is Python and allocation: it belongs to no kernel and is fitted as a class
+    # of its own.
     gaps = _gaps(rows, period_s)
     times: dict[str, list[float]] = defaultdict(list)
     after: dict[str, list[float]] = defaultdict(list)
@@ -233,15 +245,18 @@ def keep_samples(
         early = row.period < warm_up or _is_settling(row.period, warm_up)
         if early or row.phase == Phase.EVALUATE:
             continue
+        # A step that the plan does not have is not calibrated; conformance reports it.
         done = works.of(row)
         if done is not None and done.kind not in COMMUNICATION | STORAGE:
             times[row.name].append(row.duration_s / probes[row.period])
             facts[row.name].append(done)
+            # At least 10 ns: the fit takes logarithms.
             after[row.name].append(max(gap_s, 1e-8) / probes[row.period])
     content["workloads"] += 1
     for name, found in facts.items():
         if only and found[0].op not in only:
             continue
+        # A fused step stands for several equal calls; constants are per call.
         calls = max(statistics.fmean(int(done.calls) for done in found), 1.0)
         mean = {fact: statistics.fmean(getattr(w, fact) for w in found) for fact in FACTS}
         content["steps"].append(
@@ -264,6 +279,7 @@ def keep_samples(
 def _reuse(works: Sequence[Work]) -> dict[str, list[float]]:
     """The mean reuse of the works' source rows, where their order is known."""
     found = [work.reuse.shares for work in works if work.reuse is not None and work.reuse.known]
+    # A sample mixes works of one step; if the order of one is unknown, the mean would be of others.
     return {"reuse": np.mean(found, axis=0).tolist()} if len(found) == len(works) else {}
 
 
@@ -299,6 +315,7 @@ def _gaps(rows: list[Row], period_s: list[float]) -> list[float]:
             gaps[place] = max(rows[following].start_s - end, 0.0)
         busy = sum(rows[place].duration_s + gaps[place] for place in own)
         for place in own:
+            # What is left of the period before its first and after its last step is spread evenly.
             gaps[place] += max(period_s[period] - busy, 0.0) / len(own)
     return gaps
 

@@ -48,6 +48,8 @@ def spread(count: int, first: int = 0) -> Iterator[tuple[int, int, int]]:
     tall ones do.
     """
     for index in range(first, first + count):
+        # Powers of the inverse root fill the box evenly for any count (an R-sequence), so that
+        # turns continue each other instead of repeating sizes.
         at = [(0.5 + (index + 1) / _RATIO ** (k + 1)) % 1.0 for k in range(3)]
         ranges = ROWS, INPUTS, OUTPUTS
         rows, inputs, outputs = (
@@ -56,6 +58,7 @@ def spread(count: int, first: int = 0) -> Iterator[tuple[int, int, int]]:
         )
         if index % 2:
             inputs, outputs = (min(width, ELEMENTS // rows) for width in (inputs, outputs))
+            # Cut by flops too: one product may not take the time of all others.
             inputs = min(inputs, max(INPUTS[0], int(FLOPS / (2 * rows * outputs))))
         rows = min(rows, ELEMENTS // max(inputs, outputs), int(FLOPS / (2 * inputs * outputs)))
         yield max(rows, ROWS[0]), inputs, outputs
@@ -79,6 +82,7 @@ class Shapes:
     ) -> Iterator[tuple[Work, Callable[[], object]]]:
         """Every operation of a layer of these sizes, as the runtime's models call it."""
         x, weight = self._view(0, rows, inputs), self._weight(inputs, outputs)
+        # A view of a buffer: drawing new operands would take longer than the calls that are timed.
         y, bias = self._view(1, rows, outputs), self._small[:outputs]
         s, size = 4, (rows, inputs, outputs)
         back, turned = (rows, outputs, inputs), (inputs, rows, outputs)
@@ -97,19 +101,25 @@ class Shapes:
     ) -> Iterator[tuple[Work, Callable[[], object]]]:
         """Rows copied from a table in random order, and added to one."""
         low, high = TABLE_ROWS
+        # The place of the width also chooses the size of the table, so that both vary without a
+        # fourth dimension.
         share = (place / OUTPUTS[1]) ** 0.5
         sources = max(2, min(round(low * (high / low) ** share), ELEMENTS // width))
         rows = min(rows, ELEMENTS // width)
         table, out = self._view(0, sources, width), self._view(1, rows, width)
-        ids = torch.randint(0, sources, (rows,), device=self.device)
+        # Fresh ids for every call: the rows of the call before lie in the cache, and a table larger
+        # than the cache would be timed as if it fitted.
+        ids = itertools.cycle(
+            [torch.randint(0, sources, (rows,), device=self.device) for _ in range(CALLS + 1)]
+        )
         s = table.element_size()
         yield (
             work.gather(rows, width, sources, s),
-            lambda: self.kernels.gather_rows(table, ids, out),
+            lambda: self.kernels.gather_rows(table, next(ids), out),
         )
         yield (
             work.scatter_add(rows, width, sources, s),
-            lambda: self.kernels.scatter_add_rows(table, ids, out),
+            lambda: self.kernels.scatter_add_rows(table, next(ids), out),
         )
 
     def _sparse(
@@ -121,6 +131,8 @@ class Shapes:
         anywhere.
         """
         rows = max(256, min(place, ELEMENTS // width))
+        # A prime-free range of degrees independent of the rows; capped so that few entries fit in
+        # the buffers.
         degree = max(2, min(2 + spot % 63, ENTRIES // rows))
         indptr = torch.arange(0, rows * degree + 1, degree, dtype=torch.int64)
         x, out = self._view(0, rows, width), self._view(1, rows, width)
@@ -153,6 +165,7 @@ class Shapes:
         self, place: int, spot: int, width: int, heads: int
     ) -> Iterator[tuple[Work, Callable[[], object]]]:
         """The sparse products of attention, with near reads and with far ones."""
+        # Whole heads only.
         width = max(width // heads, 1) * heads
         rows = max(256, min(place, ELEMENTS // width, VALUES // (4 * width)))
         degree = max(2, min(2 + spot % 63, VALUES // (rows * width)))
@@ -201,8 +214,10 @@ def _columns(indptr: Tensor) -> Iterator[tuple[Tensor, Reuse]]:
     """Columns of rows of equal length: within a band around the diagonal, then anywhere."""
     rows, degree = len(indptr) - 1, int(indptr[1])
     for band in (min(BAND, rows), rows):
+        # Half of the band to each side; the other half of the samples reads anywhere.
         steps = torch.randint(-band // 2, band // 2 + 1, (rows, degree))
         found = torch.remainder(torch.arange(rows)[:, None] + steps, rows)
+        # Rows are sorted as those of a graph are, so that reads rise within a row.
         indices = found.sort(dim=1).values.flatten().to(torch.int32)
         yield indices, counted_reuse(indptr.numpy(), indices.numpy())
 
@@ -234,8 +249,11 @@ def sweep_shapes(
             peers.sync()
             probe_s = speed_probe(device)
             peers.sync()
+        # Peers probe together: a probe beside another rank's kernel would measure the contention,
+        # not the speed.
         shapes.reset()
         for done, call in shapes.of(*sizes):
+            # Only operations that the chosen approaches need are timed.
             if needed and done.op not in needed:
                 continue
             samples.append(

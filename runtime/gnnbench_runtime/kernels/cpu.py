@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from gnnbench.data.threads import Team
-from gnnbench_runtime.kernels import attention_loops, loops
+from gnnbench_runtime.kernels import attention_loops, blocks, loops
+from gnnbench_runtime.kernels.blocks import Block
 from gnnbench_runtime.kernels.losses import softmax_cross_entropy
 from gnnbench_runtime.kernels.sparse_rows import spmm_rows
 
@@ -60,12 +61,16 @@ class CpuKernels:
         out holds. The backward pass is the same call on the transpose with the scales exchanged.
         """
         starts, x, out = _flat(indptr), _rows(x_SF), _rows(out_RF)
+        # numba compiles one version of the loop for typed arrays: an empty array stands for an
+        # absent scale, because None would need a second version.
         none = _NONE[x_SF.dtype]
         scales = [
             none if scale is None else _flat(scale)
             for scale in (row_scale, col_scale, self_scale, edge_scale)
         ]
         columns = _flat(indices)
+        # Rows are dealt by entries and not by number: a few long rows would otherwise keep one
+        # thread busy.
         ranges = self.team.split_rows(starts, LEAST_VALUES // max(x.shape[1], 1))
         self.team.run(
             lambda a, b: spmm_rows(starts, columns, x, out, *scales, accumulate, a, b), ranges
@@ -79,9 +84,21 @@ class CpuKernels:
     def scatter_add_rows(self, out_NF: Tensor, ids_n: Tensor, x_nF: Tensor) -> None:
         """out[ids[i]] += x[i], in the order of i; ids may repeat."""
         out, ids, x = _rows(out_NF), _flat(ids_n), _rows(x_nF)
+        # Divided by columns and not by rows: ids may repeat, and two threads that add to one row
+        # would race.
         enough = x.size >= LEAST_VALUES * self.threads
         ranges = self.team.split(x.shape[1], 16) if enough else [(0, x.shape[1])]
         self.team.run(lambda a, b: loops.scatter_add_rows(out, ids, x, a, b), ranges)
+
+    def gather_block(self, flat: Tensor, block: Block, start: int, first: int, out: Tensor) -> None:
+        """Copy elements of a block, from `first` on, to `out`; see `kernels.blocks`."""
+        self._by_elements(blocks.gather_block, flat, block, start, first, out)
+
+    def scatter_block(
+        self, flat: Tensor, block: Block, start: int, first: int, values: Tensor
+    ) -> None:
+        """Copy values to elements of a block, from `first` on; see `kernels.blocks`."""
+        self._by_elements(blocks.scatter_block, flat, block, start, first, values)
 
     def dropout(
         self,
@@ -126,6 +143,7 @@ class CpuKernels:
         """ELU, then `dropout`; may work in place. p = 0 is plain ELU."""
         y, out = _rows(y_nF), _rows(out_nF)
         self._by_rows(lambda a, b: attention_loops.elu(y, out, a, b), y)
+        # A dropout of zero would only copy.
         if drop_threshold(p):
             self.dropout(out_nF, out_nF, p, key, row_ids)
 
@@ -139,6 +157,7 @@ class CpuKernels:
         grad_in_nF: Tensor,
     ) -> None:
         """Gradient of `elu_dropout` from its output and the key of its mask."""
+        # The mask is drawn again from its key, so that no mask is stored between the passes.
         self.dropout(grad_nF, grad_in_nF, p, key, row_ids)
         out, grad_in = _rows(out_nF), _rows(grad_in_nF)
         scale = survivor_scale(drop_threshold(p))
@@ -158,6 +177,8 @@ class CpuKernels:
         self._by_rows(
             lambda a, b: attention_loops.head_scores_input(vectors, grad, x_grad, a, b), x
         )
+        # A vector sums over all rows; dividing by heads keeps the order of the sum for any number
+        # of threads.
         heads = self.team.split(len(vectors), LEAST_VALUES // max(x.size, 1) + 1)
         self.team.run(lambda a, b: attention_loops.head_scores_vector(x, grad, out, a, b), heads)
 
@@ -197,6 +218,7 @@ class CpuKernels:
         """
         starts, columns = _flat(indptr), _flat(indices)
         g, x, out = _rows(g_RF), _rows(x_SF), _rows(out_EH)
+        # A whole head's width cannot be found from a slice that cuts it, so the caller states it.
         width = head_width or g.shape[1] // max(out.shape[1], 1)
         ranges = self.team.split_rows(starts, LEAST_VALUES // max(g.shape[1], 1))
         self.team.run(
@@ -295,6 +317,7 @@ class CpuKernels:
         """One Adam update of flat tensors, as torch.optim.Adam does it; steps count from 1."""
         first, second = betas
         flat = [_flat(t) for t in (param, grad, m, v)]
+        # The bias corrections do not depend on the element: they are taken out of the loop.
         step_size, root = lr / (1 - first**step), math.sqrt(1 - second**step)
         self.team.run(
             lambda a, b: loops.adam(*flat, step_size, first, second, root, eps, weight_decay, a, b),
@@ -328,6 +351,13 @@ class CpuKernels:
         ranges = self.team.split_rows(starts, LEAST_VALUES)
         self.team.run(lambda a, b: loop(starts, *arrays, a, b), ranges)
 
+    def _by_elements(
+        self, loop: Any, flat: Tensor, block: Block, start: int, first: int, values: Tensor
+    ) -> None:
+        place = _flat(flat), start, block.width, block.rows, block.columns, first, _flat(values)
+        ranges = self.team.split(len(values), LEAST_VALUES)
+        self.team.run(lambda a, b: loop(*place, a, b), ranges)
+
     def _by_rows(self, work: Any, rows: Array) -> None:
         count, width = rows.shape
         self.team.run(work, self.team.split(count, LEAST_VALUES // max(width, 1) + 1))
@@ -337,6 +367,7 @@ def drop_threshold(p: float) -> int:
     """Return how many of 65536 draws are dropped."""
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout must lie in [0, 1): found {p}")
+    # At most 65,535, so that the scale of survivors stays finite.
     return min(round(p * 65_536), 65_535)
 
 
@@ -346,6 +377,7 @@ def survivor_scale(threshold: int) -> float:
 
 
 def _rows(x: Tensor) -> Array:
+    # A silent copy would cost time that no step of the plan accounts for.
     if not x.is_contiguous() or x.dim() != 2:
         raise ValueError(f"kernels take contiguous matrices: found strides {x.stride()}")
     return x.numpy()

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gnnbench.data import keys
+from gnnbench_runtime.kernels.blocks import IDS_AT_ONCE, Block, positions
 from gnnbench_runtime.kernels.cpu import drop_threshold, survivor_scale
 from gnnbench_runtime.kernels.losses import softmax_cross_entropy
 
@@ -117,6 +118,18 @@ class TorchKernels:
 
     def scatter_add_rows(self, out_NF: Tensor, ids_n: Tensor, x_nF: Tensor) -> None:
         out_NF.index_add_(0, ids_n, x_nF)
+
+    def gather_block(self, flat: Tensor, block: Block, start: int, first: int, out: Tensor) -> None:
+        for at, stop in _ranges(len(out)):
+            ids = positions(block, start, first + at, first + stop, flat.device)
+            torch.index_select(flat, 0, ids, out=out[at:stop])
+
+    def scatter_block(
+        self, flat: Tensor, block: Block, start: int, first: int, values: Tensor
+    ) -> None:
+        for at, stop in _ranges(len(values)):
+            ids = positions(block, start, first + at, first + stop, flat.device)
+            flat.index_copy_(0, ids, values[at:stop])
 
     def dropout(
         self,
@@ -354,6 +367,12 @@ def _parts(count: int, width: int) -> Iterator[slice]:
     """Slices of entries whose gathered rows stay within 256 MiB of float32."""
     step = max((1 << 26) // max(width, 1), 1)
     return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _ranges(count: int) -> Iterator[tuple[int, int]]:
+    """Ranges of elements whose positions are made at once."""
+    for at in range(0, count, IDS_AT_ONCE):
+        yield at, min(at + IDS_AT_ONCE, count)
 
 
 def _row_of_entry(indptr: Tensor, values_EH: Tensor) -> Tensor:

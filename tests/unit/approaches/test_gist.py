@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
 from gnnbench.approaches.base import Layout, example
-from gnnbench.approaches.mini_batch import submodels
 from gnnbench.approaches.mini_batch.gist import APPROACH, place_of
-from gnnbench.approaches.mini_batch.submodels import SubModels
+from gnnbench.approaches.mini_batch.submodels import Part, SubModels
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.source import Library
 from gnnbench.models.names import MODELS
@@ -26,8 +27,16 @@ def cut(kind: str = "sage", layers: int = 3, parts: int = 4, ranks: int = 2) -> 
 
 def flat_ids(of: SubModels, round_: int, part: int) -> np.ndarray:
     """Where all of a sub-model's parameters lie in the global model."""
-    every = of.ids(of.groups(round_), part, 0, of.sub_shape.num_parameters)
-    return np.concatenate(list(every))
+    return positions(of.blocks(of.groups(round_), part, 0, of.sub_shape.num_parameters))
+
+
+def positions(blocks: Iterable[tuple[Part, int, int]]) -> np.ndarray:
+    """Where the elements of some blocks lie in the global model."""
+    found = [
+        (block.start + block.rows[:, None] * block.width + block.columns).ravel()[first:last]
+        for block, first, last in blocks
+    ]
+    return np.concatenate(found)
 
 
 def test_groups_partition_every_hidden_dimension_anew() -> None:
@@ -94,13 +103,15 @@ def test_counts_of_owners_are_closed_forms(kind: str, ranks: int) -> None:
         assert needed.sum() == of.moved_elements * of.members
 
 
-def test_ids_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_range_of_a_sub_model_lies_in_parts_of_blocks() -> None:
+    """Ranges begin and end within rows of blocks, and none of them is empty."""
     of = cut()
     whole = flat_ids(of, 1, 2)
-    monkeypatch.setattr(submodels, "AT_ONCE", 7)
-    pieces = list(of.ids(of.groups(1), 2, 5, 60))
-    assert max(len(piece) for piece in pieces) <= 7
-    assert np.array_equal(np.concatenate(pieces), whole[5:60])
+    for first, last in ((5, 60), (0, 1), (len(whole) - 1, len(whole))):
+        blocks = list(of.blocks(of.groups(1), 2, first, last))
+        assert all(low < high for _, low, high in blocks)
+        assert np.array_equal(positions(blocks), whole[first:last])
+    assert list(of.blocks(of.groups(1), 2, 7, 7)) == []
 
 
 def test_an_ultra_wide_model_is_planned_without_its_parameters() -> None:
@@ -168,3 +179,29 @@ def test_a_round_ends_with_the_run() -> None:
     assert [at for at, place in enumerate(places) if place.dispatches] == [0, 4]
     assert [at for at, place in enumerate(places) if place.aggregates] == [3, 5]
     assert [at for at, place in enumerate(places) if place.reports] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_traffic_against_data_parallel_training_is_that_of_the_paper(parts: int) -> None:
+    """|sub-model| / (local steps |model|), near 1 / (local steps m^2) where hidden layers dominate.
+
+    One rank per sub-model, and as many steps: nine of `sampled`, which sums gradients in each, and
+    three rounds of three. Only gradients and parameters travel, and one loss an epoch.
+    """
+    model = {"hidden": 1024, "layers": 4}
+    batch = {"size": 64, "fanouts_from_seeds": (3, 3, 3, 3)}
+    shared = {"ranks": parts, "model": model, "batch": batch, "training": {"epochs": 9}}
+    knobs = {"base": "sampled", "local_steps": 3}
+    moved, structures = {}, {}
+    for name, own in (("gist", knobs), ("sampled", {})):
+        run = example(name, knobs=own, **shared)
+        card, data = APPROACHES.get(name), Library([]).open(run.dataset)
+        structures[name] = card.structure(data, run)
+        layout = Layout(world_size=parts, ranks_per_host=parts)
+        plan = card.plan(data, run, structures[name], layout)
+        moved[name] = sum(sum(plan.moved_bytes(epoch).values()) for epoch in range(9))
+    of = structures["gist"].sub_models
+    ratio = moved["gist"] / moved["sampled"]
+    exact = of.sub_shape.num_parameters / (3 * of.shape.num_parameters)
+    assert ratio == pytest.approx(exact, rel=0.03)
+    assert ratio == pytest.approx(1 / (3 * parts**2), rel=0.1)

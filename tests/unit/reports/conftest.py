@@ -14,6 +14,15 @@ from gnnbench.results import PredictionRecord, Results, RunRecord
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TaskSpec, TrainingSpec
 
 MIB = 2**20
+SWINGS = [
+    {"name": name, "what": what, "grade": grade, "factor": factor, "low": low, "high": high}
+    for name, what, grade, factor, low, high in (
+        ("spmm", "operation", "measured", 1.31, 0.83, 1.22),
+        ("links.inter.bytes_per_s", "constant", "datasheet", 1.25, 0.94, 1.09),
+        ("gemm", "operation", "measured", 1.1, 0.98, 1.021),
+    )
+]
+"""What moves a predicted time, as the simulator notes it."""
 SECONDS = {"arxiv": 0.9, "cora": 0.012, "blocks10k": 0.16}
 SPEED = {"single": 1.0, "partition": 1.08, "sampled": 2.2}
 PHASES = {
@@ -62,6 +71,7 @@ class Fabricator:
     """Writes records through `Results`, as the runtime and the simulator do."""
 
     judged = staticmethod(judged)
+    swings = SWINGS
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.results = Results(folder)
@@ -226,6 +236,31 @@ class Fabricator:
         record = PredictionRecord(**(fields | changes))
         self.results.save_prediction(record)
         return record
+
+    def cached(
+        self, policy: str, share: float, hits: float, *, ranks: int = 1, **changes: Any
+    ) -> None:
+        """A run with a feature cache, and its prediction, which is 0.002 too high."""
+        knobs = {"placement": "host", "cache_policy": policy, "cache_share": share}
+        spec = self.spec("cora", "gcn", "sampled", ranks, knobs=knobs)
+        metrics = {"test_accuracy": 0.8, "cache_hit_rate": hits, "cache_misses": 900.0}
+        self.run(spec, **({"ledgers": False, "metrics": metrics} | changes))
+        notes = {"cache_hit_rate": hits + 0.002, "cache_misses": [2000, 900]}
+        self.prediction(spec, notes=notes)
+
+    def from_disk(
+        self, policy: str, buffer: int, read: int, written: int = 0, **changes: Any
+    ) -> None:
+        """A run that reads partitions from the disk, and its prediction of the same bytes."""
+        knobs = {"partitions": 16, "buffer": buffer, "policy": policy}
+        spec = self.spec("facts", "distmult", "out-of-core", 1, knobs=knobs)
+        moved = {"read/load": read, **({"write/update": written} if written else {})}
+        periods = [
+            {"period": at, "kind": "epoch", "seconds": 1.0, "loss": 1.0, "bytes": moved}
+            for at in range(2)
+        ]
+        self.run(spec, **({"ledgers": False, "periods": periods} | changes))
+        self.prediction(spec, seconds=1.0, bytes=[moved] * 2)
 
     def whole_suite(
         self,

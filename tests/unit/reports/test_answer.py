@@ -42,7 +42,39 @@ def test_the_fastest_approach_is_named_with_ratio_error_and_accuracy(fabricator:
 def test_a_faster_approach_with_a_worse_model_is_called_so(fabricator: Any) -> None:
     twice(fabricator, "sampled", 2, (1.0, 1.0), metrics={"test_accuracy": 0.7})
     twice(fabricator, "single", 1, (2.0, 2.0), metrics={"test_accuracy": 0.8})
-    assert "at worse test accuracy (70.0 % against 80.0 %)" in sentences(fabricator)
+    assert "with test accuracy 10.0 points lower (70.0 % against 80.0 %" in sentences(fabricator)
+
+
+def test_accuracies_that_differ_are_not_called_equal(fabricator: Any) -> None:
+    twice(fabricator, "sampled", 2, (1.0, 1.0), metrics={"test_accuracy": 0.974})
+    twice(fabricator, "single", 1, (2.0, 2.0), metrics={"test_accuracy": 0.983})
+    text = sentences(fabricator)
+    assert ", with test accuracy 0.9 points lower (97.4 % against 98.3 %)." in text
+    assert "equal" not in text
+
+
+def test_a_difference_within_the_spread_of_repeats_is_called_so(fabricator: Any) -> None:
+    for repeat, accuracy in enumerate((0.80, 0.82)):
+        spec = fabricator.spec(approach="sampled", ranks=1, repeat=repeat)
+        fabricator.run(spec, seconds=1.0, ledgers=False, metrics={"test_accuracy": accuracy})
+    twice(fabricator, "single", 1, (2.0, 2.0), metrics={"test_accuracy": 0.82})
+    text = sentences(fabricator)
+    assert "1.0 points lower (81.0 % against 82.0 %, within the spread of repeats)" in text
+
+
+def test_nothing_is_one_times_faster(fabricator: Any) -> None:
+    """A ratio that is written as 1 is no gain, over ranks and between approaches."""
+    for approach, ranks, seconds in (
+        ("partition", 1, 1.0),
+        ("partition", 2, 0.97),
+        ("single", 1, 1.3),
+    ):
+        spec = fabricator.spec(approach=approach, ranks=ranks)
+        wide = {"low_s": 0.9 * seconds, "high_s": 1.1 * seconds}
+        fabricator.prediction(spec, seconds=seconds, **wide)
+    text = sentences(fabricator)
+    assert "By prediction, partition gains nothing from more than 1 rank" in text
+    assert "1 × faster" not in text and "1.0 ±" not in text
 
 
 def test_times_within_the_noise_have_no_winner(fabricator: Any) -> None:
@@ -73,6 +105,17 @@ def test_the_time_to_accuracy_counts_the_epochs_until_the_target(fabricator: Any
     text = sentences(fabricator)
     assert "To 79.0 % validation accuracy: sampled on 1 rank in 1.50 s (1 epoch)" in text
     assert "single takes 4.00 s, 2.7 × as long; not reached by cluster-gcn" in text
+
+
+def test_the_predicted_time_to_accuracy_stands_beside_the_measured_one(fabricator: Any) -> None:
+    for approach, period_s in (("single", 1.2), ("sampled", 1.6)):
+        spec = fabricator.spec(approach=approach, ranks=1)
+        values = (0.2, 0.8, 0.8) if approach == "single" else (0.2, 0.4, 0.8)
+        fabricator.run(spec, periods=evaluated(1.0, *values))
+        fabricator.prediction(spec, seconds=period_s)
+    text = sentences(fabricator)
+    assert "single on 1 rank in 2.00 s (2 epochs, predicted 2.4 s)" in text
+    assert "sampled takes 3.00 s (predicted 4.8 s), 1.50 × as long" in text
 
 
 def test_what_limits_scaling_is_the_part_that_does_not_shrink(fabricator: Any) -> None:

@@ -16,7 +16,7 @@ from gnnbench_reports.opening import read_study
 from gnnbench_reports.report import report
 from gnnbench_reports.study import Study
 
-TABLES = ("comparison.csv", "quality.csv")
+TABLES = ("comparison.csv", "quality.csv", "time_to_metric.csv")
 
 
 @pytest.fixture

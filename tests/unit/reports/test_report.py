@@ -33,6 +33,12 @@ def small(fabricator: Any) -> Any:
     for ranks, moved in ((2, 10**9), (4, 10)):
         spec = fabricator.spec("cora", "gcn", "mixture", ranks)
         fabricator.prediction(spec, bytes=[{"all_to_all/forward": moved}])
+    for share, hits in ((0.05, 0.3), (0.2, 0.6)):
+        fabricator.cached("degree", share, hits)
+    for buffer, read in ((4, 10**9), (8, 3 * 10**8)):
+        fabricator.from_disk("comet", buffer, read, read // 2)
+    spec = fabricator.spec("cora", "gcn", "single", 1)
+    fabricator.prediction(spec, notes={"sensitivity": fabricator.swings})
     rented = dataclasses.replace(load_cluster("g4dn.12xlarge"), name="bench")
     path = fabricator.results.cluster_file("bench")
     path.write_text(format_toml(rented.to_table()), encoding="utf-8")

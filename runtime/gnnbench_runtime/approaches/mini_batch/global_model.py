@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.submodels import AT_ONCE, Groups, SubModels
+from gnnbench.approaches.mini_batch.submodels import AT_ONCE, Part, SubModels
 from gnnbench.steps import Phase, Work
 from gnnbench_runtime.models.parameters import initial
 from gnnbench_runtime.protocol import RankContext
@@ -32,6 +30,7 @@ class GlobalModel:
         self.context, self.cut = context, cut
         start, stop = cut.bounds[context.rank : context.rank + 2].tolist()
         self.start, self.stop = start, stop
+        self._route: _Route | None = None
         self.shard = torch.zeros(cut.shard_length, device=context.device, dtype=context.dtype)
         seed = context.run.training.seed
         for first in range(start, stop, AT_ONCE):
@@ -43,22 +42,23 @@ class GlobalModel:
 
     def dispatch(self, round_: int, into: Tensor) -> None:
         """Fill the flat parameters of this rank's sub-models with their blocks."""
-        cut, route = self.cut, _Route(self.cut, round_, self.context.rank)
+        cut, route = self.cut, self._route_of(round_)
         alone, straight = cut.ranks == 1, cut.per_rank == 1
         leaving = into if alone else into.new_empty(sum(route.served))
-        done = work.gather(len(leaving), 1, cut.shard_length, into.element_size())
-        with self._step("dispatch/pack", done):
+        gather = self.context.kernels.gather_block
+        with self._step("dispatch/pack", self._blocks(leaving)):
             at = 0
-            for ids in route.ids_served():
-                leaving[at : at + len(ids)] = self.shard[self._ids(ids - self.start)]
-                at += len(ids)
+            for block, first, last in route.blocks_served():
+                room = leaving[at : at + last - first]
+                gather(self.shard, block, block.start - self.start, first, room)
+                at += last - first
         if alone:
             return
         arrived = into if straight else torch.empty_like(into)
         self._move("dispatch", arrived, leaving, route.needed, route.served)
         if straight:
             return
-        with self._step("dispatch/place", _ranges(into)):
+        with self._step("dispatch/place", self._ranges(into)):
             at = 0
             for own in route.ranges_needed():
                 into[own] = arrived[at : at + own.stop - own.start]
@@ -69,15 +69,14 @@ class GlobalModel:
 
         What all sub-models share is averaged, in the order of the sub-models.
         """
-        cut, route = self.cut, _Route(self.cut, round_, self.context.rank)
+        cut, route = self.cut, self._route_of(round_)
         arrived = trained
         if cut.ranks > 1:
             leaving = self._leaving(route, trained)
             arrived = into.new_empty(sum(route.returned))
             sent = route.needed if cut.leads(self.context.rank) else [0] * cut.ranks
             self._move("aggregate", arrived, leaving, route.returned, sent)
-        done = work.gather(len(arrived), 1, len(arrived), into.element_size())
-        with self._step("aggregate/place", done):
+        with self._step("aggregate/place", self._blocks(arrived)):
             self._place(route, arrived, into)
 
     def _leaving(self, route: _Route, trained: Tensor) -> Tensor:
@@ -87,7 +86,7 @@ class GlobalModel:
         if self.cut.per_rank == 1:
             return trained
         leaving = torch.empty_like(trained)
-        with self._step("aggregate/pack", _ranges(trained)):
+        with self._step("aggregate/pack", self._ranges(trained)):
             at = 0
             for own in route.ranges_needed():
                 leaving[at : at + own.stop - own.start] = trained[own]
@@ -99,14 +98,14 @@ class GlobalModel:
         shared = [max(at - self.start, 0) for at in (self.cut.shared.start, self.cut.shared.stop)]
         common = into[shared[0] : min(shared[1], self.stop - self.start)]
         common.zero_()
-        at = 0
-        for ids in route.ids_returned():
-            places, values = ids - self.start, arrived[at : at + len(ids)]
-            own = int(np.searchsorted(places, shared[0]))
-            into[self._ids(places[:own])] = values[:own]
-            if own < len(places):
-                into.index_add_(0, self._ids(places[own:]), values[own:])
-            at += len(ids)
+        scatter, at = self.context.kernels.scatter_block, 0
+        for block, first, last in route.blocks_returned():
+            values, at = arrived[at : at + last - first], at + last - first
+            start = block.start - self.start
+            if block.start < self.cut.shared.start:
+                scatter(into, block, start, first, values)
+            else:
+                into[start + first : start + last] += values
         common.div_(self.cut.parts)
 
     # -- evaluation ------------------------------------------------------------------------------
@@ -140,16 +139,23 @@ class GlobalModel:
         where = f"{name}/blocks"
         self.context.comm.all_to_all(arrived, leaving, arriving, given, where, Phase.SYNC)
 
-    def _ids(self, ids: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(ids).to(self.context.device)
+    def _route_of(self, round_: int) -> _Route:
+        """The route of a round: its dispatch and its aggregation take the same."""
+        if self._route is None or self._route.round != round_:
+            self._route = _Route(self.cut, round_, self.context.rank)
+        return self._route
+
+    def _blocks(self, values: Tensor) -> Work:
+        """Copy blocks of matrices to a vector, or back."""
+        return work.copy_blocks(len(values), self.cut.block_width, values.element_size())
+
+    def _ranges(self, values: Tensor) -> Work:
+        """Copy ranges of a vector, each of about a sub-model's parameters."""
+        width = self.cut.sub_shape.num_parameters
+        return work.copy_blocks(len(values), width, values.element_size())
 
     def _step(self, name: str, done: Work) -> Span:
         return self.context.recorder.step(name, done, phase=Phase.SYNC)
-
-
-def _ranges(values: Tensor) -> Work:
-    """Copy ranges of a vector."""
-    return work.gather(len(values), 1, len(values), values.element_size(), ids=False)
 
 
 class _Route:
@@ -161,38 +167,35 @@ class _Route:
     """
 
     def __init__(self, cut: SubModels, round_: int, rank: int) -> None:
-        self._cut, self._rank, self._groups = cut, rank, cut.groups(round_)
-        counts = cut.counts(round_)
+        self.round, self._cut, self._rank = round_, cut, rank
+        self._groups = cut.groups(round_)
+        self._shares = cut.every_share(self._groups)
+        counts = cut.counts_of(self._shares)
         self.needed: list[int] = counts[rank].tolist()
         self.served: list[int] = counts[:, rank].tolist()
         self.returned: list[int] = cut.returned(counts)[:, rank].tolist()
 
-    def ids_served(self) -> Iterator[NDArray[np.int64]]:
-        """Flat ids of what the rank gives, by receiver; a few at a time."""
+    def blocks_served(self) -> Iterator[tuple[Part, int, int]]:
+        """Blocks that the rank gives, and which of their elements, by receiver."""
         for receiver in range(self._cut.ranks):
-            yield from self._ids_of(receiver)
+            yield from self._blocks_of(receiver)
 
-    def ids_returned(self) -> Iterator[NDArray[np.int64]]:
-        """Flat ids of what comes back to the rank, by sender."""
+    def blocks_returned(self) -> Iterator[tuple[Part, int, int]]:
+        """Blocks that come back to the rank, and which of their elements, by sender."""
         for sender in range(self._cut.ranks):
             if self._cut.leads(sender):
-                yield from self._ids_of(sender)
+                yield from self._blocks_of(sender)
 
-    def _ids_of(self, other: int) -> Iterator[NDArray[np.int64]]:
-        cut, groups = self._cut, self._groups
-        for part in cut.of_rank(other):
-            first, last = cut.shares(groups, part)[self._rank : self._rank + 2].tolist()
-            yield from cut.ids(groups, part, first, last)
+    def _blocks_of(self, other: int) -> Iterator[tuple[Part, int, int]]:
+        """What lies in this rank's range of another rank's sub-models."""
+        for part in self._cut.of_rank(other):
+            first, last = self._shares[part][self._rank : self._rank + 2].tolist()
+            yield from self._cut.blocks(self._groups, part, first, last)
 
     def ranges_needed(self) -> Iterator[slice]:
         """Ranges of the rank's flat sub-models, by owner."""
         cut, size = self._cut, self._cut.sub_shape.num_parameters
-        shares = [self._shares(part) for part in cut.of_rank(self._rank)]
+        shares = [self._shares[part].tolist() for part in cut.of_rank(self._rank)]
         for owner in range(cut.ranks):
             for number, of in enumerate(shares):
                 yield slice(number * size + of[owner], number * size + of[owner + 1])
-
-    def _shares(self, part: int) -> list[int]:
-        groups: Groups = self._groups
-        found: list[int] = self._cut.shares(groups, part).tolist()
-        return found
