@@ -75,7 +75,8 @@ def _ends(weights: NDArray[np.float64], count: int, rng: np.random.Generator) ->
         weights = np.ones(len(weights))
     edges = np.cumsum(weights)
     found = np.searchsorted(edges, rng.random(count) * edges[-1], side="right")
-    return np.minimum(found, len(weights) - 1)
+    kept: NDArray[np.int64] = np.minimum(found, len(weights) - 1)
+    return kept
 
 
 def _repeats(profile: StreamProfile) -> float:

@@ -24,6 +24,7 @@ class Pool:
 
     def __init__(self, length: int, dtype: DTypeLike) -> None:
         self._dtype = np.dtype(dtype)
+        self.array: NDArray[Any]
         self._take(_mapped(length * self._dtype.itemsize), length)
 
     def lengthen(self, length: int) -> None:
@@ -44,7 +45,7 @@ class Pool:
 
     def _take(self, memory: mmap.mmap, length: int) -> None:
         self._map = memory
-        self.array: NDArray[Any] = np.frombuffer(memory, self._dtype, length)
+        self.array = np.frombuffer(memory, self._dtype, length)
 
 
 def _mapped(size: int) -> mmap.mmap:

@@ -155,7 +155,8 @@ def reserve(
         need = last - first_block
         if need > head.room:
             # As many entries are spent as if the directory had doubled edge by edge.
-            room, spent = np.int64(head.room), 0
+            room: Any = np.int64(head.room)
+            spent = 0
             while room < need:
                 room = max(2 * room, 1)
                 spent += room
