@@ -77,6 +77,11 @@ class StreamProfile:
         """Identifies the statistics."""
         return digest_of(self)
 
+    @property
+    def train_end(self) -> int:
+        """The events before it train."""
+        return self.num_train
+
     def cannot_train(self, task: str) -> str | None:
         """None: a stream's profile has everything that a plan needs."""
         return None

@@ -4,7 +4,7 @@ One compiled loop draws what `TemporalSampler` would draw for each batch, on a t
 keeps counts only: queries of every hop, distinct vertices, and the owners of the queries. It needs
 no arrays per batch, so planning an epoch costs a small part of training it.
 
-Source: temporal reference section 5; the picks are those of `temporal_sampling`.
+Source: temporal reference section 5; the picks are those of `temporal_picks`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.draws import compiled
 from gnnbench.data.temporal_csr import TemporalCsr, seen
-from gnnbench.data.temporal_sampling import take
-from gnnbench.data.temporal_store import NO_LIMIT
+from gnnbench.data.temporal_picks import NO_LIMIT, take
 
 Ids = NDArray[np.int64]
 
@@ -34,7 +33,7 @@ class Asked:
         indptr: where the candidates of each event begin and end, int64 [n + 1].
         candidates: vertices, int64.
         keys: of the draws of each hop, uint64 [L].
-        since, known: see `TemporalStore.bounds`; equal for all batches.
+        since, known: see `TemporalStore.draw`; equal for all batches.
     """
 
     events: Ids

@@ -1,8 +1,8 @@
 """The temporal CSR: all edges of a stream in one array per column, each row in order of time.
 
-Built once, as systems for static graphs do; it cannot grow. It answers the questions of
-`TemporalStore` (`bounds`, `edges`), without the arithmetic of blocks, so it is the faster of the
-two where the whole stream is known, and an oracle for the other.
+Built once, as systems for static graphs do; it cannot grow. It draws what `TemporalStore` draws,
+without the arithmetic of blocks: the baseline of the store where the whole stream is known, and an
+oracle for it.
 
     bytes = 20 per stored edge + 8 (V + 1)
 
@@ -18,9 +18,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from gnnbench.data.draws import compiled
-from gnnbench.data.temporal_store import NEVER, NO_LIMIT, SLOT_BYTES
+from gnnbench.data.temporal_picks import NEVER, NO_LIMIT, take
 
 Ids = NDArray[np.int64]
+STORED_BYTES = 20
 
 
 class Rows(NamedTuple):
@@ -76,31 +77,32 @@ class TemporalCsr:
         """By the formula of the module."""
         return csr_bytes(self.num_nodes, len(self.rows.times))
 
-    def bounds(
+    def draw(
         self,
         nodes: Ids,
         times: Ids,
+        fanout: int,
+        key: int,
         *,
+        uniform: bool,
         window: int = 0,
         since: int = NEVER,
         before_event: int = -1,
-    ) -> tuple[Ids, Ids]:
-        """See `TemporalStore.bounds`; positions count over all rows."""
-        low, high = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
+    ) -> tuple[Ids, Ids, Ids, Ids, Ids]:
+        """Draw edges of queries, see `TemporalStore.draw`."""
+        count, rows = len(nodes), self.rows
+        lows, highs, indptr = (np.empty(count + more, np.int64) for more in (0, 0, 1))
         limit = NO_LIMIT if before_event < 0 else before_event
-        _bounds(nodes, times, window, since, limit, self.rows, low, high)
-        return low, high
-
-    def edges(self, nodes: Ids, positions: Ids) -> tuple[Ids, Ids, Ids]:
-        """See `TemporalStore.edges`."""
-        rows = self.rows
-        neighbours = rows.neighbours[positions].astype(np.int64)
-        return neighbours, rows.times[positions], rows.events[positions]
+        _count(nodes, times, fanout, window, since, limit, rows, lows, highs, indptr)
+        found = tuple(np.empty(int(indptr[-1]), np.int64) for _ in range(4))
+        bits = np.uint64(key)
+        _draw(nodes, times, lows, highs, indptr, fanout, bits, uniform, rows, *found)
+        return indptr, found[0], found[1], found[2], found[3]
 
 
 @njit(inline="always")
 def seen(node: Any, time: Any, window: Any, since: Any, limit: Any, rows: Any) -> Any:
-    """Positions low, high of the edges that a query may see; see `TemporalStore.bounds`."""
+    """Positions low, high of the edges that a query may see; see `TemporalStore.draw`."""
     start = rows.indptr[node]
     low, high = start, rows.indptr[node + 1]
     while low < high:
@@ -125,18 +127,53 @@ def seen(node: Any, time: Any, window: Any, since: Any, limit: Any, rows: Any) -
 
 
 @compiled
-def _bounds(
+def _count(
     nodes: Any,
     when: Any,
+    fanout: int,
     window: int,
     since: int,
     limit: int,
     rows: Any,
     lows: Any,
     highs: Any,
+    indptr: Any,
 ) -> None:
+    """Positions that each query may see, and where the edges that it draws begin."""
+    indptr[0] = 0
     for q in range(len(nodes)):
         lows[q], highs[q] = seen(nodes[q], when[q], window, since, limit, rows)
+        indptr[q + 1] = indptr[q] + min(highs[q] - lows[q], fanout)
+
+
+@compiled
+def _draw(
+    nodes: Any,
+    when: Any,
+    lows: Any,
+    highs: Any,
+    indptr: Any,
+    fanout: int,
+    key: Any,
+    uniform: bool,
+    rows: Any,
+    neighbours: Any,
+    times: Any,
+    events: Any,
+    deltas: Any,
+) -> None:
+    """Draw the edges of each query and read them."""
+    picked = np.empty(fanout, np.int64)
+    for q in range(len(nodes)):
+        at = indptr[q]
+        picks = indptr[q + 1] - at
+        take(nodes[q], when[q], lows[q], highs[q], picks, key, uniform, picked, 0)
+        for slot in range(picks):
+            position = picked[slot]
+            neighbours[at + slot] = rows.neighbours[position]
+            times[at + slot] = rows.times[position]
+            events[at + slot] = rows.events[position]
+            deltas[at + slot] = when[q] - rows.times[position]
 
 
 @compiled

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
-from gnnbench.data.draws import below, compiled, extend
 from gnnbench.data.temporal_csr import TemporalCsr
-from gnnbench.data.temporal_store import NEVER, TemporalStore
+from gnnbench.data.temporal_picks import NEVER
+from gnnbench.data.temporal_store import TemporalStore
 
 Ids = NDArray[np.int64]
 STRATEGIES = ("recent", "uniform")
@@ -130,7 +128,7 @@ class TemporalSampler:
         Args:
             nodes, times: of the roots, int64 [R_0].
             counters: such as the number of the pass over the data.
-            since, before_event: see `TemporalStore.bounds`.
+            since, before_event: see `TemporalStore.draw`.
         """
         hops: list[Hop] = []
         for number, fanout in enumerate(self.fanouts):
@@ -145,54 +143,14 @@ class TemporalSampler:
         self, nodes: Ids, times: Ids, fanout: int, key: int, *, since: int, before_event: int
     ) -> Hop:
         """Return the sampled edges of queries; arguments as for `sample`, and the hop's key."""
-        low, high = self.store.bounds(
-            nodes, times, window=self.window, since=since, before_event=before_event
+        indptr, neighbours, found, events, deltas = self.store.draw(
+            nodes,
+            times,
+            fanout,
+            key,
+            uniform=self.uniform,
+            window=self.window,
+            since=since,
+            before_event=before_event,
         )
-        indptr = np.zeros(len(nodes) + 1, np.int64)
-        np.cumsum(np.minimum(high - low, fanout), out=indptr[1:])
-        owners = np.repeat(np.arange(len(nodes), dtype=np.int64), np.diff(indptr))
-        positions = np.empty(indptr[-1], np.int64)
-        _pick(nodes, times, low, high, indptr, np.uint64(key), self.uniform, positions)
-        neighbours, found, events = self.store.edges(nodes[owners], positions)
-        return Hop(
-            indptr=indptr,
-            neighbours=neighbours,
-            times=found,
-            events=events,
-            deltas=times[owners] - found,
-        )
-
-
-@njit(inline="always")
-def take(
-    node: Any, time: Any, low: Any, high: Any, picks: Any, key: Any, uniform: Any, out: Any, at: Any
-) -> None:
-    """Write the positions that a query takes to out[at : at + picks].
-
-    The newest first; or distinct ones by Floyd's algorithm (Bentley and Floyd 1987) over the output
-    slots.
-    """
-    count = high - low
-    if not uniform or picks == count:
-        for slot in range(picks):
-            out[at + slot] = high - 1 - slot
-    else:
-        own = extend(extend(key, node), time)
-        for slot in range(picks):
-            top = count - picks + slot
-            pick = low + below(own, slot, top + 1)
-            for before in range(at, at + slot):
-                if out[before] == pick:
-                    pick = low + top
-                    break
-            out[at + slot] = pick
-
-
-@compiled
-def _pick(
-    nodes: Any, when: Any, lows: Any, highs: Any, indptr: Any, key: Any, uniform: bool, out: Any
-) -> None:
-    """Write the positions that each query takes."""
-    for q in range(len(nodes)):
-        picks = indptr[q + 1] - indptr[q]
-        take(nodes[q], when[q], lows[q], highs[q], picks, key, uniform, out, indptr[q])
+        return Hop(indptr=indptr, neighbours=neighbours, times=found, events=events, deltas=deltas)

@@ -135,6 +135,11 @@ class TemporalShape:
         return 3 * self.hidden + self.edges
 
     @property
+    def memory_width(self) -> int:
+        """Width of a row of memory: the node's, and that of the other end of its message."""
+        return 2 * self.hidden if self.memory else 0
+
+    @property
     def updater_parameters(self) -> int:
         """Three gates on message and memory with two biases each, and the time encoding."""
         d = self.hidden
@@ -147,8 +152,8 @@ class TemporalShape:
         return self.updater_parameters + of_layers + self.decoder_parameters
 
     def updater_kept(self, distinct: Size, rows: Size) -> Size:
-        """Elements that the updater keeps: message, both products, gates, new memory, its rows."""
-        return distinct * (self.message + 18 * self.hidden) + rows * self.width(1)
+        """Elements that the updater keeps: gates, time encodings, new memory, and its rows."""
+        return distinct * 8 * self.hidden + rows * self.width(1)
 
     def decoder_kept(self, pairs: Size) -> Size:
         """Elements that the decoder keeps: both ends' products, their sum and its ReLU."""

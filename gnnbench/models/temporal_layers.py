@@ -63,14 +63,15 @@ def _attention_parameters(of: LayerSizes) -> int:
 
 
 def _attention_kept(of: LayerSizes, queries: Size, edges: Size) -> Size:
-    """Elements that attention keeps.
+    """Elements that attention keeps on a device; loops on the host keep no padded tables.
 
-    Time encodings and their arguments, inputs of the products, queries, tables of keys and values
-    padded to the fan-out, five of scores, and six rows of the output's making.
+    Time encodings and their arguments, rows of the edges and their table padded to the fan-out,
+    two rows per head (a key and a sum), six of scores, and eight rows of the output's making.
     """
     n, e, d, f = of.nodes, of.edges, of.hidden, of.fanout
-    per_edge = 3 * d + n + e + d
-    per_query = (n + d) + d + 2 * f * d + 6 * f * of.heads + (d + n) + 6 * d
+    both = n + e + d
+    per_edge = 3 * d + both
+    per_query = f * both + 2 * of.heads * both + 6 * f * of.heads + (d + n) + 8 * d
     return edges * per_edge + queries * per_query
 
 

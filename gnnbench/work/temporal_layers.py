@@ -1,7 +1,7 @@
 """Work of the modules of temporal models: layers, memory updater, decoder.
 
 Each module's bytes are its input rows, its parameters and all that it keeps for the way back, once.
-Backward does twice the flops and bytes of forward.
+Backward does twice the flops and bytes of forward, unless said otherwise.
 
 Legend: R queries, S sampled neighbours of all of them, f fan-out, n and e widths of a node's row
 and an edge's, d hidden width.
@@ -29,8 +29,11 @@ def temporal_attention(
 ) -> Work:
     """A layer of attention over temporal neighbours.
 
+    Scores are linear in the rows of edges and so are sums of values, so the matrices of keys and
+    values are multiplied with a row per query and head.
+
     Flops: products of queries, keys, values and output; time encodings (3 per element), scores and
-    weighted sums over tables of `fanout` places, softmax (5 per score), ReLU and LayerNorm (9).
+    weighted sums of the edges' rows per head, softmax (5 per score), ReLU and LayerNorm (9).
 
     Args:
         queries, edges: R and S.
@@ -40,11 +43,11 @@ def temporal_attention(
     """
     both = width + edge_width + hidden
     flops = (
-        2 * queries * (width + hidden) * hidden
-        + 4 * edges * both * hidden
+        2 * queries * width * hidden
+        + 4 * queries * both * hidden
         + 3 * edges * hidden
-        + 4 * queries * fanout * hidden
-        + 5 * queries * fanout * heads
+        + 4 * edges * both * heads
+        + 5 * edges * heads
         + 2 * queries * (hidden + width) * hidden
         + 9 * queries * hidden
     )
@@ -159,8 +162,10 @@ def memory_updater(
 ) -> Work:
     """A GRU that applies stored messages to memory, and the rows of those that ask for it.
 
-    Flops: three gates' products with message and memory, 15 per element of the gates' making and of
-    the time encoding.
+    Memory is part of the message and the state of the GRU, so one product with it serves
+    the sums of two gates. Flops: products of three gates with the message and of one with memory,
+    15 per element of the gates' making and of the time encoding. Backward: the gradients of the
+    weights, and that of the time encodings.
 
     Args:
         distinct: nodes whose memory is read.
@@ -168,10 +173,19 @@ def memory_updater(
         message: width of what the GRU is given.
         kept, parameters: elements.
     """
-    flops = 6 * distinct * (message + hidden) * hidden + 15 * distinct * hidden
-    size = (distinct * (message + hidden) + rows + kept + parameters) * element_bytes
+    flops = distinct * (6 * message * hidden + 2 * hidden**2 + 15 * hidden)
+    size = (distinct * message + rows + kept + parameters) * element_bytes
+    back = flops + 6 * distinct * hidden**2
     inner = message + hidden
-    return _one_way("memory_updater", flops, size, distinct, rows, hidden, inner, backward=backward)
+    return module(
+        f"memory_updater_{'backward' if backward else 'forward'}",
+        flops=back if backward else flops,
+        bytes=2 * size if backward else size,
+        rows=distinct,
+        nonzeros=rows,
+        width=hidden,
+        inner=inner,
+    )
 
 
 def link_decoder(

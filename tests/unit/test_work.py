@@ -165,21 +165,35 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # 10 stored edges of 20 bytes, 4 row pointers of 8 bytes.
     (lambda: work.build_temporal_csr(5, 3), "host", "build_temporal_csr", 232, 0),
     (lambda: work.sample_temporal([3, 7, 12]), "sample", "sample_temporal", 340, 0),
-    # Products 180 + 600 + 180, times 45, scores and sums 80 + 20, the rest 90; 29 + 6 + 7 elements.
+    # Products 80 + 400 + 180, times 45, scores and sums 120 + 15, the rest 90; 29 + 6 + 7 elements.
     (
         lambda: work.temporal_attention(**ATTENDED),
-        *("module", "temporal_attention_forward", 168, 1195),
+        *("module", "temporal_attention_forward", 168, 930),
     ),
     (
         lambda: work.temporal_attention(**ATTENDED, backward=True),
-        *("module", "temporal_attention_backward", 336, 2390),
+        *("module", "temporal_attention_backward", 336, 1860),
     ),
-    # 6 * 2 * 9 * 5 and 15 * 2 * 5; 18 + 3 + 6 + 7 elements.
+    # 6 * 2 * 4 * 5, 2 * 2 * 25 and 15 * 2 * 5; 8 + 3 + 6 + 7 elements.
     (
         lambda: work.memory_updater(
             distinct=2, rows=3, message=4, hidden=5, kept=6, parameters=7, element_bytes=S
         ),
-        *("module", "memory_updater_forward", 136, 690),
+        *("module", "memory_updater_forward", 96, 490),
+    ),
+    # 6 * 2 * 25 more for the time encodings.
+    (
+        lambda: work.memory_updater(
+            distinct=2,
+            rows=3,
+            message=4,
+            hidden=5,
+            kept=6,
+            parameters=7,
+            element_bytes=S,
+            backward=True,
+        ),
+        *("module", "memory_updater_backward", 192, 790),
     ),
     (lambda: work.memory_write(3, 2, 9, S), "scatter", "memory_write", 3 * (16 + 16), 0),
     # 2 * 4 * 9 and 4 * 2 * 3; 12 + 2 + 5 + 6 elements.

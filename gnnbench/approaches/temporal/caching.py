@@ -213,7 +213,7 @@ class CacheTrace:
                 sample = structure.draw(self._sampler, piece, structure.roots(piece, rank))
                 messages = None
                 if clock is not None:
-                    messages = clock.read(np.unique(sample.nodes)).events
+                    messages = clock.read(clock.distinct(sample.nodes)[0]).events
                 asked = asked_ids(sample, messages)
                 for place, kind in enumerate(self.kinds):
                     counts = cache.of[kind].request(asked[kind]).counts

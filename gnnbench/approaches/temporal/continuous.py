@@ -43,8 +43,10 @@ from gnnbench.approaches.temporal.caching import CacheTrace, Caching
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
 from gnnbench.approaches.temporal.writing import StreamWriter, resident
+from gnnbench.data.drawn_stream import too_large
 from gnnbench.data.feature_cache import POLICIES
 from gnnbench.data.stream import EdgeStream
+from gnnbench.data.stream_profile import StreamProfile
 from gnnbench.data.temporal_partition import PARTITIONERS
 from gnnbench.data.temporal_sampling import STRATEGIES
 from gnnbench.iterations import Iteration, LazyIterations
@@ -181,7 +183,11 @@ class Continuous(Approach):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """A small stream, as many increments as the probe has epochs, with its widths and batch."""
+        """A small stream, as many increments as the probe has epochs, with its widths and batch.
+
+        Several ranks also offer to train it together, on a store that is partitioned among them:
+        only there do queries travel and are served.
+        """
         base, number = probe.run, probe.number
         # A query of two hops asks for a hundred rows: a step stays below some 1e9 flops.
         size = min(base.batch.size, 256)
@@ -198,22 +204,24 @@ class Continuous(Approach):
         hidden = max(8, min(base.model.hidden, 64))
         heads = 2 if MODELS.get(kind).attention else 1
         caches = {"node_cache": 0.2, "edge_cache": 0.2} if number % 2 else {}
-        return [
-            replace(
-                base,
-                dataset=DatasetRef(
-                    name=f"stream-{number}", generator="synthetic_stream", options=stream
-                ),
-                model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=heads),
-                batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
-                training=replace(
-                    base.training, optimizer="adam", epochs=1, increments=base.training.epochs
-                ),
-                approach=self.name,
-                ranks=1,
-                knobs=caches,
-            )
-        ]
+        alone = replace(
+            base,
+            dataset=DatasetRef(
+                name=f"stream-{number}", generator="synthetic_stream", options=stream
+            ),
+            model=ModelSpec(name=kind, kind=kind, layers=layers, hidden=hidden, heads=heads),
+            batch=BatchSpec(size=size, fanouts_from_seeds=(10, 5)[:layers]),
+            training=replace(
+                base.training, optimizer="adam", epochs=1, increments=base.training.epochs
+            ),
+            approach=self.name,
+            ranks=1,
+            knobs=caches,
+        )
+        if probe.ranks == 1:
+            return [alone]
+        apart = {"store": "partitioned", "partitioner": PARTITIONERS[number % len(PARTITIONERS)]}
+        return [alone, replace(alone, ranks=probe.ranks, knobs=apart)]
 
     def problems(self, run: RunSpec) -> list[str]:
         """Fan-outs, blocks, and what is not built."""
@@ -228,7 +236,7 @@ class Continuous(Approach):
         return lines
 
     def skip_reason(self, run: RunSpec, data: Any = None) -> str | None:
-        """A profile has no events; an increment needs some; some models need features."""
+        """Too many events to draw, too few for an increment, or a model without features."""
         reason = refused(self.name, run, data, lambda: self.protocol(data, run))
         if reason or data is None:
             return reason
@@ -306,7 +314,8 @@ class Continuous(Approach):
             releases=releases if any(releases) else (),
             arrivals=structure.schedule.arrivals() if any(releases) else (),
             resident=resident(shape, data, trace),
-            basis="counted on the real stream",
+            counted=structure.counted,
+            basis=structure.basis,
             notes={
                 "num_parameters": shape.num_parameters,
                 "offline_events": structure.protocol.offline_end,
@@ -369,11 +378,11 @@ def protocol_of(data: EdgeStream, run: RunSpec, **fields: Any) -> Protocol:
 
 
 def refused(name: str, run: RunSpec, data: Any, protocol: Callable[[], Protocol]) -> str | None:
-    """Why an approach cannot run on a stream: it is a profile, or has too few events."""
+    """Why an approach cannot run on a stream or its profile: it has too many events, or too few."""
     if data is None:
         return None
-    if not isinstance(data, EdgeStream):
-        return f"{name} counts on the events of a stream, and a profile has none"
+    if isinstance(data, StreamProfile) and (reason := too_large(data)):
+        return f"{name}: {reason}"
     rest = data.num_edges - protocol().offline_end
     if run.training.increments > rest:
         return f"{run.training.increments} increments of {rest} events"

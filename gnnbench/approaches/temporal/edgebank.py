@@ -162,7 +162,7 @@ class EdgeBankApproach(Approach):
         protocol = self.protocol(data, run)
         found = EdgeBankStructure(stream=data, protocol=protocol, sampling=sampling, cache=cache)
         if knobs.memory == "window" and protocol.offline_end:
-            times = np.asarray(data.times[: protocol.offline_end])
+            times = np.asarray(found.stream.times[: protocol.offline_end])
             found.window = max(round(knobs.window_share * int(times[-1] - times[0])), 1)
         return found
 
@@ -185,7 +185,8 @@ class EdgeBankApproach(Approach):
             arrivals=structure.schedule.arrivals() if any(releases) else (),
             # Scores of an increment, together and of all ranks.
             resident=(Buffer("gathered", (1 + run.ranks) * structure.gathered_pairs * s),),
-            basis="counted on the real stream",
+            counted=structure.counted,
+            basis=structure.basis,
             notes={"window": structure.window, "offline_events": structure.protocol.offline_end},
         )
 

@@ -178,7 +178,7 @@ class InputWriter:
         for name, rows, width, source in (
             ("nodes", found.queries[-1], 0 if "nodes" in cached else shape.nodes, stream.num_nodes),
             ("edges", edges, of_edges, stream.num_edges),
-            ("memory", with_memory, shape.memory * 3 * shape.hidden, stream.num_nodes),
+            ("memory", with_memory, shape.memory_width, stream.num_nodes),
             ("messages", with_memory, shape.memory * of_edges, stream.num_edges),
         ):
             if width:

@@ -10,12 +10,13 @@ Source: temporal reference sections 6 and 7, invariants M2-M4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.approaches.temporal.schedule import Piece
+from gnnbench.data.draws import compiled
 
 Ids = NDArray[np.int64]
 NONE = -1
@@ -85,6 +86,7 @@ class MemoryClock:
     def __init__(self, num_nodes: int, *, replays: bool = False) -> None:
         self._all = [_Times.of(num_nodes) for _ in range(1 + replays)]
         self.replaying = np.zeros(1, np.int64)
+        self._places = np.zeros(num_nodes, np.int32)
 
     @property
     def _now(self) -> _Times:
@@ -118,6 +120,12 @@ class MemoryClock:
         for number, times in enumerate(self._all):
             found |= {f"{name}_{number}": array for name, array in times._asdict().items()}
         return found
+
+    def distinct(self, nodes: Ids) -> tuple[Ids, Ids]:
+        """The distinct nodes of some in the order of their first place, and each one's number."""
+        found, numbers = np.empty_like(nodes), np.empty_like(nodes)
+        count = _number(nodes, self._places, found, numbers)
+        return found[:count], numbers
 
     def read(self, nodes: Ids) -> Messages:
         """The stored messages of distinct nodes."""
@@ -156,6 +164,22 @@ class MemoryClock:
         message_time[nodes] = newest
         event[nodes] = events[found.places]
         return found
+
+
+@compiled
+def _number(nodes: Any, places: Any, found: Any, numbers: Any) -> int:
+    """Number nodes as they come; `places` is zero before and after."""
+    count = 0
+    for i in range(len(nodes)):
+        node = nodes[i]
+        if places[node] == 0:
+            found[count] = node
+            count += 1
+            places[node] = count
+        numbers[i] = places[node] - 1
+    for i in range(count):
+        places[found[i]] = 0
+    return count
 
 
 def last_events(sources: Ids, destinations: Ids) -> Writes:

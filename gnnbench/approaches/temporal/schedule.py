@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
-from gnnbench.data.temporal_store import NEVER
+from gnnbench.data.temporal_picks import NEVER
 
 Ids = NDArray[np.int64]
 _REPLAY, _CHUNK = 11, 23

@@ -14,9 +14,11 @@ from gnnbench import work
 from gnnbench.approaches.temporal.schedule import Piece, Protocol, Schedule
 from gnnbench.approaches.whole_graph.partition import cached_array
 from gnnbench.data import keys
+from gnnbench.data.drawn_stream import drawn_stream
 from gnnbench.data.fixed_negatives import FixedNegatives
 from gnnbench.data.negatives import draw_negatives
 from gnnbench.data.stream import EdgeStream
+from gnnbench.data.stream_profile import StreamProfile
 from gnnbench.data.temporal_counting import Asked, count_samples
 from gnnbench.data.temporal_csr import TemporalCsr
 from gnnbench.data.temporal_partition import stream_owners
@@ -91,7 +93,8 @@ class Sizes:
 class StreamStructure:
     """Schedule and sampling of a run on a stream; both worlds ask it the same questions.
 
-    `cache` is a folder that keeps counts between runs of one dataset, or None.
+    `cache` is a folder that keeps counts between runs of one dataset, or None. A
+    profile is replaced by a stream that is drawn from it.
     """
 
     stream: EdgeStream
@@ -102,6 +105,10 @@ class StreamStructure:
     def __post_init__(self) -> None:
         self._counts: dict[int, Ids] = {}
         self._most: dict[tuple[int, int], int] = {}
+        self.counted, self.basis = True, "counted on the real stream"
+        if isinstance(self.stream, StreamProfile):
+            self.stream = drawn_stream(self.stream)
+            self.counted, self.basis = False, "counted on events drawn from the profile"
 
     @cached_property
     def schedule(self) -> Schedule:

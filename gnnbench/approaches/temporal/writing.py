@@ -21,7 +21,7 @@ ID_BYTES = work.ID_BYTES
 def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer, ...]:
     """Buffers that live throughout: features, parameters, gradient, the optimizer's state, memory.
 
-    A node's memory, and its message: the memories of both ends; twice where old events are learnt
+    A node's memory, and that of the other end of its message; twice where old events are learnt
     from again. Features behind a cache are on the host, with a slot number per row.
     """
     s, count = shape.element_bytes, shape.num_parameters
@@ -32,8 +32,8 @@ def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer
         # Scores of an increment, together and of all ranks.
         Buffer("gathered", (1 + structure.protocol.ranks) * structure.gathered_pairs * s),
         Buffer("parameters", (2 + moments) * count * s + s),
-        Buffer("memory", memories * 3 * shape.hidden * s),
-        Buffer("clock", memories * 3 * ID_BYTES, Space.HOST),
+        Buffer("memory", memories * shape.memory_width * s),
+        Buffer("clock", memories * 3 * ID_BYTES + shape.memory * data.num_nodes * 4, Space.HOST),
     ]
     for kind, rows, width in (
         ("nodes", data.num_nodes, shape.nodes),
@@ -216,8 +216,8 @@ class StreamWriter:
                 group=self.group,
             )
         rows = self.structure.written(piece)
-        held = Buffer("written", 3 * rows * (3 * shape.hidden * s + ID_BYTES))
-        done = work.memory_write(rows, 3 * shape.hidden, self.structure.stream.num_nodes, s)
+        held = Buffer("written", 3 * rows * (shape.memory_width * s + ID_BYTES))
+        done = work.memory_write(rows, shape.memory_width, self.structure.stream.num_nodes, s)
         chain.step(f"{place}/write", done, phase=Phase.UPDATE, allocates=(room, held))
 
     def _predict(self, chain: Chain, piece: Piece, period: int, sizes: Sizes) -> None:

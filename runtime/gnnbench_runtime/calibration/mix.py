@@ -55,20 +55,15 @@ class Mix:
         offers = [self._offers(index) for index in range(count)]
         found = [self._operations(run) for runs in (self._examples(), *offers) for run in runs]
         self._alone = frozenset(op for one in found if one.alone for op in one.counts)
-        chosen = [self._taken(runs) for runs in offers]
+        chosen = [self._taken(self._in_turn(index, runs)) for index, runs in enumerate(offers)]
         return [probe for probe in chosen if probe is not None] + list(
             self._missing(count, samples)
         )
 
     def _offers(self, index: int) -> list[RunSpec]:
-        """What the cards offer for a probe.
-
-        Half of the probes are trained on batches. With several ranks, half of the others are
-        trained by all ranks together, and the rest by each rank alone beside its peers.
-        """
+        """What the cards offer for a probe. Half of the probes are trained on batches."""
         base, other = self._workload(index), index // 2
-        together = self.ranks > 1 and index % 4 == 0
-        offers = [
+        return [
             offer
             for name in APPROACHES.names()
             for offer in APPROACHES.get(name).probes(
@@ -76,6 +71,14 @@ class Mix:
             )
             if APPROACHES.get(name).accepts.batch == bool(index % 2) and self._possible(offer)
         ]
+
+    def _in_turn(self, index: int, offers: list[RunSpec]) -> list[RunSpec]:
+        """The offers of a probe from which one is taken.
+
+        With several ranks, half of the probes that have no batches are trained by all ranks
+        together, and the rest by each rank alone beside its peers.
+        """
+        together = self.ranks > 1 and index % 4 == 0
         return [o for o in offers if (o.ranks > 1) == together] or offers
 
     def _examples(self) -> list[RunSpec]:
@@ -113,8 +116,9 @@ class Mix:
             for more in range(start, start + MOST_MORE):
                 if self.samples[op] >= samples:
                     break
-                runs = [run for name in names for run in self._variants(name, 2 * more)]
-                runs += [*self._offers(2 * more), *self._offers(2 * more + 1)]
+                # Offers differ in size from probe to probe; an example on a stream does not.
+                runs = [*self._offers(2 * more), *self._offers(2 * more + 1)]
+                runs += [run for name in names for run in self._variants(name, 2 * more)]
                 probe = self._taken([run for run in runs if op in self._kept(run)][:1])
                 if probe is not None:
                     yield probe

@@ -1,7 +1,6 @@
 """Modules of temporal models: attention over sampled neighbours, the decoder of a link.
 
-Tables of keys and values are padded to the fan-out, so that both directions gather and write rows
-whose places are distinct: the same bits on every device and in every run.
+Sums over neighbours have one order, so that every run gives the same bits.
 
 Source: temporal reference section 6.
 """
@@ -15,17 +14,14 @@ from torch.nn import functional
 from gnnbench.models.temporal import TemporalShape
 from gnnbench_runtime.models.modules import shapes_of
 from gnnbench_runtime.models.parameters import Parameters
+from gnnbench_runtime.models.temporal_functions import attended, gathered, updated
 from gnnbench_runtime.models.temporal_layers import (
-    OUT,
-    SLOPE,
     TemporalGat,
     TemporalMean,
     TemporalMixer,
     affine,
     dropped,
-    full_places,
     row,
-    table,
 )
 
 
@@ -56,35 +52,36 @@ class TemporalAttention(nn.Module):
             masks: of dropout, scaled: of the output [R, d] and of attention weights [S, heads];
                 none without dropout.
         """
-        count, f, heads, d = len(rows) - len(deltas), self.fanout, self.heads, self.hidden
+        count, heads, d = len(rows) - len(deltas), self.heads, self.hidden
         own, near = rows[:count], rows[count:]
-        now = torch.cos(self.time_bias).expand(count, d)
-        query = torch.addmm(self.query_bias, torch.cat([own, now], 1), self.query)
-        then = torch.cos(torch.addcmul(self.time_bias, deltas.unsqueeze(1), self.time))
-        inputs = torch.cat([near, edges, then], 1)
-        del then
-        key = self._table(torch.addmm(self.key_bias, inputs, self.key), places, count)
-        value = self._table(torch.addmm(self.value_bias, inputs, self.value), places, count)
-        del inputs
-        full = full_places(places, count, f).unsqueeze(-1)
-        scores = (query.view(count, 1, heads, d // heads) * key).sum(-1)
-        scores = functional.leaky_relu(scores, SLOPE).masked_fill(~full, OUT)
-        weights = torch.softmax(scores, 1) * full
-        if masks:
-            weights = weights * table(masks[1], places, count * f).view(count, f, heads)
-        found = (weights.unsqueeze(-1) * value).sum(1).view(count, d)
+        n, head = own.shape[1], d // heads
+        # A query is encoded at age 0.
+        shift = torch.addmv(self.query_bias, self.query[n:].t(), torch.cos(self.time_bias))
+        query = torch.addmm(shift, own, self.query[:n]).view(count, heads, head)
+        # Scores are linear in the rows of edges, and so are sums of values: the products with the
+        # matrices of keys and values are made per query and not per edge.
+        keys = self.key.view(-1, heads, head).permute(1, 2, 0)
+        towards = torch.bmm(query.transpose(0, 1), keys)
+        biases = (query * self.key_bias.view(heads, head)).sum(-1)
+        encoding = self.time, self.time_bias
+        sums, total = attended(
+            near, edges, deltas, encoding, towards, biases, places, self.fanout, masks
+        )
+        values = self.value.view(-1, heads, head).transpose(0, 1)
+        found = torch.bmm(sums, values).transpose(0, 1)
+        found = found + total.unsqueeze(-1) * self.value_bias.view(heads, head)
+        found = found.reshape(count, d)
         out = torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
         out = dropped(out, masks)
         return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
 
-    def _table(self, rows: Tensor, places: Tensor, count: int) -> Tensor:
-        """Rows at their places in a table of zeros, [R, fan-out, heads, width]."""
-        found = table(rows, places, count * self.fanout)
-        return found.view(count, self.fanout, self.heads, self.hidden // self.heads)
-
 
 class MemoryUpdater(nn.Module):
-    """A GRU that applies stored messages to memory: `GRU([message, edge, phi(age)], memory)`."""
+    """A GRU that applies stored messages: `GRU([memory, other, edge, phi(age)], memory)`.
+
+    A message holds the memory of its node as it was after the message's event, which is the memory
+    of the node itself, and that of the event's other end.
+    """
 
     def __init__(self, shape: TemporalShape) -> None:
         super().__init__()
@@ -99,24 +96,17 @@ class MemoryUpdater(nn.Module):
         """Return the input rows of the first layer, [R, d + n]: memory, then features.
 
         Args:
-            held: memory and message of the U distinct nodes, [U, 3 d].
+            held: memory of the U distinct nodes and of the other ends of their messages, [U, 2 d].
             edges: features of the messages' events, [U, e].
             ages: of the messages, [U].
             has: 1 where a node has a message, else 0, [U].
             places: of the rows' nodes among the distinct ones, int64 [R].
             rows: features of the rows' nodes, [R, n].
         """
-        d = held.shape[1] // 3
-        memory, message = held[:, :d], held[:, d:]
-        then = torch.cos(torch.addcmul(self.time_bias, ages.unsqueeze(1), self.time))
-        inputs = torch.cat([message, edges, then], 1)
-        given = torch.addmm(self.input_bias, inputs, self.input).split(d, 1)
-        kept = torch.addmm(self.state_bias, memory, self.state).split(d, 1)
-        reset, update = torch.sigmoid(given[0] + kept[0]), torch.sigmoid(given[1] + kept[1])
-        fresh = torch.tanh(given[2] + reset * kept[2])
-        # has = 0 leaves the memory as it is.
-        applied = memory + has.unsqueeze(1) * (1.0 - update) * (fresh - memory)
-        return torch.cat([applied[places], rows], 1)
+        weights = self.input, self.input_bias, self.state, self.state_bias
+        applied = updated(held, edges, ages, has, weights, (self.time, self.time_bias))
+        asked = gathered(applied, places)
+        return torch.cat([asked, rows], 1) if rows.shape[1] else asked
 
 
 class LinkDecoder(nn.Module):

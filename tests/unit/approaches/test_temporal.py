@@ -294,10 +294,28 @@ def test_a_device_is_handed_each_sample() -> None:
     assert copies == {"fetch/copy"}
 
 
+def test_a_profile_is_planned_near_the_stream() -> None:
+    """Its plan says that it has not counted; the sizes of its samples are those of the stream."""
+    run = flow(2, options={"num_edges": 3000}, batch={"size": 100, "fanouts_from_seeds": (4, 3)})
+    plan, data, structure = planned(run)
+    profile = profile_stream(data)
+    assert CONTINUOUS.cannot_run(run, profile) is None
+    there = CONTINUOUS.structure(profile, run)
+    layout = Layout(world_size=2, ranks_per_host=2)
+    drawn = CONTINUOUS.plan(profile, run, there, layout)
+    drawn.validate()
+    assert plan.counted and not drawn.counted and "drawn from the profile" in drawn.basis
+    assert drawn.periods == plan.periods
+    edges = [
+        sum(int((s[-1] - s[0]).sum()) for s in (of.sizes(2, at).queries for at in range(5)))
+        for of in (structure, there)
+    ]
+    assert abs(edges[1] / edges[0] - 1) < 0.1
+
+
 def test_it_refuses_with_a_reason() -> None:
     run = flow(1)
     data = Library([]).open(run.dataset)
-    assert "profile" in CONTINUOUS.cannot_run(run, profile_stream(data))
     many = dataclasses.replace(run.training, increments=500)
     assert "increments" in CONTINUOUS.cannot_run(dataclasses.replace(run, training=many), data)
     graph = APPROACHES.get("single").cannot_run(example("single", 1, model={"kind": "tgat"}))

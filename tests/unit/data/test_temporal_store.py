@@ -136,7 +136,9 @@ def test_a_stream_in_pieces_is_the_stream_at_once() -> None:
     for name in ("nodes", "times"):
         np.testing.assert_array_equal(*(getattr(f, name) for f in found))
     assert found[0].times.dtype == np.int64 and (found[0].times[30:] < times[600]).all()
-    arrays = [a for a in vars(whole).values() if isinstance(a, np.ndarray)]
+    assert whole.num_bytes == pieces.num_bytes and whole.tops.tolist() == pieces.tops.tolist()
+    held = [getattr(part, "array", part) for part in vars(whole).values()]
+    arrays = [part for part in held if isinstance(part, np.ndarray)]
     small = whole.tops.nbytes + whole.free.nbytes
     assert whole.num_bytes == sum(a.nbytes for a in arrays) - small
     hidden = TemporalSampler(whole, (50,), "recent", 5).sample(nodes, when, before_event=300)
@@ -156,6 +158,43 @@ def test_what_is_late_is_refused() -> None:
     store.expire(20)
     with pytest.raises(DataError, match="expired"):
         store.insert(np.array([2]), np.array([2]), np.array([19]), 1)
+
+
+def test_a_refused_batch_leaves_no_trace() -> None:
+    """Its last event is late for one of its ends; those before it are not inserted either."""
+    store = TemporalStore(40)
+    store.insert(np.array([0, 1]), np.array([1, 2]), np.array([10, 20]), 0)
+    before = store.degrees().tolist(), store.tops.tolist()
+    with pytest.raises(DataError, match="event 3 at 15 is older"):
+        store.insert(np.array([3, 2]), np.array([4, 0]), np.array([30, 15]), 2)
+    assert (store.degrees().tolist(), store.tops.tolist()) == before
+    # Order is per vertex: an event may be older than those of other vertices.
+    store.insert(np.array([3]), np.array([4]), np.array([5]), 2)
+    assert store.degrees()[3] == 1
+
+
+def test_bytes_do_not_depend_on_the_batches() -> None:
+    """S7, S9: few vertices of many, and many of few, are counted in different ways."""
+    rng = np.random.default_rng(3)
+    ends = (rng.random((2, 5000)) ** 3 * 700).astype(np.int32)
+    times = np.arange(5000, dtype=np.int64) // 3
+    stores = []
+    for step in (17, 400, 5000):
+        store = TemporalStore(700, first=2, block=32)
+        for at in range(0, 5000, step):
+            part = slice(at, at + step)
+            store.insert(ends[0, part], ends[1, part], times[part], at)
+        stores.append(store)
+    assert len({store.num_bytes for store in stores}) == 1
+    assert len({tuple(store.tops.tolist()) for store in stores}) == 1
+    capacities = sum(size for v in range(700) for _, size in stores[0].blocks(v))
+    assert stores[0].tops[0] == capacities and stores[0].num_edges == 10_000
+    found = [
+        TemporalSampler(store, (9,), "uniform", 2).sample(np.arange(700), np.full(700, 1500))
+        for store in stores
+    ]
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].hops[0].events, other.hops[0].events)
 
 
 def test_a_sliding_window_needs_no_more_room() -> None:

@@ -23,9 +23,9 @@ from gnnbench_runtime.protocol import RankContext
 class NodeMemory:
     """Memory and last message of every node.
 
-    A table is [N, 3 d]: memory, then the message, which is the memories of the node and of the
-    other end as they were after the message's event. Its edge features are looked up by event. Old
-    events that are learnt from again have a table of their own (see `MemoryClock`).
+    A table is [N, 2 d]: memory, then that of the other end of the message's event. Both are as they
+    were after that event, so together they are the message as well. Its edge features are looked up
+    by event. Old events that are learnt from again have a table of their own (see `MemoryClock`).
 
     Args:
         context: the rank.
@@ -40,7 +40,7 @@ class NodeMemory:
         count, replays = structure.stream.num_nodes, structure.protocol.replay > 0
         self.clock = MemoryClock(count, replays=replays)
         self._tables = [
-            torch.zeros((count, 3 * shape.hidden), device=context.device, dtype=context.dtype)
+            torch.zeros((count, shape.memory_width), device=context.device, dtype=context.dtype)
             for _ in range(1 + replays)
         ]
 
@@ -56,7 +56,7 @@ class NodeMemory:
 
     def asked(self, nodes: NDArray[np.int64]) -> tuple[dict[str, Tensor], NDArray[np.int64]]:
         """What a batch needs to know of its nodes, on the host, and the events of the messages."""
-        distinct, inverse = np.unique(nodes, return_inverse=True)
+        distinct, inverse = self.clock.distinct(nodes)
         messages, dtype = self.clock.read(distinct), self.context.dtype
         found = {
             "distinct": torch.from_numpy(distinct),
@@ -101,7 +101,7 @@ class NodeMemory:
             turned = torch.from_numpy(writes.reversed).to(device).unsqueeze(1)
             pairs = every[:count][places]
             pairs = torch.where(turned, pairs.roll(d, 1), pairs)
-            self.table[nodes] = torch.cat([pairs[:, :d], pairs], 1)
+            self.table[nodes] = pairs
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that share the memory of this object."""
