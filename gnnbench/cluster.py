@@ -149,6 +149,8 @@ class Storage:
     iops               small reads per second with many in flight
     latency_s          of one small read while the disk is idle
     write_iops, write_latency_s   of writes; as reads where absent
+    volume             whether requests and bytes have limits of their own, as a rented volume has:
+                       the one that is reached first decides, and they do not add up
     method             how a sweep kept the page cache out: "O_DIRECT" or "fadvise"; "" without one
     radius             90 % of the sweep's points lie within exp(+-radius) of `disk_seconds`
     sweep              what was measured
@@ -160,6 +162,7 @@ class Storage:
     latency_s: Constant
     write_iops: Constant | None = None
     write_latency_s: Constant | None = None
+    volume: bool = False
     method: str = field(default="", metadata=choices("", "O_DIRECT", "fadvise"))
     radius: float = field(default=0.8, metadata=bounds(0, 10))
     sweep: tuple[DiskPoint, ...] = ()

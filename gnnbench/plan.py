@@ -132,31 +132,16 @@ class Plan:
 
         In program order; int64 [world size]. On a CPU, device and host are one memory.
         """
-        counted = spaces or (Space.DEVICE,)
-        live: dict[str, Ints] = {}
-        total = np.zeros(self.world_size, np.int64)
-        for buffer in self.resident:
-            if buffer.space in counted:
-                live[buffer.name] = np.broadcast_to(np.asarray(buffer.bytes), total.shape).copy()
-                total += live[buffer.name]
-        peak = total.copy()
+        return self.peaks([spaces or (Space.DEVICE,)], periods=periods)[0]
+
+    def peaks(self, groups: Sequence[Sequence[Space]], *, periods: int | None = None) -> list[Ints]:
+        """`peak_bytes` of several groups of spaces."""
+        counts = [_Living(self, group) for group in groups]
+        # One walk for all groups: iterations are made on demand, and dropped again.
         for ranks, step in self.allocations(periods=periods):
-            own = total[ranks]
-            for buffer in step.allocates:
-                if buffer.space not in counted:
-                    continue
-                held = live.setdefault(buffer.name, np.zeros(self.world_size, np.int64))
-                before = held[ranks]
-                after = buffer.bytes if buffer.exact else np.maximum(buffer.bytes, before)
-                own = own + after - before
-                held[ranks] = after
-            peak[ranks] = np.maximum(peak[ranks], own)
-            for name in step.frees:
-                if name in live:
-                    own = own - live[name][ranks]
-                    live[name][ranks] = 0
-            total[ranks] = own
-        return peak
+            for count in counts:
+                count.take(ranks, step)
+        return [count.peak for count in counts]
 
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which the plan has buffers."""
@@ -251,6 +236,46 @@ def repeated(
         "schedule": tuple(per_period) * periods,
         "periods": (len(per_period),) * periods,
     }
+
+
+class _Living:
+    """The sum of living buffers in some spaces, and its peak; int64 [world size]."""
+
+    def __init__(self, plan: Plan, spaces: Sequence[Space]) -> None:
+        self.spaces = frozenset(spaces)
+        self.live: dict[str, Ints] = {}
+        self.total = np.zeros(plan.world_size, np.int64)
+        for buffer in plan.resident:
+            if buffer.space in self.spaces:
+                size = np.broadcast_to(np.asarray(buffer.bytes), self.total.shape).copy()
+                self.live[buffer.name] = size
+                self.total += size
+        self.peak = self.total.copy()
+
+    def take(self, ranks: Places, step: Step) -> None:
+        """Allocate and free what a step does."""
+        own: Ints | None = None
+        for buffer in step.allocates:
+            if buffer.space not in self.spaces:
+                continue
+            if own is None:
+                own = self.total[ranks]
+            held = self.live.get(buffer.name)
+            if held is None:
+                held = self.live[buffer.name] = np.zeros(len(self.total), np.int64)
+            before = held[ranks]
+            after = buffer.bytes if buffer.exact else np.maximum(buffer.bytes, before)
+            own = own + after - before
+            held[ranks] = after
+        if own is not None:
+            self.peak[ranks] = np.maximum(self.peak[ranks], own)
+        for name in step.frees:
+            if name in self.live:
+                own = self.total[ranks] if own is None else own
+                own = own - self.live[name][ranks]
+                self.live[name][ranks] = 0
+        if own is not None:
+            self.total[ranks] = own
 
 
 def _allocating(iteration: Iteration) -> tuple[list[tuple[Places, Step]], bool]:

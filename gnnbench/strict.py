@@ -17,12 +17,15 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from gnnbench.errors import SpecError, suggest
 
 T = TypeVar("T")
+# A results folder builds the same few classes thousands of times.
+_hints = lru_cache(maxsize=512)(get_type_hints)
 
 
 def bounds(
@@ -52,7 +55,7 @@ def build(cls: type[T], table: object, where: str, problems: list[str]) -> T | N
     if not isinstance(table, Mapping):
         problems.append(f"{where}: found {_show(table)}, expected a table")
         return None
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     before = len(problems)
     for key in table:

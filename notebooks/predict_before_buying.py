@@ -41,7 +41,8 @@ print(answer)
 # The same as a table. Times are seconds of the whole training; the interval is at 90 %.
 
 # %%
-answer.machines[["machine", "approach", "total_s", "low_s", "high_s", "usd", "free_memory"]]
+SHOWN = ["machine", "approach", "total_s", "low_s", "high_s", "usd", "free_memory"]
+answer.machines[SHOWN].round(3)
 
 # %% [markdown]
 # Every price has a date, and every constant can be replaced. What if the rent were 20 USD an
@@ -55,7 +56,7 @@ dear = gb.advise(
     constants={"price.usd_per_hour": 20},
     approaches=["partition"],
 )
-dear.machines[["machine", "approach", "total_s", "usd"]]
+dear.machines[["machine", "approach", "total_s", "usd"]].round(3)
 
 # %% [markdown]
 # ## How far does it scale?

@@ -42,7 +42,7 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
         if len(found.ranked) > top:
             yield f"and {len(found.ranked) - top} more that fit: --top {len(found.ranked)}"
         yield ""
-        yield f"Approaches on {best.machine.name} ({_device(best)}):"
+        yield f"Approaches on {best.machine.name} ({_device(best)}), with steps per epoch:"
         yield from table([_approach(c, found) for c in found.approaches])
     yield from _ruled_out(found)
     yield from _change(found)
@@ -163,7 +163,7 @@ def _approach(choice: Choice, found: Advice) -> dict[str, str]:
     return {
         "approach": choice.approach,
         "promise": choice.promise,
-        "steps/epoch": count(choice.steps_per_epoch),
+        "steps": count(choice.steps_per_epoch),
         "epoch": duration(choice.total_s / choice.epochs),
         "90 % interval": _interval(choice, choice.periods / choice.epochs),
         **({"epochs": count(choice.epochs)} if _unlike(found) else {}),

@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     made = "gnnbench prices" if args.page == DEFAULT else f"gnnbench prices {args.page}"
-    command = f"{made} --out {args.out.name}" if args.out else made
+    shown = args.out if args.out is None or not args.out.is_absolute() else args.out.name
+    command = f"{made} --out {shown}" if args.out else made
     document = markdown(page, tables, command)
     if args.out is None:
         print(document, end="")

@@ -3,7 +3,9 @@
 A transfer of B bytes in R requests keeps the disk busy for R / iops + B / bandwidth seconds. A lane
 that waits for each request before it issues the next one needs R latency + B / bandwidth seconds on
 an idle disk, which is longer: the disk is busy for a fraction of that time only. Concurrent lanes
-get the fractions that they need until these add up to one; then they share the disk evenly. The
+get the fractions that they need until these add up to one; then they share the disk evenly. A
+rented volume (`Storage.volume`) is busy for max(R / iops, B / bandwidth) instead: its provider
+meters requests and bytes apart. Alone a lane then takes the larger of that and R latency. The
 depth (number of requests in flight) is therefore the number of lanes that are working.
 
 Deviation known: for each sweep, in `Storage.radius`. On a virtual NVMe disk, 90 % of the points
@@ -45,8 +47,12 @@ def disk_seconds(
     """
     rate, latency, iops = storage.constants(write=write)
     moving = size / max(rate.value, 1e-9)
-    busy = requests / max(iops.value, 1e-9) + moving
-    alone = requests * max(latency.value, 1.0 / max(iops.value, 1e-9)) + moving
+    waiting = requests * max(latency.value, 1.0 / max(iops.value, 1e-9))
+    if storage.volume:
+        busy: Any = np.maximum(requests / max(iops.value, 1e-9), moving)
+        alone: Any = np.maximum(waiting, busy)
+    else:
+        busy, alone = requests / max(iops.value, 1e-9) + moving, waiting + moving
     if isinstance(storage, LimitedStorage):
         # A transfer takes its time within the limit, or that of the real disk if it is longer.
         least: Any = storage.limit.seconds(size, requests)

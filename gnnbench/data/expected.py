@@ -148,13 +148,15 @@ def drawn_frontier(
     *,
     by_degree: bool,
     replacement: bool,
+    scans: bool = False,
     undirected: bool = True,
 ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
     """Expected vertices and edges of blocks, input layer first, and edges looked at.
 
     An edge leads to a vertex in proportion to its degree; the other neighbours of its destination
     are drawn by lot from all edges. Destinations draw anew in every hop (sampling section 3,
-    estimator 2). Deviation known: as `occupancy_frontier`'s on clustered graphs.
+    estimator 2). `scans`: all neighbours are looked at, as where edges have weights; those are
+    assumed to be equal. Deviation known: as `occupancy_frontier`'s on clustered graphs.
     """
     degree, weight = np.asarray(degrees, float), np.asarray(counts, float)
     ends = max(float((weight * degree).sum()), 1e-300)
@@ -170,7 +172,7 @@ def drawn_frontier(
             picks = np.where(degree > 0, float(fanout), 0.0)
         reached = weight * (1 - unseen[-1])
         edges.append(float((reached * picks).sum()))
-        scanned += float((reached * degree).sum()) if by_degree else 0.0
+        scanned += float((reached * degree).sum()) if by_degree or scans else 0.0
         again = replacement and fanout >= 0
         chance = _chances(degree, picks, weights, weight * degree / ends, replacement=again)
         once = 1 - chance

@@ -36,6 +36,7 @@ def planted_partition(
     feature_noise: float = 1.0,
     train_fraction: float = 0.6,
     val_fraction: float = 0.2,
+    weighted: bool = False,
     seed: int = 0,
     name: str = "planted",
 ) -> Graph:
@@ -43,7 +44,8 @@ def planted_partition(
 
     Exactly round(num_nodes * mean_degree / 2) distinct edges, of which the share `homophily` joins
     nodes of one class. Expected degrees follow a power law of `degree_exponent` (None: equal),
-    cut at sqrt(number of stored edges). Classes are equal in size and at random ids.
+    cut at sqrt(number of stored edges). Classes are equal in size and at random ids. `weighted`
+    gives each edge a weight between 0.1 and 10, even on a logarithmic scale.
 
     Source: Karrer and Newman 2011 (degree-corrected block model), with fixed edge counts.
     Raises SpecError for settings no simple graph can meet.
@@ -71,8 +73,15 @@ def planted_partition(
         labels=labels.astype(np.int64),
         num_classes=num_classes,
         notes={"generator": "planted_partition", "seed": seed},
+        edge_weights=_scattered(len(pairs), seed) if weighted else None,
     )
     return random_split(graph, train_fraction, val_fraction, seed)
+
+
+def _scattered(count: int, seed: int) -> NDArray[np.float64]:
+    """Weights of edges, drawn apart from all else, so that the graph is the one without weights."""
+    drawn: NDArray[np.float64] = 10.0 ** np.random.default_rng((seed, 1)).uniform(-1, 1, count)
+    return drawn
 
 
 def rmat(

@@ -25,9 +25,11 @@ class Graph:
     Shapes: N nodes, E stored edges. `indptr` int64 [N+1]; `indices` int32 [E], the in-neighbours
     (sources) of each node, sorted and distinct per node, no self loops (models add their own);
     `features` float32 [N, D]; `labels` int64 [N], -1 where unlabelled, or float32 [N, C] for
-    multi-label tasks; masks bool [N]. Arrays may be memory-mapped and must not be written to.
-    `digest` identifies the content once it is saved in native form. `reuse` are shares of the reads
-    of one product by reuse distance, as saved (see `gnnbench.reuse`); empty: not counted yet.
+    multi-label tasks; masks bool [N]; `edge_weights` float32 [E], positive, in the order of
+    `indices`: samplers may draw by them, models do not multiply by them. Arrays may be mapped and
+    must not be written to. `digest` identifies the content once it is saved in native form.
+    `reuse` are shares of the reads of one product by reuse distance, as saved (see
+    `gnnbench.reuse`); empty: not counted yet.
     """
 
     kind: ClassVar[str] = "graph"
@@ -39,6 +41,7 @@ class Graph:
         "train_mask",
         "val_mask",
         "test_mask",
+        "edge_weights",
     )
     PLAIN: ClassVar[Mapping[str, type]] = MappingProxyType({"num_classes": int, "undirected": bool})
 
@@ -51,6 +54,7 @@ class Graph:
     train_mask: NDArray[np.bool_] | None = None
     val_mask: NDArray[np.bool_] | None = None
     test_mask: NDArray[np.bool_] | None = None
+    edge_weights: NDArray[np.float32] | None = None
     undirected: bool = True
     notes: dict[str, object] = field(default_factory=dict)
     digest: str = ""
@@ -134,6 +138,8 @@ class Graph:
             "val_mask": third == 1,
             "test_mask": third == 2,
         }
+        if self.edge_weights is not None:
+            arrays["edge_weights"] = np.asarray(self.edge_weights[: indptr[-1]])[inside]
         for array in arrays.values():
             if array is not None:
                 array.flags.writeable = False
@@ -153,8 +159,18 @@ class Graph:
             if array is not None and len(array) != n:
                 found.append(f"{name} has {len(array)} rows for {n} nodes")
         found += non_finite("features", self.features)
+        found += self._wrong_weights()
         found += label_problems(self.labels, self.num_classes, n)
         return found or self._overlaps()
+
+    def _wrong_weights(self) -> list[str]:
+        weights = self.edge_weights
+        if weights is None:
+            return []
+        if len(weights) != self.num_edges:
+            return [f"edge_weights has {len(weights)} entries for {self.num_edges} edges"]
+        wrong = int(np.count_nonzero(~((weights > 0) & np.isfinite(weights))))
+        return [f"edge_weights: {wrong} are not positive and finite"] if wrong else []
 
     def _overlaps(self) -> list[str]:
         pairs = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -217,15 +233,19 @@ def from_edges(
     num_nodes: int,
     *,
     undirected: bool = True,
+    edge_weights: Array | None = None,
     **fields: Any,
 ) -> Graph:
     """Build a graph from an edge list: symmetrise if undirected, drop self loops and repeats.
 
-    What was dropped is counted in `notes` (self_loops, repeated_edges), as rows of the input.
+    What was dropped is counted in `notes` (self_loops, repeated_edges), as rows of the input. Of
+    the weights of a repeated edge the largest is kept, whichever direction lists it.
     """
     src64, dst64 = np.asarray(src, np.int64), np.asarray(dst, np.int64)
     if len(src64) != len(dst64):
         raise DataError(name, f"{len(src64)} sources for {len(dst64)} destinations")
+    if edge_weights is not None and len(edge_weights) != len(src64):
+        raise DataError(name, f"{len(edge_weights)} edge weights for {len(src64)} edges")
     ends = (src64, dst64)
     if len(src64) and (min(e.min() for e in ends) < 0 or max(e.max() for e in ends) >= num_nodes):
         raise DataError(name, f"edge endpoints must lie in 0..{num_nodes - 1}")
@@ -236,6 +256,9 @@ def from_edges(
     key = dst64 * num_nodes + src64
     if undirected:
         key = np.concatenate([key, src64 * num_nodes + dst64])
+    weights = None
+    if edge_weights is not None:
+        weights = _largest(key, np.asarray(edge_weights, np.float32)[keep])
     # numpy's unique hashes integers, which is fifty times slower here than a sort.
     key.sort()
     key = key[np.diff(key, prepend=-1) != 0]
@@ -251,5 +274,17 @@ def from_edges(
         indices=(key % max(num_nodes, 1)).astype(np.int32),
         undirected=undirected,
         notes=notes,
+        edge_weights=weights,
         **fields,
     )
+
+
+def _largest(key: NDArray[np.int64], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest weight of each distinct key, keys rising; weights repeat if keys are longer."""
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    if not len(starts):
+        return np.zeros(0, np.float32)
+    each = weights[order % len(weights)]
+    found: NDArray[np.float32] = np.maximum.reduceat(each, starts)
+    return found

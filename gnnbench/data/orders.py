@@ -75,6 +75,8 @@ def permuted(graph: Graph, places: NDArray[np.int64], note: str) -> Graph:
         name: None if (array := getattr(graph, name)) is None else np.asarray(array)[places]
         for name in ("features", "labels", "train_mask", "val_mask", "test_mask")
     }
+    if graph.edge_weights is not None:
+        held["edge_weights"] = np.asarray(graph.edge_weights)[np.argsort(_keys(graph, places))]
     notes = {**graph.notes, "order": note}
     return dataclasses.replace(
         graph, indptr=indptr, indices=indices, notes=notes, digest="", reuse=(), **held
@@ -86,14 +88,20 @@ def permuted_pattern(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """The topology of `permuted`, without its rows."""
     n = graph.num_nodes
-    number = np.empty(n, np.int64)
-    number[places] = np.arange(n)
-    degrees = graph.in_degrees()
     indptr = np.zeros(n + 1, np.int64)
-    np.cumsum(degrees[places], out=indptr[1:])
-    key = np.repeat(number, degrees) * max(n, 1) + number[graph.indices]
+    np.cumsum(graph.in_degrees()[places], out=indptr[1:])
+    key = _keys(graph, places)
     key.sort()
     return indptr, (key % max(n, 1)).astype(np.int32)
+
+
+def _keys(graph: Graph, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Destination and source of every edge in the new numbers, as one integer that sorts them."""
+    n = graph.num_nodes
+    number = np.empty(n, np.int64)
+    number[places] = np.arange(n)
+    key: NDArray[np.int64] = np.repeat(number, graph.in_degrees()) * max(n, 1)
+    return key + number[graph.indices]
 
 
 def reuse_by_order(graph: Graph, seed: int = 0) -> dict[str, Reuse]:

@@ -42,6 +42,7 @@ class WeightedSampler(NeighbourSampler):
         indptr, indices, fanouts_from_seeds, seed, threads: as of `NeighbourSampler`. A fan-out of
             -1 takes all neighbours once.
         weights: of vertices as sources, float64 [N], all of them positive; None is equal weights.
+        edge_weights: of edges, float32 [E], all of them positive, instead of those of vertices.
         replacement: whether a neighbour can be drawn several times.
     """
 
@@ -54,12 +55,16 @@ class WeightedSampler(NeighbourSampler):
         threads: int = 1,
         *,
         weights: Weights | None = None,
+        edge_weights: NDArray[np.float32] | None = None,
         replacement: bool = False,
     ) -> None:
         super().__init__(indptr, indices, fanouts_from_seeds, seed, threads)
-        if weights is not None and not (weights > 0).all():
+        assert weights is None or edge_weights is None, "weights of vertices, or of edges"
+        given: Any = weights if edge_weights is None else np.asarray(edge_weights)
+        if given is not None and not (given > 0).all():
             raise ValueError("weights of neighbours must be positive: others are never drawn")
-        self.weights, self.replacement = weights, replacement
+        self._of_vertices, self._of_edges = weights, edge_weights
+        self.weights, self.by_edge, self.replacement = given, edge_weights is not None, replacement
         self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
         self._scanned = 0
 
@@ -71,7 +76,8 @@ class WeightedSampler(NeighbourSampler):
             self.fanouts_from_seeds,
             self.seed,
             self._team.threads,
-            weights=self.weights,
+            weights=self._of_vertices,
+            edge_weights=self._of_edges,
             replacement=self.replacement,
         )
 
@@ -110,7 +116,8 @@ class WeightedSampler(NeighbourSampler):
                 room = np.empty(max(self._longest, fanout + 1) + 1)
                 places = np.empty(fanout + 2 if fanout > 0 else 1, np.int64)
                 blocks = indptr, fanout, again, key, room, places
-                _draw_weighted(*graph, nodes, of, *blocks, indices, made, start, stop)
+                by_edge = self.by_edge
+                _draw_weighted(*graph, nodes, of, by_edge, *blocks, indices, made, start, stop)
 
         self._team.run(draw, self._team.split(num_dst, ROWS_PER_RANGE))
         num_src = number(indices, self._nodes, self._table, found)
@@ -175,6 +182,7 @@ def _draw_weighted(
     graph_indices: Any,
     nodes: Any,
     weights: Any,
+    by_edge: bool,
     indptr: Any,
     fanout: int,
     replacement: bool,
@@ -199,7 +207,7 @@ def _draw_weighted(
         if replacement:
             total = 0.0
             for e in range(degree):
-                total += weights[graph_indices[first + e]]
+                total += weights[first + e if by_edge else graph_indices[first + e]]
                 room[e] = total
             for slot in range(picks):
                 bits = mix64((vertex_key ^ np.uint64(slot)) + GOLDEN)
@@ -207,14 +215,15 @@ def _draw_weighted(
                 pick = min(np.searchsorted(room[:degree], spin, side="right"), degree - 1)
                 source = graph_indices[first + pick]
                 out[at + slot] = source
-                edge_weights[at + slot] = total / (picks * weights[source])
+                weight = weights[first + pick if by_edge else source]
+                edge_weights[at + slot] = total / (picks * weight)
             continue
         # The picks + 1 largest priorities, falling.
         held = 0
         for e in range(degree):
             bits = mix64((vertex_key ^ np.uint64(e)) + GOLDEN)
             spin = (np.float64(bits >> np.uint64(11)) + 1.0) * 2.0**-53
-            priority = weights[graph_indices[first + e]] / spin
+            priority = weights[first + e if by_edge else graph_indices[first + e]] / spin
             if held > picks and priority <= room[picks]:
                 continue
             place = min(held, picks)
@@ -226,4 +235,5 @@ def _draw_weighted(
         for slot in range(picks):
             source = graph_indices[first + places[slot]]
             out[at + slot] = source
-            edge_weights[at + slot] = max(1.0, room[picks] / weights[source])
+            weight = weights[first + places[slot] if by_edge else source]
+            edge_weights[at + slot] = max(1.0, room[picks] / weight)

@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from gnnbench.cluster import load_cluster
+from gnnbench.published.metrics import IN_MEMORY
 from gnnbench.published.places import cluster_of, profile_of
 from gnnbench.published.reason import NotModelled
 from gnnbench.published.recipes import Recipe
@@ -24,8 +25,9 @@ from gnnbench.spec import BatchSpec
 
 PARTITIONS = 8192
 """Physical partitions of MariusGNN's configurations of node classification."""
-IN_FLIGHT, LINKS_IN_FLIGHT = 8, 4
-"""Batches in flight in its configurations of node classification from disk, of link prediction."""
+IN_FLIGHT, IN_MEMORY_FLIGHT, LINKS_IN_FLIGHT = 8, 64, 4
+"""Batches in flight in its configurations: node classification from disk and in memory, and link
+prediction."""
 SUPERBATCH = 1000
 """Batches that Ginex draws ahead by default."""
 READERS = 64
@@ -53,17 +55,19 @@ def marius(row: PublishedRow) -> Recipe:
     the pipeline takes what drawing and gathering take in a row (DiskGNN's breakdown, 205 of 254 s).
     So a batch costs a thread's time, and batches ahead overlap with training and copies only.
     """
-    links = row.model.lower() in LINK_MODELS
-    partitions, buffer = _buffer(row)
-    words = _words(row)
+    links, words = row.model.lower() in LINK_MODELS, _words(row)
+    in_memory = IN_MEMORY.search(f"{row.system} {row.storage}".lower()) is not None
+    # All in memory, the table is read once, before the first epoch: see `metrics.without_load`.
+    partitions, buffer = (1, 1) if in_memory else _buffer(row)
     policy = next((name for name in _POLICIES if name in words), "auto")
     ahead = "prefetch" in words and not re.search(r"prefetch(?: is)? off|no prefetch", words)
+    in_flight = LINKS_IN_FLIGHT if links else IN_MEMORY_FLIGHT if in_memory else IN_FLIGHT
     knobs: dict[str, Any] = {
         "partitions": partitions,
         "buffer": buffer,
         "policy": policy,
         "read_ahead": int(ahead),
-        "staleness": _in_flight(row, LINKS_IN_FLIGHT if links else IN_FLIGHT) - 1,
+        "staleness": _in_flight(row, in_flight) - 1,
     }
     logical = re.search(r"\bl\s*=\s*(\d+)", words)
     if logical:
@@ -72,7 +76,7 @@ def marius(row: PublishedRow) -> Recipe:
         knobs=knobs,
         batch=_link_batch(row) if links else _batch(row),
         native_hosts=True,
-        disk=disk_of(row),
+        disk="nvme-pcie3" if in_memory else disk_of(row),
         optimizer="adagrad" if links else "adam",
     )
 

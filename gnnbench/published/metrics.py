@@ -60,8 +60,10 @@ _EPOCHS: Sequence[tuple[str, int]] = (
 )
 """Whole epochs by metric: a number of them, or 0 where the metric states it."""
 _MOST_EPOCHS = 10_000
+IN_MEMORY = re.compile(r"\bin[- ]memory\b|\b(?:cpu |host )?memory\b|\bmem\b")
+"""Words of a system or a storage that keep all partitions in memory."""
 UNITS: Mapping[str, Mapping[str, float]] = {
-    **{metric: {"s": 1.0, "ms": 1e-3} for metric in TIMES},
+    **{metric: {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0} for metric in TIMES},
     **{metric: {"vertices": 1.0, "": 1.0} for metric in COUNTS},
     **disk_counts.UNITS,
     **{metric: {"pages of 4096 B": 1.0, "pages of 16384 B": 1.0} for metric in PAGE_COUNTS},
@@ -109,7 +111,9 @@ def epochs_of(row: PublishedRow) -> int:
 
 def without_load(row: PublishedRow) -> bool:
     """Whether an epoch's time leaves out filling the buffer."""
-    return bool(re.search(r"excludes? buffer fill", row.notes.lower()))
+    words = f"{row.system} {row.storage}".lower()
+    in_memory = "marius" in words and IN_MEMORY.search(words) is not None
+    return in_memory or bool(re.search(r"excludes? buffer fill", row.notes.lower()))
 
 
 def is_time(row: PublishedRow) -> bool:

@@ -63,12 +63,16 @@ def dgl(row: PublishedRow) -> Recipe:
 def pyg(row: PublishedRow) -> Recipe:
     """PyG's loader: the host draws, indexes rows there and copies them.
 
-    The training process does so itself unless a row states workers, the loader's default.
+    On one device the training process does so itself unless a row states workers, which is the
+    loader's default. Scripts for several devices, and times that loading leaves exposed, have
+    workers: they are predicted only where a row says how many.
     """
     name = f"{row.system} {row.notes}".lower()
     if re.search(r"\buva\b|gpu sampl|sampl\w* (?:on |= ?)?gpu|pyg-?lib|cugraph", name):
         raise NotModelled("software path not modelled", f"how {row.system} draws on the device")
     stated = re.search(r"num_workers ?= ?(\d+)|(\d+) (?:sampling )?workers", name)
+    if not stated and (row.ranks != 1 or "exposed" in name):
+        raise NotModelled("software path not modelled", "loading by an unstated number of workers")
     workers = int(stated[1] or stated[2]) if stated else 1
     loader = Loader(
         sampler="host",

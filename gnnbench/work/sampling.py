@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from gnnbench.steps import Kind, Size, Work
 from gnnbench.work.dense import ID_BYTES
@@ -82,6 +83,37 @@ def merge_blocks(rows: Size, sources: Size, edges: Size) -> Work:
     """
     moved = (4 + ID_BYTES) * rows + 2 * ID_BYTES * sources + 2 * INDEX_BYTES * edges
     return sample(seeds=rows, edges=edges, vertices=sources, read=moved, op="merge_blocks")
+
+
+def pack_blocks(vertices: Sequence[Size], edges: Sequence[Size]) -> Work:
+    """Put the blocks of a batch behind one another in a message: the copies of `merge_blocks`.
+
+    Args:
+        vertices: n_0 ... n_L, input layer first.
+        edges: e_1 ... e_L.
+    """
+    return merge_blocks(_total(vertices) - vertices[0], vertices[0], _total(edges))
+
+
+def header_numbers(layers: int) -> int:
+    """Int64 numbers before a message: seeds of the global batch, n_0 ... n_L, e_1 ... e_L."""
+    return 2 * layers + 2
+
+
+def message_bytes(
+    vertices: Sequence[Size], edges: Sequence[Size], *, weighted: bool = False
+) -> Size:
+    """Bytes of the blocks of a batch as a sampler sends them to a trainer.
+
+    8 n_0 for the ids, and for each block of n rows and e edges 8 (n + 1) for pointers, 4 e for
+    columns, 4 n for degrees, and 8 e for weights of edges if there are any. See
+    `gnnbench.data.messages`.
+    """
+    rows: Any = _total(vertices) - vertices[0]
+    each = INDEX_BYTES + (ID_BYTES if weighted else 0)
+    drawn = each * _total(edges)
+    found: Size = ID_BYTES * (vertices[0] + len(edges)) + (ID_BYTES + 4) * rows + drawn
+    return found
 
 
 def route(rows: Size) -> Work:

@@ -212,7 +212,11 @@ def table(rows: Sequence[ArrivalRow]) -> Finding | None:
         Column(heading="predicted", meaning="arrivals are at most the predicted capacity"),
         Column(heading="lag", number=True, meaning="of the last increment, measured"),
         Column(heading="predicted lag", number=True, meaning="of the last increment"),
-        Column(heading="near the flip", page_only=True, meaning=f"load within {NEAR:.0%} of 1"),
+        Column(
+            heading="near the flip",
+            page_only=True,
+            meaning=f"load within {numbers.percent(NEAR)} of 1",
+        ),
     )
     return Finding(
         title="Throughput against arrival rate",
@@ -222,8 +226,8 @@ def table(rows: Sequence[ArrivalRow]) -> Finding | None:
             "out. Load: arrivals over capacity; above 1 training falls behind, and the lag grows "
             "with every increment. Lag: from the arrival of the last increment's last event until "
             "it was learnt from. The first increment is left out of rates. Near the flip, with a "
-            f"load within {NEAR:.0%} of 1, a few percent of capacity decide whether the lag grows: "
-            "these runs are counted apart."
+            f"load within {numbers.percent(NEAR)} of 1, a few percent of capacity decide whether "
+            "the lag grows: these runs are counted apart."
         ),
         columns=columns,
         rows=tuple(rows),
@@ -283,7 +287,10 @@ def _verdict(rows: Sequence[ArrivalRow]) -> tuple[str, ...]:
     apart = [row for row in both if not row.near]
     near = [row for row in both if row.near]
     parts = []
-    for group, where in ((apart, f"with a load more than {NEAR:.0%} from 1"), (near, "nearer")):
+    for group, where in (
+        (apart, f"with a load more than {numbers.percent(NEAR)} from 1"),
+        (near, "nearer"),
+    ):
         if group:
             right = sum(row.keeps_up("measured") == row.keeps_up("predicted") for row in group)
             errors = [

@@ -23,6 +23,7 @@ from gnnbench_reports.labels import (
     digest_of,
     knobs_of,
     label_all,
+    natural,
     primary_metric,
     seed_of,
     spec_name,
@@ -86,7 +87,7 @@ def compare_records(
         Comparison(**_row(results, same), label=labels[same[0].key]) for same in together.values()
     ]
     return sorted(
-        rows, key=lambda c: (c.dataset, c.model, c.approach, c.label, c.ranks, c.config_id)
+        rows, key=lambda c: (c.dataset, c.model, c.approach, natural(c.label), c.ranks, c.config_id)
     )
 
 

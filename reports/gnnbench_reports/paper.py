@@ -17,6 +17,10 @@ from gnnbench_reports.sections import Section
 
 MOST_ROWS = 60
 """Longer tables are written as CSV only: no page holds them."""
+_WIDE = 60
+"""Texts of more characters are broken into lines."""
+_NARROW = 4
+"""Tables of at most so many columns are set in one column of the example."""
 _SIGNS = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -73,8 +77,7 @@ def write_paper(
         for drawing in drawn
     )
     write_text(folder / "captions.tex", captions)
-    headings = {name: heading for name, heading, _ in named}
-    write_text(folder / "example.tex", _example(headings, drawn, title))
+    write_text(folder / "example.tex", _example(named, drawn, title))
     return list(tables)
 
 
@@ -97,7 +100,7 @@ def latex(table: Table) -> str:
     """The table as a booktabs tabular; quantities are set by siunitx."""
     columns = [column for column in table.columns if not column.links]
     kept = [at for at, column in enumerate(table.columns) if not column.links]
-    form = "".join("r" if column.number else "l" for column in columns)
+    form = "".join(_form(table, at) for at in kept)
     lines = [
         f"\\begin{{tabular}}{{{form}}}",
         r"\toprule",
@@ -108,6 +111,14 @@ def latex(table: Table) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _form(table: Table, at: int) -> str:
+    """How a column is set: to the right, to the left, or in lines of a paragraph if it is wide."""
+    if table.columns[at].number:
+        return "r"
+    longest = max((len(_text(row[at])) for row in table.rows), default=0)
+    return "l" if longest <= _WIDE else "p{62mm}"
 
 
 def _latex_cell(value: object) -> str:
@@ -143,28 +154,42 @@ def _text(value: object) -> str:
     return "–" if value is None or value == "" else str(value)
 
 
-def _example(headings: dict[str, str], drawn: Sequence[Drawing], title: str) -> str:
-    body = "".join(
-        "\\begin{figure}\n\\centering\n"
-        f"\\includegraphics[width=\\{'columnwidth' if drawing.narrow else 'textwidth'}]"
-        f"{{../figures/{drawing.name}.pdf}}\n"
-        f"\\caption{{\\csname caption{drawing.name}\\endcsname}}\n\\end{{figure}}\n\n"
-        for drawing in drawn
-    )
-    body += "".join(
-        "\\begin{table}\n\\centering\n\\resizebox{\\textwidth}{!}{%\n"
-        f"\\input{{tables/{name}}}}}\n\\caption{{{escaped(heading)}}}\n\\end{{table}}\n\n"
-        for name, heading in headings.items()
-    )
+def _example(named: Sequence[tuple[str, str, Table]], drawn: Sequence[Drawing], title: str) -> str:
+    body = "".join(_figure(drawing) for drawing in drawn)
+    body += "".join(_table(name, heading, table) for name, heading, table in named)
     return (
-        "% pdflatex example: figures in column width and tables of this report.\n"
-        "\\documentclass[10pt]{article}\n"
+        "% pdflatex example: figures at their own width and tables of this report.\n"
+        "\\documentclass[10pt,twocolumn]{article}\n"
         "\\usepackage[T1]{fontenc}\n\\usepackage{graphicx}\n\\usepackage{booktabs}\n"
-        "\\usepackage{siunitx}\n\\usepackage[margin=22mm]{geometry}\n"
+        "\\usepackage{siunitx}\n\\usepackage[margin=19mm,columnsep=8mm]{geometry}\n"
+        "% Outlines instead of bitmaps, where the distribution has them.\n"
+        "\\IfFileExists{lmodern.sty}{\\usepackage{lmodern}}{}\n"
         "\\DeclareSIUnit{\\ms}{\\milli\\second}\\DeclareSIUnit{\\us}{\\micro\\second}\n"
         "\\DeclareSIUnit{\\ns}{\\nano\\second}\\DeclareSIUnit{\\s}{\\second}\n"
+        "% A table that is wider than its place is made smaller; no table is enlarged.\n"
+        "\\newcommand{\\atmost}[2]{\\resizebox{\\ifdim\\width>#1 #1\\else\\width\\fi}{!}{#2}}\n"
         "\\extrafloats{100}\n\\input{captions}\n"
         f"\\title{{{escaped(title)}}}\n\\author{{}}\\date{{}}\n"
         "\\begin{document}\n\\maketitle\n\n"
         f"{body}\\end{{document}}\n"
+    )
+
+
+def _figure(drawing: Drawing) -> str:
+    """A figure in a column or across both; one that is too tall for a page is made smaller."""
+    star, width = ("", "columnwidth") if drawing.narrow else ("*", "textwidth")
+    return (
+        f"\\begin{{figure{star}}}\n\\centering\n"
+        f"\\includegraphics[width=\\{width},height=0.78\\textheight,keepaspectratio]"
+        f"{{../figures/{drawing.name}.pdf}}\n"
+        f"\\caption{{\\csname caption{drawing.name}\\endcsname}}\n\\end{{figure{star}}}\n\n"
+    )
+
+
+def _table(name: str, heading: str, table: Table) -> str:
+    narrow = sum(not column.links for column in table.columns) <= _NARROW
+    star, width = ("", "columnwidth") if narrow else ("*", "textwidth")
+    return (
+        f"\\begin{{table{star}}}\n\\centering\n\\caption{{{escaped(heading)}}}\n\\small\n"
+        f"\\atmost{{\\{width}}}{{\\input{{tables/{name}}}}}\n\\end{{table{star}}}\n\n"
     )

@@ -11,7 +11,7 @@ ranks excluded, so that stages of a pipeline may sum to more than its period.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ _TYPES = {
     "start_s": "float64",
     "duration_s": "float64",
 }
-_SHARED = ["period", "name", "place", "kind", "group_size"]
+_SHARED = ["period", "name", "kind", "group_size"]
 _TOGETHER = frozenset(kind.value for kind in COMMUNICATING)
 
 
@@ -90,12 +90,12 @@ def split_seconds(folder: Path, *, warmup: int = 0) -> Split:
     Known deviation: where the ledger of another rank is absent, as those of most predicted ranks
     are, the time spent waiting for that rank counts as communication.
     """
-    ledgers = [_timed(path, warmup) for path in sorted(folder.glob("ledger-rank*.csv"))]
-    frames = [frame for frame in ledgers if len(frame)]
-    least = _least_seconds(frames)
+    read = [_timed(path, warmup) for path in sorted(folder.glob("ledger-rank*.csv"))]
+    ledgers = [steps for steps in read if steps is not None]
+    pairs = list(zip(ledgers, _least_seconds(ledgers), strict=True))
     return Split(
-        parts=max((_parts(frame, least) for frame in frames), key=whole, default={}),
-        stages=max((_stages(frame, least) for frame in frames), key=whole, default={}),
+        parts=max((_parts(*pair) for pair in pairs), key=whole, default={}),
+        stages=max((_stages(*pair) for pair in pairs), key=whole, default={}),
     )
 
 
@@ -120,108 +120,164 @@ def whole(parts: Mapping[str, float]) -> float:
     return sum(seconds for name, seconds in parts.items() if name != HIDDEN)
 
 
-def _timed(path: Path, warmup: int) -> Any:
-    """The steps of one rank that its periods consist of."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    """The steps of one rank that its periods consist of, as arrays of one length.
+
+    `place` numbers the periods from 0, in rising order. Arrays instead of frames: a ledger has few
+    rows, and a report reads thousands of ledgers.
+    """
+
+    frame: Any
+    place: Any
+    periods: int
+    engine: Any
+    shared: Any
+    start_s: Any
+    duration_s: Any
+
+    def sums(self, seconds: Any, chosen: Any) -> Any:
+        """Seconds of the chosen steps by period."""
+        import numpy as np
+
+        return np.bincount(self.place[chosen], seconds, minlength=self.periods)
+
+
+def _timed(path: Path, warmup: int) -> _Steps | None:
+    """The steps of a rank outside of evaluation, after the warm-up if there are any."""
+    import numpy as np
+
     frame = read_columns(path, _TYPES)
     # A period's seconds and bytes exclude evaluation, so its parts do too.
-    frame = frame[frame["phase"] != Phase.EVALUATE.value]
-    steady = frame[frame["period"] >= warmup]
-    frame = (frame if steady.empty else steady).copy()
-    frame["engine"] = frame["lane"].str.split(":").str[0]
-    frame["place"] = frame.groupby(["period", "name"]).cumcount()
-    return frame
-
-
-def _least_seconds(frames: list[Any]) -> Any:
-    """The shortest time of each step with other ranks, which excludes waiting for late ranks."""
-    import pandas as pd
-
-    if len(frames) < 2:
+    kept = frame["phase"].to_numpy(dtype=object) != Phase.EVALUATE.value
+    steady = kept & (frame["period"].to_numpy() >= warmup)
+    kept = steady if steady.any() else kept
+    if not kept.any():
         return None
-    together = [frame[frame["kind"].isin(_TOGETHER)] for frame in frames]
-    return pd.concat(together).groupby(_SHARED)["duration_s"].min().rename("least_s")
+    frame = frame if kept.all() else frame[kept]
+    periods, place = np.unique(frame["period"].to_numpy(), return_inverse=True)
+    lane, kind = (frame[name].to_numpy(dtype=object) for name in ("lane", "kind"))
+    engine_of = {one: one.partition(":")[0] for one in set(lane)}
+    return _Steps(
+        frame=frame,
+        place=place,
+        periods=len(periods),
+        engine=np.array([engine_of[one] for one in lane], dtype=object),
+        shared=_among(kind, _TOGETHER),
+        start_s=frame["start_s"].to_numpy(),
+        duration_s=frame["duration_s"].to_numpy(),
+    )
 
 
-def _parts(frame: Any, least: Any) -> dict[str, float]:
+def _among(values: Any, wanted: Collection[str]) -> Any:
+    """Whether each of some words is wanted."""
+    import numpy as np
+
+    found = {word: word in wanted for word in set(values)}
+    return np.array([found[word] for word in values], dtype=bool)
+
+
+def _least_seconds(ledgers: list[_Steps]) -> list[Any]:
+    """The seconds of each rank's steps with other ranks, without waiting for late ranks.
+
+    Of each step it is the shortest time of any rank, in the order of the rank's own steps.
+    """
+    import numpy as np
+
+    joint = [steps.frame[steps.shared] for steps in ledgers]
+    took = [steps.duration_s[steps.shared] for steps in ledgers]
+    if len(ledgers) < 2:
+        return took
+    keys = [frame[_SHARED].reset_index(drop=True) for frame in joint]
+    if all(key.equals(keys[0]) for key in keys[1:]):
+        # Every rank took the same steps in the same order, as they do in a plan without branches.
+        return [np.minimum.reduce(took)] * len(took)
     import pandas as pd
 
-    shared = frame["kind"].isin(_TOGETHER)
-    front = frame["engine"].isin(FOREGROUND)
-    own = frame[front & ~shared]
-    tables = [_sum(own["duration_s"], own["period"], own["phase"])]
-    joint = frame[front & shared]
-    took = joint["duration_s"]
-    if least is not None and not joint.empty:
-        took = joint.join(least, on=_SHARED)["least_s"].fillna(took)
-    waited = joint["duration_s"] - took
-    tables += [_sum(took, joint["period"], COMMUNICATION), _sum(waited, joint["period"], WAITING)]
-    covered = frame[front]
+    numbered = []
+    for steps in ledgers:
+        place = steps.frame.groupby(["period", "name"]).cumcount()
+        numbered.append(steps.frame.assign(place=place)[steps.shared])
+    names = [*_SHARED, "place"]
+    least = pd.concat(numbered).groupby(names)["duration_s"].min().rename("least_s")
+    return [frame.join(least, on=names)["least_s"].to_numpy() for frame in numbered]
+
+
+def _parts(steps: _Steps, least: Any) -> dict[str, float]:
+    """Median seconds per period by part; `least` are those of the steps with other ranks."""
+    import numpy as np
+
+    tables: dict[str, Any] = {}
+
+    def add(part: str, seconds: Any, chosen: Any) -> None:
+        tables[part] = tables.get(part, 0.0) + steps.sums(seconds, chosen)
+
+    front = _among(steps.engine, FOREGROUND)
+    phase = steps.frame["phase"].to_numpy(dtype=object)
+    own = front & ~steps.shared
+    for name in set(phase[own]):
+        chosen = own & (phase == name)
+        add(str(name), steps.duration_s[chosen], chosen)
+    joint = front & steps.shared
+    took = np.zeros(len(front))
+    took[steps.shared] = least
+    add(COMMUNICATION, took[joint], joint)
+    add(WAITING, (steps.duration_s - took)[joint], joint)
+    covered = front
     for engine, name in BEHIND.items():
-        behind = frame[frame["engine"] == engine]
-        if behind.empty:
+        behind = steps.engine == engine
+        if not behind.any():
             continue
-        bare, length = _uncovered(behind, covered)
-        tables.append(_sum(bare, behind["period"], name))
+        bare, length = _uncovered(steps, behind, covered)
+        # Bare background steps are communication too.
+        add(name, bare, behind)
         if engine is Engine.BACKGROUND:
-            tables.append(_sum(length - bare, behind["period"], HIDDEN))
-        covered = pd.concat([covered, behind])
-    tables = [table for table in tables if len(table)]
-    if not tables:
-        return {}
-    table = pd.concat(tables, axis=1).reindex(frame["period"].unique()).fillna(0.0)
-    # Bare background steps are communication too.
-    medians = table.T.groupby(level=0).sum().T.median()
-    return {str(part): float(seconds) for part, seconds in medians.items() if seconds > 0}
+            add(HIDDEN, length - bare, behind)
+        covered = covered | behind
+    medians = {part: float(np.median(table)) for part, table in sorted(tables.items())}
+    return {part: seconds for part, seconds in medians.items() if seconds > 0}
 
 
-def _stages(frame: Any, least: Any) -> dict[str, float]:
+def _stages(steps: _Steps, least: Any) -> dict[str, float]:
     """Seconds of all steps of each stage; of a step with other ranks, without the wait for them."""
-    took = frame["duration_s"]
-    if least is not None:
-        shared = frame[frame["kind"].isin(_TOGETHER)]
-        known = shared.join(least, on=_SHARED)["least_s"].reindex(frame.index)
-        took = known.fillna(took)
-    table = _sum(took, frame["period"], frame["phase"].map(STAGE_OF)).fillna(0.0)
-    return {str(stage): float(seconds) for stage, seconds in table.median().items() if seconds > 0}
+    import numpy as np
+
+    took = steps.duration_s.copy()
+    took[steps.shared] = least
+    phase = steps.frame["phase"].to_numpy(dtype=object)
+    staged = np.unique(steps.place[_among(phase, STAGE_OF)])
+    found = {}
+    for stage in STAGES:
+        chosen = _among(phase, {name for name, of in STAGE_OF.items() if of == stage})
+        seconds = steps.sums(took[chosen], chosen)[staged]
+        found[stage] = float(np.median(seconds)) if len(staged) else 0.0
+    return {stage: seconds for stage, seconds in found.items() if seconds > 0}
 
 
-def _sum(seconds: Any, period: Any, part: Any) -> Any:
-    """Seconds by period, in a column per part."""
-    import pandas as pd
-
-    if seconds.empty:
-        return pd.DataFrame()
-    if isinstance(part, str):
-        part = pd.Series(part, index=seconds.index, dtype="object")
-    return seconds.groupby([period, part]).sum().unstack(fill_value=0.0)
-
-
-def _uncovered(steps: Any, cover: Any) -> tuple[Any, Any]:
-    """Seconds of each step in which no step of `cover` runs, and its seconds altogether.
+def _uncovered(steps: _Steps, chosen: Any, cover: Any) -> tuple[Any, Any]:
+    """Seconds of each chosen step in which no step of `cover` runs, and its seconds altogether.
 
     An instant with two of the steps belongs to the one that began first.
     """
     import numpy as np
-    import pandas as pd
 
-    start, end = _disjoint(steps)
+    start, end = _disjoint(steps.start_s[chosen], steps.duration_s[chosen])
     hidden = np.zeros(len(start))
-    if len(cover):
-        first, last = _disjoint(cover)
+    if cover.any():
+        first, last = _disjoint(steps.start_s[cover], steps.duration_s[cover])
         order = np.argsort(first, kind="stable")
         edges = np.column_stack([first[order], last[order]]).ravel()
         running = np.column_stack([np.zeros(len(order)), (last - first)[order]]).ravel().cumsum()
         hidden = np.interp(end, edges, running) - np.interp(start, edges, running)
-    length = pd.Series(end - start, index=steps.index)
+    length = end - start
     return length - hidden, length
 
 
-def _disjoint(steps: Any) -> tuple[Any, Any]:
+def _disjoint(start: Any, seconds: Any) -> tuple[Any, Any]:
     """Start and end of each step, cut to begin after the end of all that began before it."""
     import numpy as np
 
-    start = steps["start_s"].to_numpy()
-    end = start + steps["duration_s"].to_numpy()
+    end = start + seconds
     order = np.argsort(start, kind="stable")
     before = np.maximum.accumulate(np.concatenate([[-np.inf], end[order][:-1]]))
     cut_start, cut_end = np.empty_like(start), np.empty_like(end)

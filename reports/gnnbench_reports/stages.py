@@ -136,7 +136,7 @@ def _cells(row: StageRow) -> tuple[object, ...]:
         numbers.percent(row.median_error),
         numbers.percent(row.p90_error),
         numbers.factor(row.bias),
-        f"{row.within} of {row.configurations}",
+        f"{row.within} of {row.configurations}" if row.configurations else "–",
     )
 
 

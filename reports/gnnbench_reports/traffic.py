@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gnnbench_reports import numbers
 from gnnbench_reports.finding import Finding
-from gnnbench_reports.labels import card
+from gnnbench_reports.labels import card, printable
 from gnnbench_reports.tables import Column
 from gnnbench_reports.volume import SENT
 
@@ -129,7 +129,7 @@ def table(rows: Sequence[TrafficRow]) -> Finding | None:
                 row.label,
                 row.ranks,
                 numbers.size(row.step_bytes),
-                row.reference_label,
+                printable(row.reference_label, 24),
                 numbers.size(row.reference_bytes),
                 f"{numbers.rounded(row.ratio, 0.005 * row.ratio)}×",
             )

@@ -13,11 +13,10 @@ for NCCL and gloo whatever algorithm they choose:
 
 A group of one rank communicates nothing: no collective is called and nothing is recorded.
 
-Lane `comm` is the main group. Lane `background` is a second group of the same ranks, so that its
-transfers never queue behind those of `comm`; all ranks open it together (`open_background`), and
-either one thread or the `_async` methods may use it. Each lane has a thread of its own for the
-latter; who uses them on `comm` waits for them before calling another collective there. Calls match
-across ranks by their order within a lane.
+Lane `comm` is the main group. `background` and `background:1` are further groups of the same ranks,
+whose transfers never queue behind those of `comm`; all ranks open one together (`open_background`),
+and one thread or the `_async` methods use it. Each lane has a thread for the latter; who uses them
+on `comm` waits before calling another collective there. Calls match by their order within a lane.
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gnnbench.errors import RunFailed, Unsupported
+from gnnbench.errors import Unsupported
 from gnnbench.steps import Kind, Lane, Work
 from gnnbench.work import all_reduce_bytes
+from gnnbench_runtime.peers import guarded
 from gnnbench_runtime.pending import Pending
 from gnnbench_runtime.recorder import Recorder, Span
 
@@ -42,11 +42,6 @@ _ALL_GATHER = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _REDUCE_SCATTER = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 _OF_DEVICES = ("nccl", "fake")
 """Backends that reach tensors of devices; "fake" is torch's own, which moves nothing."""
-_LOST = ("connection", "timed out", "timeout", "broken pipe", "socket", "nccl", "remote process")
-
-
-class PeerLost(RunFailed):
-    """A collective broke because another rank went away: a consequence, not the cause."""
 
 
 class Comm:
@@ -224,13 +219,22 @@ class Comm:
         op: str = "send",
         lane: Lane = Lane.COMM,
     ) -> None:
-        """Send the tensor to one rank of the group, which receives it."""
+        """Send the tensor to a rank of the group, which receives it."""
+        self._now(self._send(tensor, peer, name, phase, layer, op, lane))
 
-        def call(buffer: torch.Tensor, *, group: Any) -> None:
-            dist.send(buffer, self.ranks[peer], group=group)
-
-        work = self._work(lane, call, (tensor,), (), outputs=())
-        self._now((Kind.SEND, work, name, phase, layer, op, lane, _bytes(tensor)))
+    def send_async(
+        self,
+        tensor: torch.Tensor,
+        peer: int,
+        name: str,
+        phase: str,
+        *,
+        layer: int = -1,
+        op: str = "send",
+        lane: Lane = Lane.BACKGROUND,
+    ) -> Pending:
+        """Begin to send; the tensor does not change until `wait`."""
+        return self._later(self._send(tensor, peer, name, phase, layer, op, lane))
 
     def recv(
         self,
@@ -265,11 +269,11 @@ class Comm:
 
     # --- groups -----------------------------------------------------------------------------
 
-    def open_background(self) -> None:
-        """Make the second group. Every rank calls this at the same place, or none does."""
-        if self.world_size == 1 or Lane.BACKGROUND in self._groups:
+    def open_background(self, lane: Lane = Lane.BACKGROUND) -> None:
+        """Make the group of a lane. Every rank calls this at the same place, or none does."""
+        if self.world_size == 1 or lane in self._groups:
             return
-        self._groups[Lane.BACKGROUND] = dist.new_group(list(self.ranks))
+        self._groups[lane] = dist.new_group(list(self.ranks))
 
     def on_host(self) -> Comm:
         """Return a Comm of the same ranks for tensors in host memory; itself where they all are.
@@ -287,16 +291,18 @@ class Comm:
             group=dist.new_group(list(self.ranks), backend="gloo"),
         )
 
-    def split(self, groups: Sequence[Sequence[int]]) -> Comm:
+    def split(self, groups: Sequence[Sequence[int]], *, background: bool = False) -> Comm:
         """Return this rank's Comm among disjoint groups that cover all ranks (an axis of a grid).
 
         Every rank calls this with the same groups, whose ranks count within this group.
+        `background` opens that lane of each: ranks of other groups may never ask for it.
         """
         # Every rank makes every group, its own or not: `new_group` is collective over the world.
         mine: Comm | None = None
         for members in groups:
             ranks = [self.ranks[member] for member in members]
             group = dist.new_group(ranks) if len(ranks) > 1 else None
+            behind = dist.new_group(ranks) if background and len(ranks) > 1 else None
             if self.rank in members:
                 mine = Comm(
                     self._recorder,
@@ -307,6 +313,8 @@ class Comm:
                     ranks=ranks,
                     group=group,
                 )
+                if behind is not None:
+                    mine._groups[Lane.BACKGROUND] = behind
         if mine is None:
             raise ValueError(f"rank {self.rank} is in none of the groups {groups}")
         return mine
@@ -337,8 +345,7 @@ class Comm:
             every = torch.empty(self.world_size * len(own), dtype=own.dtype, device=device)
             group = self._groups[Lane.COMM]
             self._harness(
-                "harness exchange",
-                lambda: _ALL_GATHER(every, own.to(device), group=group),
+                "harness exchange", lambda: _ALL_GATHER(every, own.to(device), group=group)
             )
             return every.cpu().view(self.world_size, -1)
 
@@ -354,10 +361,17 @@ class Comm:
     def _harness(self, name: str, work: Callable[[], object]) -> None:
         # The pulse tells the watchdog that this rank waits for others and does not hang itself.
         self._recorder.pulse.beat(name, "", True)
-        _guarded(work)
+        guarded(work)
         self._recorder.pulse.leave()
 
     # --- how ---------------------------------------------------------------------------------
+
+    def _send(self, tensor, peer, name, phase, layer, op, lane):
+        def call(buffer: torch.Tensor, *, group: Any) -> None:
+            dist.send(buffer, self.ranks[peer], group=group)
+
+        work = self._work(lane, call, (tensor,), (), outputs=())
+        return (Kind.SEND, work, name, phase, layer, op, lane, _bytes(tensor))
 
     def _all_reduce(self, tensor, name, phase, layer, op, lane, reduce):
         def call(buffer: torch.Tensor, *, group: Any) -> None:
@@ -369,10 +383,8 @@ class Comm:
 
     def _all_to_all(self, output, input, splits, name, phase, layer, op, lane):
         output_splits, input_splits = (None if s is None else list(s) for s in splits)
-        for what, buffer, split in (
-            ("output", output, output_splits),
-            ("input", input, input_splits),
-        ):
+        sides = ("output", output, output_splits), ("input", input, input_splits)
+        for what, buffer, split in sides:
             # A wrong split would end as a hang or as garbage on another rank; here the name of the
             # step is known.
             if split is not None and sum(split) != len(buffer):
@@ -443,7 +455,7 @@ class Comm:
         kind, work, *where = task
         if self.world_size > 1:
             with self._span(kind, *where):
-                _guarded(work)
+                guarded(work)
 
     def _later(self, task) -> Pending:
         """Run the work asynchronously: on CPU in the lane's thread, on CUDA on its stream.
@@ -464,7 +476,7 @@ class Comm:
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
                 with self._span(kind, *where):
-                    _guarded(work)
+                    guarded(work)
                 event = stream.record_event()
             return Pending(event=event, device=self.device)
         span = self._span(kind, *where)
@@ -473,22 +485,9 @@ class Comm:
 
         def run() -> None:
             with span:
-                _guarded(work)
+                guarded(work)
 
         return Pending(future=self._threads[lane].submit(run))
-
-
-def _guarded(work: Callable[[], object]) -> None:
-    try:
-        work()
-    except RuntimeError as error:
-        said = str(error).lower()
-        # torch reports a lost peer by plain RuntimeErrors of several backends; their texts are all
-        # there is.
-        if isinstance(error, dist.DistError) or any(word in said for word in _LOST):
-            line = str(error).strip().splitlines()[0]
-            raise PeerLost(f"a collective lost another rank ({line[:200]})") from error
-        raise
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -221,8 +221,11 @@ class Recorder:
         """Record the block's steps under the phase `evaluate`, whatever phase they name.
 
         Within a period (a stream that is evaluated before it is learnt from), the rest of the
-        period is recorded as before.
+        period is recorded as before. Before the first period (a rehearsal) nothing is recorded.
         """
+        if self.period < 0:
+            yield
+            return
         nested = self.recording
         self.pulse.stage("evaluate", self.period)
         if not nested:

@@ -33,11 +33,12 @@ from gnnbench.ledger import LedgerWriter
 from gnnbench.resident import resident_bytes
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import faults, kernels
-from gnnbench_runtime.comm import Comm, PeerLost
+from gnnbench_runtime.comm import Comm
 from gnnbench_runtime.durable import Durable
 from gnnbench_runtime.gpu_meter import open_meter
 from gnnbench_runtime.job import Job
 from gnnbench_runtime.memory import MemoryMeter, release_free_memory
+from gnnbench_runtime.peers import PeerLost
 from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext, Trainer
 from gnnbench_runtime.pulse import Pulse

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from page import code, facts, inline, link, prose, size, table
+from page import code, facts, inline, link, prose, size, table, toml
 from plan_drawing import MOST_STEPS, draw, legend
 
 from gnnbench.approaches.base import Approach, Layout
@@ -47,7 +47,7 @@ def pages() -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="gnnbench-manual-") as folder:
         planner = Planner(Path(folder))
         for name in APPROACHES.names():
-            made[f"approaches/{name}.md"] = _page(APPROACHES.get(name), planner)
+            made[f"approaches/{name}.md"] = approach_page(APPROACHES.get(name), planner)
     return made
 
 
@@ -88,7 +88,8 @@ def _index() -> str:
     return "\n".join(lines)
 
 
-def _page(card: Approach, planner: Planner) -> str:
+def approach_page(card: Approach, planner: Planner) -> str:
+    """The page of one approach."""
     run = _example(card, planner)
     data, plan = planner.data(run), planner.plan(card, run)
     lines = [
@@ -100,7 +101,7 @@ def _page(card: Approach, planner: Planner) -> str:
         "",
         "## How it works",
         "",
-        prose(sys.modules[type(card).__module__].__doc__ or ""),
+        prose(explained(card)),
         "",
         *_drawn(card, run, data, plan),
         *_sends(card, run, planner, plan),
@@ -108,6 +109,24 @@ def _page(card: Approach, planner: Planner) -> str:
         *_knobs(card),
     ]
     return "\n".join([*lines, *_next(card)])
+
+
+_SECTION = r"\d+(?:\.\d+)?"
+_NOTES = re.compile(
+    r"(?P<before>, |; )?\b(?:fullgraph|sampling|temporal|out-of-core) (?:reference )?sections?"
+    rf"\s+{_SECTION}(?:(?:-|,\s+|\s+and\s+){_SECTION})*(?:\s\(`[^)]*\))?(?P<behind>,\s+)?"
+)
+"""References to notes of the authors that the manual does not have."""
+
+
+def explained(card: Approach) -> str:
+    """What the card's module says, without references to notes."""
+    text = _NOTES.sub(
+        lambda found: "; " if found["before"] and found["behind"] else "",
+        sys.modules[type(card).__module__].__doc__ or "",
+    )
+    text = re.sub(r"\(\s*[,;]?\s*", "(", text).replace(" ()", "")
+    return re.sub(r"Source:\s*[;,]?\s*", "Source: ", text).replace("Source: .", "").strip()
 
 
 # -- the card ------------------------------------------------------------------------------------
@@ -161,19 +180,13 @@ def _knobs(card: Approach) -> list[str]:
     rows = [
         {
             "knob": code(knob["knob"]),
-            "default": code(_toml(knob["default"])),
+            "default": code(toml(knob["default"])),
             "allowed": inline(knob["allowed"]),
             "meaning": inline(knob["meaning"]),
         }
         for knob in knobs(card.knobs_type)
     ]
     return ["## Knobs", "", table(rows) if rows else "It has none.", ""]
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) and value != "required" else str(value)
 
 
 def _next(card: Approach) -> list[str]:
@@ -270,7 +283,7 @@ def _drawn(card: Approach, run: RunSpec, data: object, plan: Plan) -> list[str]:
         "",
         legend(steps),
         "",
-        f"<p>Steps of rank 0 in {which}: one row per lane, colour by phase, black frames around "
+        f"<p>Steps of rank 0 in {which}: one row per lane, colour by phase; framed steps are "
         "communication. Lines are waits between lanes; a triangle is a wait for an earlier "
         f"iteration. Widths are not durations. Point at a step for its bytes, flops and "
         f"waits.{cut}</p>",
@@ -304,18 +317,29 @@ def _sends(card: Approach, run: RunSpec, planner: Planner, plan: Plan) -> list[s
 
 
 def _over_ranks(card: Approach, run: RunSpec, planner: Planner, noun: str) -> list[str]:
-    rows = []
-    for ranks in _RANKS:
-        sent = _sent(card, dataclasses.replace(run, ranks=ranks), planner)
+    found = {n: _sent(card, dataclasses.replace(run, ranks=n), planner) for n in _RANKS}
+    rows = [
+        {
+            "ranks": str(ranks),
+            "sent by all ranks": size(sent),
+            "per rank": size(round(sent / ranks)),
+        }
+        for ranks, sent in found.items()
+        if isinstance(sent, int)
+    ]
+    refused: dict[str, list[str]] = {}
+    for ranks, sent in found.items():
         if isinstance(sent, str):
-            rows.append({"ranks": str(ranks), "sent by all ranks": inline(sent), "per rank": ""})
-        else:
-            each = size(round(sent / ranks))
-            rows.append({"ranks": str(ranks), "sent by all ranks": size(sent), "per rank": each})
+            refused.setdefault(sent, []).append(str(ranks))
+    refusals = [
+        f"<p>Not on {', '.join(at)} ranks: {inline(why)}.</p>" for why, at in refused.items()
+    ]
     return [
         f"<p>Bytes sent to other ranks per {noun}, the same example on other numbers of ranks:</p>",
         "",
         table(rows, numbers=["ranks", "sent by all ranks", "per rank"]),
+        "",
+        *refusals,
         "",
     ]
 

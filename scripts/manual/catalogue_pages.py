@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from page import code, inline, prose, table
+from page import code, inline, prose, table, toml
 
 from gnnbench.commands import list as lists
 from gnnbench.commands.info import describe
@@ -51,11 +51,11 @@ def _described(name: str) -> list[str]:
         {
             "option": code(one["option"]),
             "type": inline(one["type"]),
-            "default": code(one["default"]),
+            "default": code(toml(one["default"])),
         }
         for one in card["options"]
     ]
-    kind = card["kind"].partition(" ")[0]
+    kind = card["kind"].partition(" ")[0].replace("native", "any kind of dataset")
     lines = [f"### {name}", "", f"<p>Holds: {kind}.</p>", "", prose(card["notes"]), ""]
     return [*lines, table(rows), ""] if rows else lines
 

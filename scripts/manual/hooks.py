@@ -53,7 +53,9 @@ def navigation() -> Nav:
         if names:
             approaches.append({family: [f"approaches/{name}.md" for name in names]})
     commands = [f"commands/{name}.md" for name in sorted(cli.discover())]
-    concepts = ["concepts.md", "predictions.md", "out-of-core.md", "seven-gpus.md", "faults.md"]
+    written = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    concepts = ["concepts.md", "predictions.md"]
+    concepts += [name for name in written if name not in ("index.md", *concepts)]
     reference = ["suites.md", "datasets.md", "catalogue.md", "python.md"]
     return [
         {"Start": "index.md"},

@@ -52,6 +52,17 @@ def link(text: str, target: str) -> str:
     return f'<a href="{escape(target)}">{code(text)}</a>'
 
 
+def toml(value: object) -> str:
+    """A default as a suite would write it; "required" and None stay words."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or value == "required":
+        return "required" if value else "none"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
 def size(number: int) -> str:
     """Bytes as a whole number in groups of three."""
     return f"{number:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, get_type_hints
 
-from page import code, inline, link, table
+from page import code, inline, link, table, toml
 
 from gnnbench.approaches.names import knob_names
 from gnnbench.commands.info import allowed, meanings
@@ -95,16 +95,8 @@ def _rows(cls: type[Any]) -> list[dict[str, str]]:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
-        return code(_toml(field.default))
+        return code(toml(field.default))
     return code("{ }") if field.default_factory is not dataclasses.MISSING else "required"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _knobs() -> list[str]:

@@ -32,6 +32,8 @@ HOPELESS = 30
 """Approaches that take so many times as long as the best on its machine get no interval."""
 FINALISTS = 16
 """Machines whose best choices are predicted in full."""
+LEDGER_BLOCKS = 20_000
+"""Blocks of equal iterations in a row from which the time of each step is known."""
 _MORE = (2, 4, 8)
 """Multiples of the devices that are tried where nothing fits."""
 
@@ -397,6 +399,7 @@ class _Search:
             element_bytes=planned.run.training.element_bytes,
             caps=planned.run.memory.caps(),
             needs=planned.needs,
+            ledger_blocks=LEDGER_BLOCKS,
         )
         choice.prediction = found
         choice.period_s, choice.low_s, choice.high_s = found.period_s, found.low_s, found.high_s

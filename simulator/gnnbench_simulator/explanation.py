@@ -70,10 +70,15 @@ def step_times(prediction: Prediction) -> list[StepTime]:
     periods = {row.period for row in rows}
     skip = 1 if len(periods) > 1 else 0
     kept = [row for row in rows if row.period >= skip]
+    count = max(len({row.period for row in kept}), 1)
+    recorded: dict[str, float] = defaultdict(float)
+    for row in kept:
+        recorded[row.phase] += row.duration_s / count
     seconds: dict[tuple[str, str, str, str], float] = defaultdict(float)
     for row in kept:
-        seconds[row.name, row.op or row.kind, row.kind, row.lane] += row.duration_s
-    count = max(len({row.period for row in kept}), 1)
+        # Ledgers of advice keep a part of many equal iterations; phases are of all of them.
+        whole = prediction.phases[row.phase] / recorded[row.phase] if recorded[row.phase] else 1.0
+        seconds[row.name, row.op or row.kind, row.kind, row.lane] += whole * row.duration_s
     total = sum(seconds.values()) or 1.0
     classes = prediction.notes["classes"]
     found = [

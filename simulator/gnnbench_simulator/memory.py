@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnnbench.buffers import CATEGORIES, CONTEXT, RESERVE, category
 from gnnbench.cluster import Cluster
@@ -63,10 +65,10 @@ class Needs:
 def needs_of(plan: Plan, *, gpu: bool) -> Needs:
     """Follow a plan's buffers in program order."""
     periods = _periods(plan)
-    disk = plan.peak_bytes(Space.DISK, periods=periods).tolist()
     # A CPU has one memory: device and host buffers of a rank live in one resident set.
     if not gpu:
-        workload = plan.peak_bytes(Space.DEVICE, Space.HOST, periods=periods).tolist()
+        found = plan.peaks([(Space.DEVICE, Space.HOST), (Space.DISK,)], periods=periods)
+        workload, disk = (peak.tolist() for peak in found)
         none = [0] * plan.world_size
         return Needs(
             gpu=False,
@@ -78,22 +80,22 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
             loose=_loose(plan, periods).tolist(),
             periods=periods,
         )
-    known: dict[object, tuple[int, int]] = {}
+    spaces = (Space.DEVICE,), (Space.HOST,), (Space.DISK,)
+    workload, host, disk = (peak.tolist() for peak in plan.peaks(spaces, periods=periods))
+    known: dict[int, tuple[int, int]] = {}
     pairs = []
-    for rank in range(plan.world_size):
-        # Ranks that allocate alike share one replay of the allocator, which is the slow part at
-        # 1,024 ranks; below nine ranks the key costs more than it saves.
-        key = _allocations(plan, rank) if plan.world_size > 8 else rank
+    # Ranks that allocate alike share one replay of the allocator, which is the slow part.
+    for rank, key in enumerate(_allocation_keys(plan).tolist()):
         if key not in known:
             allocator = replay_allocator(plan, rank, periods=periods)
             known[key] = allocator.peak_allocated, allocator.reserved
         pairs.append(known[key])
     return Needs(
         gpu=True,
-        workload=plan.peak_bytes(Space.DEVICE, periods=periods).tolist(),
+        workload=workload,
         allocated=[allocated for allocated, _ in pairs],
         reserved=[reserved for _, reserved in pairs],
-        host=plan.peak_bytes(Space.HOST, periods=periods).tolist(),
+        host=host,
         disk=disk,
         loose=[0] * plan.world_size,
         periods=periods,
@@ -351,13 +353,28 @@ def _periods(plan: Plan) -> int:
     return min(plan.num_periods, max(2, _STEPS_MAX // max(plan.num_steps(), 1)))
 
 
-def _allocations(plan: Plan, rank: int) -> tuple[object, ...]:
-    """What a rank allocates and frees in the first period; equal for ranks that allocate alike."""
-    resident = tuple((buffer.name, pick(buffer.bytes, rank)) for buffer in plan.resident)
-    events = []
+def _allocation_keys(plan: Plan) -> NDArray[np.uint64]:
+    """A hash per rank of what it allocates and frees on its device in the first period, [ranks].
+
+    Ranks that allocate alike have equal keys.
+    """
+    keys = np.zeros(plan.world_size, np.uint64)
+    if plan.world_size == 1:
+        return keys
+    for buffer in plan.resident:
+        _mix(keys, slice(None), buffer.bytes)
     for ranks, step in plan.allocations(periods=1):
-        column = int(np.searchsorted(ranks, rank))
-        if column < len(ranks) and ranks[column] == rank:
-            sizes = tuple((b.name, pick(b.bytes, column)) for b in step.allocates)
-            events.append((sizes, step.frees))
-    return resident, tuple(events)
+        for buffer in step.allocates:
+            if buffer.space is Space.DEVICE:
+                _mix(keys, ranks, zlib.crc32(buffer.name.encode()))
+                _mix(keys, ranks, buffer.bytes)
+        for name in step.frees:
+            _mix(keys, ranks, zlib.crc32(name.encode()))
+    return keys
+
+
+def _mix(keys: NDArray[np.uint64], ranks: Any, value: Any) -> None:
+    """Fold a size, or one per rank, into the keys of some ranks (FNV-1a on whole words)."""
+    folded = (keys[ranks] ^ np.asarray(value).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+    # The product moves low bits up only; the shift brings the high ones down again.
+    keys[ranks] = folded ^ (folded >> np.uint64(29))

@@ -114,6 +114,7 @@ def predict_plan(
     element_bytes: float = 4.0,
     caps: Mapping[str, float] | None = None,
     needs: Needs | None = None,
+    ledger_blocks: int | None = None,
 ) -> Prediction:
     """Predict a plan on a cluster.
 
@@ -125,6 +126,7 @@ def predict_plan(
         element_bytes: bytes of a feature element.
         caps: limits in bytes per rank, by memory space ("device", "host").
         needs: of the plan's buffers, where they are known already.
+        ledger_blocks: blocks that ledgers keep of equal iterations in a row; None keeps all.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
@@ -144,7 +146,7 @@ def predict_plan(
     # Ledgers of all ranks would be too large to keep; the slowest, the median and the fastest show
     # the load imbalance.
     recorded = sorted({slowest, int(order[len(order) // 2]), int(order[0])})
-    result = _simulate(program, reason, periods, recorded)
+    result = _simulate(program, reason, periods, recorded, ledger_blocks)
     covered = len(result.period_s)
     period_s = _steady_s(result)
     spread = interval(program)
@@ -292,13 +294,19 @@ def _probe_s(cluster: Cluster, co_located: int) -> float:
     return probe.params.get("t0_s", 0.0) * turns(co_located) / turns(probe.co_located)
 
 
-def _simulate(program: Program, reason: str, periods: int | None, recorded: list[int]) -> SimResult:
+def _simulate(
+    program: Program,
+    reason: str,
+    periods: int | None,
+    recorded: list[int],
+    most: int | None = None,
+) -> SimResult:
     if not reason:
         # Replay visits steps in program order and costs microseconds each; the event engine is ten
         # times slower and is needed only where transfers share links.
         count = _affordable(program, _REPLAY_STEPS) if periods is None else periods
         try:
-            return replay(program, periods=count, record=recorded)
+            return replay(program, periods=count, record=recorded, most=most)
         except Unsupported:
             pass  # no order found; the engine also says if ranks truly wait in a circle
     count = _affordable(program, _ENGINE_STEPS) if periods is None else periods

@@ -27,7 +27,6 @@ from gnnbench_simulator.tree import Descents
 
 Select = slice | Places
 _ROUNDING = 1e-13  # of the time reached: steps that differ by less are equal
-_RECORDED = 50_000  # blocks of equal iterations in a row that a recorded rank keeps
 _WORTH = 4  # repeats still to come from which on it is worth looking for a steady state
 
 
@@ -94,6 +93,7 @@ def replay(
     record: Iterable[int] = (),
     factors: Mapping[str, Floats] | None = None,
     ignore_contention: bool = False,
+    most: int | None = None,
 ) -> SimResult:
     """Replay a program.
 
@@ -103,6 +103,7 @@ def replay(
         record: ranks whose blocks are kept for ledgers (of the first draw).
         factors: per cost class, one factor on its times for each draw, shape (draws,).
         ignore_contention: replay although links or cores are contended for (a lower bound).
+        most: blocks that a recorded rank keeps of equal iterations in a row; None keeps all.
 
     Raises:
         Unsupported: the plan has contention or circular waits; the message says which.
@@ -111,7 +112,7 @@ def replay(
     if reason and not ignore_contention:
         raise Unsupported(f"the replay cannot do this plan, use the engine: {reason}")
     draws = 1 if not factors else len(next(iter(factors.values())))
-    return _Replay(program, draws, factors or {}, set(record)).run(
+    return _Replay(program, draws, factors or {}, set(record), most=most).run(
         program.plan.num_periods if periods is None else periods
     )
 
@@ -146,8 +147,9 @@ class _Replay:
         factors: Mapping[str, Floats],
         record: set[int],
         programs: Sequence[Program] = (),
+        most: int | None = None,
     ) -> None:
-        self.program, self.draws, self.factors = program, draws, factors
+        self.program, self.draws, self.factors, self.most = program, draws, factors, most
         self.programs = programs or (program,)
         self.shape = (program.world_size, draws)
         self.ends: list[_Ends] = []
@@ -310,9 +312,8 @@ class _Replay:
             self.latest[name] = self.latest[name] + times * step
         for rank, spans in self.recorded.items():
             last, first_s = spans[marks[rank] :], float(step[0])
-            # An epoch of embeddings has 300,000 equal iterations. A ledger of all of them would say
-            # no more than that of some thousands.
-            kept = min(times, -(-_RECORDED // max(len(last), 1)))
+            # An epoch of embeddings has 300,000 equal iterations; some thousands say as much.
+            kept = times if self.most is None else min(times, -(-self.most // max(len(last), 1)))
             spans += [
                 Span(s.iteration + n, s.block, s.ready_s + n * first_s, s.end_s + n * first_s)
                 for n in range(1, kept + 1)

@@ -78,9 +78,18 @@ def test_a_step_that_raises_has_not_happened(recorder: Recorder, ledger: Path) -
 
 
 def test_evaluation_overrides_the_phase(recorder: Recorder, ledger: Path) -> None:
+    recorder.period_begin(0)
+    recorder.period_end()
     with recorder.evaluating(), recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
         pass
     assert [row.phase for row in read_ledger(ledger)] == ["evaluate"]
+
+
+def test_a_rehearsal_records_nothing(recorder: Recorder, ledger: Path) -> None:
+    """A stream is predicted before it is learnt from, in the rehearsal as in a period."""
+    with recorder.evaluating(), recorder.step("work", WORK, phase=Phase.FORWARD, layer=2):
+        pass
+    assert read_ledger(ledger) == []
 
 
 def test_a_transfer_that_ends_late_counts_for_the_epoch_it_began_in(

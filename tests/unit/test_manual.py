@@ -24,6 +24,7 @@ from gnnbench.commands.info import knobs, meanings
 from gnnbench.data.source import Library
 from gnnbench.steps import After, Kind, Lane, Phase, Step, Work
 from gnnbench.suites import parse_suite
+from tests.unit.reports.browser import PROGRAM, Browser
 
 REPO = Path(__file__).resolve().parents[2]
 MANUAL = REPO / "scripts" / "manual"
@@ -124,6 +125,42 @@ def test_no_page_loads_anything_from_a_network(site: Path) -> None:
         assert [one for one in loads if urlsplit(one).netloc] == [], path.name
 
 
+SEARCH = """
+new Promise(done => {
+  const field = document.querySelector("[data-md-component=search-query]");
+  field.focus();
+  field.value = "staleness";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
+  let tries = 0;
+  const timer = setInterval(() => {
+    const links = [...document.querySelectorAll(".md-search-result__link")];
+    if (links.length || tries++ > 150) {
+      clearInterval(timer);
+      done(links.map(link => link.getAttribute("href")).join(" "));
+    }
+  }, 200);
+})
+"""
+
+
+@NEEDS_MKDOCS
+@pytest.mark.skipif(PROGRAM is None, reason="no Chromium is installed")
+def test_pages_opened_from_the_disk_can_be_searched_and_fit_500_pixels(
+    site: Path, tmp_path: Path
+) -> None:
+    browser = Browser(tmp_path)
+    try:
+        browser.resize(500)
+        browser.open(site / "approaches" / "sampled.html")
+        assert browser.run("document.documentElement.scrollWidth") <= 500
+        browser.resize(1200)
+        assert "approaches/pipegcn.html" in browser.run(SEARCH)
+        assert browser.errors == []
+    finally:
+        browser.close()
+
+
 def test_every_knob_of_every_approach_has_a_meaning() -> None:
     silent = [
         f"{name}.{knob['knob']}"
@@ -150,15 +187,51 @@ def test_the_suite_that_the_manual_shows_is_a_suite(part: object) -> None:
     assert len(parse_suite(table, "manual").runs) == 6
 
 
-def test_an_approachs_page_has_the_bytes_of_its_plan(part: object) -> None:
-    page = part("approach_pages").pages()["approaches/partition.md"]  # type: ignore[operator]
+def test_an_approachs_page_has_the_bytes_of_its_plan(part: object, tmp_path: Path) -> None:
+    module = part("approach_pages")  # type: ignore[operator]
     card, run = APPROACHES.get("partition"), example("partition")
+    page = module.approach_page(card, module.Planner(tmp_path))
     data = Library([]).open(run.dataset)
     layout = Layout(world_size=run.ranks, ranks_per_host=run.ranks)
     moved = card.plan(data, run, card.structure(data, run), layout).moved_bytes(0)
     assert len(moved) > 1
     for total in moved.values():
         assert f'<td class="number">{total:,}</td>' in page
+
+
+def test_pages_of_approaches_refer_to_no_notes_that_the_manual_lacks(part: object) -> None:
+    explained = part("approach_pages").explained  # type: ignore[operator]
+    texts = [explained(APPROACHES.get(name)) for name in APPROACHES.names()]
+    assert not [text for text in texts if " section" in text]
+    assert [text for text in texts if "KDD 2019; invariants SA-S4, SA-S9." in text]
+
+
+def test_text_on_a_page_is_escaped_and_docstrings_keep_their_blocks(part: object) -> None:
+    page = part("page")  # type: ignore[operator]
+    assert page.inline("a < b in `x<y>`") == "a &lt; b in <code>x&lt;y&gt;</code>"
+    made = page.prose("First line.\n\n    a    1\n    b < 2\n\nArgs:\n    n: how\n        many.")
+    assert "<p>First line.</p>" in made
+    assert "<pre><code>a    1\nb &lt; 2</code></pre>" in made
+    assert '<th scope="row">n</th><td>how many.</td>' in made
+
+
+def test_a_page_says_whether_its_notebook_was_executed(part: object, tmp_path: Path) -> None:
+    module, percent = part("tutorial_pages"), part("percent")  # type: ignore[operator]
+    name = "compare_approaches"
+    assert "built without outputs" in module.pages(tmp_path)[f"tutorials/{name}.md"]
+    cells = percent.parse((REPO / "notebooks" / f"{name}.py").read_text(encoding="utf-8"))
+    svg = {"image/svg+xml": ["<svg/>"], "text/plain": ["figure"]}
+    cells[1].outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["two\n", "lines\n"]},
+        {"output_type": "display_data", "metadata": {}, "data": svg},
+    ]
+    (tmp_path / f"{name}.ipynb").write_text(percent.notebook(cells, executed=True))
+    pages = module.pages(tmp_path)
+    page = pages[f"tutorials/{name}.md"]
+    assert "built without outputs" not in page
+    assert "two\nlines\n```" in page
+    assert pages[f"tutorials/{name}-1-1.svg"] == b"<svg/>"
+    assert f'src="{name}-1-1.svg"' in page
 
 
 def step(name: str, lane: Lane, *after: After) -> Step:

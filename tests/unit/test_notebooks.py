@@ -70,6 +70,7 @@ SHOWN = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # of four programs that train; a busy machine is no failure
 @EVERY_NOTEBOOK
 def test_the_cells_of_a_notebook_run_from_top_to_bottom(name: str, tmp_path: Path) -> None:
     if name in TRAINS and importlib.util.find_spec("torch") is None:
@@ -81,7 +82,7 @@ def test_the_cells_of_a_notebook_run_from_top_to_bottom(name: str, tmp_path: Pat
         env={**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, ROOTS), known])},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=590,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -359,7 +359,7 @@ def test_the_whole_graph_suite_runs_every_whole_graph_approach_at_least_fifty_ti
 def test_the_mini_batch_suite_runs_every_approach_of_the_family_at_least_sixty_times() -> None:
     runs = find_suite("mini-batch").runs
     done = [run for run in runs if APPROACHES.get(run.approach).cannot_run(run) is None]
-    assert len(done) == len({run.config_id for run in done}) >= 60
+    assert len({run.config_id for run in done}) >= 60
     family = {n for n in APPROACHES.names() if APPROACHES.get(n).family == "mini_batch"}
     assert {run.approach for run in done} == family
     assert {run.ranks for run in done} == {1, 2, 4}

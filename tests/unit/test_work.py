@@ -113,6 +113,11 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
     # 3 rows of 4 + 8 bytes, 7 sources of 16, 5 edges of 8.
     (lambda: work.merge_blocks(3, 7, 5), "sample", "merge_blocks", 36 + 112 + 40, 0),
+    # The same for 9 vertices, of which 4 + 2 are destinations, and 6 + 3 edges.
+    (
+        lambda: work.pack_blocks([9, 4, 2], [6, 3]),
+        *("sample", "merge_blocks", 6 * 12 + 9 * 16 + 9 * 8, 0),
+    ),
     (lambda: work.route(3), "sample", "route", 72, 0),
     # An id and a slot of 3 rows; id, rank and order of 3 candidates.
     (lambda: work.look_up(3), "sample", "look_up", 48, 0),
@@ -216,8 +221,9 @@ def test_every_operation_is_worked_out() -> None:
     public = {name for name, _ in inspect.getmembers(work, inspect.isfunction)}
     called = {name for make, *_ in HAND_WORKED for name in make.__code__.co_names}
     called |= {work.barrier.__name__}
-    # `elementwise` is what the element-wise ones are made of; the ring has a test of its own.
-    assert public - called == {"elementwise", "all_reduce_bytes"}
+    # `elementwise` is what the element-wise ones are made of; ring and messages have tests.
+    tested = {"all_reduce_bytes", "header_numbers", "message_bytes"}
+    assert public - called == {"elementwise", *tested}
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,9 @@ class P3(Sampled):
         """As `sampled`, on all ranks of the probe: some of its operations need several."""
         return [dataclasses.replace(probe.run, approach=self.name, ranks=probe.ranks, knobs={})]
 
-    def draws(self, run: RunSpec) -> tuple[bool, bool]:
+    def draws(self, run: RunSpec) -> tuple[str, bool]:
         """Uniform, without replacement."""
-        return False, False
+        return "none", False
 
     def capacity(self, data: GraphLike, run: RunSpec) -> int:
         """No cache: no feature moves."""

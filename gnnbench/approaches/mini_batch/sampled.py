@@ -1,7 +1,8 @@
 """Node-wise neighbour sampling, data parallel; features replicated, partitioned or on the host.
 
 Computation graph `per_layer` (sampling section 2): in every hop each destination is sampled again,
-seeds included. Each rank takes an even slice of the global batch.
+seeds included. Each rank takes an even slice of the global batch. With `samplers`, some ranks only
+draw batches and send them to the others (`roles`).
 
 Closed forms, per batch and rank (P ranks, theta parameters, s bytes per element, f features):
 
@@ -12,6 +13,9 @@ Closed forms, per batch and rank (P ranks, theta parameters, s bytes per element
     host features          f s per input row, from the host to the device
 
 A cache on the device takes the rows that it holds out of the last two.
+
+With k samplers, P counts the other ranks. A batch of n_0 ... n_L vertices and e_1 ... e_L edges is
+sent once, as 8 (2 L + 2) of sizes and `work.message_bytes` of blocks; 8 return as its credit.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +41,8 @@ from gnnbench.approaches.mini_batch.batch import (
 )
 from gnnbench.approaches.mini_batch.caches import LRU, NONE, PLANNED, POLICIES, RowCache, Scores
 from gnnbench.approaches.mini_batch.fetching import HOST, Store
+from gnnbench.approaches.mini_batch.role_writer import role_plan
+from gnnbench.approaches.mini_batch.roles import Roles
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
@@ -46,6 +53,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.weighted import WeightedSampler
 from gnnbench.models.names import MODELS
+from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Space
 from gnnbench.strict import bounds, choices
@@ -60,7 +68,8 @@ class SampledKnobs(BatchKnobs):
 
     Args:
         weights: none draws neighbours uniformly; degree draws them in proportion to their
-            out-degree. Sums over drawn neighbours are weighted so that they stay unbiased.
+            out-degree; edges in proportion to the weight of the edge, on a graph that has edge
+            weights. Sums over drawn neighbours are weighted so that they stay unbiased.
         replacement: whether a neighbour can be drawn several times.
         placement: replicated keeps all features on every rank's device; partitioned keeps them on
             their owner, from which they are fetched by all-to-all; host keeps them in the host's
@@ -73,11 +82,14 @@ class SampledKnobs(BatchKnobs):
         presample: epochs that are drawn beforehand, for the policy presampling.
         lookahead: batches that are drawn before their turn, so that the policy planned knows the
             rows they use.
+        samplers: ranks that only draw batches and send them; the other ranks train. 0: every rank
+            draws its own. Batches and results are those of as many ranks as train.
+        queue: batches of a sampler that are drawn and not yet received, at most.
 
     The others are those of every approach that trains on batches.
     """
 
-    weights: str = field(default="none", metadata=choices("none", "degree"))
+    weights: str = field(default="none", metadata=choices("none", "degree", "edges"))
     replacement: bool = False
     placement: str = field(
         default="replicated", metadata=choices("replicated", "partitioned", HOST)
@@ -86,6 +98,8 @@ class SampledKnobs(BatchKnobs):
     cache_share: float = field(default=0.1, metadata=bounds(0, 1))
     presample: int = field(default=1, metadata=bounds(1, 64))
     lookahead: int = field(default=32, metadata=bounds(0, 1_000_000))
+    samplers: int = field(default=0, metadata=bounds(0, 1_000_000))
+    queue: int = field(default=2, metadata=bounds(1, 64))
 
 
 class SeedBatches(MiniBatch):
@@ -126,7 +140,8 @@ class Sampled(FanOuts):
     promise = Promise(
         kind="unbiased",
         text="With convolutions, the expected sum over a vertex's neighbours is the exact sum; "
-        "the batches are the same for any number of ranks.",
+        "the batches are the same for any number of ranks, whether they draw their own or some "
+        "ranks sample for others.",
         limit_batch={"size": 1_000_000, "fanouts_from_seeds": (-1,)},
     )
     accepts = Accepts(attention=True, batch=True)
@@ -138,6 +153,7 @@ class Sampled(FanOuts):
         Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
     )
     knobs_type: ClassVar[type[Any]] = SampledKnobs
+    runtime = "gnnbench_runtime.approaches.mini_batch.disaggregated:trainer_of"
 
     def examples(self) -> list[RunSpec]:
         return [
@@ -154,7 +170,14 @@ class Sampled(FanOuts):
             ),
             example("sampled", 1, batch=FEW, knobs={"replacement": True}),
             example("sampled", 1, batch=FEW, knobs={"placement": HOST}),
+            example(
+                "sampled",
+                batch=FEW,
+                options={"weighted": True},
+                knobs={"weights": "edges", "samplers": 1, "replacement": True},
+            ),
             *_cached_examples(),
+            *_disaggregated_examples(),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
@@ -163,26 +186,37 @@ class Sampled(FanOuts):
             return [plain]
         return [plain, replace(plain, knobs={"weights": "degree"})]
 
-    def draws(self, run: RunSpec) -> tuple[bool, bool]:
-        """Whether neighbours are drawn by degree, and whether with replacement.
+    def draws(self, run: RunSpec) -> tuple[str, bool]:
+        """By which weights neighbours are drawn, and whether with replacement.
 
         Approaches that estimate sizes of plain batches ask with runs of their own.
         """
         if run.approach != self.name:
-            return False, False
+            return "none", False
         knobs: SampledKnobs = self.knobs(run)
-        return knobs.weights == "degree", knobs.replacement
+        return knobs.weights, knobs.replacement
 
     def form_of(self, run: RunSpec) -> Form:
-        by_degree, _ = self.draws(run)
-        return Form(op="sample_weighted", edge_weights=True) if by_degree else self.form
+        weights, _ = self.draws(run)
+        return self.form if weights == "none" else Form(op="sample_weighted", edge_weights=True)
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
-        """A softmax counts a neighbour once."""
-        if MODELS.get(run.model.kind).attention and self.draws(run) != (False, False):
+        """A softmax counts a neighbour once; a rank must be left to train."""
+        samplers = self.samplers(run)
+        if samplers >= run.ranks:
+            return (
+                f"{self.name} needs a rank that trains: {samplers} of {run.ranks} ranks are "
+                "samplers; use more ranks or fewer samplers (knobs.samplers)"
+            )
+        if MODELS.get(run.model.kind).attention and self.draws(run) != ("none", False):
             return (
                 f"{self.name} draws neighbours of {run.model.kind} uniformly and once each: "
                 "weights and repeats make sums unbiased, and a softmax is no sum"
+            )
+        if isinstance(data, Graph) and data.edge_weights is None and self.draws(run)[0] == "edges":
+            return (
+                f"graph {data.name} has no edge weights to draw by: read it with option weighted, "
+                "or set knobs.weights to none or degree"
             )
         return super().skip_reason(run, data)
 
@@ -195,23 +229,72 @@ class Sampled(FanOuts):
                 f"knobs.cache_policy: found {knobs.cache_policy!r} with placement 'replicated', "
                 "where every row is on the device; allowed with 'host' or 'partitioned'"
             )
+        if knobs.samplers and knobs.cache_policy == PLANNED:
+            lines.append(
+                f"knobs.cache_policy: found {PLANNED!r} with {knobs.samplers} samplers, whose "
+                "trainers do not know the next batches; allowed are the other policies"
+            )
         return lines
+
+    def variants(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Features on every rank, on their owners, or in the host's memory."""
+        return [*super().variants(run), {"placement": HOST}]
+
+    # -- samplers and trainers -------------------------------------------------------------------
+
+    def samplers(self, run: RunSpec) -> int:
+        """Ranks that only sample."""
+        return int(getattr(self.knobs(run), "samplers", 0)) if run.approach == self.name else 0
+
+    def trained(self, run: RunSpec) -> RunSpec:
+        """The run of the ranks that train, as if there were no others."""
+        samplers = self.samplers(run)
+        if not samplers:
+            return run
+        knobs = {k: v for k, v in run.knobs.items() if k not in ("samplers", "queue")}
+        return replace(run, ranks=run.ranks - samplers, knobs=knobs)
+
+    def roles(self, run: RunSpec, structure: BatchStructure) -> Roles | None:
+        """Who samples and who trains; None where every rank does both."""
+        samplers = self.samplers(run)
+        if not samplers:
+            return None
+        return Roles(
+            trainers=run.ranks - samplers,
+            samplers=samplers,
+            queue=self.knobs(run).queue,
+            steps=structure.num_steps,
+        )
+
+    def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:
+        super().prepare(data, self.trained(run), cache)
+
+    def structure(self, data: GraphLike, run: RunSpec, cache: Path | None = None) -> BatchStructure:
+        """That of the ranks that train."""
+        return super().structure(data, self.trained(run), cache)
+
+    def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
+        roles = self.roles(run, structure)
+        if roles is None:
+            return super().plan(data, run, structure, layout)
+        return role_plan(self, data, run, self.trained(run), structure, layout, roles)
 
     def source(
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1
     ) -> SeedSource:
         fanouts, seed = run.batch.fanouts(run.model.layers), run.training.seed
-        by_degree, replacement = self.draws(run)
+        weights, replacement = self.draws(run)
         topology = graph.indptr, graph.indices
         sampler = sampling.NeighbourSampler(*topology, fanouts, seed, threads)
-        if by_degree or replacement:
+        if weights != "none" or replacement:
             sampler = WeightedSampler(
                 *topology,
                 fanouts,
                 seed,
                 threads,
                 # A vertex without out-edges is no neighbour of any, and is never drawn.
-                weights=np.maximum(graph.out_degrees(), 1.0) if by_degree else None,
+                weights=np.maximum(graph.out_degrees(), 1.0) if weights == "degree" else None,
+                edge_weights=_edge_weights(graph) if weights == "edges" else None,
                 replacement=replacement,
             )
         return SeedSource(sampler, graph.train_nodes(), run.batch.size, seed)
@@ -219,14 +302,15 @@ class Sampled(FanOuts):
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """From degrees alone (sampling section 3, estimator 2)."""
         fanouts, scanned = run.batch.fanouts(run.model.layers), 0.0
-        by_degree, replacement = self.draws(run)
-        if by_degree or replacement:
+        weights, replacement = self.draws(run)
+        if weights != "none" or replacement:
             vertices, edges, scanned = drawn_frontier(
                 *profile.histogram(),
                 profile.num_train,
                 fanouts,
                 self.share(profile, run),
-                by_degree=by_degree,
+                by_degree=weights == "degree",
+                scans=weights == "edges",
                 replacement=replacement,
             )
         else:
@@ -252,10 +336,10 @@ class Sampled(FanOuts):
         return replace(batch, waiting_bytes=waiting if self.lookahead(run) else None)
 
     def sampler_buffers(self, data: GraphLike, run: RunSpec) -> tuple[Buffer, ...]:
-        """Weights of vertices, float64."""
-        if not self.draws(run)[0]:
-            return ()
-        return (Buffer("draw_weights", 8 * data.num_nodes, Space.HOST),)
+        """Weights of vertices, float64, or of edges, float32."""
+        size = {"none": 0, "degree": 8 * data.num_nodes, "edges": 4 * data.num_edges}
+        weights, _ = self.draws(run)
+        return (Buffer("draw_weights", size[weights], Space.HOST),) if size[weights] else ()
 
     # -- where features lie ----------------------------------------------------------------------
 
@@ -345,6 +429,16 @@ class Sampled(FanOuts):
         return placement == HOST or (placement == "partitioned" and run.ranks > 1)
 
 
+def _edge_weights(graph: Graph) -> NDArray[np.float32]:
+    """Weights of edges; equal ones where calibration plans an example on a graph without any.
+
+    A run on such a graph is refused before (`Sampled.skip_reason`).
+    """
+    if graph.edge_weights is not None:
+        return graph.edge_weights
+    return np.ones(graph.num_edges, np.float32)
+
+
 def _cached_examples() -> list[RunSpec]:
     """A cache of every policy, before features of the host and of other owners."""
     before_owners = {"placement": "partitioned", "cache_share": 0.2}
@@ -372,6 +466,32 @@ def _cached_examples() -> list[RunSpec]:
             },
         ),
         example("sampled", 3, batch=FEW, knobs={**before_owners, "cache_policy": PLANNED}),
+    ]
+
+
+def _disaggregated_examples() -> list[RunSpec]:
+    """One rank samples for two, and two for one."""
+    return [
+        example(
+            "sampled",
+            3,
+            batch=FEW,
+            model={"dropout": 0.3},
+            knobs={"samplers": 1, "weights": "degree", "placement": "partitioned", "prefetch": 1},
+        ),
+        example(
+            "sampled",
+            3,
+            batch=FEW,
+            model={"kind": "gat", "heads": 2, "dropout": 0.3},
+            knobs={
+                "samplers": 2,
+                "queue": 1,
+                "placement": HOST,
+                "cache_policy": LRU,
+                "cache_share": 0.2,
+            },
+        ),
     ]
 
 

@@ -73,29 +73,25 @@ class BatchWriter:
     def iteration(self, sizes: BatchSizes, *, first: bool) -> Iteration:
         """One batch of all ranks; the `first` of an epoch waits for the epoch before."""
         chain = Chain()
-        layers = self.prepare(chain, sizes, first=first)
+        self.train(chain, sizes, self.prepare(chain, sizes, first=first))
+        return Iteration([RankClass(self.group, chain.done())])
+
+    def train(self, chain: Chain, sizes: BatchSizes, layers: list[LayerSizes]) -> None:
+        """Train on a batch that is prepared: forward, loss, backward, all-reduce, update."""
         stack = StackWriter(self.shape, layers, None, chain)
         stack.forward()
         stack.loss(sizes.counted_rows)
         stack.backward()
         stack.update(self.group)
-        return Iteration([RankClass(self.group, chain.done())])
 
     def prepare(self, chain: Chain, sizes: BatchSizes, *, first: bool) -> list[LayerSizes]:
         """Draw a batch, build its blocks, fetch its input rows; return the sizes of its layers."""
-        shape, n, blocks = self.shape, sizes.vertices, sizes.blocks(self.form)
-        s, width = shape.element_bytes, shape.dims[0]
-        update = f"update/{shape.optimizer}"
-        lag = 1 if first else self.prefetch + 1
-        slots = self.prefetch + 1
-        held = block_bytes(shape, blocks, self.form, sizes.counted_rows) + ID_BYTES * n[0]
+        n = sizes.vertices
         scanned: Size = 0 if sizes.scanned is None else sizes.scanned
         drawn = sizes.drawing
         if drawn is None:
             drawn = work.draw_neighbours(n, sizes.edges, scanned, self.form.op)
-        # Freed memory stays with the process's heap, so that temporary arrays are never given back.
-        scratch = scratch_bytes(shape, sizes, self.form) + (0 if self.device == "cpu" else held)
-        room = [Buffer("blocks", slots * held), Buffer("scratch", scratch, Space.HOST)]
+        room = self.room(sizes)
         if sizes.waiting_bytes is not None:
             room.append(Buffer("waiting_batches", sizes.waiting_bytes, Space.HOST))
         self._step(
@@ -104,13 +100,39 @@ class BatchWriter:
             drawn,
             Phase.SAMPLE,
             allocates=tuple(room),
-            after=(After(update, lag),) if self.prefetch else (),
+            after=(self.slot_is_free(first=first),) if self.prefetch else (),
         )
+        return self.build(chain, sizes)
+
+    def slot_is_free(self, *, first: bool) -> After:
+        """The end of the training step whose buffers the next batch takes over."""
+        return After(f"update/{self.shape.optimizer}", 1 if first else self.prefetch + 1)
+
+    def held(self, sizes: BatchSizes) -> Size:
+        """Bytes of the blocks and ids of a batch that is ready to train on."""
+        blocks = sizes.blocks(self.form)
+        patterns = block_bytes(self.shape, blocks, self.form, sizes.counted_rows)
+        return patterns + ID_BYTES * sizes.vertices[0]
+
+    def room(self, sizes: BatchSizes) -> list[Buffer]:
+        """What the blocks of a batch take, and temporary arrays while they are made."""
+        held = self.held(sizes)
+        # Freed memory stays with the process's heap, so that temporary arrays are never given back.
+        scratch = scratch_bytes(self.shape, sizes, self.form)
+        scratch = scratch + (0 if self.device == "cpu" else held)
+        slots = self.prefetch + 1
+        return [Buffer("blocks", slots * held), Buffer("scratch", scratch, Space.HOST)]
+
+    def build(self, chain: Chain, sizes: BatchSizes) -> list[LayerSizes]:
+        """Build the blocks of a batch, fetch its input rows; return the sizes of its layers."""
+        shape, n, blocks = self.shape, sizes.vertices, sizes.blocks(self.form)
         prepared = work.prepare_blocks(n, turned_edges(shape, blocks))
         self._step(chain, "sample/prepare", prepared, Phase.SAMPLE)
         if self.device != "cpu":
-            chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)
-        self.fetch.write(chain, sizes, Buffer("x", slots * n[0] * width * s))
+            copied = work.to_device(self.held(sizes))
+            chain.step("fetch/copy", copied, phase=Phase.FETCH, lane=Lane.COPY)
+        slots, row_bytes = self.prefetch + 1, shape.dims[0] * shape.element_bytes
+        self.fetch.write(chain, sizes, Buffer("x", slots * n[0] * row_bytes))
         return blocks * (shape.num_layers // len(blocks))
 
     def freed(self, *names: str) -> tuple[str, ...]:

@@ -104,7 +104,8 @@ class OutOfCore(Approach):
     look = Look(colour="#999933", marker="D")
     published: ClassVar[tuple[Published, ...]] = (
         Published(
-            names=r"^marius(gnn)?\b(?! page|/)", recipe="gnnbench.published.disk_systems:marius"
+            names=r"^(marius(gnn)?|m-gnn)\b(?! page|/)",
+            recipe="gnnbench.published.disk_systems:marius",
         ),
     )
     knobs_type = OutOfCoreKnobs

@@ -13,7 +13,7 @@ import numpy as np
 
 from gnnbench.data.edge_list import Block, EdgeList
 from gnnbench.data.formats.columns import BLANKS, Layout, Source, blocks
-from gnnbench.data.formats.reading import only_file, read_text, reading, stem
+from gnnbench.data.formats.reading import only_file, positive_weights, read_text, reading, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
@@ -22,11 +22,14 @@ _COLUMNS = {"pattern": 2, "integer": 3, "real": 3, "complex": 4}
 _SYMMETRIES = ("general", "symmetric", "skew-symmetric", "hermitian")
 
 
-def read(path: Path, *, directed: bool = False, name: str | None = None) -> Graph:
-    """Read the pattern of a square sparse matrix (.gz, .xz, .bz2 by suffix); values are left out.
+def read(
+    path: Path, *, directed: bool = False, weighted: bool = False, name: str | None = None
+) -> Graph:
+    """Read the pattern of a square sparse matrix (.gz, .xz, .bz2 by suffix).
 
     Entry (i, j) is the arc i -> j, numbered from 0. `directed` keeps arcs as stored instead of both
-    directions of each.
+    directions of each. `weighted` keeps the values, integer or real, as weights of edges, which
+    must be positive; else they are left out.
     """
     file = only_file(path, ["*.mtx", "*.mtx.*"], "a MatrixMarket matrix")
     with reading(file, "a MatrixMarket matrix"):
@@ -46,8 +49,15 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
         src, dst = table[:, :2].astype(np.int64).T - 1
         if entries and (min(src.min(), dst.min()) < 0 or max(src.max(), dst.max()) >= rows):
             raise ValueError(f"places must lie in 1..{rows}")
+        weights = None
+        if weighted:
+            if field not in ("integer", "real"):
+                raise ValueError(f"option weighted: a {field} matrix has no weights of edges")
+            weights = positive_weights(table[:, 2].astype(np.float64) if entries else np.zeros(0))
     undirected = not directed or symmetry != "general"
-    return from_edges(name or stem(file), src, dst, rows, undirected=undirected)
+    return from_edges(
+        name or stem(file), src, dst, rows, undirected=undirected, edge_weights=weights
+    )
 
 
 def stream(path: Path, *, directed: bool = False, name: str | None = None) -> EdgeList:

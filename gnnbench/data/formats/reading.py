@@ -181,6 +181,19 @@ def mask_of(ids: NDArray[np.int64], num_nodes: int) -> NDArray[np.bool_]:
     return mask
 
 
+def positive_weights(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Weights of edges as Graph holds them. Raises ValueError where one is not positive."""
+    kept = values.astype(np.float32)
+    wrong = ~((kept > 0) & np.isfinite(kept))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(
+            f"option weighted: entry {at + 1} weighs {values[at]:g}; weights must be positive and "
+            "finite in 32 bits"
+        )
+    return kept
+
+
 def class_labels(raw: NDArray[Any], file: Path) -> tuple[NDArray[Any], int]:
     """Return labels as Graph holds them, and the number of classes, from what a file holds.
 

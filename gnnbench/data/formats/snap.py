@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.columns import (
@@ -19,7 +19,7 @@ from gnnbench.data.formats.columns import (
     renumbered,
     split_line,
 )
-from gnnbench.data.formats.reading import only_file, stem
+from gnnbench.data.formats.reading import only_file, positive_weights, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
@@ -36,9 +36,12 @@ def read(
     directed: bool = False,
     num_nodes: int | None = None,
     delimiter: str | None = None,
+    weighted: bool = False,
     name: str | None = None,
 ) -> Graph:
     """Read an edge list (.gz, .xz, .bz2 by suffix); columns after the second are left out.
+
+    `weighted` reads the third as weights of edges, which must be positive.
 
     Ids that leave gaps are renumbered from 0 in their order (`notes` says so), unless `num_nodes`
     is given: then ids stay and lie in 0..num_nodes-1, and unused ones are isolated nodes.
@@ -48,11 +51,7 @@ def read(
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()
-    columns = Growing(np.int64), Growing(np.int64)
-    for block in _blocks(source, delimiter, notes):
-        for column, values in zip(columns, block, strict=True):
-            column.append(values)
-    edges = [column.done() for column in columns]
+    *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
     if num_nodes is None and not len(edges[0]):
         raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
@@ -68,6 +67,7 @@ def read(
         edges[1],
         num_nodes,
         undirected=not directed,
+        edge_weights=weights,
         notes=notes,
     )
 
@@ -92,10 +92,28 @@ def stream(
     )
 
 
+def _edges(
+    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool
+) -> list[Any]:
+    """Sources, targets and weights or None; what is passed over goes to `notes`."""
+    kinds: tuple[Any, ...] = (np.int64, np.int64, np.float64) if weighted else (np.int64, np.int64)
+    columns = [Growing(kind) for kind in kinds]
+    for block in _blocks(source, delimiter, notes, weighted=weighted):
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    read = [column.done() for column in columns]
+    if not weighted:
+        return [*read, None]
+    try:
+        return [*read[:2], positive_weights(read[2])]
+    except ValueError as error:
+        raise DataError(source, str(error)) from error
+
+
 def _blocks(
-    source: Source, delimiter: str | None, notes: dict[str, object]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield sources and targets block by block; what is passed over goes to `notes`."""
+    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool = False
+) -> Iterator[Any]:
+    """Yield sources, targets and, if weighted, weights block by block."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
         return
     found = layout(source, delimiter=delimiter)
@@ -109,7 +127,11 @@ def _blocks(
             source,
             f"rows have one field: {rows[0][:40]!r}; set option delimiter to the separator",
         )
-    if found.width > 2:
-        notes["columns_left_out"] = found.width - 2
-    for block in blocks(source, found, {0: np.int64, 1: np.int64}):
-        yield block[0], block[1]
+    types: dict[int, Any] = {0: np.int64, 1: np.int64}
+    if weighted:
+        if found.width < 3:
+            raise DataError(source, f"option weighted: rows have no third field: {rows[0][:40]!r}")
+        types[2] = np.float64
+    if found.width > len(types):
+        notes["columns_left_out"] = found.width - len(types)
+    yield from blocks(source, found, types)

@@ -8,11 +8,13 @@ bytes and flops are exact.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gnnbench.metrics import measure_of
 from gnnbench_reports.ledgers import read_columns
 from gnnbench_reports.noise import noise, repeat_spread, usual_noise
 from gnnbench_reports.parts import HIDDEN, WAITING, parts_of, whole
@@ -20,6 +22,7 @@ from gnnbench_reports.reaching import reach, target
 from gnnbench_reports.traffic import bytes_per_step
 
 if TYPE_CHECKING:
+    from gnnbench.results import RunRecord
     from gnnbench_reports.comparison import Comparison
     from gnnbench_reports.study import Study
 
@@ -143,6 +146,26 @@ def _metric(study: Study, row: Comparison, side: str) -> Value | None:
     return Value(mean, mean - error, mean + error)
 
 
+def _best_metric(study: Study, row: Comparison, side: str) -> Value | None:
+    """The primary test metric at the best validation, with its standard error over runs."""
+    if side != "measured":
+        return None
+    found = [at_best for run in study.runs_of(row) if (at_best := _at_best(run, row.metric))]
+    if len(found) < 2:
+        return _exact(found[0]) if found else None
+    mean, error = statistics.fmean(found), 2 * statistics.stdev(found) / math.sqrt(len(found))
+    return Value(mean, mean - error, mean + error)
+
+
+def _at_best(run: RunRecord, metric: str) -> float | None:
+    """The test metric of the evaluation whose validation metric is best; None without one."""
+    tables = [period.get("metrics") or {} for period in run.periods]
+    known = [one for one in tables if f"val_{metric}" in one and f"test_{metric}" in one]
+    sign = 1 if measure_of(metric).higher_is_better else -1
+    best = max(known, key=lambda one: sign * one[f"val_{metric}"], default=None)
+    return None if best is None else float(best[f"test_{metric}"])
+
+
 def _periods_to(study: Study, row: Comparison, side: str) -> Value | None:
     found = _reach(study, row, side)
     return None if found is None else _exact(found[1])
@@ -247,6 +270,7 @@ QUANTITIES: dict[str, Quantity] = {
     "hidden_layer_bytes": Quantity("bytes sent in the passes", "bytes", _hidden_layers),
     "disk_bytes": Quantity("bytes read and written per period", "bytes", _disk),
     "metric": Quantity("test metric", "share", _metric),
+    "best_metric": Quantity("test metric at the best validation", "share", _best_metric),
     "periods_to": Quantity("periods to the target", "", _periods_to),
     "seconds_to": Quantity("time to the target", "s", _seconds_to),
     "preparing": Quantity(

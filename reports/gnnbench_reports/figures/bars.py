@@ -19,13 +19,25 @@ if TYPE_CHECKING:
 BAR_IN = 0.085
 SLOT_IN = 0.235
 MAX_SLOTS = 14
+MOST_MEASURED = 160
+THINNED = (
+    f" Of more than {MOST_MEASURED} measured configurations, those on the fewest and on the most "
+    "ranks are drawn."
+)
+"""Sentence of the captions: see `chosen`."""
 SIDES = ("measured", "predicted")
 
 
 def chosen(rows: Iterable[Comparison]) -> list[Comparison]:
-    """The rows to draw bars for: the measured ones, else predictions at a few rank counts."""
+    """The rows to draw bars for: the measured ones, else predictions at a few rank counts.
+
+    Of many measured ones, those on the fewest and on the most ranks of each dataset, model and
+    approach: a page holds no more bars.
+    """
     known = [row for row in rows if row.measured or row.predicted]
     measured = [row for row in known if row.measured]
+    if len(measured) > MOST_MEASURED:
+        return _ends(measured)
     if measured:
         return measured
     by_place: dict[tuple[str, str], list[Comparison]] = {}
@@ -38,6 +50,18 @@ def chosen(rows: Iterable[Comparison]) -> list[Comparison]:
         few = counts[:: max(1, -(-len(counts) * labels // MAX_SLOTS))]
         kept += [row for row in group if row.ranks in few]
     return kept
+
+
+def _ends(rows: Iterable[Comparison]) -> list[Comparison]:
+    """The rows on the fewest and on the most ranks of each dataset, model and approach."""
+    series: dict[tuple[str, str, str], list[Comparison]] = {}
+    for row in rows:
+        series.setdefault((row.dataset, row.model, row.label), []).append(row)
+    found = []
+    for group in series.values():
+        counts = sorted({row.ranks for row in group})
+        found += [row for row in group if row.ranks in (counts[0], counts[-1])]
+    return found
 
 
 def draw_bars(

@@ -17,7 +17,7 @@ CAPTION = (
     "Bytes that all ranks together move per period, by kind of step and phase: sent to other "
     "ranks, copied between memories, read from or written to disk. Upper bar: counted in the run. "
     "Hatched lower bar: planned. “=”: every counted volume equals the planned integer. “≠”: one "
-    "does not."
+    "does not." + bars.THINNED
 )
 _KINDS = {
     "all-to-all": "#4477AA",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 COLUMN_IN, PAGE_IN = 3.3, 6.9
 MAX_COLUMNS = 4
 PNG_DPI = 200
+_LINE_IN, _LINES_RESERVED = 0.17, 3
+"""Height of a line of a legend, and lines for which `panels` reserves height."""
 STYLE = Path(__file__).parents[1] / "styles" / "gnnbench.mplstyle"
 
 # For approaches without a look of their own, and for the settings of one approach.
@@ -263,6 +265,9 @@ def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
         ),
         1,
     )
+    # The panels keep their height: `panels` reserves that of a few lines.
+    lines = math.ceil(len(handles) / columns)
+    figure.set_figheight(figure.get_figheight() + _LINE_IN * max(lines - _LINES_RESERVED, 0))
     # Matplotlib fills columns; deal the handles out so that lines hold them in order.
     by_line = [handle for column in range(columns) for handle in handles[column::columns]]
     figure.legend(handles=by_line, loc="outside upper center", ncols=columns)

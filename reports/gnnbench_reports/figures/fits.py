@@ -18,7 +18,7 @@ TITLE = "Does it fit"
 CAPTION = (
     "Predicted need of the memory with the least room, on the rank with the least room, at its "
     "peak, by what fills it. Black tick: capacity or cap of that memory. Configurations that do "
-    "not fit, or may run out of memory, carry a note."
+    "not fit, or may run out of memory, carry a note." + bars.THINNED
 )
 COLOURS = dict(
     zip(

@@ -16,7 +16,7 @@ TITLE = "Peak memory"
 CAPTION = (
     "Highest memory of any rank during training. Grey: the process (on a GPU, the device context) "
     "before it holds data. Blue: the workload, that is graph, features, activations, gradients and "
-    "buffers. Upper bar: measured. Hatched lower bar: predicted."
+    "buffers. Upper bar: measured. Hatched lower bar: predicted." + bars.THINNED
 )
 COLOURS = {"baseline": "#BBBBBB", "workload": "#4477AA"}
 

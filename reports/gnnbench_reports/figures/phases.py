@@ -21,6 +21,7 @@ CAPTION = (
     "Upper bar: measured (medians over periods of the ledger). Hatched lower bar: predicted. Black "
     "tick: duration of the period, of which the rest is idle or outside any step. Hidden "
     "communication runs behind other work and is drawn beyond the tick, not in the bar."
+    + bars.THINNED
 )
 
 

@@ -22,7 +22,7 @@ NAME = "time_to_metric"
 TITLE = "Time to the same metric"
 CAPTION = (
     "Training time until the validation metric reaches the target above each panel, evaluation "
-    "excluded, on a logarithmic axis; the number after an approach is its rank count. Filled "
+    "excluded, on a logarithmic axis; “on” and its rank count follow an approach. Filled "
     "marker: measured, median over runs, the bar spans half their range either way. Hollow marker: "
     "the predicted time of a period times the measured number of periods. The target is the best "
     "metric less one point or, where some do not reach it, one that every configuration reaches."
@@ -54,7 +54,10 @@ def draw(frame: Any) -> Figure:
 
     groups = {key: group for key, group in frame.groupby(["dataset", "model"], sort=False)}
     heights = {key: _LINE_IN * len(group) + 0.15 for key, group in groups.items()}
-    figure, axes = drawing.panels(groups, heights=heights, spare_in=0.7, most_columns=2)
+    # A matrix of datasets and models with holes would be mostly holes.
+    full = len(groups) == frame["dataset"].nunique() * frame["model"].nunique()
+    columns = 2 if full else 1
+    figure, axes = drawing.panels(groups, heights=heights, spare_in=0.7, most_columns=columns)
     looks = drawing.looks(frame["label"])
     for key, panel in axes.items():
         group = groups[key].sort_values("measured_s", ascending=False).reset_index(drop=True)
@@ -76,7 +79,7 @@ def draw(frame: Any) -> Figure:
 def _panel(panel: Axes, group: Any, looks: Any) -> None:
     values = group[["measured_s", "predicted_s"]].to_numpy().ravel()
     drawing.log_axis(panel, "x", values, "s")
-    labels = [f"{printable(row['label'], 26)} {row['ranks']}" for row in group.to_dict("records")]
+    labels = [f"{printable(r['label'], 26)} on {r['ranks']}" for r in group.to_dict("records")]
     panel.set_yticks(range(len(labels)), labels)
     panel.set_ylim(-0.6, len(labels) - 0.4)
     for y, row in enumerate(group.to_dict("records")):

@@ -115,14 +115,14 @@ def _panel(panel: Axes, rows: list[dict[str, Any]], low: float, high: float) -> 
             color="#444444",
         )
     panel.axvline(1.0, color="black", lw=0.8, zorder=3)
-    panel.set_yticks(range(len(rows)), [printable(row["cause"], 30) for row in rows], fontsize=6.5)
+    panel.set_yticks(range(len(rows)), [printable(row["cause"], 34) for row in rows], fontsize=6.5)
     panel.set_ylim(len(rows) - 0.45, -0.55)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)
     # Room at the right for the factor of the longest bar.
     reach = max(high - 1, 0.0) + max(1 - low, 0.0)
     panel.set_xlim(min(low, 1.0) - 0.04 * reach, max(high, 1.0) + 0.22 * reach)
-    step = drawing.round_step(max(reach, 1e-6) / 4)
+    step = drawing.round_step(max(reach, 1e-6) / 5.5)
     first, last = math.ceil((min(low, 1.0) - 1) / step), math.floor((max(high, 1.0) - 1) / step)
     panel.xaxis.set_major_locator(FixedLocator([1 + step * at for at in range(first, last + 1)]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value - 1)))

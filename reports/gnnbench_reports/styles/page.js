@@ -20,6 +20,22 @@ function compare(a, b) {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
+// Lines beyond the first are out of sight until one asks for them: the browser lays out what it shows.
+const MOST = 100;
+
+function cut(table) {
+  let shown = 0;
+  for (const row of table.tBodies[0].rows) {
+    shown += !row.hidden;
+    row.classList.toggle("beyond", shown > MOST && table.dataset.whole === undefined);
+  }
+  const more = table.closest(".wide").previousElementSibling.querySelector(".more");
+  if (more) {
+    more.hidden = shown <= MOST || table.dataset.whole !== undefined;
+    more.textContent = `show all ${shown} lines`;
+  }
+}
+
 function sort(table, at, heading) {
   const down = heading.getAttribute("aria-sort") === "ascending";
   for (const other of table.tHead.rows[0].cells) {
@@ -34,6 +50,7 @@ function sort(table, at, heading) {
     return down ? compare(b, a) : compare(a, b);
   });
   table.tBodies[0].append(...rows.map(([, row]) => row));
+  cut(table);
 }
 
 function filter(table, wanted, count) {
@@ -48,6 +65,7 @@ function filter(table, wanted, count) {
     shown += fits;
   }
   count.textContent = words.length ? `${shown} of ${table.tBodies[0].rows.length} lines` : "";
+  cut(table);
 }
 
 const lines = (table) =>
@@ -122,7 +140,15 @@ function enliven(table) {
     button.addEventListener("click", () => copy(form(lines(table), table), button));
     tools.append(button);
   }
+  if (table.tBodies[0].rows.length > MOST) {
+    const more = document.createElement("button");
+    more.type = "button";
+    more.className = "more";
+    more.addEventListener("click", () => { table.dataset.whole = ""; cut(table); });
+    tools.append(more);
+  }
   table.closest(".wide").before(tools);
+  cut(table);
   Array.from(table.tHead.rows[0].cells).forEach((heading, at) => {
     if (heading.classList.contains("links")) return;
     heading.tabIndex = 0;

@@ -309,3 +309,19 @@ def test_layouts_are_predicted_side_by_side(reddit: str, rows: Rows, tmp_path: P
     times = {(r.run.approach, r.ranks_per_host): r.period_s for r in records}
     assert len(times) == len(records) == 4
     assert times["partition", 2] > times["partition", 8]  # four hosts talk over the network
+
+
+def test_sensitivity_says_what_moves_a_time_most(small: str, rows: Rows, tmp_path: Path) -> None:
+    words = (small, *DGX, "--ranks", "2", "--results", str(tmp_path / "r"))
+    plain = rows(*words)
+    assert all(row["sensitivity"] == [] for row in plain)
+    found = rows(*words, "--sensitivity")
+    timed = [pair for pair in zip(plain, found, strict=True) if pair[1]["status"] == "ok"]
+    assert len(timed) == 2
+    for before, row in timed:
+        assert row["period_s"] == before["period_s"]
+        widths = [swing["high"] / swing["low"] for swing in row["sensitivity"]]
+        assert widths == sorted(widths, reverse=True) and widths[0] > 1.01
+        assert {swing["what"] for swing in row["sensitivity"]} == {"operation", "constant"}
+    kept = [one for one in Results(tmp_path / "r").predictions() if one.status == "ok"]
+    assert len(kept) == 2 and all(one.notes["sensitivity"] for one in kept)

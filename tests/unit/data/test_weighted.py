@@ -22,8 +22,11 @@ SEEDS = np.arange(0, 60, 4)
 VALUES = 1.0 + np.random.default_rng(0).random(60)
 BY_DEGREE = np.maximum(GRAPH.out_degrees(), 1.0)
 DRAWS = 4000
+BY_EDGE = 10.0 ** np.random.default_rng(1).uniform(-0.5, 0.5, GRAPH.num_edges).astype(np.float32)
 KINDS = {
     "plain": (None, False),
+    "edges": (BY_EDGE, False),
+    "edges, again": (BY_EDGE, True),
     "weighted": (BY_DEGREE, False),
     "weighted, again": (BY_DEGREE, True),
     "again": (None, True),
@@ -32,13 +35,15 @@ KINDS = {
 
 def sampler(name: str, fanouts: tuple[int, ...] = (3,), threads: int = 1) -> WeightedSampler:
     weights, replacement = KINDS[name]
+    by_edge = weights is BY_EDGE
     return WeightedSampler(
         GRAPH.indptr,
         GRAPH.indices,
         fanouts,
         7,
         threads,
-        weights=weights,
+        weights=None if by_edge else weights,
+        edge_weights=weights if by_edge else None,
         replacement=replacement,
     )
 
@@ -98,6 +103,7 @@ def test_sums_over_drawn_neighbours_are_unbiased(name: str) -> None:
     ("name", "flaw"),
     [
         ("weighted", "no weights"),
+        ("edges", "no weights"),
         ("weighted, again", "no weights"),
         ("weighted", "as with replacement"),
     ],
@@ -121,16 +127,19 @@ def test_draws_without_replacement_are_distinct_edges_of_the_right_number() -> N
             assert set(found) <= set(near)
 
 
-def test_draws_with_replacement_are_as_many_as_the_fanout_and_in_proportion() -> None:
+@pytest.mark.parametrize("name", ["weighted, again", "edges, again"])
+def test_draws_with_replacement_are_as_many_as_the_fanout_and_in_proportion(name: str) -> None:
     """Over many draws a neighbour comes k w / W times a draw."""
     vertex = int(np.argmax(GRAPH.in_degrees()))
-    near = GRAPH.indices[slice(*GRAPH.indptr[vertex : vertex + 2])]
-    of, counts = sampler("weighted, again", (3,)), np.zeros(60)
+    own = slice(*GRAPH.indptr[vertex : vertex + 2])
+    near = GRAPH.indices[own]
+    of, counts = sampler(name, (3,)), np.zeros(60)
     for step in range(DRAWS):
         batch = of.sample(np.array([vertex]), 0, step)
         assert batch.blocks[0].num_edges == 3
         counts += np.bincount(batch.input_nodes[batch.blocks[0].indices], minlength=60)
-    chance = BY_DEGREE[near] / BY_DEGREE[near].sum()
+    weights = BY_EDGE[own] if name.startswith("edges") else BY_DEGREE[near]
+    chance = weights / weights.sum()
     error = np.abs(counts[near] / (3 * DRAWS) - chance)
     assert (error < 5 * np.sqrt(chance * (1 - chance) / (3 * DRAWS))).all()
 

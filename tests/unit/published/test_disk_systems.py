@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from published_cases import row
 
+from gnnbench.published.metrics import without_load
 from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.systems import Case, case_of
@@ -144,3 +145,12 @@ def test_friendster_has_the_facts_that_the_study_gave_it() -> None:
     assert "cannot run it" in reason(dataset="friendster")
     found = case(dataset="friendster", source="DiskGNN repo result files")
     assert (found.profile.num_features, found.profile.num_train) == (128, 656_083)
+
+
+@pytest.mark.parametrize("given", [{"storage": "CPU memory"}, {"system": "MariusGNN in-memory"}])
+def test_all_partitions_in_memory_are_no_load_of_an_epoch(given: dict[str, str]) -> None:
+    found = case(notes="", **given)
+    assert (found.run.knobs["partitions"], found.run.knobs["buffer"]) == (1, 1)
+    assert found.run.knobs["staleness"] == 63
+    assert without_load(stated(notes="", **given))
+    assert not without_load(stated())

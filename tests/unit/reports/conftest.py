@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +262,39 @@ class Fabricator:
         ]
         self.run(spec, **({"ledgers": False, "periods": periods} | changes))
         self.prediction(spec, seconds=1.0, bytes=[moved] * 2)
+
+    def arriving(
+        self,
+        gap_s: float,
+        measured_s: float | None,
+        predicted_s: float,
+        periods: int = 11,
+        events: int = 100,
+        **fields: Any,
+    ) -> None:
+        """A run and its prediction: so many events every `gap_s`, learnt in so many seconds.
+
+        The first increment is measured to take five times as long; without a time there is no run.
+        """
+        run = self.spec(**{"approach": "continuous", "epochs": periods, "ranks": 1} | fields)
+        training = dataclasses.replace(run.training, increments=periods, speedup=1 / gap_s)
+        run = dataclasses.replace(run, training=training)
+        releases = [gap_s * (1 + at) for at in range(periods)]
+        found: list[dict[str, Any]] = []
+        ended = 0.0
+        for at, release in enumerate(releases if measured_s is not None else ()):
+            took = (measured_s or 0.0) * (5 if at == 0 else 1)
+            ended = max(ended, release) + took
+            arrived = {"events": events, "release_s": release, "end_s": ended}
+            found.append({"period": at, "kind": "increment", "seconds": took, **arrived})
+        if found:
+            self.run(run, periods=found, ledgers=False)
+        notes = {
+            "events": [events] * periods,
+            "releases_s": releases,
+            "periods_s": [predicted_s] * periods,
+        }
+        self.prediction(run, seconds=predicted_s, notes=notes)
 
     def whole_suite(
         self,

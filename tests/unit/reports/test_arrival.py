@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,8 @@ from gnnbench_reports.finding import finding
 from gnnbench_reports.opening import read_study
 from gnnbench_reports.report import report
 
-COUNT, EVENTS = 11, 100
-
-
-def made(fabricator: Any, gap_s: float, measured_s: float, predicted_s: float, **more: Any) -> None:
-    """A run and its prediction: 100 events every `gap_s`, learnt in so many seconds."""
-    run = fabricator.spec("events", "tgn", "continuous", epochs=COUNT, **more)
-    training = dataclasses.replace(run.training, increments=COUNT, speedup=1 / gap_s)
-    run = dataclasses.replace(run, training=training)
-    releases = [gap_s * (1 + at) for at in range(COUNT)]
-    periods, ended = [], 0.0
-    for at, release in enumerate(releases):
-        took = measured_s * (5 if at == 0 else 1)
-        ended = max(ended, release) + took
-        periods.append(
-            {
-                "period": at,
-                "kind": "increment",
-                "seconds": took,
-                "events": EVENTS,
-                "release_s": release,
-                "end_s": ended,
-            }
-        )
-    fabricator.run(run, periods=periods, ledgers=False)
-    notes = {"events": [EVENTS] * COUNT, "releases_s": releases, "periods_s": [predicted_s] * COUNT}
-    fabricator.prediction(run, seconds=predicted_s, notes=notes)
+EVENTS = 100
+STREAM = {"dataset": "events", "model": "tgn"}
 
 
 def test_rates_leave_the_first_period_out() -> None:
@@ -69,7 +44,7 @@ def test_too_few_arrivals_have_no_rate(count: int) -> None:
 def test_each_run_is_on_one_side_of_the_flip(fabricator: Any) -> None:
     """Capacity 200 measured, 220 predicted: at 210 events/s only the prediction keeps up."""
     for rate in (50, 210, 800):
-        made(fabricator, EVENTS / rate, EVENTS / 200, EVENTS / 220)
+        fabricator.arriving(EVENTS / rate, EVENTS / 200, EVENTS / 220, **STREAM)
     rows = arrival.rows_of(read_study(fabricator.results))
     assert [round(row.arrival_per_s) for row in rows] == [50, 210, 800]
     assert [row.keeps_up("measured") for row in rows] == [True, False, False]
@@ -82,19 +57,19 @@ def test_each_run_is_on_one_side_of_the_flip(fabricator: Any) -> None:
 
 def test_errors_near_the_flip_are_counted_apart(fabricator: Any) -> None:
     for rate in (50, 210, 800):
-        made(fabricator, EVENTS / rate, EVENTS / 200, EVENTS / 220)
+        fabricator.arriving(EVENTS / rate, EVENTS / 200, EVENTS / 220, **STREAM)
     found = finding("arrival", read_study(fabricator.results))
     assert found is not None and len(found.cells) == 3
     capacity, sides = found.verdict
     assert "1 configuration: median error of the prediction 10 %" in capacity
-    assert "2 of 2 runs with a load more than 15% from 1" in sides
+    assert "2 of 2 runs with a load more than 15 % from 1" in sides
     assert "0 of 1 runs nearer" in sides
 
 
 def test_ranks_and_settings_are_lines_of_their_own(fabricator: Any) -> None:
     for ranks in (1, 2):
         for knobs in ({}, {"replay": 0.5}):
-            made(fabricator, 1.0, 0.5, 0.5, ranks=ranks, knobs=knobs)
+            fabricator.arriving(1.0, 0.5, 0.5, ranks=ranks, knobs=knobs, **STREAM)
     frame = figure.data(read_study(fabricator.results))
     assert set(frame["line"]) == {
         f"continuous{settings}, {ranks}"
@@ -113,7 +88,7 @@ def test_a_stream_that_is_there_at_once_has_no_arrival_rate(fabricator: Any) -> 
 def test_the_report_draws_the_lags_and_keeps_the_rows(fabricator: Any, tmp_path: Path) -> None:
     """The CSV is enough to draw the figure again."""
     for rate in (50, 400):
-        made(fabricator, EVENTS / rate, EVENTS / 200, EVENTS / 220)
+        fabricator.arriving(EVENTS / rate, EVENTS / 200, EVENTS / 220, **STREAM)
     out = report(fabricator.results).parent
     assert (out / "figures" / "arrival.svg").is_file()
     assert "Throughput against arrival rate" in (out / "index.html").read_text()

@@ -171,8 +171,27 @@ def test_a_long_table_sorts_within_a_tenth_of_a_second(page: Browser) -> None:
       for (let turn = 0; turn < 5; turn += 1) {{
         const begin = performance.now();
         {heading("predicted")}.click();
+        document.body.getBoundingClientRect();  // lay the sorted lines out
         times.push(performance.now() - begin);
       }}
       return times.sort((a, b) => a - b)[0];
     }})()""")
     assert spent < 100
+
+
+def test_a_long_table_shows_its_first_lines_and_all_on_demand(page: Browser) -> None:
+    code = f"""(() => {{
+      const body = {ALL}.tBodies[0];
+      const rows = Array.from(body.rows);
+      while (body.rows.length < 400) body.append(...rows.map((row) => row.cloneNode(true)));
+      {heading("predicted")}.click();
+      const seen = () => Array.from(body.rows).filter((row) => row.offsetHeight > 0).length;
+      const before = seen();
+      enliven({ALL});
+      document.querySelector('#all .more').click();
+      return [before, seen(), body.rows.length];
+    }})()"""
+    before, after, every = page.run(code)
+    assert before == 100
+    assert after == every >= 400
+    assert page.errors == []

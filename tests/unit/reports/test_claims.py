@@ -105,6 +105,38 @@ def test_a_difference_of_metrics_has_the_error_of_both(fabricator: Any, tmp_path
     assert verdicts == ["holds", "cannot be judged"]
 
 
+def test_the_best_metric_is_that_of_the_best_validation(fabricator: Any, tmp_path: Path) -> None:
+    """The last evaluation is worse on both splits; the best test metric has a worse validation."""
+    values = ((0.7, 0.9), (0.8, 0.85), (0.75, 0.8))
+    periods = [
+        {"period": at, "seconds": 1.0, "metrics": {"val_accuracy": val, "test_accuracy": test}}
+        for at, (val, test) in enumerate(values)
+    ]
+    fabricator.run(fabricator.spec(approach="sampled", ranks=1), periods=periods, ledgers=False)
+    text = (FASTER % "0.84").replace('"time"', '"best_metric"').replace('"<"', '">="')
+    text = text.replace('over = { approach = "single" }\n', "")
+    (one,) = judged(fabricator, tmp_path, text)
+    assert one.outcomes[0].value is not None
+    assert one.outcomes[0].value.value == pytest.approx(0.85)
+    assert one.verdict == "holds"
+
+
+def test_traffic_is_judged_per_step_and_until_the_target(fabricator: Any, tmp_path: Path) -> None:
+    """100 bytes an epoch of two steps; the target is reached in the second epoch."""
+    periods = [
+        {"period": at, "iterations": 2, "seconds": 1.0, "bytes": {"all_reduce/sync": 100}}
+        | {"metrics": {"val_accuracy": val}}
+        for at, val in enumerate((0.2, 0.8, 0.8))
+    ]
+    fabricator.run(fabricator.spec(approach="sampled", ranks=2), periods=periods, ledgers=False)
+    for quantity, wanted in (("bytes_per_step", 50.0), ("bytes_to", 200.0)):
+        text = (FASTER % "201").replace('"time"', f'"{quantity}"')
+        text = text.replace('over = { approach = "single" }\n', "")
+        (one,) = judged(fabricator, tmp_path, text)
+        assert one.outcomes[0].value is not None
+        assert one.outcomes[0].value.value == wanted
+
+
 def test_predictions_are_judged_by_their_intervals_and_show_their_grade(
     fabricator: Any, tmp_path: Path
 ) -> None:

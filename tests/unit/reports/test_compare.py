@@ -11,6 +11,7 @@ import pytest
 from gnnbench.errors import UnknownName
 from gnnbench_reports.compare import compare
 from gnnbench_reports.comparison import Comparison
+from gnnbench_reports.opening import read_study
 
 
 def only(rows: list[Comparison]) -> Comparison:
@@ -173,18 +174,18 @@ def test_a_setting_that_is_off_by_default_is_named_where_it_is_on(fabricator: An
         fabricator.run(dataclasses.replace(base, training=changed, knobs=knobs))
     assert [row.label for row in compare(fabricator.results)] == [
         "continuous",
-        "continuous [increments=10, replay=0.1]",
         "continuous [increments=10]",
+        "continuous [increments=10, replay=0.1]",
     ]
 
 
 def test_arrival_rates_are_whole_numbers_in_labels(fabricator: Any) -> None:
     base = fabricator.spec("events", "tgn", "continuous")
-    for speedup in (0.5, 1e5):
+    for speedup in (1e5, 0.5, 400.0):
         training = dataclasses.replace(base.training, increments=10, speedup=speedup)
         fabricator.run(dataclasses.replace(base, training=training))
     labels = [row.label for row in compare(fabricator.results)]
-    assert labels == ["continuous [speedup=0.5]", "continuous [speedup=100000]"]
+    assert labels == [f"continuous [speedup={speed}]" for speed in ("0.5", 400, 100000)]
 
 
 def test_a_broken_record_is_passed_over_and_named(fabricator: Any) -> None:
@@ -256,3 +257,21 @@ def test_contents_of_one_name_are_rows_of_their_own(fabricator: Any) -> None:
         "partition [dataset.digest=abc]",
         "partition [dataset.digest=def]",
     ]
+
+
+def test_a_study_finds_the_records_of_a_row(fabricator: Any) -> None:
+    for seed in (1, 0):
+        for repeat in range(2):
+            fabricator.run(fabricator.spec(seed=seed, repeat=repeat))
+    fabricator.run(fabricator.spec(approach="sampled"))
+    fabricator.prediction(fabricator.spec(seed=0))
+    study = read_study(fabricator.results)
+    row = next(row for row in study.rows if row.approach == "partition")
+    runs = study.runs_of(row)
+    assert [run for run in study.runs if run in runs] == runs
+    assert len(runs) == 4 and {run.spec["approach"] for run in runs} == {"partition"}
+    prediction = study.prediction_of(row)
+    assert prediction is not None and prediction.config_id == row.config_id
+    other = next(row for row in study.rows if row.approach == "sampled")
+    assert study.prediction_of(other) is None
+    assert study.spec(other)["approach"] == "sampled"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from matplotlib.collections import PolyCollection
 
 from gnnbench.approaches.names import APPROACHES
-from gnnbench_reports.figures import dodged, drawing, parity, scaling, volume
+from gnnbench_reports.figures import bars, dodged, drawing, parity, phases, scaling, volume
 from gnnbench_reports.labels import printable
 from gnnbench_reports.opening import read_study
 
@@ -141,3 +142,33 @@ def test_every_approach_looks_as_its_card_says_and_like_no_other() -> None:
 def test_a_long_label_gives_up_what_tells_least(label: str, limit: int, shown: str) -> None:
     assert printable(label, limit) == shown
     assert len(shown) <= limit
+
+
+def test_a_long_legend_leaves_the_panels_their_height(fabricator: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    heights = []
+    for count in (2, 40):
+        figure, axes = drawing.panels([("cora", "gcn")], heights=1.4)
+        handles = [Line2D([], [], label=f"a label of some length {at}") for at in range(count)]
+        with drawing.paper_style():
+            drawing.legend_above(figure, handles)
+            drawing.save(figure, "png")
+        (panel,) = axes.values()
+        heights.append(panel.get_position().height * figure.get_figheight())
+    assert heights[1] > 0.8 * heights[0]
+
+
+def test_bars_of_very_many_runs_are_those_on_the_fewest_and_most_ranks() -> None:
+    def made(at: int, ranks: int) -> Any:
+        return SimpleNamespace(
+            dataset=f"d{at}", model="m", label="x", ranks=ranks, measured=True, predicted=False
+        )
+
+    few = [made(at, ranks) for at in range(20) for ranks in (1, 2, 4, 8)]
+    assert bars.chosen(few) == few
+    many = [made(at, ranks) for at in range(60) for ranks in (1, 2, 4, 8)]
+    kept = bars.chosen(many)
+    assert {row.ranks for row in kept} == {1, 8}
+    assert len(kept) == 60 * 2
+    assert str(bars.MOST_MEASURED) in phases.CAPTION

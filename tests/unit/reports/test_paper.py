@@ -55,6 +55,21 @@ def test_a_table_in_latex_sets_quantities_with_their_units_and_has_no_links() ->
     ]
 
 
+def test_a_wide_text_is_broken_into_lines_instead_of_shrinking_the_table() -> None:
+    columns = (Column(heading="order"), Column(heading="n", number=True))
+    long = Table(columns=columns, rows=[("a < " * 30, 3)])
+    assert latex(long).splitlines()[0] == r"\begin{tabular}{p{62mm}r}"
+
+
+def test_the_example_sets_figures_and_tables_in_one_column_or_across_both(folder: Path) -> None:
+    text = (folder / "example.tex").read_text(encoding="utf-8")
+    assert r"\documentclass[10pt,twocolumn]{article}" in text
+    across, own = r"\begin{figure*}", r"\begin{figure}"
+    assert f"{across}\n\\centering\n\\includegraphics[width=\\textwidth" in text
+    assert f"{own}\n\\centering\n\\includegraphics[width=\\columnwidth" in text
+    assert r"\caption{Skipped and failed}" in text
+
+
 def test_a_table_in_markdown_escapes_what_would_end_a_cell() -> None:
     lines = markdown(table()).splitlines()
     assert lines[:2] == ["| approach | time | interval |", "| --- | ---: | ---: |"]

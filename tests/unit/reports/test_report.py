@@ -39,6 +39,8 @@ def small(fabricator: Any) -> Any:
         fabricator.from_disk("comet", buffer, read, read // 2)
     spec = fabricator.spec("cora", "gcn", "single", 1)
     fabricator.prediction(spec, notes={"sensitivity": fabricator.swings})
+    for gap in (0.1, 1.0):
+        fabricator.arriving(gap, None, 0.5)
     rented = dataclasses.replace(load_cluster("g4dn.12xlarge"), name="bench")
     path = fabricator.results.cluster_file("bench")
     path.write_text(format_toml(rented.to_table()), encoding="utf-8")

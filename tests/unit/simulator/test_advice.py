@@ -51,8 +51,19 @@ def test_the_cheapest_machine_that_fits_is_recommended(answer: Advice) -> None:
     prices = [choice.usd for choice in answer.ranked]
     assert prices == sorted(prices, key=lambda usd: usd or 0.0)
     assert [choice.machine.name for choice in answer.ranked] == [
-        *("1 x h200", "1 x p4de.24xlarge", "2 x p4de.24xlarge:4")
+        *("1 x h200", "1 x p4de.24xlarge", "2 x p4de.24xlarge:4", "2 x g4dn.12xlarge")
     ]
+
+
+def test_features_that_no_device_can_hold_are_offered_in_the_memory_of_the_host(
+    answer: Advice,
+) -> None:
+    """100 GB on eight T4 of 15 GB: a host of four has 206 GB of memory, one of a single T4 17."""
+    choice = next(c for c in answer.ranked if c.machine.name == "2 x g4dn.12xlarge")
+    assert choice.approach == "sampled (host)"
+    assert choice.memory["space"] == "host memory"
+    features = choice.memory["buffers"]["host memory"]["features"]
+    assert features == pytest.approx(4 * WIDE * 2_449_029 / 4, rel=1e-6)  # shared by four ranks
 
 
 def test_price_and_total_are_those_of_the_epochs_asked_for(answer: Advice) -> None:
@@ -76,7 +87,7 @@ def test_what_does_not_fit_is_ruled_out_with_what_it_lacks_and_a_size_that_fits(
     answer: Advice,
 ) -> None:
     names = {out.machine.name for out in answer.ruled_out}
-    assert names == {"2 x g4dn.12xlarge", "8 x g4dn.xlarge"}
+    assert names == {"8 x g4dn.xlarge"}
     for out in answer.ruled_out:
         assert out.closest is not None
         assert out.closest.run.approach == "cagnet-1d"  # it holds the least of all
@@ -138,9 +149,12 @@ def test_approaches_that_can_never_run_are_refused_with_their_reason() -> None:
 
 def test_memory_is_told_by_categories_that_sum_to_what_is_judged(answer: Advice) -> None:
     for choice in answer.ranked:
-        parts = choice.memory["categories"]["device memory"]
+        space = choice.memory["space"]
+        parts = choice.memory["categories"][space]
         assert sum(parts.values()) == choice.memory["judged_bytes"]
-        rows = 2_449_029 / choice.machine.ranks
+        # Features in a host's memory are shared by its ranks.
+        ranks = choice.machine.per_host if space == "host memory" else choice.machine.ranks
+        rows = 2_449_029 / ranks
         assert parts[FEATURES] >= 0.9 * 4 * WIDE * rows
         assert choice.out_of_memory <= P_OUT_OF_MEMORY
 

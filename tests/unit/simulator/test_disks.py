@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gnnbench.cluster import load_cluster
+from gnnbench.costs.storage import disk_seconds
 from gnnbench.disks import list_disks, load_disk, with_disk
 from gnnbench.errors import UnknownName
 from gnnbench.ladder import STATUSES
@@ -46,3 +49,13 @@ def test_requests_in_flight_overlap_their_latencies() -> None:
     assert deep is not None
     assert deep.latency_s.value == pytest.approx(cluster.storage.latency_s.value / 9)
     assert with_disk(cluster, "") == cluster
+
+
+def test_a_volume_meters_requests_and_bytes_apart() -> None:
+    """1,000 requests of 64 KiB: 1 / 3 s of requests, 0.5 s of bytes, 0.7 s of latency alone."""
+    storage = load_disk("ebs-gp3").storage
+    busy, alone = disk_seconds(storage, 1000 * 65_536.0, 1000.0, write=False)
+    assert busy == pytest.approx(0.5)
+    assert alone == pytest.approx(0.7)
+    together, _ = disk_seconds(replace(storage, volume=False), 65_536_000.0, 1000.0, write=False)
+    assert together == pytest.approx(0.5 + 1 / 3)

@@ -47,8 +47,9 @@ def found(planner: Planner) -> list[WhatIf]:
 def test_a_sweep_is_the_product_and_each_is_timed_as_alone(
     found: list[WhatIf], planner: Planner
 ) -> None:
-    # partition, sampled and sampled (partitioned) on four hosts of 8; on one rank sampled once
-    assert len(found) == 3 * 4 + 2
+    # partition and sampled (replicated, partitioned, host) on four hosts of 8; none is partitioned
+    # on one rank
+    assert len(found) == 4 * 4 + 3
     for one in found:
         planned = planner.planned(one.run, one.machine)
         assert isinstance(planned, Planned)

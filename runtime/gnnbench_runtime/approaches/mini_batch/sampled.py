@@ -151,26 +151,33 @@ class SampledBatches:
         approach: Any = APPROACHES.get(run.approach)
         self.context, self.shape, self.form = context, shape, approach.form_of(run)
         self.seed, self.prefetch = run.training.seed, approach.knobs(run).prefetch
-        self.source: Source = approach.source(
-            graph, run, structure.prepared, threads=run.training.threads_per_rank
-        )
         self.blocks = BlockMaker(context, graph, shape, self.form)
         self.lane = Lane.HOST if self.prefetch else Lane.COMPUTE
         self.remote = Lane.BACKGROUND if self.prefetch else Lane.COMM
         caches = approach.caches(graph, run, structure, [context.rank])
         cache = caches[0] if caches else None
         self.features = self.store(graph, structure, cache)
-        self.ahead = Ahead(
-            partial(self.source.draw, world_size=context.world_size, rank=context.rank),
-            self.source.steps,
-            self.source.steps * run.training.epochs,
-            approach.lookahead(run),
-            cache,
-        )
+        self.open_source(graph, structure, cache)
         self.labels = np.array(graph.labels)
         self.workspace = Workspace(context.device, context.dtype)
         if self.prefetch:
             context.comm.open_background()
+
+    def open_source(self, graph: Graph, structure: BatchStructure, cache: RowCache | None) -> None:
+        """Open the source that this rank draws from."""
+        context, run = self.context, self.context.run
+        approach: Any = APPROACHES.get(run.approach)
+        self.source: Source = approach.source(
+            graph, run, structure.prepared, threads=run.training.threads_per_rank
+        )
+        self.steps = self.source.steps
+        self.ahead = Ahead(
+            partial(self.source.draw, world_size=context.world_size, rank=context.rank),
+            self.steps,
+            self.steps * run.training.epochs,
+            approach.lookahead(run),
+            cache,
+        )
 
     def store(self, graph: Graph, structure: BatchStructure, cache: RowCache | None) -> Any:
         """Where input rows come from."""
@@ -180,7 +187,7 @@ class SampledBatches:
 
     def of_period(self, period: int) -> Iterator[Batch]:
         """Yield every batch of an epoch."""
-        steps = self.source.steps
+        steps = self.steps
 
         def prepare(step: int, slot: int) -> Batch:
             return self.prepare(period, step, slot)
@@ -302,14 +309,22 @@ class SampledTrainer(StepTrainer):
         features = self.batches.features
         if not isinstance(features, CachedRows):
             return {}
-        counts = torch.tensor(
-            [features.hits, features.misses], dtype=torch.float64, device=self.context.device
-        )
+        return cache_metrics(self.context, features)
+
+
+def cache_metrics(context: RankContext, features: CachedRows | None) -> dict[str, float]:
+    """Hits and misses of the caches of a context's ranks since the last call, and their share.
+
+    All of its ranks call it together; those without a cache pass None.
+    """
+    counts = torch.zeros(2, dtype=torch.float64, device=context.device)
+    if features is not None:
+        counts[0], counts[1] = features.hits, features.misses
         features.hits = features.misses = 0
-        self.context.comm.all_reduce(counts, "evaluate/cache", Phase.EVALUATE)
-        hits, misses = on_host(counts)
-        return {
-            "cache_hits": hits,
-            "cache_misses": misses,
-            "cache_hit_rate": hits / max(hits + misses, 1),
-        }
+    context.comm.all_reduce(counts, "evaluate/cache", Phase.EVALUATE)
+    hits, misses = on_host(counts)
+    return {
+        "cache_hits": hits,
+        "cache_misses": misses,
+        "cache_hit_rate": hits / max(hits + misses, 1),
+    }
