@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
             f"--memory: {lacking}; convert with --memory SIZE --convert DIR, then name DIR"
         )
     edges = formats.stream(args.format or "auto", args.source, **dict(args.option or ()))
+    _warm_up()
     gauge, peaks = ResidentSet(), dict[str, int]()
     before = gauge.now_bytes()
     with progress(f"convert {edges.name}", len(_PASSES)) as advance, gauge.peak(peaks, "peak"):
@@ -58,6 +59,23 @@ def run(args: argparse.Namespace) -> int:
     show(costs)
     print(f"wrote the dataset to {args.convert}")
     return 0
+
+
+def _warm_up() -> None:
+    """Load and compile what a conversion needs, so that its memory is that of its data."""
+    import tempfile
+    from pathlib import Path
+
+    import numpy as np
+    import pandas
+
+    from gnnbench.data import external
+    from gnnbench.data.edge_list import EdgeList
+
+    assert pandas.__version__
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = EdgeList(name="tiny", blocks=[(np.arange(2), np.arange(1, 3))])
+        external.convert(tiny, Path(folder) / "tiny", 1 << 30)
 
 
 def partitioners(graph: Any, args: argparse.Namespace) -> list[PartitionerCost]:

@@ -86,7 +86,7 @@ def convert(edges: EdgeList, path: Path, memory_bytes: int, progress: Progress =
             name=edges.name,
             plain={"num_classes": 0, "undirected": edges.undirected},
             notes={**notes, **edges.notes},
-            reuse=_reuse(folder),
+            reuse=_reuse(folder, stored, memory_bytes),
         )
     return path
 
@@ -301,8 +301,14 @@ def _sort(tables: _Tables, bins: Path, folder: Path, progress: Progress) -> int:
     return stored
 
 
-def _reuse(folder: Path) -> list[float]:
-    """Shares of reads by reuse distance, of the graph whose arrays lie in a folder."""
+def _reuse(folder: Path, edges: int, memory_bytes: int) -> list[float] | None:
+    """Shares of reads by reuse distance, of the graph whose arrays lie in a folder.
+
+    None if its sources do not fit in memory: the pass over them is at random, and is left to who
+    asks for the shares.
+    """
+    if 4 * edges > memory_bytes - READER_BYTES:
+        return None
     indptr = np.load(folder / "indptr.npy", allow_pickle=False)
     mapped = (folder / "indices.npy").stat().st_size > 128
     indices = np.load(folder / "indices.npy", "r" if mapped else None, allow_pickle=False)

@@ -38,7 +38,7 @@ class Rows(NamedTuple):
 
 def csr_bytes(num_nodes: int, stored: int) -> int:
     """Bytes of a temporal CSR of so many stored edges, two per event."""
-    return SLOT_BYTES * stored + 8 * (num_nodes + 1)
+    return STORED_BYTES * stored + 8 * (num_nodes + 1)
 
 
 class TemporalCsr:

@@ -103,10 +103,11 @@ def stream(format: str, path: str | Path, **given: Any) -> EdgeList:
         raise DataError(
             path, f"format {format} is read as a whole; formats that are read in blocks: {known}"
         )
-    taken = inspect.signature(function).parameters
-    held = [name for name in given if name in options(format) and name not in taken]
-    if held:
-        raise SpecError(f"option {held[0]}: {format} in blocks has none; convert without blocks")
+    for option in given:
+        if option not in inspect.signature(function).parameters and option in options(format):
+            raise SpecError(
+                f"option {option!r}: found for a file that is read in blocks; leave it out"
+            )
     found: EdgeList = function(path, **_values(format, given))
     return found
 

@@ -51,18 +51,7 @@ def read(
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
     source, notes = Source(file), dict[str, object]()
-    kinds: list[Any] = [np.int64, np.int64, *([np.float64] if weighted else [])]
-    columns = [Growing(kind) for kind in kinds]
-    for block in _blocks(source, delimiter, notes, weighted=weighted):
-        for column, values in zip(columns, block, strict=True):
-            column.append(values)
-    read_columns: list[Any] = [column.done() for column in columns]
-    edges, weights = read_columns[:2], None
-    if weighted:
-        try:
-            weights = positive_weights(read_columns[2])
-        except ValueError as error:
-            raise DataError(source, str(error)) from error
+    *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
     if num_nodes is None and not len(edges[0]):
         raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
@@ -103,10 +92,28 @@ def stream(
     )
 
 
+def _edges(
+    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool
+) -> list[Any]:
+    """Sources, targets and weights or None; what is passed over goes to `notes`."""
+    kinds: tuple[Any, ...] = (np.int64, np.int64, np.float64) if weighted else (np.int64, np.int64)
+    columns = [Growing(kind) for kind in kinds]
+    for block in _blocks(source, delimiter, notes, weighted=weighted):
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    read = [column.done() for column in columns]
+    if not weighted:
+        return [*read, None]
+    try:
+        return [*read[:2], positive_weights(read[2])]
+    except ValueError as error:
+        raise DataError(source, str(error)) from error
+
+
 def _blocks(
     source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool = False
-) -> Iterator[tuple[Any, ...]]:
-    """Yield sources and targets, and weights, by block; what is passed over goes to `notes`."""
+) -> Iterator[Any]:
+    """Yield sources, targets and, if weighted, weights block by block."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
         return
     found = layout(source, delimiter=delimiter)
@@ -127,5 +134,4 @@ def _blocks(
         types[2] = np.float64
     if found.width > len(types):
         notes["columns_left_out"] = found.width - len(types)
-    for block in blocks(source, found, types):
-        yield tuple(block)
+    yield from blocks(source, found, types)
