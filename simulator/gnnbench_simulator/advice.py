@@ -32,7 +32,7 @@ HOPELESS = 30
 """Approaches that take so many times as long as the best on its machine get no interval."""
 FINALISTS = 16
 """Machines whose best choices are predicted in full."""
-LEDGER_BLOCKS = 20_000
+LEDGER_BLOCKS = 2_000
 """Blocks of equal iterations in a row from which the time of each step is known."""
 _MORE = (2, 4, 8)
 """Multiples of the devices that are tried where nothing fits."""

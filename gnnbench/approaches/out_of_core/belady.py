@@ -309,15 +309,19 @@ def expected_batches(
     missed = Read.apart(structure.rows, round(rates.missed * inputs), profile.num_nodes)
     fill = min(structure.capacity, round(rates.fill * profile.num_nodes))
     found: list[CachedBatch] = []
+    # One object for equal openings: an epoch of thousands of superbatches has two of them.
+    openings: dict[int, Opening] = {}
     for numbers in superbatches(structure.num_steps, structure.superbatch):
-        opening = _opening(structure.rows, sizes, len(numbers), fill, shape)
+        size = len(numbers)
+        if size not in openings:
+            openings[size] = _opening(structure.rows, sizes, size, fill, shape)
         for number in range(len(numbers)):
             found.append(
                 CachedBatch(
                     sizes=sizes,
                     missed=missed,
                     inserted=round(rates.inserted * inputs),
-                    opening=opening if number == 0 else None,
+                    opening=openings[size] if number == 0 else None,
                 )
             )
     return found
