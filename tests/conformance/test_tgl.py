@@ -127,7 +127,8 @@ def test_memory_is_that_of_plain_torch(tmp_path: Path) -> None:
     gru, d = trainer.net.modules["updater"], run.model.hidden
     edges = torch.from_numpy(np.array(data.edge_features)).double()
     times = data.times.tolist()
-    Node = tuple[torch.Tensor, torch.Tensor | None, int, float]  # memory, message, event, applied
+    # Memory, other end's memory, event, time applied. A message is both memories and the event.
+    Node = tuple[torch.Tensor, torch.Tensor | None, int, float]
     empty: Node = torch.zeros(d, dtype=torch.float64), None, -1, 0.0
     state: dict[int, Node] = {}
     before: dict[int, Node] = {}  # the version that the next batch reads
@@ -152,7 +153,7 @@ def test_memory_is_that_of_plain_torch(tmp_path: Path) -> None:
             for own, its in ((v, u), (u, v)):
                 _, message, event, _ = read.get(own, empty)
                 applied = times[e] if message is None else times[event]
-                state[own] = fresh[own], torch.cat([fresh[own], fresh[its]]), e, float(applied)
+                state[own] = fresh[own], fresh[its], e, float(applied)
     table = trainer.source.memory.table
     for v, (memory, message, event, _) in state.items():
         torch.testing.assert_close(table[v, :d], memory, rtol=0, atol=1e-12)

@@ -107,7 +107,7 @@ def test_info_knows_every_name_that_list_shows(say: Say, kind: str) -> None:
 def test_info_of_an_approach_shows_each_knob_with_what_is_allowed(say: Say) -> None:
     _, out, _ = say("info", "partition", "--json")
     knobs = {knob["knob"]: knob for knob in json.loads(out)["knobs"]}
-    allowed = "metis | hash | chunk"
+    allowed = "metis | fennel | hash | chunk"
     meaning = "how vertices are assigned to ranks."
     assert knobs["partitioner"] == {
         **{"knob": "partitioner", "default": "metis", "allowed": allowed},

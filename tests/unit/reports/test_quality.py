@@ -112,7 +112,7 @@ def test_settings_and_programs_that_equal_the_reference_make_an_approximation_ex
         spec = fabricator.spec("cora", "gcn", approach, ranks, knobs=knobs)
         fabricator.prediction(spec, notes={"program": "same"})
     exact = {(row.label, row.ranks): row.exact for row in qualities(read_study(fabricator.results))}
-    assert exact["bns [rate=1.0]", 2] is True
+    assert exact["bns [rate=1]", 2] is True
     assert exact["bns [rate=0.5]", 2] is False
     assert exact["bns [rate=0.5]", 1] is True
 
