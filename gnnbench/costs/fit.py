@@ -265,7 +265,7 @@ def _few(shape: Form, samples: int) -> bool:
 
 
 def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
-    from scipy.optimize import lsq_linear
+    from scipy.optimize import lsq_linear, nnls
 
     # Divided by the seconds, so that least squares minimises relative errors.
     relative = terms / seconds[:, None]
@@ -273,7 +273,12 @@ def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
     ceilings = np.array([CEILINGS.get(name, np.inf) for name in shape.coefficients]) * scale
     # Bounds must leave room between them, even where a ceiling lies below the smallest share.
     bounds = (np.zeros(len(scale)), np.maximum(ceilings, 2 * _TINY))
-    solution = lsq_linear(relative / scale, np.ones(len(seconds)), bounds=bounds).x
+    # On few noisy samples the solver tries steps of no direction (0 times infinity), which it then
+    # rejects.
+    with np.errstate(invalid="ignore"):
+        solution = lsq_linear(relative / scale, np.ones(len(seconds)), bounds=bounds).x
+    if not np.all(np.isfinite(solution)):
+        solution = np.minimum(nnls(relative / scale, np.ones(len(seconds)))[0], bounds[1])
     used = np.abs(relative).max(axis=0) > 0
     # Small, not zero: a refinement in logarithms cannot leave zero.
     coefficients: Floats = np.where(used, np.maximum(solution, _TINY) / scale, 0.0)
