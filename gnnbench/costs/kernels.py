@@ -52,7 +52,7 @@ class Shapes:
         given = {k: np.atleast_1d(np.asarray(v, dtype=np.float64)) for k, v in columns.items()}
         size = max(len(v) for v in given.values())
         default = {"skew": 1.0, "longest": np.nan}
-        # Zero stands for a dimension that the kernel does not have.
+        # A kernel leaves the sizes that it does not use at zero.
         for name in (
             "rows",
             "columns",

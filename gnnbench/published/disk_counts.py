@@ -39,7 +39,7 @@ GIB, FLOAT = 2**30, 4
 _SAME = 0.02
 """A count within this relative distance of a batch of the profile is where the batch is from."""
 _POINTS = 4096
-"""Uses in an epoch that are counted at most; more frequent rows count as this frequent."""
+"""Largest number of uses of a row that is counted in an epoch."""
 
 Floats = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gnnbench_reports.study import Study
 
 TARGET = 0.25
-"""Largest median |error| of a stage that counts as met."""
+"""A stage meets its target if its median |error| is at most this."""
 LEAST_SHARE = 0.02
 """Share of the measured stages from which a stage is judged."""
 ALL = "all"

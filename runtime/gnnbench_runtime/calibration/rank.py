@@ -256,7 +256,7 @@ def keep_samples(
     for name, found in facts.items():
         if only and found[0].op not in only:
             continue
-        # A fused step stands for several equal calls; constants are per call.
+        # A fused step represents several equal calls, and constants hold for one call.
         calls = max(statistics.fmean(int(done.calls) for done in found), 1.0)
         mean = {fact: statistics.fmean(getattr(w, fact) for w in found) for fact in FACTS}
         content["steps"].append(
