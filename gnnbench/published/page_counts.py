@@ -20,7 +20,7 @@ from that of exp(-x / P) over targets.
 
 Deviation known: neighbours are independent of one another; in clustered graphs neighbourhoods of
 two hops overlap more. Vertices of the highest in-degree have more out-edges than others, so that
-two hops come out up to a third too high where few vertices are held, and too low where many are.
+two hops are up to a third too high with few vertices in memory, and too low with many.
 """
 
 from __future__ import annotations

@@ -436,7 +436,7 @@ class Comm:
 
     def _meet(self, lane: str) -> None:
         group = self._group(lane)
-        # NCCL's barrier picks device 0 unless it is told the rank's own.
+        # Without device_ids, NCCL's barrier uses device 0.
         ids = [self.device.index or 0] if dist.get_backend(group) == "nccl" else None
         dist.barrier(group=group, device_ids=ids)
 

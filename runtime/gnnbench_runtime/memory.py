@@ -63,7 +63,8 @@ class MemoryMeter:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(caps["device"] / total, 1.0))
         if host:
-            # Of what is held already, part is not resident: only growth from here on is limited.
+            # RLIMIT_DATA counts mapped data, resident or not: the limit is what is mapped now plus
+            # the room that the cap leaves.
             limit_growth(max(int(min(host)) - resident_bytes(), 0))
 
     def take_start(self) -> None:

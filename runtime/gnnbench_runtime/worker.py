@@ -192,8 +192,8 @@ def _train(
         recorder.pulse.stage("train", period)
         # Tests make ranks fail here; without the environment's request it does nothing.
         faults.inject(context.rank, period, run.run_id)
-        # Ranks begin a period together: waiting for a late peer must not count as its first
-        # collective's time.
+        # All ranks begin a period together. Otherwise the first collective would include waiting
+        # for a late rank.
         comm.sync()
         with memory.training():
             recorder.period_begin(period)

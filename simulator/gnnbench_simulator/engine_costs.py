@@ -53,8 +53,7 @@ class RowTable:
                 False: graph.in_degrees().astype(np.float64) + more,
                 True: graph.out_degrees().astype(np.float64) + more,
             }
-            # The transpose's lengths stand for both: reads of a row are counted by how many
-            # destinations ask for it.
+            # The lengths of the transpose count how many destinations read each row.
             values, counts = np.unique(self.degrees[True], return_counts=True)
             self.values, self.counts = values, counts.astype(np.float64)
         else:

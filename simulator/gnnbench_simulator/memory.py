@@ -228,8 +228,8 @@ def judge(
             entry["peak_bytes"] = context + workload
             loose = round(_KEPT * needs.loose[rank])
             spaces = {CPU_MEMORY: _space(context, workload, device_limit, loose)}
-        # Before the disk is added, because a plan that overflows the disk is refused elsewhere,
-        # with the file that would not fit.
+        # Before the disk is added: the size of the disk is not known, so that it has no limit to
+        # judge by.
         judged = _tightest(spaces)
         if needs.disk[rank]:
             spaces[DISK] = _space(0, needs.disk[rank], None)

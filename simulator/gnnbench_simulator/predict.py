@@ -302,8 +302,8 @@ def _simulate(
     most: int | None = None,
 ) -> SimResult:
     if not reason:
-        # Replay visits steps in program order and costs microseconds each; the event engine is ten
-        # times slower and is needed only where transfers share links.
+        # Replay is the faster method. It cannot simulate transfers that share links, or cores that
+        # several ranks compete for.
         count = _affordable(program, _REPLAY_STEPS) if periods is None else periods
         try:
             return replay(program, periods=count, record=recorded, most=most)

@@ -131,8 +131,8 @@ class Shapes:
         anywhere.
         """
         rows = max(256, min(place, ELEMENTS // width))
-        # A prime-free range of degrees independent of the rows; capped so that few entries fit in
-        # the buffers.
+        # Degrees from 2 to 64 do not depend on the number of rows; the cap bounds the time of a
+        # call.
         degree = max(2, min(2 + spot % 63, ENTRIES // rows))
         indptr = torch.arange(0, rows * degree + 1, degree, dtype=torch.int64)
         x, out = self._view(0, rows, width), self._view(1, rows, width)

@@ -61,8 +61,8 @@ class CpuKernels:
         out holds. The backward pass is the same call on the transpose with the scales exchanged.
         """
         starts, x, out = _flat(indptr), _rows(x_SF), _rows(out_RF)
-        # numba compiles one version of the loop for typed arrays: an empty array stands for an
-        # absent scale, because None would need a second version.
+        # An absent scale is passed as an empty array: with None, numba would compile a second
+        # version of the loop.
         none = _NONE[x_SF.dtype]
         scales = [
             none if scale is None else _flat(scale)
