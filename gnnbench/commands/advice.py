@@ -312,8 +312,10 @@ def _rents(machine: Machine, *, spot: bool) -> Iterator[str]:
     """The rate of each kind of host that is rented, with its source and date."""
     for kind in {machine.cluster.kind_of(host): None for host in range(machine.hosts)}:
         own = machine.cluster.kinds[kind]
-        rate = own.price and (own.price.spot_usd_per_hour if spot else own.price.usd_per_hour)
-        if own.price is None or rate is None:
+        if own.price is None:
+            continue
+        rate = own.price.spot_usd_per_hour if spot else own.price.usd_per_hour
+        if rate is None:
             continue
         of = f" of {own.name}" if machine.cluster.nodes else ""
         yield f"rent {digits(rate.value)} USD per host{of} and hour ({_dated(rate, own.price)})"

@@ -88,15 +88,18 @@ def ask(
     ref = dataset_ref(dataset, _texts(facts))
     run = described(ref, library.open(ref).kind, epochs=epochs, **workload)
     run = library.identified(run)
-    data, limits = library.open(run.dataset), dict(limits or {})
-    events = data.train_end if data.kind == "stream" else 0
+    opened: Any = library.open(run.dataset)
+    limits = dict(limits or {})
+    events = opened.train_end if opened.kind == "stream" else 0
     if limits.get("events_per_s") is not None and not events:
-        raise SpecError(f"--events-per-s: {dataset} is a {data.kind}, events are those of a stream")
+        raise SpecError(
+            f"--events-per-s: {dataset} is a {opened.kind}, events are those of a stream"
+        )
     question = Question(run=run, epochs=epochs, events=events, **limits)
     shared = None if cache is None else cache / "shared"
     if shared is not None:
         shared.mkdir(parents=True, exist_ok=True)
-    return advise(question, data, found, approaches, shared)
+    return advise(question, opened, found, approaches, shared)
 
 
 def answered(advice: Advice, *, explain: bool = False, top: int = 8) -> Advised:

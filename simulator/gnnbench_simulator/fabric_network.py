@@ -44,7 +44,7 @@ class FabricNetwork(Network):
         self._kinds = [Network(kind, ranks_per_host) for kind in cluster.kinds]
         self._grade = _grade(cluster)
         self._demands: dict[tuple[object, ...], Demand] = {}
-        self._between: dict[tuple[int, int], tuple[float, float, Demand]] = {}
+        self._known_messages: dict[tuple[int, int], tuple[float, float, Demand]] = {}
         self._copies: dict[tuple[int, bool], Demand] = {}
 
     def collective(self, call: Call) -> Timing:
@@ -129,7 +129,7 @@ class FabricNetwork(Network):
 
     def message(self, sender: int, receiver: int) -> tuple[float, float, Demand]:
         """Latency (s), highest bytes per second, and what each byte takes of the links."""
-        known = self._between.get((sender, receiver))
+        known = self._known_messages.get((sender, receiver))
         if known is not None:
             return known
         latency_s, rate, path = self.point_to_point(sender, receiver)
@@ -138,8 +138,8 @@ class FabricNetwork(Network):
             for resource in path
             for name, number in [resource]
         ]
-        self._between[sender, receiver] = latency_s, rate, _of_bytes(links)
-        return self._between[sender, receiver]
+        self._known_messages[sender, receiver] = latency_s, rate, _of_bytes(links)
+        return self._known_messages[sender, receiver]
 
     def copy(self, rank: int, *, to_host: bool) -> Demand:
         """What each byte of a copy between a device and its host takes of the links."""

@@ -115,7 +115,11 @@ class FluidTraffic:
     def start(self, demand: Demand, work: float, cap: float) -> simpy.Event:
         """Begin a transfer; the event comes when its work is done."""
         over = self.env.event()
-        self._flows.start(self.env.now, demand, work, cap, lambda _: over.succeed())
+
+        def done(_: float) -> None:
+            over.succeed()
+
+        self._flows.start(self.env.now, demand, work, cap, done)
         self._settle_soon()
         return over
 
