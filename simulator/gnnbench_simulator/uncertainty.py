@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnnbench.costs.facts import Floats
+from gnnbench.costs.iterations import Z90, alike, class_spread
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import weakest
 from gnnbench.steps import COLLECTIVES
@@ -21,17 +22,14 @@ from gnnbench_simulator.compute import GAP_OP, PROBE_OP, calibrated
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
-_Z90 = 1.645
 MATTERS = 0.05
 """A cost class matters if it makes up more than this share of the slowest rank's period."""
-SHARED = 0.3
-"""Share of the variance of a class's errors that all its steps have in common; the rest is each
-shape's own and averages out over the different steps of an iteration. Assumed where calibration
-does not say it (`OpModel.shared`)."""
 DRIFT = 0.06
 """Least spread (log) of a machine's speed between a calibration and a run, where all errors are
 shared. Repeats of one kernel on a shared machine have spread by 12 % within a minute; a machine
 whose own speed probe spread by more in calibration drifts by that."""
+_SAMPLED = 20
+"""Iterations of which steps are counted, evenly spread over the plan."""
 _TOGETHER = frozenset(kind.value for kind in COLLECTIVES)
 """Classes whose errors all steps have in common: a collective was measured between ranks that had
 computed alike, and what is different where it is used is so for all its calls."""
@@ -48,18 +46,25 @@ class Interval:
 def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     """Spread of a period's time under the radii of its cost classes.
 
-    Contention between flows is left out of the draws: it scales with the same times.
+    Radii of calibrated operations are scaled, and their errors correlated, as the sums of the
+    probes' iterations were found to need (`gnnbench.costs.iterations`). Contention between flows is
+    left out of the draws: it scales with the same times.
     """
     world = program.world_size
     draws = draws or int(np.clip(40_000 // world, 40, 200))
     rng = np.random.default_rng(seed)
     factors: dict[str, Floats] = {}
     counts = _steps_by_class(program)
+    earned = program.cluster.iteration_errors(program.ranks_per_host)
+    together = None if earned is None else _normal(rng, draws)
     for name, cost in sorted(program.cost_classes.items()):
-        earned = SHARED if cost.shared is None else cost.shared
-        shared = 1.0 if name in _TOGETHER else earned
-        spread = shared + (1.0 - shared) / max(counts.get(name, 1.0), 1.0)
-        factors[name] = np.exp(cost.radius / _Z90 * spread**0.5 * _normal(rng, draws))
+        shared = 1.0 if name in _TOGETHER else cost.shared
+        spread = class_spread(cost.radius, shared, counts.get(name, 1.0))
+        drawn = _normal(rng, draws)
+        if earned is not None and together is not None and _is_calibrated(program, name):
+            spread *= earned.factor
+            drawn = earned.common**0.5 * together + (1.0 - earned.common) ** 0.5 * drawn
+        factors[name] = np.exp(spread * drawn)
     if not factors:
         return Interval(low=1.0, high=1.0)
     periods = 1 if program.plan.num_periods < 2 or world * draws > 100_000 else 2
@@ -78,19 +83,47 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
 
 
 def _drift(program: Program) -> float:
-    """Spread (log) of the machine's speed, by its speed probe where it was calibrated."""
+    """Spread (log) of the machine's speed, by its speed probe where it was calibrated.
+
+    Only what the probes of a workload share counts: the rest averages out over a run's epochs.
+    """
     probe = calibrated(program.cluster, PROBE_OP, program.ranks_per_host)
-    return DRIFT if probe is None else max(DRIFT, probe.radius / _Z90)
+    # Older files took all probes for one source, which leaves nothing to judge their spread by.
+    if probe is None or not probe.judged:
+        return DRIFT
+    shared = 1.0 if probe.shared is None else probe.shared
+    return max(DRIFT, float(probe.radius / Z90 * shared**0.5))
+
+
+def _is_calibrated(program: Program, name: str) -> bool:
+    return calibrated(program.cluster, name, program.ranks_per_host) is not None
 
 
 def _steps_by_class(program: Program) -> dict[str, float]:
-    """Different steps of each cost class in an iteration of a rank."""
-    counts: dict[str, float] = {}
-    for layout in program.layouts:
-        for labels in program.labels_of(layout):
-            for label in set(labels):
-                counts[label] = max(counts.get(label, 0.0), labels.count(label))
-    return counts
+    """Steps of each cost class in an iteration of a rank, as many as matter (`alike`).
+
+    Of the iteration and rank that spend most on the class.
+    """
+    most: dict[str, tuple[float, float]] = {}
+    for index in _spread(list(program.iterations), _SAMPLED):
+        timed = program.iterations[index]
+        labels = program.labels_of(timed.layout)
+        for own, seconds in zip(labels, timed.seconds, strict=True):
+            rows: dict[str, list[Floats]] = {}
+            for label, row in zip(own, seconds, strict=True):
+                rows.setdefault(label, []).append(row)
+            for label, parts in rows.items():
+                most[label] = max(most.get(label, (0.0, 1.0)), _longest(np.stack(parts)))
+            # Gaps are alike, and there is one after each step.
+            most[GAP_OP] = max(most.get(GAP_OP, (0.0, 1.0)), (float(len(own)), float(len(own))))
+    return {label: steps for label, (_, steps) in most.items()}
+
+
+def _longest(seconds: Floats) -> tuple[float, float]:
+    """Time of the rank with the longest steps [steps, ranks], and how many these are."""
+    totals = seconds.sum(axis=0)
+    rank = int(np.argmax(totals))
+    return float(totals[rank]), alike(seconds[:, rank])
 
 
 def _sums(program: Program, factors: Mapping[str, Floats]) -> tuple[float, Floats]:
@@ -99,6 +132,11 @@ def _sums(program: Program, factors: Mapping[str, Floats]) -> tuple[float, Float
     base = max(float(sum(work.values(), np.zeros(program.world_size)).max()), 0.0)
     drawn = sum(seconds[:, None] * factors[label] for label, seconds in work.items())
     return base, np.asarray(drawn, dtype=np.float64).max(axis=0)
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """At most so many of these, evenly spread."""
+    return indices[:: -(-len(indices) // most)] if indices else []
 
 
 def _normal(rng: np.random.Generator, draws: int) -> Floats:
@@ -119,7 +157,7 @@ def work_by_class(program: Program, *, most: int = 1000) -> dict[str, Floats]:
     plan = program.plan
     counts = Counter(plan.schedule)
     indices = list(counts)
-    picked = indices[:: -(-len(indices) // most)]
+    picked = _spread(indices, most)
     share = len(plan.schedule) / max(sum(counts[index] for index in picked), 1)
     totals: dict[str, Floats] = {}
     for index in picked:
