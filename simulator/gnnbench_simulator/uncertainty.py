@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gnnbench.costs.facts import Floats
-from gnnbench.costs.iterations import Z90, alike, class_spread
+from gnnbench.costs.iterations import UNCOUNTED, Z90, alike, class_spread
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import weakest
 from gnnbench.steps import COLLECTIVES
@@ -26,8 +26,14 @@ MATTERS = 0.05
 """A cost class matters if it makes up more than this share of the slowest rank's period."""
 DRIFT = 0.06
 """Least spread (log) of a machine's speed between a calibration and a run, where all errors are
-shared. Repeats of one kernel on a shared machine have spread by 12 % within a minute; a machine
-whose own speed probe spread by more in calibration drifts by that."""
+shared; a machine whose own speed probe spread by more in calibration drifts by that. Like the next
+two, the root mean square of the logarithm of the speed probe's time in runs over that in
+calibration, median over the folders of 21 and 28 November 2026 in `reports/measured` (584
+configurations, two virtual machines): runs of one rank on two cores."""
+DRIFT_FULL = 0.10
+"""The same where a host's ranks take all of its cores, so that any other work slows them."""
+DRIFT_IN_TURNS = 0.15
+"""The same where more ranks than cores take turns (28 November alone: earlier ratios mean less)."""
 _SAMPLED = 20
 """Iterations of which steps are counted, evenly spread over the plan."""
 _TOGETHER = frozenset(kind.value for kind in COLLECTIVES)
@@ -55,13 +61,13 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     rng = np.random.default_rng(seed)
     factors: dict[str, Floats] = {}
     counts = _steps_by_class(program)
-    earned = program.cluster.iteration_errors(program.ranks_per_host)
-    together = None if earned is None else _normal(rng, draws)
+    earned = program.cluster.iteration_errors(program.ranks_per_host) or UNCOUNTED
+    together = _normal(rng, draws)
     for name, cost in sorted(program.cost_classes.items()):
         shared = 1.0 if name in _TOGETHER else cost.shared
         spread = class_spread(cost.radius, shared, counts.get(name, 1.0))
         drawn = _normal(rng, draws)
-        if earned is not None and together is not None and _is_calibrated(program, name):
+        if _is_calibrated(program, name):
             spread *= earned.factor
             drawn = earned.common**0.5 * together + (1.0 - earned.common) ** 0.5 * drawn
         factors[name] = np.exp(spread * drawn)
@@ -87,12 +93,21 @@ def _drift(program: Program) -> float:
 
     Only what the probes of a workload share counts: the rest averages out over a run's epochs.
     """
+    least = _least_drift(program)
     probe = calibrated(program.cluster, PROBE_OP, program.ranks_per_host)
     # Older files took all probes for one source, which leaves nothing to judge their spread by.
     if probe is None or not probe.judged:
-        return DRIFT
+        return least
     shared = 1.0 if probe.shared is None else probe.shared
-    return max(DRIFT, float(probe.radius / Z90 * shared**0.5))
+    return max(least, float(probe.radius / Z90 * shared**0.5))
+
+
+def _least_drift(program: Program) -> float:
+    device, ranks = program.cluster.device, min(program.ranks_per_host, program.world_size)
+    cores = ranks * device.threads
+    if device.kind != "cpu" or cores < program.cluster.host.cores:
+        return DRIFT
+    return DRIFT_FULL if cores == program.cluster.host.cores else DRIFT_IN_TURNS
 
 
 def _is_calibrated(program: Program, name: str) -> bool:
