@@ -63,9 +63,7 @@ def seconds_of(*ops: str) -> Callable[[Study, Comparison, str], Value | None]:
     return find
 
 
-def _by_rank(
-    study: Study, row: Comparison, side: str, column: str, **chosen: Any
-) -> list[float]:
+def _by_rank(study: Study, row: Comparison, side: str, column: str, **chosen: Any) -> list[float]:
     """A column per period of each rank, of the first measured run."""
     runs = study.runs_of(row) if side == "measured" else []
     if not runs:

@@ -91,7 +91,7 @@ def _price(study: Study, row: Comparison, side: str) -> Value | None:
 def _scaled(one: Value | None, factor: float) -> Value | None:
     if one is None or not factor:
         return None
-    return Value(*(factor * part for part in (one.value, one.low, one.high)), causes=one.causes)
+    return Value(factor * one.value, factor * one.low, factor * one.high, causes=one.causes)
 
 
 def _memory(study: Study, row: Comparison, side: str) -> Value | None:
@@ -289,7 +289,9 @@ QUANTITIES: dict[str, Quantity] = {
         "bytes read and written per period", "bytes", _moved(kinds=("read", "write"))
     ),
     "disk_bytes_read": Quantity("bytes read per period", "bytes", _moved(kinds=("read",))),
-    "hit_rate": Quantity("hit rate of the caches of features", "share", _hit_rate("cache_hit_rate")),
+    "hit_rate": Quantity(
+        "hit rate of the caches of features", "share", _hit_rate("cache_hit_rate")
+    ),
     "node_hit_rate": Quantity(
         "hit rate of the caches of node features", "share", _hit_rate("nodes_hit_rate")
     ),
@@ -324,9 +326,7 @@ QUANTITIES: dict[str, Quantity] = {
     "flops_2": Quantity(
         "floating-point operations of layer 2 per period", "", counted("flops", layer=2)
     ),
-    "imbalance": Quantity(
-        "operations of the busiest rank over the mean", "", imbalance("flops")
-    ),
+    "imbalance": Quantity("operations of the busiest rank over the mean", "", imbalance("flops")),
     "sampling_imbalance": Quantity(
         "bytes that sampling reads on the busiest rank over the mean",
         "",

@@ -99,13 +99,16 @@ def test_a_selector_that_fits_two_results_is_refused(fabricator: Any, tmp_path: 
     assert one.why.startswith("2 results of approach sampled")
 
 
-def test_a_difference_of_metrics_has_the_error_of_both(fabricator: Any, tmp_path: Path) -> None:
-    for approach, values in (("sampled", (0.80, 0.82)), ("single", (0.82, 0.82))):
-        for repeat, value in enumerate(values):
-            spec = fabricator.spec(approach=approach, ranks=1, repeat=repeat)
+def test_a_difference_of_metrics_has_the_error_of_its_seeds(
+    fabricator: Any, tmp_path: Path
+) -> None:
+    values = {"sampled": (0.81, 0.80, 0.80), "single": (0.82, 0.82, 0.83)}
+    for approach, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            spec = fabricator.spec(approach=approach, ranks=1, seed=seed)
             fabricator.run(spec, metrics={"test_accuracy": value})
     text = FASTER.replace('"time"', '"metric"').replace("over =", "minus =").replace('"<"', '">="')
-    verdicts = [judged(fabricator, tmp_path, text % bound)[0].verdict for bound in (-0.05, -0.01)]
+    verdicts = [judged(fabricator, tmp_path, text % bound)[0].verdict for bound in (-0.05, -0.02)]
     assert verdicts == ["holds", "cannot be judged"]
 
 

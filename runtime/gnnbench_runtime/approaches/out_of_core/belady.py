@@ -86,7 +86,7 @@ class CachedRows:
 
     def open(self, made: Inspection) -> None:
         """Fill the cache for a superbatch."""
-        # Nothing is kept from the superbatch before: the inspection chose what this one begins with.
+        # Nothing of the superbatch before is kept: the inspection chose this one's first rows.
         self._slot_of[:] = -1
         self._num_free = len(self._free)
         self._free[:] = np.arange(self._num_free)
