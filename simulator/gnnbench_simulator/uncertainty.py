@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnnbench.cluster import IterationModel
 from gnnbench.costs.facts import Floats
-from gnnbench.costs.iterations import UNCOUNTED, Z90, alike, class_spread
+from gnnbench.costs.iterations import SHARED, UNCOUNTED, Z90, alike, class_spread
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import weakest
 from gnnbench.steps import COLLECTIVES
@@ -60,17 +61,13 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     draws = draws or int(np.clip(40_000 // world, 40, 200))
     rng = np.random.default_rng(seed)
     factors: dict[str, Floats] = {}
-    counts = _steps_by_class(program)
-    earned = program.cluster.iteration_errors(program.ranks_per_host) or UNCOUNTED
+    common = _earned(program).common
     together = _normal(rng, draws)
-    for name, cost in sorted(program.cost_classes.items()):
-        shared = 1.0 if name in _TOGETHER else cost.shared
-        spread = class_spread(cost.radius, shared, counts.get(name, 1.0))
+    for name, (spread, _) in class_errors(program).items():
         drawn = _normal(rng, draws)
         if _is_calibrated(program, name):
-            spread *= earned.factor
-            drawn = earned.common**0.5 * together + (1.0 - earned.common) ** 0.5 * drawn
-        factors[name] = np.exp(spread * drawn)
+            drawn = common**0.5 * together + (1.0 - common) ** 0.5 * drawn
+        factors[name] = np.exp(spread / Z90 * drawn)
     if not factors:
         return Interval(low=1.0, high=1.0)
     periods = 1 if program.plan.num_periods < 2 or world * draws > 100_000 else 2
@@ -86,6 +83,24 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     drift = np.exp(_drift(program) * _normal(rng, draws))
     low, high = np.quantile(drawn * drift / base, [0.05, 0.95])
     return Interval(low=min(float(low), 1.0), high=max(float(high), 1.0))
+
+
+def class_errors(program: Program) -> dict[str, tuple[float, float]]:
+    """Log errors of the cost classes: half of the 90 % interval of a period's steps together.
+
+    Returns:
+        By class, in the order of their names: the whole error, and the part of it that all shapes
+        have in common, so that it is the same in predictions of other plans on the cluster.
+    """
+    found = {}
+    counts = _steps_by_class(program)
+    factor = _earned(program).factor
+    for name, cost in sorted(program.cost_classes.items()):
+        shared = 1.0 if name in _TOGETHER else SHARED if cost.shared is None else cost.shared
+        radius = cost.radius * (factor if _is_calibrated(program, name) else 1.0)
+        spread = Z90 * class_spread(radius, shared, counts.get(name, 1.0))
+        found[name] = spread, radius * shared**0.5
+    return found
 
 
 def _drift(program: Program) -> float:
@@ -108,6 +123,10 @@ def _least_drift(program: Program) -> float:
     if device.kind != "cpu" or cores < program.cluster.host.cores:
         return DRIFT
     return DRIFT_FULL if cores == program.cluster.host.cores else DRIFT_IN_TURNS
+
+
+def _earned(program: Program) -> IterationModel:
+    return program.cluster.iteration_errors(program.ranks_per_host) or UNCOUNTED
 
 
 def _is_calibrated(program: Program, name: str) -> bool:
