@@ -190,7 +190,7 @@ def predict_plan(
 
 
 def _energy(plan: Plan, program: Program, period_s: float, element_bytes: float) -> dict[str, Any]:
-    if program.cluster.power is None:
+    if all(kind.power is None for kind in program.cluster.kinds):
         return {}
     found = energy(
         volumes(plan, element_bytes=element_bytes),
