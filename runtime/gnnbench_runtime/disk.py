@@ -191,7 +191,9 @@ class Throttle:
     """Holds transfers back, as a disk of some bytes and requests per second would take them.
 
     The transfers of all threads queue up for one disk: each takes its time behind the one before,
-    or as long as the real disk needs, whichever is longer.
+    or as long as the real disk needs, whichever is longer. A sleep ends some tens of microseconds
+    late, more on a busy machine. The next transfer of a thread begins as if it had ended in time:
+    else a disk of 3,000 requests per second would be slower than its limit by a fifth.
 
     Args:
         limit: 0 and 0 hold nothing back.
@@ -199,6 +201,7 @@ class Throttle:
 
     def __init__(self, limit: DiskLimit) -> None:
         self._limit, self._lock, self._free_s = limit, threading.Lock(), 0.0
+        self._late = threading.local()
 
     @contextmanager
     def transfer(self, size: int, requests: int = 1) -> Iterator[None]:
@@ -207,11 +210,16 @@ class Throttle:
         if not needed:
             yield
             return
+        now = perf_counter() - getattr(self._late, "seconds", 0.0)
         with self._lock:
-            self._free_s = ends = max(self._free_s, perf_counter()) + needed
+            self._free_s = ends = max(self._free_s, now) + needed
         yield
+        slept = False
         while (left := ends - perf_counter()) > 0:
             sleep(left)
+            slept = True
+        # Where the real disk took longer there was no sleep, and that time counts.
+        self._late.seconds = perf_counter() - ends if slept else 0.0
 
 
 class Disk:
