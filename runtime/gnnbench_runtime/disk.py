@@ -187,6 +187,10 @@ class Positioned(Protocol):
     def write(self, source: Block, offset: int) -> int: ...
 
 
+_LATE_MOST_S = 0.1
+"""Lateness that later transfers make up for, at most: of a process that was stopped."""
+
+
 class Throttle:
     """Holds transfers back, as a disk of some bytes and requests per second would take them.
 
@@ -210,16 +214,16 @@ class Throttle:
         if not needed:
             yield
             return
-        now = perf_counter() - getattr(self._late, "seconds", 0.0)
+        begun = perf_counter()
         with self._lock:
-            self._free_s = ends = max(self._free_s, now) + needed
+            start = max(self._free_s, begun - getattr(self._late, "seconds", 0.0))
+            self._free_s = ends = start + needed
         yield
-        slept = False
+        # Time that the real disk takes is no lateness of a sleep.
+        ends = max(ends, min(start, begun) + perf_counter() - begun)
         while (left := ends - perf_counter()) > 0:
             sleep(left)
-            slept = True
-        # Where the real disk took longer there was no sleep, and that time counts.
-        self._late.seconds = perf_counter() - ends if slept else 0.0
+        self._late.seconds = min(perf_counter() - ends, _LATE_MOST_S)
 
 
 class Disk:
