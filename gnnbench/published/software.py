@@ -28,8 +28,10 @@ class Loader:
                "staged_pageable", with one thread and a buffer that is not pinned)
     hits       share of the input rows that a cache on the device holds
     launches   operations that its code issues per hop besides the plan's
-    workers    threads that draw, of sampler "host"
+    workers    threads that draw, of sampler "host", and that gather rows into pinned memory
     samplers   devices that only draw, for `trainers` that only train; 0: every device does both
+    stored_bytes   of an element of the stored features, which are copied so; 0: as they train
+    framework  "dgl" or "pyg", whose sparse product is `PYG_SPMM` times as slow
     """
 
     sampler: str = "device"
@@ -39,10 +41,17 @@ class Loader:
     workers: int = 1
     samplers: int = 0
     trainers: int = 0
+    stored_bytes: int = 0
+    framework: str = "dgl"
 
     @property
     def disaggregated(self) -> bool:
         return self.samplers > 0
+
+    @property
+    def workers_slice(self) -> bool:
+        """Whether the threads that draw a batch also gather its rows."""
+        return self.sampler == "host" and self.features == "staged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
