@@ -343,7 +343,7 @@ _KERNELS = (
         seconds=_gemm,
         start=_GEMM_START,
         spread=dict.fromkeys(_GEMM_START, 1.5),
-        known=_CACHE,
+        known=(*_CACHE, "bf16_flops_per_s"),
         draw=0.15,
         device_draw=0.1,
     ),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from gnnbench.cluster import load_cluster
+from gnnbench.published.places import cluster_of
 from gnnbench.published.reason import NotModelled
 from gnnbench.published.recipes import Recipe
 from gnnbench.published.rows import PublishedRow, whole_number
@@ -21,6 +23,20 @@ From the time of its batches of 512 and 1,024 seeds on a V100 (rapidsai/cugraph 
 to no seeds, they take 2.0 ms with two hops and 2.8 ms with three."""
 COMPILED_LAUNCHES = 10
 """The same where one call into compiled code draws a hop (assumed)."""
+CORE_BYTES_PER_S, SUSTAINED = 1.0e10, 0.8
+"""What one core of a server moves (as the simulator assumes), and the share of a datasheet's memory
+bandwidth that cores reach together."""
+
+
+def gathering_threads(row: PublishedRow) -> int:
+    """Threads of a training process that gather rows, as torch sets them: cores over processes.
+
+    Threads beyond those that the host's memory serves at `CORE_BYTES_PER_S` gain nothing.
+    """
+    host = load_cluster(cluster_of(row, native=True)).host
+    ranks = max(min(row.ranks or 1, host.devices_per_host), 1)
+    served = SUSTAINED * host.memory_bytes_per_s.value / CORE_BYTES_PER_S
+    return max(int(min(host.cores, served)) // ranks, 1)
 
 
 def of_gnnlab(row: PublishedRow) -> bool:

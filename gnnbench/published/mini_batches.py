@@ -12,6 +12,7 @@ from gnnbench.published.batches import (
     COMPILED_LAUNCHES,
     LOADER_LAUNCHES,
     batch_recipe,
+    gathering_threads,
     of_gnnlab,
 )
 from gnnbench.published.gnnlab import DRAWING_PROCESSES, LOADING_PROCESSES
@@ -60,6 +61,7 @@ def dgl(row: PublishedRow) -> Recipe:
         hits=hits,
         launches=LOADER_LAUNCHES if sampler != "host" else COMPILED_LAUNCHES,
         workers=workers,
+        slicers=gathering_threads(row),
     )
     ahead = sampler == "host" and not of_gnnlab(row)
     return batch_recipe(row, loader, input_first=True, pipelined=ahead)
@@ -94,13 +96,15 @@ def pyg(row: PublishedRow) -> Recipe:
     if not stated and of_salient(row):
         workers, ahead = SALIENT_WORKERS, True
     elif not stated and of_gnnlab(row):
-        workers, ahead = max(LOADING_PROCESSES // (row.ranks or 1), 1), True
+        what = f"{LOADING_PROCESSES} processes that start anew in every epoch of a few batches"
+        raise NotModelled("software path not modelled", what)
     elif not stated and (row.ranks != 1 or "exposed" in name):
         raise NotModelled("software path not modelled", "loading by an unstated number of workers")
     loader = Loader(
         sampler="host",
         features="staged_pageable",
         workers=min(max(workers, 1), 1024),
+        slicers=gathering_threads(row),
         launches=COMPILED_LAUNCHES,
         stored_bytes=_stored_bytes(row),
         framework="pyg",

@@ -295,7 +295,7 @@ class _Rewriter:
                 size = _times(PAGEABLE, size)
             if loader.features.startswith("staged"):
                 alone = loader.features == "staged_pageable"
-                each = -(-rows // (1 if alone else loader.workers))
+                each = -(-rows // (loader.slicers if alone else loader.workers))
                 sliced = work.gather(each, done.width, done.source_rows, stored)
                 ahead = loader.workers_slice or loader.sampler != "host"
                 yield _beside(step, "slice", sliced, Lane.HOST if ahead else Lane.HOST.at(1))
