@@ -30,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
 
         given = cluster_text(args.name)
         print(given or format_toml(load_cluster(args.name).to_table()), end="")
-        print(format_toml(load_cluster(args.name).to_table()), end="")
         return 0
     card = describe(args.name)
     if args.json:
