@@ -68,7 +68,14 @@ from gnnbench.work.sampling import (
     sample,
     scan_neighbours,
 )
-from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
+from gnnbench.work.sparse import (
+    INDEX_BYTES,
+    edge_sums,
+    sddmm_add,
+    sddmm_dot,
+    spmm,
+    spmm_weighted,
+)
 from gnnbench.work.temporal import (
     QUERY_BYTES,
     STORED_EDGE_BYTES,
@@ -125,6 +132,7 @@ __all__ = [
     "draw_neighbours",
     "draw_once",
     "dropout",
+    "edge_sums",
     "edgebank_insert",
     "edgebank_score",
     "elementwise",

@@ -56,6 +56,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
         *("sddmm", "sddmm_add", 32 + 20 + (3 + 4 + 5) * 8, 30),
     ),
     (lambda: work.sddmm_dot(**HEADS), "sddmm", "sddmm_dot", 32 + 20 + 40 + 7 * 24, 60),
+    # Values of 5 entries and 2 heads, read by row and by column.
+    (lambda: work.edge_sums(5, 2, S), "elementwise", "edge_sums", 80, 10),
     # (3, 2) times (2, 5): 6 + 10 + 15 floats; 2 * 30 flops.
     (lambda: work.gemm("gemm_tn", 3, 2, 5, S), "gemm", "gemm_tn", 31 * 4, 60),
     (lambda: work.gemm("gemm_nn", 3, 2, 5, 8), "gemm", "gemm_nn", 31 * 8, 60),
