@@ -73,7 +73,7 @@ def markdown(judged: Sequence[Judged]) -> str:
     lines = ["# Claims of papers, tested", "", summary(judged), "", _HOW, ""]
     for one in judged:
         lines += [f"## {one.paper.title}", "", f"{one.paper.reference}.", ""]
-        lines += [f"Measured on {one.machine}.", ""] if one.machine else []
+        lines += [f"Measured on {_plain(one.machine)}.", ""] if one.machine else []
         lines += ["```console", *(f"$ {command}" for command in one.commands), "```", ""]
         rows = [(j.claim.id, j.claim.sentence, f"**{j.verdict}**", j.why) for j in one.judgements]
         lines += [*_table(("claim", "what it says", "verdict", "why"), rows), ""]
