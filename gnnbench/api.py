@@ -164,6 +164,7 @@ def advise(
     deadline_s: float | None = None,
     budget_usd: float | None = None,
     smallest: bool = False,
+    events_per_s: float | None = None,
     spot: bool = False,
     data: Path | None = None,
 ) -> Advised:
@@ -182,6 +183,7 @@ def advise(
         epochs: of the training that is paid for.
         deadline_s, budget_usd: limits that the upper end of the 90 % interval must meet.
         smallest: prefer the fewest devices that meet the limits.
+        events_per_s: of a stream, so many events must be learnt from in a second.
         spot: rent at spot rates.
         data: where a file is looked up.
 
@@ -194,6 +196,7 @@ def advise(
         "deadline_s": deadline_s,
         "budget_usd": budget_usd,
         "smallest": smallest,
+        "events_per_s": events_per_s,
         "spot": spot,
     }
     found = ask(

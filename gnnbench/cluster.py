@@ -16,7 +16,8 @@
     [[collectives]]                          one calibrated collective, see `CollectiveModel`
 
 A status tells how a constant is known, see `gnnbench.ladder`; a prediction is graded by the weakest
-constant that matters to it.
+constant that matters to it. Instead of host, device and links a file may name hosts of several
+kinds, and what they share, see `gnnbench.fabric`.
 """
 
 from __future__ import annotations
@@ -30,9 +31,56 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.errors import SpecError, UnknownName
+from gnnbench.fabric import Fabric, check_kinds, expanded
+from gnnbench.hardware import (
+    ARCHITECTURES,
+    Constant,
+    Device,
+    DiskPoint,
+    Host,
+    Link,
+    Links,
+    Nccl,
+    PeakFlops,
+    Power,
+    Price,
+    Storage,
+)
 from gnnbench.ladder import STATUSES
 from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 from gnnbench.tomlwriter import format_toml, replace_section
+
+__all__ = [
+    "ARCHITECTURES",
+    "DEFAULT",
+    "LAYOUTS",
+    "SCHEMA",
+    "TRANSFER",
+    "TRANSPORTS",
+    "Cluster",
+    "CollectiveModel",
+    "Constant",
+    "Device",
+    "DiskPoint",
+    "Host",
+    "Link",
+    "Links",
+    "Nccl",
+    "Node",
+    "OpModel",
+    "PeakFlops",
+    "Power",
+    "Price",
+    "Storage",
+    "choose_cluster",
+    "cluster_text",
+    "list_clusters",
+    "load_cluster",
+    "parse_cluster",
+    "probe_script",
+    "save_cluster",
+    "save_storage",
+]
 
 SCHEMA = 1
 TRANSPORTS = ("gloo", "nccl", "gloo_staged")
@@ -40,194 +88,6 @@ LAYOUTS = ("intra", "inter")
 TRANSFER = "_transfer"
 """Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
 one another: to judge bandwidth by, not to predict with."""
-ARCHITECTURES = (
-    "cpu",
-    "maxwell",
-    "volta",
-    "turing",
-    "ampere",
-    "ada",
-    "hopper",
-    "blackwell",
-    "cdna",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Constant:
-    """A constant of a machine, with status and source."""
-
-    value: float = field(metadata=bounds(0))
-    status: str = field(metadata=choices(*STATUSES))
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """One machine. `cores` are physical cores that ranks, samplers and staging share."""
-
-    devices_per_host: int = field(metadata=bounds(1, 4096))
-    cores: int = field(metadata=bounds(1, 65536))
-    memory_bytes: Constant
-    memory_bytes_per_s: Constant
-    hosts_max: int = field(default=1, metadata=bounds(1, 1_000_000))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeakFlops:
-    """Peak multiply-and-add rates by precision, multiply and add counted apart, dense."""
-
-    float32: Constant
-    float64: Constant | None = None
-    tf32: Constant | None = None
-    bfloat16: Constant | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """The device of one rank.
-
-    cache_bytes     last cache before memory (L2 of a GPU, last level of a CPU)
-    launch_s        fixed cost of one operation as a framework issues it
-    context_bytes   memory of an idle process or device context before any data
-    threads         CPU threads of a rank (1 on a GPU: the issuing thread)
-    arch            "cpu", or the GPU generation: sets the defaults of uncalibrated operations
-    """
-
-    name: str
-    kind: str = field(metadata=choices("cpu", "gpu"))
-    arch: str = field(default="cpu", metadata=choices(*ARCHITECTURES))
-    peak_flops_per_s: PeakFlops
-    memory_bytes_per_s: Constant
-    cache_bytes: Constant
-    memory_bytes: Constant
-    launch_s: Constant
-    context_bytes: Constant
-    threads: int = field(default=1, metadata=bounds(1, 4096))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """A link per rank and direction, or one that all ranks of a host share (`shared`)."""
-
-    bytes_per_s: Constant
-    latency_s: Constant
-    shared: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Links:
-    """Between ranks of one host, between hosts, and between a device and its host's memory."""
-
-    intra: Link
-    inter: Link
-    host: Link | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskPoint:
-    """One point of a sweep of the disk: all lanes' bytes per second together.
-
-    `depth` lanes work at a time, each with one request of `block_bytes` in flight; in direction
-    "mixed" every second lane writes (at depth 1, every second request).
-    """
-
-    direction: str = field(metadata=choices("read", "write", "mixed"))
-    block_bytes: int = field(metadata=bounds(1))
-    depth: int = field(metadata=bounds(1))
-    bytes_per_s: float = field(metadata=bounds(0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Storage:
-    """The disk of a host: one resource, shared by all its ranks and by both directions.
-
-    A lane that waits for each request before it issues the next is slowed by latency; several lanes
-    overlap their latencies until the disk is busy all the time. See `disk_seconds`.
-
-    read_bytes_per_s   bandwidth with many large requests in flight; write_bytes_per_s: of writes
-    iops               small reads per second with many in flight
-    latency_s          of one small read while the disk is idle
-    write_iops, write_latency_s   of writes; as reads where absent
-    volume             whether requests and bytes have limits of their own, as a rented volume has:
-                       the one that is reached first decides, and they do not add up
-    method             how a sweep kept the page cache out: "O_DIRECT" or "fadvise"; "" without one
-    radius             90 % of the sweep's points lie within exp(+-radius) of `disk_seconds`
-    sweep              what was measured
-    """
-
-    read_bytes_per_s: Constant
-    write_bytes_per_s: Constant
-    iops: Constant
-    latency_s: Constant
-    write_iops: Constant | None = None
-    write_latency_s: Constant | None = None
-    volume: bool = False
-    method: str = field(default="", metadata=choices("", "O_DIRECT", "fadvise"))
-    radius: float = field(default=0.8, metadata=bounds(0, 10))
-    sweep: tuple[DiskPoint, ...] = ()
-
-    def constants(self, *, write: bool) -> tuple[Constant, Constant, Constant]:
-        """Bandwidth, latency and requests per second of a direction."""
-        if not write:
-            return self.read_bytes_per_s, self.latency_s, self.iops
-        # Disks that state one rate are taken to write as they read.
-        latency = self.latency_s if self.write_latency_s is None else self.write_latency_s
-        return self.write_bytes_per_s, latency, self.write_iops or self.iops
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """Rent of one host, on demand and on spot; `date` is the date of the rates.
-
-    instance   name of the host at the provider, such as "p4d.24xlarge"
-    """
-
-    usd_per_hour: Constant
-    date: str
-    region: str = ""
-    instance: str = ""
-    spot_usd_per_hour: Constant | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Power:
-    """Power of one device in watts, and joules of what it computes and moves (simulation 8).
-
-    idle_w, limit_w         of an idle device; the most that the board draws
-    training_w              mean during training: a reading of this device; absent without one
-    joules_per_flop         multiply and add counted apart
-    joules_per_byte         of device memory; *_cache_byte: of the last cache; *_link_byte: between
-                            devices; *_host_byte: between a device and its host
-    overhead                energy of the site over that of its devices (PUE)
-    """
-
-    idle_w: Constant
-    limit_w: Constant
-    training_w: Constant | None = None
-    joules_per_flop: Constant
-    joules_per_byte: Constant
-    joules_per_cache_byte: Constant
-    joules_per_link_byte: Constant
-    joules_per_host_byte: Constant
-    overhead: Constant
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Nccl:
-    """Constants of NCCL's tuner. `*_bytes_per_s_per_channel` as its topology search prints.
-
-    host_s and factor correct the tuner: seconds = host_s + factor * tuner (simulation 4.3).
-    """
-
-    version: str
-    channels: int = field(metadata=bounds(1, 64))
-    intra_bytes_per_s_per_channel: Constant
-    inter_bytes_per_s_per_channel: Constant
-    host_s: Constant
-    factor: Constant
-    cpu: str = field(default="intel", metadata=choices("intel", "amd", "mixed"))
-    nvls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +164,21 @@ class CollectiveModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """Hosts of one kind in a cluster of several, see `gnnbench.fabric`.
+
+    type      a built-in cluster, or a cluster file
+    count     hosts; devices: of each in use, 0: all
+    cluster   the type written out, with what was changed of it
+    """
+
+    type: str
+    count: int = field(metadata=bounds(1, 1_000_000))
+    devices: int = field(default=0, metadata=bounds(0, 4096))
+    cluster: Cluster | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """Devices, hosts, links, storage and prices, with the calibrations made on them.
 
@@ -327,6 +202,8 @@ class Cluster:
     speed_probe_s: float = field(default=0.0, metadata=bounds(0))
     ops: tuple[OpModel, ...] = ()
     collectives: tuple[CollectiveModel, ...] = ()
+    fabric: Fabric | None = None
+    nodes: tuple[Node, ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
@@ -349,8 +226,28 @@ class Cluster:
             if seen_key in seen:
                 problems.append(f"ops: {model.op!r} for {model.co_located} co-located ranks twice")
             seen.add(seen_key)
+        if self.nodes:
+            kinds = [(n.type, n.cluster) for n in self.nodes if n.cluster is not None]
+            problems += check_kinds(kinds, self.fabric)
         if problems:
             raise SpecError(problems)
+
+    @property
+    def kinds(self) -> tuple[Cluster, ...]:
+        """The kinds of hosts: of a cluster without nodes, itself."""
+        return tuple(n.cluster for n in self.nodes if n.cluster is not None) or (self,)
+
+    def kind_of(self, host: int) -> int:
+        """The kind of a host, counted from zero; hosts beyond the last are as the last."""
+        for number, node in enumerate(self.nodes[:-1]):
+            if host < node.count:
+                return number
+            host -= node.count
+        return max(len(self.nodes) - 1, 0)
+
+    def of_host(self, host: int) -> Cluster:
+        """The constants of a host."""
+        return self.kinds[self.kind_of(host)]
 
     def ranks_per_host(self, world_size: int) -> int:
         """Ranks on a full host when ranks fill one host after the other."""
@@ -360,7 +257,15 @@ class Cluster:
     def to_table(self) -> dict[str, Any]:
         """Plain nested tables, as the file holds them."""
         table = dataclasses.asdict(self)
-        return {"schema": table.pop("schema"), **table}
+        if not self.nodes:
+            del table["nodes"]
+            return {"schema": table.pop("schema"), **table}
+        nodes = [
+            {**dataclasses.asdict(n), "cluster": n.cluster and n.cluster.to_table()}
+            for n in self.nodes
+        ]
+        own = ("schema", "name", "description", "date", "fabric")
+        return {**{key: table[key] for key in own}, "nodes": nodes}
 
 
 def list_clusters() -> list[str]:
@@ -389,9 +294,21 @@ def load_cluster(name_or_path: str | Path) -> Cluster:
         return parse_cluster(read_toml(path), text)
 
 
+def cluster_text(name_or_path: str | Path) -> str:
+    """The file of a cluster that is put together from nodes, as it is written; "" of others."""
+    text = str(name_or_path)
+    folder = resources.files("gnnbench") / "catalogue/clusters"
+    path: Any = folder / f"{text}.toml" if text in list_clusters() else Path(text)
+    written = str(path.read_text(encoding="utf-8")) if path.is_file() else ""
+    return written if "[[nodes]]" in written else ""
+
+
 def parse_cluster(table: Mapping[str, Any], where: str) -> Cluster:
     """Turn a parsed TOML table into a cluster; SpecError lists every problem."""
     problems: list[str] = []
+    if "nodes" in table:
+        table = expanded(table, where, lambda name: load_cluster(name).to_table(), problems)
+        raise_all(problems)
     cluster = build(Cluster, table, where, problems)
     if cluster is not None and not _is_plain(cluster.name):
         problems.append(

@@ -10,6 +10,7 @@ those hosts. Whole hosts are paid for, also where ranks use only some of their d
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,15 +47,28 @@ class Machine:
     @property
     def devices(self) -> str:
         """Such as "8 A100-SXM4-80GB"."""
-        return f"{self.ranks} {self.cluster.device.name}"
+        counts: dict[str, int] = {}
+        for host in range(self.hosts):
+            used = min(self.per_host, self.ranks - host * self.per_host)
+            name = self.cluster.of_host(host).device.name
+            counts[name] = counts.get(name, 0) + used
+        return " + ".join(f"{number} {name}" for name, number in counts.items())
 
     def usd_per_hour(self, *, spot: bool = False) -> float | None:
         """Rent of all hosts; None where the rate is not known."""
-        price = self.cluster.price
-        if price is None:
+        if not self.cluster.nodes:
+            rate = self._rate(self.cluster, spot=spot)
+            return None if rate is None else rate * self.hosts
+        rates = [self._rate(self.cluster.of_host(host), spot=spot) for host in range(self.hosts)]
+        known = [rate for rate in rates if rate is not None]
+        return sum(known) if len(known) == self.hosts else None
+
+    @staticmethod
+    def _rate(kind: Cluster, *, spot: bool) -> float | None:
+        if kind.price is None:
             return None
-        rate = price.spot_usd_per_hour if spot else price.usd_per_hour
-        return None if rate is None else rate.value * self.hosts
+        rate = kind.price.spot_usd_per_hour if spot else kind.price.usd_per_hour
+        return None if rate is None else rate.value
 
 
 def plain_name(cluster: Cluster) -> str:
@@ -66,7 +80,17 @@ def plain_name(cluster: Cluster) -> str:
 def catalogue() -> tuple[Cluster, ...]:
     """The built-in clusters that can be rented: of GPUs, and with a price."""
     found = [load_cluster(name) for name in list_clusters()]
-    return tuple(c for c in found if c.device.kind == "gpu" and c.price is not None)
+    # A cluster with switches above its hosts is made of hosts that are listed themselves.
+    hosts = [c for c in found if c.fabric is None or c.fabric.leaf is None]
+    return tuple(c for c in hosts if c.device.kind == "gpu" and c.price is not None)
+
+
+@cache
+def _owned() -> tuple[Cluster, ...]:
+    """The built-in clusters of GPUs that cannot be rented; of several kinds of hosts, none."""
+    found = [load_cluster(name) for name in list_clusters()]
+    plain = [c for c in found if not c.nodes and (c.fabric is None or c.fabric.leaf is None)]
+    return tuple(c for c in plain if c.device.kind == "gpu" and c.price is None)
 
 
 def find_machines(
@@ -132,13 +156,15 @@ def _clusters(name: str, count: int) -> tuple[bool, list[Cluster]]:
     words = re.split(r"[-_ ]", name.lower())
     rented = {cluster.name: cluster for cluster in catalogue()}
     found = [c for c in rented.values() if _is_device(c.device.name, words)]
+    # A device that nobody rents out can still be owned.
+    found = found or [c for c in _owned() if _is_device(c.device.name, words)]
     if name in known or name.endswith(".toml") or "/" in name:
         cluster = rented.get(name) or load_cluster(name)
         # A name may be a cluster's and a device's: hosts that cannot make up the number are passed.
         if not found or count <= cluster.host.devices_per_host * cluster.host.hosts_max:
             return True, [cluster]
     if not found:
-        devices = {c.device.name for c in catalogue()}
+        devices = {c.device.name for c in (*catalogue(), *_owned())}
         raise UnknownName("machine or device", name, [*known, *devices])
     return False, found
 
@@ -146,12 +172,16 @@ def _clusters(name: str, count: int) -> tuple[bool, list[Cluster]]:
 def _is_device(name: str, words: Iterable[str]) -> bool:
     """Whether each word is a part of a device's name, or such a part less its last letters."""
     parts = re.split(r"[-_ ]", name.lower())
-    return all(any(re.fullmatch(re.escape(w) + r"[a-z]*", part) for part in parts) for w in words)
+    # "rtx3090" is what people write of the RTX-3090.
+    runs = ["".join(parts[a:b]) for a in range(len(parts)) for b in range(a + 1, len(parts) + 1)]
+    return all(any(re.fullmatch(re.escape(w) + r"[a-z]*", run) for run in runs) for w in words)
 
 
 def _sizes(cluster: Cluster, used: int) -> list[int]:
     """Full hosts, up to what is tried without being asked for."""
     full = used or cluster.host.devices_per_host
+    if cluster.nodes:  # put together as a whole, so asked for as a whole
+        return [full * cluster.host.hosts_max]
     sizes = [full * hosts for hosts in HOSTS if hosts <= cluster.host.hosts_max]
     return [size for size in sizes if size <= MOST_RANKS] or sizes[:1]
 
@@ -187,6 +217,8 @@ def with_constants(cluster: Cluster, changes: Mapping[str, str]) -> Cluster:
     """
     if not changes:
         return cluster
+    if cluster.nodes:
+        return _with_constants_of_kinds(cluster, changes)
     table = cluster.to_table()
     for key, text in changes.items():
         *path, leaf = key.split(".")
@@ -206,9 +238,30 @@ def with_constants(cluster: Cluster, changes: Mapping[str, str]) -> Cluster:
             if constant
             else value
         )
-    said = ",".join(f"{key}={text}" for key, text in sorted(changes.items()))
-    table["name"] = f"{cluster.name}+{re.sub(r'[^A-Za-z0-9.,=_-]', '_', said)}"
+    table["name"] = _changed_name(cluster, changes)
     return parse_cluster(table, "--set")
+
+
+def _changed_name(cluster: Cluster, changes: Mapping[str, str]) -> str:
+    said = ",".join(f"{key}={text}" for key, text in sorted(changes.items()))
+    return f"{cluster.name}+{re.sub(r'[^A-Za-z0-9.,=_-]', '_', said)}"
+
+
+def _with_constants_of_kinds(cluster: Cluster, changes: Mapping[str, str]) -> Cluster:
+    """The changes in every kind of host; those of the fabric above hosts, in the cluster."""
+    tops = ("fabric.leaf", "fabric.spine")
+    top = {key: text for key, text in changes.items() if key.startswith(tops)}
+    own = {key: text for key, text in changes.items() if key not in top}
+    if top:
+        plain = with_constants(dataclasses.replace(cluster, nodes=()), top)
+        cluster = dataclasses.replace(cluster, fabric=plain.fabric)
+    nodes = [
+        dataclasses.replace(node, cluster=with_constants(node.cluster, own))
+        for node in cluster.nodes
+        if node.cluster is not None
+    ]
+    name = _changed_name(cluster, changes)
+    return dataclasses.replace(cluster, nodes=tuple(nodes), name=name)
 
 
 _CONSTANT_ENDS = ("_per_hour", "_per_s", "_bytes", "_s", "_w", "iops")

@@ -32,6 +32,8 @@ class Promise:
             fan-out is used for all further layers.
         limit_ranks: number of ranks that this equality needs; None is any.
         by: age of the values, in epochs.
+        unbiased_with: knobs with which an estimate made before training errs less than the mean
+            over the draws of the test; they make its preparation long.
     """
 
     kind: PromiseKind
@@ -41,6 +43,7 @@ class Promise:
     limit_batch: Mapping[str, Any] | None = None
     limit_ranks: int | None = None
     by: int = 0
+    unbiased_with: Mapping[str, Any] | None = None
 
     @property
     def exact(self) -> bool:

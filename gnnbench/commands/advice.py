@@ -21,7 +21,9 @@ from gnnbench.commands.wording import (
 from gnnbench.units import digits, duration, durations
 
 if TYPE_CHECKING:
-    from gnnbench_simulator.advice import Advice, Choice, Question, RuledOut
+    from gnnbench.cluster import Constant, Price
+    from gnnbench.machines import Machine
+    from gnnbench_simulator.choices import Advice, Choice, Question, RuledOut
     from gnnbench_simulator.explanation import Measurement
 
 _RULED_OUT = 4
@@ -64,9 +66,21 @@ def answer(found: Advice, best: Choice) -> str:
     return (
         f"{best.machine.name} ({_device(best)}) with {best.approach}{missed}: "
         f"{_epochs(best, question)} in {time} for {_usd(best)}; an "
-        f"epoch is {duration(best.total_s / best.epochs)} and {_steps(best)}; {_room(best)}; "
+        f"epoch is {duration(best.total_s / best.epochs)} and {_steps(best)}"
+        f"{_rate(best, question)}; "
+        f"{_room(best)}; "
         f"evidence: {_evidence(best)}."
     )
+
+
+def _rate(choice: Choice, question: Question) -> str:
+    """Events of a stream that are learnt from in a second, with the interval; "" of others."""
+    if not question.events:
+        return ""
+    ends = " … ".join(
+        digits(question.rate(choice, end), 2) for end in (choice.high_s, choice.low_s)
+    )
+    return f", {digits(question.rate(choice, choice.period_s))} ({ends}) events per second"
 
 
 def _epochs(choice: Choice, question: Question) -> str:
@@ -84,9 +98,15 @@ def _energy(choice: Choice) -> str:
     if found is None:
         return ""
     low, high = kwh(found["low_j"]), kwh(found["high_j"])
+    ends = f"{low} kWh at idle power … {high} kWh at board power"
+    if found["grade"] == "datasheet":
+        return (
+            f"Energy of its devices: {kwh(found['joules'])} kWh, an order of magnitude ({ends}): "
+            "no power reading of this device is known."
+        )
     return (
-        f"Energy of its devices: {kwh(found['joules'])} kWh (idle to full power {low} … {high}), "
-        f"{found['grade']} power, {found['basis']}."
+        f"Energy of its devices: {kwh(found['joules'])} kWh ({ends}), {found['grade']} power, "
+        f"{found['basis']}."
     )
 
 
@@ -280,18 +300,33 @@ def _assumed(found: Advice, best: Choice) -> str:
     assert prediction is not None
     data = found.question.run.dataset
     facts = ", ".join(f"{key} = {value:,}" for key, value in data.override.items())
-    price = best.machine.cluster.price
-    rent = "no price is known"
-    if price is not None:
-        rate = price.spot_usd_per_hour if found.question.spot else price.usd_per_hour
-        if rate is not None:
-            date = "" if price.date == "unknown" else f", {price.date}"
-            rent = f"rent {digits(rate.value)} USD per host and hour ({rate.source}{date})"
+    rent = "; ".join(_rents(best.machine, spot=found.question.spot)) or "no price is known"
     graph = f"{data.name} with {facts}" if facts else data.name
     return (
         f"Assumed: {_convergence(found, best)}{graph}; {prediction.basis}; {rent}; "
         "whole hosts are paid by the second; loading, partitioning and evaluation are left out."
     )
+
+
+def _rents(machine: Machine, *, spot: bool) -> Iterator[str]:
+    """The rate of each kind of host that is rented, with its source and date."""
+    for kind in {machine.cluster.kind_of(host): None for host in range(machine.hosts)}:
+        own = machine.cluster.kinds[kind]
+        if own.price is None:
+            continue
+        rate = own.price.spot_usd_per_hour if spot else own.price.usd_per_hour
+        if rate is None:
+            continue
+        of = f" of {own.name}" if machine.cluster.nodes else ""
+        yield f"rent {digits(rate.value)} USD per host{of} and hour ({_dated(rate, own.price)})"
+
+
+def _dated(rate: Constant, price: Price) -> str:
+    """Source and date of a rate; where the source has none, that it has none."""
+    if price.date != "unknown":
+        return f"{rate.source}, {price.date}"
+    told = any(word in rate.source for word in ("undated", "date unknown"))
+    return rate.source if told else f"{rate.source}, date unknown"
 
 
 def _convergence(found: Advice, best: Choice) -> str:

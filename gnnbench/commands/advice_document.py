@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gnnbench.commands.advice import answer
 
 if TYPE_CHECKING:
-    from gnnbench_simulator.advice import Advice, Choice
+    from gnnbench_simulator.choices import Advice, Choice
 
 
 def document(found: Advice, *, explain: bool) -> dict[str, Any]:

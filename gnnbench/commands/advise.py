@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--deadline", metavar="TIME", help="the training must end within, such as 2h or 30min")
     add("--budget", type=options.positive_float, metavar="USD", help="it must cost no more")
+    add(
+        "--events-per-s",
+        type=options.positive_float,
+        metavar="N",
+        help="of a stream: training must keep up with so many events per second, such as 1e6",
+    )
     add("--smallest", action="store_true", help="prefer the fewest devices that meet the limits")
     add("--spot", action="store_true", help="rent at spot rates")
     add("--explain", action="store_true", help="show steps, constants and memory of the answer")
@@ -111,6 +117,7 @@ def _limits(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "deadline_s": duration_s(args.deadline) if args.deadline else None,
         "budget_usd": args.budget,
+        "events_per_s": args.events_per_s,
         "smallest": args.smallest,
         "spot": args.spot,
         "converged": args.accuracy == "best",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gnnbench_simulator.advice import Advice, Choice
+    from gnnbench_simulator.choices import Advice, Choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -67,7 +67,7 @@ def ask(
         epochs: of the training that is paid for.
         data: where a file is looked up.
         cache: folder for converted datasets and partitions.
-        limits: fields of `gnnbench_simulator.advice.Question`, such as deadline_s.
+        limits: fields of `gnnbench_simulator.choices.Question`, such as deadline_s.
         workload: keywords of `commands.workload.workload`, such as model and hidden.
 
     Raises:
@@ -76,8 +76,10 @@ def ask(
     from gnnbench.commands.workload import dataset_ref
     from gnnbench.commands.workload import workload as described
     from gnnbench.data.source import Library, data_roots
+    from gnnbench.errors import SpecError
     from gnnbench.machines import find_machines
-    from gnnbench_simulator.advice import Question, advise
+    from gnnbench_simulator.advice import advise
+    from gnnbench_simulator.choices import Question
 
     found = find_machines(
         machines, ranks=ranks, per_host=ranks_per_host, constants=_texts(constants)
@@ -86,11 +88,18 @@ def ask(
     ref = dataset_ref(dataset, _texts(facts))
     run = described(ref, library.open(ref).kind, epochs=epochs, **workload)
     run = library.identified(run)
-    question = Question(run=run, epochs=epochs, **(limits or {}))
+    opened: Any = library.open(run.dataset)
+    limits = dict(limits or {})
+    events = opened.train_end if opened.kind == "stream" else 0
+    if limits.get("events_per_s") is not None and not events:
+        raise SpecError(
+            f"--events-per-s: {dataset} is a {opened.kind}, events are those of a stream"
+        )
+    question = Question(run=run, epochs=epochs, events=events, **limits)
     shared = None if cache is None else cache / "shared"
     if shared is not None:
         shared.mkdir(parents=True, exist_ok=True)
-    return advise(question, library.open(run.dataset), found, approaches, shared)
+    return advise(question, opened, found, approaches, shared)
 
 
 def answered(advice: Advice, *, explain: bool = False, top: int = 8) -> Advised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of repeats of each configuration (default: the suite's)",
     )
     parser.add_argument(
+        "--publish",
+        type=options.output_folder,
+        metavar="FOLDER",
+        help="write the page there, too, with the records that it links and summed ledgers: small "
+        "enough for a repository",
+    )
+    parser.add_argument(
         "--no-run",
         action="store_true",
         help="judge by what DIR holds: nothing is trained and nothing predicted",
@@ -45,17 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gnnbench.atomic import write_text
     from gnnbench.commands.output import emit_json, text
     from gnnbench_reports.claims import rendering
     from gnnbench_reports.claims.reading import load_paper, papers
 
     names = [args.paper] if args.paper else papers()
-    judged = [_judged(load_paper(name), args) for name in names]
-    page = args.results / "claims.html"
-    args.results.mkdir(parents=True, exist_ok=True)
-    write_text(page, rendering.html(judged))
-    write_text(page.with_suffix(".md"), rendering.markdown(judged))
+    chosen = [load_paper(name) for name in names]  # all of them, before an hour of training
+    judged = [_judged(paper, args) for paper in chosen]
+    page = _write(judged, args.results)
+    if args.publish is not None:
+        _publish(judged, args)
     if args.json:
         emit_json(
             {
@@ -70,13 +77,36 @@ def run(args: argparse.Namespace) -> int:
         _print(one)
     print()
     text(f"wrote {page} and {page.with_suffix('.md').name}")
+    if args.publish is not None:
+        text(f"published in {args.publish}")
     return 0
 
 
+def _write(judged: Sequence[Judged], folder: Path) -> Path:
+    """Write the page as HTML and Markdown; return the path of the first."""
+    from gnnbench.atomic import write_text
+    from gnnbench_reports.claims import rendering
+
+    page = folder / "claims.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(page, rendering.html(judged))
+    write_text(page.with_suffix(".md"), rendering.markdown(judged))
+    return page
+
+
+def _publish(judged: Sequence[Judged], args: argparse.Namespace) -> None:
+    from gnnbench_reports.claims.publishing import publish
+
+    found = [one for paper in judged for cited in paper.cited.values() for one in cited]
+    publish(found, args.results, args.publish)
+    _write([dataclasses.replace(paper, published=True) for paper in judged], args.publish)
+
+
 def _judged(paper: Paper, args: argparse.Namespace) -> Judged:
-    from gnnbench_reports.against import machine
+    from gnnbench_reports.claims.evidence import cited
     from gnnbench_reports.claims.judging import judge
     from gnnbench_reports.claims.rendering import Judged
+    from gnnbench_reports.noise import warnings
 
     folder = args.results / paper.name
     if not args.no_run:
@@ -84,12 +114,46 @@ def _judged(paper: Paper, args: argparse.Namespace) -> Judged:
         _predict(paper, folder / "simulated")
     measured, simulated = (_study(folder / side) for side in ("measured", "simulated"))
     repeats = f" --repeats {args.repeats}" if args.repeats else ""
-    commands = [f"gnnbench claims {paper.name}{repeats}"]
+    judgements = judge(paper, measured, simulated)
+    studies = {"measured": measured, "simulated": simulated}
     return Judged(
         paper=paper,
-        judgements=judge(paper, measured, simulated),
-        commands=commands,
-        machine="" if measured is None else machine(measured),
+        judgements=judgements,
+        commands=[f"gnnbench claims {paper.name}{repeats}"],
+        machine="" if measured is None else _measured_on(measured),
+        simulated=[] if simulated is None else [_simulated_for(name) for name in paper.clusters],
+        warnings=[] if measured is None else warnings(measured.rows),
+        cited={j.claim.id: tuple(cited(j, studies)) for j in judgements},
+        root=args.results,
+    )
+
+
+def _measured_on(study: Study) -> str:
+    """The machine, the day, the version, and how long the runs took."""
+    from gnnbench.units import roughly
+    from gnnbench_reports.against import machine
+
+    if not study.runs:
+        return ""
+    words = [machine(study)]
+    days = sorted({run.started_at[:10] for run in study.runs if run.started_at})
+    if days:
+        words.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
+    versions = {run.versions.get("gnnbench", "") for run in study.runs} - {""}
+    words += [f"gnnbench {version}" for version in sorted(versions)]
+    commits = {run.versions.get("commit", "") for run in study.runs} - {""}
+    words += [f"commit {commit}" for commit in sorted(commits)]
+    words.append(f"{len(study.runs)} runs in {roughly(sum(run.wall_s for run in study.runs))}")
+    return ", ".join(word for word in words if word)
+
+
+def _simulated_for(name: str) -> str:
+    from gnnbench.cluster import load_cluster
+
+    cluster = load_cluster(name)
+    return (
+        f"Simulated for `{name}` of the catalogue ({cluster.description}), whose constants are "
+        f"public and not measured here; `gnnbench support {name}` lists them."
     )
 
 
@@ -104,15 +168,18 @@ def _train(paper: Paper, folder: Path, args: argparse.Namespace) -> None:
     suite, results = find_suite(paper.suite), Results(folder)
     runs = suite.chosen(repeats=args.repeats)
     with progress(paper.name, len(runs)) as advance:
-        for record, kept in run_all(
+        session = run_all(
             runs,
             results,
             data_roots(None, suite.folder),
             device="cpu",
             watch=lambda run, what: advance.under_way(f"{run.run_id} {what}"),
-        ):
-            if record.status not in ("ok", "skipped") and not args.json:
-                status_line(record.status, record.run_id, detail(record))
+        )
+        for number, (record, kept) in enumerate(session, 1):
+            if not args.json:
+                word = "kept" if kept and record.status == "ok" else record.status
+                place = f"{paper.name} {number}/{len(runs)}: {detail(record)}"
+                status_line(word, record.run_id, place)
             advance(f"{record.run_id} {record.status}", kept=kept)
     name_passed_over(results)
 
@@ -161,7 +228,7 @@ def _print(one: Judged) -> None:
                 "side": outcome.test.side,
                 "compared": outcome.test.says,
                 "found": written(outcome),
-                "claimed": bound(outcome.test),
+                "claimed": bound(outcome),
                 "holds": outcome.word,
             }
             for outcome in judgement.outcomes

@@ -140,8 +140,9 @@ def _two(args: argparse.Namespace) -> int:
         where = machine(study)
         text(f"{word}: {name}" + (f" ({where})" if where else ""), hanging="  ")
     for (dataset, model), group in groupby(found.changes, key=lambda c: (c.dataset, c.model)):
-        lines = [_short(cells(change)) for change in group]
-        heading(f"{dataset}, {model}: time per period")
+        own = list(group)
+        lines = [_short(cells(change)) for change in own]
+        heading(f"{dataset}, {model}: time per {own[0].period}")
         shown = [head for head in lines[0] if any(line[head] is not None for line in lines)]
         table(lines, shown)
     return int(past)
@@ -153,12 +154,15 @@ def _plain(change: Change) -> dict[str, object]:
 
 
 def _print_rows(rows: Sequence[Comparison]) -> None:
-    """A table per dataset and model: measured and predicted time per period."""
+    """A table per dataset and model: measured and predicted time per epoch or increment."""
+    from gnnbench_reports.verdict import period_noun
+
     for (dataset, model), group in groupby(rows, key=lambda row: (row.dataset, row.model)):
         own = list(group)
         measured = any(row.measured for row in own)
         cells = [_cells(row) if measured else _predicted(row) for row in own]
-        _table(f"{dataset}, {model}: time per period", cells, list(cells[0]))
+        title = f"{dataset}, {model}: time per {period_noun(own)}"
+        _table(title, cells, list(cells[0]))
 
 
 def _predicted(row: Comparison) -> dict[str, object]:

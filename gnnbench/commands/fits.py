@@ -37,8 +37,13 @@ def tightest(record: PredictionRecord) -> Mapping[str, Any]:
     return max(record.memory, key=lambda m: m["judged_bytes"] / max(m["limit_bytes"], 1))
 
 
-def memory_rows(records: Sequence[PredictionRecord]) -> tuple[str, list[dict[str, str]]]:
-    """A title that names the unit, and a row per prediction whose memory is known by category."""
+def memory_rows(
+    records: Sequence[PredictionRecord], labels: Mapping[str, str]
+) -> tuple[str, list[dict[str, str]]]:
+    """A title that names the unit, and a row per prediction whose memory is known by category.
+
+    `labels` name the configurations, by id.
+    """
     found = [(record, tightest(record)) for record in records if record.memory]
     found = [(record, entry) for record, entry in found if entry.get("categories")]
     if not found:
@@ -49,7 +54,7 @@ def memory_rows(records: Sequence[PredictionRecord]) -> tuple[str, list[dict[str
     for record, entry in found:
         space = entry["spaces"][entry["space"]]
         parts = entry["categories"][entry["space"]]
-        row = {"approach": record.run.approach, "ranks": str(record.run.ranks)}
+        row = {"approach": labels[record.config_id], "ranks": str(record.run.ranks)}
         for head, names in _PARTS.items():
             row[head] = _digits(sum(parts.get(name, 0) for name in names) / scale)
         chance = max(float(one["p_out_of_memory"]) for one in entry["spaces"].values())

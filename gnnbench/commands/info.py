@@ -25,9 +25,11 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
 
     if args.toml:
-        from gnnbench.cluster import load_cluster
+        from gnnbench.cluster import cluster_text, load_cluster
         from gnnbench.tomlwriter import format_toml
 
+        given = cluster_text(args.name)
+        print(given or format_toml(load_cluster(args.name).to_table()), end="")
         print(format_toml(load_cluster(args.name).to_table()), end="")
         return 0
     card = describe(args.name)
@@ -56,7 +58,7 @@ def describe(name: str) -> dict[str, Any]:
     if name in TASKS:
         return {"kind": "task", **dataclasses.asdict(TASKS[name])}
     if name in list_clusters():
-        return {"kind": "cluster", **load_cluster(name).to_table()}
+        return {"kind": "cluster", **_cluster(load_cluster(name))}
     if name in list_accelerators():
         return {"kind": "accelerator", **dataclasses.asdict(load_accelerator(name))}
     if name in profile.list_profiles():
@@ -78,6 +80,15 @@ def describe(name: str) -> dict[str, Any]:
     known += list_accelerators()
     known += [*profile.list_profiles(), *suite_files(), *generators.GENERATORS, *formats.FORMATS]
     raise UnknownName("name", name, known)
+
+
+def _cluster(cluster: Any) -> dict[str, Any]:
+    """A cluster's table, and the links that its fabric lets several ranks share."""
+    from gnnbench.fabric import shared_links
+
+    table = cluster.to_table()
+    links = shared_links(cluster)
+    return {**table, **({"shared links": links} if links else {})}
 
 
 def _approach(card: Any) -> dict[str, Any]:

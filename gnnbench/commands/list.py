@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gnnbench.cluster import Link
+    from gnnbench.cluster import Cluster, Link
 
 NAME = "list"
 HELP = "list the names of approaches, models, tasks, datasets, clusters, accelerators, suites"
@@ -102,6 +102,9 @@ def clusters() -> Rows:
 
     rows: Rows = []
     for c in map(load_cluster, list_clusters()):
+        if c.nodes:
+            rows.append(_of_kinds(c))
+            continue
         price = c.price
         spot = None if price is None else price.spot_usd_per_hour
         rows.append(
@@ -116,6 +119,28 @@ def clusters() -> Rows:
             }
         )
     return rows
+
+
+def _of_kinds(cluster: Cluster) -> dict[str, object]:
+    """A cluster of several kinds of hosts: devices by kind, slowest links, rent of all hosts."""
+    kinds = [(node.count, node.cluster) for node in cluster.nodes if node.cluster is not None]
+    prices = [(count, kind.price) for count, kind in kinds if kind.price is not None]
+    rent = sum(count * price.usd_per_hour.value for count, price in prices)
+    dates = sorted({price.date for _, price in prices})
+    return {
+        "name": cluster.name,
+        "devices": " + ".join(
+            f"{count} x {kind.host.devices_per_host} {kind.device.name}" for count, kind in kinds
+        ),
+        "GB": "+".join(f"{kind.device.memory_bytes.value / 1e9:.0f}" for _, kind in kinds),
+        "in/out GB/s": "/".join(
+            _gb(min(links, key=lambda link: link.bytes_per_s.value))
+            for links in zip(*[(k.links.intra, k.links.inter) for _, k in kinds], strict=True)
+        ),
+        "USD/h": f"{rent:.2f}" if len(prices) == len(kinds) else None,
+        "spot": None,
+        "date": dates[0] if dates else None,
+    }
 
 
 def _gb(link: Link) -> str:

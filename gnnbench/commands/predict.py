@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if results is not None:
         name_passed_over(results)
     if args.json:
-        emit_json([summary(record) for record in records])
+        labels = _labels(records)
+        emit_json([{**summary(r), "label": labels[r.config_id]} for r in records])
     else:
         for cluster in clusters:
             text(f"on {cluster.name}{assumed}: {cluster.description}", hanging="  ")
@@ -189,31 +190,52 @@ def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None
     """A table per dataset and model, of what was timed."""
     from gnnbench.commands.fits import memory_rows
     from gnnbench.commands.output import table, text
+    from gnnbench_reports.labels import natural
 
     timed = [record for record in records if record.period_s]
-    timed.sort(key=lambda r: (r.run.dataset.name, r.run.model.name, r.run.approach, r.run.ranks))
+    labels = _labels(records)
+    timed.sort(
+        key=lambda r: (
+            r.run.dataset.name,
+            r.run.model.name,
+            natural(labels[r.config_id]),
+            r.run.ranks,
+        )
+    )
     for (dataset, model), group in itertools.groupby(
         timed, key=lambda r: (r.run.dataset.name, r.run.model.name)
     ):
         own = list(group)
-        rows = [_row(record, several) for record in own]
+        rows = [_row(record, labels[record.config_id], several) for record in own]
         grades = {record.grade for record in own}
         told = f" (constants: {min(grades)})" if len(grades) == 1 else ""
         text(f"{dataset}, {model}{told}:")
         heads = [head for head in rows[0] if not (told and head == "grade")]
         table(rows, [head for head in heads if not (several and head == "sent")])
         if not several:
-            title, memory = memory_rows(own)
+            title, memory = memory_rows(own, labels)
             if memory:
                 print(title)
                 table(memory, list(memory[0]))
 
 
-def _row(record: PredictionRecord, several: bool) -> dict[str, object]:
+def _labels(records: Sequence[PredictionRecord]) -> dict[str, str]:
+    """By configuration: the approach, and in brackets the settings that tell it from others."""
+    from gnnbench_reports.labels import label_all, printable
+
+    labels = label_all({record.config_id: record.spec for record in records})
+    return {key: printable(label, _LABEL) for key, label in labels.items()}
+
+
+_LABEL = 34
+"""Characters of a label that leave room for the other columns of 80."""
+
+
+def _row(record: PredictionRecord, label: str, several: bool) -> dict[str, object]:
     from gnnbench.commands.fits import tightest
     from gnnbench_reports import numbers
 
-    row: dict[str, object] = {"approach": record.run.approach}
+    row: dict[str, object] = {"approach": label}
     if several:
         row["cluster"] = f"{record.cluster}:{record.ranks_per_host}"
     tight = tightest(record)
@@ -259,13 +281,15 @@ def _tight(record: PredictionRecord) -> str:
 
 def _reasons(records: Sequence[PredictionRecord]) -> list[str]:
     """Each reason in one line with the approaches and rank counts that have it."""
+    labels = _labels(records)
     having: dict[str, dict[str, None]] = {}
     for record in records:
         reason = f"{record.status}: {record.reason}" if record.reason else _tight(record)
         if not reason and not record.counted:
             reason = f"estimated: {record.basis}"
         if reason:
-            name = f"{record.run.dataset.name}, {record.run.approach} on {record.run.ranks}"
+            label = labels[record.config_id]
+            name = f"{record.run.dataset.name}, {label} on {record.run.ranks}"
             having.setdefault(reason, {})[name] = None
     lines = []
     for reason, places in having.items():

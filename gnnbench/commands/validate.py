@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gnnbench.errors import SpecError
 
 if TYPE_CHECKING:
+    from gnnbench.published.rows import PublishedRow
     from gnnbench.published.score import (
         Cancelling,
         Comparison,
@@ -337,7 +338,7 @@ def _row(c: Comparison) -> dict[str, object]:
     return {
         "row": row.row_id,
         "system": _short(_ASIDE.sub("", row.system), 24),
-        "model": f"{row.model} {row.num_layers}x{row.hidden_width}" if row.model else "",
+        "model": _model(row),
         "ranks": row.ranks,
         "published": _number(row.metric, c.published),
         "predicted": _number(row.metric, c.predicted),
@@ -354,7 +355,7 @@ def _number(metric: str, value: float | None) -> str:
     """A number of a metric with its unit; vertices are whole."""
     from gnnbench.published.counts import COUNTS
     from gnnbench.published.disk_counts import BYTES, DISK_COUNTS
-    from gnnbench.published.metrics import MEMORY
+    from gnnbench.published.metrics import MEMORY, STORE
     from gnnbench.published.page_counts import PAGE_COUNTS
     from gnnbench_reports import numbers
 
@@ -364,7 +365,14 @@ def _number(metric: str, value: float | None) -> str:
         return f"{numbers.rounded(value or 0, 0.05 * (value or 0))} pages"
     if metric in DISK_COUNTS and metric not in BYTES:
         return numbers.rounded(value or 0, 0.01 * (value or 0))
-    return numbers.size(value) if metric in (MEMORY, *BYTES) else numbers.seconds(value)
+    return numbers.size(value) if metric in (MEMORY, STORE, *BYTES) else numbers.seconds(value)
+
+
+def _model(row: PublishedRow) -> str:
+    """Name, layers and width of a row's model, as far as it states them."""
+    if not (row.num_layers and row.hidden_width):
+        return row.model
+    return f"{row.model} {row.num_layers}x{row.hidden_width}"
 
 
 def _group(g: Group) -> dict[str, object]:

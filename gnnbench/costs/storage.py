@@ -68,7 +68,14 @@ class LimitedStorage(Storage):
 
 
 def limited(cluster: Cluster, limit: DiskLimit) -> Cluster:
-    """The cluster with its disk held to a run's own limit."""
+    """The cluster with its disk, or those of its kinds of hosts, held to a run's own limit."""
+    if cluster.nodes and limit != DiskLimit():
+        nodes = [
+            dataclasses.replace(node, cluster=limited(node.cluster, limit))
+            for node in cluster.nodes
+            if node.cluster is not None
+        ]
+        return dataclasses.replace(cluster, nodes=tuple(nodes))
     storage = cluster.storage
     if storage is None or limit == DiskLimit():
         return cluster

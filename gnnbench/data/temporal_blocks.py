@@ -46,6 +46,8 @@ _NEAR = 4
 """The newest edge, the one before it and the third before it are tried first."""
 _AHEAD = 16
 """Queries between asking for a record and reading it."""
+_TOGETHER = 16
+"""Queries that are searched for side by side."""
 
 
 class Blocks(NamedTuple):
@@ -240,6 +242,90 @@ def count_visible(
 
 
 @compiled
+def count_side_by_side(
+    nodes: Any, when: Any, fanout: int, limit: int, where: Any, seen: Any, indptr: Any
+) -> None:
+    """As `count_visible`, without a window, for queries about any time in the past.
+
+    The searches of `_TOGETHER` queries take their steps in turns: what all of them read next is
+    asked for before the first of them reads it, so that waits for memory overlap.
+
+    Args:
+        seen: as `count_visible` writes it, but for the address of the last slot, which is -1.
+    """
+    heads, directory, slots = where.heads, where.directory, where.slots
+    first_bits, block_bits = where.first_bits, where.block_bits
+    count = len(nodes)
+    low, high = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
+    begin, end = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
+    entry, address = np.empty(_TOGETHER, np.int64), np.empty(_TOGETHER, np.int64)
+    indptr[0] = 0
+    for k in range(min(_TOGETHER, count)):
+        fetch(heads, nodes[k])
+    for start in range(0, count, _TOGETHER):
+        size = min(_TOGETHER, count - start)
+        for k in range(min(_TOGETHER, count - start - size)):
+            fetch(heads, nodes[start + size + k])
+        # The block: the last one whose first edge may be seen, else the oldest.
+        searching = False
+        for k in range(size):
+            head = heads[nodes[start + k]]
+            begin[k], end[k] = head.base, head.end
+            entry[k] = head.entries - head.first_block
+            low[k], high[k] = 0, -1
+            if head.end > head.base:
+                low[k] = block_at(head.base, first_bits, block_bits)[0]
+                high[k] = block_at(head.end - 1, first_bits, block_bits)[0]
+                fetch(directory, entry[k] + ((low[k] + high[k] + 1) >> 1))
+                searching = searching or low[k] < high[k]
+        while searching:
+            for k in range(size):
+                if low[k] < high[k]:
+                    address[k] = directory[entry[k] + ((low[k] + high[k] + 1) >> 1)]
+                    fetch(slots, address[k])
+            searching = False
+            for k in range(size):
+                if low[k] < high[k]:
+                    middle = (low[k] + high[k] + 1) >> 1
+                    edge = slots[address[k]]
+                    if edge.time < when[start + k] and edge.event < limit:
+                        low[k] = middle
+                    else:
+                        high[k] = middle - 1
+                    if low[k] < high[k]:
+                        searching = True
+                        fetch(directory, entry[k] + ((low[k] + high[k] + 1) >> 1))
+        # The edge within it.
+        searching = False
+        for k in range(size):
+            if high[k] < 0:
+                low[k], high[k] = begin[k], begin[k]
+                continue
+            first, room = extent(low[k], first_bits, block_bits)
+            address[k] = directory[entry[k] + low[k]] - first
+            low[k], high[k] = max(begin[k], first), min(end[k], first + room)
+            fetch(slots, address[k] + ((low[k] + high[k]) >> 1))
+            searching = True
+        while searching:
+            searching = False
+            for k in range(size):
+                if low[k] < high[k]:
+                    middle = (low[k] + high[k]) >> 1
+                    edge = slots[address[k] + middle]
+                    if edge.time < when[start + k] and edge.event < limit:
+                        low[k] = middle + 1
+                    else:
+                        high[k] = middle
+                    if low[k] < high[k]:
+                        searching = True
+                        fetch(slots, address[k] + ((low[k] + high[k]) >> 1))
+        for k in range(size):
+            q = start + k
+            seen[q, 0], seen[q, 1], seen[q, 2], seen[q, 3] = begin[k], low[k], -1, entry[k]
+            indptr[q + 1] = indptr[q] + min(low[k] - begin[k], fanout)
+
+
+@compiled
 def draw_visible(
     nodes: Any,
     when: Any,
@@ -265,7 +351,7 @@ def draw_visible(
             continue
         for slot in range(at, at + picks):
             deltas[slot] = when[q]
-        if uniform:
+        if uniform and picks < high - low:
             take(nodes[q], when[q], low, high, picks, key, uniform, addresses, at)
             for slot in range(at, at + picks):
                 number, start, _ = block_at(addresses[slot], first_bits, block_bits)

@@ -28,6 +28,7 @@ from gnnbench.data.temporal_blocks import (
     SLOT,
     Blocks,
     block_at,
+    count_side_by_side,
     count_visible,
     draw_visible,
     expire_before,
@@ -168,7 +169,10 @@ class TemporalStore:
         count, where = len(nodes), self._layout()
         seen, indptr = np.empty((count, 4), np.int64), np.empty(count + 1, np.int64)
         limit = NO_LIMIT if before_event < 0 else before_event
-        count_visible(nodes, times, fanout, window, since, limit, where, seen, indptr)
+        if uniform and not window and since == NEVER:
+            count_side_by_side(nodes, times, fanout, limit, where, seen, indptr)
+        else:
+            count_visible(nodes, times, fanout, window, since, limit, where, seen, indptr)
         edges = int(indptr[-1])
         found = tuple(np.empty(edges, np.int64) for _ in range(4))
         bits = np.uint64(key)

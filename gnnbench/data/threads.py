@@ -24,16 +24,44 @@ RANGES_PER_THREAD = 4  # enough for skewed rows, few enough that handing out sta
 
 
 class _Job:
+    """The ranges of one call. It is done when all have been worked on, however late a worker is.
+
+    A worker that the system does not run yet would otherwise be waited for on a busy machine,
+    although it has nothing left to do.
+    """
+
     def __init__(self, work: Work, ranges: Sequence[Range]) -> None:
         self.work, self.ranges = work, ranges
-        self.next: Iterator[int] = itertools.count()  # next() is atomic under the interpreter lock
-        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+        self.failure: BaseException | None = None
+        # next() is atomic under the interpreter lock.
+        self.next: Iterator[int] = itertools.count()
+        self._finished: Iterator[int] = itertools.count(1)
+        self._done: SimpleQueue[None] = SimpleQueue()
 
     def take_until_empty(self) -> None:
+        """Work on ranges that nobody has taken; after a failure they are skipped."""
         for i in self.next:
             if i >= len(self.ranges):
                 return
-            self.work(*self.ranges[i])
+            try:
+                if self.failure is None:
+                    self.work(*self.ranges[i])
+            except BaseException as error:
+                self.failure = error
+            if next(self._finished) == len(self.ranges):
+                self._done.put(None)
+
+    def wait(self) -> None:
+        """Wait for ranges that others took; raise what a range raised."""
+        self._done.get()
+        # A late worker may hold the job for a while: what it worked on need not live as long.
+        self.work = _nothing
+        if self.failure is not None:
+            raise self.failure
+
+
+def _nothing(start: int, stop: int) -> None:
+    """The work of a job that is done."""
 
 
 class Team:
@@ -60,15 +88,8 @@ class Team:
         job = _Job(work, ranges)
         for _ in range(helpers):
             self._inbox.put(job)
-        failure: BaseException | None = None
-        try:
-            job.take_until_empty()
-        except BaseException as error:
-            failure = error
-        for _ in range(helpers):
-            failure = job.done.get() or failure
-        if failure is not None:
-            raise failure
+        job.take_until_empty()
+        job.wait()
 
     def split(self, count: int, least: int = 1) -> list[Range]:
         """Cut range(count) into even ranges of at least `least` items."""
@@ -105,17 +126,12 @@ class Team:
             self._workers.clear()
 
 
-_STOP = _Job(lambda start, stop: None, ())
+_STOP = _Job(_nothing, ())
 
 
 def _serve(inbox: SimpleQueue[_Job]) -> None:
     while (job := inbox.get()) is not _STOP:
-        try:
-            job.take_until_empty()
-        except BaseException as error:
-            job.done.put(error)
-        else:
-            job.done.put(None)
+        job.take_until_empty()
 
 
 def _row_at(indptr: NDArray[np.int64], target: int) -> int:

@@ -30,6 +30,16 @@ TIMES = (
     "grad_allreduce_time",
 )
 MEMORY = "peak_gpu_memory"
+MEAN, TOTAL, OVERHEAD = "mean epoch time", "total training time", "T-PPR query overhead"
+BUILD, STORE = "graph build time", "edge data memory"
+STREAM_TIMES = {
+    MEAN: "an epoch of training, without evaluation",
+    TOTAL: "as many such epochs as the table states",
+    OVERHEAD: "temporal PageRank of an epoch",
+    BUILD: "insertion of all edges, both directions",
+}
+"""Times of systems that learn from streams, and what each is taken to be; see `stream_times`."""
+STREAM_METRICS = (*STREAM_TIMES, STORE)
 _TRAINING = ("forward", "backward", "sync", "update")
 _ALL = ("load", "sample", "fetch", *_TRAINING)
 _SPLIT = r"(?:_per_(?:epoch|batch|iteration))?$"
@@ -68,6 +78,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     **disk_counts.UNITS,
     **{metric: {"pages of 4096 B": 1.0, "pages of 16384 B": 1.0} for metric in PAGE_COUNTS},
     MEMORY: {"MB": 2.0**20, "GB": 2.0**30, "MiB": 2.0**20, "GiB": 2.0**30},
+    STORE: {"MiB (printed MB)": 2.0**20},
 }
 """SI value of one unit; torch's tools print MB for 2^20 bytes."""
 _REASONS: Sequence[tuple[str, str, str]] = (
@@ -82,10 +93,21 @@ _REASONS: Sequence[tuple[str, str, str]] = (
     (r"\w+_default|num_(?:nodes|edges)", "an input, not a measurement", ""),
     (r"epoch_time_(?:min|max)", "a spread of repeats, not a mean", ""),
     (r"epoch_or_run_time|throughput", "what is timed is not stated", ""),
-)
+    (r"(?:training|sampling)_throughput", "a rate, not a time", ""),
+    (r"epoch_time_(?:lower|upper)_bound|epoch_time_\(user.*", "a bound, not a measurement", ""),
+    (r"(?:node|edge)_cache_hit_ratio|(?:node|edge)_temporal_affinity",
+     "needs the events of the stream", "which rows are asked for one after the other"),
+    (r"(?:mean|transductive|inductive|test|validation)_(?:ap|auc|mrr|ndcg@10)(?:_.*)?",
+     "needs training, not prediction", ""),
+)  # fmt: skip
 """Why some metrics are not predicted: pattern, reason, detail."""
 _NEEDS_TRAINING = ("accuracy", "time_to", "epochs_to", "convergence")
 _EXCHANGES = ("all_to_all", "all_gather", "broadcast", "reduce_scatter")
+
+
+def plain(metric: str) -> str:
+    """A metric's name as patterns have it: lower case, one word."""
+    return metric.replace(" ", "_").lower()
 
 
 def phases_of(row: PublishedRow) -> tuple[str, ...]:
@@ -94,7 +116,7 @@ def phases_of(row: PublishedRow) -> tuple[str, ...]:
         without = "excludes sampling" in row.notes.lower()
         return ("fetch", *_TRAINING) if without else ()
     for pattern, phases in _PHASES:
-        if re.fullmatch(pattern, row.metric.replace(" ", "_").lower()):
+        if re.fullmatch(pattern, plain(row.metric)):
             return phases
     return ()
 
@@ -102,7 +124,7 @@ def phases_of(row: PublishedRow) -> tuple[str, ...]:
 def epochs_of(row: PublishedRow) -> int:
     """Whole epochs whose time a row states; 0 where it is no such time."""
     for pattern, number in _EPOCHS:
-        found = re.fullmatch(pattern, row.metric.lower())
+        found = re.fullmatch(pattern, plain(row.metric))
         if found:
             count = number or int(found[1])
             return count if count <= _MOST_EPOCHS else 0
@@ -119,11 +141,14 @@ def without_load(row: PublishedRow) -> bool:
 def is_time(row: PublishedRow) -> bool:
     """Whether a row states seconds that a prediction gives: of epochs, or of a part of one."""
     of_steps = any(row.metric == metric for metric, _ in _STEPS)
-    return row.metric in TIMES or of_steps or bool(phases_of(row)) or epochs_of(row) > 0
+    named = row.metric in TIMES or row.metric in STREAM_TIMES
+    return named or of_steps or bool(phases_of(row)) or epochs_of(row) > 0
 
 
 def meaning(row: PublishedRow) -> str:
     """What a row's time is a sum of, in our words: printed beside the errors."""
+    if row.metric in STREAM_TIMES:
+        return STREAM_TIMES[row.metric]
     count = epochs_of(row)
     if row.metric in TIMES and row.metric != EPOCH_TIME:
         return "timers of the released code, waiting included"
@@ -151,10 +176,11 @@ def check_metric(row: PublishedRow) -> None:
         if row.value <= 0:
             raise NotModelled("value is not positive", f"{row.value:g}")
         return
+    name = plain(row.metric)
     for pattern, kind, detail in _REASONS:
-        if re.fullmatch(pattern, row.metric.lower()):
+        if re.fullmatch(pattern, name):
             raise NotModelled(kind, detail or row.metric)
-    if any(word in row.metric for word in (*_NEEDS_TRAINING, "_mrr")):
+    if any(word in name for word in (*_NEEDS_TRAINING, "_mrr")):
         raise NotModelled("needs training, not prediction", row.metric)
     if row.unit in ("x", "%", "pp", "ratio"):
         raise NotModelled("a ratio or claim, not a measurement", row.metric)

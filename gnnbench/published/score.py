@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from gnnbench.published.counts import COUNTS
 from gnnbench.published.disk_counts import DISK_COUNTS
-from gnnbench.published.metrics import EPOCH_TIME
+from gnnbench.published.metrics import EPOCH_TIME, STORE, plain
 from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
@@ -192,16 +192,25 @@ def score(comparisons: Sequence[Comparison]) -> Score:
     )
 
 
-_COUNTED = (*COUNTS, *PAGE_COUNTS, *DISK_COUNTS)
+_COUNTED = (*COUNTS, *PAGE_COUNTS, *DISK_COUNTS, STORE)
 _TIME_UNITS = ("s", "ms", "min", "h")
-_NO_DURATION = ("time_to", "timespan", "speedup", "reduction", "estimate", "upper_bound")
+_NO_DURATION = (
+    "time_to",
+    "timespan",
+    "speedup",
+    "reduction",
+    "estimate",
+    "upper_bound",
+    "lower_bound",
+    "(user",
+)
 _MET, _MISSED = 1.3, 1.5
 """Ratio up to which an epoch is met, and from which on a part of it is missed."""
 
 
 def states_time(row: PublishedRow) -> bool:
     """Whether a row states how long an epoch, a part of one, or a preparation took."""
-    return row.unit in _TIME_UNITS and not any(word in row.metric for word in _NO_DURATION)
+    return row.unit in _TIME_UNITS and not any(word in plain(row.metric) for word in _NO_DURATION)
 
 
 def _tables(comparisons: Sequence[Comparison]) -> Iterable[TableScore]:

@@ -8,7 +8,7 @@ no case has a `Reason`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -28,10 +28,11 @@ from gnnbench.published.reason import NotModelled, Reason
 from gnnbench.published.recipes import Recipe
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.software import NATIVE, Software
+from gnnbench.published.stream_times import StreamMeasure, is_stream, stream_measure
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
 
-Count = PartitionCount | PageCount | DiskCount
-"""What rows that count something are predicted by, without a plan."""
+Count = PartitionCount | PageCount | DiskCount | StreamMeasure
+"""What rows are predicted by without a plan: a count, or a time of counted operations."""
 EPOCHS = 3
 DROPOUT = 0.5
 """Of all published scripts for graphs in memory; its cost does not depend on the rate."""
@@ -83,10 +84,19 @@ class System:
     recipe: Callable[[PublishedRow], Recipe]
 
 
-def case_of(row: PublishedRow) -> Case | Count | Reason:
-    """What to predict for a row, or why it cannot be predicted."""
+def case_of(
+    row: PublishedRow, epochs: Mapping[tuple[str, str, str], float] | None = None
+) -> Case | Count | Reason:
+    """What to predict for a row, or why it cannot be predicted.
+
+    Args:
+        row: as published.
+        epochs: of whole trainings, where its table states them; see `stated_epochs`.
+    """
     try:
         check_metric(row)
+        if is_stream(row):
+            return stream_measure(row, epochs or {})
         if row.metric in PAGE_COUNTS:
             return page_count(row)
         if row.metric in DISK_COUNTS:

@@ -30,6 +30,7 @@ from gnnbench_reports.labels import (
 )
 from gnnbench_reports.memory import pool_memory
 from gnnbench_reports.parts import Split, split_seconds
+from gnnbench_reports.periods import apart_by_period
 from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes, sent_bytes
 
 
@@ -87,7 +88,8 @@ def compare_records(
         Comparison(**_row(results, same), label=labels[same[0].key]) for same in together.values()
     ]
     return sorted(
-        rows, key=lambda c: (c.dataset, c.model, c.approach, natural(c.label), c.ranks, c.config_id)
+        apart_by_period(rows),
+        key=lambda c: (c.dataset, c.model, c.approach, natural(c.label), c.ranks, c.config_id),
     )
 
 

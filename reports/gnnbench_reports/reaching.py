@@ -26,6 +26,7 @@ class Reach:
         seconds: training time until then, evaluation excluded; the median over runs. None if fewer
             than half of the runs reach it.
         periods: median number of periods until then; not known more finely than evaluations are.
+        period_range: fewest and most periods of any run that reaches it.
         predicted_seconds: the predicted time of a period times these periods; None without one.
         spread: half the range over runs, relative; None with one run.
     """
@@ -34,6 +35,7 @@ class Reach:
     seconds: float | None
     periods: float | None
     spread: float | None
+    period_range: tuple[float, float] = (0.0, 0.0)
 
     @property
     def predicted_seconds(self) -> float | None:
@@ -122,5 +124,11 @@ def reach(study: Study, row: Comparison, goal: float) -> Reach | None:
     times = [point.seconds for point in hits]
     middle = statistics.median(times)
     spread = (max(times) - min(times)) / 2 / middle if len(times) > 1 and middle else None
-    periods = statistics.median(point.periods for point in hits)
-    return Reach(row=row, seconds=middle, periods=periods, spread=spread)
+    counts = [float(point.periods) for point in hits]
+    return Reach(
+        row=row,
+        seconds=middle,
+        periods=statistics.median(counts),
+        spread=spread,
+        period_range=(min(counts), max(counts)),
+    )

@@ -93,6 +93,7 @@ class Sgd(_Flat):
         held, settings = self.parameters, self.training
         self.num_steps += 1
         with self._span(work.sgd(held.count, self._element_bytes), lane):
+            # p (1 - lr decay) - lr g is p - lr (g + decay p), and leaves the gradient as it is.
             if settings.weight_decay:
                 held.flat.mul_(1.0 - settings.lr * settings.weight_decay)
             held.flat.add_(held.gradient, alpha=-settings.lr)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.errors import Unsupported
 from gnnbench.machines import Machine
 from gnnbench.models.names import MODELS
-from gnnbench.published.convergence import Convergence, convergence
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.choices import Advice, Choice, Question, RuledOut
 from gnnbench_simulator.memory import P_OUT_OF_MEMORY, judge_worst, least_room
 from gnnbench_simulator.planner import SIMULATED_EPOCHS, Planned, Planner
-from gnnbench_simulator.predict import Prediction, estimate_together, predict_plan
+from gnnbench_simulator.predict import estimate_together, predict_plan
 
 TIED = 0.05
 """Choices on a machine within this share of its best are tied: an exact approach wins."""
-ALIKE = 0.5
-"""Optimiser steps per epoch that differ by more than this share are told apart."""
 HOPELESS = 30
 """Approaches that take so many times as long as the best on its machine get no interval."""
 FINALISTS = 16
@@ -36,178 +33,6 @@ LEDGER_BLOCKS = 2_000
 """Blocks of equal iterations in a row from which the time of each step is known."""
 _MORE = (2, 4, 8)
 """Multiples of the devices that are tried where nothing fits."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked.
-
-    Args:
-        run: the workload; approach, knobs and ranks are replaced.
-        epochs: of the training that is paid for.
-        deadline_s: the whole training must end by then, at the upper end of its interval.
-        budget_usd: the whole training must cost no more, at the upper end of its interval.
-        smallest: fewest devices first, of those that meet deadline and budget.
-        spot: rent at spot rates.
-        converged: train each choice for the epochs that published trainings took to converge; for
-            `epochs` where none are known.
-        accuracy: train until this accuracy on the test split; as `converged` where a published
-            training reached it.
-    """
-
-    run: RunSpec
-    epochs: int = 100
-    deadline_s: float | None = None
-    budget_usd: float | None = None
-    smallest: bool = False
-    spot: bool = False
-    converged: bool = False
-    accuracy: float | None = None
-
-    def fact(self, run: RunSpec, steps_per_epoch: float) -> Convergence | None:
-        """The published training that decides the epochs of a run; None where none does.
-
-        One optimiser step per epoch trains on the whole graph. The facts are of full-graph and of
-        neighbour-sampled training: approaches with semantics of their own, and other batches, have
-        none.
-        """
-        card = APPROACHES.get(run.approach)
-        batch = 0 if steps_per_epoch <= 1 else run.batch.size
-        if not self.converged and self.accuracy is None:
-            return None
-        if card.promise.kind == "own" or (batch and not card.accepts.batch):
-            return None
-        found = convergence(run.dataset.profile or run.dataset.name, batch)
-        if found is None or self.accuracy is None:
-            return found
-        reached = found.accuracy is not None and found.accuracy >= self.accuracy
-        return found if reached else None
-
-    @property
-    def limited(self) -> bool:
-        return self.deadline_s is not None or self.budget_usd is not None
-
-    def meets(self, choice: Choice) -> bool:
-        """Whether the upper end of a choice's interval meets deadline and budget."""
-        usd = choice.price(choice.high_s)
-        if self.deadline_s is not None and choice.high_s * choice.periods > self.deadline_s:
-            return False
-        return self.budget_usd is None or (usd is not None and usd <= self.budget_usd)
-
-
-@dataclass(slots=True, kw_only=True)
-class Choice:
-    """One approach on one machine.
-
-    Times are seconds: `period_s` of a period, `total_s` of the whole training; intervals are at
-    90 %. `steps_per_epoch` are optimiser steps; `epochs` are those paid for, by the published
-    training `fact` if there is one. `memory` is the entry of the rank with the least room, see
-    `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` names
-    what the machine does not have, such as a disk.
-    """
-
-    machine: Machine
-    run: RunSpec
-    promise: str
-    steps_per_epoch: float
-    epochs: float
-    periods: float
-    fact: Convergence | None
-    memory: dict[str, Any]
-    usd_per_hour: float | None
-    period_s: float = 0.0
-    low_s: float = 0.0
-    high_s: float = 0.0
-    prediction: Prediction | None = None
-    lacks: str = ""
-
-    @property
-    def approach(self) -> str:
-        """The approach, and the knobs that differ from its defaults."""
-        knobs = ", ".join(f"{value}" for value in self.run.knobs.values())
-        return f"{self.run.approach} ({knobs})" if knobs else self.run.approach
-
-    @property
-    def reference(self) -> bool:
-        """Whether the approach is what others are compared with."""
-        return APPROACHES.get(self.run.approach).promise.reference == self.run.approach
-
-    @property
-    def total_s(self) -> float:
-        return self.period_s * self.periods
-
-    @property
-    def usd(self) -> float | None:
-        return self.price(self.period_s)
-
-    def price(self, period_s: float) -> float | None:
-        """USD of the whole training if a period takes so long."""
-        return None if self.usd_per_hour is None else self.usd_per_hour * self.hours(period_s)
-
-    def hours(self, period_s: float) -> float:
-        return period_s * self.periods / 3600.0
-
-    @property
-    def energy(self) -> dict[str, Any] | None:
-        """Joules of the whole training, see `energy.Energy`; None where it is not known."""
-        if self.prediction is None or not self.prediction.energy:
-            return None
-        found = dict(self.prediction.energy)
-        return found | {k: found[k] * self.periods for k in ("joules", "low_j", "high_j")}
-
-    def like(self, other: Choice) -> bool:
-        """Whether both take about as many optimiser steps per epoch."""
-        few, many = sorted((self.steps_per_epoch, other.steps_per_epoch))
-        return many <= (1 + ALIKE) * few
-
-    @property
-    def out_of_memory(self) -> float:
-        return max(float(space["p_out_of_memory"]) for space in self.memory["spaces"].values())
-
-    @property
-    def missing_bytes(self) -> int:
-        """What the tightest memory lacks; negative is headroom."""
-        return int(self.memory["judged_bytes"] - self.memory["limit_bytes"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuledOut:
-    """A machine on which nothing can run, with the choice that came closest, and a way out."""
-
-    machine: Machine
-    reason: str
-    closest: Choice | None = None
-    way_out: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class Advice:
-    """The answer.
-
-    Attributes:
-        best: the choice to take; None if nothing fits.
-        exact: the best choice that trains exactly.
-        unlike: the best choice with another number of optimiser steps per epoch.
-        ranked: the best choice of each machine, best first.
-        approaches: all choices on the machine of `best`, best first.
-        unfit: approaches that do not fit on that machine.
-        ruled_out: machines on which nothing runs.
-        refusals: approaches that cannot run at all, and why.
-        missed: what keeps the best from meeting deadline or budget; "" if it meets them.
-        tried: choices that were judged.
-    """
-
-    question: Question
-    best: Choice | None
-    exact: Choice | None
-    unlike: Choice | None
-    ranked: list[Choice]
-    approaches: list[Choice]
-    unfit: list[Choice]
-    ruled_out: list[RuledOut]
-    refusals: dict[str, str]
-    missed: str = ""
-    tried: int = 0
 
 
 def advise(
@@ -424,6 +249,14 @@ class _Search:
                     self.predict(one)
                     if self.question.meets(one):
                         return one, ""
+        rate = self.question.events_per_s
+        if rate is not None:
+            fastest = min(choices, key=lambda c: c.total_s)
+            self.predict(fastest)
+            return (
+                fastest,
+                f"no choice surely learns from {rate:,.0f} events per second; the fastest",
+            )
         deadline = self.question.deadline_s
         if deadline is not None:
             # A deadline that nothing meets is answered by the closest miss.

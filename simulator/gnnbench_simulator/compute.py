@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from gnnbench.cluster import Cluster, Device, OpModel, Storage
 from gnnbench.costs.elsewhere import step_model
@@ -32,16 +33,21 @@ GAP_OP = "gap"
 PROBE_OP = "speed_probe"
 """What a fixed kernel took, again and again, while the machine was calibrated."""
 
+Places = npt.NDArray[np.intp]
 _ZERO = np.zeros(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Work of `ranks` ranks; `hosted` work runs on the host's cores, not on the device."""
+    """Work of `ranks` ranks; `hosted` work runs on the host's cores, not on the device.
+
+    `places` are those ranks, where hosts are of several kinds.
+    """
 
     work: Work
     ranks: int
     hosted: bool = False
+    places: Places | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +244,8 @@ class Durations:
             return _cpu_defaults(self.cluster, op, kind, facts)
         return _gpu_defaults(self.cluster.device, op, kind, facts)
 
-    def disk_busy(self, work: Work, ranks: int) -> Floats:
-        """Seconds for which a read or write keeps the disk busy, [ranks]."""
+    def disk_busy(self, work: Work, ranks: int, places: Places | None = None) -> Floats:
+        """Seconds for which a read or write keeps the disk busy, [ranks]; `places` as of `Item`."""
         size, requests = (column([size], [ranks], ranks) for size in (work.bytes, work.rows))
         return disk_seconds(self._disk(), size, requests, write=work.kind is Kind.WRITE)[0]
 

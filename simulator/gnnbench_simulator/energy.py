@@ -8,6 +8,8 @@ memory or for each other draw far less. Hosts, switches and disks are left out.
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +85,8 @@ def energy(
     of: Volumes, cluster: Cluster, period_s: float, *, ranks: int, ranks_per_host: int
 ) -> Energy | None:
     """Joules of a period of so many seconds; None where the cluster states no power."""
+    if len(cluster.kinds) > 1:
+        return _of_kinds(of, cluster, period_s, ranks, ranks_per_host)
     power = cluster.power
     if power is None:
         return None
@@ -104,6 +108,28 @@ def energy(
         high_j=ranks * limit_j + idle * idle_j,
         grade=how,
         basis=basis,
+    )
+
+
+def _of_kinds(
+    of: Volumes, cluster: Cluster, period_s: float, ranks: int, ranks_per_host: int
+) -> Energy | None:
+    """The sum over kinds of hosts; every rank has an equal share of the volumes."""
+    counts = Counter(cluster.kind_of(rank // ranks_per_host) for rank in range(ranks))
+    parts = []
+    for kind, count in counts.items():
+        share = Volumes(**{k: v * count / ranks for k, v in dataclasses.asdict(of).items()})
+        own = cluster.kinds[kind]
+        parts.append(energy(share, own, period_s, ranks=count, ranks_per_host=ranks_per_host))
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return Energy(
+        joules=sum(part.joules for part in known),
+        low_j=sum(part.low_j for part in known),
+        high_j=sum(part.high_j for part in known),
+        grade=weakest(part.grade for part in known),
+        basis="; ".join(dict.fromkeys(part.basis for part in known)),
     )
 
 

@@ -17,9 +17,10 @@ import simpy
 
 from gnnbench.errors import RunFailed
 from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane, Step
+from gnnbench_simulator.fabric_links import Demand
+from gnnbench_simulator.fabric_network import TO_HOST, FabricNetwork
 from gnnbench_simulator.layout import Block, Mode
-from gnnbench_simulator.links import Fluid, Resource
-from gnnbench_simulator.network import Network
+from gnnbench_simulator.links import Fluid, FluidTraffic, Resource
 from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descent, tree_of
@@ -82,13 +83,14 @@ class _Engine:
     ) -> None:
         self.program, self.failure = program, failure
         self.env = simpy.Environment()
-        plan, cluster = program.plan, program.cluster
+        plan = program.plan
         self.ends = plan.starts[1 : periods + 1]
         self.schedule = plan.schedule[: plan.starts[periods]]
         self.releases = plan.releases
-        self.network = Network(cluster, program.ranks_per_host)
-        self.threads = float(cluster.device.threads)
         self.fluid = Fluid(self.env, self._capacity)
+        self.fabric = program.network if isinstance(program.network, FabricNetwork) else None
+        capacities = [] if self.fabric is None else self.fabric.links.capacities
+        self.traffic = FluidTraffic(self.env, capacities)
         self.contended = program.contended
         world = program.world_size
         self.ended: list[dict[Key, simpy.Event | None]] = [{} for _ in range(world)]
@@ -158,7 +160,7 @@ class _Engine:
                 elif block.mode is Mode.FLOW:
                     yield from self._transfer(block, timed, rank, seconds)
                 elif block.pool in self.contended:
-                    share = self.threads if block.pool == "cores" else 1.0
+                    share = self.program.threads(rank) if block.pool == "cores" else 1.0
                     pool = (block.pool, self.program.host_of(rank))
                     yield self.fluid.start([pool], seconds * share, cap=share)
                 elif seconds > 0:
@@ -219,7 +221,9 @@ class _Engine:
             del self.meetings[key]
             idle = timed.idle[of].get(block.steps[0])
             idle_s = 0.0 if idle is None else float(idle[column])
-            over = self._together(block, seconds, idle_s, timed.layout.groups[group])
+            crossing = timed.crossing.get(key[1:]) if self.program.crowded else None
+            members = timed.layout.groups[group]
+            over = self._together(block, seconds, idle_s, members, crossing)
             over.callbacks.append(meeting.finish)
         return meeting.end
 
@@ -239,19 +243,27 @@ class _Engine:
         own.succeed()
 
     def _together(
-        self, block: Block, seconds: float, idle_s: float, group: tuple[int, ...]
+        self,
+        block: Block,
+        seconds: float,
+        idle_s: float,
+        group: tuple[int, ...],
+        crossing: Demand | None,
     ) -> simpy.Event:
         """The end of a collective that begins now."""
         if block.pool not in self.contended:
+            if crossing is not None and seconds > 0:
+                return self.traffic.start(crossing, 1.0, 1 / seconds)
             return self.env.timeout(seconds)
         return self.env.process(self._with_cores(seconds, idle_s, group))
 
     def _with_cores(self, seconds: float, idle_s: float, group: tuple[int, ...]) -> Process:
         """Wait for one another, then keep a core of each rank busy for the rest of the time."""
         yield self.env.timeout(idle_s)
-        share, host_of = self.program.core_share(), self.program.host_of
-        work = (seconds - idle_s) * share
-        flows = [self.fluid.start([("cores", host_of(rank))], work, cap=share) for rank in group]
+        flows = []
+        for rank in group:
+            share, pool = self.program.core_share(rank), ("cores", self.program.host_of(rank))
+            flows.append(self.fluid.start([pool], (seconds - idle_s) * share, cap=share))
         yield self.env.all_of(flows)
 
     def _transfer(self, block: Block, timed: Timed, rank: int, seconds: float) -> Process:
@@ -261,14 +273,26 @@ class _Engine:
         kind = cls.steps[place].work.kind
         if kind is Kind.SEND:
             peer = self.program.peer(timed.layout, rank, place)
-            latency, cap, path = self.network.point_to_point(rank, peer)
-            yield self.env.timeout(latency)
             size = float(timed.demand[of][place][column])
-            yield self.fluid.start(path, size, cap=cap)
+            if self.fabric is not None:
+                latency, cap, demand = self.fabric.message(rank, peer)
+                yield self.env.timeout(latency)
+                yield self.traffic.start(demand, size, cap)
+            else:
+                latency, cap, path = self.program.network.point_to_point(rank, peer)
+                yield self.env.timeout(latency)
+                yield self.fluid.start(path, size, cap=cap)
             self._letter(rank, peer, Kind.SEND).succeed()
         elif kind is Kind.RECV:
             peer = self.program.peer(timed.layout, rank, place)
             yield self._letter(peer, rank, Kind.RECV)
+        elif kind is Kind.COPY and self.fabric is not None:
+            size = float(timed.demand[of][place][column])
+            if not size:
+                yield self.env.timeout(seconds)
+                return
+            demand = self.fabric.copy(rank, to_host=cls.steps[place].work.op == TO_HOST)
+            yield self.traffic.start(demand, size, size / seconds)
         elif kind is Kind.COPY:
             # One unit per second: a transfer alone takes the seconds it was given.
             host = self.program.host_of(rank)
@@ -288,7 +312,7 @@ class _Engine:
 
     def _capacity(self, resource: Resource) -> float:
         assert isinstance(resource, tuple)
-        return self.program.capacity(resource, self.network)
+        return self.program.capacity(resource)
 
     # -- failure ---------------------------------------------------------------------------------
 

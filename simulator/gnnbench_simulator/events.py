@@ -16,12 +16,14 @@ import numpy as np
 
 from gnnbench.errors import Unsupported
 from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane
+from gnnbench_simulator.fabric_links import Demand
+from gnnbench_simulator.fabric_network import TO_HOST, FabricNetwork
 from gnnbench_simulator.layout import Block, Layout, Mode
-from gnnbench_simulator.network import Network
 from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.replay import busy_seconds
 from gnnbench_simulator.sharing import Pipe, Sharing, Watched
+from gnnbench_simulator.traffic_flows import TrafficFlows, Transfer
 from gnnbench_simulator.tree import Descent, tree_of
 
 Key = tuple[int, int, str]
@@ -80,6 +82,7 @@ class _Way:
 
     share     units of work per second if the flow is alone
     mailbox   of a message: where it arrives; its work are its bytes
+    demand    of a transfer over a fabric: its links, instead of pipes; its work are its bytes
     disk      whether its work are the seconds for which it keeps the disk busy; alone it takes
               longer, and the disk is free for others meanwhile
     """
@@ -89,6 +92,7 @@ class _Way:
     share: float = 1.0
     latency_s: float = 0.0
     mailbox: _Mailbox | None = None
+    demand: Demand | None = None
     disk: bool = False
 
 
@@ -132,10 +136,11 @@ class _Clock:
         self.period_ends = np.array(plan.starts[1 : periods + 1])
         self.schedule = plan.schedule[: plan.starts[periods]]
         self.releases = plan.releases
-        self.network = Network(program.cluster, program.ranks_per_host)
-        self.threads = float(program.cluster.device.threads)
         self.contended = program.contended
         self.sharing = Sharing(self._alarm)
+        self.fabric = program.network if isinstance(program.network, FabricNetwork) else None
+        capacities = [] if self.fabric is None else self.fabric.links.capacities
+        self.traffic = TrafficFlows(capacities, self._wake_later)
         self.now = 0.0
         self.count = 0
         self.heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -161,8 +166,11 @@ class _Clock:
             self._run_on()
             # Rates are worked out once per instant: flows that start or end together would
             # otherwise each re-rate all the others.
-            if self.sharing.unsettled and not (self.heap and self.heap[0][0] <= self.now):
-                self.sharing.settle(self.now)
+            if not (self.heap and self.heap[0][0] <= self.now):
+                if self.sharing.unsettled:
+                    self.sharing.settle(self.now)
+                if self.traffic.unsettled:
+                    self.traffic.settle(self.now)
         # Nothing will happen any more, and a lane still waits.
         if any(track.number != _DONE for track in self.tracks):
             raise Unsupported("deadlock: ranks wait for each other in a cycle")
@@ -301,7 +309,12 @@ class _Clock:
                 lambda: self._together(meeting, members, seconds - idle_s),
             )
         else:
-            self._part(meeting, meeting.latest_s + seconds)
+            crossing = timed.crossing.get(key[1:]) if self.program.crowded else None
+            if crossing is None or seconds <= 0:
+                self._part(meeting, meeting.latest_s + seconds)
+            else:
+                # Alone it takes its seconds; where links are full it gets a fair share of them.
+                self._at(meeting.latest_s, lambda: self._cross(meeting, crossing, 1 / seconds))
 
     def _descend(
         self, meeting: _Meeting, member: int, track: _Track, ready: float, seconds: float
@@ -322,10 +335,13 @@ class _Clock:
             self._finish(track, track.blocks[track.place], since, end)
             self.ready.append(track)
 
+    def _cross(self, meeting: _Meeting, crossing: Demand, cap: float) -> None:
+        """Begin a collective over the links of a fabric, whose parts progress together."""
+        self.traffic.start(self.now, crossing, 1.0, cap, lambda end: self._part(meeting, end))
+
     def _together(self, meeting: _Meeting, members: tuple[int, ...], seconds: float) -> None:
         """Begin a collective that keeps the cores of its ranks busy; over when all are done."""
         program, left = self.program, [len(members)]
-        share = program.core_share()
 
         def done(end: float) -> None:
             left[0] -= 1
@@ -333,6 +349,7 @@ class _Clock:
                 self._part(meeting, end)
 
         for rank in members:
+            share = program.core_share(rank)
             pool = self._pipe(("cores", program.host_of(rank)))
             self.sharing.start(self.now, (pool,), seconds * share, share, done)
 
@@ -349,12 +366,16 @@ class _Clock:
             way = self.ways[key] = self._way(track.rank, block, timed.layout)
         if isinstance(way, _Way):
             work, cap, start = way.share * seconds, way.cap, ready + way.latency_s
-            if way.mailbox is not None or way.disk:
+            if way.mailbox is not None or way.disk or way.demand is not None:
                 of, column = self._seat(track.rank, timed.layout)
                 work = float(timed.demand[of][block.steps[0]][column])
             if way.disk:
                 # Alone, a request is limited by its depth and latency and takes longer than the
                 # disk is busy with it. The disk's other time is free for other lanes.
+                cap = work / seconds if work else 1.0
+                start = ready if work else ready + seconds
+            elif way.demand is not None and way.mailbox is None:
+                # A copy: alone it takes the seconds that it was given.
                 cap = work / seconds if work else 1.0
                 start = ready if work else ready + seconds
             self._at(start, lambda: self._start(track, block, ready, way, work, cap))
@@ -375,7 +396,10 @@ class _Clock:
             self._finish(track, block, ready, end)
             self.ready.append(track)
 
-        self.sharing.start(self.now, way.path, work, cap, done)
+        if way.demand is not None:
+            self.traffic.start(self.now, way.demand, work, cap, done)
+        else:
+            self.sharing.start(self.now, way.path, work, cap, done)
 
     def _arrive(self, mailbox: _Mailbox, end: float) -> None:
         mailbox.arrived.append(end)
@@ -393,7 +417,7 @@ class _Clock:
 
     def _way(self, rank: int, block: Block, layout: Layout) -> _Way | _Mailbox:
         if block.mode is not Mode.FLOW:
-            share = self.threads if block.pool == "cores" else 1.0
+            share = self.program.threads(rank) if block.pool == "cores" else 1.0
             pool = self._pipe((block.pool, self.program.host_of(rank)))
             return _Way((pool,), share, share)
         place = block.steps[0]
@@ -403,10 +427,16 @@ class _Clock:
             return self.mail.setdefault((peer, rank), _Mailbox())
         if kind is Kind.SEND:
             peer = self.program.peer(layout, rank, place)
-            latency, cap, path = self.network.point_to_point(rank, peer)
             mailbox = self.mail.setdefault((rank, peer), _Mailbox())
+            if self.fabric is not None:
+                latency, cap, demand = self.fabric.message(rank, peer)
+                return _Way((), cap, 1.0, latency, mailbox, demand)
+            latency, cap, path = self.program.network.point_to_point(rank, peer)
             return _Way(tuple(self._pipe(name) for name in path), cap, 1.0, latency, mailbox)
         host = self.program.host_of(rank)
+        if kind is Kind.COPY and self.fabric is not None:
+            op = layout.classes[layout.class_of[rank]].steps[place].work.op
+            return _Way((), 1.0, demand=self.fabric.copy(rank, to_host=op == TO_HOST))
         if kind is Kind.COPY:
             # One unit per second: a transfer alone takes the seconds it was given.
             return _Way((self._pipe(("host_link", host)),), 1.0)
@@ -416,13 +446,16 @@ class _Clock:
         return self.sharing.pipe(name, self._capacity)
 
     def _capacity(self, name: tuple[str, int]) -> float:
-        return self.program.capacity(name, self.network)
+        return self.program.capacity(name)
 
     def _at(self, time_s: float, action: Callable[[], None]) -> None:
         self.count += 1
         # The count keeps events of one instant in the order of their making, so that results do not
         # depend on how functions compare.
         heapq.heappush(self.heap, (time_s, self.count, action))
+
+    def _wake_later(self, time_s: float, who: Transfer, version: int) -> None:
+        self._at(time_s, lambda: self.traffic.wake(self.now, who, version))
 
     def _alarm(self, time_s: float, who: Watched, version: int) -> None:
         self._at(time_s, lambda: self.sharing.wake(self.now, who, version))

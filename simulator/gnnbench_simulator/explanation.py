@@ -11,7 +11,7 @@ from typing import Any
 from gnnbench.cluster import Cluster, Constant
 from gnnbench.costs.elsewhere import PREFERRED, model_of
 from gnnbench.steps import COLLECTIVES, STORAGE, Kind
-from gnnbench_simulator.advice import Advice, Choice
+from gnnbench_simulator.choices import Advice, Choice
 from gnnbench_simulator.compute import EFFICIENCY, calibrated
 from gnnbench_simulator.predict import Prediction
 
@@ -275,6 +275,8 @@ def explanation(choice: Choice, *, most: int = 12) -> dict[str, Any]:
     """Steps, constants and memory of a choice that was predicted in full."""
     prediction = choice.prediction
     assert prediction is not None
+    host = prediction.slowest_rank // choice.machine.per_host
+    own = choice.machine.cluster.of_host(host)
     steps = step_times(prediction)
     shown: Sequence[StepTime] = steps[:most]
     return {
@@ -283,7 +285,7 @@ def explanation(choice: Choice, *, most: int = 12) -> dict[str, Any]:
         "other_s": sum(step.seconds for step in steps[most:]),
         "phases_s": prediction.phases,
         "lanes": prediction.lanes,
-        "constants": bases(choice.machine.cluster, shown, choice.machine.per_host),
+        "constants": bases(own, shown, choice.machine.per_host),
         "memory": choice.memory,
         "basis": prediction.basis,
     }

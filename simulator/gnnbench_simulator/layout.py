@@ -117,10 +117,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Encounter:
-    """One collective: index of its group in `Layout.groups`, and its ranks by class."""
+    """One collective: its group in `Layout.groups`, its number there, and its ranks by class."""
 
     kind: Kind
     group: int
+    sequence: int
     parts: tuple[Part, ...]
 
 
@@ -228,7 +229,10 @@ def _flows(
     if per_host > 1 or len(lanes) > 1:
         # Two requests at once share the disk's bandwidth, so neither has a duration of its own.
         kinds |= STORAGE
-    if per_host > 1 and cluster.links.host is not None and cluster.links.host.shared:
+    links = [kind.links.host for kind in cluster.kinds]
+    fabrics = [kind.fabric for kind in cluster.kinds]
+    shared = any(link is not None and link.shared for link in links)
+    if per_host > 1 and (shared or any(f is not None and f.limits_copies for f in fabrics)):
         kinds.add(Kind.COPY)
     return frozenset(kinds)
 
@@ -268,7 +272,7 @@ def lay_out(iteration: Iteration, rules: Rules) -> Layout:
         classes=classes,
         groups=list(numbers),
         class_of=iteration.places()[0],
-        encounters=[Encounter(kinds[key], key[0], tuple(parts)) for key, parts in joined.items()],
+        encounters=[Encounter(kinds[key], *key, tuple(parts)) for key, parts in joined.items()],
     )
 
 

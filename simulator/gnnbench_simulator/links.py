@@ -12,7 +12,9 @@ from math import inf
 
 import simpy
 
+from gnnbench_simulator.fabric_links import Demand
 from gnnbench_simulator.fairness import max_min_rates
+from gnnbench_simulator.traffic_flows import TrafficFlows, Transfer
 
 Resource = Hashable
 
@@ -100,3 +102,40 @@ class Fluid:
 
         wait = self.env.timeout(max(flow.left, 0.0) / flow.rate)
         wait.callbacks.append(ended)
+
+
+class FluidTraffic:
+    """Transfers over the links of a fabric as events of SimPy, see `traffic_flows`."""
+
+    def __init__(self, env: simpy.Environment, capacities: list[float]) -> None:
+        self.env = env
+        self._flows = TrafficFlows(capacities, self._wake_later)
+        self._settling = False
+
+    def start(self, demand: Demand, work: float, cap: float) -> simpy.Event:
+        """Begin a transfer; the event comes when its work is done."""
+        over = self.env.event()
+
+        def done(_: float) -> None:
+            over.succeed()
+
+        self._flows.start(self.env.now, demand, work, cap, done)
+        self._settle_soon()
+        return over
+
+    def _wake_later(self, time_s: float, who: Transfer, version: int) -> None:
+        def woken(_: simpy.Event) -> None:
+            self._flows.wake(self.env.now, who, version)
+            self._settle_soon()
+
+        self.env.timeout(max(time_s - self.env.now, 0.0)).callbacks.append(woken)
+
+    def _settle_soon(self) -> None:
+        """Re-rate once for all that starts or ends at this moment."""
+        if self._flows.unsettled and not self._settling:
+            self._settling = True
+            self.env.timeout(0.0).callbacks.append(self._settle)
+
+    def _settle(self, _: simpy.Event) -> None:
+        self._settling = False
+        self._flows.settle(self.env.now)

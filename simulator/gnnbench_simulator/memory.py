@@ -184,7 +184,9 @@ def judge_worst(
     needs: Needs, cluster: Cluster, per_host: int, caps: Mapping[str, float]
 ) -> dict[str, Any]:
     """The entry of `judge` of the rank with the least room."""
-    return least_room(judge(needs, cluster, per_host, caps, ranks=needs.largest()))
+    # On hosts of several kinds a rank that needs less may have less.
+    ranks = needs.largest() if len(cluster.kinds) == 1 else None
+    return least_room(judge(needs, cluster, per_host, caps, ranks=ranks))
 
 
 def least_room(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -203,13 +205,14 @@ def judge(
     ranks: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """What each rank (or some of the ranks) needs and has in each memory, see `predict_memory`."""
-    context = round(cluster.device.context_bytes.value)
     device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
-    device_limit = min(cluster.device.memory_bytes.value, *_cap(caps, *device_caps))
-    # Ranks of one host share its memory; each is judged on an equal part.
-    host_limit = min(cluster.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
     entries = []
     for rank in range(len(needs.workload)) if ranks is None else ranks:
+        own = cluster.of_host(rank // per_host)
+        context = round(own.device.context_bytes.value)
+        device_limit = min(own.device.memory_bytes.value, *_cap(caps, *device_caps))
+        # Ranks of one host share its memory; each is judged on an equal part.
+        host_limit = min(own.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
         workload, reserved, host = needs.workload[rank], needs.reserved[rank], needs.host[rank]
         entry: dict[str, Any] = {"rank": rank, "baseline_bytes": context}
         entry["workload_bytes"] = workload

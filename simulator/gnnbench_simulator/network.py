@@ -31,7 +31,7 @@ from gnnbench_simulator.nccl import Shape, tuner_s
 from gnnbench_simulator.traffic import busiest_host, busiest_rank, through_one_loop
 from gnnbench_simulator.tree import tree_of
 
-_CLOSED_FORM_RADIUS = 0.6
+CLOSED_FORM_RADIUS = 0.6
 _TUNER_RADIUS = 0.45
 _EXTRAPOLATED_RADIUS = 0.5
 
@@ -213,7 +213,7 @@ class Network:
             # Gloo's ranks of one host share the loopback device, so that the sum over all pairs
             # counts.
             if kind is Kind.ALL_TO_ALL and self.cluster.transport == "gloo" and layout == "intra":
-                volume = through_one_loop(_pair_bytes(call))
+                volume = through_one_loop(pair_bytes(call))
             seconds = float(collective_seconds(model, np.array([volume]))[0])
             label = self._label(kind, grade(model.status), model.radius)
         else:
@@ -314,7 +314,7 @@ class Network:
             return latency_s / steps, rounds * model.bytes_per_s, how, radius
         link = self.cluster.links.intra if layout == "intra" else self.cluster.links.inter
         how = weakest([grade(link.latency_s.status), grade(link.bytes_per_s.status)])
-        return link.latency_s.value, link.bytes_per_s.value, how, _CLOSED_FORM_RADIUS
+        return link.latency_s.value, link.bytes_per_s.value, how, CLOSED_FORM_RADIUS
 
     def _closed_form(self, call: Call, layout: str) -> tuple[float, str]:
         """Gloo's algorithms over the slowest link on the way (simulation 4.5, 4.6)."""
@@ -328,7 +328,7 @@ class Network:
             how, radius = weakest([how, far]), max(radius, far_radius)
         if kind is Kind.ALL_TO_ALL:
             # Latency of each rank's peers in turn, and the busiest link.
-            busiest = self.link_bounds(_pair_bytes(call), group, rate)
+            busiest = self.link_bounds(pair_bytes(call), group, rate)
             seconds = latency_steps(kind, ranks) * far_alpha + busiest
         elif kind is Kind.BROADCAST:
             size = _volume(call)
@@ -407,14 +407,14 @@ class Network:
         if timing is not None:
             return timing
         if kind is Kind.ALL_TO_ALL:
-            matrix = _pair_bytes(call)
+            matrix = pair_bytes(call)
             busiest = self.link_bounds(matrix, group, links.intra.bytes_per_s.value)
             # Empty messages are not sent at all.
             messages = int(max((matrix > 0).sum(axis=0).max(), (matrix > 0).sum(axis=1).max()))
             link = links.intra if hosts == 1 else links.inter
             # Point-to-point operations of one call share a launch; eight share a work batch.
             seconds = nccl.host_s.value + math.ceil(messages / 8) * link.latency_s.value + busiest
-            label = self._label(kind, "datasheet", _CLOSED_FORM_RADIUS)
+            label = self._label(kind, "datasheet", CLOSED_FORM_RADIUS)
             return Timing(call.calls * seconds, label)
         shape = Shape.of(nccl, self.cluster.device.arch, len(group), hosts)
         if kind is Kind.BARRIER:
@@ -440,7 +440,7 @@ class Network:
         elif kind is Kind.REDUCE_SCATTER:  # a ring the other way round
             op = Kind.ALL_GATHER.value
         elif kind is Kind.ALL_TO_ALL:
-            matrix = _pair_bytes(call)
+            matrix = pair_bytes(call)
             at = np.array([self.host_of(rank) for rank in call.group])
             size = busiest_host(matrix, at) * hosts / ((hosts - 1) * per_host)
             bound = self.link_bounds(matrix, call.group, self.cluster.links.intra.bytes_per_s.value)
@@ -462,7 +462,7 @@ class Network:
         if kind is Kind.BARRIER:
             op, size = Kind.ALL_REDUCE.value, 4.0
         elif kind is Kind.ALL_TO_ALL:
-            size = busiest_rank(_pair_bytes(call)) * ranks / (ranks - 1)
+            size = busiest_rank(pair_bytes(call)) * ranks / (ranks - 1)
         device = self.cluster.device
         rate = self.cluster.links.intra.bytes_per_s.value
         found = collective_time(device.name, op, ranks, size, rate)
@@ -486,11 +486,11 @@ def _volume(call: Call) -> float:
     if call.kind is Kind.BROADCAST:
         return float(call.buffer_bytes.max())
     if call.kind is Kind.ALL_TO_ALL:
-        return busiest_rank(_pair_bytes(call))
+        return busiest_rank(pair_bytes(call))
     return float(call.bytes.max())
 
 
-def _pair_bytes(call: Call) -> Floats:
+def pair_bytes(call: Call) -> Floats:
     """Bytes from sender to receiver; where the steps do not state them, spread evenly."""
     if call.matrix is not None:
         return call.matrix

@@ -29,6 +29,7 @@ class _Ordering:
         self.queues: list[dict[Lane, list[Block]]] = []
         for cls in layout.classes:
             lanes: dict[Lane, list[Block]] = {}
+            # Reversed, so that the next block of a lane is the last of its list and cheap to take.
             for block in reversed(cls.blocks):
                 lanes.setdefault(block.lane, []).append(block)
             self.queues.append(lanes)
@@ -49,6 +50,7 @@ class _Ordering:
         queue = self.queues[c][lane]
         if not queue:
             return None
+        # With a lag the step is one of an earlier iteration, which has been evaluated.
         met = all(after.lag or after.step in self.done[c] for after in queue[-1].waits)
         return queue[-1] if met else None
 
@@ -81,6 +83,7 @@ class _Ordering:
         taken = 0
         for together, reached in _connected(waiting):
             sizes = {key: len(self.layout.groups[key[0]]) for key in reached}
+            # Where a rank of a group is missing, its class may get there in the next pass.
             if reached == sizes:
                 self.order.append([(c, block) for c, _, block in together])
                 for c, lane, _ in together:

@@ -26,7 +26,12 @@ from gnnbench_simulator.memory import Needs, predict_memory
 from gnnbench_simulator.outcome import SimResult, ledger
 from gnnbench_simulator.program import Program, compile_plan
 from gnnbench_simulator.replay import replay, replay_together
-from gnnbench_simulator.uncertainty import interval, prediction_grade, work_by_class
+from gnnbench_simulator.uncertainty import (
+    class_errors,
+    interval,
+    prediction_grade,
+    work_by_class,
+)
 
 _ENGINE_STEPS = 300_000
 _REPLAY_STEPS = 3_000_000
@@ -185,7 +190,7 @@ def predict_plan(
 
 
 def _energy(plan: Plan, program: Program, period_s: float, element_bytes: float) -> dict[str, Any]:
-    if program.cluster.power is None:
+    if all(kind.power is None for kind in program.cluster.kinds):
         return {}
     found = energy(
         volumes(plan, element_bytes=element_bytes),
@@ -374,10 +379,14 @@ def _phases(plan: Plan, rows: list[Row], periods: int) -> dict[str, float]:
 
 
 def _classes(program: Program, work: Mapping[str, Floats]) -> dict[str, dict[str, Any]]:
-    """Grade and conformal radius of the cost classes that take time."""
-    classes = program.cost_classes
+    """Grade, conformal radius and the error common to all shapes of the classes that take time."""
+    classes, errors = program.cost_classes, class_errors(program)
     return {
-        label: {"grade": classes[label].grade, "radius": classes[label].radius}
+        label: {
+            "grade": classes[label].grade,
+            "radius": classes[label].radius,
+            "common": errors[label][1],
+        }
         for label in work
         if label in classes
     }

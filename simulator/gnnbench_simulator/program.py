@@ -18,7 +18,10 @@ from gnnbench.costs.storage import limited
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, iteration_bytes
 from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
-from gnnbench_simulator.compute import CostClass, Durations, Item
+from gnnbench_simulator.compute import CostClass, Item
+from gnnbench_simulator.fabric_links import Demand
+from gnnbench_simulator.fabric_network import FabricNetwork, network_of
+from gnnbench_simulator.host_kinds import durations_of
 from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
 from gnnbench_simulator.network import Call, Network
 
@@ -36,8 +39,9 @@ class Timed:
     gaps      (blocks, ranks): time after the steps of a block that belongs to none of them
     totals    (blocks, ranks): all steps of a block, and their gaps
     idle      by place of a collective (ranks,): seconds in which its ranks keep no core busy
-    demand    by place of a message (ranks,): its bytes; of a transfer on a shared disk: seconds for
-              which it keeps the disk busy
+    demand    by place of a message or of a copy over shared links (ranks,): its bytes; of a
+              transfer on a shared disk: seconds for which it keeps the disk busy
+    crossing  by (group, sequence) of a collective: what it takes of the links of a fabric
     sent      bytes that all ranks move, by (kind, phase)
     """
 
@@ -47,6 +51,7 @@ class Timed:
     totals: list[Floats]
     idle: list[dict[int, Floats]]
     demand: list[dict[int, Floats]]
+    crossing: dict[tuple[int, int], Demand]
     sent: dict[tuple[str, str], int]
 
 
@@ -56,11 +61,13 @@ class Program:
 
     iterations     seconds of each distinct iteration, by its number in the plan
     layouts        each layout once
+    network        seconds of collectives, and the links of messages
     cost_classes   by label: grade and error radius of the durations
     labels         per layout and class, the cost class of each step
     max_lag        largest lag of any wait
     waits_latest   names of steps for whose latest occurrence a step waits
     contended      which of "cores" and "device" more work can want than a host has
+    crowded        whether several transfers can meet at a declared link of a fabric
     """
 
     plan: Plan
@@ -68,11 +75,13 @@ class Program:
     ranks_per_host: int
     iterations: dict[int, Timed]
     layouts: list[Layout]
+    network: Network
     cost_classes: dict[str, CostClass]
     labels: dict[int, list[list[str]]]
     max_lag: int = 0
     waits_latest: frozenset[str] = frozenset()
     contended: frozenset[str] = field(default_factory=frozenset)
+    crowded: bool = False
 
     @property
     def world_size(self) -> int:
@@ -100,27 +109,34 @@ class Program:
     def host_of(self, rank: int) -> int:
         return rank // self.ranks_per_host
 
-    def capacity(self, resource: tuple[str, int], network: Network) -> float:
+    def capacity(self, resource: tuple[str, int]) -> float:
         """Capacity of a shared resource: cores, devices, or bytes per second of a link."""
         if resource[0] == "cores":
-            return float(self.cluster.host.cores)
+            return float(self.cluster.of_host(resource[1]).host.cores)
         if resource[0] == "device":
-            return float(self.cluster.host.devices_per_host)
+            return float(self.cluster.of_host(resource[1]).host.devices_per_host)
         if resource[0] in ("host_link", "disk"):
             return 1.0
-        return network.capacity(resource)
+        return self.network.capacity(resource)
 
-    def core_share(self) -> float:
+    def core_share(self, rank: int) -> float:
         """Cores that a rank occupies during a collective: its share of the cores of the host.
 
         Collectives are calibrated with all ranks of a host at once, which had all cores together.
         """
-        return min(1.0, self.cluster.host.cores / self.ranks_per_host)
+        host = self.cluster.of_host(self.host_of(rank)).host
+        return min(1.0, host.cores / self.ranks_per_host)
+
+    def threads(self, rank: int) -> float:
+        """Cores that a rank's own work keeps busy."""
+        return float(self.cluster.of_host(self.host_of(rank)).device.threads)
 
     def contention(self) -> str:
         """The resource for which blocks compete, in words; "" if there is none."""
         if any(block.mode is Mode.FLOW for of in self._classes() for block in of.blocks):
             return "transfers share links or a disk"
+        if self.crowded:
+            return "collectives share links of the fabric"
         if "cores" in self.contended:
             return f"busy lanes want more than the {self.cluster.host.cores} cores of a host"
         if "device" in self.contended:
@@ -134,12 +150,13 @@ class Program:
     def contended_pools(self) -> frozenset[str]:
         """Which of "cores" and "device" more work can want at once than a host has."""
         contended = set()
-        wanted = self._lanes_at_once() * self.ranks_per_host * self.cluster.device.threads
+        at_once = self._lanes_at_once() * self.ranks_per_host
         # Counted at its worst. Where even that fits, the faster replay is exact.
-        if wanted > self.cluster.host.cores:
+        if any(at_once * kind.device.threads > kind.host.cores for kind in self.cluster.kinds):
             contended.add("cores")
         on_device = any(b.pool == "device" for of in self._classes() for b in of.blocks)
-        if on_device and self.ranks_per_host > self.cluster.host.devices_per_host:
+        least = min(kind.host.devices_per_host for kind in self.cluster.kinds)
+        if on_device and self.ranks_per_host > least:
             contended.add("device")
         return frozenset(contended)
 
@@ -204,21 +221,45 @@ def compile_plan(
         ranks_per_host=per_host,
         iterations=pricing.done,
         layouts=layouts,
+        network=pricing.network,
         cost_classes={**pricing.durations.classes, **pricing.network.classes},
         labels=pricing.labels,
         max_lag=max((0, *(after.lag for after in waits))),
         waits_latest=frozenset(after.step for after in waits if after.lag == LATEST),
     )
     program.contended = program.contended_pools()
+    program.crowded = isinstance(pricing.network, FabricNetwork) and _meet_on_links(program)
     return program
+
+
+def _meet_on_links(program: Program) -> bool:
+    """Whether more than one transfer at a time can be on a declared link."""
+    blocks = [block for layout in program.layouts for of in layout.classes for block in of.blocks]
+    flows = any(
+        of.steps[block.steps[0]].work.kind in _OVER_LINKS
+        for layout in program.layouts
+        for of in layout.classes
+        for block in of.blocks
+        if block.mode is Mode.FLOW
+    )
+    if flows:
+        return True
+    if not any(timed.crossing for timed in program.iterations.values()):
+        return False
+    lanes = {block.lane for block in blocks if block.mode is Mode.COLLECTIVE}
+    groups = {group for layout in program.layouts for group in layout.groups if len(group) > 1}
+    return len(lanes) > 1 or len(groups) > 1
+
+
+_OVER_LINKS = (Kind.SEND, Kind.RECV, Kind.COPY)
 
 
 class _Pricing:
     """Gathers iterations, and prices the steps of many at once."""
 
     def __init__(self, cluster: Cluster, per_host: int, element_bytes: float) -> None:
-        self.durations = Durations(cluster, co_located=per_host, element_bytes=element_bytes)
-        self.network = Network(cluster, per_host)
+        self.durations = durations_of(cluster, co_located=per_host, element_bytes=element_bytes)
+        self.network = network_of(cluster, per_host)
         self.done: dict[int, Timed] = {}
         self.labels: dict[int, list[list[str]]] = {}
         # What is the same in all iterations of a layout is kept once.
@@ -236,7 +277,7 @@ class _Pricing:
 
     def price(self) -> None:
         items = [
-            Item(step.work, len(of), step.lane.engine is Engine.HOST)
+            Item(step.work, len(of), step.lane.engine is Engine.HOST, of.ranks)
             for _, iteration, _ in self._waiting
             for of in iteration.classes
             for step in of.steps
@@ -271,13 +312,16 @@ class _Pricing:
             _table(rows, len(of))
             for (rows, _, _), of in zip(tables, iteration.classes, strict=True)
         ]
-        idle = self._meet(iteration, layout, seconds)
+        crossing: dict[tuple[int, int], Demand] = {}
+        idle = self._meet(iteration, layout, seconds, crossing)
         gaps = self._gaps(layout, [rows for _, rows, _ in tables])
         totals = [
             cls.by_block(table) + gap
             for cls, table, gap in zip(layout.classes, seconds, gaps, strict=True)
         ]
-        demand = [self._demand(of) for of in iteration.classes]
+        demand = [
+            self._demand(of, cls) for of, cls in zip(iteration.classes, layout.classes, strict=True)
+        ]
         nothing = self._nothing[id(layout)]
         return Timed(
             layout=layout,
@@ -286,6 +330,7 @@ class _Pricing:
             totals=totals,
             idle=idle if any(idle) else nothing,
             demand=demand if any(demand) else nothing,
+            crossing=crossing,
             sent=iteration_bytes(iteration),
         )
 
@@ -302,19 +347,26 @@ class _Pricing:
             self._without_gaps[id(layout)] = gaps
         return gaps
 
-    def _demand(self, of: RankClass) -> dict[int, Floats]:
+    def _demand(self, of: RankClass, cls: ClassLayout) -> dict[int, Floats]:
         """What the flows of a class ask of the resource that they share, see `Timed`."""
         found: dict[int, Floats] = {}
+        fabric = isinstance(self.network, FabricNetwork)
+        flows = {b.steps[0] for b in cls.blocks if b.mode is Mode.FLOW} if fabric else set()
         for place, step in enumerate(of.steps):
-            if step.work.kind is Kind.SEND:
+            copied = step.work.kind is Kind.COPY and place in flows
+            if step.work.kind is Kind.SEND or copied:
                 found[place] = column([step.work.bytes], [len(of)], len(of))
             elif step.work.kind in STORAGE:
                 # The disk is busy for less time than the request takes: latency is not work.
-                found[place] = self.durations.disk_busy(step.work, len(of))
+                found[place] = self.durations.disk_busy(step.work, len(of), of.ranks)
         return found
 
     def _meet(
-        self, iteration: Iteration, layout: Layout, seconds: list[Floats]
+        self,
+        iteration: Iteration,
+        layout: Layout,
+        seconds: list[Floats],
+        crossing: dict[tuple[int, int], Demand],
     ) -> list[dict[int, Floats]]:
         """Put the seconds of all collectives into the tables; return those without a core."""
         idle: list[dict[int, Floats]] = [{} for _ in layout.classes]
@@ -324,7 +376,12 @@ class _Pricing:
                 (iteration.classes[part.number].steps[part.place].work, part)
                 for part in encounter.parts
             ]
-            timing = self.network.collective(Call.gathered(encounter.kind, group, works))
+            call = Call.gathered(encounter.kind, group, works)
+            timing = self.network.collective(call)
+            if isinstance(self.network, FabricNetwork):
+                demand = self.network.demand(call)
+                if len(demand.links):
+                    crossing[encounter.group, encounter.sequence] = demand
             for _, part in works:
                 seconds[part.number][part.place, part.columns] = timing.seconds
                 # Kept sparsely: only collectives that leave cores idle need the split.

@@ -175,6 +175,12 @@ def constants_of(item: object, prefix: str = "") -> Iterator[tuple[str, Constant
         return
     for spec in dataclasses.fields(item):
         value = getattr(item, spec.name)
+        if isinstance(item, Cluster) and item.nodes and spec.name != "fabric":
+            # The constants of a cluster of several kinds are those of the kinds.
+            if spec.name == "nodes":
+                for at, node in enumerate(item.nodes):
+                    yield from constants_of(node.cluster, f"{prefix}nodes.{at}.cluster.")
+            continue
         if isinstance(value, Constant):
             yield f"{prefix}{spec.name}", value
         else:
@@ -189,6 +195,9 @@ def with_value(cluster: Cluster, key: str, value: float) -> Cluster:
 
 
 def _replaced(item: object, path: list[str], value: float) -> Any:
+    if isinstance(item, tuple):
+        at = int(path[0])
+        return (*item[:at], _replaced(item[at], path[1:], value), *item[at + 1 :])
     assert dataclasses.is_dataclass(item) and not isinstance(item, type)
     if not path:
         return dataclasses.replace(item, value=value)

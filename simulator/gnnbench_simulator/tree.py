@@ -46,6 +46,7 @@ class Tree:
 @cache
 def tree_of(size: int) -> Tree:
     """The tree of a group of this size."""
+    # Members 2^i to 2^(i+1) - 1 receive in round i; of the root, 0, this is -1.
     rounds = tuple(member.bit_length() - 1 for member in range(size))
     parents = tuple(member - (1 << at) if at >= 0 else 0 for member, at in enumerate(rounds))
     children: list[list[int]] = [[] for _ in range(size)]
@@ -92,6 +93,7 @@ class Descent:
         while open_:
             one = open_.pop()
             parent = tree.parents[one]
+            # A child that is late is left out here; its own arrival begins with it again.
             if one not in self.arrived or (one and parent not in self.has_s):
                 continue
             self.has_s[one] = self.arrived[one]
@@ -168,12 +170,14 @@ class Descents:
             arrived[flat] = arrival[takes]
         round_s = seconds[self.group_of] / self.depths[:, None]
         has = arrived.copy()
+        # Round by round: whoever sends has received in an earlier one.
         for at in range(int(self.depths.max())):
             now = np.flatnonzero(self.rounds == at)
             turn = has[self.parents[now]] + self.slots[now][:, None] * round_s[now]
             has[now] = np.maximum(arrived[now], turn) + round_s[now]
         leave = has.copy()
         below = np.flatnonzero(self.rounds >= 0)
+        # A parent occurs once per child; assignment by index would keep one of them.
         np.maximum.at(leave, self.parents[below], has[below])
         found = []
         for (takes, flat), end in zip(self.told, together, strict=True):

@@ -54,12 +54,8 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     draws = draws or int(np.clip(40_000 // world, 40, 200))
     rng = np.random.default_rng(seed)
     factors: dict[str, Floats] = {}
-    counts = _steps_by_class(program)
-    for name, cost in sorted(program.cost_classes.items()):
-        earned = SHARED if cost.shared is None else cost.shared
-        shared = 1.0 if name in _TOGETHER else earned
-        spread = shared + (1.0 - shared) / max(counts.get(name, 1.0), 1.0)
-        factors[name] = np.exp(cost.radius / _Z90 * spread**0.5 * _normal(rng, draws))
+    for name, (spread, _) in class_errors(program).items():
+        factors[name] = np.exp(spread / _Z90 * _normal(rng, draws))
     if not factors:
         return Interval(low=1.0, high=1.0)
     periods = 1 if program.plan.num_periods < 2 or world * draws > 100_000 else 2
@@ -75,6 +71,23 @@ def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     drift = np.exp(_drift(program) * _normal(rng, draws))
     low, high = np.quantile(drawn * drift / base, [0.05, 0.95])
     return Interval(low=min(float(low), 1.0), high=max(float(high), 1.0))
+
+
+def class_errors(program: Program) -> dict[str, tuple[float, float]]:
+    """Log errors of the cost classes: half of the 90 % interval of a period's steps together.
+
+    Returns:
+        By class, in the order of their names: the whole error, and the part of it that all shapes
+        have in common, so that it is the same in predictions of other plans on the cluster.
+    """
+    found = {}
+    counts = _steps_by_class(program)
+    for name, cost in sorted(program.cost_classes.items()):
+        earned = SHARED if cost.shared is None else cost.shared
+        shared = 1.0 if name in _TOGETHER else earned
+        spread = shared + (1.0 - shared) / max(counts.get(name, 1.0), 1.0)
+        found[name] = cost.radius * spread**0.5, cost.radius * shared**0.5
+    return found
 
 
 def _drift(program: Program) -> float:

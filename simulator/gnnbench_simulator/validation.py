@@ -15,6 +15,7 @@ from gnnbench.errors import GnnbenchError, SpecError
 from gnnbench.published.metrics import (
     EPOCH_TIME,
     MEMORY,
+    STREAM_TIMES,
     epochs_of,
     phase_time,
     si_value,
@@ -28,6 +29,7 @@ from gnnbench.published.score import Comparison
 from gnnbench.published.skew import nested, skewed
 from gnnbench.published.software import cluster_used
 from gnnbench.published.split import used, widened
+from gnnbench.published.stream_times import StreamMeasure, stated_epochs
 from gnnbench.published.systems import Case, Count, case_of
 from gnnbench.published.threads import threaded
 from gnnbench.published.wire import wire_bound_s
@@ -64,9 +66,10 @@ def compare_rows(
         advance: called with the id of each row that is done.
     """
     known: dict[tuple[object, ...], Prediction | Reason] = {}
+    epochs = stated_epochs(rows)
     out = []
     for row in rows:
-        case = case_of(row)
+        case = case_of(row, epochs)
         if isinstance(case, Reason):
             out.append(Comparison(row=row, reason=case))
         elif not isinstance(case, Case):
@@ -164,13 +167,19 @@ def _note(row: PublishedRow, found: Prediction) -> str:
 
 
 def _counted(row: PublishedRow, count: Count) -> Comparison:
-    """Compare a row that counts vertices, pages or bytes; without an interval."""
+    """Compare a row that is predicted without a plan: a count has no interval, a time has."""
     predicted, basis = count.expected(row.metric)
-    return Comparison(
-        row=row,
-        published=si_value(row),
-        predicted=predicted,
-        used=used(row, count),
-        grade="published",
-        note=basis,
-    )
+    common: dict[str, Any] = {
+        "row": row,
+        "published": si_value(row),
+        "predicted": predicted,
+        "used": used(row, count),
+        "note": basis,
+    }
+    if not isinstance(count, StreamMeasure):
+        return Comparison(**common, grade="published")
+    common |= {"grade": "assumed", "cluster": count.cluster}
+    if row.metric not in STREAM_TIMES:
+        return Comparison(**common)
+    low, high = widened(predicted, predicted, predicted)
+    return Comparison(**common, low=low, high=high)

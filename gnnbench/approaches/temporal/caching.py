@@ -33,6 +33,8 @@ Ids = NDArray[np.int64]
 _PRESAMPLE, _ROUNDS = 13, 2
 KINDS = ("nodes", "edges")
 COLUMNS = ("hits", "misses", "moved", "entered", "refilled")
+_TRACED = 2
+"""Version of the traces that are kept between runs: raised when their counts or columns change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +185,13 @@ class CacheTrace:
     def _add_period(self, period: int) -> None:
         structure = self.structure
         protocol, sampling = structure.protocol, structure.sampling
-        key = structure.stream.digest, asdict(protocol), asdict(sampling), asdict(self.how)
+        key = (
+            _TRACED,
+            structure.stream.digest,
+            asdict(protocol),
+            asdict(sampling),
+            asdict(self.how),
+        )
         # A period follows from the caches that the earlier ones leave, so that the whole run is
         # kept as one array or not at all.
         lengths = [len(pieces) for pieces in structure.pieces]

@@ -29,6 +29,8 @@ from gnnbench.steps import Ints, Size, Work
 Ids = NDArray[np.int64]
 Store = TemporalStore | TemporalCsr
 _TRAIN, _SAMPLE, _ROWS = 5, 7, 17
+_COUNTED = 2
+"""Version of the counts that are kept between runs: raised when draws or columns change."""
 _ROOTS_AT_ONCE = 1 << 21
 """Roots that are counted in one go: their candidates take 16 MiB."""
 
@@ -272,7 +274,13 @@ class StreamStructure:
         """Sizes of an iteration; a period is counted when it is first asked about."""
         if period not in self._counts:
             # An immutable dataset and the settings of draws decide all counts.
-            key = (self.stream.digest, asdict(self.protocol), asdict(self.sampling), period)
+            key = (
+                _COUNTED,
+                self.stream.digest,
+                asdict(self.protocol),
+                asdict(self.sampling),
+                period,
+            )
             folder = self.cache if self.stream.digest else None
             self._counts[period] = cached_array(
                 folder, "temporal", key, lambda: self._counted(period)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.ladder import weakest
+from gnnbench.metrics import measure_of
 from gnnbench_reports import numbers
-from gnnbench_reports.claims.quantities import QUANTITIES, Value
+from gnnbench_reports.claims.quantities import QUANTITIES
 from gnnbench_reports.claims.reading import Claim, Paper, Test
+from gnnbench_reports.claims.values import Value, difference, ratio
 
 if TYPE_CHECKING:
     from gnnbench_reports.comparison import Comparison
@@ -27,8 +30,9 @@ class Outcome:
     Attributes:
         holds: None where the interval contains the bound, or the value is not known.
         reason: why the value is not known.
-        grade: of the constants behind a simulated value.
+        grade: of the constants behind a simulated value, the weakest.
         config_ids: of the configurations that it rests on.
+        rows: these configurations, as compared.
     """
 
     test: Test
@@ -37,6 +41,7 @@ class Outcome:
     reason: str = ""
     grade: str = ""
     config_ids: tuple[str, ...] = ()
+    rows: tuple[Comparison, ...] = ()
 
     @property
     def word(self) -> str:
@@ -110,20 +115,28 @@ def _outcome(test: Test, study: Study | None) -> Outcome:
         ids = tuple(name for one in rows for name in (one.config_ids or (one.config_id,)))
         if found is None:
             return Outcome(
-                test=test, value=None, holds=None, config_ids=ids, reason=_why_not(test, row)
+                test=test,
+                value=None,
+                holds=None,
+                config_ids=ids,
+                rows=tuple(rows),
+                reason=_why_not(test, row),
             )
         values.append(found)
+    if len({(row.dataset, row.cluster) for row in rows}) > 1:
+        # Errors are common to predictions of one graph on one machine.
+        values = [dataclasses.replace(value, causes={}) for value in values]
     value = _combined(test, values)
-    if value is None:
-        reason = f"the {QUANTITIES[test.quantity].title} that it is divided by is 0"
-        return Outcome(test=test, value=None, holds=None, config_ids=ids, reason=reason)
-    grades = {row.grade for row in rows if row.grade} if test.side == "simulated" else set()
+    grades = [row.grade for row in rows if row.grade] if test.side == "simulated" else []
+    title = QUANTITIES[test.quantity].title
     return Outcome(
         test=test,
         value=value,
-        holds=_decide(value, test.operator, test.than),
-        grade=", ".join(sorted(grades)),
+        holds=None if value is None else _decide(value, test.operator, test.than),
+        reason=f"the {title} that it is divided by is 0" if value is None else "",
+        grade=weakest(grades) if grades else "",
         config_ids=ids,
+        rows=tuple(rows),
     )
 
 
@@ -154,26 +167,11 @@ def _is(row: Comparison, key: str, value: object) -> bool:
 
 
 def _combined(test: Test, values: Sequence[Value]) -> Value | None:
-    """One value; or the ratio or difference of two, whose errors are independent."""
+    """One value; or the ratio or difference of two, None where a ratio has none."""
     if len(values) == 1:
         return values[0]
     a, b = values
-    if test.minus:
-        value = a.value - b.value
-        down = math.hypot(a.value - a.low, b.high - b.value)
-        up = math.hypot(a.high - a.value, b.value - b.low)
-        return Value(value, value - down, value + up)
-    if b.value == 0:
-        return None
-    value = a.value / b.value
-    down = math.hypot(_gap(a.low, a.value), _gap(b.value, b.high))
-    up = math.hypot(_gap(a.value, a.high), _gap(b.low, b.value))
-    return Value(value, value * math.exp(-down), value * math.exp(up))
-
-
-def _gap(low: float, high: float) -> float:
-    """Logarithm of high over low; 0 where there is none."""
-    return math.log(high / low) if low > 0 and high > 0 else 0.0
+    return difference(a, b) if test.minus else ratio(a, b)
 
 
 def _decide(value: Value, operator: str, bound: float) -> bool | None:
@@ -203,6 +201,10 @@ def written(outcome: Outcome) -> str:
         ends = f"{numbers.rounded(value.low, max(spread, 1e-9))} … "
         ends += numbers.rounded(value.high, max(spread, 1e-9))
         return f"{text}×" + ("" if exact else f" ({ends})")
+    if unit == "share" and _without_unit(outcome):
+        sign = "+" if test.minus else ""
+        ends = "" if exact else f" ({value.low:.3f} … {value.high:.3f})"
+        return f"{value.value:{sign}.3f}{ends}"
     if unit == "share":
         scale = " points" if test.minus else " %"
         sign = "+" if test.minus else ""
@@ -213,14 +215,25 @@ def written(outcome: Outcome) -> str:
         return numbers.size(value.value)
     if unit == "s":
         return f"{numbers.seconds(value.value, 0.01)} ({numbers.interval(value.low, value.high)})"
+    if unit == "USD":
+        ends = f"{value.low:.3g} … {value.high:.3g}"
+        return f"{value.value:.3g} USD ({ends})"
     return numbers.rounded(value.value, 0.005 * abs(value.value))
 
 
-def bound(test: Test) -> str:
+def _without_unit(outcome: Outcome) -> bool:
+    """Whether it compares a metric that is no share, such as a reciprocal rank."""
+    metrics = {row.metric for row in outcome.rows if row.metric}
+    is_metric = outcome.test.quantity in ("metric", "best_metric")
+    return is_metric and any(measure_of(metric).unit != "share" for metric in metrics)
+
+
+def bound(outcome: Outcome) -> str:
     """The inequality's right side, such as ">= 3×"."""
+    test = outcome.test
     if test.over:
         return f"{test.operator} {test.than:g}×"
-    if QUANTITIES[test.quantity].unit == "share":
+    if QUANTITIES[test.quantity].unit == "share" and not _without_unit(outcome):
         unit = " points" if test.minus else " %"
         return f"{test.operator} {100 * test.than:g}{unit}"
     return f"{test.operator} {test.than:g}"

@@ -1,39 +1,34 @@
 """The quantities that claims compare, of a measured or predicted configuration.
 
 A quantity has a value, an interval, and is None where the results do not hold it. Measured times
-have the noise of their repeats as interval, predicted ones the simulator's 90 % interval; counted
-bytes and flops are exact.
+have the noise of their repeats as interval, predicted ones the simulator's 90 % interval, metrics a
+90 % interval over seeds; counted bytes and operations are exact.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnnbench.metrics import measure_of
-from gnnbench_reports.ledgers import read_columns
-from gnnbench_reports.noise import noise, repeat_spread, usual_noise
+from gnnbench.steps import Kind
+from gnnbench_reports.claims.from_ledgers import counted, imbalance, seconds_of
+from gnnbench_reports.claims.values import Value, exact, noisy, pooled, sampled
+from gnnbench_reports.labels import seed_of
+from gnnbench_reports.noise import noise, usual_noise
+from gnnbench_reports.opening import find_machine
 from gnnbench_reports.parts import HIDDEN, WAITING, parts_of, whole
-from gnnbench_reports.reaching import reach, target
+from gnnbench_reports.reaching import Reach, reach, target
 from gnnbench_reports.traffic import bytes_per_step
 
 if TYPE_CHECKING:
-    from gnnbench.results import RunRecord
+    from gnnbench.results import PredictionRecord, RunRecord
     from gnnbench_reports.comparison import Comparison
     from gnnbench_reports.study import Study
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value between two ends; all three are equal where it is exact."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +43,55 @@ class Quantity:
     find: Callable[[Study, Comparison, str], Value | None]
 
 
-def _exact(value: float | None) -> Value | None:
-    return None if value is None else Value(value, value, value)
-
-
 def _time(study: Study, row: Comparison, side: str) -> Value | None:
     if side == "measured":
         if row.measured_period_s is None:
             return None
-        return _noisy(row.measured_period_s, noise(row, usual_noise(study.rows)))
+        return noisy(row.measured_period_s, noise(row, usual_noise(study.rows)))
     if row.predicted_period_s is None:
         return None
     low = row.predicted_low_s or row.predicted_period_s
-    return Value(row.predicted_period_s, low, row.predicted_high_s or row.predicted_period_s)
+    high = row.predicted_high_s or row.predicted_period_s
+    causes = _causes(study.prediction_of(row))
+    return Value(row.predicted_period_s, low, high, causes=causes)
 
 
-def _noisy(value: float, relative: float) -> Value:
-    return Value(value, value / (1 + relative), value * (1 + relative))
+def _causes(record: PredictionRecord | None) -> dict[str, float]:
+    """The log error that each operation makes in a prediction, as far as other shapes share it."""
+    if record is None or record.period_s <= 0:
+        return {}
+    work = record.notes.get("work_s") or {}
+    classes = record.notes.get("classes") or {}
+    # Of lanes that overlap, the work may sum to more than the period.
+    span = max(record.period_s, sum(work.values()))
+    return {
+        name: work.get(name, 0.0) / span * float(found["common"])
+        for name, found in classes.items()
+        if found.get("common")
+    }
 
 
 def _total(study: Study, row: Comparison, side: str) -> Value | None:
     """Seconds of all periods of a run."""
-    one = _time(study, row, side)
     training = study.spec(row).get("training") or {}
     periods = int(training.get("increments") or training.get("epochs") or 0)
-    if one is None or not periods:
+    return _scaled(_time(study, row, side), periods)
+
+
+def _price(study: Study, row: Comparison, side: str) -> Value | None:
+    """Rent of the hosts for a period, in USD; None where the cluster has no price."""
+    machine = find_machine(study.results, row.cluster) if side == "simulated" else None
+    price = None if machine is None or machine.price is None else machine.price.usd_per_hour
+    if price is None or not row.ranks_per_host:
         return None
-    return Value(*(periods * part for part in (one.value, one.low, one.high)))
+    hosts = -(-row.ranks // row.ranks_per_host)
+    return _scaled(_time(study, row, side), hosts * price.value / 3600)
+
+
+def _scaled(one: Value | None, factor: float) -> Value | None:
+    if one is None or not factor:
+        return None
+    return Value(factor * one.value, factor * one.low, factor * one.high, causes=one.causes)
 
 
 def _memory(study: Study, row: Comparison, side: str) -> Value | None:
@@ -82,79 +99,88 @@ def _memory(study: Study, row: Comparison, side: str) -> Value | None:
     memory = row.memory
     if side == "measured":
         found = memory.measured_workload_bytes
-        return None if found is None else _noisy(float(found), _MEMORY_NOISE)
-    found = memory.predicted_workload_bytes
-    return None if found is None else _noisy(float(found), _MEMORY_NOISE)
+    else:
+        found = memory.predicted_workload_bytes
+    return None if found is None else noisy(float(found), _MEMORY_NOISE)
 
 
 _MEMORY_NOISE = 0.1
 
 
 def _bytes(study: Study, row: Comparison, side: str) -> Value | None:
-    return _exact(row.counted_bytes if side == "measured" else row.planned_bytes)
+    return exact(row.counted_bytes if side == "measured" else row.planned_bytes)
 
 
 def _bytes_per_rank(study: Study, row: Comparison, side: str) -> Value | None:
     found = _bytes(study, row, side)
-    return None if found is None else _exact(found.value / row.ranks)
+    return None if found is None else exact(found.value / row.ranks)
 
 
 def _bytes_to(study: Study, row: Comparison, side: str) -> Value | None:
     """Bytes that all ranks send until the target of the row's dataset and model."""
-    found, each = _reach(study, row, side), _bytes(study, row, side)
-    return None if found is None or each is None else _exact(found[1] * each.value)
+    each = _bytes(study, row, side)
+    return None if each is None else _scaled(_periods_to(study, row, side), each.value)
 
 
 def _bytes_per_step(study: Study, row: Comparison, side: str) -> Value | None:
-    return _exact(bytes_per_step(study.runs_of(row))) if side == "measured" else None
+    return exact(bytes_per_step(study.runs_of(row))) if side == "measured" else None
 
 
-def _hit_rate(study: Study, row: Comparison, side: str) -> Value | None:
+def _hit_rate(metric: str) -> Callable[[Study, Comparison, str], Value | None]:
     """Share of the rows that ranks would have to fetch and find in their caches."""
-    found = row.metrics.get("cache_hit_rate") if side == "measured" else None
-    return None if found is None else _exact(found["mean"])
+
+    def find(study: Study, row: Comparison, side: str) -> Value | None:
+        found = row.metrics.get(metric) if side == "measured" else None
+        return None if found is None else exact(found["mean"])
+
+    return find
 
 
-def _hidden_layers(study: Study, row: Comparison, side: str) -> Value | None:
-    """Bytes sent in the passes, where features of hidden layers travel."""
-    return _exact(_volume(row, side, phases=("forward", "backward")))
+def _moved(
+    *, kinds: tuple[str, ...] = (), phases: tuple[str, ...] = ()
+) -> Callable[[Study, Comparison, str], Value | None]:
+    """Bytes moved per period by some kinds of steps, or in some phases."""
 
+    def find(study: Study, row: Comparison, side: str) -> Value | None:
+        if not (row.measured if side == "measured" else row.predicted):
+            return None
+        name = "counted_bytes" if side == "measured" else "planned_bytes"
+        return exact(
+            sum(
+                float(getattr(volume, name) or 0.0)
+                for volume in row.volumes
+                if (not kinds or volume.kind in kinds) and (not phases or volume.phase in phases)
+            )
+        )
 
-def _disk(study: Study, row: Comparison, side: str) -> Value | None:
-    return _exact(_volume(row, side, kinds=("read", "write")))
-
-
-def _volume(
-    row: Comparison, side: str, kinds: tuple[str, ...] = (), phases: tuple[str, ...] = ()
-) -> float | None:
-    if not (row.measured if side == "measured" else row.predicted):
-        return None
-    name = "counted_bytes" if side == "measured" else "planned_bytes"
-    return sum(
-        float(getattr(volume, name) or 0.0)
-        for volume in row.volumes
-        if (not kinds or volume.kind in kinds) and (not phases or volume.phase in phases)
-    )
+    return find
 
 
 def _metric(study: Study, row: Comparison, side: str) -> Value | None:
-    """The primary test metric, with its standard error over runs; two points with one run."""
+    """The primary test metric after training."""
     if side != "measured" or not row.test_metric:
         return None
-    mean, std = row.test_metric["mean"], row.test_metric.get("std", 0.0)
-    error = 2 * std / math.sqrt(row.repeats) if row.repeats > 1 else 0.0
-    return Value(mean, mean - error, mean + error)
+    name = f"test_{row.metric}"
+    runs = [(run, run.metrics[name]) for run in study.runs_of(row) if name in run.metrics]
+    if not runs:
+        return pooled(row.test_metric["mean"], row.test_metric.get("std", 0.0), row.repeats)
+    return sampled(_by_seed(runs))
 
 
 def _best_metric(study: Study, row: Comparison, side: str) -> Value | None:
-    """The primary test metric at the best validation, with its standard error over runs."""
+    """The primary test metric at the best validation."""
     if side != "measured":
         return None
-    found = [at_best for run in study.runs_of(row) if (at_best := _at_best(run, row.metric))]
-    if len(found) < 2:
-        return _exact(found[0]) if found else None
-    mean, error = statistics.fmean(found), 2 * statistics.stdev(found) / math.sqrt(len(found))
-    return Value(mean, mean - error, mean + error)
+    found = [(run, at) for run in study.runs_of(row) if (at := _at_best(run, row.metric))]
+    return sampled(_by_seed(found)) if found else None
+
+
+def _by_seed(found: Iterable[tuple[RunRecord, float]]) -> dict[int, float]:
+    """Values by seed: repeats of one seed are no further samples."""
+    samples = defaultdict(list)
+    for run, value in found:
+        samples[seed_of(run.spec)].append(float(value))
+    return {seed: statistics.fmean(values) for seed, values in sorted(samples.items())}
 
 
 def _at_best(run: RunRecord, metric: str) -> float | None:
@@ -167,24 +193,36 @@ def _at_best(run: RunRecord, metric: str) -> float | None:
 
 
 def _periods_to(study: Study, row: Comparison, side: str) -> Value | None:
+    """Median over the runs, with their range."""
     found = _reach(study, row, side)
-    return None if found is None else _exact(found[1])
+    if found is None or found.periods is None:
+        return None
+    low, high = found.period_range
+    return Value(found.periods, low, high)
 
 
 def _seconds_to(study: Study, row: Comparison, side: str) -> Value | None:
     found = _reach(study, row, side)
-    return None if found is None else _noisy(found[0], found[2])
+    if found is None or found.seconds is None:
+        return None
+    return noisy(found.seconds, max(found.spread or 0.0, usual_noise(study.rows)))
 
 
-def _reach(study: Study, row: Comparison, side: str) -> tuple[float, float, float] | None:
-    """Seconds and periods until the target of the row's dataset and model; relative spread."""
+def _reach(study: Study, row: Comparison, side: str) -> Reach | None:
+    """When a row reaches the target of its dataset and model."""
     same = [r for r in study.rows if (r.dataset, r.model) == (row.dataset, row.model)]
     goal = target(study, [r for r in same if r.measured]) if side == "measured" else None
-    found = None if goal is None else reach(study, row, goal)
-    if found is None or found.seconds is None or found.periods is None:
-        return None
-    spread = max(found.spread or 0.0, repeat_spread(study.rows) or 0.0, 0.025)
-    return found.seconds, found.periods, spread
+    return None if goal is None else reach(study, row, goal)
+
+
+def _stage(name: str) -> Callable[[Study, Comparison, str], Value | None]:
+    """Seconds per period of a stage of mini-batches, whether or not other work hides it."""
+
+    def find(study: Study, row: Comparison, side: str) -> Value | None:
+        found = row.stages_measured.get(name) if side == "measured" else None
+        return None if not found else noisy(found, noise(row, usual_noise(study.rows)))
+
+    return find
 
 
 def _share(*names: str) -> Callable[[Study, Comparison, str], Value | None]:
@@ -196,79 +234,70 @@ def _share(*names: str) -> Callable[[Study, Comparison, str], Value | None]:
         if total <= 0:
             return None
         share = sum(parts.get(name, 0.0) for name in names) / total
-        relative = noise(row, usual_noise(study.rows)) if side == "measured" else 0.1
-        found = _noisy(share, relative)
+        relative = noise(row, usual_noise(study.rows))
+        if side == "simulated":
+            relative = _interval_of(row)
+        found = noisy(share, relative)
         return Value(found.value, found.low, min(found.high, 1.0))
 
     return find
+
+
+def _interval_of(row: Comparison) -> float:
+    """Half of the relative 90 % interval of a predicted time."""
+    low, high = row.predicted_low_s, row.predicted_high_s
+    return math.sqrt(high / low) - 1 if low and high else 0.0
 
 
 def _hidden(study: Study, row: Comparison, side: str) -> Value | None:
     """The share of communication that runs behind other work."""
     parts = parts_of(study, row, side)
     sent = parts.get("communication", 0.0) + parts.get(HIDDEN, 0.0)
-    return _exact(parts.get(HIDDEN, 0.0) / sent) if sent > 0 else None
+    return exact(parts.get(HIDDEN, 0.0) / sent) if sent > 0 else None
 
 
-def _flops(layer: int | None = None) -> Callable[[Study, Comparison, str], Value | None]:
-    """Floating-point operations of all ranks, in all steps or in those of a layer."""
-
-    def find(study: Study, row: Comparison, side: str) -> Value | None:
-        found = _flops_by_rank(study, row, side, layer)
-        return _exact(sum(found)) if found else None
-
-    return find
-
-
-def _imbalance(study: Study, row: Comparison, side: str) -> Value | None:
-    """Flops of the rank with most over the mean."""
-    found = _flops_by_rank(study, row, side)
-    return _exact(max(found) / (sum(found) / len(found))) if found and sum(found) else None
-
-
-def _flops_by_rank(
-    study: Study, row: Comparison, side: str, layer: int | None = None
-) -> list[float]:
-    """Floating-point operations per period of each rank, of a measured run."""
-    runs = study.runs_of(row) if side == "measured" else []
-    if not runs:
-        return []
-    folder = study.results.run_folder(runs[0].run_id)
-    return [_mean_flops(path, layer) for path in sorted(folder.glob("ledger-rank*.csv"))]
-
-
-def _mean_flops(path: Path, layer: int | None) -> float:
-    types = {"period": "int64", "phase": "str", "layer": "int64", "flops": "float64"}
-    frame = read_columns(path, types)
-    frame = frame[frame["phase"] != "evaluate"]
-    if layer is not None:
-        frame = frame[frame["layer"] == layer]
-    return float(frame.groupby("period")["flops"].sum().mean()) if len(frame) else 0.0
+_OUT_OF_MEMORY = "out of memory"
 
 
 def _fits(study: Study, row: Comparison, side: str) -> Value | None:
-    """1 where the configuration fits the memory of its devices, 0 where it does not."""
-    if side == "measured":
-        return None
+    """1 where the configuration fits the memory of its devices or the run's cap, 0 where not."""
     memory = row.memory
-    if "out of memory" in row.prediction_reason:
-        return _exact(0.0)
+    if side == "measured":
+        if row.measured:
+            return exact(1.0)
+        return exact(0.0) if _OUT_OF_MEMORY in row.reason else None
+    if _OUT_OF_MEMORY in row.prediction_reason:
+        return exact(0.0)
     if memory.predicted_needed_bytes is None or memory.limit_bytes is None:
         return None
-    return _exact(float(memory.predicted_needed_bytes <= memory.limit_bytes))
+    return exact(float(memory.predicted_needed_bytes <= memory.limit_bytes))
 
 
 QUANTITIES: dict[str, Quantity] = {
     "time": Quantity("time per period", "s", _time),
     "total": Quantity("time of all periods", "s", _total),
+    "price": Quantity("rent per period", "USD", _price),
     "memory": Quantity("memory of a rank above its baseline", "bytes", _memory),
     "bytes": Quantity("bytes sent per period", "bytes", _bytes),
     "bytes_per_rank": Quantity("bytes sent per period and rank", "bytes", _bytes_per_rank),
     "bytes_per_step": Quantity("bytes sent per optimiser step", "bytes", _bytes_per_step),
     "bytes_to": Quantity("bytes sent until the target", "bytes", _bytes_to),
-    "hit_rate": Quantity("hit rate of the caches of features", "share", _hit_rate),
-    "hidden_layer_bytes": Quantity("bytes sent in the passes", "bytes", _hidden_layers),
-    "disk_bytes": Quantity("bytes read and written per period", "bytes", _disk),
+    "hidden_layer_bytes": Quantity(
+        "bytes sent in the passes", "bytes", _moved(phases=("forward", "backward"))
+    ),
+    "disk_bytes": Quantity(
+        "bytes read and written per period", "bytes", _moved(kinds=("read", "write"))
+    ),
+    "disk_bytes_read": Quantity("bytes read per period", "bytes", _moved(kinds=("read",))),
+    "hit_rate": Quantity(
+        "hit rate of the caches of features", "share", _hit_rate("cache_hit_rate")
+    ),
+    "node_hit_rate": Quantity(
+        "hit rate of the caches of node features", "share", _hit_rate("nodes_hit_rate")
+    ),
+    "edge_hit_rate": Quantity(
+        "hit rate of the caches of edge features", "share", _hit_rate("edges_hit_rate")
+    ),
     "metric": Quantity("test metric", "share", _metric),
     "best_metric": Quantity("test metric at the best validation", "share", _best_metric),
     "periods_to": Quantity("periods to the target", "", _periods_to),
@@ -281,9 +310,27 @@ QUANTITIES: dict[str, Quantity] = {
     "hidden": Quantity("share of communication that is hidden", "share", _hidden),
     "sampling": Quantity("share of sampling", "share", _share("sample")),
     "loading": Quantity("share of loading features", "share", _share("fetch", "copy")),
-    "flops": Quantity("floating-point operations per period", "", _flops()),
-    "flops_1": Quantity("floating-point operations of layer 1 per period", "", _flops(1)),
-    "flops_2": Quantity("floating-point operations of layer 2 per period", "", _flops(2)),
-    "imbalance": Quantity("operations of the busiest rank over the mean", "", _imbalance),
+    "sampling_time": Quantity("time of sampling per period", "s", _stage("sampling")),
+    "sampled_bytes": Quantity(
+        "bytes that sampling reads per period", "bytes", counted("bytes", kind=Kind.SAMPLE)
+    ),
+    "ingest_time": Quantity(
+        "time of inserting or building the graph per period",
+        "s",
+        seconds_of("ingest", "build_temporal_csr"),
+    ),
+    "flops": Quantity("floating-point operations per period", "", counted("flops")),
+    "flops_1": Quantity(
+        "floating-point operations of layer 1 per period", "", counted("flops", layer=1)
+    ),
+    "flops_2": Quantity(
+        "floating-point operations of layer 2 per period", "", counted("flops", layer=2)
+    ),
+    "imbalance": Quantity("operations of the busiest rank over the mean", "", imbalance("flops")),
+    "sampling_imbalance": Quantity(
+        "bytes that sampling reads on the busiest rank over the mean",
+        "",
+        imbalance("bytes", kind=Kind.SAMPLE),
+    ),
     "fits": Quantity("fits the memory (1) or not (0)", "", _fits),
 }

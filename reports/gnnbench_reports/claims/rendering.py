@@ -6,12 +6,15 @@ import base64
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from markupsafe import Markup
 
+from gnnbench_reports import numbers
 from gnnbench_reports.blocks import Block, Table, Text
+from gnnbench_reports.claims import evidence
 from gnnbench_reports.claims.judging import VERDICTS, Judgement, bound, written
 from gnnbench_reports.claims.quantities import QUANTITIES
 from gnnbench_reports.claims.reading import Paper
@@ -23,12 +26,60 @@ _COLOURS = dict(zip(VERDICTS, ("ok", "skipped", "differ", ""), strict=True))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A paper with its judgements, the commands that made them, and the machine."""
+    """A paper with its judgements and what they rest on.
+
+    Attributes:
+        commands: that made them.
+        machine: on which runs were measured, when, and with which version; "" if none were.
+        simulated: the clusters of the predictions, a sentence each.
+        warnings: reasons to distrust the measured times.
+        cited: the configurations of each claim, by its id.
+        root: folder of the page and of the results that it links; None: it links to none.
+        published: whether ledgers are summed there, see `publishing`.
+    """
 
     paper: Paper
     judgements: Sequence[Judgement]
     commands: Sequence[str]
     machine: str = ""
+    simulated: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    cited: Mapping[str, Sequence[evidence.Cited]] = field(default_factory=dict)
+    root: Path | None = None
+    published: bool = False
+
+    @property
+    def provenance(self) -> list[str]:
+        """Where runs were measured, and for which clusters they were predicted."""
+        return [*([f"Measured on {self.machine}."] if self.machine else []), *self.simulated]
+
+    def configurations(self, judgement: Judgement) -> Table | None:
+        """The configurations that a verdict rests on, with links to their files."""
+        found = self.cited.get(judgement.claim.id, ())
+        if not found:
+            return None
+        rows = [self._line(one) for one in found]
+        runs = sum(len(one.runs()) for one in found)
+        noun = f"{len(found)} configuration{'s' if len(found) > 1 else ''}"
+        fold = f"Evidence: {noun}" + (f", {runs} run{'s' if runs > 1 else ''}" if runs else "")
+        return Table(columns=evidence.COLUMNS, rows=rows, fold=fold)
+
+    def _line(self, one: evidence.Cited) -> tuple[object, ...]:
+        row, measured = one.row, one.side == "measured"
+        time = row.measured_period_s if measured else row.predicted_period_s
+        files: object = ""
+        if self.root is not None:
+            files = evidence.links(one, self.root, published=self.published)
+        return (
+            one.side,
+            row.dataset,
+            row.model,
+            row.label,
+            row.ranks,
+            len(one.runs()) or "–",
+            numbers.seconds(time, row.uncertainty if measured else None),
+            files or evidence.Links(()),
+        )
 
 
 def summary(judged: Sequence[Judged]) -> str:
@@ -57,7 +108,7 @@ def lines_of(judgement: Judgement) -> list[tuple[object, ...]]:
             outcome.test.says,
             QUANTITIES[outcome.test.quantity].title,
             written(outcome),
-            bound(outcome.test),
+            bound(outcome),
             outcome.word,
             outcome.grade,
         )
@@ -65,34 +116,58 @@ def lines_of(judgement: Judgement) -> list[tuple[object, ...]]:
     ]
 
 
-HEADS = ("side", "compared", "quantity", "found", "claimed", "holds", "evidence")
+HEADS = ("side", "compared", "quantity", "found", "claimed", "holds", "constants")
 
 
 def markdown(judged: Sequence[Judged]) -> str:
     """The page as Markdown."""
     lines = ["# Claims of papers, tested", "", summary(judged), "", _HOW, ""]
+    if len(judged) > 1:
+        lines += [*_table([column.heading for column in _COUNTED], _counts(judged)), ""]
     for one in judged:
         lines += [f"## {one.paper.title}", "", f"{one.paper.reference}.", ""]
-        lines += [f"Measured on {_plain(one.machine)}.", ""] if one.machine else []
+        for sentence in one.provenance:
+            lines += [_plain(sentence), ""]
         lines += ["```console", *(f"$ {command}" for command in one.commands), "```", ""]
         rows = [(j.claim.id, j.claim.sentence, f"**{j.verdict}**", j.why) for j in one.judgements]
         lines += [*_table(("claim", "what it says", "verdict", "why"), rows), ""]
         for judgement in one.judgements:
-            lines += _details(judgement)
+            lines += _details(one, judgement)
     return "\n".join(lines).rstrip() + "\n"
 
 
 _HOW = (
-    "A claim is a sentence in our words and inequalities over measured runs of small suites on "
-    "this machine, and over predictions at the paper's scale. Measured values have the noise of "
-    "their repeats as interval, predicted ones the 90 % interval of the simulator. A claim holds "
-    "if every inequality holds over its whole interval, holds in part if some do, and cannot be "
-    "judged if none can be decided. Evidence is the weakest source among the constants behind a "
-    "prediction."
+    "A claim is a sentence in our words and inequalities over measured runs of small suites on one "
+    "machine, and over predictions at the paper's scale. Brackets hold intervals: of measured "
+    "times the noise of their repeats, of metrics 90 % over seeds (Student's t; differences are "
+    "taken seed by seed), of predictions the simulator's 90 % interval (in a ratio of two "
+    "predictions for one graph and machine, errors that both share cancel). Values without "
+    "brackets were counted, or are of one seed. A claim holds if every inequality holds over its "
+    "whole interval, holds in part if some do, and cannot be judged if none can be decided. The "
+    "column constants has the weakest source among the constants behind a prediction."
+)
+
+_COUNTED = (
+    Column(heading="paper"),
+    Column(heading="holds", number=True),
+    Column(heading="in part", number=True),
+    Column(heading="does not hold", number=True),
+    Column(heading="cannot be judged", number=True),
 )
 
 
-def _details(judgement: Judgement) -> list[str]:
+def _counts(judged: Sequence[Judged]) -> list[tuple[object, ...]]:
+    """A line per paper: how many claims have each verdict."""
+    return [
+        (
+            one.paper.title,
+            *(sum(j.verdict == verdict for j in one.judgements) for verdict in VERDICTS),
+        )
+        for one in judged
+    ]
+
+
+def _details(one: Judged, judgement: Judgement) -> list[str]:
     claim = judgement.claim
     lines = [f"### {claim.id}: {judgement.verdict}", "", _plain(claim.sentence), ""]
     if judgement.outcomes:
@@ -103,6 +178,10 @@ def _details(judgement: Judgement) -> list[str]:
         lines.append(f"- Limits of this test: {_plain(claim.limits)}")
     if judgement.config_hash:
         lines.append(f"- Configurations: `{judgement.config_hash}`")
+    table = one.configurations(judgement)
+    if table is not None:
+        heads = [column.heading for column in table.columns]
+        lines += ["", f"{table.fold}:", "", *_table(heads, table.rows)]
     return [*lines, ""]
 
 
@@ -114,6 +193,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, evidence.Links):
+        return " ".join(f"[{_plain(word)}]({address})" for word, address in value.items) or "–"
     return _plain(str(value)).replace("|", "\\|") or "–"
 
 
@@ -131,7 +212,8 @@ def html(judged: Sequence[Judged]) -> str:
             "anchor": one.paper.name,
             "title": one.paper.title,
             "reference": one.paper.reference,
-            "machine": one.machine,
+            "provenance": one.provenance,
+            "warnings": one.warnings,
             "commands": one.commands,
             "overview": _overview(one.judgements),
             "claims": [
@@ -139,7 +221,7 @@ def html(judged: Sequence[Judged]) -> str:
                     "anchor": f"{one.paper.name}-{j.claim.id}",
                     "judgement": j,
                     "colour": _COLOURS[j.verdict],
-                    "blocks": _blocks(j),
+                    "blocks": _blocks(one, j),
                 }
                 for j in one.judgements
             ],
@@ -152,6 +234,7 @@ def html(judged: Sequence[Judged]) -> str:
         .render(
             summary=summary(judged),
             how=_HOW,
+            counts=Table(columns=_COUNTED, rows=_counts(judged)) if len(judged) > 1 else None,
             papers=papers,
             style=Markup(STYLE.read_text(encoding="utf-8")),  # files of this package
             script=Markup(script),
@@ -174,13 +257,14 @@ def _overview(judgements: Sequence[Judgement]) -> Table:
     return Table(columns=columns, rows=rows)
 
 
-def _blocks(judgement: Judgement) -> list[Block]:
+def _blocks(one: Judged, judgement: Judgement) -> list[Block]:
     blocks: list[Block] = []
     if judgement.outcomes:
         columns = tuple(Column(heading=head, number=head in ("found", "claimed")) for head in HEADS)
         blocks.append(Table(columns=columns, rows=lines_of(judgement)))
     claim = judgement.claim
-    blocks += [Text(f"Published: {one.says} ({one.source}).") for one in claim.published]
+    blocks += [Text(f"Published: {p.says} ({p.source}).") for p in claim.published]
     if claim.limits:
         blocks.append(Text(f"Limits of this test: {claim.limits}"))
-    return blocks
+    table = one.configurations(judgement)
+    return blocks if table is None else [*blocks, table]

@@ -52,9 +52,11 @@ class FigureModule(Protocol):
 
 
 def caption(module: FigureModule, frame: Any) -> str:
-    """The caption of this plot."""
+    """The caption of this plot, with what a period is in it."""
     made = getattr(module, "caption", None)
-    return str(made(frame)) if made is not None else module.CAPTION
+    words = str(made(frame)) if made is not None else module.CAPTION
+    nouns = set(frame["period"]) if "period" in frame else set()
+    return words.replace("per period", f"per {nouns.pop()}") if len(nouns) == 1 else words
 
 
 def figure_module(name: str) -> FigureModule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import drawing
@@ -26,6 +26,22 @@ THINNED = (
 )
 """Sentence of the captions: see `chosen`."""
 SIDES = ("measured", "predicted")
+
+
+def marked(frame: Any, rows: Sequence[Comparison]) -> Any:
+    """The frame of a figure; it says whether `chosen` left rows out, for the caption."""
+    frame.attrs["thinned"] = sum(row.measured for row in rows) > MOST_MEASURED
+    return frame
+
+
+def caption_words(frame: Any, measured: str, predicted: str) -> str:
+    """Which bars of this plot are which, and what is not drawn."""
+    sides = set(frame["side"])
+    if len(sides) > 1:
+        words = f" Upper bar: {measured}. Hatched lower bar: {predicted}."
+    else:
+        words = f" Bars: {measured if 'measured' in sides else predicted}."
+    return words + (THINNED if frame.attrs.get("thinned") else "")
 
 
 def chosen(rows: Iterable[Comparison]) -> list[Comparison]:

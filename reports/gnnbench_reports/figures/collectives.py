@@ -15,9 +15,7 @@ NAME = "collectives"
 TITLE = "Bytes moved by kind of step"
 CAPTION = (
     "Bytes that all ranks together move per period, by kind of step and phase: sent to other "
-    "ranks, copied between memories, read from or written to disk. Upper bar: counted in the run. "
-    "Hatched lower bar: planned. “=”: every counted volume equals the planned integer. “≠”: one "
-    "does not." + bars.THINNED
+    "ranks, copied between memories, read from or written to disk."
 )
 _KINDS = {
     "all-to-all": "#4477AA",
@@ -54,7 +52,16 @@ def data(study: Study) -> Any:
                     name = f"{volume.kind} · {volume.phase}".replace("_", "-")
                     note = signs[row.bytes_equal] if side == "predicted" else ""
                     found.append((*where, name, size, volume.equal, note))
-    return pd.DataFrame(found, columns=[*place, "step", "bytes", "equal", "note"])
+    frame = pd.DataFrame(found, columns=[*place, "step", "bytes", "equal", "note"])
+    return bars.marked(frame, study.rows)
+
+
+def caption(frame: Any) -> str:
+    """The caption, with the bars and signs of this plot."""
+    words = CAPTION + bars.caption_words(frame, "counted in the run", "planned")
+    signs = set(frame["note"])
+    words += " “=”: every counted volume equals the planned integer." if "=" in signs else ""
+    return words + (" “≠”: a counted volume differs from the plan." if "≠" in signs else "")
 
 
 def colour(step: str) -> Any:

@@ -17,8 +17,7 @@ NAME = "fits"
 TITLE = "Does it fit"
 CAPTION = (
     "Predicted need of the memory with the least room, on the rank with the least room, at its "
-    "peak, by what fills it. Black tick: capacity or cap of that memory. Configurations that do "
-    "not fit, or may run out of memory, carry a note." + bars.THINNED
+    "peak, by what fills it. Black tick: capacity or cap of that memory."
 )
 COLOURS = dict(
     zip(
@@ -43,7 +42,15 @@ def data(study: Study) -> Any:
         for line in _lines(row)
     ]
     names = ("dataset", "model", "approach", "ranks", "side", "part", "bytes", "mark", "note")
-    return pd.DataFrame(found, columns=list(names))
+    return bars.marked(pd.DataFrame(found, columns=list(names)), study.rows)
+
+
+def caption(frame: Any) -> str:
+    """The caption, with the notes of this plot."""
+    words = CAPTION
+    if set(frame["note"]) - {""}:
+        words += " Configurations that do not fit, or may run out of memory, have a note."
+    return words + (bars.THINNED if frame.attrs.get("thinned") else "")
 
 
 def _lines(row: FitRow) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ TITLE = "Peak memory"
 CAPTION = (
     "Highest memory of any rank during training. Grey: the process (on a GPU, the device context) "
     "before it holds data. Blue: the workload, that is graph, features, activations, gradients and "
-    "buffers. Upper bar: measured. Hatched lower bar: predicted." + bars.THINNED
+    "buffers."
 )
 COLOURS = {"baseline": "#BBBBBB", "workload": "#4477AA"}
 
@@ -34,7 +34,12 @@ def data(study: Study) -> Any:
                 if size is not None:
                     place = (row.dataset, row.model, row.label, row.ranks, side)
                     found.append((*place, part, float(size)))
-    return pd.DataFrame(found, columns=list(names))
+    return bars.marked(pd.DataFrame(found, columns=list(names)), study.rows)
+
+
+def caption(frame: Any) -> str:
+    """The caption, with the bars of this plot."""
+    return CAPTION + bars.caption_words(frame, "measured", "predicted")
 
 
 def draw(frame: Any) -> Figure:

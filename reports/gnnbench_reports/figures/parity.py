@@ -18,8 +18,7 @@ TITLE = "Predicted against measured"
 CAPTION = (
     "One point per configuration: measured time per period on the horizontal axis, predicted on "
     "the vertical, both logarithmic. On the line both are equal; the darker band is ±10 %, the "
-    "lighter ±25 %. Vertical bars: 90 % interval of the prediction. Horizontal bars: range of the "
-    "repeats. Hollow markers: more than one rank."
+    "lighter ±25 %. Vertical bars: 90 % interval of the prediction."
 )
 # A legend of more approaches would cover points: it is drawn next to the panel.
 _MOST_INSIDE, _LEGEND_IN = 4, 1.9
@@ -50,6 +49,16 @@ def data(study: Study) -> Any:
     frame = pd.DataFrame(found, columns=list(names))
     numeric = [name for name in names if name.endswith("_s") or name == "repeat_spread"]
     return frame.astype(dict.fromkeys(numeric, "float64")).rename(columns={"label": "approach"})
+
+
+def caption(frame: Any) -> str:
+    """The caption, with the bars and markers of this plot."""
+    words = CAPTION
+    if frame["repeat_spread"].notna().any():
+        words += " Horizontal bars: range of the repeats."
+    if (frame["ranks"] > 1).any():
+        words += " Hollow markers: more than one rank."
+    return words
 
 
 def draw(frame: Any) -> Figure:

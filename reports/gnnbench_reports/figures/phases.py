@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import bars, drawing
-from gnnbench_reports.parts import HIDDEN, parts_of
+from gnnbench_reports.parts import COMMUNICATION, HIDDEN, WAITING, parts_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,12 +16,8 @@ NAME = "phases"
 TITLE = "Where the time goes"
 CAPTION = (
     "Seconds per period on the slowest rank; the number after an approach is its rank count. Local "
-    "work is coloured by phase. Communication excludes, and waiting is, the time spent until the "
-    "last rank has come. Disk, copy and host: the rank waits for that lane and does nothing else. "
-    "Upper bar: measured (medians over periods of the ledger). Hatched lower bar: predicted. Black "
-    "tick: duration of the period, of which the rest is idle or outside any step. Hidden "
-    "communication runs behind other work and is drawn beyond the tick, not in the bar."
-    + bars.THINNED
+    "work is coloured by phase. Black tick: duration of a period, of which the rest is idle or "
+    "outside any step."
 )
 
 
@@ -38,7 +34,23 @@ def data(study: Study) -> Any:
             table = parts_of(study, row, side)
             where = (row.dataset, row.model, row.label, row.ranks, row.period, side)
             found += [(*where, part, seconds, total) for part, seconds in table.items()]
-    return pd.DataFrame(found, columns=list(names)).astype({"mark": "float64"})
+    frame = pd.DataFrame(found, columns=list(names)).astype({"mark": "float64"})
+    return bars.marked(frame, study.rows)
+
+
+def caption(frame: Any) -> str:
+    """The caption, with the parts that occur in this plot."""
+    parts, words = set(frame["part"]), CAPTION
+    if parts & {COMMUNICATION, WAITING}:
+        words += (
+            " Communication is counted from when the last rank has come; until then a rank waits."
+        )
+    lanes = [name for name in ("disk", "copy", "host") if name in parts]
+    if lanes:
+        words += f" {' and '.join(lanes).capitalize()}: the rank waits for that alone."
+    if HIDDEN in parts:
+        words += " Hidden communication runs behind other work and is drawn beyond the tick."
+    return words + bars.caption_words(frame, "measured, medians over periods", "predicted")
 
 
 def draw(frame: Any) -> Figure:

@@ -20,9 +20,7 @@ NAME = "quality"
 TITLE = "Metric over training time"
 CAPTION = (
     "The metric of the task over seconds of training, all periods included, evaluation excluded. "
-    "Lines: validation split (of streams, the test split before each part is learnt), after each "
-    "evaluated period of the first repeat. Filled markers: test split of every repeat after its "
-    "last period. The line style shows the number of ranks."
+    "Filled markers: test split of every repeat after its last period."
 )
 _COLUMNS = (
     "dataset",
@@ -69,6 +67,18 @@ def _evaluations(run: RunRecord, metric: str, *, curve: bool) -> list[tuple[Any,
             found.append((number, trained, "val", float(value)))
     last = run.metrics.get(f"test_{metric}")
     return found if last is None else [*found, (number, trained, "test", float(last))]
+
+
+def caption(frame: Any) -> str:
+    """The caption, with the lines of this plot."""
+    curves = frame[frame["split"] == "val"]
+    if not (curves.groupby(["dataset", "model", "approach", "ranks"]).size() > 1).any():
+        return CAPTION
+    return (
+        f"{CAPTION} Lines: validation split, or of a stream the events of an increment before they "
+        "are learnt from, after each evaluated period of the first repeat; the line style shows "
+        "the number of ranks."
+    )
 
 
 def draw(frame: Any) -> Figure:

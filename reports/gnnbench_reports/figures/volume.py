@@ -15,11 +15,8 @@ if TYPE_CHECKING:
 NAME = "volume"
 TITLE = "Communication volume over ranks"
 CAPTION = (
-    "Bytes that all ranks together send to other ranks per period, both axes logarithmic. Markers: "
-    "counted in runs. Lines: planned, also for rank counts that were not run. A single rank sends "
-    "nothing and is not drawn. With more than four approaches on few rank counts, approaches are "
-    "drawn next to each other at each count and planned bytes are hollow markers. A line that "
-    "covers another is dashed: both plans send the same."
+    "Bytes that all ranks together send to other ranks per period, on a logarithmic axis. A single "
+    "rank sends nothing and is not drawn."
 )
 
 
@@ -35,6 +32,20 @@ def data(study: Study) -> Any:
             found.append((*where, row.counted_bytes, row.planned_bytes, row.bytes_equal))
     frame = pd.DataFrame(found, columns=[*place, "counted_bytes", "planned_bytes", "equal"])
     return frame.astype({"counted_bytes": "float64", "planned_bytes": "float64"})
+
+
+def caption(frame: Any) -> str:
+    """The caption, with what the marks and lines of this plot are."""
+    words = CAPTION
+    counted, planned = (frame[f"{name}_bytes"].notna().any() for name in ("counted", "planned"))
+    if dodged.suits(frame):
+        words += " Approaches are drawn next to each other at each rank count."
+        words += " Filled markers: counted in runs." if counted else ""
+        return words + (" Hollow markers: planned." if planned else "")
+    words += " Markers: counted in runs." if counted else ""
+    if planned:
+        words += " Lines: planned; one that covers another is dashed, as both plans send the same."
+    return words
 
 
 def draw(frame: Any) -> Figure:

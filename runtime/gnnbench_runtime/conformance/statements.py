@@ -306,6 +306,7 @@ def _is_unbiased(trial: Trial) -> None:
             trial.run.model, layers=1, dropout=0.0, input_dropout=0.0, norm="none"
         ),
         batch=dataclasses.replace(trial.run.batch, fanouts_from_seeds=fanouts),
+        knobs={**trial.run.knobs, **(trial.approach.promise.unbiased_with or {})},
     )
     data = trial.data
     [whole] = trial.ranks.outputs(_reference(trial, run), data, 1)

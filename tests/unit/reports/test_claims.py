@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
 from gnnbench.cli import main
 from gnnbench.errors import SpecError, UnknownName
 from gnnbench.suites import find_suite
-from gnnbench_reports.claims import rendering
+from gnnbench_reports.claims import evidence, rendering
 from gnnbench_reports.claims.judging import Judgement, judge
+from gnnbench_reports.claims.publishing import publish
 from gnnbench_reports.claims.reading import load_paper, papers, read_paper
 from gnnbench_reports.opening import read_study
 
@@ -95,13 +99,16 @@ def test_a_selector_that_fits_two_results_is_refused(fabricator: Any, tmp_path: 
     assert one.why.startswith("2 results of approach sampled")
 
 
-def test_a_difference_of_metrics_has_the_error_of_both(fabricator: Any, tmp_path: Path) -> None:
-    for approach, values in (("sampled", (0.80, 0.82)), ("single", (0.82, 0.82))):
-        for repeat, value in enumerate(values):
-            spec = fabricator.spec(approach=approach, ranks=1, repeat=repeat)
+def test_a_difference_of_metrics_has_the_error_of_its_seeds(
+    fabricator: Any, tmp_path: Path
+) -> None:
+    values = {"sampled": (0.81, 0.80, 0.80), "single": (0.82, 0.82, 0.83)}
+    for approach, of_seeds in values.items():
+        for seed, value in enumerate(of_seeds):
+            spec = fabricator.spec(approach=approach, ranks=1, seed=seed)
             fabricator.run(spec, metrics={"test_accuracy": value})
     text = FASTER.replace('"time"', '"metric"').replace("over =", "minus =").replace('"<"', '">="')
-    verdicts = [judged(fabricator, tmp_path, text % bound)[0].verdict for bound in (-0.05, -0.01)]
+    verdicts = [judged(fabricator, tmp_path, text % bound)[0].verdict for bound in (-0.05, -0.02)]
     assert verdicts == ["holds", "cannot be judged"]
 
 
@@ -221,6 +228,33 @@ def test_the_page_shows_verdict_inequality_and_source_and_escapes(
     line = "| measured | sampled over single | time per period | 0.50× (0.48 … 0.52) |"
     assert f"{line} \\< 0.9× | yes |" in markdown
     assert "gnnbench claims paper" in markdown and found[0].judgements[0].config_hash in markdown
+
+
+def test_a_published_folder_holds_every_file_that_its_page_links(
+    fabricator: Any, tmp_path: Path
+) -> None:
+    """Ledgers are there as sums per period: two equal periods of a run have the steps of one."""
+    for approach, took in (("sampled", 1.0), ("single", 2.0)):
+        fabricator.run(fabricator.spec(approach=approach, ranks=1), seconds=took)
+    path = tmp_path / "paper.toml"
+    path.write_text(HEAD + FASTER % "0.9")
+    paper, study = read_paper(path), read_study(fabricator.results)
+    (one,) = judge(paper, study, None)
+    cited = tuple(evidence.cited(one, {"measured": study, "simulated": None}))
+    root, out = fabricator.results.folder, tmp_path / "out"
+    assert publish(cited, root, out) == 4
+    found = rendering.Judged(
+        paper=paper, judgements=[one], commands=[], cited={"A": cited}, root=root, published=True
+    )
+    addresses = re.findall(r'href="([^"#]+)"', rendering.html([found]))
+    assert len(addresses) == 4
+    assert all((out / unquote(address)).is_file() for address in addresses)
+    sums = pd.read_csv(out / unquote(next(a for a in addresses if a.endswith("sums.csv"))))
+    whole = pd.read_csv(next(root.glob("runs/*sampled*/ledger-rank0.csv")))
+    assert sums["seconds"].sum() == pytest.approx(
+        whole["duration_s"].sum() / whole["period"].nunique(), rel=1e-4
+    )
+    assert all(address in rendering.markdown([found]) for address in addresses)
 
 
 def test_the_command_judges_what_a_folder_holds_without_training(

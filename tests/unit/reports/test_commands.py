@@ -26,7 +26,7 @@ def test_compare_prints_the_answer_then_the_verdict_then_tables_within_80_column
     assert " fastest per epoch" in lines[0]
     assert lines[1] == ""
     assert lines[2].startswith("Predicted epoch time against measured, 5 configurations")
-    start = lines.index("cora, gcn: time per period")
+    start = lines.index("cora, gcn: time per epoch")
     assert [line.split()[0] for line in lines[start + 2 : start + 8]].count("partition") == 2
     tables = [line for line in lines[start:] if not line.startswith(("skipped:", "failed:"))]
     assert max(map(len, tables)) <= 80
@@ -118,7 +118,7 @@ def test_labels_of_streams_keep_their_names_within_the_terminal(
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(["compare", str(fabricator.results.folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    start = lines.index("events, tgn: time per period")
+    start = lines.index("events, tgn: time per epoch")
     shown = " ".join(lines[start : start + 20])
     assert "replay=0.1" in shown and "increments=6" in shown
     assert max(map(len, lines)) <= width

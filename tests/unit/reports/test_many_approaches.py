@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.collections import PolyCollection
 
@@ -171,4 +172,6 @@ def test_bars_of_very_many_runs_are_those_on_the_fewest_and_most_ranks() -> None
     kept = bars.chosen(many)
     assert {row.ranks for row in kept} == {1, 8}
     assert len(kept) == 60 * 2
-    assert str(bars.MOST_MEASURED) in phases.CAPTION
+    for rows, told in ((few, False), (many, True)):
+        frame = bars.marked(pd.DataFrame({"side": ["measured"], "part": ["forward"]}), rows)
+        assert (str(bars.MOST_MEASURED) in phases.caption(frame)) is told

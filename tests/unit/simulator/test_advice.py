@@ -12,9 +12,10 @@ from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import GraphProfile, load_profile, overridden
 from gnnbench.machines import Machine, find_machines
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
-from gnnbench_simulator.advice import P_OUT_OF_MEMORY, Advice, Question, advise
+from gnnbench_simulator.advice import advise
+from gnnbench_simulator.choices import Advice, Question
 from gnnbench_simulator.explanation import decisive, explanation
-from gnnbench_simulator.memory import out_of_memory
+from gnnbench_simulator.memory import P_OUT_OF_MEMORY, out_of_memory
 from gnnbench_simulator.session import predict_run
 
 RUN = RunSpec(

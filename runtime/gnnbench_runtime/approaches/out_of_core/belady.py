@@ -86,6 +86,7 @@ class CachedRows:
 
     def open(self, made: Inspection) -> None:
         """Fill the cache for a superbatch."""
+        # Nothing of the superbatch before is kept: the inspection chose this one's first rows.
         self._slot_of[:] = -1
         self._num_free = len(self._free)
         self._free[:] = np.arange(self._num_free)
@@ -108,6 +109,7 @@ class CachedRows:
             into[torch.from_numpy(~hit)] = staged[torch.from_numpy(missed)]
         done = self._moved(len(turn.inserted), len(staged))
         with self._step("fetch/cache", done, Phase.FETCH):
+            # Slots are freed before others are taken: a full cache has none to spare.
             more = self._num_free + len(turn.evicted)
             self._free[self._num_free : more] = self._slot_of[turn.evicted]
             self._num_free = more
@@ -132,6 +134,7 @@ class CachedRows:
         ]
         self._disk.read(name, self._file, pieces, phase=phase)
         rows = staging.reshape(-1, self._rows.stride)[:, : self._rows.row_bytes]
+        # Rows at a stride that is no multiple of an element cannot be viewed as elements in place.
         held = np.ascontiguousarray(rows) if self._rows.stride % self._kind.itemsize else rows
         return torch.from_numpy(held.view(self._kind)), places
 

@@ -135,6 +135,7 @@ class DiskTable:
         assert structure.position is not None
         self._position = structure.position
         self._structure, self._width, self._dtype = structure, width, context.dtype
+        # Blocks of the disk are bytes, which numpy views as elements of this type.
         self._kind = torch.empty(0, dtype=context.dtype).numpy().dtype
         self._order = np.argsort(self._position)
         seed = context.run.training.seed
@@ -189,6 +190,7 @@ class DiskTable:
                 facts=facts,
                 ids=ids,
                 rows=rows,
+                # A block holds its embeddings, then their states; the last one is shorter.
                 states=rows + counts[part],
             )
 
@@ -227,6 +229,7 @@ class DiskTable:
     def _content(self, block: NDArray[np.uint8], number: int) -> NDArray[Any]:
         """A block as embeddings and states, [2, rows, d]."""
         rows = self._structure.rows
+        # What follows the rows fills the block up to the size that the disk reads.
         content = block[: rows.rows_of(number) * rows.row_bytes].view(self._kind)
         return content.reshape(2, -1, self._width)
 

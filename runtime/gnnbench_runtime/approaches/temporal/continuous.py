@@ -113,6 +113,7 @@ class ContinuousTrainer:
 
     def outputs(self, period: int) -> tuple[Tensor, Tensor]:
         """Event ids and scores of this rank's training batches of a period."""
+        # Scoring writes memory and counts metrics; training goes on from what was before.
         kept = {name: tensor.clone() for name, tensor in self._passing().items()}
         self.source.catch_up(period)
         ids, scores = [], []

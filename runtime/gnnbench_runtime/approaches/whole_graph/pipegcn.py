@@ -79,6 +79,8 @@ class StaleExchange(HaloExchange):
             self.channels[Phase.FORWARD, layer] = Channel(
                 boundary, halo, width, workspace, Phase.FORWARD in SMOOTHED[smoothing]
             )
+            # Features have no gradient. Rows that the first layer has multiplied by its weights
+            # before it sends them do.
             if layer > 1 or shape.orders[0] == "transform_first":
                 self.channels[Phase.BACKWARD, layer] = Channel(
                     halo, boundary, width, workspace, Phase.BACKWARD in SMOOTHED[smoothing]
@@ -94,6 +96,7 @@ class StaleExchange(HaloExchange):
                 channel.smooth(self._gamma)
                 arrived = channel.average_tF
             x_uF[n:].copy_(arrived)
+        # The transfer of the epoch before has ended, so that its buffer may be filled again.
         self.pack(x_uF, layer, phase, into=channel.leaving_gF)
         self._begin(channel, phase, layer, self._recv, self._send)
 
@@ -187,6 +190,7 @@ class PipeTrainer(PartitionTrainer):
         held = super().state()
         if self.stale is None:
             return held
+        # A transfer under way would write into the tensors that are kept.
         self.stale.drain()
         for (phase, layer), channel in self.stale.channels.items():
             held[f"{phase}/{layer}/arrived"] = channel.arrived_tF
