@@ -133,7 +133,8 @@ def _sparse(parts: list[tuple[int, memoryview]], shape: list[int], name: str, or
     rows, values = rows[:count].astype(np.int64), values[:count]
     if count and not 0 <= rows.min() <= rows.max() < shape[0]:
         raise ValueError(f"{name}: rows of a sparse matrix must lie in 0..{shape[0] - 1}")
-    columns = np.repeat(np.arange(shape[1]), np.diff(np.asarray(starts, np.int64)))
+    lengths: Any = np.diff(starts.astype(np.int64))
+    columns = np.repeat(np.arange(shape[1]), lengths)
     return scipy.sparse.coo_array((values, (rows, columns)), shape=(shape[0], shape[1]))
 
 

@@ -54,7 +54,7 @@ def test_formulas_in_names_and_reasons_are_text_in_every_table(
     assert {row.dataset for row in kept.read_comparisons(tmp_path / "page")} == {FORMULA, "d"}
 
 
-@pytest.mark.parametrize("climb", ["../../evil", "/tmp/evil", "other"])
+@pytest.mark.parametrize("climb", ["../../evil", "/evil", "other"])
 def test_a_record_that_names_another_place_is_passed_over(
     fabricator: Any, tmp_path: Path, climb: str
 ) -> None:
