@@ -13,6 +13,7 @@
     memory_bytes_per_s = { value = 1.2e10, status = "measured", source = "calibrate" }
 
     [[ops]]                                  one calibrated operation, see `OpModel`
+    [[iterations]]                           sums of operations, see `IterationModel`
     [[collectives]]                          one calibrated collective, see `CollectiveModel`
 
 A status tells how a constant is known, see `gnnbench.ladder`; a prediction is graded by the weakest
@@ -85,6 +86,8 @@ __all__ = [
 SCHEMA = 1
 TRANSPORTS = ("gloo", "nccl", "gloo_staged")
 LAYOUTS = ("intra", "inter")
+UNJUDGED = 0.5
+"""Log error, and so radius, of samples of a single source: nothing is left to judge them by."""
 TRANSFER = "_transfer"
 """Ends the name of a collective's model that holds the transfer alone, without what ranks wait for
 one another: to judge bandwidth by, not to predict with."""
@@ -125,6 +128,12 @@ class OpModel:
     status: str = field(default="measured", metadata=choices(*STATUSES))
     source: str = ""
 
+    @property
+    def judged(self) -> bool:
+        """Whether the radius was earned; False where all samples were of a single source."""
+        constant = math.isclose(self.mape, -math.expm1(-UNJUDGED), abs_tol=1e-6)
+        return not (constant and self.radius == UNJUDGED)
+
     def __post_init__(self) -> None:
         # A coefficient below zero would let a large shape take negative time.
         for name, value in self.params.items():
@@ -138,6 +147,28 @@ class OpModel:
         if len({len(row) for row in self.residuals}) > 1:
             lengths = sorted({len(row) for row in self.residuals})
             raise SpecError(f"residuals: found rows of lengths {lengths}, allowed one length")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationModel:
+    """How far sums of operations were off on the probes, see `gnnbench.costs.iterations`.
+
+    co_located   ranks that worked on one host at the same time during calibration
+    common       share of the variance that the operations of an iteration have in common
+    factor       on the radii of operations, so that nine of ten held-out iterations lie inside
+    radius       90 % of held-out iterations lie within exp(+-radius) of their predicted sum
+    median       median error of those sums
+    inside       share of iterations inside, by the factor of other kinds of graph; None: one kind
+    iterations   how many were judged
+    """
+
+    co_located: int = field(default=1, metadata=bounds(1))
+    common: float = field(default=0.0, metadata=bounds(0, 1))
+    factor: float = field(default=1.0, metadata=bounds(0, 100))
+    radius: float = field(default=0.5, metadata=bounds(0, 10))
+    median: float = field(default=0.0, metadata=bounds(0))
+    inside: float | None = field(default=None, metadata=bounds(0, 1))
+    iterations: int = field(default=0, metadata=bounds(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +232,7 @@ class Cluster:
     nccl: Nccl | None = None
     speed_probe_s: float = field(default=0.0, metadata=bounds(0))
     ops: tuple[OpModel, ...] = ()
+    iterations: tuple[IterationModel, ...] = ()
     collectives: tuple[CollectiveModel, ...] = ()
     fabric: Fabric | None = None
     nodes: tuple[Node, ...] = ()
@@ -253,6 +285,16 @@ class Cluster:
         """Ranks on a full host when ranks fill one host after the other."""
         # Ranks fill hosts in turn, as launchers place them.
         return min(world_size, self.host.devices_per_host)
+
+    def iteration_errors(self, co_located: int) -> IterationModel | None:
+        """What sums of operations were off by with this many co-located ranks.
+
+        As operations do, it takes the next lower number of ranks, else the next higher.
+        """
+        below = [m for m in self.iterations if m.co_located <= co_located]
+        if below:
+            return max(below, key=lambda m: m.co_located)
+        return min(self.iterations, key=lambda m: m.co_located, default=None)
 
     def to_table(self) -> dict[str, Any]:
         """Plain nested tables, as the file holds them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,15 @@ class Reuse:
     def of(cls, shares: Sequence[float]) -> Reuse:
         """From shares as profiles and facts keep them; unknown if there are none."""
         return cls(np.asarray(shares, dtype=np.float64)) if len(shares) else cls.unknown()
+
+    @classmethod
+    def in_turn(cls, rows: Any) -> Reuse:
+        """Of lists of rising rows that are read one after the other, in every epoch anew.
+
+        At most `rows` different rows lie between two reads of one. An array is of a class of ranks.
+        """
+        bins = np.floor(np.log2(np.maximum(np.asarray(rows, dtype=np.float64), 1.0))) - 1.0
+        return cls(np.eye(BINS)[np.clip(bins, 0, BINS - 1).astype(np.intp)])
 
     @property
     def known(self) -> bool:

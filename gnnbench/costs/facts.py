@@ -119,6 +119,26 @@ class Facts:
         ordered = (self.reuse * rates).sum(axis=1)
         return np.where(np.isnan(ordered), random, ordered)
 
+    @property
+    def ordered(self) -> npt.NDArray[np.bool_]:
+        """Whether the reads of each step have a known order."""
+        if self.reuse is None:
+            return np.zeros(len(self), bool)
+        return np.asarray(~np.isnan(self.reuse[:, 0]))
+
+    def missed_entries(self, cache_bytes: float) -> Floats:
+        """Share of the entries that miss a cache, read by column of a pattern.
+
+        `rows` are their values. Each row of the pattern has lines of its own: between two reads of
+        a line lie as many lines as rows.
+        """
+        random = miss_rate(self.rows * self.element_bytes, cache_bytes)
+        if self.reuse is None or math.isinf(cache_bytes):
+            return random
+        rates = miss_rate(LINE * DISTANCES, cache_bytes, sharpness=KNOWN_SHARPNESS)
+        known = (self.reuse * rates[None, :]).sum(axis=1)
+        return np.where(np.isnan(known), random, np.minimum(known, random))
+
     def missed_weights(self, cache_bytes: float) -> Floats:
         """Share of the entries whose weights, found by the column of a pattern, miss a cache.
 

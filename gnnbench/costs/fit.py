@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gnnbench.cluster import CollectiveModel, OpModel
+from gnnbench.cluster import UNJUDGED, CollectiveModel, OpModel
 from gnnbench.costs.facts import Facts, Floats
 from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, Form, Shapes
 from gnnbench.costs.forms import form as form_named
@@ -36,12 +36,16 @@ CUT = frozenset({"rows", "width", "inner", "source rows", "elements", "mean degr
 """Facts whose upper range is left out, to see what extrapolation costs."""
 _SOFT = 0.1  # log error beyond which a sample counts as an outlier
 _STEP = 1e-4  # in the logarithm of a cache size, to see what it changes
-_UNJUDGED = 0.5  # log error of samples of a single source: nothing is left to judge them by
 _UNKNOWN = math.log(10.0)
 _TINY = 1e-4  # a coefficient never starts below this share of the samples' time
 
 
-def fit_op(
+def fit_op(samples: Sequence[tuple[Work, float]], **how: Any) -> OpModel:
+    """The model of an operation, see `fit_judged`."""
+    return fit_judged(samples, **how)[0]
+
+
+def fit_judged(
     samples: Sequence[tuple[Work, float]],
     *,
     op: str = "",
@@ -53,8 +57,10 @@ def fit_op(
     constants: Mapping[str, float] | None = None,
     status: str = "measured",
     source: str = "calibrate",
-) -> OpModel:
+) -> tuple[OpModel, Floats]:
     """Fit one operation to samples of (work, seconds).
+
+    Returns the model, and the log errors (measured over predicted) of the samples when held out.
 
     Args:
         samples: work with all shape facts that their kind has, and measured seconds each. Several
@@ -93,12 +99,14 @@ def fit_op(
     bare, corrected = judge.held_out(facts, kinds if by_kind else places, by_kind)
     # Samples too noisy to tell their neighbours' times are better left to physics.
     helps = np.median(np.abs(corrected)) < np.median(np.abs(bare))
+    features = shape.features(facts)
+    # Samples of one shape have no neighbours that are nearer than others.
+    helps = helps and bool(np.ptp(features, axis=0).any())
     errors = corrected if helps else bare
     radius = conformal_radius(errors)
     residual = np.log(seconds / shape.seconds(facts, params))
     # A subset spread evenly is enough to look neighbours up in, and keeps cluster files small.
     keep = _spread(len(seconds), MAX_POINTS if helps else 0)
-    features = shape.features(facts)
     # Bounded: one wild sample must not multiply predictions near it.
     rows = np.column_stack([features, np.clip(residual, -BOUND, BOUND)])[keep]
     blind = 0.0
@@ -108,7 +116,7 @@ def fit_op(
         # The same samples judged as if the order of vertices were unknown: what a profile will have
         # to do.
         blind = conformal_radius(np.log(seconds[ordered] / shape.seconds(unordered, params)))
-    return OpModel(
+    model = OpModel(
         op=op,
         kind=kind,
         form=shape.name,
@@ -132,6 +140,7 @@ def fit_op(
         status=status,
         source=source,
     )
+    return model, errors
 
 
 def fit_collective(
@@ -388,7 +397,7 @@ class Judge:
         shape, seconds = self.shape, self.seconds
         unseen, rest = facts.take(np.flatnonzero(out)), np.flatnonzero(~out)
         if not len(rest):
-            nothing = np.full(int(out.sum()), _UNJUDGED)
+            nothing = np.full(int(out.sum()), UNJUDGED)
             return nothing, nothing
         known = facts.take(rest)
         # A start from all samples would remember those that are left out where few are left.

@@ -35,6 +35,7 @@ CEILINGS: Mapping[str, float] = {
     "s_per_edge": 4e-7,
     "s_per_missed_edge": 4e-7,
     "s_per_missed_row": 4e-7,
+    "s_per_missed_line": 4e-7,
 }
 
 
@@ -118,12 +119,28 @@ def _gemm(f: Facts, p: Shapes) -> Floats:
 
 
 def _rows(f: Facts, p: Shapes) -> Floats:
-    """Columns: elements; transcendentals of nonzeros; rows; bytes from cache; bytes from memory."""
+    """Costs of elements, of nonzeros with a transcendental function each, and of rows.
+
+    Bytes come from the cache or, where they outgrow it, from memory. Entries that are added up by
+    column (`inner` values each) are read where their rows put them, and may miss a line each.
+    """
     missed = f.bytes * miss_rate(f.bytes, p.get("cache_bytes", math.inf))
     # Elements over width are matrix rows: their count carries the loop overhead.
     lines = f.rows / np.maximum(f.width, 1.0)
     entry_lines = f.nonzeros / np.maximum(f.width, 1.0)
-    return _columns(1.0, f.rows, f.nonzeros, f.bytes, missed, lines, entry_lines, steps=len(f))
+    far = f.missed_entries(p.get("cache_bytes", math.inf))
+    scattered = np.where(f.inner > 0, lines * far, 0.0)
+    return _columns(
+        1.0,
+        f.rows,
+        f.nonzeros,
+        f.bytes,
+        missed,
+        lines,
+        entry_lines,
+        scattered,
+        steps=len(f),
+    )
 
 
 def _spmm(f: Facts, p: Shapes) -> Floats:
@@ -173,15 +190,18 @@ def _spmm(f: Facts, p: Shapes) -> Floats:
 
 
 def _gather(f: Facts, p: Shapes) -> Floats:
-    """Rows read by the cache level that holds them, and written, to memory where they are many."""
+    """Rows read by the cache level that holds them, and written, to memory where they are many.
+
+    A row that is far costs its bytes, and in random order the latency of a miss as well: rising
+    rows are fetched ahead by the processor.
+    """
     traffic = f.rows * f.row_bytes(p.get("line_bytes", 64.0))
     near = f.missed(p.get("near_cache_bytes", math.inf))
     far = f.missed(p.get("cache_bytes", math.inf))
     # Written rows leave the cache only if they are more than it holds.
     out = traffic * miss_rate(traffic, p.get("cache_bytes", math.inf))
-    return _columns(
-        1.0, f.rows, traffic, traffic * near, traffic * far, f.rows * far, out, steps=len(f)
-    )
+    late = np.where(f.ordered, 0.0, f.rows * far)
+    return _columns(1.0, f.rows, traffic, traffic * near, traffic * far, late, out, steps=len(f))
 
 
 def _sample(f: Facts, p: Shapes) -> Floats:
@@ -244,6 +264,7 @@ _FORMS = (
             "s_per_missed_byte",
             "s_per_line",
             "s_per_edge_line",
+            "s_per_missed_line",
         ),
         terms=_rows,
         features=lambda f: _logs(f.rows, f.width + 1.0, f.nonzeros + 1.0),
@@ -296,7 +317,8 @@ _FORMS = (
             "s_per_out_byte",
         ),
         terms=_gather,
-        features=lambda f: _logs(f.rows, f.width, f.source_rows),
+        # Twice the mean distance: of rows in random order, the rows of the table.
+        features=lambda f: _logs(f.rows, f.width, 2.0 * f.mean_distance()),
         feature_names=("rows", "width", "source rows"),
         shapes={"near_cache_bytes": _NEAR, "cache_bytes": _FAR},
     ),

@@ -55,6 +55,7 @@ from gnnbench.work.moving import (
 from gnnbench.work.sampling import (
     draw_neighbours,
     draw_once,
+    enter_buffer,
     header_numbers,
     look_up,
     merge_blocks,
@@ -68,7 +69,14 @@ from gnnbench.work.sampling import (
     sample,
     scan_neighbours,
 )
-from gnnbench.work.sparse import INDEX_BYTES, sddmm_add, sddmm_dot, spmm, spmm_weighted
+from gnnbench.work.sparse import (
+    INDEX_BYTES,
+    edge_sums,
+    sddmm_add,
+    sddmm_dot,
+    spmm,
+    spmm_weighted,
+)
 from gnnbench.work.temporal import (
     QUERY_BYTES,
     STORED_EDGE_BYTES,
@@ -125,9 +133,11 @@ __all__ = [
     "draw_neighbours",
     "draw_once",
     "dropout",
+    "edge_sums",
     "edgebank_insert",
     "edgebank_score",
     "elementwise",
+    "enter_buffer",
     "gather",
     "gather_host",
     "gemm",

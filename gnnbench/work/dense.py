@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gnnbench.reuse import Reuse
 from gnnbench.steps import Kind, Size, Work
 
 ID_BYTES = 8
@@ -176,10 +177,19 @@ def adagrad_rows(rows: Size, width: Size, source_rows: Size, element_bytes: int)
 
 
 def gather(
-    rows: Size, width: Size, source_rows: Size, element_bytes: int, *, ids: bool = True
+    rows: Size,
+    width: Size,
+    source_rows: Size,
+    element_bytes: int,
+    *,
+    ids: bool = True,
+    reuse: Reuse | None = None,
 ) -> Work:
-    """Copy rows out of a table: by id, or (`ids` False) as ranges at known positions."""
-    return _rows("gather", Kind.GATHER, rows, width, source_rows, element_bytes, ids)
+    """Copy rows out of a table: by id, or (`ids` False) as ranges at known positions.
+
+    `reuse` of rows whose ids rise; None where their order is random.
+    """
+    return _rows("gather", Kind.GATHER, rows, width, source_rows, element_bytes, ids, reuse)
 
 
 def copy_blocks(elements: Size, width: Size, element_bytes: int) -> Work:
@@ -207,13 +217,22 @@ def gather_host(rows: Size, width: Size, source_rows: Size, element_bytes: int) 
     return _rows("gather_host", Kind.GATHER, rows, width, source_rows, element_bytes, True)
 
 
-def scatter_add(rows: Size, width: Size, source_rows: Size, element_bytes: int) -> Work:
-    """Add rows to those of a table, by id."""
-    return _rows("scatter_add", Kind.SCATTER, rows, width, source_rows, element_bytes, True)
+def scatter_add(
+    rows: Size, width: Size, source_rows: Size, element_bytes: int, *, reuse: Reuse | None = None
+) -> Work:
+    """Add rows to those of a table, by id; `reuse` as of `gather`."""
+    return _rows("scatter_add", Kind.SCATTER, rows, width, source_rows, element_bytes, True, reuse)
 
 
 def _rows(
-    op: str, kind: Kind, rows: Size, width: Size, source_rows: Size, element_bytes: int, ids: bool
+    op: str,
+    kind: Kind,
+    rows: Size,
+    width: Size,
+    source_rows: Size,
+    element_bytes: int,
+    ids: bool,
+    reuse: Reuse | None = None,
 ) -> Work:
     return Work(
         kind=kind,
@@ -222,4 +241,5 @@ def _rows(
         rows=rows,
         width=width,
         source_rows=source_rows,
+        reuse=reuse,
     )

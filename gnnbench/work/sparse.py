@@ -125,3 +125,23 @@ def sddmm_dot(
         source_rows=source_rows,
         reuse=reuse,
     )
+
+
+def edge_sums(
+    nonzeros: Size, heads: Size, element_bytes: int, *, reuse: Reuse | None = None
+) -> Work:
+    """Sum the values of entries by row and by column: two passes, and a flop counted per value.
+
+    By column, values are read where the rows put them, as far apart as `reuse` says.
+    """
+    values = nonzeros * heads
+    return Work(
+        kind=Kind.ELEMENTWISE,
+        op="edge_sums",
+        bytes=2 * values * element_bytes,
+        flops=values,
+        rows=values,
+        width=heads,
+        inner=heads,
+        reuse=reuse,
+    )

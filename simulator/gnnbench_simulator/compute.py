@@ -123,7 +123,9 @@ class Durations:
         self._models = _choose(cluster, co_located)
         self._gap = self._models.get(GAP_OP)
         if self._gap is not None:
-            self.classes[GAP_OP] = CostClass(GAP_OP, grade(self._gap.status), self._gap.radius)
+            self.classes[GAP_OP] = CostClass(
+                GAP_OP, grade(self._gap.status), self._gap.radius, shared=self._gap.shared
+            )
 
     def price(self, items: Sequence[Item]) -> tuple[list[Floats], list[Floats], list[str]]:
         """Seconds, seconds until the next step, and cost class of each piece of work, in order.

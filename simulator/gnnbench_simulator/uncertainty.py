@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gnnbench.cluster import IterationModel
 from gnnbench.costs.facts import Floats
+from gnnbench.costs.iterations import SHARED, UNCOUNTED, Z90, alike, class_spread
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import weakest
 from gnnbench.steps import COLLECTIVES
@@ -21,17 +23,20 @@ from gnnbench_simulator.compute import GAP_OP, PROBE_OP, calibrated
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
-_Z90 = 1.645
 MATTERS = 0.05
 """A cost class matters if it makes up more than this share of the slowest rank's period."""
-SHARED = 0.3
-"""Share of the variance of a class's errors that all its steps have in common; the rest is each
-shape's own and averages out over the different steps of an iteration. Assumed where calibration
-does not say it (`OpModel.shared`)."""
 DRIFT = 0.06
 """Least spread (log) of a machine's speed between a calibration and a run, where all errors are
-shared. Repeats of one kernel on a shared machine have spread by 12 % within a minute; a machine
-whose own speed probe spread by more in calibration drifts by that."""
+shared; a machine whose own speed probe spread by more in calibration drifts by that. Like the next
+two, the root mean square of the logarithm of the speed probe's time in runs over that in
+calibration, median over the folders of 21 and 28 November 2026 in `reports/measured` (584
+configurations, two virtual machines): runs of one rank on two cores."""
+DRIFT_FULL = 0.10
+"""The same where a host's ranks take all of its cores, so that any other work slows them."""
+DRIFT_IN_TURNS = 0.15
+"""The same where more ranks than cores take turns (28 November alone: earlier ratios mean less)."""
+_SAMPLED = 20
+"""Iterations of which steps are counted, evenly spread over the plan."""
 _TOGETHER = frozenset(kind.value for kind in COLLECTIVES)
 """Classes whose errors all steps have in common: a collective was measured between ranks that had
 computed alike, and what is different where it is used is so for all its calls."""
@@ -48,14 +53,21 @@ class Interval:
 def interval(program: Program, *, draws: int = 0, seed: int = 0) -> Interval:
     """Spread of a period's time under the radii of its cost classes.
 
-    Contention between flows is left out of the draws: it scales with the same times.
+    Radii of calibrated operations are scaled, and their errors correlated, as the sums of the
+    probes' iterations were found to need (`gnnbench.costs.iterations`). Contention between flows is
+    left out of the draws: it scales with the same times.
     """
     world = program.world_size
     draws = draws or int(np.clip(40_000 // world, 40, 200))
     rng = np.random.default_rng(seed)
     factors: dict[str, Floats] = {}
+    common = _earned(program).common
+    together = _normal(rng, draws)
     for name, (spread, _) in class_errors(program).items():
-        factors[name] = np.exp(spread / _Z90 * _normal(rng, draws))
+        drawn = _normal(rng, draws)
+        if _is_calibrated(program, name):
+            drawn = common**0.5 * together + (1.0 - common) ** 0.5 * drawn
+        factors[name] = np.exp(spread / Z90 * drawn)
     if not factors:
         return Interval(low=1.0, high=1.0)
     periods = 1 if program.plan.num_periods < 2 or world * draws > 100_000 else 2
@@ -82,28 +94,70 @@ def class_errors(program: Program) -> dict[str, tuple[float, float]]:
     """
     found = {}
     counts = _steps_by_class(program)
+    factor = _earned(program).factor
     for name, cost in sorted(program.cost_classes.items()):
-        earned = SHARED if cost.shared is None else cost.shared
-        shared = 1.0 if name in _TOGETHER else earned
-        spread = shared + (1.0 - shared) / max(counts.get(name, 1.0), 1.0)
-        found[name] = cost.radius * spread**0.5, cost.radius * shared**0.5
+        shared = 1.0 if name in _TOGETHER else SHARED if cost.shared is None else cost.shared
+        radius = cost.radius * (factor if _is_calibrated(program, name) else 1.0)
+        spread = Z90 * class_spread(radius, shared, counts.get(name, 1.0))
+        found[name] = spread, radius * shared**0.5
     return found
 
 
 def _drift(program: Program) -> float:
-    """Spread (log) of the machine's speed, by its speed probe where it was calibrated."""
+    """Spread (log) of the machine's speed, by its speed probe where it was calibrated.
+
+    Only what the probes of a workload share counts: the rest averages out over a run's epochs.
+    """
+    least = _least_drift(program)
     probe = calibrated(program.cluster, PROBE_OP, program.ranks_per_host)
-    return DRIFT if probe is None else max(DRIFT, probe.radius / _Z90)
+    # Older files took all probes for one source, which leaves nothing to judge their spread by.
+    if probe is None or not probe.judged:
+        return least
+    shared = 1.0 if probe.shared is None else probe.shared
+    return max(least, float(probe.radius / Z90 * shared**0.5))
+
+
+def _least_drift(program: Program) -> float:
+    device, ranks = program.cluster.device, min(program.ranks_per_host, program.world_size)
+    cores = ranks * device.threads
+    if device.kind != "cpu" or cores < program.cluster.host.cores:
+        return DRIFT
+    return DRIFT_FULL if cores == program.cluster.host.cores else DRIFT_IN_TURNS
+
+
+def _earned(program: Program) -> IterationModel:
+    return program.cluster.iteration_errors(program.ranks_per_host) or UNCOUNTED
+
+
+def _is_calibrated(program: Program, name: str) -> bool:
+    return calibrated(program.cluster, name, program.ranks_per_host) is not None
 
 
 def _steps_by_class(program: Program) -> dict[str, float]:
-    """Different steps of each cost class in an iteration of a rank."""
-    counts: dict[str, float] = {}
-    for layout in program.layouts:
-        for labels in program.labels_of(layout):
-            for label in set(labels):
-                counts[label] = max(counts.get(label, 0.0), labels.count(label))
-    return counts
+    """Steps of each cost class in an iteration of a rank, as many as matter (`alike`).
+
+    Of the iteration and rank that spend most on the class.
+    """
+    most: dict[str, tuple[float, float]] = {}
+    for index in _spread(list(program.iterations), _SAMPLED):
+        timed = program.iterations[index]
+        labels = program.labels_of(timed.layout)
+        for own, seconds in zip(labels, timed.seconds, strict=True):
+            rows: dict[str, list[Floats]] = {}
+            for label, row in zip(own, seconds, strict=True):
+                rows.setdefault(label, []).append(row)
+            for label, parts in rows.items():
+                most[label] = max(most.get(label, (0.0, 1.0)), _longest(np.stack(parts)))
+            # Gaps are alike, and there is one after each step.
+            most[GAP_OP] = max(most.get(GAP_OP, (0.0, 1.0)), (float(len(own)), float(len(own))))
+    return {label: steps for label, (_, steps) in most.items()}
+
+
+def _longest(seconds: Floats) -> tuple[float, float]:
+    """Time of the rank with the longest steps [steps, ranks], and how many these are."""
+    totals = seconds.sum(axis=0)
+    rank = int(np.argmax(totals))
+    return float(totals[rank]), alike(seconds[:, rank])
 
 
 def _sums(program: Program, factors: Mapping[str, Floats]) -> tuple[float, Floats]:
@@ -112,6 +166,11 @@ def _sums(program: Program, factors: Mapping[str, Floats]) -> tuple[float, Float
     base = max(float(sum(work.values(), np.zeros(program.world_size)).max()), 0.0)
     drawn = sum(seconds[:, None] * factors[label] for label, seconds in work.items())
     return base, np.asarray(drawn, dtype=np.float64).max(axis=0)
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """At most so many of these, evenly spread."""
+    return indices[:: -(-len(indices) // most)] if indices else []
 
 
 def _normal(rng: np.random.Generator, draws: int) -> Floats:
@@ -132,7 +191,7 @@ def work_by_class(program: Program, *, most: int = 1000) -> dict[str, Floats]:
     plan = program.plan
     counts = Counter(plan.schedule)
     indices = list(counts)
-    picked = indices[:: -(-len(indices) // most)]
+    picked = _spread(indices, most)
     share = len(plan.schedule) / max(sum(counts[index] for index in picked), 1)
     totals: dict[str, Floats] = {}
     for index in picked:

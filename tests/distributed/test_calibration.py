@@ -101,6 +101,7 @@ def test_samples_know_their_workload_and_probes_are_fewer_than_epochs() -> None:
     (content,) = _measure(1, Mix(["single", "sampled"]).probes(2, 0))
     assert {entry["workload"] for entry in content["steps"]} == {1, 2}
     assert len(content["probes"]) == 2 * 2  # of six epochs, the first and the fourth follow one
+    assert content["probe_workloads"] == [1, 1, 2, 2]
     ops = Counter(entry["op"] for entry in content["steps"])
     assert ops["spmm"] and ops["adam"] and ops["sample"]
 
@@ -297,6 +298,7 @@ def test_what_turns_measured_is_joined_rank_by_rank() -> None:
         return {
             "steps": entries,
             "probes": [probe_s],
+            "probe_workloads": [workloads],
             "collectives": [probe_s],
             "workloads": workloads,
             "baseline_bytes": 5,
@@ -307,4 +309,5 @@ def test_what_turns_measured_is_joined_rank_by_rank() -> None:
     )
     assert [entry["workload"] for entry in first["steps"]] == [1, 2, 3]
     assert (first["probes"], second["collectives"]) == ([1.0, 3.0], [2.0, 4.0])
+    assert first["probe_workloads"] == [2, 3]
     assert first["baseline_bytes"] == 5

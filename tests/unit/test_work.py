@@ -56,6 +56,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
         *("sddmm", "sddmm_add", 32 + 20 + (3 + 4 + 5) * 8, 30),
     ),
     (lambda: work.sddmm_dot(**HEADS), "sddmm", "sddmm_dot", 32 + 20 + 40 + 7 * 24, 60),
+    # Values of 5 entries and 2 heads, read by row and by column.
+    (lambda: work.edge_sums(5, 2, S), "elementwise", "edge_sums", 80, 10),
     # (3, 2) times (2, 5): 6 + 10 + 15 floats; 2 * 30 flops.
     (lambda: work.gemm("gemm_tn", 3, 2, 5, S), "gemm", "gemm_tn", 31 * 4, 60),
     (lambda: work.gemm("gemm_nn", 3, 2, 5, 8), "gemm", "gemm_nn", 31 * 8, 60),
@@ -124,6 +126,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.rank_rows(3), "sample", "rank_rows", 72, 0),
     # Two sorts of 8 passes that read and write 16 bytes a pair.
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild_graph", 2 * 8 * 2 * 16 * 3, 0),
+    # Three edges of 84 bytes, five vertices of 96.
+    (lambda: work.enter_buffer(5, 3), "elementwise", "enter_buffer", 252 + 480, 0),
     (lambda: work.module("mlp_forward", flops=9, bytes=8, rows=2), "module", "mlp_forward", 8, 9),
     # Three of the biases above.
     (lambda: work.repeated(work.bias(3, 2, S), 3), "elementwise", "bias", 144, 18),

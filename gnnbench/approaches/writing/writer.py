@@ -15,7 +15,8 @@ from typing import Any
 from gnnbench import work
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import Halo, LayerSizes, StackShape, total
-from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Work
+from gnnbench.reuse import Reuse
+from gnnbench.steps import After, Buffer, Ints, Lane, Phase, Size, Work, smaller
 
 
 class LayerWriter:
@@ -188,7 +189,9 @@ class LayerWriter:
         """Add the gathering of the rows that others need."""
         assert self.halo is not None
         rows = self.halo.sent_rows
-        done = work.gather(rows, width, self.sizes[layer - 1].rows, self.element_bytes)
+        own = self.sizes[layer - 1].rows
+        reuse = Reuse.in_turn(smaller(rows, own))
+        done = work.gather(rows, width, own, self.element_bytes, reuse=reuse)
         room = self.buffer("halo_rows", rows, self.shape.widest_exchange)
         self.step(f"{phase}/{layer}/pack", done, phase, layer, allocates=room)
 
@@ -198,7 +201,9 @@ class LayerWriter:
         """Add the addition of returned gradients to those of the own rows."""
         assert self.halo is not None
         rows = self.halo.sent_rows
-        done = work.scatter_add(rows, width, self.sizes[layer - 1].rows, self.element_bytes)
+        own = self.sizes[layer - 1].rows
+        reuse = Reuse.in_turn(smaller(rows, own))
+        done = work.scatter_add(rows, width, own, self.element_bytes, reuse=reuse)
         self.step(f"{phase}/{layer}/unpack", done, phase, layer, after=after)
 
     def copy(self, name: str, done: Work, phase: Phase, layer: int) -> None:

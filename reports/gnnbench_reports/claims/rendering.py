@@ -19,7 +19,7 @@ from gnnbench_reports.claims.judging import VERDICTS, Judgement, bound, written
 from gnnbench_reports.claims.quantities import QUANTITIES
 from gnnbench_reports.claims.reading import Paper
 from gnnbench_reports.page import SCRIPT, STYLE, templates
-from gnnbench_reports.tables import Column, Word
+from gnnbench_reports.tables import Column, Links, Word
 
 _COLOURS = dict(zip(VERDICTS, ("ok", "skipped", "differ", ""), strict=True))
 
@@ -78,7 +78,7 @@ class Judged:
             row.ranks,
             len(one.runs()) or "–",
             numbers.seconds(time, row.uncertainty if measured else None),
-            files or evidence.Links(()),
+            files or Links(()),
         )
 
 
@@ -193,7 +193,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, evidence.Links):
+    if isinstance(value, Links):
         return " ".join(f"[{_plain(word)}]({address})" for word, address in value.items) or "–"
     return _plain(str(value)).replace("|", "\\|") or "–"
 

@@ -113,12 +113,14 @@ def _joined(turns: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _one_after_another(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    whole: dict[str, Any] = {**contents[0], "steps": [], "probes": [], "collectives": []}
+    lists = ("steps", "probes", "probe_workloads", "collectives")
+    whole: dict[str, Any] = {**contents[0], **{name: [] for name in lists}}
     before = 0
     for content in contents:
         steps = content["steps"]
         whole["steps"] += [{**step, "workload": step["workload"] + before} for step in steps]
         whole["probes"] += content["probes"]
+        whole["probe_workloads"] += [place + before for place in content["probe_workloads"]]
         whole["collectives"] += content["collectives"]
         before += content.get("workloads", 0)
     return whole

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,20 @@ from gnnbench.cluster import (
     Constant,
     Device,
     Host,
+    IterationModel,
     Link,
     Links,
     OpModel,
     PeakFlops,
     Storage,
 )
-from gnnbench.costs.fit import fit_collective, fit_op
+from gnnbench.costs.fit import fit_collective, fit_judged
+from gnnbench.costs.iterations import Held, iteration_model
 from gnnbench.errors import SpecError
 from gnnbench.reuse import Reuse
 from gnnbench.steps import Kind, Work
 from gnnbench_runtime import device as devices
+from gnnbench_runtime.calibration.shapes import GRAPH as SWEPT
 
 CALLS = 10  # of a collective in an epoch: over how many calls what delays some averages out
 DRAWS = 400
@@ -73,11 +78,7 @@ def cluster_of(
         world: statistics.median(probe for content in ranks for probe in content["probes"])
         for world, ranks in probed.items()
     }
-    ops = [
-        model
-        for world, ranks in probed.items()
-        for model in fit_operations(ranks, world, usual[world])
-    ]
+    judged = [judge_operations(ranks, world, usual[world]) for world, ranks in probed.items()]
     collectives = [
         model
         for world, ranks in measured.items()
@@ -111,7 +112,8 @@ def cluster_of(
         links=_links(collectives),
         storage=storage,
         speed_probe_s=usual[1],
-        ops=tuple(ops),
+        ops=tuple(model for models, _ in judged for model in models),
+        iterations=tuple(whole for _, whole in judged if whole is not None),
         collectives=tuple(collectives),
     )
 
@@ -160,41 +162,73 @@ def _links(collectives: list[CollectiveModel]) -> Links:
 
 
 def fit_operations(ranks: list[dict[str, Any]], world: int, usual_s: float) -> list[OpModel]:
-    """One model per operation from the samples of all ranks of a co-location.
+    """One model per operation, see `judge_operations`."""
+    return judge_operations(ranks, world, usual_s)[0]
+
+
+def judge_operations(
+    ranks: list[dict[str, Any]], world: int, usual_s: float
+) -> tuple[list[OpModel], IterationModel | None]:
+    """One model per operation from the samples of all ranks of a co-location, and of their sums.
 
     Samples are in units of the speed probe of their period; `usual_s`, the probe's usual time,
     converts them to seconds.
     """
-    samples: dict[str, list[tuple[Work, float]]] = defaultdict(list)
-    origins: dict[str, list[int]] = defaultdict(list)
-    graphs: dict[str, list[str]] = defaultdict(list)
-    for content in ranks:
+    found: dict[str, _Samples] = defaultdict(_Samples)
+    kinds: dict[Hashable, str] = {}
+    for rank, content in enumerate(ranks):
         for entry in content["steps"]:
-            samples[entry["op"]].append((_work(entry), entry["probes"] * usual_s))
-            origins[entry["op"]].append(entry["workload"])
-            graphs[entry["op"]].append(entry["graph"])
+            workload, graph = entry["workload"], entry["graph"]
+            # Calls of a sweep of shapes are no iteration.
+            whole = None if graph == SWEPT else (rank, workload)
+            kinds[whole] = graph
+            seconds = entry["probes"] * usual_s
+            found[entry["op"]].add(_work(entry), seconds, workload, graph, whole)
             if entry["gap_probes"]:
-                after = _once(GAP_OP, entry["bytes"])
-                samples[GAP_OP].append((after, entry["gap_probes"] * usual_s))
-                origins[GAP_OP].append(entry["workload"])
-        samples[PROBE_OP] += [(_once(PROBE_OP), probe_s) for probe_s in content["probes"]]
-    models = []
-    for op, points in sorted(samples.items()):
+                after, seconds = _once(GAP_OP, entry["bytes"]), entry["gap_probes"] * usual_s
+                found[GAP_OP].add(after, seconds, workload, graph, whole)
+        # Speed probes of one workload follow each other within seconds, and share what disturbs
+        # them; what they share is what a run finds different from the calibration.
+        workloads = content.get("probe_workloads", range(len(content["probes"])))
+        for probe_s, workload in zip(content["probes"], workloads, strict=True):
+            found[PROBE_OP].add(_once(PROBE_OP), probe_s, workload, "", None)
+    models, held = [], []
+    for op, samples in sorted(found.items()):
+        by_graph = samples.works[0][0].kind in _BY_GRAPH
         try:
-            form = GAP_OP if op == GAP_OP else ""
-            models.append(
-                fit_op(
-                    points,
-                    op=op,
-                    form=form,
-                    co_located=world,
-                    origins=origins.get(op),
-                    graphs=graphs.get(op) if points[0][0].kind in _BY_GRAPH else None,
-                )
+            model, errors = fit_judged(
+                samples.works,
+                op=op,
+                form=GAP_OP if op == GAP_OP else "",
+                co_located=world,
+                origins=samples.workloads,
+                graphs=samples.graphs if by_graph else None,
             )
         except SpecError:
             continue  # too few samples: the operation is reported as not calibrated
-    return models
+        models.append(model)
+        seconds = np.array([s for _, s in samples.works])
+        held.append(Held(model=model, seconds=seconds, errors=errors, sums=samples.sums))
+    return models, iteration_model(held, world, kinds)
+
+
+@dataclass(slots=True)
+class _Samples:
+    """Samples of an operation; `sums` are the iterations that their steps belong to."""
+
+    works: list[tuple[Work, float]] = field(default_factory=list)
+    workloads: list[int] = field(default_factory=list)
+    graphs: list[str] = field(default_factory=list)
+    sums: list[Hashable | None] = field(default_factory=list)
+
+    def add(
+        self, done: Work, seconds: float, workload: int, graph: str, whole: Hashable | None
+    ) -> None:
+        """Add one."""
+        self.works.append((done, seconds))
+        self.workloads.append(workload)
+        self.graphs.append(graph)
+        self.sums.append(whole)
 
 
 def _once(op: str, size: int = 0) -> Work:

@@ -79,7 +79,13 @@ def main(arguments: list[str]) -> int:
     comm.sync()
     # The first probe compiles and allocates; only later ones are comparable.
     speed_probe(device)
-    content: dict[str, Any] = {"steps": [], "probes": [], "collectives": [], "workloads": 0}
+    content: dict[str, Any] = {
+        "steps": [],
+        "probes": [],
+        "probe_workloads": [],
+        "collectives": [],
+        "workloads": 0,
+    }
     todo = [
         Workload(run=RunSpec.from_dict(probe["run"]), only=frozenset(probe["only"]))
         for probe in request["probes"]
@@ -179,6 +185,7 @@ def measure(
         # divides it out.
         if period == 0 or _is_settling(period, warm_up):
             content["probes"].append(speed_probe(context.device, PROBE_ROUNDS))
+            content["probe_workloads"].append(content["workloads"] + 1)
             peers.sync()
         probes.append(content["probes"][-1])
         recorder.period_begin(period)

@@ -109,16 +109,24 @@ class Shapes:
         table, out = self._view(0, sources, width), self._view(1, rows, width)
         # Fresh ids for every call: the rows of the call before lie in the cache, and a table larger
         # than the cache would be timed as if it fitted.
-        ids = itertools.cycle(
-            [torch.randint(0, sources, (rows,), device=self.device) for _ in range(CALLS + 1)]
-        )
-        s = table.element_size()
+        anywhere = [torch.randint(0, sources, (rows,)) for _ in range(CALLS + 1)]
+        yield from self._copies(table, out, anywhere, None)
+        # Rising ids, as of the rows that a rank sends: the processor fetches them ahead.
+        few = min(rows, sources)
+        rising = [torch.randperm(sources)[:few].sort().values for _ in range(CALLS + 1)]
+        yield from self._copies(table, out[:few], rising, Reuse.in_turn(few))
+
+    def _copies(
+        self, table: Tensor, out: Tensor, drawn: list[Tensor], reuse: Reuse | None
+    ) -> Iterator[tuple[Work, Callable[[], object]]]:
+        ids = itertools.cycle([one.to(self.device) for one in drawn])
+        (sources, width), rows, s = table.shape, len(out), table.element_size()
         yield (
-            work.gather(rows, width, sources, s),
+            work.gather(rows, width, sources, s, reuse=reuse),
             lambda: self.kernels.gather_rows(table, next(ids), out),
         )
         yield (
-            work.scatter_add(rows, width, sources, s),
+            work.scatter_add(rows, width, sources, s, reuse=reuse),
             lambda: self.kernels.scatter_add_rows(table, next(ids), out),
         )
 

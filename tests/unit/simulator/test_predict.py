@@ -13,7 +13,7 @@ import pytest
 
 from gnnbench.approaches.base import Layout, example
 from gnnbench.approaches.names import APPROACHES
-from gnnbench.cluster import OpModel, list_clusters, load_cluster
+from gnnbench.cluster import IterationModel, OpModel, list_clusters, load_cluster
 from gnnbench.data.profile import GraphProfile
 from gnnbench.plan import Plan
 from gnnbench.reuse import BINS
@@ -100,6 +100,27 @@ def test_errors_that_the_steps_of_a_run_share_do_not_average_out(kit: Any) -> No
     assert width(1.0) > 2 * width(0.0)
 
 
+def test_intervals_are_as_wide_as_sums_of_probes_were_found_to_need(kit: Any) -> None:
+    ops = tuple(
+        OpModel(op=op, kind="elementwise", form="linear", params={"s_per_byte": 1.0}, radius=0.5)
+        for op in ("work", "other")
+    )
+
+    def width(**earned: float) -> float:
+        cluster = kit.cluster(ops=ops)
+        if earned:
+            cluster = dataclasses.replace(cluster, iterations=(IterationModel(**earned),))
+        first = kit.work("a", 9)
+        second = kit.work("b", 9)
+        second = dataclasses.replace(second, work=second.work._replace(op="other"))
+        spread = interval(compile_plan(kit.plan((first, second)), cluster))
+        return math.log(spread.high / spread.low)
+
+    assert width(factor=0.5) < 0.7 * width(factor=1.0)
+    assert width(common=1.0) > 1.2 * width(common=0.0)
+    assert width() == pytest.approx(width(common=0.0, factor=1.0), rel=0.1)
+
+
 def test_a_graph_of_unknown_order_and_shapes_not_measured_widen_the_interval(kit: Any) -> None:
     op = OpModel(
         op="spmm",
@@ -162,11 +183,19 @@ def test_a_machine_whose_probe_spread_in_calibration_drifts_by_as_much(kit: Any)
         op="work", kind="elementwise", form="linear", params={"s_per_byte": 1.0}, radius=0.01
     )
     probe = dataclasses.replace(work, op="speed_probe", radius=0.5)
+    # Older files say 0.5 where all probes counted as one source, so that nothing judged them.
+    unknown = dataclasses.replace(probe, mape=-math.expm1(-0.5))
+    shared = dataclasses.replace(probe, shared=0.25)
     plan = kit.plan((kit.work("a", 9),))
     calm = interval(compile_plan(plan, kit.cluster(ops=(work,))))
-    restless = interval(compile_plan(plan, kit.cluster(ops=(work, probe))))
+    restless, lively, untold = (
+        interval(compile_plan(plan, kit.cluster(ops=(work, one))))
+        for one in (probe, shared, unknown)
+    )
     assert calm.high == pytest.approx(math.exp(1.645 * 0.06), rel=0.03)
     assert restless.high == pytest.approx(math.exp(0.5), rel=0.05)
+    assert lively.high == pytest.approx(math.exp(0.25), rel=0.05)
+    assert untold.high == pytest.approx(calm.high, rel=0.01)
 
 
 def test_ranks_that_take_turns_on_cores_also_do_so_in_the_speed_probe(kit: Any) -> None:

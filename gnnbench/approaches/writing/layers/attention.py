@@ -137,9 +137,8 @@ def weights_backward(writer: LayerWriter, layer: int, sums: Sums) -> None:
     op = "edge_softmax_backward"
     writer.elementwise(f"{where}/softmax", op, phase, layer, e, heads, passes=4)
     kept = writer.buffer("score_grad", n + u, heads)
-    writer.elementwise(
-        f"{where}/edge_sums", "edge_sums", phase, layer, e, heads, passes=2, allocates=kept
-    )
+    summed = work.edge_sums(e, heads, s, reuse=sums.reuse)
+    writer.step(f"{where}/edge_sums", summed, phase, layer, allocates=kept)
 
 
 def weighted_sum(writer: LayerWriter, phase: Phase, layer: int, sums: Sums, **place: Any) -> None:

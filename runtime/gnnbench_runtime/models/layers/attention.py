@@ -160,7 +160,7 @@ def weights_backward(
         kernels.segment_softmax_backward(att.indptr, weight_EK, edge_EK, edge_EK)
         kernels.leaky_backward(space.get(f"e{layer}", e, heads), SLOPE, edge_EK)
     to_nK, from_uK = _two(stack, "score_grad", n, u, heads)
-    with stack.elementwise(f"{where}/edge_sums", "edge_sums", phase, layer, edge_EK, passes=2):
+    with stack.step(f"{where}/edge_sums", work.edge_sums(e, heads, s), phase, layer):
         kernels.segment_sum(att.indptr, edge_EK, to_nK)
         kernels.segment_sum(att.indptr_t, edge_EK, from_uK, att.edges_t)
     return to_nK, from_uK
