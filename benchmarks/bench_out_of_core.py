@@ -4,9 +4,10 @@ r"""Train a graph larger than memory from the disk, `out-of-core` and `mmap` in 
 
 The default graph has 1 M nodes, 20 M edges and 1 GB of features; `--full` has ten times as many.
 It is generated into a folder on the disk, piece by piece, and deleted at the end. Each approach
-trains in a process of its own under the memory cap: RLIMIT_DATA limits its private memory, and the
-resident set, pages of mapped files included, is measured. `out-of-core` reads with O_DIRECT; `mmap`
-drops the pages that its bounded cache has no room for. So no page cache stands in for the disk.
+trains in a process of its own under the memory cap: a control group where one can be made, else
+RLIMIT_DATA for its private memory ("cap" says which); and the resident set, pages of mapped files
+included, is measured. `out-of-core` reads with O_DIRECT; `mmap` drops the pages that its bounded
+cache has no room for. So no page cache stands in for the disk.
 
 Epochs alternate, and before each pair the disk is measured anew (`gnnbench calibrate` uses the same
 function). Of an epoch of `out-of-core`:
@@ -36,7 +37,8 @@ import torch  # noqa: E402
 
 from gnnbench.data.formats import native  # noqa: E402
 from gnnbench.data.mapped import forget_mapped_pages  # noqa: E402
-from gnnbench.resident import ResidentSet, limit_growth, resident_bytes, status_bytes  # noqa: E402
+from gnnbench.memory_cap import cap_growth  # noqa: E402
+from gnnbench.resident import ResidentSet, resident_bytes, status_bytes  # noqa: E402
 from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec  # noqa: E402
 
 APPROACHES_HERE = ("out-of-core", "mmap")
@@ -94,13 +96,14 @@ def train(name: str, args: argparse.Namespace) -> None:
         trainer.train_period(0)
         trainer.close()
         baseline = resident_bytes()
-        limit_growth(max(args.memory - baseline, 0))
+        cap = cap_growth(max(args.memory - baseline, 0))
         gauge, peaks = ResidentSet(), dict[str, int]()
         begin = perf_counter()
         with gauge.peak(peaks, "setup"):
             trainer, recorder, kept = make_trainer(0, 1, run, graph, Path(scratch))
         forget_mapped_pages(graph.arrays().values())
-        tell({"baseline": baseline, "setup_s": perf_counter() - begin, "setup": peaks["setup"]})
+        setup_s = perf_counter() - begin
+        tell({"baseline": baseline, "setup_s": setup_s, "setup": peaks["setup"], "cap": cap})
         for period, _ in enumerate(sys.stdin):
             kept.rows.clear()
             recorder.period_begin(period)
@@ -243,7 +246,7 @@ def summary(
         "feature_bytes": graph.num_nodes * graph.num_features * 4,
         "train": graph.num_train,
         "memory_cap_bytes": args.memory,
-        "cap": "RLIMIT_DATA",
+        "cap": {name: setups[name]["cap"] for name in APPROACHES_HERE},
         "knobs": {name: knobs_of(name, graph, args.memory) for name in APPROACHES_HERE},
         "disk_bytes_per_s": round(statistics.median(rates)),
         "explained": ranged(explained),

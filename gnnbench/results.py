@@ -56,7 +56,7 @@ class RunRecord:
         metrics: by name, such as "test_accuracy", of the last evaluation.
         memory: per rank, {"rank", "baseline_bytes" (process before data), "peak_bytes" (highest
             during training), "source" ("resident set" | "allocator"), optional
-            "device_used_bytes"}.
+            "device_used_bytes" and "cap" (what enforced a cap on the host's memory)}.
         held: extent of the comparison with the plan: {"steps", "iterations", "of_iterations"}.
         probe: {"before_s", "after_s"}: a fixed small kernel timed around the run.
         device: {"kind", "name", "backend", "ranks_per_host", "threads_per_rank", "practice",

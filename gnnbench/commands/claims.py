@@ -153,7 +153,7 @@ def _simulated_for(name: str) -> str:
     cluster = load_cluster(name)
     return (
         f"Simulated for `{name}` of the catalogue ({cluster.description}), whose constants are "
-        f"public and not measured here; `gnnbench support {name}` lists them."
+        f"public and not measured here; `gnnbench support {name}` lists what they rest on."
     )
 
 

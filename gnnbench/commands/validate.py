@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rows",
         nargs="*",
         type=Path,
-        metavar="TABLE.csv",
-        help="tables of training systems, or of kernels and collectives; default: the published "
-        "training systems that come with gnnbench",
+        metavar="TABLE.csv|DIR",
+        help="tables of training systems, or of kernels and collectives; folders of measured runs; "
+        "default: the published training systems that come with gnnbench",
     )
     parser.add_argument(
         "--only",
@@ -62,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
     from gnnbench.published.score import score
     from gnnbench_simulator.validation import chosen, compare_rows
 
+    folders = [path for path in args.rows if path.is_dir()]
+    if folders:
+        return _judge_folders(folders, args)
     operations = [path for path in args.rows if _of_operations(path)]
     if operations and len(operations) == len(args.rows):
         return _judge_operations(operations, as_json=args.json)
@@ -83,6 +86,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(comparisons, total)
     return 0
+
+
+def _judge_folders(folders: Sequence[Path], args: argparse.Namespace) -> int:
+    """Judge folders of measured runs, which come alone.
+
+    Raises:
+        SpecError: tables or options of tables beside them.
+    """
+    from gnnbench.commands.held_out import judge_runs
+
+    if len(folders) < len(args.rows) or args.only or args.out:
+        raise SpecError(
+            f"{folders[0]}: a folder of measured runs; give folders apart from tables, and without "
+            "--only and --out"
+        )
+    return judge_runs(folders, as_json=args.json)
 
 
 def _of_operations(path: Path) -> bool:

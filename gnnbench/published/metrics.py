@@ -18,6 +18,7 @@ from gnnbench.published.counts import COUNTS
 from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import NotModelled
 from gnnbench.published.rows import PublishedRow
+from gnnbench.steps import Lane
 
 EPOCH_TIME = "epoch_time"
 TIMES = (
@@ -61,6 +62,7 @@ _PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
 _STEPS: Sequence[tuple[str, str]] = (
     ("stage_feature_load", r"(?:load|ahead)/partitions"),
     ("stage_graph_load", r"(?:load|ahead)/(?:edges|graph)"),
+    ("transfer_time_per_epoch", r"fetch/(?:copy|gather_host)"),
 )
 """Names of steps by metric: parts of a phase."""
 _EPOCHS: Sequence[tuple[str, int]] = (
@@ -70,6 +72,8 @@ _EPOCHS: Sequence[tuple[str, int]] = (
 )
 """Whole epochs by metric: a number of them, or 0 where the metric states it."""
 _MOST_EPOCHS = 10_000
+_IN_ORDER = (str(Lane.COMPUTE), str(Lane.COMM))
+"""Lanes of the process that trains; what runs in others may be hidden behind it."""
 IN_MEMORY = re.compile(r"\bin[- ]memory\b|\b(?:cpu |host )?memory\b|\bmem\b")
 """Words of a system or a storage that keep all partitions in memory."""
 UNITS: Mapping[str, Mapping[str, float]] = {
@@ -138,6 +142,11 @@ def without_load(row: PublishedRow) -> bool:
     return in_memory or bool(re.search(r"excludes? buffer fill", row.notes.lower()))
 
 
+def is_exposed(row: PublishedRow) -> bool:
+    """Whether a time is what the training process waits for, and nothing that is hidden from it."""
+    return "exposed" in row.notes.lower()
+
+
 def is_time(row: PublishedRow) -> bool:
     """Whether a row states seconds that a prediction gives: of epochs, or of a part of one."""
     of_steps = any(row.metric == metric for metric, _ in _STEPS)
@@ -195,7 +204,7 @@ def si_value(row: PublishedRow) -> float:
 
 
 def phase_time(
-    row: PublishedRow, ledgers: Mapping[int, Sequence[Row]], *, steps: int
+    row: PublishedRow, ledgers: Mapping[int, Sequence[Row]], *, steps: int, period_s: float = 0.0
 ) -> float | None:
     """Seconds of a row's phases on the slowest of some ranks; None where it is no sum of phases.
 
@@ -203,13 +212,18 @@ def phase_time(
         row: states the metric: of an epoch, or of a batch.
         ledgers: of a few ranks, by rank; the last period of each counts.
         steps: batches of an epoch.
+        period_s: seconds of the epoch, for times that only count what nothing hides.
     """
     phases = phases_of(row)
     names = dict(_STEPS).get(row.metric)
     if not phases and names is None:
         return None
 
+    exposed = is_exposed(row)
+
     def counts(taken: Row) -> bool:
+        if exposed and taken.lane not in _IN_ORDER:
+            return False
         if names is None:
             return taken.phase in phases
         return re.fullmatch(names, taken.name) is not None
@@ -217,7 +231,12 @@ def phase_time(
     sums = []
     for rows in ledgers.values():
         last = max((r.period for r in rows), default=0)
-        sums.append(sum(r.duration_s for r in rows if r.period == last and counts(r)))
+        own = [r for r in rows if r.period == last]
+        if exposed and "sample" in phases:
+            busy = sum(r.duration_s for r in own if r.lane in _IN_ORDER)
+            sums.append(max(period_s - busy, 0.0))
+            continue
+        sums.append(sum(r.duration_s for r in own if counts(r)))
     each = re.search(r"per_(?:batch|iteration)", row.metric)
     return max(sums) / (steps if each else 1)
 

@@ -38,6 +38,7 @@ _NATIVE = (
     (r"\bh200\b", "h200"),
     (r"\bv100\b", "v100x8"),
     (r"\bt4\b", "g4dn.12xlarge"),
+    (r"\bp100\b", "p100"),
     (r"\ba10g\b", "g5.48xlarge"),
     (r"\brtx[ -]?3090\b", "rtx3090x4"),
     (r"\brtx[ -]?2080 ?ti\b", "rtx2080tix8"),

@@ -39,6 +39,8 @@ each way. Both scores of an edge's ends are a product of all rows that is writte
 and their gradients two products, a sum and an addition each (DGL's GATConv)."""
 PAGEABLE = 11.25 / 6.25
 """Seconds of a copy from pageable memory over those from pinned memory (V100, NVIDIA/nccl 398)."""
+PYG_SPMM = 2.4
+"""Seconds of `torch_sparse`'s product over those of cuSPARSE (RTX 3090, tariqaf/RA-SpMM)."""
 SECTOR_BYTES = 32
 """What the device reads of pinned host memory for one drawn entry."""
 UVA_SHARE, UVA_TABLE_BYTES, UVA_FALL = 0.13, 1e9, 0.85
@@ -143,14 +145,18 @@ class _Rewriter:
         """Where the software takes a step: a sampler, and what fetches, may be lanes of their own.
 
         A plan with prefetch draws and fetches in a thread; of a disaggregated system the thread
-        stands for another device, and for the stream on which the trainer fetches.
+        stands for another device, and for the stream on which the trainer fetches. Where processes
+        of the host only draw, the one that trains fetches: between two batches.
         """
         loader = self.software.loader
         if loader is None or step.lane is Lane.COMPUTE:
             return step.lane
         if loader.disaggregated and step.phase is Phase.SAMPLE:
             return Lane.COMPUTE.at(1)
-        return Lane.COPY if step.phase is Phase.FETCH else step.lane
+        if step.phase is not Phase.FETCH:
+            return step.lane
+        alone = loader.sampler == "host" and not loader.workers_slice
+        return Lane.COMPUTE if alone else Lane.COPY
 
     def _is_dropped(self, step: Step) -> bool:
         """Whether the code does not have a step: of the first layer's exchange, or its product."""
@@ -182,6 +188,8 @@ class _Rewriter:
             return OPTIMIZERS[self.shape.optimizer](sum(tensors(self.shape)), self._element_bytes)
         if self.shape.model.attention and 1 <= step.layer <= self.shape.num_layers:
             return self._attention_work(step)
+        if loader is not None and loader.framework == "pyg" and step.kind is Kind.SPMM:
+            return scaled(step.work, PYG_SPMM)
         return step.work
 
     def _attention_work(self, step: Step) -> Work:
@@ -281,14 +289,16 @@ class _Rewriter:
         if step.name == "fetch/gather" and loader.features != "device" and loader.hits < 1.0:
             done = next(other.work for other in self.planned if other.name == step.name)
             rows = _times(1.0 - loader.hits, done.rows)
-            size = rows * done.width * self._element_bytes
+            stored = loader.stored_bytes or self._element_bytes
+            size = rows * done.width * stored
             if loader.features == "staged_pageable":
                 size = _times(PAGEABLE, size)
             if loader.features.startswith("staged"):
                 alone = loader.features == "staged_pageable"
-                each = -(-rows // (1 if alone else loader.workers))
-                sliced = work.gather(each, done.width, done.source_rows, self._element_bytes)
-                yield _beside(step, "slice", sliced, Lane.HOST)
+                each = -(-rows // (loader.slicers if alone else loader.workers))
+                sliced = work.gather(each, done.width, done.source_rows, stored)
+                ahead = loader.workers_slice or loader.sampler != "host"
+                yield _beside(step, "slice", sliced, Lane.HOST if ahead else Lane.HOST.at(1))
             yield _beside(step, "host", work.to_device(size), step.lane)
 
     def _uva_share(self) -> float:

@@ -25,11 +25,15 @@ class Loader:
     features   where input rows come from that no cache holds: the device's own memory ("device"),
                pinned host memory that the device reads ("uva"), or a buffer into which the host
                gathers rows and which is then copied ("staged", with all cores of the rank's share;
-               "staged_pageable", with one thread and a buffer that is not pinned)
+               "staged_pageable", with `slicers` threads of the training process and a buffer
+               that is not pinned)
     hits       share of the input rows that a cache on the device holds
     launches   operations that its code issues per hop besides the plan's
-    workers    threads that draw, of sampler "host"
+    workers    threads that draw, of sampler "host", and that gather rows into pinned memory
+    slicers    threads of the training process that gather rows
     samplers   devices that only draw, for `trainers` that only train; 0: every device does both
+    stored_bytes   of an element of the stored features, which are copied so; 0: as they train
+    framework  "dgl" or "pyg", whose sparse product is `PYG_SPMM` times as slow
     """
 
     sampler: str = "device"
@@ -37,12 +41,20 @@ class Loader:
     hits: float = 0.0
     launches: int = 0
     workers: int = 1
+    slicers: int = 1
     samplers: int = 0
     trainers: int = 0
+    stored_bytes: int = 0
+    framework: str = "dgl"
 
     @property
     def disaggregated(self) -> bool:
         return self.samplers > 0
+
+    @property
+    def workers_slice(self) -> bool:
+        """Whether the threads that draw a batch also gather its rows."""
+        return self.sampler == "host" and self.features == "staged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

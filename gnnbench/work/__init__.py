@@ -55,6 +55,7 @@ from gnnbench.work.moving import (
 from gnnbench.work.sampling import (
     draw_neighbours,
     draw_once,
+    enter_buffer,
     header_numbers,
     look_up,
     merge_blocks,
@@ -136,6 +137,7 @@ __all__ = [
     "edgebank_insert",
     "edgebank_score",
     "elementwise",
+    "enter_buffer",
     "gather",
     "gather_host",
     "gemm",

@@ -151,5 +151,19 @@ def rebuild_graph(entries: Size) -> Work:
     return Work(kind=Kind.ELEMENTWISE, op="rebuild_graph", bytes=read, rows=entries)
 
 
+def enter_buffer(vertices: Size, edges: Size) -> Work:
+    """Make the graph of the vertices in a buffer of partitions, from edges kept in buckets.
+
+    Per edge: a pair is copied (16 bytes) and read twice (16); ranks of its target, twice, and of
+    its source (12); a count and a place go up (32); the source is written, and looked at again (8).
+    Per vertex: id, place and rank (28); three passes over the row pointers (24); degree and scale
+    (16); row of the table (24); entry of the sampler (4).
+    """
+    moved = 84 * edges + 96 * vertices
+    return Work(
+        kind=Kind.ELEMENTWISE, op="enter_buffer", bytes=moved, rows=edges, source_rows=vertices
+    )
+
+
 def _total(sizes: Sequence[Size]) -> Size:
     return sum(sizes[1:], sizes[0])

@@ -35,6 +35,7 @@ def page(
     files: Mapping[str, str],
     found: Mapping[str, Finding],
     out: Path | None = None,
+    made: Sequence[sections.Section] | None = None,
 ) -> str:
     """Return the page.
 
@@ -44,6 +45,7 @@ def page(
         files: further files in the page's folder, path to description.
         found: the study's findings, by name.
         out: folder that the page lies in, from which it links to records; None: it links to none.
+        made: the sections, where the caller has them already.
     """
     script = SCRIPT.read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode("utf-8")).digest()
@@ -58,7 +60,7 @@ def page(
             answers=answers(study),
             verdict=verdict(study.summary, study.rows, found),
             hints=sections.hints(study),
-            sections=sections.sections(study, by_name, found, out),
+            sections=sections.sections(study, by_name, found, out) if made is None else made,
             files=files,
             drawn=[drawing for drawing in drawings if drawing.files],
             style=Markup(STYLE.read_text(encoding="utf-8")),  # a file of this package

@@ -64,10 +64,12 @@ def write_report(
     traces = write_traces(study, out / "traces")
     files |= {f"traces/{name}": what for name, what in traces.items()}
     by_name = {drawing.name: drawing for drawing in drawings}
-    write_paper(sections(study, by_name, found), drawings, out, title(study))
+    # Made once for the paper and the page: tables of very many runs take long to format.
+    made = sections(study, by_name, found, out)
+    write_paper(made, drawings, out, title(study))
     files["paper/example.tex"] = "a document with all figures, tables and captions, for LaTeX"
     path = out / "index.html"
-    write_text(path, page(study, drawings, files, found, out))
+    write_text(path, page(study, drawings, files, found, out, made))
     return path
 
 

@@ -187,11 +187,17 @@ class Positioned(Protocol):
     def write(self, source: Block, offset: int) -> int: ...
 
 
+_LATE_MOST_S = 0.1
+"""Lateness that later transfers make up for, at most: of a process that was stopped."""
+
+
 class Throttle:
     """Holds transfers back, as a disk of some bytes and requests per second would take them.
 
     The transfers of all threads queue up for one disk: each takes its time behind the one before,
-    or as long as the real disk needs, whichever is longer.
+    or as long as the real disk needs, whichever is longer. A sleep ends some tens of microseconds
+    late, more on a busy machine. The next transfer of a thread begins as if it had ended in time:
+    else a disk of 3,000 requests per second would be slower than its limit by a fifth.
 
     Args:
         limit: 0 and 0 hold nothing back.
@@ -199,6 +205,7 @@ class Throttle:
 
     def __init__(self, limit: DiskLimit) -> None:
         self._limit, self._lock, self._free_s = limit, threading.Lock(), 0.0
+        self._late = threading.local()
 
     @contextmanager
     def transfer(self, size: int, requests: int = 1) -> Iterator[None]:
@@ -207,11 +214,16 @@ class Throttle:
         if not needed:
             yield
             return
+        begun = perf_counter()
         with self._lock:
-            self._free_s = ends = max(self._free_s, perf_counter()) + needed
+            start = max(self._free_s, begun - getattr(self._late, "seconds", 0.0))
+            self._free_s = ends = start + needed
         yield
+        # Time that the real disk takes is no lateness of a sleep.
+        ends = max(ends, min(start, begun) + perf_counter() - begun)
         while (left := ends - perf_counter()) > 0:
             sleep(left)
+        self._late.seconds = min(perf_counter() - ends, _LATE_MOST_S)
 
 
 class Disk:

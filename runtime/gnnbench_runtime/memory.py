@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from gnnbench.resident import ResidentSet, limit_growth, resident_bytes, return_free_heap
+from gnnbench.memory_cap import cap_growth
+from gnnbench.resident import ResidentSet, resident_bytes, return_free_heap
 
 
 class Allocator:
@@ -46,6 +47,7 @@ class MemoryMeter:
         self._gauge = Allocator(device) if self._cuda else ResidentSet()
         self._peaks: dict[str, int] = {}
         self._baseline = self._start = 0
+        self._cap = ""
 
     def take_baseline(self) -> None:
         release_free_memory(self._cuda)
@@ -55,7 +57,7 @@ class MemoryMeter:
         """Enforce the caps of a run: beyond them, allocating fails.
 
         On CUDA the device's cap limits torch's allocator. The host's cap (on a CPU, the smaller of
-        both) limits anonymous memory of this process, by as much as its resident set may grow.
+        both) limits by how much this process may grow, see `gnnbench.memory_cap`.
         """
         spaces = ("host",) if self._cuda else ("host", "device")
         host = [caps[space] for space in spaces if space in caps]
@@ -63,9 +65,7 @@ class MemoryMeter:
             total = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(min(caps["device"] / total, 1.0))
         if host:
-            # RLIMIT_DATA counts mapped data, resident or not: the limit is what is mapped now plus
-            # the room that the cap leaves.
-            limit_growth(max(int(min(host)) - resident_bytes(), 0))
+            self._cap = cap_growth(max(int(min(host)) - resident_bytes(), 0))
 
     def take_start(self) -> None:
         """Note what is held when everything is set up and training is about to begin."""
@@ -86,6 +86,7 @@ class MemoryMeter:
             "baseline_bytes": self._baseline,
             "start_bytes": self._start,
             "source": self._gauge.source,
+            **({"cap": self._cap} if self._cap else {}),
             **self._peaks,
         }
 

@@ -15,6 +15,7 @@ from gnnbench.errors import GnnbenchError, SpecError, Unsupported
 from gnnbench.ledger import Row, write_ledger
 from gnnbench.results import PredictionRecord, Results
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.batch_reserve import widen_by_batches
 from gnnbench_simulator.memory import least_room
 from gnnbench_simulator.predict import Prediction, predict_plan
 from gnnbench_simulator.sensitivity import swings
@@ -138,6 +139,8 @@ def predict_on(
         element_bytes=size,
         caps=run.memory.caps(),
     )
+    if cluster.device.kind != "cpu" and run.batch.size:
+        widen_by_batches(found.memory, plan, seeds=max(run.batch.size // run.ranks, 1))
     if sensitivity:
         moved = swings(plan, cluster, ranks_per_host=ranks_per_host, element_bytes=size)
         found.notes["sensitivity"] = [dataclasses.asdict(swing) for swing in moved]

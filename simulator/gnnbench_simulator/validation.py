@@ -126,7 +126,8 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
         peak = max(float(entry["peak_bytes"]) for entry in found.memory)
         return Comparison(**common, predicted=peak)
     hidden = case.software.pipelined and case.run.ranks > 1
-    value = phase_time(row, found.ledgers, steps=found.notes["steps"])
+    steps = found.notes["steps"]
+    value = phase_time(row, found.ledgers, steps=steps, period_s=found.period_s)
     if value is None:
         value = time_of(row.metric, found.period_s, found.ledgers, hidden_exchange=hidden)
         if without_load(row):

@@ -101,3 +101,20 @@ def test_the_constants_of_a_limited_disk() -> None:
         wanted = disk_seconds(storage, 1e6, 10.0, write=write)
         assert disk_seconds(fast, 1e6, 10.0, write=write) == pytest.approx(wanted)
     assert limited(CLUSTER, DiskLimit()) is CLUSTER
+
+
+def test_sleeps_that_end_late_do_not_slow_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: late sleeps are made up for, time that the disk takes is not."""
+    now = [0.0]
+
+    def late_sleep(seconds: float) -> None:
+        now[0] += seconds + 8e-4
+
+    monkeypatch.setattr("gnnbench_runtime.disk.perf_counter", lambda: now[0])
+    monkeypatch.setattr("gnnbench_runtime.disk.sleep", late_sleep)
+    for own, wanted in ((0.0, 1e-3), (4e-4, 1e-3), (3e-3, 3e-3)):
+        throttle, begin = Throttle(DiskLimit(iops=1000)), now[0]
+        for _ in range(200):
+            with throttle.transfer(1):
+                now[0] += own
+        assert now[0] - begin == pytest.approx(200 * wanted, abs=2e-3), own

@@ -126,6 +126,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.rank_rows(3), "sample", "rank_rows", 72, 0),
     # Two sorts of 8 passes that read and write 16 bytes a pair.
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild_graph", 2 * 8 * 2 * 16 * 3, 0),
+    # Three edges of 84 bytes, five vertices of 96.
+    (lambda: work.enter_buffer(5, 3), "elementwise", "enter_buffer", 252 + 480, 0),
     (lambda: work.module("mlp_forward", flops=9, bytes=8, rows=2), "module", "mlp_forward", 8, 9),
     # Three of the biases above.
     (lambda: work.repeated(work.bias(3, 2, S), 3), "elementwise", "bias", 144, 18),

@@ -149,8 +149,9 @@ class Sampled(FanOuts):
     published: ClassVar[tuple[Published, ...]] = (
         Published(names=r"^(distdgl|dgl(?! mmap))\b", recipe="gnnbench.published.mini_batches:dgl"),
         Published(names=r"^pyg\b(?!\+| mmap)", recipe="gnnbench.published.mini_batches:pyg"),
+        Published(names=r"^salient\b(?!\+)", recipe="gnnbench.published.mini_batches:salient"),
         Published(names=r"^quiver\b", recipe="gnnbench.published.mini_batches:quiver"),
-        Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.mini_batches:gnnlab"),
+        Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.gnnlab:gnnlab"),
     )
     knobs_type: ClassVar[type[Any]] = SampledKnobs
     runtime = "gnnbench_runtime.approaches.mini_batch.disaggregated:trainer_of"

@@ -1,7 +1,19 @@
 """Ginex: sampling over the whole graph, features on the disk behind the optimal cache.
 
-Reads of a superbatch: the first fill, and the rows of every batch that the cache lacks; blocks of
-the disk that hold several of them are read once.
+The batches of a superbatch are drawn first. So the next use of every row is known, and the cache
+keeps the rows that are used soonest, which no other cache of the size can better.
+
+Closed forms (V rows of F bytes, blocks of D = 4,096 bytes, u_t the rows of batch t, C_t those in
+the cache before it):
+
+    cache       floor(cache V) rows
+    stride      the power of two from F on if F < D, else F rounded up to whole blocks
+    rows read   |C_0| + sum over t of |u_t without C_t| in a superbatch; insertions read nothing
+    drawn       8 bytes twice per row of all batches of a superbatch, and their blocks
+    expected    of n rows among V with k = max(D / stride, 1) in a block: h = 1 - (1 - n / V)^k of
+                the V / k blocks are read, in h (1 - h) V / k requests
+
+Blocks of the disk that hold several wanted rows are read once.
 
 Deviations: one cache of features and none of neighbours, as the topology is in memory; what the
 inspector has drawn stays in memory instead of going to the disk and back.

@@ -1,4 +1,15 @@
-"""Embeddings in memory: what `out-of-core` equals where its buffer holds all partitions."""
+"""Embeddings in memory: what `out-of-core` equals where its buffer holds all partitions.
+
+Closed forms (V entities, T facts to train on, d elements of s bytes per row; a batch has b facts, n
+corrupted entities that all of them share, and u <= 2 b + n distinct rows):
+
+    table       2 V d s bytes: of every entity a row and its Adagrad state
+    batches     ceil(T / b) in an epoch
+    scores      2 b n corrupted and 2 b true ones in a batch, of both ends
+    forward     4 b n d + 8 b d + 10 b n flops
+    backward    8 b n d + 16 b d flops
+    update      8 u + 5 u d s bytes: ids, and row, state and gradient of every row that was used
+"""
 
 from __future__ import annotations
 

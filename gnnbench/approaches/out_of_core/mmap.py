@@ -5,6 +5,18 @@ that is not in memory is a page fault: one request of a page, issued when the on
 The page cache is bounded as a memory cap would bound it: after a batch the pages that were touched
 longest ago are dropped. The kernel does not read ahead (MADV_RANDOM).
 
+Closed forms (V rows of F bytes, pages of D = 4,096 bytes, q the chance of a row to be in a batch, E
+the mean over rows):
+
+    pages            P = ceil(V F / D) of the file; cache P of them stay between batches
+    rows of a page   r = (D + F - gcd(D, F)) / F, parts of rows counted as rows
+    untouched        m(t) = E[(1 - q)^t]^r, the chance of a page in t batches
+    touched          P (1 - m(1)) pages in a batch
+    age              T with P (1 - m(T)) = cache P: batches that a page stays without being touched
+    faults           P (m(T) - m(T + 1)) in a batch, each one request of D bytes
+
+On a graph the pages are counted instead: distinct ones of the batch that are not in the cache.
+
 Deviation: the kernel's page cache approximates LRU by two lists; dropping is a step of its own
 ("fetch/drop"), whose time an unbounded cache would not spend.
 

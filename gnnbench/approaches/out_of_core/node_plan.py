@@ -270,19 +270,20 @@ class _Writer:
         room = (
             Buffer("edges", EDGE_BYTES * load.edges, Space.HOST),
             Buffer("topology", 8 * (load.rows + 1) + 4 * load.edges, Space.HOST),
-            Buffer("sort_keys", 2 * ID_BYTES * load.edges, Space.HOST),
-            Buffer("numbers", (2 * ID_BYTES + 4) * load.rows, Space.HOST),
+            # The buckets of before, and what was read, until both are put together.
+            Buffer("exchanged", 2 * EDGE_BYTES * load.edges, Space.HOST),
+            Buffer("numbers", (3 * ID_BYTES + 4) * load.rows, Space.HOST),
         )
         # Batches ahead run on a lane of their own: the visit before must have been trained on.
         drained = (After(self.update, 1),) if self.batches_ahead else ()
         chain.step(
             "load/graph",
-            work.rebuild_graph(load.edges),
+            work.enter_buffer(load.rows, load.edges),
             phase=Phase.LOAD,
             lane=self.batch.lane,
             after=(*self.loading.waits(first=first), *drained),
             allocates=room,
-            frees=("sort_keys",),
+            frees=("exchanged",),
         )
 
     def _fetch(self, chain: Chain, sizes: BatchSizes, at: int) -> None:
@@ -315,7 +316,6 @@ def _resident(
     tables = {
         "positions": 2 * 4 * n,
         "partitions": 4 * n,
-        "residents": 4 * n,
         "labels": ID_BYTES * n,
         "train_nodes": 2 * ID_BYTES * structure.num_train,
         "sampler": 4 * n,

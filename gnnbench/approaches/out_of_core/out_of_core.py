@@ -1,5 +1,24 @@
 """MariusGNN: node classification and link prediction on one machine, from the disk.
 
+Rows lie in p partitions on the disk, edges in p^2 buckets by the partitions of their ends. A buffer
+holds c partitions, and the buckets between them. A policy orders the states of the buffer.
+
+Closed forms (V rows of F bytes, E edges of e bytes, R = ceil(V / p) rows of a partition, l groups
+of g = p / l partitions, m_0 = p - c; a trained row counts its Adagrad state):
+
+    swaps S             beta: sum over r of m_r + min(c - 1, m_r), m_(r+1) = m_r - min(c - 1, m_r)
+                        comet: that of beta for l groups of which c / g fit: l (l - 1) / 2 - 1
+                        where two fit
+                        dispersed: p - c; sequential: 0
+    partitions read     c + S n in an epoch, n = g for comet and 1 else, of R F bytes each
+    partitions written  as many where rows are trained, none of features
+    buckets read        c^2 + S (2 c n - n^2) in an epoch, of E / p^2 edges on average
+    buffer              c slots of R F bytes, and n more with read_ahead
+    resident edges      E (c / p)^2 on average, e bytes each in their buckets
+    graph of a state    8 (c R + 1) bytes of pointers and 4 of an edge, for node classification
+
+States without training vertices are skipped, and what would be read for them is not.
+
 Source: Waleffe, Mohoney, Rekatsinas, Venkataraman, "MariusGNN: Resource-Efficient Out-of-Core
 Training of Graph Neural Networks", EuroSys 2023; out-of-core reference sections 2-7.
 """

@@ -4,6 +4,11 @@ Rules of MariusGNN (out-of-core reference section 8): p as large as possible whi
 an edge bucket fill a block of the disk; c as large as the cap allows; l = 2 p / c, so that two
 logical partitions are resident. Deviations: the tables of p^2 buckets count as memory too, and
 edges by what this code holds of them, not by two sorted copies.
+
+DISPERSED has p - c + 1 states, and in each of them the graph of the buffer is made and at least one
+batch is trained on. With p as large as blocks allow, a state has a handful of training vertices:
+its batches are nearly empty, and an epoch makes thousands of graphs. So p is halved until an epoch
+has at least as many batches as states.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Any
 from gnnbench.approaches.out_of_core.links import num_facts
 from gnnbench.approaches.out_of_core.policies import Policy, partition_reads
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK, Rows, padded
+from gnnbench.data.sampling import steps
 from gnnbench.disk_limit import DiskLimit
 from gnnbench.spec import RunSpec
 
@@ -41,6 +47,7 @@ class Sizes:
         trained: whether rows are written back, and every pair of partitions must meet.
         training_rows: rows that come first and should be resident throughout; 0 for link
             prediction.
+        batches: of training rows in an epoch; 0 for link prediction.
         ahead: whether the next partitions are read into slots of their own.
     """
 
@@ -53,6 +60,7 @@ class Sizes:
     per_row_bytes: int = 16
     trained: bool = False
     training_rows: int = 0
+    batches: int = 0
     ahead: bool = False
 
     @classmethod
@@ -86,6 +94,7 @@ class Sizes:
             fixed_bytes=PROCESS_BYTES + min(found, data.num_nodes) * wide * s,
             per_row_bytes=40,
             training_rows=data.num_train,
+            batches=steps(data.num_train, batch.size),
             ahead=ahead,
         )
 
@@ -118,12 +127,25 @@ def tune(sizes: Sizes, memory_bytes: float, *, block: int = DISK_BLOCK) -> Choic
     if not sizes.trained:
         if most < 1:
             return _too_small(need(sizes, rows, 1), memory_bytes)
-        return _choice(sizes, rows, most, 0)
+        return _choice(sizes, *_filled(sizes, rows, most, memory_bytes), 0)
     # Two logical partitions are resident: c = 2 p / l, for the smallest l whose buffer fits.
     for logical in range(3, p + 1):
         if p % logical == 0 and 2 * p // logical <= most:
             return _choice(sizes, rows, 2 * p // logical, logical)
     return _too_small(need(sizes, rows, 2), memory_bytes)
+
+
+def _filled(sizes: Sizes, rows: Rows, most: int, memory_bytes: float) -> tuple[Rows, int]:
+    """Partitions and buffer with at least a batch per state of DISPERSED, where that fits."""
+    while most < -(-sizes.training_rows // rows.per_partition):
+        half = Rows(
+            num_rows=rows.num_rows, partitions=rows.partitions // 2, row_bytes=rows.row_bytes
+        )
+        fewer = _largest(sizes, half, memory_bytes) if half.partitions else 0
+        if fewer < 1 or half.problem() or rows.partitions - most + 1 <= sizes.batches:
+            break
+        rows, most = half, fewer
+    return rows, most
 
 
 def need(sizes: Sizes, rows: Rows, capacity: int) -> int:

@@ -3,6 +3,16 @@
 The graph is built anew from all events so far, and the model is trained from scratch on all of
 them. With `learns = "new"`, only the graph is built anew and the rest is as in `continuous`, which
 separates the two shares of continuous learning's gain.
+
+Closed forms (c_k events up to the end of increment k, c_0 of the offline phase, n increments, b
+events of a batch):
+
+    inserted       c_k edges in increment k, where `continuous` inserts c_k - c_(k-1)
+    in all         (n + 1) / 2 times the edges of the stream if increments are even and c_0 = 0
+    learnt from    epochs c_k events in increment k, in epochs ceil(c_k / b) steps
+    predicted      c_k - c_(k-1) events, as by `continuous`
+
+The bytes of a step are those of `continuous`: a gradient of all parameters, queries and replies.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ and Psi are the sums over layers of the widths that are exchanged forward and ba
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from gnnbench.atomic import whole
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_counts, halo_entries
 from gnnbench.data.partition import partition
+from gnnbench.data.partitioners import metis_bytes
 from gnnbench.data.profile import GraphProfile
 from gnnbench.data.reuse import counted_reuse
 from gnnbench.data.source import content_digest
@@ -129,7 +131,12 @@ def cached_array(
 def assign(
     graph: Graph, run: RunSpec, partitioner: str, objective: str, cache: Path | None
 ) -> NDArray[np.int32]:
-    """The owner of every vertex for this run; METIS results are cached."""
+    """The owner of every vertex for this run; METIS results are cached.
+
+    Where METIS needs more than the run's cap on the host's memory, Fennel partitions the graph as a
+    stream instead, and a line of the log says so.
+    """
+    partitioner = within_cap(graph, run, partitioner)
 
     def make() -> NDArray[np.int32]:
         return partition(
@@ -144,6 +151,19 @@ def assign(
     return _ASSIGNMENTS[key]
 
 
+def within_cap(graph: Graph, run: RunSpec, partitioner: str) -> str:
+    """The partitioner, or "fennel" where METIS does not fit the cap on the host's memory."""
+    cap = run.memory.host
+    if partitioner != "metis" or run.ranks == 1 or not cap or metis_bytes(graph) <= cap:
+        return partitioner
+    _LOG.warning(
+        "%s: METIS needs %.0f MB, and memory.host is %.0f MB: partitioned by Fennel, from a stream",
+        *(graph.name, metis_bytes(graph) / 1e6, cap / 1e6),
+    )
+    return "fennel"
+
+
+_LOG = logging.getLogger(__name__)
 # METIS is the dearest step of a prediction and serves every model and repeat of a suite.
 _ASSIGNMENTS: dict[tuple[object, ...], NDArray[np.int32]] = {}
 

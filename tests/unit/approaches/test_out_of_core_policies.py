@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -254,3 +255,13 @@ def test_freebase_is_tuned_near_the_published_configuration() -> None:
     assert tune(EMBEDDINGS, 2.3e9) == (
         "memory.host: found 2300 MB, and the smallest buffer needs 2650 MB"
     )
+
+
+def test_dispersed_training_rows_get_partitions_whose_states_have_a_batch() -> None:
+    """As many states as an epoch has batches, at most; more would make graphs for empty batches."""
+    sizes = dataclasses.replace(FEATURES, training_rows=5_000_000, batches=98)
+    found, fine = tune(sizes, 4e9), tune(dataclasses.replace(sizes, batches=10**6), 4e9)
+    assert isinstance(found, Choice) and isinstance(fine, Choice)
+    assert 49 <= found.partitions - found.buffer + 1 <= 98
+    assert fine.partitions - fine.buffer + 1 > 98
+    assert found.memory_bytes <= 4e9

@@ -111,7 +111,7 @@ def test_a_rung_says_whose_measurements_a_form_rests_on(
 
 
 def test_nothing_is_invented_where_the_device_or_the_precision_was_not_measured() -> None:
-    assert model_of("gemm", "T4") is None  # nobody measured a launch on its generation
+    assert model_of("gemm", "T4") is None  # it has no units for bfloat16
     assert model_of("cusparse", "Tesla-M40-24GB") is None
     ones = np.ones(1)
     facts = dict.fromkeys(("flops", "bytes", "rows", "nonzeros", "width", "source_rows"), ones)

@@ -14,9 +14,9 @@ from published_cases import Planned, mini_batch, planned, row
 
 from gnnbench.data.profile import load_profile
 from gnnbench.ledger import Row
+from gnnbench.published.batches import COMPILED_LAUNCHES, LOADER_LAUNCHES
 from gnnbench.published.hits import degree_hits, presampled_hits
 from gnnbench.published.metrics import phase_time, phases_of
-from gnnbench.published.mini_batches import COMPILED_LAUNCHES, LOADER_LAUNCHES
 from gnnbench.published.reason import Reason
 from gnnbench.published.released import PAGEABLE
 from gnnbench.published.software import Loader

@@ -16,11 +16,11 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.node_plan import batch_lane, buffer_slots
 from gnnbench.approaches.out_of_core.nodes import (
     NodeStructure,
-    buffer_graph,
     drawn_work,
     edge_chunks,
     sampler_of,
 )
+from gnnbench.approaches.out_of_core.resident_graph import ResidentGraph, ResidentLabels
 from gnnbench.approaches.out_of_core.visits import Visit
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data import sampling
@@ -49,18 +49,22 @@ from gnnbench_runtime.training import (
 
 
 def node_files(context: RankContext, graph: Graph, structure: NodeStructure) -> Files:
-    """Write features and edges of a graph to the disk, in one pass over each."""
+    """Write features and edges of a graph to the disk, in one pass over each.
+
+    An edge is a pair of positions in the table of features, not of ids: so its ends are found in
+    the buffer by an offset per partition.
+    """
     assert graph.features is not None
     assert structure.position is not None
     assert structure.buckets is not None
     rows, kind = structure.rows, torch.empty(0, dtype=context.dtype).numpy().dtype
 
-    part = structure.partition_of
+    position, part = structure.position, structure.partition_of
 
     def chunks() -> Iterator[tuple[Ints, NDArray[np.int32]]]:
         for sources, targets in edge_chunks(graph):
             bucket = part[sources].astype(np.int64) * rows.partitions + part[targets]
-            yield bucket, np.stack([sources, targets], axis=1)
+            yield bucket, np.stack([position[sources], position[targets]], axis=1)
 
     fill = streamed(rows, structure.position, graph.features, kind)
     return Files.make(context.cache, rows, structure.buckets, fill, chunks())
@@ -116,7 +120,7 @@ class BufferedBatches(SampledBatches):
         self.size, self.seed = run.batch.size, run.training.seed
         self.train_nodes = graph.train_nodes()
         self.all_labels = np.array(graph.labels)
-        self.numbers = np.empty(graph.num_nodes, np.int32)
+        self.labels: Any = self.all_labels
         self.workspace = Workspace(context.device, context.dtype)
         self.lane = batch_lane(self.batches_ahead, on_cpu=context.device.type == "cpu")
         assert structure.buckets is not None
@@ -138,11 +142,11 @@ class BufferedBatches(SampledBatches):
         visits = self.structure.visits(period)
         counts = [self.structure.steps(visit) for visit in visits]
         first = [0, *accumulate(counts)]
-        edges = np.empty((0, 2), np.int32)
+        held = ResidentGraph(self.structure, self.graph)
         for number, (visit, read) in enumerate(self.buffer.visit(visits, first)):
-            edges = np.concatenate([self._kept(edges, visit), read])
+            # The edges that were read are a copy: the disk goes on while the graph is made.
             self.buffer.ahead(visits, number, first[number])
-            ids = self._enter(visit, edges)
+            ids = self._enter(visit, held, read)
             seeds = np.searchsorted(ids, visit.items)
             yield from self._of_visit(seeds, period, first[number], counts[number])
 
@@ -169,24 +173,19 @@ class BufferedBatches(SampledBatches):
             at_step(first + step)
             yield prepare(step, 0)
 
-    def _kept(self, edges: NDArray[np.int32], visit: Visit) -> NDArray[np.int32]:
-        """The edges of the last visit whose ends have both stayed."""
-        stay = np.zeros(self.structure.policy.partitions, bool)
-        stay[np.setdiff1d(visit.resident, visit.admitted)] = True
-        part = self.structure.partition_of
-        return edges[stay[part[edges[:, 0]]] & stay[part[edges[:, 1]]]]
-
-    def _enter(self, visit: Visit, edges: NDArray[np.int32]) -> Ints:
-        """Build the graph of the resident vertices, to sample from; return their ids."""
-        structure, done = self.structure, work.rebuild_graph(len(edges))
-        with self.context.recorder.step("load/graph", done, phase=Phase.LOAD, lane=self.lane):
+    def _enter(self, visit: Visit, held: ResidentGraph, read: NDArray[np.int32]) -> Ints:
+        """Make the graph of the resident vertices, to sample from; return their ids."""
+        structure, run, nothing = self.structure, self.context.run, work.enter_buffer(0, 0)
+        step = self.context.recorder.step
+        with step("load/graph", nothing, phase=Phase.LOAD, lane=self.lane) as span:
+            edges = held.exchange(visit, read)
             ids, place = structure.residents(visit)
-            held = buffer_graph(edges[:, 0], edges[:, 1], ids, self.graph, self.numbers)
-            run = self.context.run
-            self.sampler = sampler_of(held, run, self.knobs, run.training.threads_per_rank)
-            self.blocks = BlockMaker(self.context, held, self.shape)
-            self.labels = self.all_labels[ids]
+            graph = held.graph(place)
+            self.sampler = sampler_of(graph, run, self.knobs, run.training.threads_per_rank)
+            self.blocks = BlockMaker(self.context, graph, self.shape)
+            self.labels = ResidentLabels(self.all_labels, ids)
             self.features.rows = self.buffer.resident_rows(visit.resident)[place]
+            span.did(work.enter_buffer(len(ids), edges))
         return ids
 
     def close(self) -> None:

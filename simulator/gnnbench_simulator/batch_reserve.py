@@ -1,0 +1,127 @@
+"""Peak reserved memory over runs whose batches differ: a distribution, not a point.
+
+A caching allocator keeps what it once took from the device, so that a run reserves what its most
+unlucky sequence of batches needed. A plan of a real graph has the batches of one seed: a run with
+another seed has batches like them, drawn here with replacement. A plan of a profile has batches of
+the mean size: each is scaled by a log-normal factor, and one of them by the largest factor that an
+epoch of so many batches has.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gnnbench.buffers import ACTIVATIONS, category
+from gnnbench.plan import Plan
+from gnnbench.steps import Space, Step, pick
+from gnnbench_simulator.allocator import CachingAllocator
+from gnnbench_simulator.memory import (
+    DEVICE_MEMORY,
+    FITS,
+    P_OUT_OF_MEMORY,
+    TIGHT,
+    least_room,
+    out_of_memory,
+)
+
+RUNS = 9
+"""Runs that are replayed; the quantiles are of these."""
+_BATCHES = 12
+"""Batches of a run that are replayed: fragments settle within a few."""
+SEED_SPREAD = 1.0
+"""Deviation of the logarithm of a batch's size, times the root of its seeds: what one seed brings
+in varies about as much as its mean."""
+_BATCH_BUFFERS = ("blocks", "halo_rows", "missed_rows", "entering_rows")
+
+
+def reserved_over_batches(plan: Plan, rank: int, *, seeds: int = 0) -> tuple[int, ...]:
+    """Peak reserved bytes of a rank in several runs, rising; () where batches cannot differ.
+
+    Args:
+        plan: of an approach that trains on batches; its first period is what a run repeats.
+        rank: whose device.
+        seeds: of a batch on the rank, which decide how much batches of a profile vary.
+    """
+    steps = plan.periods[0] if plan.periods else 0
+    if steps < 2 or not (plan.counted or seeds):
+        return ()
+    rng = np.random.default_rng(0)
+    places = plan.schedule[: plan.starts[1]]
+    found = []
+    for _ in range(RUNS):
+        order = rng.choice(np.asarray(places), min(steps, _BATCHES)).tolist()
+        factors = np.ones(len(order))
+        if not plan.counted:
+            spread = SEED_SPREAD / math.sqrt(seeds)
+            drawn = rng.standard_normal(len(order))
+            most = min(max(float(rng.random()) ** (1.0 / steps), 1e-9), 1.0 - 1e-9)
+            drawn[-1] = statistics.NormalDist().inv_cdf(most)
+            factors = np.exp(spread * rng.permutation(drawn))
+        found.append(_replayed(plan, rank, order, factors.tolist()))
+    return tuple(sorted(found))
+
+
+def widen_by_batches(memory: Sequence[dict[str, Any]], plan: Plan, *, seeds: int) -> None:
+    """Say of the rank with the least room what it reserves over runs, and how likely it runs out.
+
+    Its entry of `memory.predict_memory` gets "reserved_quantiles_bytes", lowest, median and highest
+    of the runs; the chance of its device memory becomes the mean over them.
+    """
+    entry = memory[least_room(memory)["rank"]]
+    reserved = reserved_over_batches(plan, entry["rank"], seeds=seeds)
+    if not reserved or DEVICE_MEMORY not in entry["spaces"]:
+        return
+    entry["reserved_quantiles_bytes"] = [reserved[0], reserved[len(reserved) // 2], reserved[-1]]
+    space, context = entry["spaces"][DEVICE_MEMORY], entry["baseline_bytes"]
+    limit = space["limit_bytes"]
+    chances = [out_of_memory(context, size, limit) for size in reserved]
+    space["p_out_of_memory"] = sum(chances) / len(chances)
+    space["high_bytes"] = max(space["high_bytes"], context + reserved[-1])
+    if entry["fits"]:
+        worst = max(float(one["p_out_of_memory"]) for one in entry["spaces"].values())
+        entry["verdict"] = TIGHT if worst > P_OUT_OF_MEMORY else FITS
+
+
+def _replayed(plan: Plan, rank: int, order: Sequence[int], factors: Sequence[float]) -> int:
+    """Reserved bytes after some batches of some sizes."""
+    allocator = CachingAllocator()
+    for buffer in plan.resident:
+        if buffer.space is Space.DEVICE:
+            allocator.allocate(buffer.name, pick(buffer.bytes, rank))
+    known: dict[int, list[tuple[int, Step]]] = {}
+    for index, factor in zip(order, factors, strict=True):
+        if index not in known:
+            known[index] = _of_rank(plan, index, rank)
+        for column, step in known[index]:
+            for buffer in step.allocates:
+                if buffer.space is not Space.DEVICE:
+                    continue
+                if buffer.exact:
+                    allocator.free(buffer.name)
+                size = pick(buffer.bytes, column)
+                if _is_of_batch(buffer.name):
+                    size = round(size * factor)
+                allocator.allocate(buffer.name, size)
+            for name in step.frees:
+                allocator.free(name)
+    return allocator.reserved
+
+
+def _of_rank(plan: Plan, index: int, rank: int) -> list[tuple[int, Step]]:
+    """The allocating steps of a rank in an iteration, each with the rank's column in its sizes."""
+    found = []
+    for of in plan.iterations[index].classes:
+        column = int(np.searchsorted(of.ranks, rank))
+        if column < len(of.ranks) and of.ranks[column] == rank:
+            found += [(column, step) for step in of.steps if step.allocates or step.frees]
+    return found
+
+
+def _is_of_batch(name: str) -> bool:
+    """Whether a buffer grows with a batch; gradients of parameters, for one, do not."""
+    return name in _BATCH_BUFFERS or category(name, resident=False) == ACTIVATIONS

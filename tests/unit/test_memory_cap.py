@@ -1,0 +1,62 @@
+"""Memory caps by control groups, on folders that look like a mounted hierarchy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gnnbench import memory_cap
+
+
+def hierarchy(folder: Path, *, handed: str, own: str = "user/shell") -> tuple[Path, Path]:
+    """A hierarchy whose groups all hand down some controllers; files of mounts and own group."""
+    root = folder / "fs"
+    group = root / own
+    group.mkdir(parents=True)
+    for place in (root, *group.parents, group):
+        if place.is_relative_to(root):
+            (place / "cgroup.subtree_control").write_text(handed)
+    (folder / "mounts").write_text(f"tmpfs /tmp tmpfs rw\ncgroup2 {root} cgroup2 rw 0 0\n")
+    (folder / "own").write_text(f"4:memory:/elsewhere\n0::/{own}\n")
+    return folder / "mounts", folder / "own"
+
+
+def test_a_group_beside_the_own_one_gets_the_limit_and_the_process(tmp_path: Path) -> None:
+    mounts, own = hierarchy(tmp_path, handed="cpu memory pids")
+    left = tmp_path / "fs" / "user" / "gnnbench-999999999"
+    left.mkdir()
+    made = memory_cap.enter_group(12_345, mounts=mounts, own=own)
+    assert made == tmp_path / "fs" / "user" / f"gnnbench-{os.getpid()}"
+    assert (made / "memory.max").read_text() == "12345"
+    assert (made / "cgroup.procs").read_text() == str(os.getpid())
+    assert not left.exists(), "a group of a process that is gone is removed"
+    memory_cap._leave(made, tmp_path / "fs" / "user" / "shell")
+    assert (tmp_path / "fs" / "user" / "shell" / "cgroup.procs").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("handed", ["", "cpu pids"])
+def test_without_a_memory_controller_no_group_is_made(tmp_path: Path, handed: str) -> None:
+    mounts, own = hierarchy(tmp_path, handed=handed)
+    assert memory_cap.enter_group(1, mounts=mounts, own=own) is None
+    assert not list(tmp_path.glob("fs/**/gnnbench-*"))
+
+
+def test_a_limit_that_cannot_be_written_leaves_no_group(tmp_path: Path) -> None:
+    mounts, own = hierarchy(tmp_path, handed="memory")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", _refused)
+        assert memory_cap.enter_group(1, mounts=mounts, own=own) is None
+    assert not list(tmp_path.glob("fs/**/gnnbench-*"))
+
+
+def _refused(self: Path, *given: object, **named: object) -> int:
+    raise PermissionError(13, "Permission denied", str(self))
+
+
+def test_version_one_alone_is_no_hierarchy(tmp_path: Path) -> None:
+    (tmp_path / "mounts").write_text("cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n")
+    (tmp_path / "own").write_text("4:memory:/x\n")
+    assert memory_cap.group_of(tmp_path / "mounts", tmp_path / "own") is None
+    assert memory_cap.group_of(tmp_path / "absent", tmp_path / "own") is None
