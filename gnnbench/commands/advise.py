@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", metavar="KIND", help="kind of model (default: sage, or what suits the dataset)")
     add("--hidden", type=options.positive_int, default=256, metavar="N", help="hidden width")
-    add("--layers", type=options.positive_int, metavar="N", help="number of layers (default: 3)")
+    add(
+        "--layers",
+        type=options.positive_int,
+        metavar="N",
+        help="number of layers (default: 3, on streams 1)",
+    )
     add("--heads", type=options.positive_int, default=1, metavar="N", help="heads of attention")
     add("--batch", type=options.positive_int, default=1024, metavar="N", help="seeds of a step")
     add("--fanouts", metavar="N,N", help="neighbours per hop, seeds first (default: 15,10,5)")
@@ -139,12 +144,13 @@ def _accuracy(text: str) -> float | str:
 def _save(results: Any, found: Any) -> None:
     """Keep the choices that were predicted in full, for `compare` and `report`."""
     from gnnbench.cluster import save_cluster
+    from gnnbench.results import file_digest
 
     for choice in {id(c): c for c in (*found.ranked, *found.approaches)}.values():
         if choice.prediction is not None:
             kept = results.cluster_file(choice.machine.cluster.name)
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_cluster(choice.machine.cluster, kept)
-            results.save_prediction(
-                choice.prediction.record(choice.run, ranks_per_host=choice.machine.per_host)
-            )
+            record = choice.prediction.record(choice.run, ranks_per_host=choice.machine.per_host)
+            record.cluster_digest = file_digest(kept)
+            results.save_prediction(record)

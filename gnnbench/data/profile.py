@@ -21,7 +21,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.histogram import binned, log_normal_degrees
 from gnnbench.data.hit_curves import HitCurve, hit_curves
 from gnnbench.data.stream import EdgeStream
-from gnnbench.data.stream_profile import StreamProfile, profile_stream
+from gnnbench.data.stream_profile import StreamProfile, profile_stream, shortened
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent.parent / "catalogue" / "profiles"
+_MOST = 2**31 - 1
 _DEFAULT_IMBALANCE = 1.3  # METIS halos are 1.3 to 1.6 max/mean (fullgraph section 5)
 
 
@@ -319,7 +320,7 @@ _TYPES: dict[str, type[Profile]] = {
 }
 _CHANGEABLE = {
     "graph": ("num_features", "num_classes", "num_train"),
-    "stream": ("num_features", "num_edge_features", "num_classes"),
+    "stream": ("num_edges", "num_features", "num_edge_features", "num_classes"),
     "triples": (),
 }
 
@@ -369,12 +370,17 @@ def overridden(profile: Profile, override: Mapping[str, Any]) -> Any:
         for key in override
         if key not in changeable
     ]
+    least = int(profile.kind == "graph")  # a stream may have no features
     for key, value in override.items():
         if key in changeable and (not isinstance(value, int) or isinstance(value, bool)):
             problems.append(f"override.{key}: found {value!r}, expected a whole number")
+        elif key in changeable and not least <= value <= _MOST:
+            problems.append(f"override.{key}: found {value}, allowed {least}..{_MOST}")
     raise_all(problems)
     told = ", ".join(f"{key} = {value}" for key, value in sorted(override.items()))
     source = f"{profile.source}; replaced: {told}" if override else profile.source
+    if isinstance(profile, StreamProfile) and "num_edges" in override:
+        profile = shortened(profile, override["num_edges"])
     return dataclasses.replace(profile, source=source, **override)
 
 
