@@ -140,7 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say_what_can_be_said() -> None:
-    """Replace characters that the encoding of a terminal or pipe lacks; a report has its own."""
+    """Replace characters that the encoding of a terminal or pipe lacks; a report has its own.
+
+    Where a stream is closed, as daemons leave it, what is printed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (kept open)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -166,11 +172,19 @@ def _system_error(error: OSError) -> str:
     where = f" writing {named}" if named else ""
     if disk_is_full(error):
         return f"gnnbench: error: the disk is full{where}: free some space; finished runs are kept"
-    if error.errno in _OF_PATHS and named:
-        return f"gnnbench: error: {named}: {error.strerror}"
+    if error.errno in _OF_PATHS:
+        return f"gnnbench: error: {named or _nameless()}: {error.strerror}"
     if error.errno == errno.EMFILE:
         return "gnnbench: error: too many open files: raise the limit, for example `ulimit -n 4096`"
     return _bug(error)
+
+
+def _nameless() -> str:
+    """What a system error without a path is about: the current folder, if it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "the current folder, which is gone: change to another"
 
 
 def _bug(error: Exception) -> str:

@@ -352,9 +352,38 @@ def parse_cluster(table: Mapping[str, Any], where: str) -> Cluster:
         table = expanded(table, where, lambda name: load_cluster(name).to_table(), problems)
         raise_all(problems)
     cluster = build(Cluster, table, where, problems)
+    if cluster is not None and not _is_plain(cluster.name):
+        problems.append(
+            f"{where}: name: found {cluster.name[:60]!r}; it names folders: allowed are up to 200 "
+            "printable characters without / and \\, the first no point"
+        )
+    if cluster is not None:
+        problems += _rates_without_speed(table, f"{where}: ")
     raise_all(problems)
     assert cluster is not None
     return cluster
+
+
+def _rates_without_speed(table: Mapping[str, Any], where: str, rate: bool = False) -> list[str]:
+    """Rates that are 0, at which nothing would ever end."""
+    found = []
+    for key, entry in table.items():
+        is_rate = rate or "_per_s" in key or key.endswith("iops")
+        if isinstance(entry, Mapping) and "value" in entry:
+            if is_rate and not entry["value"] > 0:
+                found.append(f"{where}{key}: found {entry['value']}, a rate is above 0")
+        elif isinstance(entry, Mapping):
+            found += _rates_without_speed(entry, f"{where}{key}.", is_rate)
+    return found
+
+
+def _is_plain(name: str) -> bool:
+    return (
+        0 < len(name.encode()) <= 200
+        and name[0] != "."
+        and name.isprintable()
+        and not set(name) & set("/\\")
+    )
 
 
 def save_cluster(cluster: Cluster, path: Path) -> None:

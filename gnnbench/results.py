@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import hashlib
 import json
 import shutil
 import socket
@@ -120,6 +121,7 @@ class PredictionRecord:
     phases       seconds per period by phase, on the slowest rank, waiting included
     counted      whether sizes were counted on the real structure; else `basis` describes how
                  they were estimated
+    cluster_digest  of the content of the cluster file that it was made with
     """
 
     config_id: str
@@ -143,6 +145,7 @@ class PredictionRecord:
     basis: str = ""
     probe_s: float = 0.0
     notes: dict[str, Any] = field(default_factory=dict)
+    cluster_digest: str = ""
     schema: int = SCHEMA
 
     @property
@@ -194,10 +197,7 @@ class Results:
         return self.folder / "runs" / run_id
 
     def prediction_folder(self, record: PredictionRecord) -> Path:
-        # Cluster and layout belong to the key, so that predictions for two machines lie side by
-        # side.
-        name = f"{record.config_id}@{record.cluster}-x{record.ranks_per_host}"
-        return self.folder / "predictions" / name
+        return self.folder / "predictions" / prediction_name(record)
 
     def cluster_file(self, cluster: str) -> Path:
         """File with the cluster of the predictions."""
@@ -210,16 +210,14 @@ class Results:
 
     def save_run(self, record: RunRecord) -> None:
         """Write a record. One that is not ok never replaces one that is."""
-        folder = self.run_folder(record.run_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = own_folder(self.run_folder(record.run_id))
         # A later attempt that failed says nothing against the earlier success.
         if record.status != "ok" and self._is_ok(record.run_id):
             return
         write_json(folder / "run.json", dataclasses.asdict(record))
 
     def save_prediction(self, record: PredictionRecord) -> Path:
-        folder = self.prediction_folder(record)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = own_folder(self.prediction_folder(record))
         write_json(folder / "prediction.json", dataclasses.asdict(record))
         return folder
 
@@ -256,8 +254,27 @@ class Results:
         yield from self._records(RunRecord, "runs/*/run.json")
 
     def predictions(self) -> Iterator[PredictionRecord]:
-        """Every readable prediction; the others are passed over."""
-        yield from self._records(PredictionRecord, "predictions/*/prediction.json")
+        """Every readable prediction; the others are passed over.
+
+        So are those for an earlier content of their cluster's file: constants of two calibrations
+        must not stand in one table.
+        """
+        kept: dict[str, str] = {}
+        for record in self._records(PredictionRecord, "predictions/*/prediction.json"):
+            path = self.cluster_file(record.cluster)
+            if record.cluster not in kept:
+                kept[record.cluster] = file_digest(path) if path.is_file() else ""
+            now = kept[record.cluster]
+            if record.cluster_digest and now and now != record.cluster_digest:
+                where = self.prediction_folder(record) / "prediction.json"
+                self.pass_over(
+                    DataError(
+                        where,
+                        f"of an earlier {record.cluster}, whose file has changed: predict again",
+                    )
+                )
+                continue
+            yield record
 
     def measured_ledger(self, run_id: str) -> dict[int, list[Row]]:
         return _ledgers(self.run_folder(run_id))
@@ -282,6 +299,19 @@ class Results:
         return before is not None and before.status == "ok"
 
 
+def file_digest(path: Path) -> str:
+    """Identify the content of a small file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder of a record, made if absent. Raises DataError for a link to another place."""
+    if folder.is_symlink():
+        raise DataError(folder, "a link in the place of a record's folder: remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _ledgers(folder: Path) -> dict[int, list[Row]]:
     found = {int(p.stem.removeprefix("ledger-rank")): p for p in folder.glob("ledger-rank*.csv")}
     return {rank: read_ledger(found[rank]) for rank in sorted(found)}
@@ -289,8 +319,10 @@ def _ledgers(folder: Path) -> dict[int, list[Row]]:
 
 def _load(cls: type[R], path: Path) -> R:
     try:
+        if not path.is_file():  # a device or a pipe would be read without end
+            raise DataError(path, "not a readable record: it is no file")
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(path, f"not a readable record: {error}") from None
     if not isinstance(table, Mapping) or not isinstance(table.get("schema"), int):
         raise DataError(path, "not a record of gnnbench: it has no schema version")
@@ -311,9 +343,29 @@ def _load(cls: type[R], path: Path) -> R:
     record = build(cls, {k: v for k, v in table.items() if k in names}, "record", problems)
     if record is not None:
         problems += _content_problems(record)
+        problems += _place_problems(record, path.parent.name)
     if record is None or problems:
         raise DataError(path, f"not a whole record: {problems[0]}")
     return record
+
+
+def _place_problems(record: RunRecord | PredictionRecord, folder: str) -> list[str]:
+    """A record names its folder, so that what is made from the name lands nowhere else."""
+    named = record.run_id if isinstance(record, RunRecord) else prediction_name(record)
+    return [] if named == folder else [f"it is of {named!r}, and lies in {folder!r}"]
+
+
+def prediction_name(record: PredictionRecord) -> str:
+    """Name of a prediction's folder: configuration, cluster and layout.
+
+    Predictions for two machines lie side by side.
+    """
+    name = f"{record.config_id}@{record.cluster}-x{record.ranks_per_host}"
+    if len(name.encode()) <= 240:
+        return name
+    # File systems take 255 bytes, and constants given with --set make names long.
+    short = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[:220].decode(errors='ignore')}-{short}"
 
 
 def _content_problems(record: RunRecord | PredictionRecord) -> list[str]:

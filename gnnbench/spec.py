@@ -312,4 +312,6 @@ def _non_defaults(item: Any) -> Any:
 
 def _safe(label: str) -> str:
     # Ids are folder names: nothing may climb or need quoting.
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in label)
+    # File systems take 255 bytes; the hash and the repeat follow.
+    return plain.encode()[:160].decode(errors="ignore")

@@ -26,7 +26,10 @@ def size_bytes(text: str) -> int:
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     if found is None or found[2].lower() not in _UNITS:
         raise SpecError(f"found {text!r}, expected a size such as '2 GB' or '512 MiB'")
-    return round(float(found[1]) * _UNITS[found[2].lower()])
+    size = float(found[1]) * _UNITS[found[2].lower()]
+    if size >= 2**63:
+        raise SpecError(f"found {text[:40]!r}, expected a size below 8 EiB")
+    return round(size)
 
 
 _DURATIONS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -38,7 +41,7 @@ def duration_s(text: str) -> float:
     seconds = 0.0
     if found is not None and (found[2].lower() or "s") in _DURATIONS:
         seconds = float(found[1]) * _DURATIONS[found[2].lower() or "s"]
-    if seconds <= 0:
+    if not 0 < seconds < 1e12:
         raise SpecError(f"found {text!r}, expected a duration such as '90s', '30min', '2h' or '1d'")
     return seconds
 

@@ -144,12 +144,13 @@ def _accuracy(text: str) -> float | str:
 def _save(results: Any, found: Any) -> None:
     """Keep the choices that were predicted in full, for `compare` and `report`."""
     from gnnbench.cluster import save_cluster
+    from gnnbench.results import file_digest
 
     for choice in {id(c): c for c in (*found.ranked, *found.approaches)}.values():
         if choice.prediction is not None:
             kept = results.cluster_file(choice.machine.cluster.name)
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_cluster(choice.machine.cluster, kept)
-            results.save_prediction(
-                choice.prediction.record(choice.run, ranks_per_host=choice.machine.per_host)
-            )
+            record = choice.prediction.record(choice.run, ranks_per_host=choice.machine.per_host)
+            record.cluster_digest = file_digest(kept)
+            results.save_prediction(record)

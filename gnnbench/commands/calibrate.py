@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from gnnbench.errors import SpecError
 
 if TYPE_CHECKING:
     from gnnbench.cluster import Cluster, CollectiveModel, Storage
@@ -92,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
 def _disk_only(args: argparse.Namespace) -> int:
     """Measure the disk into a cluster file; all else in the file, comments too, stays."""
     from gnnbench.cluster import load_cluster, save_storage
-    from gnnbench.errors import SpecError
 
     folder = _disk(args)
     if folder is None:
@@ -111,7 +113,11 @@ def _disk_only(args: argparse.Namespace) -> int:
 def _disk(args: argparse.Namespace) -> Path | None:
     if args.disk == "none":
         return None
-    return Path(args.disk) if args.disk else args.out.resolve().parent
+    folder = Path(args.disk) if args.disk else args.out.resolve().parent
+    # Looked at before the measurements of the operations, which take minutes.
+    if args.disk and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise SpecError(f"--disk {args.disk}: not a folder that can be written to")
+    return folder
 
 
 @contextmanager

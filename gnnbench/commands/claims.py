@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--repeats",
-        type=options.positive_int,
+        type=options.repeats,
         metavar="N",
         help="number of repeats of each configuration (default: the suite's)",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option, positive_int, rank_counts
+from gnnbench.commands.options import option, positive_int, rank_counts, seed
 
 if TYPE_CHECKING:
     from gnnbench.crossover import Crossover, CrossoverPoint
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="vol",
         help="what METIS minimises: communication volume (default) or edge cut",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of METIS")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of METIS")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnnbench.commands.options import option, output_file, output_folder, positive_int, size
+from gnnbench.commands.options import option, output_file, output_folder, positive_int, seed, size
 from gnnbench.spec import ORDERS
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure hit rates of feature caches on sampled batches too",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of partitions and batches"
+        "--seed", type=seed, default=0, metavar="N", help="seed of partitions and batches"
     )
     parser.add_argument(
         "--order",

@@ -6,6 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
+MOST_RANKS = 1_000_000
+"""As in suites."""
+
 
 def output_file(text: str) -> Path:
     """Parse the path of a file to write; looked at before work that takes minutes."""
@@ -38,9 +41,24 @@ def positive_int(text: str) -> int:
         value = int(text)
     except ValueError:
         value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if not 1 <= value < 2**53:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a whole number of at least 1")
     return value
+
+
+def repeats(text: str) -> int:
+    """Parse a number of repeats, 1 to 1000 as in suites."""
+    value = positive_int(text)
+    if value > 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 to 1000")
+    return value
+
+
+def seed(text: str) -> int:
+    """Parse a seed: a whole number from 0 on, below 2^31."""
+    if not (text.isascii() and text.isdecimal() and int(text[:20]) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 to 2147483647")
+    return int(text)
 
 
 def positive_float(text: str) -> float:
@@ -68,8 +86,12 @@ def share(text: str) -> float:
 def rank_counts(text: str) -> tuple[int, ...]:
     """Parse '1,2,4' into rank counts in rising order, each once."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of rank counts such as 1,2,4")
+    if not all(word.isascii() and word.isdecimal() for word in words) or not all(
+        0 < int(word[:20]) <= MOST_RANKS for word in words
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]!r} is not a list of rank counts such as 1,2,4 of at most {MOST_RANKS:,}"
+        )
     return tuple(sorted({int(word) for word in words}))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
+
+from gnnbench.commands.options import output_file
 
 NAME = "prices"
 HELP = "predict time and price of an epoch from one machine's disk and in memory on 1 to 8 GPUs"
@@ -20,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a page of the catalogue, or a file of settings (default: {DEFAULT})",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE.md", help="write the page there instead of printing it"
+        "--out",
+        type=output_file,
+        metavar="FILE.md",
+        help="write the page there instead of printing it",
     )
 
 

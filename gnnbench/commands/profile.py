@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw a graph of N vertices with its degrees, halo, batches and reuse",
     )
     add("--graph", type=options.output_folder, metavar="DIR", help="where the drawn graph goes")
-    add("--seed", type=int, default=0, metavar="N", help="of the drawn graph")
+    add("--seed", type=options.seed, default=0, metavar="N", help="of the drawn graph")
 
 
 def run(args: argparse.Namespace) -> int:

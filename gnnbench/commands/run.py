@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnnbench.commands import jobs
-from gnnbench.commands.options import add_results, add_suite, positive_int
+from gnnbench.commands.options import add_results, add_suite, repeats
 from gnnbench.metrics import TASKS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--repeats",
-        type=positive_int,
+        type=repeats,
         metavar="N",
         help="number of repeats of each configuration (default: the suite's)",
     )

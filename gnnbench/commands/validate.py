@@ -172,13 +172,14 @@ def write(folder: Path, comparisons: Sequence[Comparison], document: dict[str, A
     from gnnbench.atomic import write_text
     from gnnbench.commands.output import plain
     from gnnbench.published.metrics import EPOCH_TIME
+    from gnnbench.spreadsheet import guarded
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row_document(c) for c in comparisons]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]) if rows else ["row_id"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: guarded(value) for key, value in row.items()} for row in rows)
     write_text(folder / TABLE, out.getvalue())
     write_text(folder / DOCUMENT, json.dumps(plain(document), indent=1, allow_nan=False))
     epochs = [c for c in comparisons if c.scored and c.row.metric == EPOCH_TIME]

@@ -210,12 +210,13 @@ def _chance(memory: Mapping[str, Any]) -> float | None:
 def write_csv(found: Survey, path: Path) -> None:
     """Write all what-ifs, whole or not at all."""
     from gnnbench.atomic import write_text
+    from gnnbench.spreadsheet import guarded
 
     text = io.StringIO()
     every = rows(found)
     writer = csv.DictWriter(text, list(every[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(every)
+    writer.writerows({key: guarded(value) for key, value in row.items()} for row in every)
     write_text(path, text.getvalue())
 
 

@@ -66,7 +66,7 @@ def workload(
         problems.append(f"--fanouts {said}: {len(fanouts)} for {spec.layers} layers; one per layer")
     if problems:
         raise SpecError(problems)
-    return RunSpec(
+    asked = RunSpec(
         suite="advice",
         dataset=dataset,
         model=spec,
@@ -77,14 +77,18 @@ def workload(
         approach="",
         ranks=1,
     )
+    return RunSpec.from_dict(asked.to_dict(), "question")  # within the bounds that suites have
 
 
 def numbers(text: str | None, option: str) -> tuple[int, ...]:
     """Whole numbers such as "15,10,5"; none of an option that is absent."""
     from gnnbench.errors import SpecError
 
-    found = tuple(int(word) for word in words(text) if word.lstrip("-").isdigit())
-    if len(found) != len(words(text)):
+    try:
+        found = tuple(int(word) for word in words(text))
+    except ValueError:
+        found = ()
+    if len(found) != len(words(text)) or any(abs(number) >= 2**31 for number in found):
         raise SpecError(f"{option} {text}: expected numbers such as 15,10,5")
     return found
 

@@ -52,7 +52,7 @@ def fit_degrees(
     """
     if not figures:
         return ASSUMED_SPREAD, []
-    _check(mean, figures)
+    _check(num_nodes, mean, figures)
     quantiles = {"median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1 - 0.5 / max(num_nodes, 2)}
     scores = {name: NormalDist().inv_cdf(quantiles[name]) for name in figures}
 
@@ -72,7 +72,7 @@ def fit_degrees(
     return spread, found
 
 
-def _check(mean: float, figures: Mapping[str, float]) -> None:
+def _check(num_nodes: int, mean: float, figures: Mapping[str, float]) -> None:
     order = [("median", figures.get("median")), ("p90", figures.get("p90"))]
     order += [("p99", figures.get("p99")), ("max", figures.get("max"))]
     known = [(name, value) for name, value in order if value is not None]
@@ -86,6 +86,11 @@ def _check(mean: float, figures: Mapping[str, float]) -> None:
     ]
     if figures.get("max", math.inf) < mean:
         problems.append(f"--degree-max {figures['max']:g}: below the mean degree {mean:.3g}")
+    problems += [
+        f"--degree-{name} {value:g}: above the {num_nodes - 1} other vertices"
+        for name, value in known
+        if value > max(num_nodes - 1, 0)
+    ]
     if problems:
         raise SpecError(problems)
 

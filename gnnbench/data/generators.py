@@ -6,12 +6,13 @@ Same seed, same dataset.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data import generator_values as values
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.patterns import bipartite, grid, stars, web, with_task
 from gnnbench.data.splits import class_features, random_split
@@ -50,9 +51,21 @@ def planted_partition(
     Source: Karrer and Newman 2011 (degree-corrected block model), with fixed edge counts.
     Raises SpecError for settings no simple graph can meet.
     """
+    _refuse(
+        values.planted_problems(
+            num_nodes=num_nodes,
+            mean_degree=mean_degree,
+            num_classes=num_classes,
+            num_features=num_features,
+            homophily=homophily,
+            degree_exponent=degree_exponent,
+            feature_noise=feature_noise,
+            train_fraction=train_fraction,
+            val_fraction=val_fraction,
+        )
+    )
     rng = np.random.default_rng(seed)
     num_edges = round(num_nodes * mean_degree / 2)
-    _check_planted(num_nodes, mean_degree, num_classes, homophily, degree_exponent)
     labels = rng.permutation(num_nodes) % num_classes
     order = np.argsort(labels, kind="stable")
     weights = _power_law(num_nodes, mean_degree, degree_exponent, rng)[order]
@@ -103,9 +116,7 @@ def rmat(
 
     Source: Chakrabarti, Zhan, Faloutsos, SDM 2004; Graph500 uses the default a, b, c.
     """
-    if not (0 <= scale <= 30 and edge_factor >= 0 and min(a, b, c) >= 0 and a + b + c <= 1):
-        found = f"scale {scale}, edge_factor {edge_factor}, a+b+c {a + b + c:g}"
-        raise SpecError(f"rmat: found {found}; allowed scale 0..30, factor >= 0, a+b+c <= 1")
+    _refuse(values.rmat_problems(scale=scale, edge_factor=edge_factor, a=a, b=b, c=c))
     rng = np.random.default_rng(seed)
     num_nodes, num_drawn = 1 << scale, round(edge_factor * (1 << scale))
     src, dst = np.zeros(num_drawn, np.int64), np.zeros(num_drawn, np.int64)
@@ -133,7 +144,7 @@ def uniform(
 
     With features and classes asked for, `synthetic_task` and a random split are added.
     """
-    _check_planted(num_nodes, mean_degree, 1, 1.0, None)
+    _refuse(values.degree_problems(num_nodes=num_nodes, mean_degree=mean_degree))
     rng = np.random.default_rng(seed)
     blocks = _Blocks(np.ones(num_nodes), np.zeros(num_nodes, np.int64), 1)
     num_edges = round(num_nodes * mean_degree / 2)
@@ -153,6 +164,14 @@ GENERATORS: dict[str, Callable[..., Graph | EdgeStream | Triples]] = {
     "bipartite": bipartite,
     "synthetic_stream": synthetic_stream,
     "synthetic_triples": synthetic_triples,
+}
+_PROBLEMS: dict[str, Callable[..., list[str]]] = {
+    "planted_partition": values.planted_problems,
+    "rmat": values.rmat_problems,
+    "uniform": values.uniform_problems,
+    **dict.fromkeys(("web", "grid", "stars", "bipartite"), values.pattern_problems),
+    "synthetic_stream": values.stream_problems,
+    "synthetic_triples": values.triples_problems,
 }
 
 
@@ -180,7 +199,10 @@ def kind(name: str) -> str:
 
 
 def option_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
-    """Return which options of a generator are unknown, missing or of a wrong type."""
+    """Return which options of a generator are unknown, missing, of a wrong type or out of range.
+
+    Nothing is drawn.
+    """
     parameters = inspect.signature(GENERATORS[kind]).parameters
     hints = get_type_hints(GENERATORS[kind])
     problems = [
@@ -194,7 +216,7 @@ def option_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
             convert(options[name], hints[name], name, problems, least)
         elif parameter.default is parameter.empty:
             problems.append(f"{name}: missing, expected a value")
-    return problems
+    return problems or _PROBLEMS[kind](**options)
 
 
 class _Blocks:
@@ -279,25 +301,5 @@ def _power_law(
     return np.asarray(np.minimum(weights, largest))
 
 
-def _check_planted(
-    num_nodes: int,
-    mean_degree: float,
-    num_classes: int,
-    homophily: float,
-    exponent: float | None,
-) -> None:
-    problems = []
-    if num_nodes < 1:
-        problems.append(f"num_nodes: found {num_nodes}, allowed >= 1")
-    if not 0 <= mean_degree <= max(num_nodes - 1, 0):
-        problems.append(f"mean_degree: found {mean_degree}, allowed 0..num_nodes - 1")
-    if not 1 <= num_classes <= max(num_nodes, 1):
-        problems.append(f"num_classes: found {num_classes}, allowed 1..num_nodes")
-    if not 0 <= homophily <= 1:
-        problems.append(f"homophily: found {homophily}, allowed 0..1")
-    elif num_classes == 1 and homophily < 1:
-        problems.append(f"homophily: found {homophily}, allowed only 1 with one class")
-    if exponent is not None and exponent <= 2:
-        problems.append(f"degree_exponent: found {exponent}, allowed > 2 (finite mean) or none")
-    if problems:
-        raise SpecError([f"generator: {problem}" for problem in problems])
+def _refuse(problems: Sequence[str]) -> None:
+    raise_all(f"generator: {problem}" for problem in problems)

@@ -16,6 +16,8 @@ from gnnbench.errors import DataError
 from gnnbench.reuse import Reuse
 
 Array = NDArray[np.generic]
+_MOST_NODES = np.iinfo(np.int32).max
+_LARGE = 1 << 26  # nodes whose tables are half a gigabyte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -156,7 +158,10 @@ class Graph:
         found = [*out_of_range("indices", self.indices, 0, n)]
         for name in ("features", "train_mask", "val_mask", "test_mask"):
             array = getattr(self, name)
-            if array is not None and len(array) != n:
+            dims = 2 if name == "features" else 1
+            if array is not None and array.ndim != dims:
+                found.append(f"{name}: found {array.ndim} dimensions, expected {dims}")
+            elif array is not None and len(array) != n:
                 found.append(f"{name} has {len(array)} rows for {n} nodes")
         found += non_finite("features", self.features)
         found += self._wrong_weights()
@@ -246,6 +251,7 @@ def from_edges(
         raise DataError(name, f"{len(src64)} sources for {len(dst64)} destinations")
     if edge_weights is not None and len(edge_weights) != len(src64):
         raise DataError(name, f"{len(edge_weights)} edge weights for {len(src64)} edges")
+    _check_size(name, num_nodes, len(src64))
     ends = (src64, dst64)
     if len(src64) and (min(e.min() for e in ends) < 0 or max(e.max() for e in ends) >= num_nodes):
         raise DataError(name, f"edge endpoints must lie in 0..{num_nodes - 1}")
@@ -277,6 +283,18 @@ def from_edges(
         edge_weights=weights,
         **fields,
     )
+
+
+def _check_size(name: str, num_nodes: int, num_edges: int) -> None:
+    """Raise DataError for a number of nodes that cannot be meant, before tables are made for it."""
+    if num_nodes > _MOST_NODES:
+        raise DataError(name, f"found {num_nodes} nodes, allowed at most {_MOST_NODES}")
+    if num_nodes > max(_LARGE, 1000 * num_edges):
+        raise DataError(
+            name,
+            f"found {num_nodes} nodes for {num_edges} edges: a broken header, or ids to be "
+            "numbered from 0",
+        )
 
 
 def _largest(key: NDArray[np.int64], weights: NDArray[np.float32]) -> NDArray[np.float32]:

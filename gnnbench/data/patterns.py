@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.generator_values import pattern_problems, task_problems
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.splits import random_split, synthetic_task
-from gnnbench.errors import SpecError
+from gnnbench.strict import raise_all
 
 Ids = NDArray[np.int64]
 
@@ -143,9 +144,8 @@ def bipartite(
 
 
 def _checked(kind: str, num_nodes: int, mean_degree: float, seed: int) -> np.random.Generator:
-    if num_nodes < 2 or not 0 < mean_degree < num_nodes:
-        found = f"num_nodes {num_nodes}, mean_degree {mean_degree:g}"
-        raise SpecError(f"{kind}: found {found}; allowed at least 2 nodes, 0 < degree < num_nodes")
+    problems = pattern_problems(num_nodes=num_nodes, mean_degree=mean_degree)
+    raise_all(f"{kind}: {problem}" for problem in problems)
     return np.random.default_rng(seed)
 
 
@@ -181,6 +181,5 @@ def with_task(graph: Graph, num_features: int, num_classes: int, seed: int) -> G
     """The graph with a synthetic task and a random split, if features and classes are asked for."""
     if num_features and num_classes:
         return random_split(synthetic_task(graph, num_features, num_classes, seed), seed=seed)
-    if num_features or num_classes:
-        raise SpecError("generator: give both num_features and num_classes, or neither")
+    raise_all(f"generator: {problem}" for problem in task_problems(num_features, num_classes))
     return graph

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent.parent / "catalogue" / "profiles"
+_MOST = 2**31 - 1
 _DEFAULT_IMBALANCE = 1.3  # METIS halos are 1.3 to 1.6 max/mean (fullgraph section 5)
 
 
@@ -369,9 +370,12 @@ def overridden(profile: Profile, override: Mapping[str, Any]) -> Any:
         for key in override
         if key not in changeable
     ]
+    least = int(profile.kind == "graph")  # a stream may have no features
     for key, value in override.items():
         if key in changeable and (not isinstance(value, int) or isinstance(value, bool)):
             problems.append(f"override.{key}: found {value!r}, expected a whole number")
+        elif key in changeable and not least <= value <= _MOST:
+            problems.append(f"override.{key}: found {value}, allowed {least}..{_MOST}")
     raise_all(problems)
     told = ", ".join(f"{key} = {value}" for key, value in sorted(override.items()))
     source = f"{profile.source}; replaced: {told}" if override else profile.source

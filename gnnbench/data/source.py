@@ -12,9 +12,10 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -28,12 +29,19 @@ from gnnbench.data.triples import Triples
 from gnnbench.data.triples import random_split as split_triples
 from gnnbench.errors import DataError, SpecError, UnknownName, Unsupported, suggest
 from gnnbench.spec import DatasetRef, RunSpec
+from gnnbench.strict import bounds, convert
 
 AnyDataset = Graph | EdgeStream | Triples
 
 # Raised when a reader, a generator or the steps below change what they make.
 CONVERSION = 2
 DATA_VARIABLE = "GNNBENCH_DATA"
+_RANGES = {
+    **dict.fromkeys(("train", "val"), bounds(0, 1)),
+    **dict.fromkeys(("num_features", "num_classes"), bounds(1)),
+    **dict.fromkeys(("rounds", "noise", "seed"), bounds(0)),
+}
+"""Of the options of splits and synthetic tasks."""
 _SPLITS: dict[str, Callable[..., Any]] = {
     "graph": splits.random_split,
     "stream": time_split,
@@ -161,10 +169,22 @@ def native_folder(ref: DatasetRef, roots: Sequence[Path], cache: Path) -> Path:
         _verify(source)
         return source
     folder = cache / "datasets" / f"{_safe(ref)}-{_stamp(ref, source)}"
-    # meta.json is written last: without it the conversion was interrupted.
-    if not (folder / "meta.json").exists():
-        native.save(_make(ref, roots), folder)
+    if not _opens(folder):
+        data = _make(ref, roots)
+        shutil.rmtree(folder, ignore_errors=True)  # what is there cannot be read
+        native.save(data, folder)
     return folder
+
+
+def _opens(folder: Path) -> bool:
+    """Whether a converted dataset is there and whole; a cache that was cut is made again."""
+    if not (folder / "meta.json").exists():
+        return False
+    try:
+        native.load(folder)
+    except DataError:
+        return False
+    return True
 
 
 def open_graph(
@@ -261,12 +281,7 @@ def reference_problems(ref: DatasetRef) -> list[str]:
     held = formats.KINDS.get(ref.format, "graph")
     if ref.format != "native" and ref.kind not in ("auto", held):
         lines.append(f"format: {ref.format} holds kind {held!r}, and kind = {ref.kind!r}")
-    known = formats.options(ref.format) if ref.options else {}
-    return lines + [
-        f"options.{key}: unknown option, {suggest(key, known)}"
-        for key in ref.options
-        if key not in known
-    ]
+    return lines + [f"options.{line}" for line in formats.option_problems(ref.format, ref.options)]
 
 
 def _split_problems(ref: DatasetRef) -> list[str]:
@@ -289,6 +304,14 @@ def _option_problems(
     lines = [
         f"{where}.{key}: unknown key, {suggest(key, taken)}" for key in options if key not in taken
     ]
+    hints = get_type_hints(function)
+    for key in taken:
+        if key in options:
+            convert(options[key], hints[key], f"{where}.{key}", lines, _RANGES.get(key))
+    if not lines and {"train", "val"} <= taken.keys():
+        shares = [options.get(key, taken[key].default) for key in ("train", "val")]
+        if sum(shares) > 1:
+            lines.append(f"{where}: found train {shares[0]}, val {shares[1]}; allowed sum <= 1")
     return lines + [
         f"{where}.{name}: missing"
         for name, parameter in taken.items()
@@ -365,7 +388,16 @@ def with_row_normalised_features(graph: Graph) -> Graph:
     # In double precision: sums of long rows lose the last digits in single precision.
     sums = graph.features.sum(axis=1, keepdims=True, dtype=np.float64)
     scale = np.divide(1.0, sums, out=np.ones_like(sums), where=sums != 0)
-    return dataclasses.replace(graph, features=(graph.features * scale).astype(np.float32))
+    with np.errstate(over="ignore", invalid="ignore"):
+        features = (graph.features * scale).astype(np.float32)
+    wrong = ~np.isfinite(features).all(axis=1)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise SpecError(
+            f"graph {graph.name!r}: features = 'row': row {at} sums to "
+            f"{float(sums[at, 0]):g}, and its quotients are not finite"
+        )
+    return dataclasses.replace(graph, features=features)
 
 
 def _call(function: Any, data: Any, options: dict[str, Any], where: str) -> Any:
@@ -396,7 +428,7 @@ def _verify(folder: Path) -> None:
     stamps = _stamps(folder)
     written = (folder / "meta.json").stat().st_ctime_ns
     later = any(at >= written for path, *_, at in stamps if not path.endswith("meta.json"))
-    if later and (*stamps,) not in _VERIFIED:
+    if (later or not native.untouched(folder)) and (*stamps,) not in _VERIFIED:
         native.load(folder, verify=True)
         _VERIFIED.add((*stamps,))
 

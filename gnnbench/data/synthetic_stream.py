@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.generator_values import stream_problems
 from gnnbench.data.stream import EdgeStream, from_events
-from gnnbench.errors import SpecError
+from gnnbench.strict import raise_all
 
 _NOISE = 0.1  # of edge features around the community's mean
 
@@ -51,7 +52,19 @@ def synthetic_stream(
         SpecError: numbers that no stream has.
     """
     half = num_nodes // 2 if bipartite else 0
-    _check(num_nodes - half, num_edges, num_communities, repeat, burst)
+    raise_all(
+        f"generator: {problem}"
+        for problem in stream_problems(
+            num_nodes=num_nodes,
+            num_edges=num_edges,
+            num_communities=num_communities,
+            repeat=repeat,
+            burst=burst,
+            hub_exponent=hub_exponent,
+            bipartite=bipartite,
+            mean_gap=mean_gap,
+        )
+    )
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, num_communities, num_nodes)
     senders = rng.permutation(half or num_nodes)  # the busiest first
@@ -112,18 +125,3 @@ def _features(
         return None
     noise = rng.standard_normal((len(groups), centres.shape[1]), np.float32)
     return np.asarray(centres.astype(np.float32)[groups] + np.float32(_NOISE) * noise)
-
-
-def _check(nodes: int, edges: int, communities: int, repeat: float, burst: float) -> None:
-    problems = []
-    if nodes < 2:
-        problems.append("num_nodes: allowed at least 2 (bipartite: 3)")
-    if edges < 1:
-        problems.append(f"num_edges: found {edges}, allowed >= 1")
-    if communities < 1:
-        problems.append(f"num_communities: found {communities}, allowed >= 1")
-    for name, share in (("repeat", repeat), ("burst", burst)):
-        if not 0 <= share <= 1:
-            problems.append(f"{name}: found {share}, allowed 0..1")
-    if problems:
-        raise SpecError([f"generator: {problem}" for problem in problems])

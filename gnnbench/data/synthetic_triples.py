@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from gnnbench.data.generator_values import triples_problems
 from gnnbench.data.triples import Triples, random_split
-from gnnbench.errors import SpecError
+from gnnbench.strict import raise_all
 
 
 def synthetic_triples(
@@ -40,13 +41,20 @@ def synthetic_triples(
     Raises:
         SpecError: fewer distinct facts exist than were asked for.
     """
+    raise_all(
+        f"generator: {problem}"
+        for problem in triples_problems(
+            num_entities=num_entities,
+            num_relations=num_relations,
+            num_triples=num_triples,
+            spread=spread,
+            noise=noise,
+            train=train,
+            val=val,
+        )
+    )
     places = min(spread + 1, num_entities)
     room = num_entities * num_relations * places
-    if num_entities < 2 or num_relations < 1 or spread < 0 or not 0 <= noise <= 1:
-        found = f"{num_entities} entities, {num_relations} relations, spread {spread}"
-        raise SpecError(f"generator: found {found}, noise {noise}; allowed >= 2, 1, 0 and 0..1")
-    if not 1 <= num_triples <= room:
-        raise SpecError(f"num_triples: found {num_triples}, allowed 1..{room}")
     rng = np.random.default_rng(seed)
     picked = rng.choice(room, num_triples, replace=False)
     heads, rest = np.divmod(picked, num_relations * places)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gnnbench.atomic import write_bytes
 from gnnbench.errors import SpecError, UnknownName, Unsupported
 from gnnbench.results import Results
+from gnnbench.spreadsheet import guarded_frame
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.figures import NAMES, caption, drawing, figure_module
 from gnnbench_reports.opening import read_study
@@ -67,7 +68,7 @@ class Figure:
         path = Path(path)
         kind = path.suffix.removeprefix(".").lower()
         if kind == "csv":
-            content = self.frame.to_csv(index=False).encode()
+            content = guarded_frame(self.frame).to_csv(index=False).encode()
         elif kind in _DRAWN:
             with drawing.paper_style():
                 content = drawing.save(figure_module(self.name).draw(self.frame), kind)

@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from gnnbench.errors import DataError, UnknownName
+from gnnbench.spreadsheet import unguarded
 from gnnbench_reports.arrival import ArrivalRow
 from gnnbench_reports.bandwidth import BandwidthRow
 from gnnbench_reports.caches import CacheRow
@@ -110,10 +111,11 @@ def _comparison(table: Mapping[str, str], path: Path) -> Comparison:
             continue
         if prefix in _TIMES:
             side, _, part = name.partition("_")
-            times[f"{prefix}s_{side}"][part.removesuffix("_s")] = float(value)
+            if f"{prefix}s_{side}" in times:
+                times[f"{prefix}s_{side}"][part.removesuffix("_s")] = _number(value, column, path)
         else:
             part = "std" if name.endswith("_std") else "mean"
-            metrics.setdefault(name.removesuffix("_std"), {})[part] = float(value)
+            metrics.setdefault(name.removesuffix("_std"), {})[part] = _number(value, column, path)
     return _parsed(
         Comparison,
         table,
@@ -135,6 +137,8 @@ def _read(path: Path, cls: type[Any], nested: Sequence[str] = ()) -> list[dict[s
             lines, columns = list(reader), reader.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(path, f"not a readable table: {error}") from None
+    if any(None in line or None in line.values() for line in lines):
+        raise DataError(path, "a line has more or fewer cells than the header")
     for spec in dataclasses.fields(cls):
         if spec.name not in nested and spec.name not in columns:
             raise DataError(
@@ -152,9 +156,16 @@ def _parsed(cls: type[T], table: Mapping[str, str], path: Path, **values: Any) -
             continue
         try:
             values[spec.name] = _value(table[spec.name], hints[spec.name])
-        except ValueError as error:
+        except (ValueError, OverflowError, RecursionError) as error:
             raise DataError(path, f"column {spec.name!r}: {error}") from None
     return cls(**values)
+
+
+def _number(text: str, column: str, path: Path) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DataError(path, f"column {column!r}: {error}") from None
 
 
 def _value(text: str, hint: Any) -> Any:
@@ -168,4 +179,4 @@ def _value(text: str, hint: Any) -> Any:
         return text == "True"
     if kind in (int, float):
         return kind(float(text or 0))
-    return text if kind is str else json.loads(text or "{}")
+    return unguarded(text) if kind is str else json.loads(text or "{}")

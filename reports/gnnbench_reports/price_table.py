@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -119,7 +120,12 @@ def _usd(value: float | None) -> str:
 
 
 def _reason(text: str) -> str:
-    return f"cannot run: {text}".replace("|", "/").replace("\n", " ")
+    return f"cannot run: {text}"
+
+
+def _cell(text: str) -> str:
+    """One line in which nothing is markup."""
+    return re.sub(r"([|<>`])", r"\\\1", " ".join(text.split()))
 
 
 def _dates(tables: Sequence[Sequence[Priced]]) -> str:
@@ -133,4 +139,4 @@ def _paragraphs(texts: Sequence[str]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(_cell, cells))} |"

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.atomic import write_bytes, write_json, write_text
+from gnnbench.errors import DataError
 from gnnbench.results import SCHEMA, Results
+from gnnbench.spreadsheet import guarded_frame
 from gnnbench_reports import figures
 from gnnbench_reports.blocks import Drawing
 from gnnbench_reports.finding import Finding, findings
@@ -55,6 +57,10 @@ def write_report(
         drawn: called with the name of each figure when it is done.
     """
     found = findings(study) if found is None else found
+    for folder in (out, out / "figures", out / "traces", out / "paper"):
+        # A results folder of others may hold links; nothing is written through them.
+        if folder.is_symlink():
+            raise DataError(folder, "a link: name the folder itself with --out")
     (out / "figures").mkdir(parents=True, exist_ok=True)
     drawings = []
     for name in figures.NAMES:
@@ -131,4 +137,5 @@ def _tables(study: Study, out: Path, found: Mapping[str, Finding]) -> dict[str, 
 
 def _csv(frame: Any) -> bytes:
     """CSV with times to nine digits; the same bytes on every platform."""
-    return bytes(frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"), "utf-8")
+    text = guarded_frame(frame).to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    return bytes(text, "utf-8")

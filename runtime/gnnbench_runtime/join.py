@@ -35,6 +35,8 @@ from gnnbench_runtime.launch import choose_device, clear, finished, judged, new_
 from gnnbench_runtime.pulse import Pulse, PulseReader
 from gnnbench_runtime.watchdog import Verdict, hung
 
+MEETING_VARIABLE = "GNNBENCH_MEETING_S"
+"""Seconds that joined ranks wait for one another at the start (default 300)."""
 _NOTE = "joined ranks live on between runs, so memory baselines include earlier runs"
 
 
@@ -61,6 +63,10 @@ def joined() -> World | None:
         # One rank is no launch of its own: `gnnbench run` then starts its own ranks.
         if values[0].isdigit() and values[1].isdigit() and int(values[1]) > 1:
             rank, size = int(values[0]), int(values[1])
+            if rank >= size:
+                raise SpecError(
+                    f"{names[0]}={rank}: found with {names[1]}={size}; allowed below it"
+                )
             # Slurm writes "4(x2)" or "4,3"; what differs between nodes is the exception.
             local_size = values[3].split("(")[0].split(",")[0]
             local = int(values[2]) if values[2].isdigit() else rank
@@ -165,13 +171,12 @@ class _CannotRun(Exception):
 def _open(world: World, device: str, timeout_s: float) -> _Harness:
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     from gnnbench_runtime.comm import Comm
     from gnnbench_runtime.recorder import Recorder
 
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        if name not in os.environ:
-            raise SpecError(f"{name} is not set: export it before srun (see recipes/suite.sbatch)")
+    place = _meeting_place()
     # srun does not set it, and libraries that choose a device by it would all take device 0.
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     kind, backend, practice = choose_device(device, world.local_size)
@@ -182,24 +187,52 @@ def _open(world: World, device: str, timeout_s: float) -> _Harness:
             os.environ.update(practice_environment(world.rank))
         torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
     try:
+        meeting = rendezvous("env://", world.rank, world.size, timeout=_meeting_time())
+        store, _, _ = next(meeting)
         dist.init_process_group(
             backend,
-            init_method="env://",
+            store=store,
             rank=world.rank,
             world_size=world.size,
             # Generous, because ranks meet here also while rank 0 converts a dataset.
             timeout=timedelta(seconds=max(300.0, 10 * timeout_s)),
         )
-    except dist.DistNetworkError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    except dist.DistError as error:
+        said = " ".join(str(error).split())[:200]
         if "EADDRINUSE" in str(error):
             raise SpecError(f"port of {place} is taken: set another MASTER_PORT") from None
-        raise RunFailed(f"the ranks do not meet at {place}: {error}", rank=world.rank) from None
+        raise RunFailed(
+            f"the ranks do not meet at {place}, where rank 0 must be reached: {said}",
+            rank=world.rank,
+        ) from None
     here = torch.device(kind)
     if kind == "cuda":
         here = torch.device("cuda", torch.cuda.current_device())
     comm = Comm(Recorder(here), rank=world.rank, world_size=world.size, device=here)
     return _Harness(world, comm)
+
+
+def _meeting_place() -> str:
+    """Host and port of rank 0 by the environment. Raises SpecError for what names none."""
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise SpecError(f"{name} is not set: export it before srun (see recipes/suite.sbatch)")
+    port = os.environ["MASTER_PORT"]
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SpecError(f"MASTER_PORT: found {port!r}, allowed 1..65535")
+    return f"{os.environ['MASTER_ADDR']}:{port}"
+
+
+def _meeting_time() -> timedelta:
+    """How long ranks wait for one another before the first run."""
+    text = os.environ.get(MEETING_VARIABLE, "300")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds <= 86_400:
+        raise SpecError(f"{MEETING_VARIABLE}: found {text!r}, allowed seconds up to 86400")
+    return timedelta(seconds=seconds)
 
 
 def _kept(results: Results, run: RunSpec, retry_failed: bool) -> dict[str, Any] | None:

@@ -207,6 +207,7 @@ def _until_end(
     watch: Watch,
 ) -> Verdict | None:
     pace = Pace(len(job.periods))
+    begun_s = time.perf_counter()
     # Ranks that end well leave this table; the loop ends with the last one.
     running = dict(enumerate(processes))
     ended: list[tuple[Verdict, str]] = []
@@ -240,7 +241,7 @@ def _until_end(
         # Read while the ranks live: the size of a process cannot be asked after its end.
         held = {rank: _memory_hint(process.pid) for rank, process in running.items()}
         watch(job.run, pace.words([readers[rank].read() for rank in running]))
-        beats = {rank: _alive(readers[rank].read(), job) for rank in running}
+        beats = {rank: _alive(readers[rank].read(), begun_s) for rank in running}
         # After a death the others wait in a collective and would look hung.
         hang = None if ended else hung(beats, time.perf_counter(), _timeout_s(job))
         if hang is not None:
@@ -314,13 +315,12 @@ def _ask_where(job: Job, rank: int, process: subprocess.Popen[bytes], verdict: V
     job.error_log(rank).write_text(f"{verdict.reason}\n\n{_tail(job, rank)}", encoding="utf-8")
 
 
-def _alive(beat: Beat, job: Job) -> Beat:
-    """A rank that has not yet written its pulse counts from the start of the job."""
-    if beat.time_s:
-        return beat
-    # The pulse clock is `perf_counter`, whose origin differs from the file's wall clock.
-    started = (job.scratch / "job.json").stat().st_mtime
-    return dataclasses.replace(beat, time_s=time.perf_counter() - (time.time() - started))
+def _alive(beat: Beat, begun_s: float) -> Beat:
+    """A rank that has not yet written its pulse counts from the start of the ranks.
+
+    Both by `perf_counter`, which no change of the wall clock moves and which processes share.
+    """
+    return beat if beat.time_s else dataclasses.replace(beat, time_s=begun_s)
 
 
 def _timeout_s(job: Job) -> float:

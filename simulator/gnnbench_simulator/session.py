@@ -13,7 +13,7 @@ from gnnbench.cluster import Cluster, save_cluster
 from gnnbench.data.source import Library
 from gnnbench.errors import GnnbenchError, SpecError, Unsupported
 from gnnbench.ledger import Row, write_ledger
-from gnnbench.results import PredictionRecord, Results
+from gnnbench.results import PredictionRecord, Results, file_digest, own_folder
 from gnnbench.spec import RunSpec
 from gnnbench_simulator.batch_reserve import widen_by_batches
 from gnnbench_simulator.memory import least_room
@@ -52,6 +52,9 @@ def predict_runs(
         kept = results.cluster_file(cluster.name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_cluster(cluster, kept)
+        made_with = file_digest(kept)
+    else:
+        made_with = ""
     datasets = Library(roots, cache)
     for asked in runs:
         run, ledgers = asked, Ledgers()
@@ -71,8 +74,8 @@ def predict_runs(
         except GnnbenchError as error:
             record = _without(run, cluster, per_host, "skipped", str(error))
         if results is not None:
-            folder = results.prediction_folder(record)
-            folder.mkdir(parents=True, exist_ok=True)
+            record.cluster_digest = made_with
+            folder = own_folder(results.prediction_folder(record))
             for rank, rows in ledgers.items():
                 write_ledger(folder / f"ledger-rank{rank}.csv", rows)
             results.save_prediction(record)  # last: a prediction has its ledgers

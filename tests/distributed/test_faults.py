@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -89,6 +90,18 @@ def test_a_hung_rank_is_blamed_and_not_the_one_that_waits_for_it(
     assert "rank 0 waits in" in record.reason
     # The hung rank's own stack shows where it is.
     assert "inject" in (results.run_folder(record.run_id) / "error-rank1.log").read_text()
+
+
+def test_a_clock_that_jumps_neither_blames_a_rank_nor_moves_its_times(
+    toy_run: Maker, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    year_s, jumps = 3.2e7, itertools.count()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + year_s * (-1) ** next(jumps))
+    record = train(toy_run(2))
+    assert record.status == "ok", record.reason
+    assert 0 < record.wall_s < 60
+    assert all(0 < period["seconds"] < 60 for period in record.periods)
 
 
 def test_what_was_measured_before_a_failure_stays_readable(

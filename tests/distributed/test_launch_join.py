@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gnnbench.cli import main
 from gnnbench.results import Results
 from gnnbench_runtime.join import World, joined
 
@@ -99,3 +102,66 @@ def test_a_batch_script_outside_of_srun_is_no_rank(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURM_NTASKS", "8")
     assert joined() is None
+
+
+def alone(suite: Path, rank: int, port: int) -> subprocess.CompletedProcess[str]:
+    """Run one of two ranks of a launch; the other never comes."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return subprocess.run(
+        [sys.executable, "-m", "gnnbench", "run", str(suite), "--results", str(suite.parent / "r")],
+        env={
+            **os.environ,
+            **place,
+            **{"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"},
+            "GNNBENCH_MEETING_S": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr and "a bug" not in done.stderr, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_one_line(suite: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = alone(suite, 0, port)
+    assert done.returncode == 2
+    assert last_line(done).endswith(f"127.0.0.1:{port} is taken: set another MASTER_PORT")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_peer_that_is_never_reached_is_one_line(suite: Path, rank: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = alone(suite, rank, port)
+    assert done.returncode == 1
+    assert f"rank {rank}: the ranks do not meet at 127.0.0.1:{port}" in last_line(done)
+    assert list(Results(suite.parent / "r").runs()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"MASTER_PORT": "x"}, "MASTER_PORT: found 'x', allowed 1..65535"),
+        ({"GNNBENCH_MEETING_S": "soon"}, "GNNBENCH_MEETING_S: found 'soon'"),
+        ({"RANK": "2"}, "RANK=2: found with WORLD_SIZE=2"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR is not set"),
+    ],
+)
+def test_a_launch_that_says_nonsense_is_refused(
+    suite: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    problem: str,
+) -> None:
+    launch = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in {**launch, **changes}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", str(suite), "--results", str(suite.parent / "r")]) == 2
+    assert problem in capsys.readouterr().err

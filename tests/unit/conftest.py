@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import what writes sample files
 
 
 @pytest.fixture

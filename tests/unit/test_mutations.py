@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
+import socket
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
+from sample_files import write_samples
 
+from gnnbench.accelerators import load_accelerator
 from gnnbench.cluster import load_cluster
 from gnnbench.data import formats
 from gnnbench.data.formats import native
 from gnnbench.data.generators import generate
+from gnnbench.data.profile import load_profile
 from gnnbench.errors import GnnbenchError
 from gnnbench.ledger import COLUMNS, read_ledger
+from gnnbench.price_page import load_page
+from gnnbench.published.rows import read_rows
 from gnnbench.results import Results, RunRecord
 from gnnbench.suites import find_suite, suite_files
+from gnnbench_reports.claims.reading import FOLDER as CLAIMS
+from gnnbench_reports.claims.reading import read_paper
 from gnnbench_reports.opening import read_study
 
 MUTATIONS = int(os.environ.get("GNNBENCH_MUTATIONS", "500"))
@@ -33,13 +42,6 @@ WORDS = (
     *(b"99999999999999999999", b"9223372036854775807", b"[]", b"{}", b'""', b"null", b"true"),
     *(b"[", b"}", b",", b"=", b" ", b"\t", b"%", b"#", b"../..", b"<b>", b"1.5", b"\xe2\x80\xae"),
 )
-GRAPHS = {
-    "edges.txt": "# c\n0 1\n1 2\n2 3\n3 0\n",
-    "edges.csv": "source,target\n0,1\n1,2\n2,0\n",
-    "metis.graph": "4 3\n2\n1 3\n2 4\n3\n",
-    "matrix.mtx": "%%MatrixMarket matrix coordinate real general\n3 3 2\n1 2 1.0\n2 3 4.0\n",
-    "events.txt": "0 1 10\n1 2 20\n2 0 30\n",
-}
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
@@ -55,6 +57,11 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return content
 
 
+def _read(place: Path, kind: str, name: str, path: Path) -> None:
+    alone = name in ("snap", "csv", "temporal_text", "temporal_csv", "graphs_jl", "facebook100")
+    formats.read("auto", path if alone else place, kind=kind)
+
+
 def _study(path: Path) -> None:
     read_study(Results(path.parents[2], create=False))
 
@@ -62,24 +69,10 @@ def _study(path: Path) -> None:
 def samples(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     """Valid files, each with what reads it."""
     found: list[tuple[Path, Callable[[Path], object]]] = []
-    graphs = folder / "graphs"
-    graphs.mkdir()
-    for name, text in GRAPHS.items():
-        (graphs / name).write_text(text)
-        kind = "stream" if name == "events.txt" else "auto"
-        found.append((graphs / name, partial(formats.read, "auto", kind=kind)))
-    edges = np.array([[0, 1], [1, 2], [2, 3]])
-    train = np.array([[True, True, False, False]])
-    np.savez(
-        graphs / "dense.npz",
-        edges=edges,
-        node_features=np.ones((4, 2)),
-        node_labels=np.array([0, 1, 0, 1]),
-        train_masks=train,
-        val_masks=~train,
-        test_masks=train & False,
-    )
-    found.append((graphs / "dense.npz", lambda path: formats.read("auto", path)))
+    for name, (place, kind) in write_samples(folder / "formats").items():
+        for path in sorted(place.rglob("*")):
+            if path.is_file():
+                found.append((path, partial(_read, place, kind, name)))
     options = {"num_nodes": 20, "mean_degree": 3, "num_classes": 2, "num_features": 2}
     saved = native.save(generate("planted_partition", **options), folder / "n")
     for name in ("meta.json", "indptr.npy", "indices.npy"):
@@ -90,6 +83,29 @@ def samples(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     cluster = folder / "cluster.toml"
     shutil.copy(next((REPO / "gnnbench" / "catalogue" / "clusters").glob("*.toml")), cluster)
     found.append((cluster, load_cluster))
+    catalogue = REPO / "gnnbench" / "catalogue"
+    for name, read in (("pages", load_page), ("profiles", load_profile)):
+        path = folder / f"{name}.toml"
+        shutil.copy(next((catalogue / name).glob("*.toml")), path)
+        found.append((path, lambda path, read=read: read(str(path))))
+    shutil.copy(next(CLAIMS.glob("*.toml")), folder / "claims.toml")
+    found.append((folder / "claims.toml", read_paper))
+    accelerator = folder / "accelerator.toml"
+    shutil.copy(next((catalogue / "accelerators").glob("*.toml")), accelerator)
+    found.append((accelerator, lambda path: load_accelerator(str(path))))
+    kept = folder / "kept" / "comparison.csv"
+    kept.parent.mkdir()
+    before = REPO / "reports" / "measured" / "2026-11-21-cpu-2core" / kept.name
+    kept.write_text("".join(before.read_text(encoding="utf-8").splitlines(keepends=True)[:4]))
+    found.append((kept, lambda path: read_study(Results(path.parent, create=False))))
+    published = folder / "published.csv"
+    rows = (
+        next((catalogue / "published").glob("*.csv"))
+        .read_text(encoding="utf-8")
+        .splitlines(keepends=True)[:4]
+    )
+    published.write_text("".join(rows))
+    found.append((published, read_rows))
     run = find_suite("demo").runs[0]
     period = {"period": 0, "kind": "epoch", "seconds": 0.1, "loss": 1.0, "bytes": {"a/b": 8}}
     results = Results(folder / "results")
@@ -111,9 +127,23 @@ def samples(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     return found
 
 
+def _no_network(*_: object) -> None:
+    raise AssertionError("a reader opened a connection")
+
+
+def _highest_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 @pytest.mark.timeout(0)
-def test_mutated_files_are_read_or_refused_in_lines(tmp_path: Path) -> None:
+def test_mutated_files_are_read_or_refused_in_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = samples(tmp_path)
+    for path, read in files:  # what is loaded and compiled once is no memory of a broken file
+        read(path)
+    monkeypatch.setattr(socket.socket, "connect", _no_network)
+    before, slowest_s = _highest_bytes(), 0.0
     chance = random.Random(2026)
     refused = 0
     for number in range(MUTATIONS):
@@ -121,6 +151,7 @@ def test_mutated_files_are_read_or_refused_in_lines(tmp_path: Path) -> None:
         whole = path.read_bytes()
         content = mutated(whole, chance)
         path.write_bytes(content)
+        begin = time.monotonic()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -134,6 +165,9 @@ def test_mutated_files_are_read_or_refused_in_lines(tmp_path: Path) -> None:
             raise
         finally:
             path.write_bytes(whole)
+            slowest_s = max(slowest_s, time.monotonic() - begin)
+    assert slowest_s < 60
+    assert _highest_bytes() - before < 2**30
     assert refused > MUTATIONS / 10
 
 

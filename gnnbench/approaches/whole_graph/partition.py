@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,7 +121,9 @@ def cached_array(
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = cache / f"{kind}-{digest}.npy"
     if path.exists():
-        return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+        # A file that a full disk or another program has cut is made again.
+        with suppress(ValueError, EOFError, OSError):
+            return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
     array = make()
     cache.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:

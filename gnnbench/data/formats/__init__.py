@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from gnnbench.data.edge_list import EdgeList
+from gnnbench.data.formats.columns import is_archive, sources
 from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.triples import Triples
-from gnnbench.errors import DataError, SpecError, UnknownName
+from gnnbench.errors import DataError, SpecError, UnknownName, suggest
 
 FORMATS: dict[str, str] = {
     "native": "gnnbench.data.formats.native",
@@ -62,6 +63,22 @@ def reader(format: str) -> Callable[..., Graph | EdgeStream | Triples]:
 
 STREAMED = ("snap", "matrix_market", "webgraph")
 """Formats with a `stream` beside their `read`: files larger than memory are read in blocks."""
+_FOREIGN = {
+    (".gml", ".graphml", ".gexf", ".net", ".adjlist"): ": read it with networkx and write an edge "
+    "list (networkx.write_edgelist)",
+    (
+        ".pt",
+        ".pth",
+        ".pkl",
+        ".pickle",
+        ".bin",
+        ".dgl",
+    ): ": a file of another library, whose loading "
+    "may run code: save its arrays with numpy.savez as edge_index, x, y, train_mask ...",
+    (".npy",): ": a single array: save it with numpy.savez as edges",
+    (".parquet", ".feather", ".h5", ".hdf5", ".json", ".xlsx"): ": export the edges as csv",
+}
+"""Suffixes of what is not read, and what helps."""
 SNAP_SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist")
 
 
@@ -132,6 +149,21 @@ def _values(format: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _coerce(format, name, known[name], value) for name, value in given.items()}
 
 
+def option_problems(format: str, given: Mapping[str, Any]) -> list[str]:
+    """Return which options of a format are unknown or of a wrong type; no file is opened."""
+    known = options(format) if given else {}
+    problems = [
+        f"{name}: unknown option, {suggest(name, known)}" for name in given if name not in known
+    ]
+    for name in given:
+        if name in known:
+            try:
+                _coerce(format, name, known[name], given[name])
+            except SpecError:
+                problems.append(f"{name}: found {given[name]!r}, allowed {known[name]}")
+    return problems
+
+
 def detect(path: str | Path, kind: str = "auto") -> str:
     """Guess the format of a file or folder by names, keys and first lines.
 
@@ -154,7 +186,8 @@ def detect(path: str | Path, kind: str = "auto") -> str:
     if found is None:
         known = [name for name in FORMATS if kind in ("auto", KINDS.get(name, "graph"))]
         what = "dataset" if kind == "auto" else kind
-        raise DataError(path, f"no known {what} format; name one of: {', '.join(known)}")
+        help = next((h for ends, h in _FOREIGN.items() if path.name.lower().endswith(ends)), "")
+        raise DataError(path, f"no known {what} format{help}; name one of: {', '.join(known)}")
     return found
 
 
@@ -181,6 +214,8 @@ def _detect_file(path: Path) -> str | None:
         name = name.removesuffix(suffix)
     if name.startswith("ind."):
         return "planetoid"
+    if is_archive(path):
+        return _detect_archive(path)
     if name.endswith(".npz"):
         return _detect_npz(path)
     if name.endswith(".mat"):
@@ -195,6 +230,17 @@ def _detect_file(path: Path) -> str | None:
     return "snap" if name.endswith(SNAP_SUFFIXES) else None
 
 
+def _detect_archive(path: Path) -> str | None:
+    """A graph in an archive: one edge list alone, or a matrix beside other files."""
+    try:
+        suffixes = [Path(source.name).suffix for source in sources(path)]
+    except DataError:
+        return None  # the reader says what is wrong with it
+    if suffixes.count(".mtx") == 1:
+        return "matrix_market"
+    return "snap" if len(suffixes) == 1 and suffixes[0] in SNAP_SUFFIXES else None
+
+
 def _detect_npz(path: Path) -> str | None:
     import zipfile
 
@@ -204,7 +250,14 @@ def _detect_npz(path: Path) -> str | None:
         keys = {name.removesuffix(".npy") for name in archive.namelist()}
     if {"adj_indptr", "adj_indices"} <= keys or {"indptr", "indices", "shape"} <= keys:
         return "npz_csr"
-    return "npz_dense" if "edges" in keys else None
+    if not keys.isdisjoint(("edges", "edge_index")):
+        return "npz_dense"
+    found = ", ".join(sorted(keys)[:8]) or "none"
+    raise DataError(
+        path,
+        f"arrays of no known format: {found}; expected adj_indptr and adj_indices (npz_csr), or "
+        "edges (npz_dense)",
+    )
 
 
 def _coerce(format: str, name: str, kind: str, value: Any) -> Any:

@@ -6,10 +6,9 @@ the lines. Memory holds one block and what the caller keeps.
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import lzma
+import io
+import os
 import re
 import tarfile
 import zipfile
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.dataset import MOST_PROBLEMS
-from gnnbench.data.formats.reading import reading
+from gnnbench.data.formats.reading import OPENERS, reading
 from gnnbench.data.histogram import distinct
 from gnnbench.errors import DataError
 
@@ -33,7 +32,6 @@ SEPARATORS = ",;"
 """Separators that are found without being named. Fields between them may stand in quotes."""
 _NOT_UTF8 = (b"\xff\xfe", b"\xfe\xff")
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _HEAD_BYTES = 1 << 16
 
 
@@ -50,7 +48,7 @@ class Source:
     @property
     def name(self) -> str:
         """The file's own name without folders and compression."""
-        name = Path(self.member or self.path.name).name
+        name = os.fsencode(Path(self.member or self.path.name).name).decode("utf-8", "replace")
         return name if self.member else re.sub(r"\.(gz|bz2|xz)$", "", name)
 
     @property
@@ -63,7 +61,7 @@ class Source:
         """Yield the decompressed bytes. Raises DataError where they cannot be had."""
         with reading(self.path, "a readable file"):
             if not self.member:
-                opener: Any = _OPENERS.get(self.path.suffix, open)
+                opener: Any = OPENERS.get(self.path.suffix, open)
                 with opener(self.path, "rb") as stream:
                     yield stream
             elif is_tar(self.path):
@@ -81,8 +79,9 @@ class Source:
             raw = stream.read(_HEAD_BYTES)
         if raw.startswith(_NOT_UTF8):
             raise DataError(self, "UTF-16 text (by its byte order mark): save it as UTF-8")
-        lines = raw.decode("utf-8-sig", "replace").splitlines()
-        return lines[:-1] if len(raw) == _HEAD_BYTES else lines
+        # Not splitlines, which knows line ends that parsers of tables do not know.
+        lines = re.split("\r\n|\n|\r", raw.decode("utf-8-sig", "replace"))
+        return lines[:-1] if len(raw) == _HEAD_BYTES or not lines[-1] else lines
 
 
 def is_tar(path: Path) -> bool:
@@ -122,6 +121,20 @@ def _visible(name: str, file: Path | None = None) -> bool:
     return not hidden and (file is None or file.is_file())
 
 
+def one_source(path: Path, suffixes: tuple[str, ...] = ()) -> Source:
+    """The file itself, or the only one of an archive, of those with a suffix if there are any.
+
+    Raises:
+        DataError: an archive of several.
+    """
+    found = sources(path)
+    telling = [source for source in found if source.name.endswith(suffixes)] if suffixes else []
+    if len(telling or found) != 1:
+        listed = ", ".join(repr(source.name) for source in found[:6]) or "none"
+        raise DataError(path, f"expected one file in the archive, found {listed}: unpack it")
+    return (telling or found)[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """How the lines of a table are to be read.
@@ -142,13 +155,17 @@ class Layout:
 def layout(source: Source, *, delimiter: str | None = None, comments: bool = True) -> Layout:
     """Find out how a table without a header is laid out, from its first lines.
 
-    Lines that start with '#' or '%' are comments; the delimiter is a comma, a semicolon or blanks.
+    Lines that start with '#' or '%' are comments, and at the head those with '//'. The
+    delimiter is a comma, a semicolon or blanks.
     """
-    skip, comment = 0, "#" if comments else None
-    for line in source.head():
+    head = source.head()
+    marks = {line[:1] for line in head}
+    comment = ("%" if "%" in marks and "#" not in marks else "#") if comments else None
+    skip = 0
+    for line in head:
         if comments and line[:1] in ("#", "%"):
             skip, comment = skip + 1, line[0]
-        elif not line.strip():
+        elif (comments and line.startswith("//")) or not line.strip():
             skip += 1
         else:
             if delimiter is None:
@@ -191,8 +208,7 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
 
     kinds = {column: types.get(column, object) for column in range(layout.width)}
     with source.open() as stream:
-        for _ in range(layout.skip):
-            stream.readline()
+        _skip(stream, layout.skip)
         try:
             table = pandas.read_csv(
                 stream,
@@ -221,15 +237,22 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
             raise DataError(source, wrong_lines(source, layout, types) or said) from error
 
 
+def _skip(stream: IO[bytes], lines: int) -> None:
+    """Go past the first lines, which `Source.head` has seen, whatever their ends are."""
+    ends = [found.end() for found in re.finditer(rb"\r\n|\n|\r", stream.read(_HEAD_BYTES))]
+    stream.seek(ends[lines - 1] if lines and len(ends) >= lines else 0)
+
+
 def wrong_lines(source: Source, layout: Layout, types: Mapping[int, Any]) -> list[str]:
     """Name the lines that do not fit, with their numbers; those after the first few are counted."""
     found: list[str] = []
     count = 0
     with source.open() as stream, reading(source.path, "text"):
-        for number, raw in enumerate(stream, 1):
+        lines = io.TextIOWrapper(stream, "utf-8-sig", errors="replace")
+        for number, line in enumerate(lines, 1):
             if number <= layout.skip:
                 continue
-            line = raw.decode("utf-8-sig", "replace").rstrip("\r\n")
+            line = line.rstrip("\n")
             text = line.partition(layout.comment)[0] if layout.comment else line
             problem = _wrong(text, layout, types) if text.strip() else None
             if problem:
@@ -252,9 +275,9 @@ def _wrong(text: str, layout: Layout, types: Mapping[int, Any]) -> str | None:
                 return f"field {column + 1} is empty"
             continue
         try:
-            value = int(field) if np.dtype(kind).kind == "i" else float(field)
+            value = int(field) if np.dtype(kind).kind in "iu" else float(field)
         except ValueError:
-            what = "a whole number" if np.dtype(kind).kind == "i" else "a number"
+            what = "a whole number" if np.dtype(kind).kind in "iu" else "a number"
             return f"field {column + 1} is {field!r}, expected {what}"
         if value != value:
             return f"field {column + 1} is nan, expected a number"
@@ -327,14 +350,14 @@ class Numbering:
 
 
 def renumbered(
-    columns: Sequence[NDArray[np.int64]],
+    columns: Sequence[NDArray[Any]],
 ) -> tuple[list[NDArray[np.int64]], int, str]:
     """Renumber ids from 0 in increasing order if they have gaps; return them and a note.
 
     The note is "" if ids are unchanged. The ids must not be negative. Cost: one pass if there are
     about as many ids as rows, else a sort.
     """
-    largest = max((int(column.max(initial=-1)) for column in columns), default=-1)
+    largest = max((int(column.max()) for column in columns if len(column)), default=-1)
     rows = sum(len(column) for column in columns)
     if largest < 4 * rows + 1024:
         there = np.zeros(largest + 1, np.bool_)

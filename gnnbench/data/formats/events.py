@@ -15,6 +15,7 @@ from gnnbench.data.formats.columns import (
     Numbering,
     Source,
     blocks,
+    is_number,
     renumbered,
     split_line,
 )
@@ -63,6 +64,8 @@ def read_events(source: Source, layout: Layout, roles: Sequence[str], how: Readi
     if len(roles) != layout.width:
         given = ",".join(roles)
         raise DataError(source, f"rows have {layout.width} columns, and columns = {given!r}")
+    if how.time_scale < 1:
+        raise SpecError(f"option 'time_scale': found {how.time_scale}, allowed >= 1")
     types = _types(source, layout, roles)
     at = {role: roles.index(role) for role in ROLES[:5] if role in roles}
     order = list(types)
@@ -84,13 +87,16 @@ def read_events(source: Source, layout: Layout, roles: Sequence[str], how: Readi
             matrix.append([block[i] for i in features])
     columns = {role: column.done() for role, column in held.items()}
     if types[at["time"]] is np.int64 and how.time_scale != 1:
-        columns["time"] *= how.time_scale
+        columns["time"] = _scaled(columns["time"], how.time_scale, source)
     notes = dict(how.notes)
     if how.time_scale != 1:
         notes["times"] = f"multiplied by {how.time_scale} and rounded"
     pair = [columns["source"], columns["destination"]]
     ends, num_nodes, num_sources = number_ends(pair, how, source, notes)
     labels = columns.get("label")
+    num_classes = 0 if labels is None else int(labels.max(initial=-1)) + 1
+    if num_classes > len(columns["time"]):
+        raise DataError(source, f"label {num_classes - 1}: more classes than events")
     stream = from_events(
         how.name or source.stem,
         ends[0],
@@ -101,7 +107,7 @@ def read_events(source: Source, layout: Layout, roles: Sequence[str], how: Readi
         own_ends=_ends(columns.get("split"), source),
         edge_features=None if matrix is None else matrix.done(),
         labels=labels,
-        num_classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
+        num_classes=num_classes,
         notes=notes,
     )
     return stream
@@ -118,17 +124,34 @@ def _types(source: Source, layout: Layout, roles: Sequence[str]) -> dict[int, An
         if role == "feature":
             types[column] = np.float32
         elif role in ("source", "destination"):
-            types[column] = np.int64 if words and _is_whole(words[0]) else str
+            types[column] = _id_type(words)
         elif role != "-":
             types[column] = np.int64 if whole else np.float64
     ends = {roles.index("source"), roles.index("destination")}
-    if any(types[column] is str for column in ends):
-        types |= dict.fromkeys(ends, str)
+    found = {types[column] for column in ends}
+    if len(found) > 1:
+        # Ids of both ends are of one type: names if one is, else numbers with a point.
+        types |= dict.fromkeys(ends, str if str in found else np.float64)
     return types
+
+
+def _id_type(words: Sequence[str]) -> Any:
+    """Type of a column of ids: whole numbers, also as 1.0, or names."""
+    if words and all(_is_whole(word) for word in words):
+        return np.int64
+    numbers = bool(words) and all(is_number(word) for word in words)
+    return np.float64 if numbers else np.int64 if words and _is_whole(words[0]) else str
 
 
 def _is_whole(word: str) -> bool:
     return word.lstrip("+-").isdecimal()
+
+
+def _scaled(times: NDArray[np.int64], scale: int, source: Source) -> NDArray[np.int64]:
+    """Times in a finer unit. Raises DataError where int64 cannot hold one."""
+    if len(times) and int(np.abs(times).max()) * scale > np.iinfo(np.int64).max:
+        raise DataError(source, f"times times {scale} are larger than int64 can hold")
+    return times * scale
 
 
 def _whole(values: NDArray[np.float64], scale: int, role: str, source: Source) -> NDArray[np.int64]:

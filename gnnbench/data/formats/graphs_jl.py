@@ -29,7 +29,7 @@ def read(
     file = only_file(path, ["*.jlg", "*.lg", "*.jlg.*", "*.lg.*"], "a Graphs.jl graph")
     with reading(file, "a Graphs.jl graph"):
         raw = read_bytes(file)
-        lines = (gzip.decompress(raw) if raw[:2] == _GZIP else raw).decode("utf-8").splitlines()
+        lines = (gzip.decompress(raw) if raw[:2] == _GZIP else raw).decode("utf-8-sig").splitlines()
         nodes, kind, rows = _graph(file, lines, graph)
         flat = np.array([number for row in rows for number in row.split(",")], np.int64)
         if len(flat) != 2 * len(rows):

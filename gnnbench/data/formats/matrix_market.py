@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnnbench.data.edge_list import Block, EdgeList
-from gnnbench.data.formats.columns import BLANKS, Layout, Source, blocks
-from gnnbench.data.formats.reading import only_file, positive_weights, read_text, reading, stem
+from gnnbench.data.formats.columns import BLANKS, Layout, Source, blocks, one_source
+from gnnbench.data.formats.reading import only_file, positive_weights, read_text, reading
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
@@ -33,7 +35,9 @@ def read(
     """
     file = only_file(path, ["*.mtx", "*.mtx.*"], "a MatrixMarket matrix")
     with reading(file, "a MatrixMarket matrix"):
-        head, _, rest = read_text(file).partition("\n")
+        source = one_source(file, (".mtx",))
+        text = _member_text(source) if source.member else read_text(file)
+        head, _, rest = text.partition("\n")
         field, symmetry = _kind(head)
         rest = rest.lstrip()
         while rest.startswith("%"):
@@ -50,20 +54,52 @@ def read(
         if entries and (min(src.min(), dst.min()) < 0 or max(src.max(), dst.max()) >= rows):
             raise ValueError(f"places must lie in 1..{rows}")
         weights = None
+        values = _values(table, field) if entries else np.zeros(0)
         if weighted:
             if field not in ("integer", "real"):
                 raise ValueError(f"option weighted: a {field} matrix has no weights of edges")
-            weights = positive_weights(table[:, 2].astype(np.float64) if entries else np.zeros(0))
+            weights = positive_weights(values)
+    zeros = int(np.count_nonzero(values == 0)) if field != "pattern" else 0
+    notes: dict[str, object] = {}
+    if zeros:
+        notes["zero_entries"] = f"{zeros} entries of value 0, kept as edges"
     undirected = not directed or symmetry != "general"
     return from_edges(
-        name or stem(file), src, dst, rows, undirected=undirected, edge_weights=weights
+        name or source.stem,
+        src,
+        dst,
+        rows,
+        undirected=undirected,
+        edge_weights=weights,
+        notes=notes,
     )
+
+
+def _member_text(source: Source) -> str:
+    """The text of a file in an archive, as SuiteSparse packs matrices."""
+    with source.open() as stream:
+        return stream.read().decode("utf-8-sig").replace("\r\n", "\n")
+
+
+def _values(table: NDArray[Any], field: str) -> NDArray[np.float64]:
+    """Values of the entries: 1 of a pattern, and of complex ones the sum of both parts' sizes.
+
+    Raises ValueError for one that is no finite number.
+    """
+    if field == "pattern":
+        return np.ones(len(table))
+    parts = table[:, 2:].astype(np.float64)
+    wrong = ~np.isfinite(parts).all(axis=1)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(f"entry {at + 1} has the value {parts[at, 0]}")
+    return parts[:, 0] if parts.shape[1] == 1 else np.abs(parts).sum(axis=1)
 
 
 def stream(path: Path, *, directed: bool = False, name: str | None = None) -> EdgeList:
     """Return the entries to be read block by block; arguments as in `read`."""
     file = only_file(path, ["*.mtx", "*.mtx.*"], "a MatrixMarket matrix")
-    source = Source(file)
+    source = one_source(file, (".mtx",))
     with reading(file, "a MatrixMarket matrix"):
         head, *lines = source.head()
         field, symmetry = _kind(head)
@@ -85,7 +121,7 @@ def stream(path: Path, *, directed: bool = False, name: str | None = None) -> Ed
             raise DataError(file, f"{listed} entries, {entries} by the header")
 
     return EdgeList(
-        name=name or stem(file),
+        name=name or source.stem,
         blocks=found() if entries else (),
         undirected=not directed or symmetry != "general",
         num_nodes=rows,

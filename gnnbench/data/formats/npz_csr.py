@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.data.formats.reading import class_labels, only_file, reading, stem
+from gnnbench.data.formats.arrays import archive, array_of, feature_matrix, whole_numbers
+from gnnbench.data.formats.labels import class_labels
+from gnnbench.data.formats.reading import only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
+from gnnbench.errors import DataError
 
 
 def read(path: Path, *, directed: bool = False, name: str | None = None) -> Graph:
@@ -17,50 +20,76 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
 
     Features are attr_* in CSR parts or a dense attr_matrix, labels likewise labels or labels_*. A
     file of scipy's save_npz (indptr, indices, data, shape) is the adjacency alone.
-    `directed` keeps the stored arcs (row -> column) instead of both directions of each.
+    `directed` keeps the stored arcs (row -> column) instead of both directions of each. Entries
+    whose value is 0 are edges too, and `notes` counts them.
     """
     file = only_file(path, ["*.npz"], "npz of CSR parts")
+    notes: dict[str, object] = {}
     with reading(file, "an npz of CSR parts"), file.open("rb") as stream:
-        parts = np.load(stream, allow_pickle=False)
+        parts = archive(stream)
         prefix = "" if "indptr" in parts else "adj_"
-        rows, columns, _ = _coordinates(parts, prefix)
-        num_nodes = int(parts[f"{prefix}shape"][0])
         if not prefix and parts["format"].item() not in (b"csr", "csr"):
             raise ValueError(f"format {parts['format'].item()!r}: save the matrix as csr")
-        features = _matrix(parts, "attr")
-        raw = parts["labels"] if "labels" in parts else _matrix(parts, "labels")
-    labels, num_classes = (None, 0) if raw is None else class_labels(raw, file)
+        rows, targets, values = _coordinates(parts, prefix, file)
+        num_nodes, columns = _shape(parts, prefix)
+        if num_nodes != columns:
+            raise DataError(
+                file, f"an adjacency of {num_nodes} rows and {columns} columns, expected a square"
+            )
+        features = _matrix(parts, "attr", file)
+        raw = array_of(parts, ("labels",), file)
+        raw = _matrix(parts, "labels", file) if raw is None else raw
+        zeros = int(np.count_nonzero(np.asarray(values) == 0))
+    labels, num_classes = (None, 0) if raw is None else class_labels(raw, file, notes)
+    if zeros:
+        notes["zero_entries"] = f"{zeros} entries of value 0, kept as edges"
     return from_edges(
         name or stem(file),
         rows,
-        columns,
+        targets,
         num_nodes,
         undirected=not directed,
         features=features,
         labels=labels,
         num_classes=num_classes,
+        notes=notes,
     )
 
 
-def _matrix(parts: Any, name: str) -> NDArray[np.float32] | None:
+def _matrix(parts: Any, name: str, file: Path) -> NDArray[np.float32] | None:
     """A matrix of the file, dense or in CSR parts; None if it is not there."""
-    if f"{name}_matrix" in parts:
-        dense: NDArray[np.float32] = parts[f"{name}_matrix"].astype(np.float32)
-        return dense
+    dense = array_of(parts, (f"{name}_matrix",), file)
+    if dense is not None:
+        return feature_matrix(dense, file)
     if f"{name}_indptr" not in parts:
         return None
-    shape = parts[f"{name}_shape"]
-    matrix = np.zeros((int(shape[0]), int(shape[1])), np.float32)
-    rows, columns, values = _coordinates(parts, f"{name}_")
-    matrix[rows, columns] = values
+    rows, columns, values = _coordinates(parts, f"{name}_", file)
+    matrix = np.zeros(_shape(parts, f"{name}_"), np.float32)
+    # Added up, as scipy does with an entry that is there twice.
+    np.add.at(matrix, (rows, columns), values.astype(np.float32))
     return matrix
 
 
+def _shape(parts: Any, prefix: str) -> tuple[int, int]:
+    shape = parts[f"{prefix}shape"]
+    if shape.shape != (2,):
+        raise ValueError(f"{prefix}shape holds {shape.size} numbers, expected 2")
+    return int(shape[0]), int(shape[1])
+
+
 def _coordinates(
-    parts: Any, prefix: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    indptr, indices = parts[f"{prefix}indptr"], parts[f"{prefix}indices"]
-    if indptr[-1] != len(indices):
-        raise ValueError(f"{prefix}indptr and {prefix}indices do not belong together")
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    return rows, indices.astype(np.int64), parts[f"{prefix}data"].astype(np.float32)
+    parts: Any, prefix: str, file: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+    """Rows, columns and values of CSR parts. Raises DataError where they do not fit together."""
+    indptr = whole_numbers(parts[f"{prefix}indptr"], f"{prefix}indptr", file)
+    indices = whole_numbers(parts[f"{prefix}indices"], f"{prefix}indices", file)
+    values = parts[f"{prefix}data"]
+    rows, columns = _shape(parts, prefix)
+    lengths = len(indptr) == rows + 1 and len(indices) == len(values)
+    if not lengths or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
+        raise DataError(
+            file, f"{prefix}indptr, {prefix}indices, {prefix}data and {prefix}shape do not fit"
+        )
+    if len(indices) and not 0 <= indices.min() <= indices.max() < columns:
+        raise DataError(file, f"{prefix}indices must lie in 0..{columns - 1}")
+    return np.repeat(np.arange(rows), np.diff(indptr)), indices, values

@@ -1,39 +1,85 @@
-"""npz of dense arrays with ten official splits (Platonov et al., ICLR 2023)."""
+"""npz of dense arrays with official splits (Platonov et al., ICLR 2023), or one split or none."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gnnbench.data.formats.reading import class_labels, only_file, reading, stem
+from gnnbench.data.formats.arrays import (
+    archive,
+    array_of,
+    edge_pairs,
+    feature_matrix,
+    split_masks,
+)
+from gnnbench.data.formats.labels import class_labels
+from gnnbench.data.formats.reading import only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.errors import SpecError
+from gnnbench.errors import DataError
+
+EDGES = ("edges", "edge_index")
+_FEATURES = ("node_features", "features", "node_feat", "x")
+_LABELS = ("node_labels", "labels", "node_label", "y")
 
 
-def read(path: Path, *, split: int = 0, name: str | None = None) -> Graph:
-    """Read one `.npz` (or the folder of one); `split` picks the official split, 0..9."""
+def read(path: Path, *, split: int = 0, directed: bool = False, name: str | None = None) -> Graph:
+    """Read one `.npz` (or the folder of one); `split` picks one of several splits.
+
+    Arrays: `edges` [E, 2], or `edge_index` [2, E]; `node_features`, `node_labels`, and
+    `train_masks`, `val_masks`, `test_masks` [splits, N], [N, splits] or [N]. Names of torch
+    geometric (x, y, train_mask ...) are read too. Without features and labels, nodes are those
+    that edges name. `directed` keeps the arcs instead of both directions. Other arrays are left
+    out, and `notes` names them.
+    """
     file = only_file(path, ["*.npz"], "npz of dense arrays")
     with reading(file, "an npz of dense arrays"), file.open("rb") as stream:
-        parts = np.load(stream, allow_pickle=False)
-        features = parts["node_features"].astype(np.float32)
-        raw = parts["node_labels"]
-        edges = parts["edges"].astype(np.int64).reshape(-1, 2)
-        masks = {part: parts[f"{part}_masks"].astype(np.bool_) for part in ("train", "val", "test")}
-    labels, num_classes = class_labels(raw, file)
-    num_splits = len(masks["train"])
-    if not 0 <= split < num_splits:
-        raise SpecError(f"{file}: split: found {split}, allowed 0..{num_splits - 1}")
+        parts = archive(stream)
+        raw = {
+            "edges": array_of(parts, EDGES, file),
+            "features": array_of(parts, _FEATURES, file),
+            "labels": array_of(parts, _LABELS, file),
+            **{
+                part: array_of(parts, (f"{part}_masks", f"{part}_mask"), file)
+                for part in ("train", "val", "test")
+            },
+        }
+        known = {*EDGES, *_FEATURES, *_LABELS}
+        known |= {f"{part}_{word}" for part in raw for word in ("mask", "masks")}
+        left_out = sorted(set(parts.files) - known)
+    if raw["edges"] is None:
+        raise DataError(file, f"no array {' or '.join(EDGES)}, found {', '.join(left_out)}")
+    edges = edge_pairs(raw["edges"], file)
+    features = None if raw["features"] is None else feature_matrix(raw["features"], file)
+    num_nodes = _num_nodes(edges, features, raw["labels"])
+    notes: dict[str, object] = {}
+    fields: dict[str, Any] = {"features": features}
+    if raw["labels"] is not None:
+        fields["labels"], fields["num_classes"] = class_labels(raw["labels"], file, notes)
+    given = {part: raw[part] for part in ("train", "val", "test")}
+    masks = {part: array for part, array in given.items() if array is not None}
+    if masks:
+        fields |= split_masks(masks, num_nodes, split, file)
+        notes["split"] = split
+    if left_out:
+        notes["left_out"] = f"arrays {', '.join(left_out)}"
     return from_edges(
         name or stem(file),
         edges[:, 0],
         edges[:, 1],
-        len(features),
-        features=features,
-        labels=labels,
-        num_classes=num_classes,
-        train_mask=masks["train"][split],
-        val_mask=masks["val"][split],
-        test_mask=masks["test"][split],
-        notes={"split": split},
+        num_nodes,
+        undirected=not directed,
+        notes=notes,
+        **fields,
     )
+
+
+def _num_nodes(
+    edges: NDArray[np.int64], features: NDArray[Any] | None, labels: NDArray[Any] | None
+) -> int:
+    for rows in (features, labels):
+        if rows is not None and rows.ndim:
+            return len(rows)
+    return int(edges.max(initial=-1)) + 1

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.formats.arrays import whole_numbers
+from gnnbench.data.formats.labels import class_labels
 from gnnbench.data.formats.reading import mask_of, reading
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
@@ -23,24 +25,33 @@ def read(path: Path, *, name: str | None = None) -> Graph:
 
     The public split: the labelled rows of `x` train, the next 500 validate, `test.index` tests.
     Ids that `test.index` leaves out (Citeseer) are nodes without features (zeros) or label (-1).
+    Labels are rows of one 1 (classes) or of several (multi-label).
     """
     folder, stem = _locate(path)
     parts = {part: _unpickle(folder / f"ind.{stem}.{part}") for part in ("allx", "tx", "graph")}
-    hot = {part: _one_hot(folder / f"ind.{stem}.{part}") for part in ("y", "ally", "ty")}
+    hot = {part: _label_rows(folder / f"ind.{stem}.{part}") for part in ("y", "ally", "ty")}
     index = folder / f"ind.{stem}.test.index"
+    notes: dict[str, object] = {}
     with reading(index, "a list of node ids"):
-        test = np.loadtxt(index, np.int64, ndmin=1)
+        test = np.loadtxt(index, np.int64, ndmin=1, encoding="utf-8-sig")
     with reading(folder / f"ind.{stem}.*", "a consistent set of Planetoid files"):
         known, unseen = _dense(parts["allx"]), _dense(parts["tx"])
-        num_nodes = max(len(known), int(test.max()) + 1, len(parts["graph"]))
         if len(unseen) != len(test) or len(known) != len(hot["ally"]):
             raise ValueError("features, labels and test.index differ in length")
+        if len(unseen) != len(hot["ty"]) or hot["ty"].shape[1:] != hot["ally"].shape[1:]:
+            raise ValueError("ty does not fit tx and ally")
+        _check_test(test, len(known), index)
+        src, dst = _edges(parts["graph"], folder / f"ind.{stem}.graph")
+        num_nodes = max(len(known), int(test.max(initial=-1)) + 1, len(parts["graph"]))
         features = np.zeros((num_nodes, known.shape[1]), np.float32)
         features[: len(known)], features[test] = known, unseen
-        labels = np.full(num_nodes, -1, np.int64)
-        labels[: len(known)] = _classes(hot["ally"])
-        labels[test] = _classes(hot["ty"])
-        src, dst = _edges(parts["graph"])
+        rows = np.zeros((num_nodes, hot["ally"].shape[1]), hot["ally"].dtype)
+        rows[: len(known)], rows[test] = hot["ally"], hot["ty"]
+        labels, num_classes = class_labels(rows, folder / f"ind.{stem}.ally", notes)
+        if len(src) and not 0 <= min(src.min(), dst.min()) <= max(src.max(), dst.max()) < num_nodes:
+            raise DataError(
+                folder / f"ind.{stem}.graph", f"node ids must lie in 0..{num_nodes - 1}"
+            )
     num_train = len(hot["y"])
     graph = from_edges(
         name or stem,
@@ -49,18 +60,29 @@ def read(path: Path, *, name: str | None = None) -> Graph:
         num_nodes,
         features=features,
         labels=labels,
-        num_classes=hot["ally"].shape[1],
+        num_classes=num_classes,
         train_mask=mask_of(np.arange(num_train), num_nodes),
         val_mask=mask_of(
             np.arange(num_train, min(num_train + NUM_VALIDATION, len(known))), num_nodes
         ),
         test_mask=mask_of(test, num_nodes),
+        notes=notes,
     )
     # The lists hold each edge in both directions, so a repeat is a row beyond two per edge.
     loops = graph.notes["self_loops"]
     assert isinstance(loops, int)
     graph.notes["repeated_edges"] = len(src) - loops - graph.num_edges
     return graph
+
+
+def _check_test(test: NDArray[np.int64], num_known: int, index: Path) -> None:
+    """Raise DataError for ids that are there twice, or that are those of other rows."""
+    if len(test) and test.min() < num_known:
+        raise DataError(index, f"found node {test.min()}, expected ids from {num_known} (allx)")
+    ordered = np.sort(test)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        raise DataError(index, f"node {twice[0]} is listed twice")
 
 
 class _Sparse:
@@ -70,6 +92,14 @@ class _Sparse:
     indices: NDArray[np.int32]
     indptr: NDArray[np.int32]
     rows: NDArray[Any]  # of a lil_matrix: the columns of each row
+
+
+class _ByColumn(_Sparse):
+    """Of columns: csc."""
+
+
+class _Triplets(_Sparse):
+    """Of coordinates: coo. `coords`, or `row` and `col` of earlier versions of scipy."""
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -82,24 +112,31 @@ def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any
     return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
+def _scalar(dtype: Any, content: bytes | str) -> Any:
+    """A number of numpy, as keys and neighbours of a graph often are."""
+    raw = content.encode("latin1") if isinstance(content, str) else content
+    return np.frombuffer(raw, dtype)[0]
+
+
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
+_NUMPY: dict[str, Any] = {"_reconstruct": _RECONSTRUCT, "scalar": _scalar}
+_SCIPY: dict[str, Any] = {"csr": _Sparse, "lil": _Sparse, "csc": _ByColumn, "coo": _Triplets}
 _ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    **{(f"numpy.{core}.multiarray", k): v for core in ("core", "_core") for k, v in _NUMPY.items()},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
-    ("scipy.sparse.csr", "csr_matrix"): _Sparse,
-    ("scipy.sparse._csr", "csr_matrix"): _Sparse,
-    ("scipy.sparse._csr", "csr_array"): _Sparse,
-    ("scipy.sparse.lil", "lil_matrix"): _Sparse,
-    ("scipy.sparse._lil", "lil_matrix"): _Sparse,
-    ("scipy.sparse._lil", "lil_array"): _Sparse,
+    **{
+        (f"scipy.sparse.{private}{form}", f"{form}_{kind}"): stand_in
+        for form, stand_in in _SCIPY.items()
+        for private in ("", "_")
+        for kind in ("matrix", "array")
+    },
     ("collections", "defaultdict"): collections.defaultdict,
-    ("__builtin__", "list"): list,
-    ("builtins", "list"): list,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    **{(module, "list"): list for module in ("builtins", "__builtin__")},
+    **{(module, "set"): set for module in ("builtins", "__builtin__")},
 }
 
 
@@ -110,7 +147,11 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"refused: the file names {module}.{name}") from None
+            raise _Refused(f"{module}.{name}") from None
+
+
+class _Refused(Exception):
+    """A pickle names what is not admitted."""
 
 
 def _unpickle(file: Path) -> Any:
@@ -118,6 +159,14 @@ def _unpickle(file: Path) -> Any:
         try:
             # Written by Python 2: byte strings decode as latin1.
             return _RestrictedUnpickler(io.BytesIO(file.read_bytes()), encoding="latin1").load()
+        except _Refused as error:
+            raise DataError(
+                file,
+                f"refused: the pickle names {error}; save features as a csr_matrix of scipy, "
+                "labels as arrays of numpy, and the graph as a dict of lists of int",
+            ) from None
+        except MemoryError:
+            raise ValueError("it asks for more memory than there is") from None
         except (pickle.UnpicklingError, AttributeError, AssertionError) as error:
             raise ValueError(str(error)) from error
 
@@ -136,37 +185,58 @@ def _locate(path: Path) -> tuple[Path, str]:
     return path.parent, stem
 
 
-def _one_hot(file: Path) -> NDArray[np.int64]:
+def _label_rows(file: Path) -> NDArray[Any]:
+    """Rows of labels, [rows, classes]; class numbers in one column become rows of one 1."""
     rows = _unpickle(file)
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2:
-        raise DataError(file, "expected a one-hot label matrix")
+    with reading(file, "a Planetoid pickle"):
+        if isinstance(rows, _Sparse):
+            rows = _dense(rows)
+        if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "biuf":
+            raise DataError(
+                file, "expected a one-hot label matrix: rows of a 1 for each class of a node"
+            )
     return rows
-
-
-def _classes(one_hot: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1).astype(np.int64)
 
 
 def _dense(matrix: object) -> NDArray[np.float32]:
     if isinstance(matrix, np.ndarray):
+        if matrix.ndim != 2:
+            raise ValueError(f"features of shape {matrix.shape}, expected rows of them")
         return matrix.astype(np.float32)
     if not isinstance(matrix, _Sparse):
         raise ValueError(f"expected a feature matrix, found {type(matrix).__name__}")
-    shape = vars(matrix).get("_shape") or vars(matrix).get("shape")
-    if shape is None:
+    held = vars(matrix)
+    shape = held.get("_shape") or held.get("shape")
+    if shape is None or len(shape) != 2:
         raise ValueError("the feature matrix has no shape")
-    dense = np.zeros(shape, np.float32)
-    if "rows" in vars(matrix):
+    dense = np.zeros((int(shape[0]), int(shape[1])), np.float32)
+    if "rows" in held:
         for i, (columns, values) in enumerate(zip(matrix.rows, matrix.data, strict=True)):
             dense[i, columns] = values
         return dense
-    rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
-    dense[rows, matrix.indices] = matrix.data
+    if isinstance(matrix, _Triplets):
+        rows, columns = held["coords"] if "coords" in held else (held["row"], held["col"])
+    elif isinstance(matrix, _ByColumn):
+        rows = matrix.indices
+        columns = np.repeat(np.arange(shape[1]), np.diff(matrix.indptr))
+    else:
+        rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
+        columns = matrix.indices
+    for ids, count in zip((rows, columns), shape, strict=True):
+        if len(ids) and not 0 <= ids.min() <= ids.max() < count:
+            raise ValueError(f"indices of the feature matrix must lie in 0..{count - 1}")
+    np.add.at(dense, (rows, columns), np.asarray(matrix.data, np.float32))
     return dense
 
 
-def _edges(lists: dict[int, list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _edges(lists: Any, file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if not isinstance(lists, dict):
+        raise ValueError(f"graph: expected a dict of lists, found {type(lists).__name__}")
     sizes = [len(neighbours) for neighbours in lists.values()]
-    src = np.repeat(np.fromiter(lists, np.int64, len(lists)), sizes)
-    dst = np.fromiter((n for near in lists.values() for n in near), np.int64, sum(sizes))
-    return src, dst
+    nodes = np.array(list(lists))
+    flat = np.array([n for near in lists.values() for n in near])
+    ends = [
+        whole_numbers(ids, "ids", file) if len(ids) else np.zeros(0, np.int64)
+        for ids in (nodes, flat)
+    ]
+    return np.repeat(ends[0], sizes), ends[1]

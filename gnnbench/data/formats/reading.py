@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import warnings
 import zipfile
@@ -13,28 +15,34 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.errors import DataError
 
-COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz")
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSION_SUFFIXES = tuple(OPENERS)
 _BROKEN = (
     EOFError,
     OSError,
     OverflowError,
+    RecursionError,
     UnicodeDecodeError,
     ValueError,
     KeyError,
     IndexError,
     TypeError,
+    csv.Error,
     lzma.LZMAError,
     tarfile.TarError,
     zlib.error,
     zipfile.BadZipFile,
 )
+_PIECE = 1 << 22
+_PLAUSIBLE_BYTES, _PLAUSIBLE_RATIO = 1 << 28, 200
+"""What a file may expand to without a look at its ratio; text of a graph shrinks 3 to 30 times."""
 
 
 @contextmanager
@@ -46,47 +54,74 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(error.filename or path, f"no such file ({kind} expected)") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(error.filename or path, f"cannot be read: {error.strerror}") from error
     except _BROKEN as error:
         detail = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(path, f"truncated or not {kind} ({detail})") from error
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the whole content, decompressed by the suffix (.gz, .bz2, .xz or none)."""
-    raw = path.read_bytes()
-    match path.suffix:
-        case ".gz":
-            return gzip.decompress(raw)
-        case ".bz2":
-            return bz2.decompress(raw)
-        case ".xz":
-            return lzma.decompress(raw)
-        case _:
-            return raw
+    """Return the whole content, decompressed by the suffix (.gz, .bz2, .xz or none).
+
+    Raises:
+        DataError: it expands as no data does, to more than memory may hold.
+    """
+    opener = OPENERS.get(path.suffix)
+    if opener is None:
+        return path.read_bytes()
+    most = max(_PLAUSIBLE_BYTES, _PLAUSIBLE_RATIO * path.stat().st_size)
+    pieces, size = [], 0
+    with cast(IO[bytes], opener(path, "rb")) as stream:
+        while piece := stream.read(_PIECE):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise DataError(
+                    path,
+                    f"expands to more than {_PLAUSIBLE_RATIO} times its size, as no data does: "
+                    "unpack it yourself if it is what you expect",
+                )
+    return b"".join(pieces)
 
 
 def read_text(path: Path) -> str:
-    """Return the whole content as text, decompressed by the suffix."""
-    return read_bytes(path).decode("utf-8-sig")
+    """Return the whole content as text, decompressed by the suffix, with line ends of Unix."""
+    text = read_bytes(path).decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def integer_table(
-    path: Path, *, columns: int, delimiter: str | None = None, header: bool = False
+    path: Path,
+    *,
+    columns: int,
+    delimiter: str | None = None,
+    header: bool = False,
+    notes: dict[str, object] | None = None,
 ) -> NDArray[np.int64]:
-    """Read the first `columns` columns of an integer table, int64 [rows, columns]; '#' comments."""
+    """Read the first `columns` columns of an integer table, int64 [rows, columns]; '#' comments.
+
+    `notes` is told how many further columns are left out.
+    """
     with reading(path, "a table of integers"):
         text = read_text(path)
-        if header:
+        skipped = 0
+        while (header and not skipped) or text.startswith("#"):
             text = text.partition("\n")[2]
-        while text.startswith("#"):
-            text = text.partition("\n")[2]
+            skipped += 1
         if not text.strip():
             return np.zeros((0, columns), np.int64)
-        width = len(text.partition("\n")[0].split(delimiter))
-        if width >= columns and "#" not in text:
+        first = text.lstrip("\n").partition("\n")[0].partition("#")[0]
+        width = len(first.split(delimiter))
+        if notes is not None and width > columns:
+            notes["columns_left_out"] = width - columns
+        # A field between two delimiters may be empty, which blanks in their place would hide.
+        plain = delimiter is None or delimiter * 2 not in text
+        if width >= columns and "#" not in text and plain:
             table = _rectangle(text.replace(delimiter, " ") if delimiter else text, width)
             if table is not None:
                 return table[:, :columns]
+        _check_width(path, text, width, delimiter, skipped)
         return np.loadtxt(
             io.StringIO(text),
             np.int64,
@@ -97,6 +132,15 @@ def integer_table(
         )
 
 
+def _check_width(path: Path, text: str, width: int, delimiter: str | None, skipped: int) -> None:
+    """Raise DataError for the first row of another width; numpy would leave fields out."""
+    for number, line in enumerate(text.split("\n"), 1 + skipped):
+        row = line.partition("#")[0]
+        if row.strip() and len(row.split(delimiter)) != width:
+            found = len(row.split(delimiter))
+            raise DataError(path, f"line {number}: {found} fields, expected {width}")
+
+
 def _rectangle(text: str, width: int) -> NDArray[np.int64] | None:
     """Parse blank-separated integers at once, ten times faster than by line; None if uneven."""
     with warnings.catch_warnings():
@@ -105,6 +149,8 @@ def _rectangle(text: str, width: int) -> NDArray[np.int64] | None:
             values = np.fromstring(text, np.int64, sep=" ")
         except (DeprecationWarning, ValueError):
             return None
+    if len(values) and max(values.max(), -(values.min() + 1)) == np.iinfo(np.int64).max:
+        return None  # numbers that are too large end there in silence; the other parser says so
     return values.reshape(-1, width) if _has_width(text, width) else None
 
 
@@ -157,21 +203,11 @@ def only_file(path: Path, patterns: Sequence[str], kind: str) -> Path:
 
 def stem(path: Path) -> str:
     """Return the file name without compression and format suffixes: the graph's default name."""
-    name = path.name
+    # A name that is no UTF-8 could be written nowhere.
+    name = os.fsencode(path.name).decode("utf-8", "replace")
     for suffix in COMPRESSION_SUFFIXES:
         name = name.removesuffix(suffix)
     return name.rsplit(".", 1)[0] or path.name
-
-
-def dense_codes(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], int]:
-    """Number distinct values from 0 in sorted order; return codes and how many there are.
-
-    Text that is whole numbers throughout is sorted as numbers: 2 comes before 10.
-    """
-    if values.dtype.kind in "UO" and all(str(v).lstrip("-").isdecimal() for v in values):
-        values = values.astype(np.int64)
-    distinct, codes = np.unique(values, return_inverse=True)
-    return codes.astype(np.int64).reshape(-1), len(distinct)
 
 
 def mask_of(ids: NDArray[np.int64], num_nodes: int) -> NDArray[np.bool_]:
@@ -192,34 +228,3 @@ def positive_weights(values: NDArray[np.float64]) -> NDArray[np.float32]:
             "finite in 32 bits"
         )
     return kept
-
-
-def class_labels(raw: NDArray[Any], file: Path) -> tuple[NDArray[Any], int]:
-    """Return labels as Graph holds them, and the number of classes, from what a file holds.
-
-    A column of whole numbers is classes (nan: -1, unlabelled). Rows with a single 1 each are
-    one-hot and become classes (rows of zeros: -1). Other rows of 0 and 1 are multi-label, float32.
-    Raises DataError for fractions, which would be cut, and for other numbers in rows.
-    """
-    if raw.ndim == 2 and raw.shape[1] == 1:
-        raw = raw[:, 0]
-    values = raw.astype(np.float64) if raw.dtype.kind == "f" else raw
-    if raw.ndim == 1:
-        if values.dtype.kind == "f":
-            known = ~np.isnan(values)
-            wrong = known & (values != np.rint(values))
-            if wrong.any():
-                at = int(wrong.argmax())
-                raise DataError(file, f"label {values[at]:g} of node {at} is no class: a fraction")
-            values = np.where(known, values, -1)
-        labels = values.astype(np.int64)
-        return labels, int(labels.max(initial=-1)) + 1
-    if raw.ndim != 2:
-        raise DataError(file, f"labels of shape {raw.shape}, expected one or two dimensions")
-    if not np.isin(values[~np.isnan(values)] if values.dtype.kind == "f" else values, (0, 1)).all():
-        raise DataError(file, f"labels of shape {raw.shape} that are not 0 and 1 only")
-    rows = np.nan_to_num(values.astype(np.float32))
-    if rows.sum(axis=1).max(initial=0) <= 1:
-        hot = np.where(rows.any(axis=1), rows.argmax(axis=1), -1)
-        return hot.astype(np.int64), raw.shape[1]
-    return values.astype(np.float32), raw.shape[1]

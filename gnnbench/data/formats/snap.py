@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.columns import (
@@ -16,10 +18,11 @@ from gnnbench.data.formats.columns import (
     blocks,
     is_number,
     layout,
+    one_source,
     renumbered,
     split_line,
 )
-from gnnbench.data.formats.reading import only_file, positive_weights, stem
+from gnnbench.data.formats.reading import only_file, positive_weights
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
@@ -28,6 +31,8 @@ PATTERNS = [
     for kind in ("txt", "tsv", "el", "edges", "edgelist", "csv")
     for packed in ("", ".gz", ".xz", ".bz2")
 ]
+SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist", ".csv")
+_STATED = re.compile(r"nodes:\s*(\d+)\s+edges:\s*(\d+)", re.IGNORECASE)
 
 
 def read(
@@ -43,26 +48,32 @@ def read(
 
     `weighted` reads the third as weights of edges, which must be positive.
 
-    Ids that leave gaps are renumbered from 0 in their order (`notes` says so), unless `num_nodes`
-    is given: then ids stay and lie in 0..num_nodes-1, and unused ones are isolated nodes.
-    `delimiter` is found out from the first row: a comma, a semicolon, else blanks. A header is left
-    out, and `notes` says so. `directed` keeps arcs as listed instead of both directions. A file
-    without edges is refused unless `num_nodes` is given.
+    Ids are whole numbers below 2^64. Those that leave gaps are renumbered from 0 in their order
+    (`notes` says so), unless `num_nodes` is given: then ids stay and lie in 0..num_nodes-1, and
+    unused ones are isolated nodes. `delimiter` is found out from the first row: a comma, a
+    semicolon, else blanks. A header is left out, and `notes` says so. `directed` keeps arcs as
+    listed instead of both directions. A file without edges is refused unless `num_nodes` is given.
+    `notes` tells where a comment states another number of edges than the file lists, and where the
+    first row may be the numbers of nodes and edges.
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
-    source, notes = Source(file), dict[str, object]()
+    source, notes = one_source(file, SUFFIXES), dict[str, object]()
     *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
     if num_nodes is None and not len(edges[0]):
         raise DataError(file, "no edges; a graph of isolated nodes needs option num_nodes")
     lowest = min(int(end.min(initial=0)) for end in edges)
     if lowest < 0:
         raise DataError(file, f"node ids must not be negative, found {lowest}")
+    listed, first = len(edges[0]), (int(edges[0][:1].sum()), int(edges[1][:1].sum()))
     if num_nodes is None:
         edges, num_nodes, said = renumbered(edges)
         if said:
             notes["renumbered_from"] = said
+    elif listed and max(int(end.max()) for end in edges) >= num_nodes:
+        raise DataError(file, f"edge endpoints must lie in 0..{num_nodes - 1}")
+    _compare_counts(source, listed, first, num_nodes, notes)
     return from_edges(
-        name or stem(file),
+        name or source.stem,
         edges[0],
         edges[1],
         num_nodes,
@@ -80,12 +91,15 @@ def stream(
     delimiter: str | None = None,
     name: str | None = None,
 ) -> EdgeList:
-    """Return the edge list to be read block by block; arguments as in `read`."""
-    file = only_file(path, PATTERNS, "a SNAP edge list")
+    """Return the edge list to be read block by block; arguments as in `read`.
+
+    Ids must be below 2^63.
+    """
+    source = one_source(only_file(path, PATTERNS, "a SNAP edge list"), SUFFIXES)
     notes = dict[str, object]()
     return EdgeList(
-        name=name or stem(file),
-        blocks=_blocks(Source(file), delimiter, notes),
+        name=name or source.stem,
+        blocks=_blocks(source, delimiter, notes),
         undirected=not directed,
         num_nodes=num_nodes,
         notes=notes,
@@ -96,12 +110,14 @@ def _edges(
     source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool
 ) -> list[Any]:
     """Sources, targets and weights or None; what is passed over goes to `notes`."""
-    kinds: tuple[Any, ...] = (np.int64, np.int64, np.float64) if weighted else (np.int64, np.int64)
-    columns = [Growing(kind) for kind in kinds]
-    for block in _blocks(source, delimiter, notes, weighted=weighted):
-        for column, values in zip(columns, block, strict=True):
-            column.append(values)
-    read = [column.done() for column in columns]
+    try:
+        read = _columns(source, delimiter, notes, weighted, np.int64)
+    except DataError:
+        # Ids of 2^63 and more, as hashes are, or another fault, of which the first error tells.
+        found = _unsigned(source, delimiter, notes, weighted)
+        if found is None:
+            raise
+        read = found
     if not weighted:
         return [*read, None]
     try:
@@ -110,10 +126,33 @@ def _edges(
         raise DataError(source, str(error)) from error
 
 
+def _unsigned(
+    source: Source, delimiter: str | None, notes: dict[str, object], weighted: bool
+) -> list[NDArray[Any]] | None:
+    try:
+        return _columns(source, delimiter, notes, weighted, np.uint64)
+    except DataError:
+        return None
+
+
+def _columns(
+    source: Source, delimiter: str | None, notes: dict[str, object], weighted: bool, ids: Any
+) -> list[NDArray[Any]]:
+    kinds: tuple[Any, ...] = (ids, ids, np.float64) if weighted else (ids, ids)
+    columns = [Growing(kind) for kind in kinds]
+    for block in _blocks(source, delimiter, notes, kinds):
+        for column, values in zip(columns, block, strict=True):
+            column.append(values)
+    return [column.done() for column in columns]
+
+
 def _blocks(
-    source: Source, delimiter: str | None, notes: dict[str, object], *, weighted: bool = False
+    source: Source,
+    delimiter: str | None,
+    notes: dict[str, object],
+    kinds: tuple[Any, ...] = (np.int64, np.int64),
 ) -> Iterator[Any]:
-    """Yield sources, targets and, if weighted, weights block by block."""
+    """Yield sources, targets and, if there are three kinds, weights block by block."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
         return
     found = layout(source, delimiter=delimiter)
@@ -127,11 +166,25 @@ def _blocks(
             source,
             f"rows have one field: {rows[0][:40]!r}; set option delimiter to the separator",
         )
-    types: dict[int, Any] = {0: np.int64, 1: np.int64}
-    if weighted:
-        if found.width < 3:
-            raise DataError(source, f"option weighted: rows have no third field: {rows[0][:40]!r}")
-        types[2] = np.float64
+    types = dict(enumerate(kinds))
+    if found.width < len(types):
+        raise DataError(source, f"option weighted: rows have no third field: {rows[0][:40]!r}")
     if found.width > len(types):
         notes["columns_left_out"] = found.width - len(types)
     yield from blocks(source, found, types)
+
+
+def _compare_counts(
+    source: Source, listed: int, first: tuple[int, int], num_nodes: int, notes: dict[str, object]
+) -> None:
+    """Note where the file says another number of edges than it lists."""
+    comments = " ".join(line for line in source.head()[:20] if line.startswith(("#", "%")))
+    stated = _STATED.search(comments)
+    if stated and int(stated[2]) != listed:
+        notes["stated"] = f"{stated[2]} edges by a comment, {listed} listed: truncated?"
+    # As many writers put the sizes into the first row, which an edge is like.
+    if listed > 3 and first[1] == listed - 1 and 0 <= num_nodes - first[0] <= 2:
+        notes["first_row"] = (
+            f"{first[0]} {first[1]}, which are also the numbers of nodes and further rows: if it "
+            "is a header, put '#' before it"
+        )

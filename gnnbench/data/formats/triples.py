@@ -27,12 +27,18 @@ from gnnbench.errors import DataError, SpecError, suggest
 SPLITS = ("train", "val", "test")
 _STEMS = {"train": "train", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _IDS = ("names", "integers")
+_HEADS = {
+    **dict.fromkeys(("head", "head_id", "subject", "subj", "source", "from"), "h"),
+    **dict.fromkeys(("relation", "relation_id", "rel", "predicate", "edge_type"), "r"),
+    **dict.fromkeys(("tail", "tail_id", "object", "obj", "target", "to"), "t"),
+}
+"""Names of columns in headers."""
 
 
 def read(
     path: Path,
     *,
-    order: str = "hrt",
+    order: str | None = None,
     ids: str = "names",
     delimiter: str | None = None,
     name: str | None = None,
@@ -40,12 +46,13 @@ def read(
     """Read train, valid and test (.txt, .tsv, .csv; compressed or not) of a folder or archive.
 
     A single file is read too and has no split. Fields are parted by tabs, in csv by commas, else by
-    blanks. `order` says where head, relation and tail stand: hrt, or htr as in OpenKE. With
+    blanks. `order` says where head, relation and tail stand: hrt, or htr as in OpenKE, whose files
+    (train2id.txt) are read so by default. A header names the columns instead. With
     ids = "names" entities and relations are numbered in the order in which they first come,
     training first; with "integers" the numbers in the files are the ids. `notes` counts the facts
     of validation and test with an entity or relation that training lacks; they stay.
     """
-    if sorted(order) != ["h", "r", "t"]:
+    if order is not None and sorted(order) != ["h", "r", "t"]:
         raise SpecError(f"option 'order': found {order!r}, allowed a word of h, r and t")
     if ids not in _IDS:
         raise SpecError(f"option 'ids': found {ids!r}, {suggest(ids, _IDS)}")
@@ -55,15 +62,23 @@ def read(
     entities, relations = Numbering(), Numbering()
     numbering = {"h": entities, "r": relations, "t": entities} if ids == "names" else {}
     ends = []
+    notes: dict[str, object] = {}
+    if order is None and any("2id" in part.name for part in parts.values()):
+        order, notes["order"] = "htr", "head, tail, relation, as OpenKE writes *2id files"
     for split in SPLITS:
         if split in parts:
-            _append(parts[split], columns, order, numbering, delimiter)
+            _append(parts[split], columns, order, numbering, delimiter, notes)
         ends.append(len(columns[0]))
     heads, kinds, tails = (column.done() for column in columns)
     counts = len(entities), len(relations)
     if ids == "integers":
         largest = max(int(heads.max(initial=-1)), int(tails.max(initial=-1)))
         counts = largest + 1, int(kinds.max(initial=-1)) + 1
+        if max(counts) > 100 * len(heads) + 1_000_000:
+            raise DataError(
+                path,
+                f"ids reach {max(counts) - 1} for {len(heads)} facts: read them with ids = names",
+            )
     return Triples(
         name=name or stem(path),
         heads=heads,
@@ -76,7 +91,7 @@ def read(
         entity_names=packed_names(entities.names()) if numbering else None,
         relation_names=packed_names(relations.names()) if numbering else None,
         own_split=own,
-        notes=_unseen(heads, kinds, tails, (*ends[:2], len(heads)), counts),
+        notes=notes | _unseen(heads, kinds, tails, (*ends[:2], len(heads)), counts),
     )
 
 
@@ -122,11 +137,19 @@ def facts_layout(source: Source, delimiter: str | None = None) -> Layout:
 def _append(
     source: Source,
     columns: list[Growing],
-    order: str,
+    order: str | None,
     numbering: dict[str, Numbering],
     delimiter: str | None,
+    notes: dict[str, object],
 ) -> None:
     found = facts_layout(source, delimiter)
+    stated = _stated_count(source, found)
+    named = _order_of_header(source, found)
+    if named:
+        notes["header"] = f"left out: {source.head()[found.skip][:40]}"
+        found = dataclasses.replace(found, skip=found.skip + 1)
+    order = order or named or "hrt"
+    before = len(columns[0])
     if found.width != 3:
         timed = ": facts with times are read as kind = 'stream'" if found.width in (4, 5) else ""
         raise DataError(source, f"rows have {found.width} fields, expected 3{timed}")
@@ -136,6 +159,24 @@ def _append(
             values = block[order.index(letter)]
             values = numbering[letter](values) if numbering else _in_range(values, source)
             column.append(values)
+    if stated not in (None, len(columns[0]) - before):
+        raise DataError(
+            source,
+            f"{stated} facts by the first line, found {len(columns[0]) - before}: truncated?",
+        )
+
+
+def _stated_count(source: Source, found: Layout) -> int | None:
+    """The number of facts that stands alone in the first line, as OpenKE writes it."""
+    first = source.head()[0].strip() if found.skip else ""
+    return int(first) if first.isdecimal() else None
+
+
+def _order_of_header(source: Source, found: Layout) -> str:
+    """The order by a first row that names the columns, such as "htr"; "" if it is a fact."""
+    fields = split_line(source.head()[found.skip], found.delimiter)
+    order = "".join(_HEADS.get(field.strip().lower(), "-") for field in fields)
+    return order if sorted(order) == ["h", "r", "t"] else ""
 
 
 def _in_range(values: NDArray[np.int64], source: Source) -> NDArray[np.int64]:

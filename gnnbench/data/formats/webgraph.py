@@ -104,18 +104,26 @@ def _lists(
     from gnnbench.data.formats import webgraph_bits as bits
 
     nodes, arcs = int(facts["nodes"]), int(facts["arcs"])
+    window, interval, k = (
+        int(facts.get(key, default))
+        for key, default in (("windowsize", 7), ("minintervallength", 4), ("zetak", 3))
+    )
+    if window < 0 or interval < 0 or not 1 <= k <= 16:
+        raise ValueError(f"windowsize {window}, minintervallength {interval}, zetak {k}")
     if not 0 <= nodes < 2**31 or arcs < 0:
         raise ValueError(f"{nodes} nodes and {arcs} arcs")
     data = np.fromfile(file, np.uint8)
-    if arcs > 64 * 8 * max(len(data), 1) * max(int(facts.get("windowsize", 7)), 1):
+    if nodes > 8 * len(data):  # a list takes a bit at least
+        raise ValueError(f"{len(data)} bytes for {nodes} nodes")
+    if arcs > 64 * 8 * max(len(data), 1) * max(min(window, 64), 1):
         raise ValueError(f"{len(data)} bytes for {arcs} arcs")
     indptr, targets = np.zeros(nodes + 1, np.int64), room(arcs)
     state = np.zeros(3, np.int64)
     ended = bits.decode(
         data,
-        int(facts.get("windowsize", 7)),
-        int(facts.get("minintervallength", 4)),
-        int(facts.get("zetak", 3)),
+        window,
+        interval,
+        k,
         indptr,
         np.asarray(targets),  # a kernel takes no memmap
         state,

@@ -12,6 +12,7 @@ from gnnbench import __version__
 from gnnbench.atomic import write_bytes, write_text
 from gnnbench.errors import DataError, MissingExtra
 from gnnbench.results import Results
+from gnnbench.spreadsheet import guarded_frame
 from gnnbench_reports.export import rows
 from gnnbench_reports.export.schema import (
     PERIODS,
@@ -98,6 +99,8 @@ def _steps(
 ) -> int:
     """Write the ledgers of records, one file each; an unreadable one is passed over."""
     for side in ("measured", "predicted"):
+        if out.is_symlink() or (out / side).is_symlink():
+            raise DataError(out / side, "a link, through which files of another folder would go")
         # Records that are gone since an earlier export must not stay.
         for form_before in (PARQUET, CSV):
             for path in (out / side).glob(f"*.{form_before}"):
@@ -133,7 +136,7 @@ def _write(frame: Any, columns: Sequence[Column], stem: Path, form: str) -> None
 
 
 def _csv(frame: Any) -> bytes:
-    return bytes(frame.to_csv(index=False, lineterminator="\n"), "utf-8")
+    return bytes(guarded_frame(frame).to_csv(index=False, lineterminator="\n"), "utf-8")
 
 
 def _parquet(frame: Any, columns: Sequence[Column]) -> bytes:

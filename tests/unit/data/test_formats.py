@@ -415,7 +415,7 @@ class TestSnap:
             ("0 1\n2\n3 4 5\n", ["line 2: 1 fields, expected 2", "line 3: 3 fields, expected 2"]),
             ("# c\n0 1\n\nx y\n", ["line 4: field 1 is 'x', expected a whole number"]),
             ("0 1\n2 1.5\n", ["line 2: field 2 is '1.5', expected a whole number"]),
-            (f"0 1\n{2**63} 1\n", [f"line 2: field 1 is {2**63}, larger than int64 can hold"]),
+            (f"0 1\n{2**64} 1\n", [f"line 2: field 1 is {2**64}, larger than int64 can hold"]),
             ("-1 2\n", ["node ids must not be negative, found -1"]),
             (
                 "0|1\n",
