@@ -77,20 +77,22 @@ def plain_name(cluster: Cluster) -> str:
 
 
 @cache
-def catalogue() -> tuple[Cluster, ...]:
-    """The built-in clusters that can be rented: of GPUs, and with a price."""
+def _gpu_hosts() -> tuple[Cluster, ...]:
+    """The built-in clusters of GPUs; those with several kinds of hosts or switches are left out."""
     found = [load_cluster(name) for name in list_clusters()]
     # A cluster with switches above its hosts is made of hosts that are listed themselves.
-    hosts = [c for c in found if c.fabric is None or c.fabric.leaf is None]
-    return tuple(c for c in hosts if c.device.kind == "gpu" and c.price is not None)
-
-
-@cache
-def _owned() -> tuple[Cluster, ...]:
-    """The built-in clusters of GPUs that cannot be rented; of several kinds of hosts, none."""
-    found = [load_cluster(name) for name in list_clusters()]
     plain = [c for c in found if not c.nodes and (c.fabric is None or c.fabric.leaf is None)]
-    return tuple(c for c in plain if c.device.kind == "gpu" and c.price is None)
+    return tuple(c for c in plain if c.device.kind == "gpu")
+
+
+def catalogue() -> tuple[Cluster, ...]:
+    """The built-in clusters that can be rented: of GPUs, and with a price."""
+    return tuple(c for c in _gpu_hosts() if c.price is not None)
+
+
+def _owned() -> tuple[Cluster, ...]:
+    """The built-in clusters of GPUs that cannot be rented."""
+    return tuple(c for c in _gpu_hosts() if c.price is None)
 
 
 def find_machines(
@@ -156,13 +158,13 @@ def _clusters(name: str, count: int) -> tuple[bool, list[Cluster]]:
     words = re.split(r"[-_ ]", name.lower())
     rented = {cluster.name: cluster for cluster in catalogue()}
     found = [c for c in rented.values() if _is_device(c.device.name, words)]
-    # A device that nobody rents out can still be owned.
-    found = found or [c for c in _owned() if _is_device(c.device.name, words)]
     if name in known or name.endswith(".toml") or "/" in name:
         cluster = rented.get(name) or load_cluster(name)
         # A name may be a cluster's and a device's: hosts that cannot make up the number are passed.
         if not found or count <= cluster.host.devices_per_host * cluster.host.hosts_max:
             return True, [cluster]
+    # A device that nobody rents out can still be owned.
+    found = found or [c for c in _owned() if _is_device(c.device.name, words)]
     if not found:
         devices = {c.device.name for c in (*catalogue(), *_owned())}
         raise UnknownName("machine or device", name, [*known, *devices])

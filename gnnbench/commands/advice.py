@@ -138,10 +138,11 @@ def _alternatives(found: Advice, best: Choice) -> Iterator[str]:
         )
     facts = best.fact is not None and (other is None or other.fact is not None)
     if other is not None and not facts:
+        again = f" The best of the latter is {_short(other)}."
         yield (
             f"Mind: an epoch of {best.run.approach} is {_steps(best)} and one of "
-            f"{other.run.approach} {_steps(other)}, which are not equally good. The best of the "
-            f"latter is {_short(other)}."
+            f"{other.run.approach} {_steps(other)}, which are not equally good."
+            f"{'' if other is exact and best.promise != 'exact' else again}"
         )
 
 

@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", metavar="KIND", help="kind of model (default: sage, or what suits the dataset)")
     add("--hidden", type=options.positive_int, default=256, metavar="N", help="hidden width")
-    add("--layers", type=options.positive_int, metavar="N", help="number of layers (default: 3)")
+    add(
+        "--layers",
+        type=options.positive_int,
+        metavar="N",
+        help="number of layers (default: 3, on streams 1)",
+    )
     add("--heads", type=options.positive_int, default=1, metavar="N", help="heads of attention")
     add("--batch", type=options.positive_int, default=1024, metavar="N", help="seeds of a step")
     add("--fanouts", metavar="N,N", help="neighbours per hop, seeds first (default: 15,10,5)")

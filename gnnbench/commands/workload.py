@@ -40,7 +40,8 @@ def workload(
     Args:
         dataset: what is learnt from.
         kind: of the dataset; decides the model where none is named.
-        model, hidden, layers, heads: of the model; by default three layers, or one where it must.
+        model, hidden, layers, heads: of the model; by default three layers, one on streams
+            and where it must.
         batch, fanouts: seeds of a step, and neighbours per hop, seeds first.
         optimizer, precision, epochs: of the training.
 
@@ -55,7 +56,8 @@ def workload(
     name = model or _model_for(kind)
     if name not in MODELS.names():
         raise UnknownName("model", name, MODELS.names())
-    spec = ModelSpec(name=name, kind=name, hidden=hidden, layers=layers or 3, heads=heads)
+    depth = layers or (1 if kind == "stream" else 3)
+    spec = ModelSpec(name=name, kind=name, hidden=hidden, layers=depth, heads=heads)
     if layers is None and MODELS.get(name).problems(spec):
         spec = dataclasses.replace(spec, layers=1)
     problems = list(MODELS.get(name).problems(spec))
@@ -97,14 +99,17 @@ def _optimizer_for(kind: str) -> str:
 
 
 def _model_for(kind: str) -> str:
-    """GraphSAGE for graphs; else the first model that an approach to this kind names."""
+    """GraphSAGE for graphs, TGN for streams; else the first that an approach to the kind names."""
     from gnnbench.approaches.names import APPROACHES
 
-    if kind == "graph":
-        return "sage"
+    if kind in _MODELS:
+        return _MODELS[kind]
     cards = [APPROACHES.get(name).accepts for name in APPROACHES.names()]
     models = [min(c.models) for c in cards if c.models and kind in c.datasets]
     return min(models, default="sage")
+
+
+_MODELS = {"graph": "sage", "stream": "tgn"}
 
 
 def dataset_ref(name: str, facts: dict[str, str]) -> DatasetRef:

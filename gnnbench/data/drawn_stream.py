@@ -33,7 +33,8 @@ def too_large(profile: StreamProfile) -> str | None:
         return None
     return (
         f"a plan counts on events that are drawn from the profile {profile.name}: found "
-        f"{profile.num_edges} events, allowed {MOST_EVENTS}"
+        f"{profile.num_edges:,} events, allowed {MOST_EVENTS:,}; plan a part of the stream: "
+        "override num_edges (advise: --set num_edges=1000000), events per second are alike"
     )
 
 

@@ -21,7 +21,7 @@ from gnnbench.data.graph import Graph
 from gnnbench.data.histogram import binned, log_normal_degrees
 from gnnbench.data.hit_curves import HitCurve, hit_curves
 from gnnbench.data.stream import EdgeStream
-from gnnbench.data.stream_profile import StreamProfile, profile_stream
+from gnnbench.data.stream_profile import StreamProfile, profile_stream, shortened
 from gnnbench.data.triples import Triples
 from gnnbench.data.triples_profile import TriplesProfile, profile_triples
 from gnnbench.errors import SpecError, UnknownName, suggest
@@ -320,7 +320,7 @@ _TYPES: dict[str, type[Profile]] = {
 }
 _CHANGEABLE = {
     "graph": ("num_features", "num_classes", "num_train"),
-    "stream": ("num_features", "num_edge_features", "num_classes"),
+    "stream": ("num_edges", "num_features", "num_edge_features", "num_classes"),
     "triples": (),
 }
 
@@ -379,6 +379,8 @@ def overridden(profile: Profile, override: Mapping[str, Any]) -> Any:
     raise_all(problems)
     told = ", ".join(f"{key} = {value}" for key, value in sorted(override.items()))
     source = f"{profile.source}; replaced: {told}" if override else profile.source
+    if isinstance(profile, StreamProfile) and "num_edges" in override:
+        profile = shortened(profile, override["num_edges"])
     return dataclasses.replace(profile, source=source, **override)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from gnnbench.data.dataset import digest_of
 from gnnbench.data.histogram import binned, distinct
 from gnnbench.data.stream import EdgeStream
+from gnnbench.errors import SpecError
 from gnnbench.strict import bounds, choices, raise_all
 
 SCHEMA = 1
@@ -85,6 +87,29 @@ class StreamProfile:
     def cannot_train(self, task: str) -> str | None:
         """None: a stream's profile has everything that a plan needs."""
         return None
+
+
+def shortened(profile: StreamProfile, events: int) -> StreamProfile:
+    """The profile of a part of the stream; counts of events shrink alike, nodes stay.
+
+    Raises:
+        SpecError: more events than the stream has, or none.
+    """
+    if not 1 <= events <= profile.num_edges:
+        raise SpecError(
+            f"override.num_edges: found {events}, allowed 1 to {profile.num_edges}, the events of "
+            f"{profile.name}"
+        )
+    share = events / profile.num_edges
+    counts = ("num_pairs", "num_times", "largest_tie", "self_loops")
+    held_out = {name: round(getattr(profile, name) * share) for name in ("num_val", "num_test")}
+    return dataclasses.replace(
+        profile,
+        num_edges=events,
+        num_train=events - sum(held_out.values()),
+        **held_out,
+        **{name: round(getattr(profile, name) * share) for name in counts},
+    )
 
 
 def profile_stream(stream: EdgeStream, *, source: str | None = None) -> StreamProfile:

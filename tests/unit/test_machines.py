@@ -21,6 +21,10 @@ def test_a_number_of_devices_is_made_up_of_every_host_that_has_them() -> None:
     assert _found("8xt4:4") == [("2 x g4dn.12xlarge", 8)]
 
 
+def test_a_device_that_nobody_rents_out_is_found_as_people_write_it() -> None:
+    assert _found("1xrtx3090") == [("1 x rtx3090x4:1", 1)]
+
+
 def test_devices_left_idle_on_a_host_are_said_and_paid_for() -> None:
     whole, half = find_machines(["8xp4de.24xlarge", "8xp4de.24xlarge:4"])
     assert (whole.name, half.name) == ("1 x p4de.24xlarge", "2 x p4de.24xlarge:4")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from gnnbench.data.drawn_stream import MOST_EVENTS, drawn_stream, too_large
+from gnnbench.data.profile import load_profile, overridden
 from gnnbench.data.stream_profile import profile_stream
 from gnnbench.data.synthetic_stream import synthetic_stream
+from gnnbench.errors import SpecError
 
 
 def test_it_has_the_statistics_of_the_profile() -> None:
@@ -52,4 +55,14 @@ def test_a_profile_that_is_too_large_is_refused() -> None:
     profile = profile_stream(synthetic_stream(50, 600, seed=1))
     assert too_large(profile) is None
     many = dataclasses.replace(profile, num_edges=MOST_EVENTS + 1, num_train=MOST_EVENTS - 179)
-    assert "20000000" in str(too_large(many))
+    assert "20,000,000" in str(too_large(many))
+
+
+def test_a_part_of_a_stream_keeps_its_split_and_its_nodes() -> None:
+    whole = load_profile("gdelt")
+    part = overridden(whole, {"num_edges": 1_000_000})
+    assert (part.num_train, part.num_val, part.num_test) == (700_000, 150_000, 150_000)
+    assert part.num_nodes == whole.num_nodes
+    assert too_large(part) is None
+    with pytest.raises(SpecError, match="allowed 1 to 191290882"):
+        overridden(whole, {"num_edges": 10**9})

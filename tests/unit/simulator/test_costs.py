@@ -101,6 +101,28 @@ def test_near_and_far_reads_have_costs_of_their_own() -> None:
     assert np.abs(np.log(times / truth)).max() < 0.3 and truth[1] > 3 * truth[0]
 
 
+def test_rising_rows_of_a_gather_cost_their_bytes_and_no_latency() -> None:
+    rows = 100_000
+    random = work.gather(rows, 64, rows, 4)
+    rising = work.gather(rows, 64, rows, 4, reuse=Reuse.in_turn(rows))
+    few = work.gather(rows, 64, rows, 4, reuse=Reuse.in_turn(16))
+    cache = {"near_cache_bytes": 1e5, "cache_bytes": 1e6}
+    late = form("gather").seconds(Facts.of([random, rising]), {"s_per_missed_row": 1.0, **cache})
+    assert late[0] > 0.9 * rows and late[1] == 0.0
+    far = form("gather").seconds(Facts.of([rising, few]), {"s_per_missed_byte": 1.0, **cache})
+    assert far[0] > 0.9 * rows * 256 and far[1] < 0.01 * far[0]
+
+
+def test_sums_over_edges_miss_less_where_neighbours_are_near() -> None:
+    near, far = (
+        work.edge_sums(500_000, 2, 4, reuse=Reuse.in_turn(distance)) for distance in (8, 400_000)
+    )
+    plain = work.elementwise("relu", 500_000, 2, passes=2, element_bytes=4)
+    params = {"s_per_missed_line": 1.0, "cache_bytes": 1e6}
+    times = form("rows").seconds(Facts.of([near, far, plain]), params)
+    assert times[0] < 0.01 * times[1] and times[1] > 0.7 * 500_000 and times[2] == 0.0
+
+
 def test_the_order_of_a_graph_that_is_not_known_widens_the_interval() -> None:
     step, _ = _graph("x", 40_000, 10, 64, 0.5)
     known = OpModel(op="spmm", kind="spmm", form="spmm", params={}, radius=0.2, blind_radius=0.9)
