@@ -162,7 +162,7 @@ def _grid(args: argparse.Namespace, specs: list[RunSpec]) -> Grid:
         dict.fromkeys(name for spec in specs for name in that_can(spec))
     )
     knobs = {
-        key: tuple(workload.value_of(word) for word in workload.words(text))
+        key: tuple(workload.value_of(word) for word in _words("--knob", key, text))
         for key, text in args.knob
     }
     return Grid(
@@ -175,13 +175,24 @@ def _grid(args: argparse.Namespace, specs: list[RunSpec]) -> Grid:
     )
 
 
+def _words(option: str, key: str, text: str) -> list[str]:
+    """The values of an axis. Raises SpecError for none, which would leave no what-if."""
+    from gnnbench.commands import workload
+    from gnnbench.errors import SpecError
+
+    found = workload.words(text)
+    if not found:
+        raise SpecError(f"{option} {key}={text}: no value; give one or more, separated by commas")
+    return found
+
+
 def _machines(args: argparse.Namespace) -> list[Machine]:
     """The machines at every combination of the constants that vary."""
     from gnnbench.commands import workload
     from gnnbench.machines import find_machines
 
     fixed = {k: v for k, v in args.set if workload.is_constant(k)}
-    values = [[(key, word) for word in workload.words(text)] for key, text in args.vary]
+    values = [[(key, word) for word in _words("--vary", key, text)] for key, text in args.vary]
     found: list[Machine] = []
     for varied in itertools.product(*values):
         found += find_machines(
