@@ -6,7 +6,7 @@ r"""Time our kernels, alone or in turns with a peer's script, on one graph; prin
 Without --graph, a planted graph of 200,000 nodes and 3 M edges is drawn into build/. The peer lives
 in an environment of its own and is never a dependency; its interpreter and script may also be named
 by GNNBENCH_PEER_PYTHON and GNNBENCH_PEER_SCRIPT. Its script takes the graph and `--threads`, and
-prints one JSON object whose last-line keys it shares with `bench_kernels.py`. Turns alternate, so
+prints one JSON object, whose keys `METRICS` lists. `peers/graphbolt.py` is one. Turns alternate, so
 that a busy machine hurts both; ratios are taken within a turn. Seconds: ours/peer, below 1 is good;
 edges per second: ours/peer, above 1 is good.
 """
@@ -19,15 +19,21 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import ChainMap
 from pathlib import Path
 
+OURS = ("bench_kernels.py", "bench_trainers.py")
 METRICS = {
     "full_graph_gcn_epoch_s": "full_graph_gcn_epoch_s",
     "sample_edges_per_s": "sample_edges_per_s",
     "sampled_sage_epoch_s": "sampled_sage_epoch_s",
     "sampled_sage_prefetch_epoch_s": "sampled_sage_epoch_s",
+    "trainer_sage_epoch_s": "sampled_sage_epoch_s",
+    "trainer_sage_prefetch_epoch_s": "sampled_sage_epoch_s",
+    "labor_edges_per_s": "layer_edges_per_s",
+    "ladies_edges_per_s": "layer_edges_per_s",
 }
-"""Our key and the peer's: prefetching is compared with the peer's own loader."""
+"""Our key and the peer's: prefetching and the shipped trainer are compared with its loader."""
 
 
 def run_json(command: list[str], wait_policy: str) -> dict[str, float]:
@@ -103,11 +109,15 @@ def main() -> None:
     )
     args = parser.parse_args()
     draw_graph(args.graph)
-    script = Path(__file__).with_name("bench_kernels.py")
     common = ["--threads", str(args.threads)]
-    our_command = [sys.executable, str(script), "--graph", str(args.graph), *common]
+    scripts = [Path(__file__).with_name(name) for name in OURS]
+    commands = [[sys.executable, str(s), "--graph", str(args.graph), *common] for s in scripts]
+
+    def own() -> dict[str, float]:
+        return dict(ChainMap(*(run_json(command, args.wait_policy) for command in commands)))
+
     if not (args.peer_python and args.peer_script):
-        runs = [run_json(our_command, args.wait_policy) for _ in range(args.repeats)]
+        runs = [own() for _ in range(args.repeats)]
         alone = {k: statistics.median(r[k] for r in runs) for k in METRICS if runs[0].get(k)}
         result = {"peer": None, "threads": args.threads, "repeats": args.repeats, "ours": alone}
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
@@ -115,7 +125,7 @@ def main() -> None:
     peer_command = [args.peer_python, str(args.peer_script), str(args.graph), *common]
     ours, peer = [], []
     for _ in range(args.repeats):
-        ours.append(run_json(our_command, args.wait_policy))
+        ours.append(own())
         peer.append(run_json(peer_command, args.wait_policy))
     table = compare(ours, peer)
     result = {

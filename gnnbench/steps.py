@@ -224,7 +224,8 @@ class Work(NamedTuple):
     spmm, sddmm             rows (destinations), nonzeros, width, source_rows (rows read from)
     gemm                    rows M, inner K, width N
     gather, scatter         rows, width, source_rows
-    sample                  rows (seeds of all hops), nonzeros (edges drawn), source_rows (vertices)
+    sample                  rows (seeds of all hops), nonzeros (edges drawn), source_rows (found),
+                            inner (edges looked at), width (bytes of the tables looked up)
     elementwise, optimizer  rows (elements), width
     module                  rows, nonzeros, width, inner: what its flops grow with
     read, write             rows (requests issued)

@@ -164,6 +164,12 @@ class Probe:
     number: int = 0
     ranks: int = 1
 
+    @property
+    def num_nodes(self) -> int:
+        """Vertices of the generated graph."""
+        options = self.run.dataset.options
+        return int(options.get("num_nodes") or 2 ** int(options["scale"]))
+
 
 def changed(knobs: Any) -> dict[str, Any]:
     """The fields of a dataclass that differ from their defaults."""

@@ -24,9 +24,9 @@ _BY_ITSELF = frozenset({Engine.COMPUTE, Engine.COMM})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """Local operations of a rank in one iteration of a run.
+    """Local operations of the ranks in one iteration of a run.
 
-    counts   steps of each operation, by `Work.op`
+    counts   steps of each operation, by `Work.op`; the most that any rank and iteration has
     alone    whether nothing else runs at the same time (no background transfer, no second lane);
              only then is the duration of a step that of the operation itself
     """
@@ -50,12 +50,14 @@ def operations(run: RunSpec, device: str = "cpu") -> Operations:
     counts: Counter[str] = Counter()
     alone = True
     for index in dict.fromkeys(plan.schedule):
-        found: Counter[str] = Counter()
-        for step in plan.iterations[index][0]:
-            alone &= step.lane.engine in _BY_ITSELF and step.lane.number == 0
-            if step.kind not in COMMUNICATION | STORAGE:
-                found[step.op] += 1
-        counts |= found
+        # Every class of ranks: ranks that only sample, or only aggregate, have steps of their own.
+        for ranks in plan.iterations[index].classes:
+            found: Counter[str] = Counter()
+            for step in ranks.steps:
+                alone &= step.lane.engine in _BY_ITSELF and step.lane.number == 0
+                if step.kind not in COMMUNICATION | STORAGE:
+                    found[step.op] += 1
+            counts |= found
     return Operations(counts=counts, alone=alone)
 
 

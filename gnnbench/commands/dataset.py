@@ -361,6 +361,8 @@ def _show_curves(found: GraphProfile) -> None:
                     "edges": _listed(map(round, point.edges)),
                 }
                 for point in found.frontier
+                # Those of other sizes are for interpolation; --save and --json have them.
+                if point.batch == found.frontier[0].batch
             ],
             ["fan-outs from seeds", "batch", "vertices", "edges"],
         )

@@ -247,7 +247,7 @@ def _fit(
     """Best parameters over all starting shapes; with `start`, refine that one alone."""
     if start is not None:
         return _refine(shape, facts, seconds, fixed, start, most=REFITS)[1]
-    if _few(shape, len(seconds)):
+    if _few(shape, facts):
         # So few samples meet any bend exactly: a cache size fitted to them would be noise.
         middle = {name: sizes[len(sizes) // 2] for name, sizes in shape.shapes.items()}
         fixed = {**middle, **fixed}
@@ -268,9 +268,11 @@ def _fit(
     return min(found, key=lambda pair: pair[0])[1]
 
 
-def _few(shape: Form, samples: int) -> bool:
-    """Whether a fit has about as many parameters as samples."""
-    return samples <= 2 * (len(shape.coefficients) + len(shape.shapes))
+def _few(shape: Form, facts: Facts) -> bool:
+    """Whether a fit has about as many parameters as samples, of those that any sample tells of."""
+    middle = {name: sizes[len(sizes) // 2] for name, sizes in shape.shapes.items()}
+    used = np.count_nonzero(shape.terms(facts, middle).any(axis=0))
+    return bool(len(facts) <= 2 * (used + len(shape.shapes)))
 
 
 def _nonnegative(shape: Form, terms: Floats, seconds: Floats) -> Floats:
@@ -401,7 +403,7 @@ class Judge:
             return nothing, nothing
         known = facts.take(rest)
         # A start from all samples would remember those that are left out where few are left.
-        start = None if _few(shape, len(rest)) else self.start
+        start = None if _few(shape, known) else self.start
         fitted = _fit(shape, known, seconds[rest], self.fixed, start=start)
         residual = np.log(seconds[rest] / shape.seconds(known, fitted))
         correction = nearest_residual(shape.features(unseen), shape.features(known), residual)

@@ -35,6 +35,10 @@ CEILINGS: Mapping[str, float] = {
     "s_per_edge": 4e-7,
     "s_per_missed_edge": 4e-7,
     "s_per_missed_row": 4e-7,
+    "s_per_vertex": 4e-7,
+    "s_per_look": 4e-7,
+    "s_per_missed_vertex": 1e-6,
+    "s_per_missed_look": 4e-7,
     "s_per_missed_line": 4e-7,
 }
 
@@ -205,9 +209,26 @@ def _gather(f: Facts, p: Shapes) -> Floats:
 
 
 def _sample(f: Facts, p: Shapes) -> Floats:
+    """Rows, edges and vertices of a batch, looks of their own, and what misses the caches.
+
+    An edge whose end was found before misses if the lines of the batch outgrow a core's cache. The
+    first touch of a vertex, and a look at an edge, miss if the tables of the graph outgrow the last
+    cache: between two batches, training has displaced what is smaller.
+    """
     # Each distinct vertex found touches about one line of the index arrays.
-    missed = f.nonzeros * miss_rate(f.source_rows * 64.0, p.get("cache_bytes", math.inf))
-    return _columns(1.0, f.rows, f.nonzeros, missed, f.source_rows, steps=len(f))
+    again = f.nonzeros * miss_rate(f.source_rows * 64.0, p.get("cache_bytes", math.inf))
+    far = miss_rate(f.width, p.get("last_cache_bytes", math.inf))
+    return _columns(
+        1.0,
+        f.rows,
+        f.nonzeros,
+        again,
+        f.source_rows,
+        f.inner,
+        f.source_rows * far,
+        f.inner * far,
+        steps=len(f),
+    )
 
 
 def _gap(f: Facts, p: Shapes) -> Floats:
@@ -332,13 +353,22 @@ _FORMS = (
     ),
     Form(
         name="sample",
-        coefficients=("t0_s", "s_per_row", "s_per_edge", "s_per_missed_edge", "s_per_vertex"),
+        coefficients=(
+            "t0_s",
+            "s_per_row",
+            "s_per_edge",
+            "s_per_missed_edge",
+            "s_per_vertex",
+            "s_per_look",
+            "s_per_missed_vertex",
+            "s_per_missed_look",
+        ),
         terms=_sample,
         features=lambda f: _logs(
             f.rows, f.nonzeros / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
         ),
         feature_names=("seeds", "edges per seed", "vertices per edge"),
-        shapes={"cache_bytes": (1 * MB, *_FAR)},
+        shapes={"cache_bytes": (1 * MB, *_FAR), "last_cache_bytes": (12 * MB, 40 * MB)},
     ),
 )
 FORMS: Mapping[str, Form] = {form.name: form for form in _FORMS}

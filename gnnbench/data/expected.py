@@ -232,6 +232,33 @@ def _rate_of(
     return rate
 
 
+def drawn_by_lot(
+    degrees: Sequence[float],
+    counts: Sequence[float],
+    fanouts_from_seeds: Sequence[int],
+    edges: Sequence[float],
+) -> float:
+    """Expected drawn edges that take a random number: those of vertices with more neighbours.
+
+    Vertices of lower degree than the fan-out give all of their neighbours. Destinations of the
+    first hop have the degrees of all vertices, those of later hops are reached in proportion to
+    their degree.
+
+    Args:
+        degrees, counts: the histogram.
+        fanouts_from_seeds: the hop next to the seeds first.
+        edges: e_1 ... e_L, input layer first.
+    """
+    degree, weight = np.asarray(degrees, float), np.asarray(counts, float)
+    found = 0.0
+    for hop, (fanout, drawn) in enumerate(zip(fanouts_from_seeds, reversed(edges), strict=True)):
+        if fanout >= 0:
+            picks = (weight * degree if hop else weight) * np.minimum(degree, fanout)
+            share = float(picks[degree > fanout].sum()) / max(float(picks.sum()), 1e-300)
+            found += share * drawn
+    return found
+
+
 def expected_within(parts: int, cuts: Sequence[tuple[int, float]]) -> float:
     """Share of the edges within parts, from (parts, cut share) of coarser or finer partitions.
 

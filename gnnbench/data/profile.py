@@ -30,10 +30,13 @@ from gnnbench.strict import bounds, build, choices, raise_all, read_toml
 
 if TYPE_CHECKING:
     from gnnbench.data.frontier import Sizes
+    from gnnbench.data.overlap import Counted as Overlap
     from gnnbench.data.reach import Counted, Inclusion
 
 SCHEMA = 1
 FOLDER = Path(__file__).resolve().parent.parent / "catalogue" / "profiles"
+LARGE_BATCHES = 2
+"""Batches of the largest size of which a profile takes the mean: they hardly differ."""
 _MOST = 2**31 - 1
 _DEFAULT_IMBALANCE = 1.3  # METIS halos are 1.3 to 1.6 max/mean (fullgraph section 5)
 
@@ -150,9 +153,11 @@ class GraphProfile:
     def expected_frontier(self, fanouts_from_seeds: Sequence[int], batch: int) -> Sizes:
         """Return expected n_0 ... n_L and e_1 ... e_L: the curve's point, else from the degrees.
 
-        Where n_0 alone was counted, the batch grows within the part of the graph that meets it.
+        Estimates are corrected by counted batches of other sizes. Where n_0 alone was counted, the
+        batch grows within the part of the graph that meets it.
         """
         # Late: the command line reads profiles, and the estimators' compiler is slow to import.
+        from gnnbench.data.overlap import corrected
         from gnnbench.data.reach import expected_frontier
 
         batch = min(batch, self.num_train)
@@ -161,7 +166,7 @@ class GraphProfile:
             same = tuple(fanouts_from_seeds) == point.fanouts_from_seeds
             if same and batch == point.batch and point.edges:
                 return point.vertices, point.edges
-        return expected_frontier(
+        estimated = expected_frontier(
             self.histogram(),
             self.num_train,
             fanouts_from_seeds,
@@ -169,6 +174,7 @@ class GraphProfile:
             self._counted(),
             undirected=self.undirected,
         )
+        return corrected(estimated, fanouts_from_seeds, self._overlaps(), self.num_nodes)
 
     def expected_inclusion(self, fanouts_from_seeds: Sequence[int], batch: int) -> Inclusion:
         """Return the chance of every class of vertices to be an input of a batch.
@@ -198,6 +204,21 @@ class GraphProfile:
             self._counted(),
             undirected=self.undirected,
         )
+
+    def _overlaps(self) -> list[Overlap]:
+        """Batches of which all sizes were counted: estimated from the degrees, and counted."""
+        from gnnbench.data.overlap import by_degrees
+
+        facts = self.histogram(), self.num_train
+        return [
+            (
+                p.fanouts_from_seeds,
+                by_degrees(*facts, p.fanouts_from_seeds, p.batch, undirected=self.undirected),
+                (p.vertices, p.edges),
+            )
+            for p in self.frontier
+            if p.edges
+        ]
 
     def _counted(self) -> tuple[Counted, ...]:
         """Batches of which n_0 alone was counted."""
@@ -271,11 +292,13 @@ def profile(
     hits: bool = False,
     source: str | None = None,
 ) -> GraphProfile:
-    """Measure a graph: degrees, halos of partitions, mean sizes of `batches` sampled batches.
+    """Measure a graph: degrees, halos of partitions, mean sizes of sampled batches.
 
-    With `hits`, hit rates of feature caches on sampled batches as well. Without a training split
+    Means are over `batches` batches of each size (see `_batch_sizes`). With `hits`, hit rates of
+    feature caches on sampled batches as well. Without a training split
     both stay empty. Cost: METIS dominates; hits need some hundred batches.
     """
+    from gnnbench.data.overlap import counted_batches
     from gnnbench.data.splits import edge_homophily
 
     degrees = graph.in_degrees()
@@ -303,8 +326,8 @@ def profile(
         reuse=tuple(graph.reuse_of_rows().shares.tolist()),
         halo=tuple(_halo_point(graph, p, method, seed) for method in methods for p in parts),
         frontier=tuple(
-            _frontier_point(graph, tuple(f), batch, seed, batches)
-            for f in (fanouts if graph.num_train else ())
+            _frontier_point(graph, f, size, seed, batches if size <= batch else LARGE_BATCHES)
+            for f, size in counted_batches(fanouts, batch, graph.num_train)
         ),
         hits=tuple(
             curve

@@ -67,7 +67,9 @@ class Block:
 
     def transposed_order(self) -> Ids:
         """Return where each entry of the transpose lies among the edges, int64 [edges]."""
-        return np.argsort(self.indices, kind="stable")
+        order = np.empty(len(self.indices), np.int64)
+        _transposed_order(self.indices, np.zeros(self.num_src + 1, np.int64), order)
+        return order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +94,15 @@ class Batch:
     `input_nodes` int64 [n_0] are the graph ids of the sources of `blocks[0]`; the sources of block
     l are its first `blocks[l].num_src`, the seeds its first `len(seeds)`. A single block serves
     all layers of a deeper model. `scanned` counts the graph's edges that were looked at besides
-    those drawn. `near` is what the rank looked at for all ranks, hop by hop from the seeds; its
-    edges are not in `scanned`.
+    those drawn, `by_lot` the drawn edges that took a random number. `near` is what the rank looked
+    at for all ranks, hop by hop from the seeds; its edges are not in `scanned`.
     """
 
     blocks: tuple[Block, ...]
     input_nodes: Ids
     seeds: Ids
     scanned: int = 0
+    by_lot: int = 0
     near: tuple[Near, ...] = ()
 
     @property
@@ -151,6 +154,7 @@ class NeighbourSampler:
         self._nodes = np.empty(0, np.int64)
         longest = int(np.diff(indptr).max()) if len(indptr) > 1 else 0
         self._words = (longest + 63) // 64
+        self._by_lot = 0
 
     def twin(self) -> NeighbourSampler:
         """Return a sampler of the same batches with its own scratch, for another thread."""
@@ -163,7 +167,7 @@ class NeighbourSampler:
 
         Local numbers go by first appearance: seeds first, then sources in edge order, hop by hop.
         """
-        count = len(seeds)
+        count, self._by_lot = len(seeds), 0
         self._reserve(count, 0)
         open_table(np.ascontiguousarray(seeds, np.int64), self._nodes, self._table)
         blocks: list[Block] = []
@@ -174,7 +178,12 @@ class NeighbourSampler:
             count = block.num_src
         input_nodes = self._nodes[:count].copy()
         close_table(input_nodes, self._table)
-        return Batch(blocks=tuple(reversed(blocks)), input_nodes=input_nodes, seeds=seeds)
+        return Batch(
+            blocks=tuple(reversed(blocks)),
+            input_nodes=input_nodes,
+            seeds=seeds,
+            by_lot=self._by_lot,
+        )
 
     def part(self, seeds: Ids, part: Ids, epoch: int, step: int) -> Batch:
         """Return the blocks of a `part` of the seeds of a global batch; others matter nothing."""
@@ -189,7 +198,8 @@ class NeighbourSampler:
         num_dst = found - first
         indptr = np.empty(num_dst + 1, np.int64)
         degrees = np.empty(num_dst, np.int32)
-        edges = _count(self.indptr, self._nodes[first:], num_dst, fanout, indptr, degrees)
+        edges, by_lot = _count(self.indptr, self._nodes[first:], num_dst, fanout, indptr, degrees)
+        self._by_lot += by_lot
         self._reserve(found, edges)
         indices = np.empty(edges, np.int32)
         nodes, table = self._nodes[first:], self._table
@@ -272,15 +282,18 @@ def close_table(nodes: Any, table: Any) -> None:
 @compiled
 def _count(
     graph_indptr: Any, nodes: Any, num_dst: int, fanout: int, indptr: Any, degrees: Any
-) -> int:
-    total = 0
+) -> tuple[int, int]:
+    """Degrees and running sums of picks; returns all picks, and those that are drawn by lot."""
+    total = by_lot = 0
     indptr[0] = 0
     for i in range(num_dst):
         degree = graph_indptr[nodes[i] + 1] - graph_indptr[nodes[i]]
         degrees[i] = degree
-        total += degree if fanout < 0 else min(degree, fanout)
+        taken = fanout < 0 or degree <= fanout
+        total += degree if taken else fanout
+        by_lot += 0 if taken else fanout
         indptr[i + 1] = total
-    return total
+    return total, by_lot
 
 
 @compiled
@@ -365,3 +378,16 @@ def _transpose(indptr: Any, indices: Any, indptr_t: Any, indices_t: Any) -> None
     for c in range(len(indptr_t) - 1):
         indptr_t[c] = indptr_t[c + 1]
     indptr_t[len(indptr_t) - 1] = len(indices)
+
+
+@compiled
+def _transposed_order(indices: Any, starts: Any, order: Any) -> None:
+    """Sort the edges by source, by counting; `starts` is zero before."""
+    for e in range(len(indices)):
+        starts[indices[e] + 1] += 1
+    for c in range(len(starts) - 1):
+        starts[c + 1] += starts[c]
+    for e in range(len(indices)):
+        c = indices[e]
+        order[starts[c]] = e
+        starts[c] += 1

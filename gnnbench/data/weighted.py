@@ -86,7 +86,11 @@ class WeightedSampler(NeighbourSampler):
         self._scanned = 0
         batch = super().sample(seeds, epoch, step)
         return Batch(
-            blocks=batch.blocks, input_nodes=batch.input_nodes, seeds=seeds, scanned=self._scanned
+            blocks=batch.blocks,
+            input_nodes=batch.input_nodes,
+            seeds=seeds,
+            scanned=self._scanned,
+            by_lot=batch.by_lot,
         )
 
     def _hop(self, found: int, fanout: int, key: np.uint64, first: int = 0) -> Block:
@@ -102,6 +106,7 @@ class WeightedSampler(NeighbourSampler):
         graph = self.indptr, self.indices
         weighted: Weights | None = None
         if self.weights is None:
+            self._by_lot += 0 if fanout < 0 else edges
 
             def draw(start: int, stop: int) -> None:
                 _draw_again(*graph, nodes, indptr, fanout, key, indices, start, stop)

@@ -10,7 +10,16 @@ from gnnbench.work.dense import ID_BYTES
 from gnnbench.work.sparse import INDEX_BYTES
 
 
-def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "sample") -> Work:
+def sample(
+    *,
+    seeds: Size,
+    edges: Size,
+    vertices: Size,
+    read: Size,
+    looks: Size = 0,
+    tables: Size = 0,
+    op: str = "sample",
+) -> Work:
     """Draw neighbours.
 
     Args:
@@ -18,15 +27,31 @@ def sample(*, seeds: Size, edges: Size, vertices: Size, read: Size, op: str = "s
         edges: drawn edges of all hops together.
         vertices: distinct vertices that were found.
         read: bytes touched.
+        looks: edges that take a random number or a look of their own; the others of the drawn ones
+            are copied, because all neighbours of their vertex are taken.
+        tables: bytes of the graph and of the tables that are looked up in any order.
         op: cost class of the sampler.
     """
     return Work(
-        kind=Kind.SAMPLE, op=op, bytes=read, rows=seeds, nonzeros=edges, source_rows=vertices
+        kind=Kind.SAMPLE,
+        op=op,
+        bytes=read,
+        rows=seeds,
+        nonzeros=edges,
+        width=tables,
+        inner=looks,
+        source_rows=vertices,
     )
 
 
 def draw_neighbours(
-    vertices: Sequence[Size], edges: Sequence[Size], scanned: Size = 0, op: str = "sample"
+    vertices: Sequence[Size],
+    edges: Sequence[Size],
+    scanned: Size = 0,
+    op: str = "sample",
+    *,
+    by_lot: Size | None = None,
+    tables: Size = 0,
 ) -> Work:
     """Draw the blocks of a batch: an id per edge, an id and a table entry per vertex.
 
@@ -35,10 +60,25 @@ def draw_neighbours(
         edges: e_1 ... e_L.
         scanned: edges of the graph that are looked at besides: a column number and a table entry.
         op: cost class of the sampler.
+        by_lot: drawn edges that took a random number; None: all of them.
+        tables: bytes of the graph and of the sampler's table, see `graph_tables`.
     """
     every, drawn = _total(vertices), _total(edges)
     read = ID_BYTES * drawn + 16 * every + ID_BYTES * scanned
-    return sample(seeds=every - vertices[0], edges=drawn, vertices=vertices[0], read=read, op=op)
+    return sample(
+        seeds=every - vertices[0],
+        edges=drawn,
+        vertices=vertices[0],
+        read=read,
+        looks=scanned + (drawn if by_lot is None else by_lot),
+        tables=tables,
+        op=op,
+    )
+
+
+def graph_tables(num_nodes: int, num_edges: int) -> int:
+    """Bytes that a sampler looks up in any order: 8 (N + 1) of pointers, 4 E of columns, 4 N."""
+    return ID_BYTES * (num_nodes + 1) + INDEX_BYTES * num_edges + 4 * num_nodes
 
 
 def scan_neighbours(rows: Size, edges: Size, found: Size) -> Work:
@@ -68,11 +108,17 @@ def draw_once(vertices: Size, expanded: Size, edges: Size) -> Work:
     return sample(seeds=expanded, edges=edges, vertices=vertices, read=read)
 
 
-def prepare_blocks(vertices: Sequence[Size], turned: Size) -> Work:
-    """Make blocks ready to train on; `turned` edges belong to blocks that are transposed."""
+def prepare_blocks(vertices: Sequence[Size], turned: Size, op: str = "prepare_blocks") -> Work:
+    """Make blocks ready to train on.
+
+    Args:
+        vertices: n_0 ... n_L, input layer first.
+        turned: entries of blocks that are transposed, self loops of attention included.
+        op: cost class: blocks with weights of edges, or with attention, take other steps.
+    """
     every = _total(vertices)
     read = ID_BYTES * turned + 16 * every
-    return sample(seeds=every, edges=turned, vertices=vertices[0], read=read, op="prepare_blocks")
+    return sample(seeds=every, edges=turned, vertices=vertices[0], read=read, op=op)
 
 
 def merge_blocks(rows: Size, sources: Size, edges: Size) -> Work:

@@ -90,7 +90,13 @@ index, insertion into a hash table by atomics, and renumbering. Fitted to the sa
 published rows (ogbn-products on a V100: 3.7 ns per edge), which are not scored."""
 _SORTED_BYTES = 88.0
 """The same of an entry that is only sorted or routed: a sector, and 56 B of a table (5.5)."""
-_NO_DRAWS = ("device_prepare_blocks", "prepare_blocks", "route")
+_NO_DRAWS = (
+    "device_prepare_blocks",
+    "prepare_attention",
+    "prepare_blocks",
+    "prepare_weighted",
+    "route",
+)
 ON_DEVICE = "device_"
 """Begins the name of an operation of others' software that draws on the device."""
 _OF_HOST = (Kind.SAMPLE, Kind.HOST)

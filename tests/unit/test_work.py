@@ -110,6 +110,13 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     # Seven ids of edges, ids and table entries of 9 vertices, and 4 of them again as destinations.
     (lambda: work.draw_once(9, 4, 7), "sample", "sample", 56 + 208, 0),
     (lambda: work.prepare_blocks([9, 4, 2], 3), "sample", "prepare_blocks", 24 + 240, 0),
+    (
+        lambda: work.prepare_blocks([2], 0, "prepare_attention"),
+        "sample",
+        "prepare_attention",
+        32,
+        0,
+    ),
     # 3 rows and 5 edges of 8 bytes, 4 found vertices of 16; 7 listed of 24.
     (lambda: work.scan_neighbours(3, 5, 4), "sample", "scan_neighbours", 24 + 40 + 64, 0),
     (lambda: work.pick_layer(7), "sample", "pick_layer", 168, 0),
@@ -240,8 +247,13 @@ def test_every_operation_is_worked_out() -> None:
     called = {name for make, *_ in HAND_WORKED for name in make.__code__.co_names}
     called |= {work.barrier.__name__}
     # `elementwise` is what the element-wise ones are made of; ring and messages have tests.
-    tested = {"all_reduce_bytes", "header_numbers", "message_bytes"}
+    tested = {"all_reduce_bytes", "graph_tables", "header_numbers", "message_bytes"}
     assert public - called == {"elementwise", *tested}
+
+
+def test_the_tables_of_a_sampler_are_pointers_columns_and_numbers() -> None:
+    """Three vertices: 4 pointers of 8 bytes, 5 columns of 4, 3 local numbers of 4."""
+    assert work.graph_tables(3, 5) == 32 + 20 + 12
 
 
 @pytest.mark.parametrize(
@@ -252,6 +264,12 @@ def test_every_operation_is_worked_out() -> None:
         (work.spmm_weighted(**HEADS), {"inner": 2, "width": 6}),
         (work.bias(3, 2, S), {"rows": 6, "width": 2}),
         (work.draw_neighbours([9, 4, 2], [6, 3]), {"rows": 6, "nonzeros": 9, "source_rows": 9}),
+        # Five edges looked at and two drawn by lot; where nothing is said, all nine are.
+        (
+            work.draw_neighbours([9, 4, 2], [6, 3], 5, by_lot=2, tables=99),
+            {"inner": 7, "width": 99},
+        ),
+        (work.draw_neighbours([9, 4, 2], [6, 3]), {"inner": 9, "width": 0}),
         (work.read(4096, 2), {"rows": 2}),
         (work.launches(12), {"calls": 12}),
         (work.all_reduce(10, S, 4), {"rows": 10, "buffer_bytes": 40}),

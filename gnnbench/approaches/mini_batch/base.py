@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench import work
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
 from gnnbench.approaches.mini_batch.caches import RowCache
@@ -118,17 +119,19 @@ class MiniBatch(Approach):
 
     def drawn(self, data: GraphLike, run: RunSpec, structure: BatchStructure) -> Drawn:
         """Sizes of the batches of a run: counted, or estimated from a profile."""
+        tables = work.graph_tables(data.num_nodes, data.num_edges)
         if isinstance(data, GraphProfile):
             batch = self.estimate(data, run, partitioned=structure.owned_rows is not None)
             basis = self.estimate_basis.format(name=data.name)
-            return estimated(batch, run, structure.num_steps, basis)
+            return estimated(batch, run, structure.num_steps, basis).over(tables)
         source = self.source(data, run, structure.prepared)
 
         def caches(settled: bool) -> list[RowCache]:
             return self.caches(data, run, structure, range(run.ranks), settled=settled)
 
         op = self.form_of(run).op
-        return draw_run(source, run, structure.owner, caches, self.lookahead(run), op)
+        drawn = draw_run(source, run, structure.owner, caches, self.lookahead(run), op)
+        return drawn.over(tables)
 
     # -- where features lie ----------------------------------------------------------------------
 

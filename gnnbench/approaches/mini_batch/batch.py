@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.caches import Ahead, CacheSizes, RowCache
-from gnnbench.approaches.writing.shape import LayerSizes, StackShape
+from gnnbench.approaches.mini_batch.drawing import drawing_of, together
+from gnnbench.approaches.writing.shape import LayerSizes
 from gnnbench.data.caching import HitRates
 from gnnbench.data.dealing import Dealt, Source
-from gnnbench.data.sampling import Batch
 from gnnbench.spec import RunSpec
-from gnnbench.steps import Ints, Size, Work, larger
-from gnnbench.work import ID_BYTES
+from gnnbench.steps import Ints, Size, Work
 
 COUNTED = "every batch drawn on the real graph"
 Expected = float | NDArray[np.float64]
@@ -76,6 +75,8 @@ class BatchSizes:
         edges: of the blocks: e_1 ... e_L, or e.
         loss_rows: output rows that the loss counts; None is all of them.
         scanned: edges of the graph that sampling looks at besides those it draws.
+        by_lot: drawn edges that took a random number; None: none.
+        tables: bytes of the graph that sampling looks up in any order.
         requests: [P, P], rows of rank j that rank i asks for, its own included; None where
             features are not partitioned.
         cached: what happens to the caches; None without caches.
@@ -88,6 +89,8 @@ class BatchSizes:
     edges: tuple[Ints, ...]
     loss_rows: Ints | None = None
     scanned: Ints | None = None
+    by_lot: Ints | None = None
+    tables: int = 0
     requests: Ints | None = None
     cached: CacheSizes | None = None
     drawing: Work | None = None
@@ -109,6 +112,16 @@ class BatchSizes:
     def counted_rows(self) -> Ints:
         """Rows that the loss counts."""
         return self.vertices[-1] if self.loss_rows is None else self.loss_rows
+
+    def draws(self, form: Form = PLAIN) -> Work:
+        """Drawing what is drawn with this batch."""
+        if self.drawing is not None:
+            return self.drawing
+        scanned: Size = 0 if self.scanned is None else self.scanned
+        by_lot: Size = 0 if self.by_lot is None else self.by_lot
+        return work.draw_neighbours(
+            self.vertices, self.edges, scanned, form.op, by_lot=by_lot, tables=self.tables
+        )
 
     def blocks(self, form: Form = PLAIN) -> list[LayerSizes]:
         """Sizes of each block."""
@@ -132,6 +145,8 @@ class BatchSizes:
             edges=tuple(np.tile(e, teams) for e in self.edges),
             loss_rows=each(self.loss_rows),
             scanned=each(self.scanned),
+            by_lot=each(self.by_lot),
+            tables=self.tables,
         )
 
 
@@ -143,6 +158,14 @@ class Drawn:
     schedule: tuple[int, ...]
     counted: bool
     basis: str
+
+    def over(self, tables: int) -> Drawn:
+        """The same batches, drawn from a graph whose tables have so many bytes."""
+        batches = []
+        for batch in self.batches:
+            drawing = None if batch.drawing is None else batch.drawing._replace(width=tables)
+            batches.append(replace(batch, tables=tables, drawing=drawing))
+        return replace(self, batches=batches)
 
     def cache_notes(self, steps: int) -> dict[str, Any]:
         """Hits and misses of all ranks' caches in each period, and the hit rate of the last one.
@@ -258,23 +281,6 @@ class _Draws:
         return replace(found, drawing=together(drawn), waiting_bytes=np.array(waiting, np.int64))
 
 
-def drawing_of(batches: Sequence[Batch], op: str = PLAIN.op) -> Work:
-    """The work of drawing some batches, one after the other."""
-    parts = [work.draw_neighbours(*batch.sizes, batch.scanned, op) for batch in batches]
-    sizes = [sum(getattr(part, name) for part in parts) for name in ("rows", "nonzeros", "bytes")]
-    found = sum(part.source_rows for part in parts)
-    return work.sample(seeds=sizes[0], edges=sizes[1], vertices=found, read=sizes[2], op=op)
-
-
-def together(of_ranks: Sequence[Work]) -> Work:
-    """One work whose sizes are arrays over the ranks."""
-    sizes: dict[str, Any] = {
-        name: np.array([getattr(done, name) for done in of_ranks], np.int64)
-        for name in ("rows", "nonzeros", "source_rows", "bytes")
-    }
-    return of_ranks[0]._replace(**sizes)
-
-
 def estimated(batch: BatchSizes, run: RunSpec, steps: int, basis: str) -> Drawn:
     """One batch of expected sizes, used for every step."""
     schedule = (0,) * (steps * run.training.epochs)
@@ -317,7 +323,7 @@ def sizes_of(
     for rank, dealt in enumerate(parts):
         looked.append([(hop.rows, hop.candidates, hop.edges) for hop in dealt.batch.near])
         vertices, edges = dealt.batch.sizes
-        sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned))
+        sizes.append((*vertices, *edges, dealt.num_rows, dealt.batch.scanned, dealt.batch.by_lot))
         ids = dealt.batch.input_nodes
         if caches:
             held, wanted = caches[rank].held_rows, caches[rank].wanted(ids)
@@ -328,13 +334,14 @@ def sizes_of(
                 ids = np.concatenate([turn.misses, ids[owner[ids] == rank]])
         if owner is not None:
             asked.append(np.bincount(owner[ids], minlength=world_size))
-    *columns, rows, scanned = np.array(sizes, np.int64).T
+    *columns, rows, scanned, by_lot = np.array(sizes, np.int64).T
     hops = len(columns) // 2
     return BatchSizes(
         vertices=tuple(columns[: hops + 1]),
         edges=tuple(columns[hops + 1 :]),
         loss_rows=rows,
         scanned=scanned,
+        by_lot=by_lot,
         requests=None if owner is None else np.array(asked, np.int64),
         cached=CacheSizes(*np.array(cached, np.int64).T) if caches else None,
         near=near_sizes(looked),
@@ -354,6 +361,7 @@ def even_batch(
     *,
     loss_rows: Expected | None = None,
     scanned: Expected = 0.0,
+    by_lot: Expected = 0.0,
     partitioned: bool = False,
 ) -> BatchSizes:
     """Expected sizes, the same on every rank or one each; fetches are spread evenly over owners."""
@@ -370,43 +378,9 @@ def even_batch(
         edges=tuple(everywhere(e) for e in edges),
         loss_rows=None if loss_rows is None else everywhere(loss_rows),
         scanned=everywhere(scanned),
+        by_lot=everywhere(by_lot),
         requests=requests,
     )
-
-
-def scratch_bytes(shape: StackShape, sizes: BatchSizes, form: Form = PLAIN) -> Size:
-    """Bytes of temporary arrays while a batch is drawn and its blocks are made.
-
-    Found vertices, degrees, and the draft of the largest hop's picks (`Form.drafted`); then, for
-    the largest block, float64 weights and scales of its rows and columns or, with attention, the
-    drawn pattern beside the one with self loops, and three ids of each entry if it has dropout.
-    """
-    found: Size = ID_BYTES * sizes.vertices[0]
-    if form.drafted:
-        draft = work.INDEX_BYTES * form.drafted * np.max(sizes.edges, axis=0)
-        found = found + np.ceil(draft).astype(np.int64)
-    largest: Size = 0
-    for block in sizes.blocks(form):
-        rows, columns, edges = block.rows, block.source_rows, block.nonzeros
-        found = found + 4 * rows
-        if shape.model.attention:
-            found = found + 8 * (rows + 1) + 4 * edges
-            ids = 3 * ID_BYTES if shape.dropout > 0 else 0
-            made = (1 + ids) * (edges + rows) + 8 * (2 * rows + columns)
-        else:
-            made = 8 * (4 * rows + columns)
-            if form.edge_weights:
-                made = made + 2 * 8 * edges
-        largest = larger(largest, made)
-    return found + largest
-
-
-def drawn_bytes(vertices: Sequence[Ints], edges: Sequence[Ints]) -> Ints:
-    """Bytes of a drawn batch of blocks without weights, see `sampling.Batch.num_bytes`."""
-    total: Ints = ID_BYTES * (vertices[0] + vertices[-1])
-    for rows, drawn in zip(vertices[1:], edges, strict=True):
-        total = total + 8 * (rows + 1) + 4 * drawn + 4 * rows
-    return total
 
 
 def with_cache(batch: BatchSizes, rates: HitRates, others: float, capacity: int) -> BatchSizes:
@@ -438,59 +412,3 @@ def with_cache(batch: BatchSizes, rates: HitRates, others: float, capacity: int)
         inserted=whole(wanted * rates.inserted),
     )
     return replace(batch, cached=cached, requests=requests)
-
-
-def needs_transpose(shape: StackShape, layer: int) -> bool:
-    """Return whether the backward pass aggregates along the transpose of this layer's block."""
-    return layer > 1 or shape.orders[0] == "transform_first"
-
-
-def block_is_turned(shape: StackShape, block: int, blocks: int) -> bool:
-    """Whether a block (counted from 1) is transposed: the one block serves all layers."""
-    layers = range(1, shape.num_layers + 1) if blocks == 1 else (block,)
-    return any(needs_transpose(shape, layer) for layer in layers)
-
-
-def turned_edges(shape: StackShape, blocks: Sequence[LayerSizes]) -> Size:
-    """Edges of the blocks that are transposed."""
-    count = len(blocks)
-    turned = [b.nonzeros for at, b in enumerate(blocks, 1) if block_is_turned(shape, at, count)]
-    return sum(turned, 0)
-
-
-def block_bytes(
-    shape: StackShape,
-    blocks: Sequence[LayerSizes],
-    form: Form = PLAIN,
-    loss_rows: Size = 0,
-    *,
-    first: int = 0,
-) -> Size:
-    """Bytes of a batch as it is trained on: patterns both ways, scales, rows of the loss.
-
-    The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
-    """
-    total: Size = 0
-    s = shape.element_bytes
-    if form.some_rows:
-        total = total + (ID_BYTES + (s if form.loss_weights else 0)) * loss_rows
-    for at, size in enumerate(blocks, first or 1):
-        n, u, e = size.rows, size.source_rows, size.nonzeros
-        if shape.model.attention:
-            # Self loops are entries, kept both ways, with the place of each transposed entry and,
-            # for its dropout, an id.
-            entries = e + n
-            total = total + 8 * (n + 1) + 8 * (u + 1) + 16 * entries
-            total = total + (8 * entries if shape.dropout > 0 else 0)
-            continue
-        turned = needs_transpose(shape, at)
-        if not first:
-            turned = block_is_turned(shape, at, len(blocks))
-        total = total + 8 * (n + 1) + 4 * e
-        if turned:
-            total = total + 8 * (u + 1) + 4 * e
-        scales = {"symmetric": 2 * n + u, "mean": n + (u if form.column_weights else 0)}
-        total = total + scales[shape.model.normalisation] * s
-        if form.edge_weights:
-            total = total + (2 if turned else 1) * e * s
-    return total

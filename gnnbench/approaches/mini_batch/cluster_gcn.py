@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.approaches.base import GraphLike, example
+from gnnbench.approaches.base import GraphLike, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import MiniBatch
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, even_batch
@@ -35,6 +35,9 @@ from gnnbench.data.subgraphs import ClusterSource, cluster_steps
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer
 from gnnbench.strict import bounds
+
+PROBED_BATCHES = 6
+"""Batches of an epoch of a probe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,12 @@ class ClusterGcn(MiniBatch):
                 knobs={**few, "subgraphs": 3},
             ),
         ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """A sixth of the graph per batch, in one to sixteen clusters."""
+        merged = 4 ** (probe.number % 3)
+        knobs = {"clusters": PROBED_BATCHES * merged, "merged": merged}
+        return [dataclasses.replace(probe.run, approach=self.name, ranks=1, knobs=knobs)]
 
     def clusters(self, data: GraphLike, run: RunSpec) -> int:
         """Clusters of a run: no more than there are vertices."""

@@ -13,7 +13,8 @@ Source: Zeng et al., ICLR 2020; sampling reference section 8, invariant SA-S10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ from gnnbench.data.source import content_digest
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer
 from gnnbench.strict import bounds, choices
+
+PROBED_BATCHES, PROBED_COVERAGE = 20, 3
+"""Batches of an epoch of a probe, at most, and how often it samples a vertex beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,7 @@ class GraphSaint(MiniBatch):
     look = Look(colour="#CC79A7", marker="h")
     knobs_type = SaintKnobs
     form = Form(
-        op="sample_subgraph", one_block=True, edge_weights=True, some_rows=True, loss_weights=True
+        op="sample_saint", one_block=True, edge_weights=True, some_rows=True, loss_weights=True
     )
     estimate_basis = "subgraphs estimated from degrees of profile {name}"
 
@@ -113,10 +117,11 @@ class GraphSaint(MiniBatch):
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
-        """Subgraphs as large as the probe's batch; those of the examples would take minutes."""
+        """Every sampler, with at least as many draws as the batch has seeds."""
         sampler = ("walk", "node", "edge")[probe.number % 3]
-        knobs = {"coverage": 1, "sampler": sampler, "budget": probe.run.batch.size}
-        return [replace(probe.run, approach=self.name, ranks=1, knobs=knobs)]
+        budget = max(probe.run.batch.size, probe.num_nodes // PROBED_BATCHES)
+        knobs = {"sampler": sampler, "budget": budget, "coverage": PROBED_COVERAGE}
+        return [dataclasses.replace(probe.run, approach=self.name, ranks=1, knobs=knobs)]
 
     def subgraphs(self, run: RunSpec) -> int:
         """Subgraphs of a global batch."""

@@ -6,15 +6,16 @@ many edges as with `sampled`, and fewer vertices. Its closed forms are those of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from gnnbench.approaches.base import example
+from gnnbench.approaches.base import Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, even_batch
-from gnnbench.approaches.mini_batch.sampled import FEW, FanOuts
+from gnnbench.approaches.mini_batch.sampled import FanOuts
+from gnnbench.approaches.mini_batch.sampled_examples import FEW
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data.dealing import SeedSource
 from gnnbench.data.expected import labor_frontier
@@ -63,6 +64,9 @@ class Labor(FanOuts):
             example("labor", 1, batch=FEW, knobs={"layer_dependency": True}),
             example("labor", batch=FEW, model={"kind": "gat", "heads": 2, "dropout": 0.3}),
         ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        return [replace(probe.run, approach=self.name, ranks=1, knobs={})]
 
     def source(
         self, graph: Graph, run: RunSpec, prepared: NDArray[Any] | None, *, threads: int = 1

@@ -18,12 +18,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gnnbench.approaches.base import GraphLike, Layout, example
+from gnnbench.approaches.base import GraphLike, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import BatchStructure
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Form, even_batch, near_sizes
 from gnnbench.approaches.mini_batch.layer_writer import LayerWriter
-from gnnbench.approaches.mini_batch.sampled import FEW, SeedBatches
+from gnnbench.approaches.mini_batch.sampled import SeedBatches
+from gnnbench.approaches.mini_batch.sampled_examples import FEW
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data.expected import ladies_frontier
 from gnnbench.data.graph import Graph
@@ -89,6 +90,15 @@ class Ladies(SeedBatches):
                 model={"kind": "sage"},
                 knobs={"layer_vertices": 12, "placement": "partitioned", "prefetch": 1},
             ),
+        ]
+
+    def probes(self, probe: Probe) -> list[RunSpec]:
+        """Layers of one to four times the batch, drawn by one rank, and by all of several."""
+        vertices = probe.run.batch.size * 2 ** (probe.number % 3)
+        knobs = {"layer_vertices": vertices}
+        return [
+            replace(probe.run, approach=self.name, ranks=ranks, knobs=knobs)
+            for ranks in sorted({1, probe.ranks})
         ]
 
     def variants(self, run: RunSpec) -> list[dict[str, Any]]:

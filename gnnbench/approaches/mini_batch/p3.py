@@ -28,7 +28,8 @@ from gnnbench.approaches.card import Look, Promise, Published
 from gnnbench.approaches.mini_batch.base import BatchStructure
 from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.push_pull import PushPullWriter, Slices
-from gnnbench.approaches.mini_batch.sampled import FEW, FanOuts, Sampled
+from gnnbench.approaches.mini_batch.sampled import FanOuts, Sampled
+from gnnbench.approaches.mini_batch.sampled_examples import FEW
 from gnnbench.approaches.mini_batch.writer import sampled_data
 from gnnbench.approaches.whole_graph.relayout import even_split
 from gnnbench.approaches.writing.shape import StackShape, stack_shape

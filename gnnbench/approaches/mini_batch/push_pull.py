@@ -25,14 +25,10 @@ from typing import Any
 import numpy as np
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.batch import (
-    BatchSizes,
-    Form,
-    block_bytes,
-    scratch_bytes,
-    turned_edges,
-)
+from gnnbench.approaches.mini_batch.batch import BatchSizes, Form
+from gnnbench.approaches.mini_batch.drawing import preparing
 from gnnbench.approaches.mini_batch.fetching import Store
+from gnnbench.approaches.mini_batch.patterns import block_bytes, scratch_bytes, turned_edges
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.layers import attention
@@ -320,12 +316,12 @@ class PushPullWriter(BatchWriter):
         self._step(
             chain,
             "sample/draw",
-            work.draw_neighbours(n, sizes.edges, op=self.form.op),
+            sizes.draws(self.form),
             Phase.SAMPLE,
             allocates=(kept, Buffer("scratch", scratch, Space.HOST)),
             after=(After(f"update/{shape.optimizer}", lag),) if self.prefetch else (),
         )
-        prepared = work.prepare_blocks(n, turned_edges(shape, blocks))
+        prepared = preparing(shape, n, turned_edges(shape, blocks))
         room = Buffer("structure", (merged.ranks + 1) * merged.message_bytes)
         self._step(chain, "sample/prepare", prepared, Phase.SAMPLE, allocates=(room,))
         if self.device != "cpu":

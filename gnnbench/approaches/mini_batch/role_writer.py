@@ -21,7 +21,8 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike, Layout
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
-from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, drawn_bytes
+from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn
+from gnnbench.approaches.mini_batch.patterns import drawn_bytes
 from gnnbench.approaches.mini_batch.roles import CREDITS, Roles
 from gnnbench.approaches.mini_batch.writer import BatchWriter, ledger_buffer
 from gnnbench.approaches.writing.chain import Chain
@@ -157,6 +158,7 @@ class RoleWriter:
         n = [int(size[trainer]) for size in sizes.vertices]
         e = [int(size[trainer]) for size in sizes.edges]
         scanned = 0 if sizes.scanned is None else int(sizes.scanned[trainer])
+        by_lot = 0 if sizes.by_lot is None else int(sizes.by_lot[trainer])
         chain.last = None  # a batch is drawn while the one before is sent
         earlier = roles.awaited(number)
         if earlier is not None:
@@ -164,7 +166,7 @@ class RoleWriter:
         begins = earlier is None and number < roles.samplers
         chain.step(
             f"sample/draw/{trainer}",
-            work.draw_neighbours(n, e, scanned, self.form.op),
+            work.draw_neighbours(n, e, scanned, self.form.op, by_lot=by_lot, tables=sizes.tables),
             phase=phase,
             lane=Lane.HOST,
             after=(After(LOSS, turn.step + 1),) if begins else (),  # of the epoch before

@@ -35,19 +35,24 @@ from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import (
     BatchSizes,
     Form,
-    drawn_bytes,
     even_batch,
     with_cache,
 )
-from gnnbench.approaches.mini_batch.caches import LRU, NONE, PLANNED, POLICIES, RowCache, Scores
+from gnnbench.approaches.mini_batch.caches import NONE, PLANNED, POLICIES, RowCache, Scores
 from gnnbench.approaches.mini_batch.fetching import HOST, Store
+from gnnbench.approaches.mini_batch.patterns import drawn_bytes
 from gnnbench.approaches.mini_batch.role_writer import role_plan
 from gnnbench.approaches.mini_batch.roles import Roles
+from gnnbench.approaches.mini_batch.sampled_examples import (
+    FEW,
+    cached_examples,
+    disaggregated_examples,
+)
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.data import sampling
 from gnnbench.data.caching import capacity_of
 from gnnbench.data.dealing import SeedSource
-from gnnbench.data.expected import drawn_frontier
+from gnnbench.data.expected import drawn_by_lot, drawn_frontier
 from gnnbench.data.expected_hits import hits_of
 from gnnbench.data.graph import Graph
 from gnnbench.data.profile import GraphProfile
@@ -57,9 +62,6 @@ from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
 from gnnbench.steps import Buffer, Space
 from gnnbench.strict import bounds, choices
-
-FEW = {"size": 16, "fanouts_from_seeds": (4, 3)}
-"""The batches of examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +179,8 @@ class Sampled(FanOuts):
                 options={"weighted": True},
                 knobs={"weights": "edges", "samplers": 1, "replacement": True},
             ),
-            *_cached_examples(),
-            *_disaggregated_examples(),
+            *cached_examples(self.name),
+            *disaggregated_examples(self.name),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
@@ -316,7 +318,14 @@ class Sampled(FanOuts):
             )
         else:
             vertices, edges = profile.expected_frontier(fanouts, self.share(profile, run))
-        batch = even_batch(run.ranks, vertices, edges, scanned=scanned, partitioned=partitioned)
+        batch = even_batch(
+            run.ranks,
+            vertices,
+            edges,
+            scanned=scanned,
+            by_lot=drawn_by_lot(*profile.histogram(), fanouts, edges) if not scanned else 0.0,
+            partitioned=partitioned,
+        )
         if not self.capacity(profile, run):
             return batch
         knobs: SampledKnobs = self.knobs(run)
@@ -438,62 +447,6 @@ def _edge_weights(graph: Graph) -> NDArray[np.float32]:
     if graph.edge_weights is not None:
         return graph.edge_weights
     return np.ones(graph.num_edges, np.float32)
-
-
-def _cached_examples() -> list[RunSpec]:
-    """A cache of every policy, before features of the host and of other owners."""
-    before_owners = {"placement": "partitioned", "cache_share": 0.2}
-    before_host = {"placement": HOST, "cache_share": 0.2}
-    return [
-        example("sampled", batch=FEW, knobs={**before_owners, "cache_policy": "degree"}),
-        example("sampled", 1, batch=FEW, knobs={**before_host, "cache_policy": "presampling"}),
-        example(
-            "sampled",
-            3,
-            batch=FEW,
-            knobs={**before_owners, "cache_policy": "inclusion", "prefetch": 1},
-        ),
-        example("sampled", batch=FEW, knobs={**before_host, "cache_policy": LRU}),
-        example(
-            "sampled",
-            batch=FEW,
-            model={"kind": "sage"},
-            knobs={
-                **before_host,
-                "cache_policy": PLANNED,
-                "lookahead": 2,
-                "prefetch": 1,
-                "weights": "degree",
-            },
-        ),
-        example("sampled", 3, batch=FEW, knobs={**before_owners, "cache_policy": PLANNED}),
-    ]
-
-
-def _disaggregated_examples() -> list[RunSpec]:
-    """One rank samples for two, and two for one."""
-    return [
-        example(
-            "sampled",
-            3,
-            batch=FEW,
-            model={"dropout": 0.3},
-            knobs={"samplers": 1, "weights": "degree", "placement": "partitioned", "prefetch": 1},
-        ),
-        example(
-            "sampled",
-            3,
-            batch=FEW,
-            model={"kind": "gat", "heads": 2, "dropout": 0.3},
-            knobs={
-                "samplers": 2,
-                "queue": 1,
-                "placement": HOST,
-                "cache_policy": LRU,
-                "cache_share": 0.2,
-            },
-        ),
-    ]
 
 
 APPROACH = Sampled()

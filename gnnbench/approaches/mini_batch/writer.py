@@ -11,11 +11,10 @@ from gnnbench.approaches.mini_batch.batch import (
     PLAIN,
     BatchSizes,
     Form,
-    block_bytes,
-    scratch_bytes,
-    turned_edges,
 )
+from gnnbench.approaches.mini_batch.drawing import preparing
 from gnnbench.approaches.mini_batch.fetching import FetchWriter, Store
+from gnnbench.approaches.mini_batch.patterns import block_bytes, scratch_bytes, turned_edges
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
@@ -86,18 +85,13 @@ class BatchWriter:
 
     def prepare(self, chain: Chain, sizes: BatchSizes, *, first: bool) -> list[LayerSizes]:
         """Draw a batch, build its blocks, fetch its input rows; return the sizes of its layers."""
-        n = sizes.vertices
-        scanned: Size = 0 if sizes.scanned is None else sizes.scanned
-        drawn = sizes.drawing
-        if drawn is None:
-            drawn = work.draw_neighbours(n, sizes.edges, scanned, self.form.op)
         room = self.room(sizes)
         if sizes.waiting_bytes is not None:
             room.append(Buffer("waiting_batches", sizes.waiting_bytes, Space.HOST))
         self._step(
             chain,
             "sample/draw",
-            drawn,
+            sizes.draws(self.form),
             Phase.SAMPLE,
             allocates=tuple(room),
             after=(self.slot_is_free(first=first),) if self.prefetch else (),
@@ -126,7 +120,8 @@ class BatchWriter:
     def build(self, chain: Chain, sizes: BatchSizes) -> list[LayerSizes]:
         """Build the blocks of a batch, fetch its input rows; return the sizes of its layers."""
         shape, n, blocks = self.shape, sizes.vertices, sizes.blocks(self.form)
-        prepared = work.prepare_blocks(n, turned_edges(shape, blocks))
+        turned, weighted = turned_edges(shape, blocks), self.form.edge_weights
+        prepared = preparing(shape, n, turned, weighted=weighted)
         self._step(chain, "sample/prepare", prepared, Phase.SAMPLE)
         if self.device != "cpu":
             copied = work.to_device(self.held(sizes))

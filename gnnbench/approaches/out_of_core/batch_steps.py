@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.batch import BatchSizes, block_bytes, turned_edges
+from gnnbench.approaches.mini_batch.batch import BatchSizes
+from gnnbench.approaches.mini_batch.drawing import preparing
+from gnnbench.approaches.mini_batch.patterns import block_bytes, turned_edges
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.stack import StackWriter
@@ -52,7 +54,8 @@ class BatchSteps:
                 "sample/draw", drawn, phase=Phase.SAMPLE, lane=lane, allocates=blocks, after=waits
             )
             blocks = ()
-        turned = work.prepare_blocks(sizes.vertices, turned_edges(self.shape, sizes.blocks()))
+        edges = turned_edges(self.shape, sizes.blocks())
+        turned = preparing(self.shape, sizes.vertices, edges)
         chain.step("sample/prepare", turned, phase=Phase.SAMPLE, lane=lane, allocates=blocks)
         if not self.on_cpu:
             chain.step("fetch/copy", work.to_device(held), phase=Phase.FETCH, lane=Lane.COPY)

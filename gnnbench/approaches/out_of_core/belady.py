@@ -37,10 +37,10 @@ from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
     BatchSizes,
-    block_bytes,
-    drawing_of,
     sizes_of,
 )
+from gnnbench.approaches.mini_batch.drawing import drawing_of
+from gnnbench.approaches.mini_batch.patterns import block_bytes
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
 from gnnbench.approaches.out_of_core.caching import AlignedRows

@@ -26,7 +26,7 @@ Progress = Callable[[str, float], None]
 
 SWEPT_RANKS = 4
 # In two turns, so that a slow minute of the machine touches one rank and several alike.
-FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2, "shapes": 8}
+FULL = {"count": 80, "samples": 12, "epochs": 12, "sweeps": 20, "turns": 2, "shapes": 8, "draws": 8}
 QUICK = {
     "count": 14,
     "samples": 2 * LEAST_SAMPLES,
@@ -34,6 +34,7 @@ QUICK = {
     "sweeps": 6,
     "turns": 1,
     "shapes": 5,
+    "draws": 4,
 }
 TIMEOUT_S = 900.0
 _DISK_SHARE = 0.1  # of the progress
@@ -92,7 +93,11 @@ def calibrate(
         start, share = _DISK_SHARE + 0.9 * number / len(parts), 0.9 / len(parts)
         report = _part(progress, f"{world} co-located", start, share)
         probes = of_turn(chosen.get(world, []), turn, request["turns"])
-        measured[world].append(measure_ranks({**request, "turn": turn}, probes, world, report))
+        asked = {**request, "turn": turn}
+        graphs = request.get("draws", 0) if probes else 0
+        drawn = mixes[world].draws(graphs, graphs * turn) if graphs else []
+        asked["draws"] = [run.to_dict() for run in drawn]
+        measured[world].append(measure_ranks(asked, probes, world, report))
     joined = {world: _joined(turns) for world, turns in measured.items()}
     return cluster_of(name, request, joined, cores, storage)
 

@@ -12,10 +12,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from gnnbench.approaches.base import Probe
+from gnnbench.approaches.mini_batch.base import MiniBatch
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.operations import Operations, is_drawn_graph, needed, operations
 from gnnbench.spec import DatasetRef, RunSpec
-from gnnbench_runtime.calibration.workloads import KINDS, Workload, workload
+from gnnbench_runtime.calibration.workloads import (
+    DRAWN_LARGE_EVERY,
+    KINDS,
+    Workload,
+    drawn_batches,
+    workload,
+)
 
 LEAST_SAMPLES = 4
 """Samples that a fit needs of an operation."""
@@ -59,6 +66,40 @@ class Mix:
         return [probe for probe in chosen if probe is not None] + list(
             self._missing(count, samples)
         )
+
+    def draws(self, graphs: int, first: int = 0) -> list[RunSpec]:
+        """Runs whose batches are drawn and prepared without training on them.
+
+        Of each of so many graphs, batches of several sizes; every fourth graph is a large one, on
+        which only those draw that need no preparation.
+
+        Args:
+            graphs: how many.
+            first: number of the first one: turns of a calibration take different ones.
+        """
+        found: list[RunSpec] = []
+        for index in range(first, first + graphs):
+            large = index % DRAWN_LARGE_EVERY == DRAWN_LARGE_EVERY - 1
+            for number, base in enumerate(drawn_batches(index, self._workload, large=large)):
+                asked = Probe(run=base, number=index + number, ranks=1)
+                found += self._drawn(asked, large=large)
+        return found
+
+    def _drawn(self, asked: Probe, *, large: bool) -> Iterator[RunSpec]:
+        """A run for each needed operation that draws or prepares batches of these sizes."""
+        seen: set[str] = set()
+        for name in APPROACHES.names():
+            approach = APPROACHES.get(name)
+            if not isinstance(approach, MiniBatch):
+                continue
+            plain = type(approach).prepared is MiniBatch.prepared
+            for offer in approach.probes(asked):
+                op = approach.form_of(offer).op
+                if op in seen or op not in self.needed or (large and not plain):
+                    continue
+                if offer.ranks == 1 and self._possible(offer):
+                    seen.add(op)
+                    yield offer
 
     def _offers(self, index: int) -> list[RunSpec]:
         """What the cards offer for a probe. Half of the probes are trained on batches."""

@@ -35,6 +35,7 @@ from gnnbench.steps import COMMUNICATION, STORAGE, Phase, Work
 from gnnbench_runtime import device as devices
 from gnnbench_runtime import kernels
 from gnnbench_runtime.calibration.collectives import sweep_all
+from gnnbench_runtime.calibration.draws import sweep_draws
 from gnnbench_runtime.calibration.shapes import sweep_shapes
 from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload
 from gnnbench_runtime.comm import Comm
@@ -118,6 +119,12 @@ def main(arguments: list[str]) -> int:
             needed=frozenset(request["ops"]),
         )
         content["workloads"] += count
+    if request.get("draws"):
+        runs = [RunSpec.from_dict(run) for run in request["draws"]]
+        contexts = [_context(Workload(run=run), comm, recorder, backend, folder) for run in runs]
+        drawn = sweep_draws(contexts, comm, workload=content["workloads"])
+        content["steps"] += [step for step in drawn if step["op"] in request["ops"]]
+        content["workloads"] += len(runs)
     if world_size > 1:
         content["collectives"] = sweep_all(comm, device, request["sweeps"])
     write_json(folder / f"samples-rank{rank}.json", content)

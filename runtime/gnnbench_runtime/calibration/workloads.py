@@ -8,8 +8,8 @@ their ranges and belong to no suite. `mix` chooses the approaches that train the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from gnnbench.spec import BatchSpec, DatasetRef, ModelSpec, RunSpec, TrainingSpec
@@ -65,7 +65,7 @@ LARGE = Scale(
     flops=6e9,
     epochs=0.5,
 )
-LARGE_EVERY = 8  # of the full-graph probes
+LARGE_EVERY, LARGE_PLACE = 8, 5  # of the full-graph probes
 # Bags of words have thousands of columns, whose products live on other costs than square ones.
 WIDE = Scale(
     nodes=(1_500, 24_000),
@@ -175,7 +175,7 @@ def scale_of(index: int) -> Scale:
     batches, other = index % 2 == 1, index // 2
     if batches:
         return USUAL
-    return {5: LARGE, 1: WIDE}.get(other % LARGE_EVERY, USUAL)
+    return {LARGE_PLACE: LARGE, 1: WIDE}.get(other % LARGE_EVERY, USUAL)
 
 
 def _dataset(
@@ -201,3 +201,40 @@ def spread_sizes(low_bytes: int, high_bytes: int, count: int) -> list[int]:
     """Message sizes spread evenly in the logarithm, multiples of 4 bytes."""
     ratio = math.log(high_bytes / low_bytes) / (count - 1)
     return sorted({4 * round(low_bytes * math.exp(i * ratio) / 4) for i in range(count)})
+
+
+DRAWN_LARGE_EVERY = 4
+"""Graphs from one large one to the next, of those from which batches are drawn alone."""
+DRAWN_BATCHES = ((0.2, (15, 10)), (0.6, (10, 5)), (0.0, (25, 10, 5)), (0.9, (5, 5)))
+"""Batches of a graph: place in the range of sizes, and fan-outs from the seeds."""
+
+
+def drawn_batches(
+    index: int, workload_of: Callable[[int], RunSpec], *, large: bool
+) -> Iterator[RunSpec]:
+    """Batches of several sizes on one graph, for draws without training.
+
+    Args:
+        index: of the graph.
+        workload_of: gives the workload of a number.
+        large: whether the graph is one beyond every cache.
+    """
+    # Batches are drawn from the graphs of odd workloads; large graphs are those of even ones.
+    base = workload_of(2 * (LARGE_EVERY * index + LARGE_PLACE) if large else 2 * index + 1)
+    options = {**base.dataset.options, "num_features": 4}
+    split = {"train": 0.5, "val": 0.2, "replace": True}
+    dataset = replace(base.dataset, options=options, split=split)
+    nodes = int(options.get("num_nodes") or 2 ** int(options["scale"]))
+    for number, (place, fanouts) in enumerate(DRAWN_BATCHES):
+        low, high = BATCH
+        size = round(low * (high / low) ** ((place + index * _STEPS[0]) % 1.0))
+        attention = number == 1
+        model = ModelSpec(
+            name="probe",
+            kind="gat" if attention else ("gcn", "sage")[(index + number) % 2],
+            heads=2 if attention else 1,
+            hidden=16,
+            layers=len(fanouts),
+        )
+        batch = BatchSpec(size=min(size, max(32, nodes // 8)), fanouts_from_seeds=fanouts)
+        yield replace(base, dataset=dataset, model=model, batch=batch)

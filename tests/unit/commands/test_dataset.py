@@ -44,7 +44,8 @@ def test_a_generated_graph_is_profiled_as_asked(say: Say) -> None:
     points = [(p["method"], p["parts"]) for p in card["halo"]]
     assert points == [("metis-vol", 2), ("metis-vol", 4), ("hash", 2), ("hash", 4)]
     drawn = [(p["fanouts_from_seeds"], p["batch"]) for p in card["frontier"]]
-    assert drawn == [([3, 2], 20), ([5], 20)]
+    assert drawn[:2] == [([3, 2], 20), ([5], 20)]
+    assert len(drawn) > 10, "other batches, between which sizes are interpolated"
 
 
 def test_the_table_shows_counts_degrees_and_both_curves(say: Say) -> None:

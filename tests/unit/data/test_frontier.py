@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gnnbench.data.expected import drawn_by_lot
 from gnnbench.data.frontier import occupancy_frontier, vip_frontier, vip_inclusion
 from gnnbench.data.generators import planted_partition
 from gnnbench.data.graph import from_edges
+from gnnbench.data.sampling import NeighbourSampler
 from gnnbench.data.splits import random_split
 from gnnbench.errors import SpecError, UnknownName
 
@@ -55,6 +57,15 @@ def test_the_histogram_estimate_is_near_monte_carlo_too(block_graph):
     values, counts = np.unique(block_graph.in_degrees(), return_counts=True)
     vertices, edges = occupancy_frontier(values, counts, block_graph.num_train, (8, 4), 64)
     assert np.array([*vertices, *edges]) == pytest.approx(drawn, rel=0.06)
+
+
+@pytest.mark.parametrize("fanouts", [(10, 5), (20, -1)])
+def test_edges_by_lot_are_near_those_of_the_sampler(block_graph, fanouts):
+    sampler = NeighbourSampler(block_graph.indptr, block_graph.indices, fanouts, seed=3)
+    drawn = sampler.sample(block_graph.train_nodes()[:400], 0, 0)
+    values, counts = np.unique(block_graph.in_degrees(), return_counts=True)
+    found = drawn_by_lot(values, counts, fanouts, drawn.sizes[1])
+    assert found == pytest.approx(drawn.by_lot, rel=0.1)
 
 
 def test_a_single_bin_overshoots_as_the_reference_says(block_graph):

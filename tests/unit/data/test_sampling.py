@@ -232,6 +232,18 @@ def test_a_transposed_block_holds_the_same_edges(seeds: list[int]) -> None:
     assert all((np.diff(indices_t[a:b]) > 0).all() for a, b in pairwise(indptr_t))
 
 
+def test_the_order_of_a_transpose_is_that_of_a_stable_sort() -> None:
+    block = sampler([4, 3]).sample(np.arange(0, 60, 2), 0, 0).blocks[0]
+    assert np.array_equal(block.transposed_order(), np.argsort(block.indices, kind="stable"))
+
+
+def test_only_vertices_with_more_neighbours_than_the_fanout_are_drawn_by_lot() -> None:
+    batch = sampler([4, -1]).sample(np.arange(0, 60, 2), 0, 0)
+    block = batch.blocks[-1]
+    more = block.degrees > 4
+    assert 0 < batch.by_lot == int(np.diff(block.indptr)[more].sum()) == 4 * int(more.sum())
+
+
 def test_an_epoch_holds_every_training_vertex_once() -> None:
     """SA-S4: over all steps and ranks."""
     train = np.arange(0, 101, 3)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.base import BatchStructure
-from gnnbench.approaches.mini_batch.batch import drawing_of
 from gnnbench.approaches.mini_batch.caches import RowCache
+from gnnbench.approaches.mini_batch.drawing import drawing_of
 from gnnbench.approaches.mini_batch.roles import CREDITS, Roles
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
@@ -229,6 +229,7 @@ class SamplingRank:
         )
         self.shape = stack_shape(data, run, approach.knobs(run).order)
         self.caches = approach.capacity(data, run) > 0
+        self.tables = work.graph_tables(data.num_nodes, data.num_edges)
         self.sent: deque[tuple[Pending, Pending]] = deque()
 
     def warm_up(self) -> None:
@@ -256,7 +257,7 @@ class SamplingRank:
         trainer = self.roles.trainer_of(number)
         with self._step(f"sample/draw/{trainer}") as span:
             dealt = self.source.draw(period, step, self.roles.trainers, trainer)
-            span.did(drawing_of([dealt.batch], self.form.op))
+            span.did(drawing_of([dealt.batch], self.form.op, self.tables))
         batch = dealt.batch
         with self._step(f"sample/pack/{trainer}") as span:
             num_seeds = round(1.0 / dealt.scale)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.base import BatchStructure
+from gnnbench.approaches.mini_batch.drawing import preparing
 from gnnbench.approaches.mini_batch.p3 import APPROACH
 from gnnbench.approaches.mini_batch.push_pull import HEADER, Merged, Slices
 from gnnbench.approaches.writing.shape import StackShape
@@ -186,7 +187,7 @@ class ColumnBatches(SampledBatches):
         above = drawn if attended else _without_first(drawn)
         with self._step("sample/prepare") as span:
             patterns, turned = self.blocks.patterns(above, 0 if attended else 2)
-            span.did(work.prepare_blocks(drawn.sizes[0], turned))
+            span.did(preparing(self.shape, drawn.sizes[0], turned))
         ids = torch.from_numpy(above.input_nodes)
         parts = self._announced(drawn, attended)
         if context.device.type != "cpu":

@@ -13,15 +13,11 @@ from torch import Tensor
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.base import BatchStructure
-from gnnbench.approaches.mini_batch.batch import (
-    PLAIN,
-    Form,
-    block_is_turned,
-    drawing_of,
-    needs_transpose,
-)
+from gnnbench.approaches.mini_batch.batch import PLAIN, Form
 from gnnbench.approaches.mini_batch.caches import Ahead, RowCache
+from gnnbench.approaches.mini_batch.drawing import drawing_of, preparing
 from gnnbench.approaches.mini_batch.fetching import HOST
+from gnnbench.approaches.mini_batch.patterns import block_is_turned, needs_transpose
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
@@ -68,7 +64,7 @@ class BlockMaker:
             self.as_destination, self.as_source = vertex_scales(graph, shape.model)
 
     def patterns(self, batch: sampling.Batch, first: int = 0) -> tuple[list[Any], int]:
-        """Patterns of the blocks, and how many edges were transposed for the backward pass.
+        """Patterns of the blocks, and how many entries were transposed for the backward pass.
 
         The first block is that of layer `first`; 0: blocks are those of all layers, or one is.
         """
@@ -78,10 +74,11 @@ class BlockMaker:
             turn = needs_transpose(self.shape, at)
             if not first:
                 turn = block_is_turned(self.shape, at, len(batch.blocks))
-            turned += block.num_edges if turn else 0
             if self.shape.model.attention:
+                turned += block.num_edges + block.num_dst
                 made.append(self._attention(batch, block))
             else:
+                turned += block.num_edges if turn else 0
                 made.append(self._aggregation(batch, block, turn))
         return made, turned
 
@@ -159,6 +156,7 @@ class SampledBatches:
         self.features = self.store(graph, structure, cache)
         self.open_source(graph, structure, cache)
         self.labels = np.array(graph.labels)
+        self.tables = work.graph_tables(graph.num_nodes, graph.num_edges)
         self.workspace = Workspace(context.device, context.dtype)
         if self.prefetch:
             context.comm.open_background()
@@ -205,7 +203,7 @@ class SampledBatches:
         """Draw this rank's part of a global batch, build its blocks, fetch its input rows."""
         with self._step("sample/draw") as span:
             dealt, drawn = self.ahead.take(epoch, step)
-            span.did(drawing_of([one.batch for one in drawn], self.form.op))
+            span.did(drawing_of([one.batch for one in drawn], self.form.op, self.tables))
         return self.build(dealt, epoch, step, slot)
 
     def build(self, dealt: Dealt, epoch: int, step: int, slot: int) -> Batch:
@@ -215,7 +213,8 @@ class SampledBatches:
         with self._step("sample/prepare") as span:
             patterns, turned = self.blocks.patterns(batch)
             rows, weights = self._loss_rows(dealt)
-            span.did(work.prepare_blocks(vertices, turned))
+            weighted = self.form.edge_weights
+            span.did(preparing(self.shape, vertices, turned, weighted=weighted))
         ids = torch.from_numpy(batch.input_nodes)
         if context.device.type != "cpu":
             patterns, ids, rows, weights = self._to_device(patterns, ids, rows, weights)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner, work
-from gnnbench.approaches.mini_batch.batch import drawing_of
+from gnnbench.approaches.mini_batch.drawing import drawing_of
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.out_of_core.belady import BeladyStructure, inspection
 from gnnbench.approaches.out_of_core.caching import AlignedRows
