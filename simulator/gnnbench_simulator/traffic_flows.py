@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gnnbench.costs.facts import Floats
 from gnnbench_simulator.fabric_links import Demand
@@ -19,6 +20,8 @@ from gnnbench_simulator.water_filling import fair_rates
 _FULL = 1.0 + 1e-9
 """Times its capacity from which a link binds: sums of rates are rounded."""
 _SAME = 1e-12
+
+Binds = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True, eq=False)
@@ -92,12 +95,11 @@ class TrafficFlows:
     def settle(self, now: float) -> None:
         """Set the rates of every component that was touched."""
         touched, self._touched = self._touched, {}
-        found = self._component(touched)
-        self.rerated += len(found)
-        bound = [self._full(transfer.demand) for transfer in found]
-        rates = self._rates(found, bound)
-        for transfer, links, rate in zip(found, bound, rates.tolist(), strict=True):
-            self._rate(transfer, rate if links else transfer.cap, now)
+        component = self._component(touched)
+        self.rerated += len(component)
+        rates = self._rates(component)
+        for (transfer, binds), rate in zip(component.items(), rates.tolist(), strict=True):
+            self._rate(transfer, rate if binds.any() else transfer.cap, now)
 
     def _rate(self, transfer: Transfer, rate: float, now: float) -> None:
         if abs(rate - transfer.rate) <= _SAME * rate:
@@ -107,39 +109,43 @@ class TrafficFlows:
         transfer.version += 1
         self._alarm(now + max(transfer.left, 0.0) / rate, transfer, transfer.version)
 
-    def _rates(self, found: list[Transfer], bound: list[list[int]]) -> Floats:
+    def _rates(self, component: dict[Transfer, Binds]) -> Floats:
         """Fair rates of some flows on the links that bind."""
-        numbers: dict[int, int] = {}
-        for links in bound:
-            for link in links:
-                numbers.setdefault(link, len(numbers))
-        usage = [
-            t.demand.usage[np.isin(t.demand.links, links)]
-            for t, links in zip(found, bound, strict=True)
-        ]
+        flows, binds = list(component), list(component.values())
+        empty = np.zeros(0, np.int64)
+        links = np.concatenate(
+            [empty, *(t.demand.links[own] for t, own in zip(flows, binds, strict=True))]
+        )
+        known, numbers = np.unique(links, return_inverse=True)
         return fair_rates(
-            np.cumsum([0, *map(len, bound)]),
-            np.array([numbers[link] for links in bound for link in links], np.int64),
-            np.concatenate([np.zeros(0), *usage]),
-            np.array([t.demand.weight for t in found]),
-            np.array([t.cap for t in found]),
-            self._limit[list(numbers)] / _FULL,
+            np.cumsum([0, *(int(own.sum()) for own in binds)]),
+            numbers.astype(np.int64),
+            np.concatenate(
+                [np.zeros(0), *(t.demand.usage[own] for t, own in zip(flows, binds, strict=True))]
+            ),
+            np.array([t.demand.weight for t in flows]),
+            np.array([t.cap for t in flows]),
+            self._limit[known] / _FULL,
         )
 
-    def _component(self, touched: dict[int, None]) -> list[Transfer]:
-        """Flows on these links, and those that share a binding link with one of them."""
-        found: dict[Transfer, None] = {}
+    def _component(self, touched: dict[int, None]) -> dict[Transfer, Binds]:
+        """Flows on these links, and those that share a binding link with one of them.
+
+        With each flow: which of its links bind, in its order.
+        """
+        found: dict[Transfer, Binds] = {}
         frontier, seen = list(touched), dict(touched)
         while frontier:
             for transfer in self._users[frontier.pop()]:
                 if transfer in found:
                     continue
-                found[transfer] = None
-                for link in self._full(transfer.demand):
+                links = transfer.demand.links
+                binds = found[transfer] = self._asked[links] > self._limit[links]
+                for link in links[binds].tolist():
                     if link not in seen:
                         seen[link] = None
                         frontier.append(link)
-        return list(found)
+        return found
 
     def _full(self, demand: Demand) -> list[int]:
         """The links of a flow that bind now, in its order."""

@@ -20,7 +20,7 @@ from gnnbench.costs.facts import Floats
 
 Ints = npt.NDArray[np.int64]
 _COMPILED_FROM = 20_000
-"""Entries of all paths from which compiled code pays for the time that loading it takes."""
+"""Entries of all paths so far from which compiled code pays for the time that loading it takes."""
 
 
 def fair_rates(
@@ -37,7 +37,9 @@ def fair_rates(
         capacity: units per second of each link, [links].
     """
     order = np.argsort(cap / weight, kind="stable")
-    fill: Any = _fill if len(links) < _COMPILED_FROM else _compiled()
+    global _entries
+    _entries += len(links)
+    fill: Any = _fill if _entries < _COMPILED_FROM else _compiled()
     return np.asarray(fill(starts, links, usage, weight, cap, capacity, order))
 
 
@@ -119,6 +121,7 @@ def _fill(
 
 
 _KNOWN: list[Any] = []
+_entries = 0
 
 
 def _compiled() -> Any:
