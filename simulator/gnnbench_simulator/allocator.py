@@ -8,12 +8,13 @@ address on a tie; without one a segment is made; blocks merge with free neighbou
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gnnbench.plan import Plan
-from gnnbench.steps import Space, pick
+from gnnbench.steps import Space, Step, pick
 
 MIB = 2**20
 ROUND = 512
@@ -131,20 +132,32 @@ def _rounded(size: int) -> int:
 
 def replay_allocator(plan: Plan, rank: int, *, periods: int = 1) -> CachingAllocator:
     """Perform a rank's allocations on its device in program order; resident buffers first."""
-    allocator = CachingAllocator()
+    return replay_allocators(plan, [rank], periods=periods)[0]
+
+
+def replay_allocators(
+    plan: Plan, chosen: Sequence[int], *, periods: int = 1
+) -> list[CachingAllocator]:
+    """`replay_allocator` of several ranks, in one walk of the plan."""
+    allocators = [CachingAllocator() for _ in chosen]
     for buffer in plan.resident:
         if buffer.space is Space.DEVICE:
-            allocator.allocate(buffer.name, pick(buffer.bytes, rank))
+            for rank, allocator in zip(chosen, allocators, strict=True):
+                allocator.allocate(buffer.name, pick(buffer.bytes, rank))
     for ranks, step in plan.allocations(periods=periods):
-        column = int(np.searchsorted(ranks, rank))
-        if column == len(ranks) or ranks[column] != rank:
+        columns = np.searchsorted(ranks, chosen).tolist()
+        for rank, column, allocator in zip(chosen, columns, allocators, strict=True):
+            if column < len(ranks) and ranks[column] == rank:
+                _perform(allocator, step, column)
+    return allocators
+
+
+def _perform(allocator: CachingAllocator, step: Step, column: int) -> None:
+    for buffer in step.allocates:
+        if buffer.space is not Space.DEVICE:
             continue
-        for buffer in step.allocates:
-            if buffer.space is not Space.DEVICE:
-                continue
-            if buffer.exact:
-                allocator.free(buffer.name)
-            allocator.allocate(buffer.name, pick(buffer.bytes, column))
-        for name in step.frees:
-            allocator.free(name)
-    return allocator
+        if buffer.exact:
+            allocator.free(buffer.name)
+        allocator.allocate(buffer.name, pick(buffer.bytes, column))
+    for name in step.frees:
+        allocator.free(name)

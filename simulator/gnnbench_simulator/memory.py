@@ -15,7 +15,7 @@ from gnnbench.buffers import CATEGORIES, CONTEXT, RESERVE, category
 from gnnbench.cluster import Cluster
 from gnnbench.plan import Plan
 from gnnbench.steps import Ints, Space, pick
-from gnnbench_simulator.allocator import replay_allocator
+from gnnbench_simulator.allocator import replay_allocators
 
 DEVICE_MEMORY, HOST_MEMORY, CPU_MEMORY = "device memory", "host memory", "memory"
 DISK = "disk"
@@ -28,6 +28,8 @@ or more (`reports/measured/2026-11-28-*`). GPUs are assumed to be alike."""
 _Z90 = 1.645
 _STEPS_MAX = 400_000
 """Steps of all ranks whose allocations are followed; later periods repeat the first ones."""
+_COUNTED = 32
+"""Iterations whose steps are counted to know how many a period has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +85,14 @@ def needs_of(plan: Plan, *, gpu: bool) -> Needs:
     spaces = (Space.DEVICE,), (Space.HOST,), (Space.DISK,)
     workload, host, disk = (peak.tolist() for peak in plan.peaks(spaces, periods=periods))
     known: dict[int, tuple[int, int]] = {}
-    pairs = []
-    # Ranks that allocate alike share one replay of the allocator, which is the slow part.
-    for rank, key in enumerate(_allocation_keys(plan).tolist()):
-        if key not in known:
-            allocator = replay_allocator(plan, rank, periods=periods)
-            known[key] = allocator.peak_allocated, allocator.reserved
-        pairs.append(known[key])
+    # Ranks that allocate alike share one replay of the allocator. The others are replayed in one
+    # walk of the plan, because iterations are made on demand.
+    keys = _allocation_keys(plan).tolist()
+    first = {key: rank for rank, key in reversed(list(enumerate(keys)))}
+    replayed = replay_allocators(plan, list(first.values()), periods=periods)
+    for key, allocator in zip(first, replayed, strict=True):
+        known[key] = allocator.peak_allocated, allocator.reserved
+    pairs = [known[key] for key in keys]
     return Needs(
         gpu=True,
         workload=workload,
@@ -352,8 +355,11 @@ def _cap(caps: Mapping[str, float], *spaces: Space) -> list[float]:
 
 def _periods(plan: Plan) -> int:
     """Periods to follow: two at least, because what the first one leaves lives in the second."""
-    # The step budget bounds the time; two periods show what the first one leaves behind.
-    return min(plan.num_periods, max(2, _STEPS_MAX // max(plan.num_steps(), 1)))
+    # The step budget bounds the time; two periods show what the first one leaves behind. Iterations
+    # of a period have about as many steps each, and making all of them to count takes long.
+    ahead = plan.scheduled(0)[:_COUNTED]
+    steps = sum(plan.iterations[index].num_steps() for index in ahead) / max(len(ahead), 1)
+    return min(plan.num_periods, max(2, int(_STEPS_MAX // max(steps * sum(plan.periods[:1]), 1))))
 
 
 def _allocation_keys(plan: Plan) -> NDArray[np.uint64]:
