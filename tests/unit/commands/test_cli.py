@@ -119,8 +119,8 @@ def test_a_misspelt_command_is_answered_with_what_was_meant(
     ("words", "line"),
     [
         (["--jsn"], "unrecognised argument '--jsn'; did you mean --json?"),
-        (["--ranks", "1,x"], "argument --ranks: '1,x' is not a list of rank counts such as 1,2,4"),
-        (["--ranks", "0"], "argument --ranks: '0' is not a list of rank counts such as 1,2,4"),
+        (["--ranks", "1,x"], "argument --ranks: '1,x' is not a list of rank counts such as 1,2,4 of at most 1,000,000"),
+        (["--ranks", "0"], "argument --ranks: '0' is not a list of rank counts such as 1,2,4 of at most 1,000,000"),
         (["--ranks"], "argument --ranks: expected one argument"),
     ],
 )
