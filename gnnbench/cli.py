@@ -18,7 +18,8 @@ import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import NoReturn, Protocol, cast
+from types import FrameType
+from typing import Any, NoReturn, Protocol, cast
 
 from gnnbench import __version__, commands
 from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
@@ -26,6 +27,8 @@ from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 # What a path that a user named, or the medium it lies on, can be blamed for.
+_IMPORT_S = 0.05
+"""Seconds until a signal that came during an import is sent again."""
 _OF_PATHS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG, errno.ENOTEMPTY),
@@ -113,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     main_thread = threading.current_thread() is threading.main_thread()
     _say_what_can_be_said()
-    before = signal.signal(signal.SIGTERM, _terminate) if main_thread else None
+    before = _listen() if main_thread else {}
     try:
         args = parse(words, discover())
         code: int = args.command_run(args)
@@ -135,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _end(_bug(error), FAILED, debug)
     finally:
-        if main_thread:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say_what_can_be_said() -> None:
@@ -152,10 +155,38 @@ def _say_what_can_be_said() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _listen() -> dict[int, Any]:
+    """Set the handlers of SIGTERM and SIGINT; returns those of before.
+
+    An ignored SIGINT stays ignored: shells start background jobs so.
+    """
+    before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _stop)
+    return before
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
     """End as Ctrl-C does: ranks are ended, scratch folders removed."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one is not to be argued with
+    if _is_importing(frame):
+        # Compiled modules turn an exception during their import into another one and print a trace.
+        later = threading.Timer(_IMPORT_S, os.kill, (os.getpid(), number))
+        later.daemon = True
+        later.start()
+        return
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
     raise Terminated
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported since `main` began."""
+    while frame is not None and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _end(line: str, code: int, debug: bool) -> int:

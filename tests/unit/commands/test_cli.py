@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -119,8 +123,14 @@ def test_a_misspelt_command_is_answered_with_what_was_meant(
     ("words", "line"),
     [
         (["--jsn"], "unrecognised argument '--jsn'; did you mean --json?"),
-        (["--ranks", "1,x"], "argument --ranks: '1,x' is not a list of rank counts such as 1,2,4 of at most 1,000,000"),
-        (["--ranks", "0"], "argument --ranks: '0' is not a list of rank counts such as 1,2,4 of at most 1,000,000"),
+        (
+            ["--ranks", "1,x"],
+            "argument --ranks: '1,x' is not a list of rank counts such as 1,2,4 of at most 1,000,000",
+        ),
+        (
+            ["--ranks", "0"],
+            "argument --ranks: '0' is not a list of rank counts such as 1,2,4 of at most 1,000,000",
+        ),
         (["--ranks"], "argument --ranks: expected one argument"),
     ],
 )
@@ -231,3 +241,22 @@ def test_characters_that_an_encoding_lacks_are_replaced() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "?" in done.stdout
+
+
+def test_a_signal_during_an_import_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba's compiled modules make an ImportError of an interrupt in their midst."""
+    (tmp_path / "interrupted_module.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nFINISHED = True\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
+    before = cli._listen()
+    try:
+        assert importlib.import_module("interrupted_module").FINISHED
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
