@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_out(parser, "cluster TOML file to write")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer probes: two minutes for three approaches"
+        "--quick", action="store_true", help="fewer probes: some minutes for three approaches"
     )
     parser.add_argument(
         "--approach",

@@ -20,6 +20,8 @@ from gnnbench import __version__, cli
 from gnnbench.commands import options
 from gnnbench.errors import RunFailed, SpecError
 
+NO_RANKS = "is not a list of rank counts such as 1,2,4 of at most 1,000,000"
+
 
 def command_that(act: Callable[[argparse.Namespace], int]) -> SimpleNamespace:
     return SimpleNamespace(
@@ -123,14 +125,8 @@ def test_a_misspelt_command_is_answered_with_what_was_meant(
     ("words", "line"),
     [
         (["--jsn"], "unrecognised argument '--jsn'; did you mean --json?"),
-        (
-            ["--ranks", "1,x"],
-            "argument --ranks: '1,x' is not a list of rank counts such as 1,2,4 of at most 1,000,000",
-        ),
-        (
-            ["--ranks", "0"],
-            "argument --ranks: '0' is not a list of rank counts such as 1,2,4 of at most 1,000,000",
-        ),
+        (["--ranks", "1,x"], f"argument --ranks: '1,x' {NO_RANKS}"),
+        (["--ranks", "0"], f"argument --ranks: '0' {NO_RANKS}"),
         (["--ranks"], "argument --ranks: expected one argument"),
     ],
 )
