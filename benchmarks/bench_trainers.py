@@ -59,6 +59,7 @@ def read(path: Path) -> Graph:
             undirected=True,
             features=z["x"],
             labels=z["y"],
+            num_classes=int(z["y"].max()) + 1,
             train_mask=z["train"],
         )
 
