@@ -183,8 +183,8 @@ def expanded(
             fabric = {**(first.get("fabric") or {}), **_table(found.get("fabric"))}
             named = {key: found[key] for key in _OWN if key in found and key != "nodes"}
             return {**first, **named, **({"fabric": fabric} if fabric else {})}
-        # The first kind stands for the cluster wherever all kinds are alike.
-        # Rent and power are those of each kind.
+        # Where one value is needed for the whole cluster, it is that of the first kind of host.
+        # Rent and power are kept for each kind.
         shared = [key for key in _OF_TYPES if key in first and key not in ("price", "power")]
         found |= {key: first[key] for key in shared}
         counts = [node.get("count") for node in found["nodes"] if isinstance(node, Mapping)]

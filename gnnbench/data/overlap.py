@@ -109,7 +109,7 @@ def _log_ratio(size: float, fanouts: Sequence[int], counted: Sequence[Counted]) 
 
 
 def _mean_fanout(fanouts: Sequence[int]) -> float:
-    """Mean logarithm of the fan-outs; all neighbours count as many."""
+    """Mean logarithm of the fan-outs; taking all neighbours counts as a fan-out of 100."""
     return math.fsum(math.log(f if f > 0 else _ALL) for f in fanouts) / max(len(fanouts), 1)
 
 

@@ -144,9 +144,9 @@ class _Rewriter:
     def _lane(self, step: Step) -> Lane:
         """Where the software takes a step: a sampler, and what fetches, may be lanes of their own.
 
-        A plan with prefetch draws and fetches in a thread; of a disaggregated system the thread
-        stands for another device, and for the stream on which the trainer fetches. Where processes
-        of the host only draw, the one that trains fetches: between two batches.
+        A plan with prefetch draws and fetches in a thread. In a disaggregated system another device
+        draws, and the trainer fetches on a stream of its own: both are modelled by that thread.
+        Where processes of the host only draw, the training process fetches between two batches.
         """
         loader = self.software.loader
         if loader is None or step.lane is Lane.COMPUTE:

@@ -58,7 +58,7 @@ def whole_numbers(array: NDArray[Any], what: str, file: Path) -> NDArray[np.int6
 def edge_pairs(array: NDArray[Any], file: Path) -> NDArray[np.int64]:
     """Edges as int64 [E, 2], from rows of pairs [E, 2] or from two rows of ends [2, E].
 
-    Two by two is taken for rows of pairs.
+    An array [2, 2] fits both; its rows are then read as pairs.
     """
     if array.ndim == 2 and array.shape[1] == 2:
         pairs = array

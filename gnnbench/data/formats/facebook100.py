@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.formats.arrays import whole_numbers
 from gnnbench.data.formats.labels import dense_codes
-from gnnbench.data.formats.mat5 import Other, read_mat
+from gnnbench.data.formats.mat5 import Other, OtherVersion, read_mat
 from gnnbench.data.formats.reading import only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError, UnknownName
@@ -55,7 +55,7 @@ def _content(file: Path) -> tuple[Any, NDArray[Any]]:
 
     try:
         content = read_mat(file)
-    except NotImplementedError as error:
+    except OtherVersion as error:
         raise DataError(file, f"a MATLAB file of {error}: save it with save(..., '-v7')") from None
     if any(part not in content for part in _PARTS):
         found = ", ".join(content) or "nothing"

@@ -42,23 +42,27 @@ class Other:
     kind: int
 
 
+class OtherVersion(ValueError):
+    """A .mat file of a version that is not read; the message names the version."""
+
+
 def read_mat(path: Path) -> dict[str, Any]:
     """Read the variables: arrays, sparse matrices in columns, or `Other`.
 
     Raises:
-        NotImplementedError: a file of version 7.3 (HDF5) or of version 4.
+        OtherVersion: a file of version 7.3 (HDF5) or of version 4.
         ValueError: a file that breaks off or contradicts itself.
     """
     raw = path.read_bytes()
     if raw[:8] == b"\x89HDF\r\n\x1a\n" or raw[:10] == b"MATLAB 7.3":
-        raise NotImplementedError("version 7.3")
+        raise OtherVersion("version 7.3")
     order = {b"IM": "<", b"MI": ">"}.get(raw[126:128])
     if len(raw) < _HEADER_BYTES or order is None:
         if (len(raw) >= 20 and raw[:2] in (b"\x00\x00", b"\xe8\x03")) or raw[:1] in (
             b"\x0a",
             b"\x32",
         ):
-            raise NotImplementedError("version 4")
+            raise OtherVersion("version 4")
         raise ValueError("no header of a .mat file")
     found: dict[str, Any] = {}
     for kind, body in _elements(memoryview(raw)[_HEADER_BYTES:], order):

@@ -101,7 +101,7 @@ def integer_table(
 ) -> NDArray[np.int64]:
     """Read the first `columns` columns of an integer table, int64 [rows, columns]; '#' comments.
 
-    `notes` is told how many further columns are left out.
+    The number of columns after these, which are not read, is written into `notes`.
     """
     with reading(path, "a table of integers"):
         text = read_text(path)
