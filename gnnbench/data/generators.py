@@ -216,7 +216,8 @@ def option_problems(kind: str, options: Mapping[str, Any]) -> list[str]:
             convert(options[name], hints[name], name, problems, least)
         elif parameter.default is parameter.empty:
             problems.append(f"{name}: missing, expected a value")
-    return problems or _PROBLEMS[kind](**options)
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return problems or _PROBLEMS[kind](**{**defaults, **options})
 
 
 class _Blocks:
