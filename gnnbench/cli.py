@@ -15,7 +15,8 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pkgutil import iter_modules
 from types import FrameType
@@ -26,9 +27,9 @@ from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
 
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
+_AGAIN_S = 0.05
+"""Seconds until a signal that could not end the process where it came is sent again."""
 # What a path that a user named, or the medium it lies on, can be blamed for.
-_IMPORT_S = 0.05
-"""Seconds until a signal that came during an import is sent again."""
 _OF_PATHS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.EFBIG, errno.ENOTEMPTY),
@@ -113,10 +114,15 @@ def parse(argv: Sequence[str], known: dict[str, Command]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing a user can cause shows a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    main_thread = threading.current_thread() is threading.main_thread()
     _say_what_can_be_said()
-    before = _listen() if main_thread else {}
+    if threading.current_thread() is not threading.main_thread():
+        return _run(words)
+    with _listening():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
+    debug = "--debug" in words
     try:
         args = parse(words, discover())
         code: int = args.command_run(args)
@@ -137,9 +143,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(_system_error(error), FAILED, debug)
     except Exception as error:
         return _end(_bug(error), FAILED, debug)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say_what_can_be_said() -> None:
@@ -155,24 +158,41 @@ def _say_what_can_be_said() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _listen() -> dict[int, Any]:
-    """Set the handlers of SIGTERM and SIGINT; returns those of before.
+@contextmanager
+def _listening() -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGINT end the command by an exception.
 
     An ignored SIGINT stays ignored: shells start background jobs so.
     """
+    say = sys.unraisablehook
     before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stop)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, _stop)
-    return before
+
+    def not_lost(unraisable: sys.UnraisableHookArgs) -> None:
+        # Python drops what a handler raises inside a finaliser or a callback of a C library.
+        if isinstance(unraisable.exc_value, Terminated):
+            signal.signal(signal.SIGTERM, _stop)
+            _send_again(signal.SIGTERM)
+        elif isinstance(unraisable.exc_value, KeyboardInterrupt):
+            _send_again(signal.SIGINT)
+        else:
+            say(unraisable)
+
+    sys.unraisablehook = not_lost
+    try:
+        yield
+    finally:
+        sys.unraisablehook = say
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """End as Ctrl-C does: ranks are ended, scratch folders removed."""
     if _is_importing(frame):
         # Compiled modules turn an exception during their import into another one and print a trace.
-        later = threading.Timer(_IMPORT_S, os.kill, (os.getpid(), number))
-        later.daemon = True
-        later.start()
+        _send_again(number)
         return
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -180,9 +200,15 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _send_again(number: int) -> None:
+    later = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+    later.daemon = True
+    later.start()
+
+
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported since `main` began."""
-    while frame is not None and frame.f_code is not main.__code__:
+    """Whether a module is being imported since the command began."""
+    while frame is not None and frame.f_code is not _run.__code__:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
         frame = frame.f_back

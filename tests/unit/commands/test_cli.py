@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import errno
 import importlib
 import os
@@ -248,11 +249,33 @@ def test_a_signal_during_an_import_waits_for_its_end(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
-    before = cli._listen()
-    try:
+    with cli._listening():
         assert importlib.import_module("interrupted_module").FINISHED
         with pytest.raises(KeyboardInterrupt):
             time.sleep(10)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, cli.Terminated)]
+)
+def test_a_signal_that_a_callback_of_a_c_library_loses_is_sent_again(
+    number: signal.Signals,
+    raised: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """numba's compiler calls back through ctypes, where Python drops every exception."""
+    monkeypatch.setattr(signal, "default_int_handler", signal.getsignal(signal.SIGINT))
+
+    def called() -> int:
+        os.kill(os.getpid(), number)
+        return 7
+
+    callback = ctypes.CFUNCTYPE(ctypes.c_int)(called)
+    hook = sys.unraisablehook
+    with cli._listening():
+        callback()
+        with pytest.raises(raised):
+            time.sleep(10)
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == ""
