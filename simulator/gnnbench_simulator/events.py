@@ -90,6 +90,7 @@ class _Clock:
         self.iteration_end = [0.0] * len(self.schedule)
         self.recorded: dict[int, list[Span]] = {rank: [] for rank in sorted(set(record))}
         self.tracks = self._tracks()
+        self.width = len(self.names)
         self.ready: list[Track] = []
 
     def run(self) -> SimResult:
@@ -177,7 +178,8 @@ class _Clock:
             if track.place == 0:
                 self._enter(track, self.program.iterations[schedule[number]])
             if track.place == len(track.stops):
-                self.iteration_end[number] = max(self.iteration_end[number], track.free_s)
+                if track.free_s > self.iteration_end[number]:
+                    self.iteration_end[number] = track.free_s
                 track.number, track.place = number + 1, 0
                 continue
             stop = track.stops[track.place]
@@ -211,7 +213,7 @@ class _Clock:
                 before = self.program.latest(track.rank, self._name(name), number)
             if before is None or before < 0:
                 continue
-            key = before * len(self.names) + name
+            key = before * self.width + name
             end = ended.get(key)
             if end is None:
                 self.waiting[track.rank].setdefault(key, []).append(track)
@@ -230,7 +232,7 @@ class _Clock:
         track.place += 1
         if stop.publishes >= 0:
             rank = track.rank
-            key = track.number * len(self.names) + stop.publishes
+            key = track.number * self.width + stop.publishes
             self.ended[rank][key] = end
             # Lanes are put on a list and not advanced here: a chain of waits would be as deep as
             # the plan is long.
@@ -297,9 +299,11 @@ class _Clock:
 
     def _part(self, meeting: Meeting, end: float) -> None:
         """End a collective: its lanes continue."""
+        # Lanes that wait for the collective are put behind, and run first: this lane's next block
+        # mostly waits for one of theirs.
+        self.ready += [track for track, _ in meeting.there]
         for track, since in meeting.there:
             self._finish(track, since, end)
-            self.ready.append(track)
 
     def _cross(self, meeting: Meeting, crossing: Demand, cap: float) -> None:
         """Begin a collective over the links of a fabric, whose parts progress together."""

@@ -32,6 +32,23 @@ _GROWN = 5
 Path = list[tuple[int, float]]
 
 
+class _Column:
+    """Numbers of all flows, or of all links: `all` for arrays of them, `one` for single ones.
+
+    A memoryview reads and writes one number in a fraction of the time of an array.
+    """
+
+    __slots__ = ("all", "one")
+
+    def __init__(self) -> None:
+        self.all: Floats = np.zeros(0)
+        self.one = memoryview(self.all)
+
+    def grow(self, more: Floats) -> None:
+        self.all = np.concatenate([self.all, more])
+        self.one = memoryview(self.all)
+
+
 @dataclass(slots=True)
 class _Fair:
     """Rates of the flows on some links, and of each flow the link that limits it, or AT_CAP.
@@ -39,9 +56,9 @@ class _Fair:
     `loads` are those of all binding links on which a rate changed; `more` those that must be added.
     """
 
-    flows: Ints
-    rates: Floats
-    limits: Ints
+    flows: list[int]
+    rates: Floats | list[float]
+    limits: Ints | list[int]
     loads: dict[int, float]
     more: list[int]
 
@@ -60,15 +77,13 @@ class TrafficFlows:
         self._capacities, self._alarm = capacities, alarm
         # Of each link: its capacity with room for rounding, the rates of its flows at their caps,
         # their rates now (where it binds), and how many flows it limits.
-        self._limit: Floats = np.zeros(0)
-        self._asked: Floats = np.zeros(0)
-        self._load: Floats = np.zeros(0)
-        self._limits: Ints = np.zeros(0, np.int64)
+        self._limit, self._asked, self._load = _Column(), _Column(), _Column()
+        self._limits: list[int] = []
         self._users: list[dict[int, float]] = []  # its flows, with their usage
         # Of each flow, by a number that is used again: `left` is its work at `since`.
-        self._cap, self._weight, self._rate = np.zeros(0), np.zeros(0), np.zeros(0)
-        self._left, self._since, self._end = np.zeros(0), np.zeros(0), np.zeros(0)
-        self._by: Ints = np.zeros(0, np.int64)  # the link that limits it, or AT_CAP
+        self._cap, self._weight, self._rate = _Column(), _Column(), _Column()
+        self._left, self._since, self._end = _Column(), _Column(), _Column()
+        self._by: list[int] = []  # the link that limits it, or AT_CAP
         self._demand: list[Demand] = []
         self._done: list[Callable[[float], None]] = []
         self._free: list[int] = []
@@ -89,19 +104,19 @@ class TrafficFlows:
             return
         self._grow()
         flow = self._number(demand, done)
-        self._cap[flow], self._weight[flow], self._rate[flow] = cap, demand.weight, 0.0
-        self._left[flow], self._since[flow], self._end[flow] = work, now, inf
-        self._by[flow] = AT_CAP
-        links = demand.links
-        self._asked[links] += cap * demand.usage
-        for link, usage in zip(links.tolist(), demand.usage.tolist(), strict=True):
-            self._users[link][flow] = usage
+        self._cap.one[flow], self._weight.one[flow] = cap, demand.weight
+        self._rate.one[flow], self._by[flow] = 0.0, AT_CAP
+        self._left.one[flow], self._since.one[flow], self._end.one[flow] = work, now, inf
+        asked, users = self._asked.one, self._users
+        for link, usage in zip(demand.links.tolist(), demand.usage.tolist(), strict=True):
+            asked[link] += cap * usage
+            users[link][flow] = usage
         full = self._full(demand)
         if full:
             self._touched |= dict.fromkeys(full)
             return
-        self._rate[flow] = cap
-        end = self._end[flow] = now + work / cap
+        self._rate.one[flow] = cap
+        end = self._end.one[flow] = now + work / cap
         if end < self._next:
             self._ask(end)
 
@@ -109,7 +124,7 @@ class TrafficFlows:
         """End the flows for whose end an alarm was asked, if it is up to date."""
         if version != self._version:
             return
-        ended = np.flatnonzero(self._end <= self._next).tolist()
+        ended = np.flatnonzero(self._end.all <= self._next).tolist()
         self._next = inf
         # All are gone before the first callback, which may start others in their place.
         over = [self._done[flow] for flow in ended]
@@ -133,7 +148,7 @@ class TrafficFlows:
             found = self._fair(self._component(touched))
         self.rerated += len(found.flows)
         for link, load in found.loads.items():
-            self._load[link] = load
+            self._load.one[link] = load
         self._set(found, now)
         self._ask_for_next()
 
@@ -143,10 +158,10 @@ class TrafficFlows:
         if not self._free:
             old = len(self._done)
             more = max(64, old)
-            for name in ("_cap", "_weight", "_rate", "_left", "_since"):
-                setattr(self, name, np.concatenate([getattr(self, name), np.zeros(more)]))
-            self._end = np.concatenate([self._end, np.full(more, inf)])
-            self._by = np.concatenate([self._by, np.full(more, AT_CAP)])
+            for column in (self._cap, self._weight, self._rate, self._left, self._since):
+                column.grow(np.zeros(more))
+            self._end.grow(np.full(more, inf))
+            self._by += [AT_CAP] * more
             self._demand += [demand] * more
             self._done += [done] * more
             self._free = list(range(old + more - 1, old - 1, -1))
@@ -157,32 +172,34 @@ class TrafficFlows:
     def _remove(self, flow: int) -> None:
         demand = self._demand[flow]
         self._touched |= dict.fromkeys(self._full(demand))
-        links = demand.links
-        self._asked[links] -= self._cap[flow] * demand.usage
-        self._load[links] -= self._rate[flow] * demand.usage
-        if self._by[flow] != AT_CAP:
-            self._limits[self._by[flow]] -= 1
-        for link in links.tolist():
+        cap, rate, by = self._cap.one[flow], self._rate.one[flow], self._by[flow]
+        if by != AT_CAP:
+            self._limits[by] -= 1
+        asked, load = self._asked.one, self._load.one
+        for link in demand.links.tolist():
             users = self._users[link]
-            del users[flow]
-            if not users:
-                self._asked[link] = self._load[link] = 0.0  # free of rounding
-        self._end[flow] = inf
+            usage = users.pop(flow)
+            # Of a link that nobody uses, what rounding left is forgotten.
+            asked[link] = asked[link] - cap * usage if users else 0.0
+            load[link] = load[link] - rate * usage if users else 0.0
+        self._end.one[flow] = inf
         self._free.append(flow)
 
     def _full(self, demand: Demand) -> list[int]:
         """The links of a flow that bind now, in its order."""
         links = demand.links
-        return list(links[self._asked[links] > self._limit[links]].tolist())
+        if len(links) <= _FEW:
+            asked, limit = self._asked.one, self._limit.one
+            return [link for link in links.tolist() if asked[link] > limit[link]]
+        return list(links[self._asked.all[links] > self._limit.all[links]].tolist())
 
     def _grow(self) -> None:
-        more = len(self._capacities) - len(self._limit)
+        more = len(self._capacities) - len(self._limits)
         if more > 0:
-            fresh = np.array(self._capacities[-more:])
-            self._limit = np.concatenate([self._limit, fresh * _FULL])
-            self._asked = np.concatenate([self._asked, np.zeros(more)])
-            self._load = np.concatenate([self._load, np.zeros(more)])
-            self._limits = np.concatenate([self._limits, np.zeros(more, np.int64)])
+            self._limit.grow(np.array(self._capacities[-more:]) * _FULL)
+            self._asked.grow(np.zeros(more))
+            self._load.grow(np.zeros(more))
+            self._limits += [0] * more
             self._users += [{} for _ in range(more)]
 
     # -- alarms ----------------------------------------------------------------------------------
@@ -193,11 +210,9 @@ class TrafficFlows:
         self._alarm(time_s, self._version)
 
     def _ask_for_next(self) -> None:
-        if not len(self._end):
-            return
-        end = float(self._end.min())
-        if end != self._next:
-            self._ask(end) if end < inf else None
+        end = float(self._end.all.min(initial=inf))
+        if end != self._next and end < inf:
+            self._ask(end)
 
     # -- rates -----------------------------------------------------------------------------------
 
@@ -207,35 +222,32 @@ class TrafficFlows:
         return self._fair_few(region) if number <= _FEW else self._fair_many(region)
 
     def _fair_few(self, region: dict[int, None]) -> _Fair:
+        asked, limit, now = self._asked.one, self._limit.one, self._rate.one
         paths: dict[int, Path] = {}
         left: dict[int, float] = {}
         for link in region:
-            binds = self._asked[link] > self._limit[link]
+            binds = asked[link] > limit[link]
             if binds:
-                left[link] = float(self._limit[link]) / _FULL
+                left[link] = limit[link] / _FULL
             for flow, usage in self._users[link].items():
                 path = paths.setdefault(flow, [])
                 if binds:
                     path.append((link, usage))
-        caps: dict[int, float] = {}
-        for flow in paths:
-            # A flow that a link elsewhere limits cannot rise here.
-            held = self._by[flow] != AT_CAP and self._by[flow] not in region
-            caps[flow] = float(self._rate[flow] if held else self._cap[flow])
-        weights = {flow: float(self._weight[flow]) for flow in paths}
-        rates, limits = _fill_few(paths, weights, caps, left)
         loads = dict.fromkeys(left, 0.0)
+        # A flow that a link elsewhere limits cannot rise here.
+        held = {f for f in paths if self._by[f] != AT_CAP and self._by[f] not in region}
+        caps = {flow: now[flow] if flow in held else self._cap.one[flow] for flow in paths}
+        weights = {flow: self._weight.one[flow] for flow in paths}
+        rates, limits = _fill_few(paths, weights, caps, left)
         more: dict[int, None] = {}
         for flow, path in paths.items():
-            rate, was = rates[flow], float(self._rate[flow])
+            rate, was = rates[flow], now[flow]
             for link, usage in path:
                 loads[link] += usage * rate
-            if limits[flow] == AT_CAP and self._by[flow] not in region:
-                limits[flow] = int(self._by[flow])
-            if abs(rate - was) <= _SAME * rate:
-                continue
+            if flow in held and limits[flow] == AT_CAP:
+                limits[flow] = self._by[flow]
             demand = self._demand[flow]
-            if len(demand.links) == len(path):
+            if abs(rate - was) <= _SAME * rate or len(demand.links) == len(path):
                 continue
             for link in self._full(demand):
                 if link in region:
@@ -243,16 +255,11 @@ class TrafficFlows:
                 if rate < was and self._limits[link]:
                     more[link] = None
                 usage = self._users[link][flow]
-                loads[link] = loads.get(link, float(self._load[link])) + usage * (rate - was)
-        more |= {k: None for k, v in loads.items() if k not in region and v > self._limit[k]}
-        flows = np.fromiter(paths, np.int64, len(paths))
-        return _Fair(
-            flows,
-            np.array([rates[flow] for flow in paths]),
-            np.array([limits[flow] for flow in paths], np.int64),
-            loads,
-            list(more),
-        )
+                loads[link] = loads.get(link, self._load.one[link]) + usage * (rate - was)
+        for link, load in loads.items():
+            if link not in region and load > limit[link]:
+                more[link] = None
+        return _Fair(list(paths), list(rates.values()), list(limits.values()), loads, list(more))
 
     def _fair_many(self, region: dict[int, None]) -> _Fair:
         links = np.fromiter(region, np.int64, len(region))
@@ -261,29 +268,30 @@ class TrafficFlows:
         usage = np.array([value for own in users for value in own.values()])
         link_of = np.repeat(np.arange(len(links)), [len(own) for own in users])
         flows, place = np.unique(flow_of, return_inverse=True)
-        binds = (self._asked[links] > self._limit[links])[link_of]
+        numbers = flows.tolist()
+        binds = (self._asked.all[links] > self._limit.all[links])[link_of]
         order = np.argsort(place[binds], kind="stable")
         place, link_of, usage = place[binds][order], link_of[binds][order], usage[binds][order]
-        inside = np.zeros(len(self._limit) + 1, np.bool_)
+        inside = np.zeros(len(self._limits) + 1, np.bool_)
         inside[links] = True
         inside[AT_CAP] = True  # the last: a cap is no link elsewhere
-        was = self._rate[flows]
-        held = ~inside[self._by[flows]]
+        was, by = self._rate.all[flows], np.array([self._by[flow] for flow in numbers], np.int64)
+        held = ~inside[by]
         starts = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(flows)))])
         rates, limits = filled(
             starts,
             link_of,
             usage,
-            self._weight[flows],
-            np.where(held, was, self._cap[flows]),
-            self._limit[links] / _FULL,
+            self._weight.all[flows],
+            np.where(held, was, self._cap.all[flows]),
+            self._limit.all[links] / _FULL,
         )
-        limits = np.where(limits == AT_CAP, np.where(held, self._by[flows], AT_CAP), links[limits])
+        limits = np.where(limits == AT_CAP, np.where(held, by, AT_CAP), links[limits])
         sums = np.bincount(link_of, usage * rates[place], len(links))
         loads = dict(zip(links.tolist(), sums.tolist(), strict=True))
         changed = np.flatnonzero(np.abs(rates - was) > _SAME * rates)
         more = self._outside(flows[changed], rates[changed] - was[changed], inside, loads)
-        return _Fair(flows, rates, limits, loads, more)
+        return _Fair(numbers, rates, limits, loads, more)
 
     def _outside(
         self, flows: Ints, change: Floats, inside: npt.NDArray[np.bool_], loads: dict[int, float]
@@ -294,17 +302,18 @@ class TrafficFlows:
             return []
         links = np.concatenate([demand.links for demand in demands])
         counts = [len(demand.links) for demand in demands]
-        picked = ~inside[links] & (self._asked[links] > self._limit[links])
+        limit = self._limit.all
+        picked = ~inside[links] & (self._asked.all[links] > limit[links])
         if not picked.any():
             return []
         links, by = links[picked], np.repeat(change, counts)[picked]
         usage = np.concatenate([demand.usage for demand in demands])[picked]
         known, number = np.unique(links, return_inverse=True)
-        sums = self._load[known] + np.bincount(number, usage * by, len(known))
+        sums = self._load.all[known] + np.bincount(number, usage * by, len(known))
         loads |= dict(zip(known.tolist(), sums.tolist(), strict=True))
-        risen = sums > self._limit[known]
+        limits = np.array([self._limits[link] for link in known.tolist()])
         fallen = np.bincount(number, by < 0, len(known)) > 0
-        more: list[int] = known[risen | (fallen & (self._limits[known] > 0))].tolist()
+        more: list[int] = known[(sums > limit[known]) | (fallen & (limits > 0))].tolist()
         return more
 
     def _component(self, touched: Iterable[int]) -> dict[int, None]:
@@ -324,19 +333,31 @@ class TrafficFlows:
 
     def _set(self, found: _Fair, now: float) -> None:
         """Set rates, and the ends of flows whose rates changed."""
-        flows, rates = found.flows, found.rates
-        by = self._by[flows]
-        moved = np.flatnonzero(by != found.limits)
-        if len(moved):
-            for sign, limits in ((-1, by[moved]), (1, found.limits[moved])):
-                np.add.at(self._limits, limits[limits != AT_CAP], sign)
-            self._by[flows[moved]] = found.limits[moved]
-        changed = np.abs(rates - self._rate[flows]) > _SAME * rates
-        if not changed.all():
-            flows, rates = flows[changed], rates[changed]
-        left = self._left[flows] - self._rate[flows] * (now - self._since[flows])
-        self._left[flows], self._since[flows], self._rate[flows] = left, now, rates
-        self._end[flows] = now + np.maximum(left, 0.0) / rates
+        limits = found.limits if isinstance(found.limits, list) else found.limits.tolist()
+        for flow, limit in zip(found.flows, limits, strict=True):
+            by = self._by[flow]
+            if by != limit:
+                if by != AT_CAP:
+                    self._limits[by] -= 1
+                if limit != AT_CAP:
+                    self._limits[limit] += 1
+                self._by[flow] = limit
+        if isinstance(found.rates, list):
+            rates, lefts, sinces = self._rate.one, self._left.one, self._since.one
+            for flow, rate in zip(found.flows, found.rates, strict=True):
+                was = rates[flow]
+                if abs(rate - was) > _SAME * rate:
+                    left = lefts[flow] - was * (now - sinces[flow])
+                    lefts[flow], sinces[flow], rates[flow] = left, now, rate
+                    self._end.one[flow] = now + max(left, 0.0) / rate
+            return
+        flows, fresh = np.array(found.flows, np.int64), found.rates
+        changed = np.abs(fresh - self._rate.all[flows]) > _SAME * fresh
+        flows, fresh = flows[changed], fresh[changed]
+        gone = self._rate.all[flows] * (now - self._since.all[flows])
+        self._left.all[flows] -= gone
+        self._since.all[flows], self._rate.all[flows] = now, fresh
+        self._end.all[flows] = now + np.maximum(self._left.all[flows], 0.0) / fresh
 
 
 def _fill_few(
@@ -353,18 +374,21 @@ def _fill_few(
         for link, usage in path:
             asked[link] += usage * weights[flow]
             users[link].append(flow)
-    rising = {flow for flow, path in paths.items() if path}
-    live = dict.fromkeys(left)
+    rising = dict.fromkeys(flow for flow, path in paths.items() if path)
     while rising:
-        live = {link: None for link in live if any(flow in rising for flow in users[link])}
-        level, at = min((max(left[link], 0.0) / asked[link], link) for link in live)
+        level, at = inf, AT_CAP
+        for link, total in asked.items():
+            if any(flow in rising for flow in users[link]):
+                own = max(left[link], 0.0) / total
+                if own < level:
+                    level, at = own, link
         frozen = [flow for flow in rising if caps[flow] <= level * weights[flow]]
         if not frozen:
             frozen = [flow for flow in users[at] if flow in rising]
             for flow in frozen:
                 rates[flow], limits[flow] = level * weights[flow], at
         for flow in frozen:
-            rising.discard(flow)
+            del rising[flow]
             for link, usage in paths[flow]:
                 left[link] -= usage * rates[flow]
                 asked[link] -= usage * weights[flow]
