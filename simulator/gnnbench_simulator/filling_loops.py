@@ -22,6 +22,7 @@ from gnnbench.costs.facts import Floats
 Ints = npt.NDArray[np.int64]
 _WORTH_MERGING = 50_000  # flows; fewer are filled sooner than compared
 _ATTEMPTS = 4  # at leaving out links
+_NEAR = 1.5  # times the lowest level on a path up to which a link is kept at first
 _SMALLER = 8  # times fewer classes than flows, or flows are filled one by one
 
 _compiled: Any = njit(cache=True, error_model="numpy")
@@ -32,14 +33,17 @@ def fill(
 ) -> tuple[Floats, Ints]:
     """As `water_filling.filled`."""
     narrow = links.astype(np.int32)  # half of the memory to read
+    # Where all usages are one, or all weights, a single number is read over and over.
+    each = (usage[:1], 0) if len(usage) and (usage == usage[0]).all() else (usage, 1)
+    own = (weight[:1], 0) if len(weight) and (weight == weight[0]).all() else (weight, 1)
     if len(weight) >= _WORTH_MERGING:
-        kept = _tightest(starts, narrow, usage, weight, capacity)
+        kept = _tightest(starts, narrow, *each, *own, capacity)
         for _ in range(_ATTEMPTS):
-            found = _merged(starts, narrow, usage, weight, cap, capacity, kept)
+            found = _merged(starts, narrow, *each, *own, cap, capacity, kept)
             if found is None:
                 break
             rates, limits = found
-            over = _overloaded(starts, narrow, usage, rates, capacity) & ~kept
+            over = _overloaded(starts, narrow, *each, rates, capacity) & ~kept
             if not over.any():
                 return rates, limits
             kept |= over
@@ -50,20 +54,25 @@ def _merged(
     starts: Ints,
     links: Any,
     usage: Floats,
+    by_entry: int,
     weight: Floats,
+    by_flow: int,
     cap: Floats,
     capacity: Floats,
     kept: Any,
 ) -> tuple[Floats, Ints] | None:
     """Fill classes of flows that are equal on the links kept; None if there are too many."""
-    bits = [values.view(np.uint64) for values in (usage, weight, cap)]
-    most = len(weight) // _SMALLER
-    of, first, size, number = _classes(starts, links, *bits, kept, most)
+    most, room = len(cap) // _SMALLER, len(links) // _SMALLER
+    values = usage.view(np.uint64), by_entry, weight.view(np.uint64), by_flow, cap.view(np.uint64)
+    of, *classes, number = _classes(starts, links, *values, kept, most, room)
     if number < 0:
         return None
-    first, size = first[:number], size[:number]
-    path = _paths(starts, links, usage, first, size, kept)
-    rates, limits = _filled(*path, weight[first], cap[first], capacity)
+    begins, path, takes, weights, caps, size = classes
+    begins, size = begins[: number + 1], size[:number]
+    # A class takes as much as all of its flows.
+    takes = takes[: begins[-1]].view(np.float64) * np.repeat(size, np.diff(begins))
+    each = weights[:number].view(np.float64), caps[:number].view(np.float64)
+    rates, limits = _filled(begins, path[: begins[-1]], takes, *each, capacity)
     return rates[of], limits[of]
 
 
@@ -147,124 +156,106 @@ def _fill(starts, links, usage, weight, cap, capacity, order):  # type: ignore[n
 
 
 @_compiled
-def _tightest(starts, links, usage, weight, capacity):  # type: ignore[no-untyped-def]
-    """Whether a link is the first to fill on some flow's path if all flows rise alike, [links]."""
+def _tightest(starts, links, usage, by_entry, weight, by_flow, capacity):  # type: ignore[no-untyped-def]
+    """Whether a link is among the first to fill on some flow's path if all rise alike, [links]."""
     width = len(capacity)
     asked = np.zeros(width)
-    for f in range(len(weight)):
+    for f in range(len(starts) - 1):
         for k in range(starts[f], starts[f + 1]):
-            asked[links[k]] += usage[k] * weight[f]
+            asked[links[k]] += usage[k * by_entry] * weight[f * by_flow]
     level = np.empty(width)
     for at in range(width):
         level[at] = capacity[at] / asked[at] if asked[at] > 0 else np.inf
     kept = np.zeros(width, dtype=np.bool_)
-    for f in range(len(weight)):
-        low, which = np.inf, -1
+    for f in range(len(starts) - 1):
+        low = np.inf
         for k in range(starts[f], starts[f + 1]):
-            if level[links[k]] < low:
-                low, which = level[links[k]], links[k]
-        if which >= 0:
-            kept[which] = True
+            low = min(low, level[links[k]])
+        for k in range(starts[f], starts[f + 1]):
+            if level[links[k]] <= _NEAR * low:
+                kept[links[k]] = True
     return kept
 
 
 @_compiled
-def _overloaded(starts, links, usage, rates, capacity):  # type: ignore[no-untyped-def]
+def _overloaded(starts, links, usage, by_entry, rates, capacity):  # type: ignore[no-untyped-def]
     """Whether flows at these rates exceed the capacity of a link, [links]."""
     load = np.zeros(len(capacity))
     for f in range(len(rates)):
         for k in range(starts[f], starts[f + 1]):
-            load[links[k]] += usage[k] * rates[f]
+            load[links[k]] += usage[k * by_entry] * rates[f]
     return load > capacity
 
 
 @_compiled
-def _classes(starts, links, usage, weight, cap, kept, most):  # type: ignore[no-untyped-def]
-    """Classes of flows that are equal on the links kept, at most `most` of them.
+def _classes(starts, links, usage, by_entry, weight, by_flow, cap, kept, most, room):  # type: ignore[no-untyped-def]
+    """Classes of flows that are equal on the links kept: in usage, weight, cap, and order of links.
 
-    `usage`, `weight` and `cap` are the bits of the values.
+    At most `most` classes, with at most `room` links in all. Usages, weights and caps are given and
+    returned by their bits.
 
     Returns:
-        The class of each flow; the first flow of each class, and how many flows it has; the number
-        of classes, -1 if there are more than `most`.
+        The class of each flow; of the classes, where their links begin, links, usages, weights,
+        caps and numbers of flows; how many classes there are, -1 if too many.
     """
-    count = len(weight)
-    slots = 16
-    while slots < 4 * most:
-        slots *= 2
-    table = np.full(slots, -1, dtype=np.int32)
+    count = len(cap)
     of = np.empty(count, dtype=np.int32)
-    first = np.empty(most, dtype=np.int64)
+    begins = np.zeros(most + 1, dtype=np.int64)
+    path, takes = np.empty(room, dtype=np.int32), np.empty(room, dtype=np.uint64)
+    weights, caps = np.empty(most, dtype=np.uint64), np.empty(most, dtype=np.uint64)
     marks = np.empty(most, dtype=np.uint64)
-    size = np.zeros(most, dtype=np.int64)
-    number = 0
-    odd = np.uint64(0x9E3779B97F4A7C15)
-    shift = np.uint64(32)
+    size = np.zeros(most)
+    number, end = 0, 0
+    # Open addressing in a table that stays small enough for the cache.
+    slots = 4096
+    table = np.full(slots, -1, dtype=np.int32)
+    odd, shift = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
     for f in range(count):
-        mark = (weight[f] ^ (cap[f] * odd)) * odd
+        own_weight, own_cap = weight[f * by_flow], cap[f]
+        mark = (own_weight ^ (own_cap * odd)) * odd
         for k in range(starts[f], starts[f + 1]):
             if kept[links[k]]:
                 mark ^= mark >> shift
-                mark = (mark ^ np.uint64(links[k]) ^ usage[k]) * odd
+                mark = (mark ^ np.uint64(links[k]) ^ usage[k * by_entry]) * odd
         mark ^= mark >> shift
         slot = np.int64(mark & np.uint64(slots - 1))
         while True:
             known = table[slot]
             if known < 0:
-                if number == most:
-                    return of, first, size, -1
-                table[slot] = number
-                first[number], marks[number] = f, mark
-                known = number
-                number += 1
                 break
-            if marks[known] == mark and _equal(
-                f, first[known], starts, links, usage, weight, cap, kept
-            ):
-                break
+            if marks[known] == mark and caps[known] == own_cap and weights[known] == own_weight:
+                at, last, same = begins[known], begins[known + 1], True
+                for k in range(starts[f], starts[f + 1]):
+                    if kept[links[k]]:
+                        if at == last or path[at] != links[k] or takes[at] != usage[k * by_entry]:
+                            same = False
+                            break
+                        at += 1
+                if same and at == last:
+                    break
             slot = (slot + 1) & (slots - 1)
+        if known < 0:
+            if number == most:
+                return of, begins, path, takes, weights, caps, size, -1
+            for k in range(starts[f], starts[f + 1]):
+                if kept[links[k]]:
+                    if end == room:
+                        return of, begins, path, takes, weights, caps, size, -1
+                    path[end], takes[end] = links[k], usage[k * by_entry]
+                    end += 1
+            known = number
+            number += 1
+            table[slot] = known
+            marks[known], weights[known], caps[known] = mark, own_weight, own_cap
+            begins[number] = end
+            if 4 * number > slots:
+                slots *= 4
+                table = np.full(slots, -1, dtype=np.int32)
+                for c in range(number):
+                    slot = np.int64(marks[c] & np.uint64(slots - 1))
+                    while table[slot] >= 0:
+                        slot = (slot + 1) & (slots - 1)
+                    table[slot] = c
         of[f] = known
         size[known] += 1
-    return of, first, size, number
-
-
-@_compiled
-def _equal(f, other, starts, links, usage, weight, cap, kept):  # type: ignore[no-untyped-def]
-    """Whether two flows have the same links kept in one order, usage, weight and cap."""
-    if weight[f] != weight[other] or cap[f] != cap[other]:
-        return False
-    k, end = starts[other], starts[other + 1]
-    for own in range(starts[f], starts[f + 1]):
-        if not kept[links[own]]:
-            continue
-        while k < end and not kept[links[k]]:
-            k += 1
-        if k == end or links[k] != links[own] or usage[k] != usage[own]:
-            return False
-        k += 1
-    while k < end:
-        if kept[links[k]]:
-            return False
-        k += 1
-    return True
-
-
-@_compiled
-def _paths(starts, links, usage, first, size, kept):  # type: ignore[no-untyped-def]
-    """Paths of classes over the links kept: a class takes as much as all of its flows."""
-    count, total = len(first), 0
-    for c in range(count):
-        for k in range(starts[first[c]], starts[first[c] + 1]):
-            if kept[links[k]]:
-                total += 1
-    begins = np.zeros(count + 1, dtype=np.int64)
-    path = np.empty(total, dtype=np.int32)
-    takes = np.empty(total)
-    at = 0
-    for c in range(count):
-        for k in range(starts[first[c]], starts[first[c] + 1]):
-            if kept[links[k]]:
-                path[at], takes[at] = links[k], usage[k] * size[c]
-                at += 1
-        begins[c + 1] = at
-    return begins, path, takes
+    return of, begins, path, takes, weights, caps, size, number
