@@ -83,6 +83,19 @@ class Plan:
         """Place in the schedule at which each period starts, and the end of the last."""
         return [0, *accumulate(self.periods)]
 
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Runs of one iteration: its index, where in the schedule it starts, how often it repeats.
+
+        An epoch of a large graph schedules one iteration a hundred thousand times.
+        """
+        order = np.fromiter(self.schedule, np.int64, len(self.schedule))
+        if not len(order):
+            return []
+        first = np.concatenate([[0], np.flatnonzero(np.diff(order)) + 1])
+        times = np.diff(np.append(first, len(order)))
+        return list(zip(order[first].tolist(), first.tolist(), times.tolist(), strict=True))
+
     def scheduled(self, period: int) -> Sequence[int]:
         """The distinct iterations of one period, in the order in which they run."""
         return self.schedule[self.starts[period] : self.starts[period + 1]]
@@ -116,7 +129,7 @@ class Plan:
         numbers: dict[Hash, int] = {}
         of: dict[int, int] = {}
         samples: list[Iteration] = []
-        for index in dict.fromkeys(i for i in self.schedule if 0 <= i < len(self.iterations)):
+        for index in dict.fromkeys(i for i, _, _ in self.runs if 0 <= i < len(self.iterations)):
             iteration = self.iterations[index]
             key = iteration.layout
             if key not in numbers:
@@ -154,21 +167,32 @@ class Plan:
         """Yield the steps that allocate or free, and the ranks that take them, in program order.
 
         Repeats that change nothing are left out. An iteration leaves the same buffers however often
-        it has run; only its second run in a row may find more of them alive than its first.
+        it has run; only its second run in a row may find more of them alive than its first. What
+        several iterations leave depends on which of them ran last, last but one and so on: of a
+        cycle, the second turn is the last that is looked at.
         """
         count = self.num_periods if periods is None else periods
         known: dict[int, tuple[list[tuple[Places, Step]], bool]] = {}
-        before, runs = -1, 0
-        for index in self.schedule[: self.starts[count]]:
+        end = self.starts[count]
+        recent: tuple[int, ...] = ()
+        turns: dict[tuple[int, ...], int] = defaultdict(int)
+        for index, start, times in self.runs:
+            if start >= end:
+                return
+            if len(recent) <= _CYCLE:
+                recent = (*(one for one in recent if one != index), index)
+                turn = (*recent, min(times, 2))
+                turns[turn] += 1
+                if turns[turn] > 2:
+                    continue
             if index not in known:
                 if len(known) > _ITERATIONS_KEPT:
                     known.clear()
                 known[index] = _allocating(self.iterations[index])
             steps, frees = known[index]
-            runs = runs + 1 if index == before else 1
-            if runs == 1 or (frees and runs == 2):
+            yield from steps
+            if frees and min(times, end - start) > 1:
                 yield from steps
-            before = index
 
     # -- identity --------------------------------------------------------------------------------
 
@@ -213,6 +237,8 @@ class Plan:
 
 
 _ITERATIONS_KEPT = 64
+_CYCLE = 8
+"""Distinct iterations up to which cycles of them are looked for."""
 
 
 def iteration_bytes(iteration: Iteration) -> dict[tuple[str, str], int]:

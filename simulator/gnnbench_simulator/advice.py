@@ -25,8 +25,6 @@ from gnnbench_simulator.predict import estimate_together, predict_plan
 
 TIED = 0.05
 """Choices on a machine within this share of its best are tied: an exact approach wins."""
-HOPELESS = 30
-"""Approaches that take so many times as long as the best on its machine get no interval."""
 FINALISTS = 16
 """Machines whose best choices are predicted in full."""
 LEDGER_BLOCKS = 2_000
@@ -80,9 +78,7 @@ def advise(
         unfit = [c for c in search.choices(best.machine) if c.out_of_memory > P_OUT_OF_MEMORY]
         own = next(choices for machine, choices in by_machine if machine == best.machine)
         for choice in own:
-            # A choice thirty times slower needs no interval to be ruled out.
-            if choice.total_s <= HOPELESS * best.total_s:
-                search.predict(choice)
+            search.predict(choice)
         own = sorted(search.distinct(own), key=search.order)
         ranked = [best if choice.machine == best.machine else choice for choice in ranked]
         # A stable sort: those that meet the limits stay in their order.
@@ -225,6 +221,7 @@ class _Search:
             caps=planned.run.memory.caps(),
             needs=planned.needs,
             ledger_blocks=LEDGER_BLOCKS,
+            slowest_only=True,
         )
         choice.prediction = found
         choice.period_s, choice.low_s, choice.high_s = found.period_s, found.low_s, found.high_s

@@ -9,13 +9,13 @@ engine alone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from gnnbench.errors import Unsupported
 from gnnbench.steps import LATEST, NO_ROOT, Kind, Lane
+from gnnbench_simulator.event_lanes import Mailbox, Meeting, Stop, Track, Way
 from gnnbench_simulator.fabric_links import Demand
 from gnnbench_simulator.fabric_network import TO_HOST, FabricNetwork
 from gnnbench_simulator.layout import Block, Layout, Mode
@@ -23,10 +23,9 @@ from gnnbench_simulator.outcome import SimResult, Span, period_seconds
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.replay import busy_seconds
 from gnnbench_simulator.sharing import Pipe, Sharing, Watched
-from gnnbench_simulator.traffic_flows import TrafficFlows, Transfer
+from gnnbench_simulator.traffic_flows import TrafficFlows
 from gnnbench_simulator.tree import Descent, tree_of
 
-Key = tuple[int, int, str]
 _DONE = -1
 
 
@@ -67,69 +66,6 @@ def _declined(program: Program) -> str:
     return ""
 
 
-@dataclass(slots=True, eq=False)
-class _Mailbox:
-    """Messages between two ranks in their order: when they came, or who waits for them."""
-
-    arrived: list[float] = field(default_factory=list)
-    taken: int = 0
-    waiting: tuple[_Track, Block, float] | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Way:
-    """Resources of a flow: pipes, highest rate, and latency.
-
-    share     units of work per second if the flow is alone
-    mailbox   of a message: where it arrives; its work are its bytes
-    demand    of a transfer over a fabric: its links, instead of pipes; its work are its bytes
-    disk      whether its work are the seconds for which it keeps the disk busy; alone it takes
-              longer, and the disk is free for others meanwhile
-    """
-
-    path: tuple[Pipe, ...]
-    cap: float
-    share: float = 1.0
-    latency_s: float = 0.0
-    mailbox: _Mailbox | None = None
-    demand: Demand | None = None
-    disk: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Track:
-    """A lane of a rank, where it is in the schedule, and since when it is free.
-
-    `programs` are its blocks by layout.
-    """
-
-    rank: int
-    lane: Lane
-    programs: dict[int, list[Block]]
-    number: int = 0
-    place: int = 0
-    free_s: float = 0.0
-    blocks: Sequence[Block] = ()
-    seconds: Sequence[float] = ()
-    column: int = 0
-    of: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Meeting:
-    """A collective in progress: how many ranks are missing, and since when the others wait.
-
-    `descent` gives the end of each rank where ranks do not end together; ranks are then in
-    `by_member`.
-    """
-
-    missing: int
-    latest_s: float = 0.0
-    there: list[tuple[_Track, float]] = field(default_factory=list)
-    descent: Descent | None = None
-    by_member: dict[int, tuple[_Track, float]] = field(default_factory=dict)
-
-
 class _Clock:
     def __init__(self, program: Program, periods: int, record: Iterable[int]) -> None:
         self.program, plan = program, program.plan
@@ -144,15 +80,18 @@ class _Clock:
         self.now = 0.0
         self.count = 0
         self.heap: list[tuple[float, int, Callable[[], None]]] = []
-        self.ended: dict[Key, float] = {}
-        self.waiting: dict[Key, list[_Track]] = {}
-        self.meetings: dict[tuple[int, int, int], _Meeting] = {}
-        self.mail: dict[tuple[int, int], _Mailbox] = {}
-        self.ways: dict[tuple[int, int], _Way | _Mailbox] = {}
+        # By rank: when steps ended, and the lanes that wait for one, by iteration and name.
+        self.ended: list[dict[int, float]] = [{} for _ in range(program.world_size)]
+        self.waiting: list[dict[int, list[Track]]] = [{} for _ in range(program.world_size)]
+        self.names: dict[str, int] = {}
+        self.meetings: dict[tuple[int, int, int], Meeting] = {}
+        self.mail: dict[tuple[int, int], Mailbox] = {}
+        self.ways: dict[tuple[int, int], Way | Mailbox] = {}
         self.iteration_end = [0.0] * len(self.schedule)
         self.recorded: dict[int, list[Span]] = {rank: [] for rank in sorted(set(record))}
         self.tracks = self._tracks()
-        self.ready: list[_Track] = []
+        self.width = len(self.names)
+        self.ready: list[Track] = []
 
     def run(self) -> SimResult:
         for track in self.tracks:
@@ -189,15 +128,32 @@ class _Clock:
             spans=self.recorded,
         )
 
-    def _tracks(self) -> list[_Track]:
-        tracks = []
-        for rank in range(self.program.world_size):
-            lanes: dict[Lane, dict[int, list[Block]]] = {}
-            for layout in self.program.layouts:
-                for block in layout.classes[layout.class_of[rank]].blocks:
-                    lanes.setdefault(block.lane, {}).setdefault(id(layout), []).append(block)
-            tracks += [_Track(rank, lane, programs) for lane, programs in lanes.items()]
-        return tracks
+    def _tracks(self) -> list[Track]:
+        programs: dict[Lane, dict[tuple[int, int], list[Stop]]] = {}
+        for layout in self.program.layouts:
+            for of, cls in enumerate(layout.classes):
+                for block in cls.blocks:
+                    lane = programs.setdefault(block.lane, {})
+                    lane.setdefault((id(layout), of), []).append(self._stop(block))
+        return [
+            Track(rank, lane, own)
+            for rank in range(self.program.world_size)
+            for lane, own in programs.items()
+            if any(
+                (id(layout), int(layout.class_of[rank])) in own for layout in self.program.layouts
+            )
+        ]
+
+    def _stop(self, block: Block) -> Stop:
+        names, met = self.names, block.meeting
+        return Stop(
+            block,
+            tuple((names.setdefault(name, len(names)), lag) for name, lag in block.waits),
+            names.setdefault(block.publishes, len(names)) if block.publishes else -1,
+            self._flows(block),
+            () if met is None else met.groups.tolist(),
+            () if met is None else met.members.tolist(),
+        )
 
     def _flows(self, block: Block) -> bool:
         """Whether a block's speed depends on what others do."""
@@ -211,7 +167,7 @@ class _Clock:
         while self.ready:
             self._advance(self.ready.pop())
 
-    def _advance(self, track: _Track) -> None:
+    def _advance(self, track: Track) -> None:
         """Run a lane on until it has to wait for others."""
         schedule = self.schedule
         while True:
@@ -219,71 +175,83 @@ class _Clock:
             if number == len(schedule):
                 track.number = _DONE
                 return
-            timed = self.program.iterations[schedule[number]]
             if track.place == 0:
-                track.of, track.column = self._seat(track.rank, timed.layout)
-                track.blocks = track.programs.get(id(timed.layout), ())
-                track.seconds = timed.totals[track.of][:, track.column].tolist()
-            if track.place == len(track.blocks):
-                self.iteration_end[number] = max(self.iteration_end[number], track.free_s)
+                self._enter(track, self.program.iterations[schedule[number]])
+            if track.place == len(track.stops):
+                if track.free_s > self.iteration_end[number]:
+                    self.iteration_end[number] = track.free_s
                 track.number, track.place = number + 1, 0
                 continue
-            block = track.blocks[track.place]
-            ready = self._ready(track, block, number)
+            stop = track.stops[track.place]
+            ready = self._ready(track, stop, number)
             if ready is None:
                 return
+            block = stop.block
             seconds = track.seconds[block.number]
-            if self._flows(block):
+            if stop.shared:
+                timed = self.program.iterations[schedule[number]]
                 self._flow(track, block, ready, timed, seconds)
                 return
-            if block.mode is not Mode.COLLECTIVE:
-                self._finish(track, block, ready, ready + seconds)
-            else:
-                self._meet(track, block, ready, seconds, timed)
+            if stop.groups:
+                timed = self.program.iterations[schedule[number]]
+                self._meet(track, stop, ready, seconds, timed)
                 return
+            self._finish(track, ready, ready + seconds)
 
-    def _ready(self, track: _Track, block: Block, number: int) -> float | None:
+    def _enter(self, track: Track, timed: Timed) -> None:
+        """Begin an iteration on a lane."""
+        track.of, track.column = self._seat(track.rank, timed.layout)
+        track.stops = track.programs.get((id(timed.layout), track.of), ())
+        track.seconds = timed.totals[track.of][:, track.column].tolist()
+
+    def _ready(self, track: Track, stop: Stop, number: int) -> float | None:
         """When a lane can start its next block; None if it waits for a step of the rank."""
-        ready, rank = track.free_s, track.rank
-        for name, lag in block.waits:
+        ready, ended = track.free_s, self.ended[track.rank]
+        for name, lag in stop.waits:
             before: int | None = number - lag
             if lag == LATEST:
-                before = self.program.latest(rank, name, number)
+                before = self.program.latest(track.rank, self._name(name), number)
             if before is None or before < 0:
                 continue
-            key = rank, before, name
-            ended = self.ended.get(key)
-            if ended is None:
-                self.waiting.setdefault(key, []).append(track)
+            key = before * self.width + name
+            end = ended.get(key)
+            if end is None:
+                self.waiting[track.rank].setdefault(key, []).append(track)
                 return None
-            if ended > ready:
-                ready = ended
+            if end > ready:
+                ready = end
         return max(ready, self.releases[number]) if self.releases else ready
 
-    def _finish(self, track: _Track, block: Block, ready: float, end: float) -> None:
+    def _name(self, number: int) -> str:
+        return list(self.names)[number]
+
+    def _finish(self, track: Track, ready: float, end: float) -> None:
+        """End the block at which a lane is."""
+        stop = track.stops[track.place]
         track.free_s = end
         track.place += 1
-        if block.publishes:
-            key = track.rank, track.number, block.publishes
-            self.ended[key] = end
+        if stop.publishes >= 0:
+            rank = track.rank
+            key = track.number * self.width + stop.publishes
+            self.ended[rank][key] = end
             # Lanes are put on a list and not advanced here: a chain of waits would be as deep as
             # the plan is long.
-            self.ready += self.waiting.pop(key, ())
-        if track.rank in self.recorded:
-            self.recorded[track.rank].append(Span(track.number, block, ready, end))
+            waiting = self.waiting[rank].pop(key, None)
+            if waiting is not None:
+                self.ready += waiting
+        if self.recorded and track.rank in self.recorded:
+            self.recorded[track.rank].append(Span(track.number, stop.block, ready, end))
 
-    def _meet(
-        self, track: _Track, block: Block, ready: float, seconds: float, timed: Timed
-    ) -> None:
+    def _meet(self, track: Track, stop: Stop, ready: float, seconds: float, timed: Timed) -> None:
         """Join a collective; the lane continues when the collective ends."""
+        of, column, block = track.of, track.column, stop.block
         assert block.meeting is not None
-        of, column = track.of, track.column
-        group = int(block.meeting.groups[column])
+        group = stop.groups[column]
         key = track.number, group, block.meeting.sequence
         meeting = self.meetings.get(key)
         if meeting is None:
-            meeting = self.meetings[key] = _Meeting(len(timed.layout.groups[group]))
-        member = int(block.meeting.members[column])
+            meeting = self.meetings[key] = Meeting(len(timed.layout.groups[group]))
+        member = stop.members[column]
         # In a tree, a rank ends as soon as its own parents have sent; late ranks delay only what is
         # below them. Shared cores couple all ranks, and then the ranks end together.
         if member != NO_ROOT and block.pool not in self.contended:
@@ -317,7 +285,7 @@ class _Clock:
                 self._at(meeting.latest_s, lambda: self._cross(meeting, crossing, 1 / seconds))
 
     def _descend(
-        self, meeting: _Meeting, member: int, track: _Track, ready: float, seconds: float
+        self, meeting: Meeting, member: int, track: Track, ready: float, seconds: float
     ) -> None:
         """Join a broadcast down a tree; lanes go on as far as that is now known."""
         if meeting.descent is None:
@@ -326,20 +294,22 @@ class _Clock:
         meeting.by_member[member] = track, ready
         for one, end in meeting.descent.arrive(member, ready):
             other, since = meeting.by_member.pop(one)
-            self._finish(other, other.blocks[other.place], since, end)
+            self._finish(other, since, end)
             self.ready.append(other)
 
-    def _part(self, meeting: _Meeting, end: float) -> None:
+    def _part(self, meeting: Meeting, end: float) -> None:
         """End a collective: its lanes continue."""
+        # Lanes that wait for the collective are put behind, and run first: this lane's next block
+        # mostly waits for one of theirs.
+        self.ready += [track for track, _ in meeting.there]
         for track, since in meeting.there:
-            self._finish(track, track.blocks[track.place], since, end)
-            self.ready.append(track)
+            self._finish(track, since, end)
 
-    def _cross(self, meeting: _Meeting, crossing: Demand, cap: float) -> None:
+    def _cross(self, meeting: Meeting, crossing: Demand, cap: float) -> None:
         """Begin a collective over the links of a fabric, whose parts progress together."""
         self.traffic.start(self.now, crossing, 1.0, cap, lambda end: self._part(meeting, end))
 
-    def _together(self, meeting: _Meeting, members: tuple[int, ...], seconds: float) -> None:
+    def _together(self, meeting: Meeting, members: tuple[int, ...], seconds: float) -> None:
         """Begin a collective that keeps the cores of its ranks busy; over when all are done."""
         program, left = self.program, [len(members)]
 
@@ -355,16 +325,14 @@ class _Clock:
 
     # -- flows -----------------------------------------------------------------------------------
 
-    def _flow(
-        self, track: _Track, block: Block, ready: float, timed: Timed, seconds: float
-    ) -> None:
+    def _flow(self, track: Track, block: Block, ready: float, timed: Timed, seconds: float) -> None:
         """Begin a flow, or wait for a message; the lane goes on when it ends."""
         # Pipes of a block never change, and finding them costs more than the event itself.
         key = track.rank, id(block)
         way = self.ways.get(key)
         if way is None:
             way = self.ways[key] = self._way(track.rank, block, timed.layout)
-        if isinstance(way, _Way):
+        if isinstance(way, Way):
             work, cap, start = way.share * seconds, way.cap, ready + way.latency_s
             if way.mailbox is not None or way.disk or way.demand is not None:
                 of, column = self._seat(track.rank, timed.layout)
@@ -378,22 +346,20 @@ class _Clock:
                 # A copy: alone it takes the seconds that it was given.
                 cap = work / seconds if work else 1.0
                 start = ready if work else ready + seconds
-            self._at(start, lambda: self._start(track, block, ready, way, work, cap))
+            self._at(start, lambda: self._start(track, ready, way, work, cap))
         elif way.taken < len(way.arrived):
             way.taken += 1
             end = max(ready, way.arrived[way.taken - 1])
-            self._finish(track, block, ready, end)
+            self._finish(track, ready, end)
             self.ready.append(track)
         else:
-            way.waiting = track, block, ready
+            way.waiting = track, ready
 
-    def _start(
-        self, track: _Track, block: Block, ready: float, way: _Way, work: float, cap: float
-    ) -> None:
+    def _start(self, track: Track, ready: float, way: Way, work: float, cap: float) -> None:
         def done(end: float) -> None:
             if way.mailbox is not None:
                 self._arrive(way.mailbox, end)
-            self._finish(track, block, ready, end)
+            self._finish(track, ready, end)
             self.ready.append(track)
 
         if way.demand is not None:
@@ -401,13 +367,13 @@ class _Clock:
         else:
             self.sharing.start(self.now, way.path, work, cap, done)
 
-    def _arrive(self, mailbox: _Mailbox, end: float) -> None:
+    def _arrive(self, mailbox: Mailbox, end: float) -> None:
         mailbox.arrived.append(end)
         if mailbox.waiting is not None:
-            track, block, ready = mailbox.waiting
+            track, ready = mailbox.waiting
             mailbox.waiting = None
             mailbox.taken += 1
-            self._finish(track, block, ready, max(ready, end))
+            self._finish(track, ready, max(ready, end))
             self.ready.append(track)
 
     def _seat(self, rank: int, layout: Layout) -> tuple[int, int]:
@@ -415,32 +381,32 @@ class _Clock:
         of = int(layout.class_of[rank])
         return of, layout.classes[of].columns[rank]
 
-    def _way(self, rank: int, block: Block, layout: Layout) -> _Way | _Mailbox:
+    def _way(self, rank: int, block: Block, layout: Layout) -> Way | Mailbox:
         if block.mode is not Mode.FLOW:
             share = self.program.threads(rank) if block.pool == "cores" else 1.0
             pool = self._pipe((block.pool, self.program.host_of(rank)))
-            return _Way((pool,), share, share)
+            return Way((pool,), share, share)
         place = block.steps[0]
         kind = layout.classes[layout.class_of[rank]].steps[place].work.kind
         if kind is Kind.RECV:
             peer = self.program.peer(layout, rank, place)
-            return self.mail.setdefault((peer, rank), _Mailbox())
+            return self.mail.setdefault((peer, rank), Mailbox())
         if kind is Kind.SEND:
             peer = self.program.peer(layout, rank, place)
-            mailbox = self.mail.setdefault((rank, peer), _Mailbox())
+            mailbox = self.mail.setdefault((rank, peer), Mailbox())
             if self.fabric is not None:
                 latency, cap, demand = self.fabric.message(rank, peer)
-                return _Way((), cap, 1.0, latency, mailbox, demand)
+                return Way((), cap, 1.0, latency, mailbox, demand)
             latency, cap, path = self.program.network.point_to_point(rank, peer)
-            return _Way(tuple(self._pipe(name) for name in path), cap, 1.0, latency, mailbox)
+            return Way(tuple(self._pipe(name) for name in path), cap, 1.0, latency, mailbox)
         host = self.program.host_of(rank)
         if kind is Kind.COPY and self.fabric is not None:
             op = layout.classes[layout.class_of[rank]].steps[place].work.op
-            return _Way((), 1.0, demand=self.fabric.copy(rank, to_host=op == TO_HOST))
+            return Way((), 1.0, demand=self.fabric.copy(rank, to_host=op == TO_HOST))
         if kind is Kind.COPY:
             # One unit per second: a transfer alone takes the seconds it was given.
-            return _Way((self._pipe(("host_link", host)),), 1.0)
-        return _Way((self._pipe(("disk", host)),), 1.0, disk=True)
+            return Way((self._pipe(("host_link", host)),), 1.0)
+        return Way((self._pipe(("disk", host)),), 1.0, disk=True)
 
     def _pipe(self, name: tuple[str, int]) -> Pipe:
         return self.sharing.pipe(name, self._capacity)
@@ -454,8 +420,8 @@ class _Clock:
         # depend on how functions compare.
         heapq.heappush(self.heap, (time_s, self.count, action))
 
-    def _wake_later(self, time_s: float, who: Transfer, version: int) -> None:
-        self._at(time_s, lambda: self.traffic.wake(self.now, who, version))
+    def _wake_later(self, time_s: float, version: int) -> None:
+        self._at(time_s, lambda: self.traffic.wake(self.now, version))
 
     def _alarm(self, time_s: float, who: Watched, version: int) -> None:
         self._at(time_s, lambda: self.sharing.wake(self.now, who, version))

@@ -14,7 +14,7 @@ import simpy
 
 from gnnbench_simulator.fabric_links import Demand
 from gnnbench_simulator.fairness import max_min_rates
-from gnnbench_simulator.traffic_flows import TrafficFlows, Transfer
+from gnnbench_simulator.traffic_flows import TrafficFlows
 
 Resource = Hashable
 
@@ -123,9 +123,9 @@ class FluidTraffic:
         self._settle_soon()
         return over
 
-    def _wake_later(self, time_s: float, who: Transfer, version: int) -> None:
+    def _wake_later(self, time_s: float, version: int) -> None:
         def woken(_: simpy.Event) -> None:
-            self._flows.wake(self.env.now, who, version)
+            self._flows.wake(self.env.now, version)
             self._settle_soon()
 
         self.env.timeout(max(time_s - self.env.now, 0.0)).callbacks.append(woken)

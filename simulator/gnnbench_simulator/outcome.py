@@ -75,18 +75,23 @@ def ledger(program: Program, result: SimResult, rank: int) -> list[Row]:
     return rows
 
 
+Head = tuple[str, str, str, str, str, int, int, int, int]
+"""What all rows of a step have in common, see `ledger.Row`: from its name to its flops."""
+
+
 class _Steps:
-    """The steps of one rank, of the iteration asked for last."""
+    """The steps of one rank in the iterations asked for last, as heads of rows."""
 
     def __init__(self, program: Program, rank: int) -> None:
         self._program, self._rank = program, rank
-        self._known: dict[int, tuple[Step, ...]] = {}
+        self._known: dict[int, list[Head]] = {}
 
-    def of(self, index: int) -> tuple[Step, ...]:
+    def of(self, index: int) -> list[Head]:
         if index not in self._known:
             if len(self._known) > 64:
                 self._known.clear()
-            self._known[index] = self._program.plan.iterations[index][self._rank]
+            own = self._program.plan.iterations[index][self._rank]
+            self._known[index] = [_head(step) for step in own]
         return self._known[index]
 
 
@@ -109,23 +114,20 @@ def _rows(program: Program, span: Span, rank: int, steps: _Steps) -> Iterable[Ro
         local = block.mode is Mode.LOCAL
         seconds = float(timed.seconds[number][place, column])
         step_s = seconds * stretch if local else elapsed - gap
-        yield _row(own[place], period, within, start, step_s)
+        yield Row(period, within, *own[place], start, step_s)
         start += step_s + gap
 
 
-def _row(step: Step, period: int, iteration: int, start: float, seconds: float) -> Row:
-    return Row(
-        period=period,
-        iteration=iteration,
-        name=step.name,
-        kind=step.kind.value,
-        op=step.op,
-        lane=str(step.lane),
-        phase=step.phase.value,
-        layer=step.layer,
-        group_size=len(step.ranks),
-        bytes=step.bytes,
-        flops=step.flops,
-        start_s=start,
-        duration_s=seconds,
+def _head(step: Step) -> Head:
+    work = step.work
+    return (
+        step.name,
+        work.kind.value,
+        work.op,
+        str(step.lane),
+        step.phase.value,
+        step.layer,
+        len(step.ranks),
+        step.bytes,
+        step.flops,
     )

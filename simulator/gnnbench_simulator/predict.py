@@ -120,6 +120,7 @@ def predict_plan(
     caps: Mapping[str, float] | None = None,
     needs: Needs | None = None,
     ledger_blocks: int | None = None,
+    slowest_only: bool = False,
 ) -> Prediction:
     """Predict a plan on a cluster.
 
@@ -132,6 +133,7 @@ def predict_plan(
         caps: limits in bytes per rank, by memory space ("device", "host").
         needs: of the plan's buffers, where they are known already.
         ledger_blocks: blocks that ledgers keep of equal iterations in a row; None keeps all.
+        slowest_only: keep the ledger of the slowest rank and of no other.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
@@ -150,7 +152,8 @@ def predict_plan(
     slowest = int(order[-1])
     # Ledgers of all ranks would be too large to keep; the slowest, the median and the fastest show
     # the load imbalance.
-    recorded = sorted({slowest, int(order[len(order) // 2]), int(order[0])})
+    shown = [slowest] if slowest_only else [slowest, int(order[len(order) // 2]), int(order[0])]
+    recorded = sorted(set(shown))
     result = _simulate(program, reason, periods, recorded, ledger_blocks)
     covered = len(result.period_s)
     period_s = _steady_s(result)

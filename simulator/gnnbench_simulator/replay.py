@@ -9,6 +9,7 @@ added at once.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
+from gnnbench.plan import Plan
 from gnnbench.steps import LATEST, NO_ROOT, Lane
 from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.layout import Block, Layout, Mode, Places
@@ -177,7 +179,7 @@ class _Replay:
                     self.release_s = plan.releases[number]
                     self._repeat(plan.schedule[number], number, 1)
             else:
-                for index, number, times in _runs(plan.schedule[first:end], first):
+                for index, number, times in _within(plan, first, end):
                     self._repeat(index, number, times)
             finished.append(self._now().max(axis=0))
         # Lanes that run ahead can finish a period before the one that precedes it.
@@ -466,10 +468,12 @@ def _select(ranks: Places, world_size: int) -> Select:
     return slice(first, last + 1) if last - first + 1 == len(ranks) else ranks
 
 
-def _runs(schedule: Sequence[int], first: int) -> Iterable[tuple[int, int, int]]:
-    """Runs of one iteration: its index, where in the schedule it starts, how often it repeats."""
-    start = 0
-    for place in range(1, len(schedule) + 1):
-        if place == len(schedule) or schedule[place] != schedule[start]:
-            yield schedule[start], first + start, place - start
-            start = place
+def _within(plan: Plan, first: int, end: int) -> Iterable[tuple[int, int, int]]:
+    """The plan's runs of one iteration between two places of its schedule, see `Plan.runs`."""
+    runs = plan.runs
+    at = bisect_right(runs, first, key=lambda run: run[1]) - 1
+    while at < len(runs) and runs[at][1] < end:
+        index, start, times = runs[at]
+        begin = max(start, first)
+        yield index, begin, min(start + times, end) - begin
+        at += 1

@@ -6,12 +6,11 @@ link is full or a flow is at its cap (progressive filling, simulation 4.8). A me
 bytes, usage and weight 1. A collective has work 1, the bytes that it puts on a link as usage, and
 one over the bytes of a message as weight: each of its messages gets the share of a message, and
 all of them progress together.
+
+Few flows are filled in rounds of array operations, many by the compiled loops of `filling_loops`.
 """
 
 from __future__ import annotations
-
-import heapq
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,12 @@ import numpy.typing as npt
 from gnnbench.costs.facts import Floats
 
 Ints = npt.NDArray[np.int64]
-_COMPILED_FROM = 20_000
-"""Entries of all paths so far from which compiled code pays for the time that loading it takes."""
+AT_CAP = -1
+"""In place of a link: a flow runs at its cap."""
+_COMPILED_FROM = 10_000_000
+"""Entries of paths looked at so far from which compiled code pays for the time it takes to load."""
+_MANY = 100_000
+"""Entries of paths that are filled by compiled code at once."""
 
 
 def fair_rates(
@@ -36,98 +39,60 @@ def fair_rates(
         cap: highest rate of each flow; infinite where there is none, [flows].
         capacity: units per second of each link, [links].
     """
-    order = np.argsort(cap / weight, kind="stable")
+    return filled(starts, links, usage, weight, cap, capacity)[0]
+
+
+def filled(
+    starts: Ints, links: Ints, usage: Floats, weight: Floats, cap: Floats, capacity: Floats
+) -> tuple[Floats, Ints]:
+    """`fair_rates`, and of each flow the full link that sets its rate, or AT_CAP."""
     global _entries
     _entries += len(links)
-    fill: Any = _fill if _entries < _COMPILED_FROM else _compiled()
-    return np.asarray(fill(starts, links, usage, weight, cap, capacity, order))
+    if _entries < _COMPILED_FROM and len(links) < _MANY:
+        return _in_rounds(starts, links, usage, weight, cap, capacity)
+    from gnnbench_simulator.filling_loops import fill
+
+    found: tuple[Floats, Ints] = fill(starts, links, usage, weight, cap, capacity)
+    return found
 
 
-def _fill(
-    starts: Ints,
-    links: Ints,
-    usage: Floats,
-    weight: Floats,
-    cap: Floats,
-    capacity: Floats,
-    order: Ints,
-) -> Floats:
-    """Progressive filling; `order` is that of the flows by cap / weight."""
-    count, width = len(weight), len(capacity)
-    rates = np.zeros(count)
-    done = np.zeros(count, dtype=np.bool_)
-    left = capacity.copy()
-    asked = np.zeros(width)
-    active = np.zeros(width, dtype=np.int64)
-    first = np.zeros(width + 1, dtype=np.int64)
-    for f in range(count):
-        for k in range(starts[f], starts[f + 1]):
-            asked[links[k]] += usage[k] * weight[f]
-            active[links[k]] += 1
-    for at in range(width):
-        first[at + 1] = first[at] + active[at]
-    # The flows of each link, so that a full link finds those that freeze.
-    users = np.empty(first[width], dtype=np.int64)
-    ahead = first[:width].copy()
-    for f in range(count):
-        for k in range(starts[f], starts[f + 1]):
-            users[ahead[links[k]]] = f
-            ahead[links[k]] += 1
-    heap = [(left[at] / asked[at], at) for at in range(width) if active[at] > 0]
-    heapq.heapify(heap)
-    capped = 0
-    while len(heap) > 0:
-        level, at = heap[0]
-        if active[at] == 0:
-            heapq.heappop(heap)
-            continue
-        # Levels only rise as other flows freeze, so an outdated one is corrected when it comes up.
-        now = max(left[at], 0.0) / asked[at]
-        if now > level * (1.0 + 1e-12):
-            heapq.heapreplace(heap, (now, at))
-            continue
-        while capped < count and (
-            done[order[capped]] or cap[order[capped]] <= now * weight[order[capped]]
-        ):
-            f = order[capped]
-            capped += 1
-            if done[f]:
-                continue
-            done[f] = True
-            rates[f] = cap[f]
-            for k in range(starts[f], starts[f + 1]):
-                left[links[k]] -= usage[k] * rates[f]
-                asked[links[k]] -= usage[k] * weight[f]
-                active[links[k]] -= 1
-            # This link's level may have risen, and another be the lowest now.
-            if active[at] == 0 or max(left[at], 0.0) / asked[at] > now * (1.0 + 1e-12):
-                break
-        else:
-            for u in range(first[at], first[at + 1]):
-                f = users[u]
-                if done[f]:
-                    continue
-                done[f] = True
-                rates[f] = now * weight[f]
-                for k in range(starts[f], starts[f + 1]):
-                    left[links[k]] -= usage[k] * rates[f]
-                    asked[links[k]] -= usage[k] * weight[f]
-                    active[links[k]] -= 1
-            active[at] = 0
-    for f in range(count):
-        if not done[f]:
-            rates[f] = cap[f]
-    return rates
-
-
-_KNOWN: list[Any] = []
 _entries = 0
 
 
-def _compiled() -> Any:
-    """`_fill` as machine code; numba is loaded on first use."""
-    if not _KNOWN:
-        from numba import njit
+def _in_rounds(
+    starts: Ints, links: Ints, usage: Floats, weight: Floats, cap: Floats, capacity: Floats
+) -> tuple[Floats, Ints]:
+    """Progressive filling that freezes in each round all flows whose rate is certain.
 
-        _KNOWN.append(njit(cache=True)(_fill))
-    return _KNOWN[0]
+    Levels of links only rise while other flows freeze. So the lowest level on a flow's path is a
+    lower bound of its own, a flow whose cap is no higher runs at its cap, and a link fills at its
+    level if that is no higher than the bounds of all its flows.
+    """
+    global _entries
+    flows = np.repeat(np.arange(len(weight)), np.diff(starts))
+    takes, most = usage * weight[flows], cap / weight
+    rates, limits = cap.astype(np.float64), np.full(len(weight), AT_CAP, np.int64)
+    left, width = capacity.astype(np.float64), len(capacity)
+    while len(links):
+        _entries += len(links)
+        asked = np.bincount(links, takes, width)
+        level = np.full(width, np.inf)
+        np.divide(np.maximum(left, 0.0), asked, out=level, where=asked > 0)
+        own = level[links]
+        bound = most.copy()
+        np.minimum.at(bound, flows, own)
+        lowest = np.full(width, np.inf)
+        np.minimum.at(lowest, links, bound[flows])
+        full = (lowest >= level)[links]
+        frozen = bound >= most
+        by_link = full & ~frozen[flows]
+        limits[flows[by_link]] = links[by_link]
+        frozen[flows[by_link]] = True
+        gone = frozen[flows]
+        done = flows[gone]
+        # The level at which a flow freezes is its bound; one at its cap keeps the cap to the bit.
+        rates[done] = np.where(bound[done] >= most[done], cap[done], bound[done] * weight[done])
+        left -= np.bincount(links[gone], usage[gone] * rates[done], width)
+        kept = ~gone
+        links, flows, usage, takes = links[kept], flows[kept], usage[kept], takes[kept]
+    return rates, limits

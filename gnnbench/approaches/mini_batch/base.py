@@ -180,15 +180,7 @@ class MiniBatch(Approach):
         knobs: BatchKnobs = self.knobs(run)
         shape, steps = self.shape(data, run), structure.num_steps
         drawn = self.drawn(data, run, structure)
-        # The first batch of an epoch is drawn after the last update of the previous epoch. That
-        # wait differs from those of other batches, so the first batch is an iteration of its own,
-        # even where its sizes are also used for later batches.
-        wanted = [
-            (index, place % steps == 0 and knobs.prefetch > 0)
-            for place, index in enumerate(drawn.schedule)
-        ]
-        distinct = list(dict.fromkeys(wanted))
-        numbers = {pair: number for number, pair in enumerate(distinct)}
+        distinct, schedule = _distinct(drawn.schedule, steps if knobs.prefetch > 0 else 0)
         batches = self.writer(data, run, structure, layout)
 
         def iteration(number: int) -> Iteration:
@@ -199,7 +191,7 @@ class MiniBatch(Approach):
             approach=run.approach,
             world_size=run.ranks,
             iterations=LazyIterations(len(distinct), iteration),
-            schedule=tuple(numbers[pair] for pair in wanted),
+            schedule=schedule,
             periods=(steps,) * run.training.epochs,
             resident=(
                 *self.resident(data, run, structure, layout),
@@ -215,3 +207,30 @@ class MiniBatch(Approach):
                 **drawn.cache_notes(steps),
             },
         )
+
+
+def _distinct(
+    batches: Sequence[int], period: int
+) -> tuple[list[tuple[int, bool]], tuple[int, ...]]:
+    """Pairs of a batch and whether it begins a period, in order of first use, and their schedule.
+
+    The first batch of an epoch is drawn after the last update of the previous epoch. That wait
+    differs from those of other batches, so the first batch is an iteration of its own, even where
+    its sizes are also used for later batches.
+
+    Args:
+        batches: which batch runs when.
+        period: batches of a period; 0 makes no difference between the first one and others.
+    """
+    codes = 2 * np.fromiter(batches, np.int64, len(batches))
+    if period:
+        codes[::period] += 1
+    places = np.arange(len(codes))
+    first = np.full(int(codes.max(initial=0)) + 1, len(codes))
+    # The last assignment counts, so that the order is turned round.
+    first[codes[::-1]] = places[::-1]
+    used = np.flatnonzero(first < len(codes))
+    used = used[np.argsort(first[used])]
+    first[used] = np.arange(len(used))
+    pairs = [(code // 2, bool(code % 2)) for code in used.tolist()]
+    return pairs, tuple(first[codes].tolist())

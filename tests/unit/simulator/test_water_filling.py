@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gnnbench_simulator import water_filling
 from gnnbench_simulator.fairness import max_min_rates
-from gnnbench_simulator.water_filling import fair_rates
+from gnnbench_simulator.water_filling import AT_CAP, fair_rates, filled
 
 Flow = tuple[dict[int, float], float, float]
 """Usage by link, weight and cap."""
@@ -93,19 +93,63 @@ def test_rates_are_those_of_a_search(flows: list[Flow], capacity: list[float]) -
     assert rates(flows, capacity) == pytest.approx(searched(flows, capacity), rel=1e-6)
 
 
-def test_the_compiled_loop_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = np.random.default_rng(0)
-    flows: list[Flow] = [
-        (
-            {int(link): 1.0 for link in draw.choice(40, 3, replace=False)},
-            1.0,
-            draw.choice([0.5, inf]),
-        )
-        for _ in range(300)
-    ]
-    capacity = draw.uniform(5, 50, 40).tolist()
-    plain = rates(flows, capacity)
+def _arrays(
+    draw: np.random.Generator, flows: int, links: int, *, even: bool
+) -> tuple[np.ndarray, ...]:
+    """Flows over some of the links; few values, so that many flows are equal."""
+    counts = draw.integers(0, 4, flows)
+    path = np.concatenate(
+        [np.sort(draw.choice(links, count, replace=False)) for count in counts.tolist()]
+    )
+    entries = len(path)
+    return (
+        np.concatenate([[0], np.cumsum(counts)]),
+        path.astype(np.int64),
+        np.ones(entries) if even else draw.choice([0.5, 1.0], entries),
+        np.ones(flows) if even else draw.choice([1.0, 2.0], flows),
+        draw.choice([0.5, 3.0, inf], flows),
+        draw.uniform(5, 50, links),
+    )
+
+
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+@pytest.mark.parametrize(("links", "merged"), [(5, True), (5, False), (40, True)])
+def test_the_compiled_loops_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, links: int, merged: bool, even: bool
+) -> None:
+    """In classes of equal flows, one by one, and where there are too many classes to merge."""
+    given = _arrays(np.random.default_rng(links), 3000, links, even=even)
+    # Without a link a flow runs at its cap; an infinite one says nothing.
+    given[4][np.diff(given[0]) == 0] = 3.0
+    plain, by = filled(*given)
+    loops = pytest.importorskip("gnnbench_simulator.filling_loops")
+    monkeypatch.setattr(loops, "_WORTH_MERGING", 0 if merged else 10_000)
     monkeypatch.setattr(water_filling, "_COMPILED_FROM", 0)
-    assert rates(flows, capacity) == pytest.approx(plain, rel=1e-12)
-    paths = [(tuple(usage), cap) for usage, _, cap in flows]
-    assert max_min_rates(paths, dict(enumerate(capacity))) == pytest.approx(plain, rel=1e-9)
+    rates, limits = filled(*given)
+    assert rates == pytest.approx(plain, rel=1e-12)
+    assert ((limits == AT_CAP) == (by == AT_CAP)).all()
+    if even:
+        paths = np.split(given[1], given[0][1:-1])
+        flows = [(tuple(p.tolist()), cap) for p, cap in zip(paths, given[4].tolist(), strict=True)]
+        checked = max_min_rates(flows, dict(enumerate(given[5].tolist())))
+        assert rates == pytest.approx(checked, rel=1e-9)
+
+
+def test_links_that_never_fill_are_left_out_and_those_that_do_are_added(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """1,600 flows over a narrow link and a port each: a second link fills once the first has."""
+    loops = pytest.importorskip("gnnbench_simulator.filling_loops")
+    monkeypatch.setattr(loops, "_WORTH_MERGING", 0)
+    monkeypatch.setattr(water_filling, "_COMPILED_FROM", 0)
+    half = 800
+    # Flows of the first half cross links 0 and 1, the others link 1; each also has a wide port.
+    path = [[0, 1, 2 + n] if n < half else [1, 2 + n] for n in range(2 * half)]
+    starts = np.cumsum([0, *(len(p) for p in path)])
+    links = np.concatenate(path).astype(np.int64)
+    capacity = np.array([half * 1.0, half * 4.0, *[100.0] * (2 * half)])
+    found = fair_rates(
+        starts, links, np.ones(len(links)), np.ones(2 * half), np.full(2 * half, inf), capacity
+    )
+    # 1 each on link 0; the rest of link 1, 3 each, goes to the others.
+    assert found == pytest.approx([1.0] * half + [3.0] * half)

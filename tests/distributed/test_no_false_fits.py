@@ -1,0 +1,131 @@
+"""No false "fits": every approach trains under the smallest cap that is said to be enough.
+
+Each approach is trained once without a cap, to measure its peak. Then it is trained under the
+smallest cap for which the prediction says "fits": if that run ends for lack of memory, the answer
+was false. Caps below the measured peak must not be said to fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the runtime extra")
+
+from gnnbench.approaches.names import APPROACHES
+from gnnbench.cluster import Cluster, Constant, load_cluster
+from gnnbench.data.source import Library
+from gnnbench.results import Results, RunRecord
+from gnnbench.spec import MemorySpec, RunSpec
+from gnnbench_runtime.session import run_all
+from gnnbench_simulator.memory import FITS, Needs, judge, needs_of
+from gnnbench_simulator.session import layout_on
+
+pytestmark = [pytest.mark.distributed, pytest.mark.deep]
+
+LARGE: dict[str, dict[str, Any]] = {
+    "planted_partition": {
+        "num_nodes": 12_000,
+        "mean_degree": 8.0,
+        "num_classes": 8,
+        "num_features": 512,
+    },
+    "synthetic_stream": {"num_nodes": 30_000, "num_edges": 60_000, "num_edge_features": 128},
+    "synthetic_triples": {"num_entities": 100_000, "num_relations": 4, "num_triples": 200_000},
+}
+"""Options of generators that give workloads of 20 MB and more a rank."""
+KNOBS: dict[str, dict[str, Any]] = {
+    "gist": {"local_steps": 2},
+    "graphsaint": {"budget": 1000},
+    "ladies": {"layer_vertices": 2000},
+}
+"""Knobs of examples that are too small for such graphs."""
+_LEAST = 10e6
+"""Bytes of workload below which what the C library keeps would be most of what is measured."""
+
+
+def enlarged(approach: str) -> RunSpec:
+    """The first example of an approach on a dataset of tens of megabytes, in float32."""
+    run = APPROACHES.get(approach).examples()[0]
+    generator = run.dataset.generator
+    size = run.batch.size and (1024 if generator != "synthetic_stream" else 200)
+    fanouts = run.batch.fanouts_from_seeds and (10, 5)
+    return dataclasses.replace(
+        run,
+        suite="tests",
+        dataset=dataclasses.replace(run.dataset, name="large", options=LARGE[generator]),
+        model=dataclasses.replace(run.model, hidden=128),
+        batch=dataclasses.replace(
+            run.batch,
+            **({"size": size} if size else {}),
+            **({"fanouts_from_seeds": fanouts} if fanouts else {}),
+        ),
+        training=dataclasses.replace(run.training, precision="float32", epochs=2),
+        knobs={**run.knobs, **KNOBS.get(approach, {})},
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return Results(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def train(results: Results) -> Callable[[RunSpec], RunRecord]:
+    def run(spec: RunSpec) -> RunRecord:
+        ((record, _),) = run_all([spec], results, [results.folder], device="cpu")
+        return record
+
+    return run
+
+
+def _cluster(baseline: int) -> Cluster:
+    """This machine: what a process needs before it has data was measured."""
+    cluster = load_cluster("cpu-2core")
+    context = Constant(value=float(baseline), status="measured", source="a run")
+    return dataclasses.replace(
+        cluster, device=dataclasses.replace(cluster.device, context_bytes=context)
+    )
+
+
+def _needs(run: RunSpec, results: Results, cluster: Cluster) -> Needs:
+    card = APPROACHES.get(run.approach)
+    data = Library([results.folder], results.folder / "cache").dataset(run.dataset)
+    layout = layout_on(run, cluster, run.ranks)
+    cache = results.cache("shared").absolute()
+    return needs_of(card.plan(data, run, card.structure(data, run, cache), layout), gpu=False)
+
+
+def _fits(needs: Needs, cluster: Cluster, ranks: int, cap: int) -> bool:
+    return {r["verdict"] for r in judge(needs, cluster, ranks, {"device": cap})} == {FITS}
+
+
+@pytest.mark.parametrize("approach", APPROACHES.names())
+def test_the_smallest_cap_that_is_said_to_fit_is_enough(
+    approach: str, results: Results, train: Callable[[RunSpec], RunRecord]
+) -> None:
+    run = enlarged(approach)
+    record = train(run)
+    assert record.status == "ok", record.reason
+    top = max(record.memory, key=lambda rank: rank["peak_bytes"])
+    peak, baseline = int(top["peak_bytes"]), int(top["baseline_bytes"])
+    workload = peak - baseline
+    assert workload > _LEAST
+    cluster = _cluster(baseline)
+    needs = _needs(record.run, results, cluster)
+    for cap in (peak - 1, peak - workload // 20):  # just below, and 5 % of the workload below
+        assert not _fits(needs, cluster, run.ranks, cap), f"needed {peak} B, {cap} B said to fit"
+    low, high = peak, peak + 4 * workload
+    assert _fits(needs, cluster, run.ranks, high)
+    while high - low > workload // 200:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _fits(needs, cluster, run.ranks, middle) else (middle, high)
+    capped = train(dataclasses.replace(run, memory=MemorySpec(device=high)))
+    print(
+        f"{approach}: workload {workload / 1e6:.1f} MB, predicted "
+        f"{max(needs.workload) / 1e6:.1f} MB, said to fit from {(high - baseline) / 1e6:.1f} MB"
+    )
+    assert capped.status == "ok", f"{high} B were said to be enough: {capped.reason}"
