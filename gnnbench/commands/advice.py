@@ -7,11 +7,13 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gnnbench.commands.fits import needed_over_runs
 from gnnbench.commands.wording import (
     COLUMNS,
     count,
     device_name,
     gib,
+    gib_of_runs,
     kwh,
     money,
     percent,
@@ -352,6 +354,7 @@ def _convergence(found: Advice, best: Choice) -> str:
 
 def _explained(best: Choice) -> Iterator[str]:
     from gnnbench_simulator.explanation import explanation
+    from gnnbench_simulator.memory import DEVICE_MEMORY
 
     found = explanation(best)
     yield ""
@@ -382,9 +385,11 @@ def _explained(best: Choice) -> Iterator[str]:
         if not parts:
             continue
         yield ""
+        over_runs = needed_over_runs(memory) if space == DEVICE_MEMORY else None
+        needed = gib(held["needed_bytes"]) if over_runs is None else gib_of_runs(*over_runs)
         yield (
-            f"{space.capitalize()} of rank {memory['rank']}: {gib(held['needed_bytes'])} of "
-            f"{_limit(held)}, P(out of memory) {percent(held['p_out_of_memory'])}"
+            f"{space.capitalize()} of rank {memory['rank']}: {needed} of {_limit(held)}, "
+            f"P(out of memory) {percent(held['p_out_of_memory'])}"
         )
         yield from table([{"category": name, "size": gib(size)} for name, size in parts.items()])
         largest = list(memory["buffers"][space].items())[:8]
@@ -411,8 +416,12 @@ def _interval(choice: Choice, periods: float) -> str:
 def _room(choice: Choice) -> str:
     memory = choice.memory
     free = memory["limit_bytes"] - memory["judged_bytes"]
+    over_runs = needed_over_runs(memory)
+    needs = ""
+    if over_runs is not None:
+        needs = f"a rank needs {gib_of_runs(*over_runs)} of its device, depending on its batches; "
     return (
-        f"{gib(free)} of {gib(memory['limit_bytes'])} {memory['space']} stay free per rank, "
+        f"{needs}{gib(free)} of {gib(memory['limit_bytes'])} {memory['space']} stay free per rank, "
         f"P(out of memory) {percent(choice.out_of_memory)}"
     )
 

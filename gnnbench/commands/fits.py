@@ -14,7 +14,7 @@ from gnnbench.buffers import (
     RESERVE,
     TOPOLOGY,
 )
-from gnnbench.commands.wording import percent
+from gnnbench.commands.wording import gib_of_runs, percent
 from gnnbench.units import digits
 
 if TYPE_CHECKING:
@@ -66,6 +66,31 @@ def memory_rows(
         rows.append(row)
     spaces = sorted({entry["space"] for _, entry in found})
     return f"memory of the rank with the least room, {unit} ({' or '.join(spaces)}):", rows
+
+
+def needed_over_runs(entry: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Bytes of a device that a rank needs, and the lowest and highest of runs whose batches differ.
+
+    None where batches cannot differ. The planned batches are one of the runs.
+    """
+    runs = entry.get("reserved_quantiles_bytes")
+    if not runs:
+        return None
+    needed, context = entry["device_used_bytes"], entry["baseline_bytes"]
+    return needed, min(needed, context + runs[0]), max(needed, context + runs[-1])
+
+
+def range_rows(
+    records: Sequence[PredictionRecord], labels: Mapping[str, str]
+) -> tuple[str, list[dict[str, str]]]:
+    """A title, and a row per prediction whose device memory differs with the batches of a run."""
+    rows = []
+    for record in records:
+        found = needed_over_runs(tightest(record)) if record.memory else None
+        if found is not None:
+            row = {"approach": labels[record.config_id], "ranks": str(record.run.ranks)}
+            rows.append({**row, "needs (lowest to highest)": gib_of_runs(*found)})
+    return "device memory over runs whose batches differ:", rows
 
 
 def _digits(value: float) -> str:

@@ -188,7 +188,7 @@ def summary(record: PredictionRecord) -> dict[str, Any]:
 
 def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None:
     """A table per dataset and model, of what was timed."""
-    from gnnbench.commands.fits import memory_rows
+    from gnnbench.commands.fits import memory_rows, range_rows
     from gnnbench.commands.output import table, text
     from gnnbench_reports.labels import natural
 
@@ -213,10 +213,10 @@ def _print_tables(records: Sequence[PredictionRecord], *, several: bool) -> None
         heads = [head for head in rows[0] if not (told and head == "grade")]
         table(rows, [head for head in heads if not (several and head == "sent")])
         if not several:
-            title, memory = memory_rows(own, labels)
-            if memory:
-                print(title)
-                table(memory, list(memory[0]))
+            for title, memory in (memory_rows(own, labels), range_rows(own, labels)):
+                if memory:
+                    print(title)
+                    table(memory, list(memory[0]))
 
 
 def _labels(records: Sequence[PredictionRecord]) -> dict[str, str]:

@@ -28,6 +28,16 @@ def gib(size: float) -> str:
     return f"{digits(gib)} GiB" if gib >= 0.1 else f"{digits(gib * 1024)} MiB"
 
 
+def gib_of_runs(size: float, low: float, high: float) -> str:
+    """A size and its range in one unit, such as "8.1 GiB (7.6 to 9.0)"; alone where they agree."""
+    scale = _GIB if size / _GIB >= 0.1 else _GIB / 1024
+    number, unit = gib(size).split()
+    ends = [digits(end / scale) for end in (low, high)]
+    return (
+        f"{number} {unit}" if ends == [number, number] else f"{number} {unit} ({' to '.join(ends)})"
+    )
+
+
 def percent(share: float) -> str:
     """A share with two digits."""
     if 0 <= share < 0.001:

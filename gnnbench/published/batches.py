@@ -64,11 +64,16 @@ def batch_recipe(
     ranks = trainers or row.ranks or 1
     return Recipe(
         software=Software(loader=loader),
-        knobs={"order": "aggregate_first", "prefetch": 2 if pipelined else 0},
+        knobs={"order": _order(loader), "prefetch": 2 if pipelined else 0},
         batch=_batch(row, ranks, input_first=input_first),
         native_hosts=True,
         ranks=trainers,
     )
+
+
+def _order(loader: Loader) -> str:
+    """Which product of a layer comes first: DGL's layers narrow rows before they sum them."""
+    return "min_width" if loader.framework == "dgl" else "aggregate_first"
 
 
 def _batch(row: PublishedRow, ranks: int, *, input_first: bool) -> BatchSpec:

@@ -62,6 +62,7 @@ def gnnlab(row: PublishedRow) -> Recipe:
         workers=max(THREADS // (trainers or row.ranks or 1), 1),
         samplers=samplers,
         trainers=trainers,
+        by_columns=True,
     )
     return batch_recipe(row, loader, input_first=True, trainers=trainers, pipelined=pipelined)
 

@@ -18,6 +18,7 @@ from gnnbench.published.counts import COUNTS
 from gnnbench.published.page_counts import PAGE_COUNTS
 from gnnbench.published.reason import NotModelled
 from gnnbench.published.rows import PublishedRow
+from gnnbench.published.software import ISSUE
 from gnnbench.steps import Lane
 
 EPOCH_TIME = "epoch_time"
@@ -72,7 +73,7 @@ _EPOCHS: Sequence[tuple[str, int]] = (
 )
 """Whole epochs by metric: a number of them, or 0 where the metric states it."""
 _MOST_EPOCHS = 10_000
-_IN_ORDER = (str(Lane.COMPUTE), str(Lane.COMM))
+_IN_ORDER = (str(Lane.COMPUTE), str(Lane.COMM), str(ISSUE))
 """Lanes of the process that trains; what runs in others may be hidden behind it."""
 IN_MEMORY = re.compile(r"\bin[- ]memory\b|\b(?:cpu |host )?memory\b|\bmem\b")
 """Words of a system or a storage that keep all partitions in memory."""
@@ -228,17 +229,34 @@ def phase_time(
             return taken.phase in phases
         return re.fullmatch(names, taken.name) is not None
 
+    def spent(rows: Sequence[Row]) -> float:
+        if not any(r.lane == str(ISSUE) for r in rows):
+            return sum(r.duration_s for r in rows)
+        trained = [r for r in rows if r.phase in _TRAINING]
+        others = sum(r.duration_s for r in rows if r.phase not in _TRAINING)
+        return others + _elapsed(trained)
+
     sums = []
     for rows in ledgers.values():
         last = max((r.period for r in rows), default=0)
         own = [r for r in rows if r.period == last]
         if exposed and "sample" in phases:
-            busy = sum(r.duration_s for r in own if r.lane in _IN_ORDER)
+            busy = spent([r for r in own if r.lane in _IN_ORDER])
             sums.append(max(period_s - busy, 0.0))
             continue
-        sums.append(sum(r.duration_s for r in own if counts(r)))
+        sums.append(spent([r for r in own if counts(r)]))
     each = re.search(r"per_(?:batch|iteration)", row.metric)
     return max(sums) / (steps if each else 1)
+
+
+def _elapsed(rows: Sequence[Row]) -> float:
+    """Seconds from the first start to the last end of rows, summed over iterations."""
+    ends: dict[int, tuple[float, float]] = {}
+    for row in rows:
+        start, end = ends.get(row.iteration, (row.start_s, row.start_s))
+        until = max(end, row.start_s + row.duration_s)
+        ends[row.iteration] = min(start, row.start_s), until
+    return sum(end - start for start, end in ends.values())
 
 
 def time_of(

@@ -62,6 +62,7 @@ def dgl(row: PublishedRow) -> Recipe:
         launches=LOADER_LAUNCHES if sampler != "host" else COMPILED_LAUNCHES,
         workers=workers,
         slicers=gathering_threads(row),
+        by_columns=of_gnnlab(row),
     )
     ahead = sampler == "host" and not of_gnnlab(row)
     return batch_recipe(row, loader, input_first=True, pipelined=ahead)
@@ -84,6 +85,8 @@ def _words(row: PublishedRow) -> str:
 def pyg(row: PublishedRow) -> Recipe:
     """PyG's loader: the host draws, indexes rows there and copies them.
 
+    SALIENT's artefact lets it index into pinned memory.
+
     On one device the training process does so itself unless a row states workers, which is the
     loader's default. Workers draw ahead; the training process indexes and copies. Scripts for
     several devices have workers: they are predicted only where a row or its artefact says how many.
@@ -102,7 +105,7 @@ def pyg(row: PublishedRow) -> Recipe:
         raise NotModelled("software path not modelled", "loading by an unstated number of workers")
     loader = Loader(
         sampler="host",
-        features="staged_pageable",
+        features="staged_alone" if of_salient(row) else "staged_pageable",
         workers=min(max(workers, 1), 1024),
         slicers=gathering_threads(row),
         launches=COMPILED_LAUNCHES,

@@ -57,9 +57,12 @@ _OF_BAJAJ = {"ogbn-papers100m": "papers100m-2hop", "ogbn-arxiv": "arxiv-one-way"
 neighbourhood of the training vertices, and citations in one direction."""
 _BOTH_WAYS = {"ogbn-papers100m": "papers100m-both-ways"}
 """What a graph of citations is to systems that add every edge's reverse."""
-_ADDS_REVERSE = re.compile(r"\bmariusgnn\b|\bginex\b|\bdiskgnn\b|graphbolt|\bundirected\b")
+_ADDS_REVERSE = re.compile(
+    r"\bmariusgnn\b|\bginex\b|\bdiskgnn\b|graphbolt|\bsalient\b|\bundirected\b"
+)
 """Systems that do, and a word for it: MariusGNN draws along and against edges, DiskGNN's code and
-GraphBolt's dataset add reverse edges; DiskGNN's table has all of its systems on that graph."""
+GraphBolt's dataset add reverse edges, SALIENT's artefact makes every graph symmetric; DiskGNN's
+table has all of its systems on that graph."""
 _OF_DISKGNN: Mapping[str, Mapping[str, int]] = {
     "friendster": {"num_features": 128, "num_classes": 20, "num_train": 656_083},
     "igb-full": {"num_train": 13_627_851},

@@ -15,9 +15,11 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.approaches.writing.stack import OPTIMIZERS
+from gnnbench.costs.launches import launches
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
-from gnnbench.published.software import NATIVE, Loader, Software
+from gnnbench.published import frameworks
+from gnnbench.published.software import ISSUE, NATIVE, Loader, Software
 from gnnbench.steps import After, Kind, Lane, Phase, Size, Step, Work, larger
 
 EAGER = 20
@@ -47,6 +49,7 @@ UVA_SHARE, UVA_TABLE_BYTES, UVA_FALL = 0.13, 1e9, 0.85
 """Of the host link's rate, for sectors of a table of so many bytes; it falls as a power of a larger
 one, as pages outgrow what the device translates. From 9.8 and 31.9 ns per row of tables of 1 and
 4 GB over PCIe 4 (dmlc/dgl PR 6995)."""
+_TRAINED = (Phase.FORWARD, Phase.BACKWARD, Phase.SYNC, Phase.UPDATE)
 _EXCHANGE = frozenset(
     {"pack", "unpack", "place", "smooth", "exchange", "to_host", "to_device"},
 )
@@ -114,6 +117,9 @@ class _Rewriter:
         self.dropped = {step.name for step in steps if self._is_dropped(step)}
         self.issued: set[tuple[Phase, int]] = set()
         self.last: Step | None = None
+        self.pending: Size = 0
+        self.waits: tuple[After, ...] = ()
+        self.trains = False
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps that the software takes, in program order."""
@@ -129,7 +135,36 @@ class _Rewriter:
             if self.software.loader is not None and taken[0] is not kept:
                 taken[0] = replace(taken[0], after=kept.after)
             for made in taken:
-                yield self._in_order(made)
+                if self.software.loader is not None and made.phase in _TRAINED:
+                    yield from self._trained(made)
+                else:
+                    yield self._in_order(made)
+
+    def _trained(self, step: Step) -> Iterator[Step]:
+        """Yield a step of training on the device, and before it its issue by the process.
+
+        What is only issued is issued with the next step of the device. The process starts a batch
+        when its rows are there and the batch before is done, for which it waits at its end.
+        """
+        if step.op == "eager":
+            self.pending, self.waits = self.pending + step.work.calls, self.waits + step.after
+            return
+        before, step = self.last, self._in_order(replace(step, after=self.waits + step.after))
+        self.waits = ()
+        if step.lane is not Lane.COMPUTE:
+            yield step
+            return
+        waits: tuple[After, ...] = ()
+        if not self.trains:
+            done = [other.name for other in self.planned if other.kind is Kind.OPTIMIZER]
+            waits = step.after + tuple(After(name, 1) for name in done[-1:])
+            if before is not None and before.lane is step.lane:
+                waits = (*waits, After(before.name))
+            self.trains = True
+        issued = _launches(step, self.pending + launches(step.op), lane=ISSUE)
+        self.pending = 0
+        yield replace(issued, after=waits)
+        yield replace(step, after=(After(issued.name), *step.after))
 
     def _in_order(self, step: Step) -> Step:
         """The step, waiting for its predecessor where the software moved either to a lane."""
@@ -188,8 +223,6 @@ class _Rewriter:
             return OPTIMIZERS[self.shape.optimizer](sum(tensors(self.shape)), self._element_bytes)
         if self.shape.model.attention and 1 <= step.layer <= self.shape.num_layers:
             return self._attention_work(step)
-        if loader is not None and loader.framework == "pyg" and step.kind is Kind.SPMM:
-            return scaled(step.work, PYG_SPMM)
         return step.work
 
     def _attention_work(self, step: Step) -> Work:
@@ -225,7 +258,7 @@ class _Rewriter:
     def _instead(self, step: Step) -> Iterator[Step]:
         """Yield what the code does for a step: most often the step itself."""
         if self.software.loader is not None:
-            yield from self._unfused(step)
+            yield from self._unfused(step, self.software.loader)
             return
         step = _repeated(step)
         if self.software.rebuilds and step.name == "sample/rebuild":
@@ -235,23 +268,14 @@ class _Rewriter:
         else:
             yield step
 
-    def _unfused(self, step: Step) -> Iterator[Step]:
-        """Yield a step, and the passes over its rows that our plan fuses with it.
-
-        DGL's layers scale the rows that a sum reads where its weights are symmetric (each way, but
-        for the input, which needs no gradient), and add the bias to the product.
-        """
-        done, size = step.work, self._element_bytes
-        weighted = self.shape.model.normalisation == "symmetric" and step.kind is Kind.SPMM
-        if weighted and (step.layer > 1 or step.phase is Phase.FORWARD):
-            scaled = work.elementwise(
-                "scale", done.source_rows, done.width, passes=2, element_bytes=size
-            )
-            yield Step(name=f"{step.name}_scale", work=scaled, phase=step.phase, layer=step.layer)
-        yield _repeated(step)
-        if done.op == "gemm_nn_bias":
-            added = work.elementwise("bias", done.rows, done.width, passes=2, element_bytes=size)
-            yield Step(name=f"{step.name}_bias", work=added, phase=step.phase, layer=step.layer)
+    def _unfused(self, step: Step, loader: Loader) -> Iterator[Step]:
+        """Yield a step, and the operations of the framework that our plan fuses with it."""
+        yield from frameworks.before(step, self.shape, loader)
+        if loader.framework == "pyg" and step.kind is Kind.SPMM:
+            yield replace(step, work=scaled(step.work, PYG_SPMM))
+        else:
+            yield _repeated(step)
+        yield from frameworks.after(step, self.shape, loader)
 
     def _rebuilt(self, step: Step | None = None) -> Iterator[Step]:
         """Yield the making of a graph, in place of a step if there is one."""
@@ -294,7 +318,7 @@ class _Rewriter:
             if loader.features == "staged_pageable":
                 size = _times(PAGEABLE, size)
             if loader.features.startswith("staged"):
-                alone = loader.features == "staged_pageable"
+                alone = loader.features != "staged"
                 each = -(-rows // (loader.slicers if alone else loader.workers))
                 sliced = work.gather(each, done.width, done.source_rows, stored)
                 ahead = loader.workers_slice or loader.sampler != "host"
@@ -363,7 +387,7 @@ def _beside(step: Step, name: str, done: Work, lane: Lane) -> Step:
     return Step(name=f"{step.name}_{name}", work=done, lane=lane, phase=step.phase)
 
 
-def _launches(step: Step, count: int, lane: Lane = Lane.COMPUTE) -> Step:
+def _launches(step: Step, count: Size, lane: Lane = Lane.COMPUTE) -> Step:
     """Operations before a step, so small that issuing them is all they cost."""
     return Step(
         name=f"{step.name}/eager",

@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 
 from gnnbench.cluster import Cluster, Constant
 from gnnbench.plan import Plan
-from gnnbench.steps import Engine, Kind
+from gnnbench.steps import Engine, Kind, Lane
+
+ISSUE = Lane.COMPUTE.at(2)
+"""The process that issues the operations of training, one after the other and ahead of the device.
+
+A batch's training takes about the longer of what is issued and what the device computes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +30,8 @@ class Loader:
     features   where input rows come from that no cache holds: the device's own memory ("device"),
                pinned host memory that the device reads ("uva"), or a buffer into which the host
                gathers rows and which is then copied ("staged", with all cores of the rank's share;
-               "staged_pageable", with `slicers` threads of the training process and a buffer
-               that is not pinned)
+               "staged_alone", with `slicers` threads of the training process; "staged_pageable",
+               with those and a buffer that is not pinned)
     hits       share of the input rows that a cache on the device holds
     launches   operations that its code issues per hop besides the plan's
     workers    threads that draw, of sampler "host", and that gather rows into pinned memory
@@ -34,6 +39,7 @@ class Loader:
     samplers   devices that only draw, for `trainers` that only train; 0: every device does both
     stored_bytes   of an element of the stored features, which are copied so; 0: as they train
     framework  "dgl" or "pyg", whose sparse product is `PYG_SPMM` times as slow
+    by_columns whether the product is written by columns and then transposed: DGL with CUDA 10
     """
 
     sampler: str = "device"
@@ -46,6 +52,7 @@ class Loader:
     trainers: int = 0
     stored_bytes: int = 0
     framework: str = "dgl"
+    by_columns: bool = False
 
     @property
     def disaggregated(self) -> bool:

@@ -18,6 +18,7 @@ from gnnbench.errors import Unsupported
 from gnnbench.machines import Machine
 from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.batch_reserve import widen_by_batches
 from gnnbench_simulator.choices import Advice, Choice, Question, RuledOut
 from gnnbench_simulator.memory import P_OUT_OF_MEMORY, judge_worst, least_room
 from gnnbench_simulator.planner import SIMULATED_EPOCHS, Planned, Planner
@@ -223,6 +224,9 @@ class _Search:
             ledger_blocks=LEDGER_BLOCKS,
             slowest_only=True,
         )
+        if machine.cluster.device.kind != "cpu" and planned.run.batch.size:
+            seeds = max(planned.run.batch.size // planned.run.ranks, 1)
+            widen_by_batches(found.memory, planned.plan, seeds=seeds)
         choice.prediction = found
         choice.period_s, choice.low_s, choice.high_s = found.period_s, found.low_s, found.high_s
         choice.memory = least_room(found.memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_the_answer_is_the_first_sentence_and_has_all_that_was_asked(answer: lis
 
 def test_no_line_is_wider_than_80_columns(answer: list[str]) -> None:
     assert max(map(len, answer)) <= 80
+
+
+def test_a_choice_on_batches_says_the_range_of_its_memory(say: Say) -> None:
+    words = ["advise", "ogbn-products", "--machines", "8xa100-80", "--approaches", "sampled"]
+    code, out, _ = say(*words)
+    text = " ".join(out.split())
+    assert code == 0
+    found = re.search(r"a rank needs ([\d.]+) GiB \(([\d.]+) to ([\d.]+)\) of its device", text)
+    assert found is not None, text
+    needed, low, high = map(float, found.groups())
+    assert low <= needed <= high
+    assert low < high
 
 
 def test_machines_are_ranked_and_what_was_ruled_out_has_a_way_out(answer: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,6 +51,23 @@ model = "m"
 approach = ["single", "partition", "sampled"]
 ranks = [1, 2]
 knobs = { partitioner = "hash" }
+"""
+BATCHES = """
+name = "batches"
+[datasets.p]
+profile = "ogbn-products"
+[models.m]
+kind = "sage"
+hidden = 256
+layers = 3
+[batch]
+size = 4096
+fanouts_from_seeds = [15, 10, 5]
+[[runs]]
+dataset = "p"
+model = "m"
+approach = "sampled"
+ranks = 4
 """
 
 
@@ -209,8 +227,37 @@ def test_the_table_has_a_line_per_configuration_and_names_the_cluster(
         cells = dict(zip(heads, line.split(), strict=True))
         parts = sum(float(cells[head]) for head in heads[2:8])
         assert parts == pytest.approx(float(cells["needs"]), abs=0.01)
-    assert lines[15:] == ["skipped: single runs on 1 rank, 2 asked: g, single on 2"]
+    assert lines[15] == "device memory over runs whose batches differ:"
+    assert lines[16].split() == ["approach", "ranks", "needs", "(lowest", "to", "highest)"]
+    for line, ranks in zip(lines[17:19], ("1", "2"), strict=True):
+        assert line.split()[:2] == ["sampled", ranks]
+        assert re.search(r" [GM]iB( \([\d.]+ to [\d.]+\))?$", line)
+    assert lines[19:] == ["skipped: single runs on 1 rank, 2 asked: g, single on 2"]
     assert all("of 74.5 GiB" in line for line in lines[3:8])
+
+
+def test_memory_that_differs_with_the_batches_is_printed_with_its_range_in_one_line(
+    suite: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = suite(BATCHES)
+    assert main(["predict", path, *DGX, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    memory = next(row["memory"] for row in rows if row["approach"] == "sampled")
+    low, _, high = memory["reserved_quantiles_bytes"]
+    assert main(["predict", path, *DGX]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("device memory over runs whose batches differ:")
+    assert max(map(len, lines[at : at + 3])) <= 80
+    found = re.fullmatch(r"sampled +4  ([\d.]+) ([GM]iB) \(([\d.]+) to ([\d.]+)\)", lines[at + 2])
+    assert found is not None, lines[at + 2]
+    unit = {"GiB": 2**30, "MiB": 2**20}[found[2]]
+    context, needed = memory["baseline_bytes"], memory["device_used_bytes"]
+    for shown, size in zip(
+        (found[1], found[3], found[4]),
+        (needed, min(needed, context + low), max(needed, context + high)),
+        strict=True,
+    ):
+        assert float(shown) * unit == pytest.approx(size, rel=5e-3)
 
 
 def test_several_clusters_and_layouts_are_one_table_and_replace_no_other(
