@@ -69,6 +69,10 @@ class Software:
                  the released code, but gradients in one bucket over the devices' own links
     workers      threads of the host that draw and gather, of systems that train from the disk
     depth        requests of the disk that they keep in flight
+    sorts        the graph of a buffer is made by sorting all of its edges, not by counting
+    batches      "": drawn in memory; "traces": drawn, written to the disk and read again batch by
+                 batch; "files": read from files that an earlier run wrote, and nothing overlaps.
+                 With either, every row that is not in memory is a request of its own
     """
 
     released: bool = False
@@ -78,11 +82,13 @@ class Software:
     loader: Loader | None = None
     workers: int = 1
     depth: int = 1
+    sorts: bool = False
+    batches: str = ""
 
     @property
     def rewrites(self) -> bool:
         """Whether the code takes other steps than the plan."""
-        return replace(self, workers=1, depth=1) != NATIVE
+        return replace(self, workers=1, depth=1, sorts=False, batches="") != NATIVE
 
 
 NATIVE = Software()
