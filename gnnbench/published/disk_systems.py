@@ -180,12 +180,15 @@ def disk_of(row: PublishedRow) -> str:
 
 
 def _read_through_cache(row: PublishedRow) -> str:
-    """The disk of a row, or the page cache where files fit there and the row names no disk."""
+    """The disk of a row; the page cache where it names none, and files fit there.
+
+    A row that says which share of the features is in memory is about a disk.
+    """
     try:
         return disk_of(row)
     except NotModelled:
         profile: object = profile_of(row)
-        if not isinstance(profile, GraphProfile):
+        if not isinstance(profile, GraphProfile) or _stated_share(row) is not None:
             raise
         held = 4.0 * profile.num_nodes * profile.num_features + 8.0 * profile.num_edges
         host = load_cluster(cluster_of(row, native=True)).host
