@@ -90,9 +90,9 @@ def marius(row: PublishedRow) -> Recipe:
     if logical:
         knobs["logical"] = int(logical[1])
     return Recipe(
-        software=Software(sorts=True),
+        software=Software(sorts=True, framework="torch"),
         knobs=knobs,
-        batch=_link_batch(row) if links else _batch(row),
+        batch=_link_batch(row) if links else _batch(row, per_direction=True),
         native_hosts=True,
         disk="nvme-pcie3" if in_memory else _read_through_cache(row),
         optimizer="adagrad" if links else "adam",
@@ -113,7 +113,7 @@ def ginex(row: PublishedRow) -> Recipe:
     rows = (budget - 4.0 * profile.num_nodes) / row_bytes
     superbatch = re.search(r"superbatch (\d+)", _words(row))
     return Recipe(
-        software=Software(workers=_workers(row), depth=READERS, batches="traces"),
+        software=Software(workers=_workers(row), depth=READERS, batches="traces", framework="pyg"),
         knobs={
             "cache": min(max(rows / max(profile.num_nodes, 1), 0.0), 1.0),
             "superbatch": int(superbatch[1]) if superbatch else SUPERBATCH,
@@ -131,7 +131,9 @@ def by_rows(row: PublishedRow) -> Recipe:
     cache, nothing is cached, and nothing overlaps.
     """
     return Recipe(
-        software=Software(workers=_workers(row), depth=DIRECT_READERS, batches="files"),
+        software=Software(
+            workers=_workers(row), depth=DIRECT_READERS, batches="files", framework="dgl"
+        ),
         knobs={"cache": 0.0, "superbatch": SUPERBATCH},
         batch=_batch(row),
         native_hosts=True,
@@ -148,7 +150,7 @@ def mapped(row: PublishedRow) -> Recipe:
     if share is None:
         raise NotModelled("configuration not stated", "memory for mapped pages")
     return Recipe(
-        software=Software(workers=_workers(row), depth=READERS),
+        software=Software(workers=_workers(row), depth=READERS, framework="pyg"),
         knobs={"cache": min(share, 1.0)},
         batch=_batch(row),
         native_hosts=True,
@@ -248,12 +250,17 @@ def _in_flight(row: PublishedRow, default: int) -> int:
     return 1 if re.search(r"\bsynchronous\b|pipeline off|unpipelined", words) else default
 
 
-def _batch(row: PublishedRow) -> BatchSpec:
+def _batch(row: PublishedRow, *, per_direction: bool = False) -> BatchSpec:
     """Seeds and fan-outs, seeds first.
 
     MariusGNN states fan-outs per direction and seeds first, "15;10;5 in + 15;10;5 out": our graphs
     have every edge both ways, so that they add up. Tables that compare systems list them as DGL
     does, input layer first.
+
+    Args:
+        row: with fan-outs and batch.
+        per_direction: whether the code draws so many neighbours along and so many against edges,
+            as MariusGNN's does unless its configuration switches a direction off.
     """
     size = whole_number(row.batch)
     ways = re.fullmatch(r"([\d;,\- ]+)(?: in \+ ([\d;,\- ]+) out| per direction)?", row.fanout)
@@ -265,7 +272,7 @@ def _batch(row: PublishedRow) -> BatchSpec:
         other = [int(word) for word in re.findall(r"\d+", ways[2] or ways[1])]
         fanouts = [a + b for a, b in zip(listed, other, strict=False)]
     else:
-        fanouts = listed[::-1]
+        fanouts = [(2 if per_direction else 1) * fanout for fanout in reversed(listed)]
     if len(fanouts) != row.num_layers or not all(0 < f <= 10_000 for f in fanouts):
         found = f"fan-outs {row.fanout!r} of {row.layers} layers"
         raise NotModelled("configuration not stated", found)

@@ -73,6 +73,8 @@ class Software:
     batches      "": drawn in memory; "traces": drawn, written to the disk and read again batch by
                  batch; "files": read from files that an earlier run wrote, and nothing overlaps.
                  With either, every row that is not in memory is a request of its own
+    framework    whose layers train, of systems that train from the disk: "dgl" or "pyg" as in
+                 `Loader`; "torch": rows of neighbours are gathered and then summed (MariusGNN)
     """
 
     released: bool = False
@@ -84,11 +86,13 @@ class Software:
     depth: int = 1
     sorts: bool = False
     batches: str = ""
+    framework: str = ""
 
     @property
     def rewrites(self) -> bool:
         """Whether the code takes other steps than the plan."""
-        return replace(self, workers=1, depth=1, sorts=False, batches="") != NATIVE
+        plain = replace(self, workers=1, depth=1, sorts=False, batches="", framework="")
+        return plain != NATIVE
 
 
 NATIVE = Software()

@@ -12,6 +12,7 @@ from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import GraphProfile
 from gnnbench.disks import with_disk
 from gnnbench.errors import GnnbenchError, SpecError
+from gnnbench.published.layers import layered
 from gnnbench.published.metrics import (
     EPOCH_TIME,
     MEMORY,
@@ -105,6 +106,8 @@ def predict_case(case: Case) -> Prediction | Reason:
         plan = threaded(plan, software)
         plan = resorted(plan, software, both_ways=bool(getattr(data, "undirected", False)))
         plan = traced(plan, software)
+        if software.framework and isinstance(data, GraphProfile):
+            plan = layered(plan, stack_shape(data, run, "aggregate_first"), software)
         found = predict_plan(plan, cluster, ranks_per_host=per_host)
         found.notes["wire_bound_s"] = wire_bound_s(plan, cluster, per_host)
         found.notes["steps"] = plan.notes.get("steps", 1)
