@@ -119,8 +119,9 @@ class Storage:
     iops               small reads per second with many in flight
     latency_s          of one small read while the disk is idle
     write_iops, write_latency_s   of writes; as reads where absent
-    volume             whether requests and bytes have limits of their own, as a rented volume has:
-                       the one that is reached first decides, and they do not add up
+    volume             whether requests and bytes have limits of their own, as a rented volume has
+                       and as data sheets state them: the one that is reached first decides, and
+                       they do not add up
     method             how a sweep kept the page cache out: "O_DIRECT" or "fadvise"; "" without one
     radius             90 % of the sweep's points lie within exp(+-radius) of `disk_seconds`
     sweep              what was measured

@@ -228,7 +228,8 @@ class Work(NamedTuple):
                             inner (edges looked at), width (bytes of the tables looked up)
     elementwise, optimizer  rows (elements), width
     module                  rows, nonzeros, width, inner: what its flops grow with
-    read, write             rows (requests issued)
+    read, write             rows (requests issued); of single rows: source_rows (rows asked for),
+                            width (bytes from one to the next)
     communication           rows (elements sent)
 
     `op` is the cost class: operations with one `op` share calibrated constants. `calls` is how many

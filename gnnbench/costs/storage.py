@@ -5,8 +5,10 @@ that waits for each request before it issues the next one needs R latency + B / 
 an idle disk, which is longer: the disk is busy for a fraction of that time only. Concurrent lanes
 get the fractions that they need until these add up to one; then they share the disk evenly. A
 rented volume (`Storage.volume`) is busy for max(R / iops, B / bandwidth) instead: its provider
-meters requests and bytes apart. Alone a lane then takes the larger of that and R latency. The
-depth (number of requests in flight) is therefore the number of lanes that are working.
+meters requests and bytes apart. So is a disk that is known from a data sheet, whose requests per
+second are those of 4 KiB, transfer included (out-of-core reference section 13). Alone a lane then
+takes the larger of that and R latency. The depth (number of requests in flight) is therefore the
+number of lanes that are working.
 
 Deviation known: for each sweep, in `Storage.radius`. On a virtual NVMe disk, 90 % of the points
 (blocks of 4 KiB to 4 MiB, 1 to 16 lanes) were within a factor of 1.5.

@@ -4,9 +4,9 @@ What a row says of these comes first, then what the system's published code and 
 (out-of-core reference sections 6, 9 and 12). A row that does not say what fits in memory, or which
 disk it read, is not predicted.
 
-Not modelled: Ginex' neighbour cache and its traces on the disk (our topology is in memory), so that
-its times of superbatch sampling are left out; packed features (DiskGNN); caches by S3-FIFO
-(GraphBolt); graphs whose topology is mapped as well.
+Not modelled: Ginex' neighbour cache (our topology is in memory), so that its times of superbatch
+sampling are left out; packed features (DiskGNN); caches by S3-FIFO (GraphBolt); graphs whose
+topology is mapped as well.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 from typing import Any
 
 from gnnbench.cluster import load_cluster
+from gnnbench.data.profile import GraphProfile
 from gnnbench.published.metrics import IN_MEMORY
 from gnnbench.published.places import cluster_of, profile_of
 from gnnbench.published.reason import NotModelled
@@ -30,8 +31,21 @@ IN_FLIGHT, IN_MEMORY_FLIGHT, LINKS_IN_FLIGHT = 8, 64, 4
 prediction."""
 SUPERBATCH = 1000
 """Batches that Ginex draws ahead by default."""
-READERS = 64
-"""Requests that Ginex' gathering threads keep in flight (assumed): enough for any NVMe drive."""
+READERS = 128
+"""Threads that gather, each with a request: Ginex' scripts have eight per logical processor, and
+their baseline PyG+ 128."""
+DIRECT_READERS = 64
+"""Threads of DiskGNN's gathering (its source, gather.cc)."""
+STUDY_SHARE = 0.1
+"""Of the features in memory, in DiskGNN's tables that state no other share: as in its main table,
+whose totals its breakdown into stages repeats."""
+PAGE_CACHE = "page-cache"
+"""The disk of files that the host's memory holds and that are read through its page cache."""
+CACHED_SHARE = 0.5
+"""Of the host's memory, up to which files are taken to stay in its page cache (assumed)."""
+CAPSULE_BUFFER = 5
+"""Partitions in MariusGNN's buffer, in Capsule's example configuration of it (PA_disk.yaml): they
+are dispersed, read ahead, and trained synchronously."""
 LINK_BATCH, LINK_NEGATIVES = 50_000, 500
 """Edges of a batch, and corrupted nodes that a chunk shares, in Marius's configurations."""
 THREAD_BYTES_PER_S = 1.0e10
@@ -56,12 +70,15 @@ def marius(row: PublishedRow) -> Recipe:
     So a batch costs a thread's time, and batches ahead overlap with training and copies only.
     """
     links, words = row.model.lower() in LINK_MODELS, _words(row)
+    of_capsule = "capsule" in row.source.lower()
     in_memory = IN_MEMORY.search(f"{row.system} {row.storage}".lower()) is not None
     # All in memory, the table is read once, before the first epoch: see `metrics.without_load`.
     partitions, buffer = (1, 1) if in_memory else _buffer(row)
     policy = next((name for name in _POLICIES if name in words), "auto")
     ahead = "prefetch" in words and not re.search(r"prefetch(?: is)? off|no prefetch", words)
     in_flight = LINKS_IN_FLIGHT if links else IN_MEMORY_FLIGHT if in_memory else IN_FLIGHT
+    if of_capsule:
+        policy, ahead, in_flight = "dispersed", True, 1
     knobs: dict[str, Any] = {
         "partitions": partitions,
         "buffer": buffer,
@@ -73,10 +90,11 @@ def marius(row: PublishedRow) -> Recipe:
     if logical:
         knobs["logical"] = int(logical[1])
     return Recipe(
+        software=Software(sorts=True, framework="torch"),
         knobs=knobs,
-        batch=_link_batch(row) if links else _batch(row),
+        batch=_link_batch(row) if links else _batch(row, per_direction=True),
         native_hosts=True,
-        disk="nvme-pcie3" if in_memory else disk_of(row),
+        disk="nvme-pcie3" if in_memory else _read_through_cache(row),
         optimizer="adagrad" if links else "adam",
     )
 
@@ -86,14 +104,16 @@ def ginex(row: PublishedRow) -> Recipe:
     named = re.search(r"ginex (\d+(?:\.\d+)?) ?gb", _words(row))
     named = named or re.search(r"(\d+(?:\.\d+)?) ?gb feature cache", _words(row))
     named = named or re.search(r"cache size (\d+(?:\.\d+)?) gb", _words(row))
-    if named is None:
+    share, profile = _stated_share(row), profile_of(row)
+    row_bytes = max(4.0 * profile.num_features, 1.0)
+    if named is None and share is None:
         raise NotModelled("configuration not stated", "feature cache of Ginex")
-    profile = profile_of(row)
+    budget = float(named[1]) * 1e9 if named else (share or 0.0) * profile.num_nodes * row_bytes
     # A table of slots, four bytes for every vertex, is part of the budget.
-    rows = (float(named[1]) * 1e9 - 4.0 * profile.num_nodes) / max(4.0 * profile.num_features, 1.0)
+    rows = (budget - 4.0 * profile.num_nodes) / row_bytes
     superbatch = re.search(r"superbatch (\d+)", _words(row))
     return Recipe(
-        software=Software(workers=_workers(row), depth=READERS),
+        software=Software(workers=_workers(row), depth=READERS, batches="traces", framework="pyg"),
         knobs={
             "cache": min(max(rows / max(profile.num_nodes, 1), 0.0), 1.0),
             "superbatch": int(superbatch[1]) if superbatch else SUPERBATCH,
@@ -104,8 +124,25 @@ def ginex(row: PublishedRow) -> Recipe:
     )
 
 
+def by_rows(row: PublishedRow) -> Recipe:
+    """The baseline "DGL on disk" of DiskGNN's study (examples/dgl_baseline/dgl_on_disk.py).
+
+    Its batches were drawn before and are read from files, each input row is read past the page
+    cache, nothing is cached, and nothing overlaps.
+    """
+    return Recipe(
+        software=Software(
+            workers=_workers(row), depth=DIRECT_READERS, batches="files", framework="dgl"
+        ),
+        knobs={"cache": 0.0, "superbatch": SUPERBATCH},
+        batch=_batch(row),
+        native_hosts=True,
+        disk=disk_of(row),
+    )
+
+
 def mapped(row: PublishedRow) -> Recipe:
-    """Features in a mapped file: every core of the host gathers, and waits for its page faults."""
+    """Features in a mapped file: threads of the host gather, and wait for their page faults."""
     profile, words = profile_of(row), f"{_words(row)} {row.hardware}".lower()
     size = max(4.0 * profile.num_nodes * profile.num_features, 1.0)
     capped = re.search(r"cgroup (\d+(?:\.\d+)?) ?gb", words)
@@ -113,7 +150,7 @@ def mapped(row: PublishedRow) -> Recipe:
     if share is None:
         raise NotModelled("configuration not stated", "memory for mapped pages")
     return Recipe(
-        software=Software(workers=_workers(row), depth=_cores(row)),
+        software=Software(workers=_workers(row), depth=READERS, framework="pyg"),
         knobs={"cache": min(share, 1.0)},
         batch=_batch(row),
         native_hosts=True,
@@ -144,6 +181,24 @@ def disk_of(row: PublishedRow) -> str:
     raise NotModelled("disk not stated", row.storage or "empty")
 
 
+def _read_through_cache(row: PublishedRow) -> str:
+    """The disk of a row; the page cache where it names none, and files fit there.
+
+    A row that says which share of the features is in memory is about a disk.
+    """
+    try:
+        return disk_of(row)
+    except NotModelled:
+        profile: object = profile_of(row)
+        if not isinstance(profile, GraphProfile) or _stated_share(row) is not None:
+            raise
+        held = 4.0 * profile.num_nodes * profile.num_features + 8.0 * profile.num_edges
+        host = load_cluster(cluster_of(row, native=True)).host
+        if not profile.num_features or held > CACHED_SHARE * host.memory_bytes.value:
+            raise
+        return PAGE_CACHE
+
+
 # -- what a row says -----------------------------------------------------------------------------
 
 
@@ -158,8 +213,10 @@ def _buffer(row: PublishedRow) -> tuple[int, int]:
     if stated:
         partitions, second = int(stated[1]), int(stated[2])
         return partitions, partitions // second if "c=p/" in words else second
-    named = re.search(r"\bp\s*=\s*(\d+)", words)
-    partitions = int(named[1]) if named else PARTITIONS
+    named = re.search(r"\bp\s*=\s*(\d+)|mariusgnn with (\d+) partitions", words)
+    partitions = int(named[1] or named[2]) if named else PARTITIONS
+    if "capsule" in row.source.lower():
+        return partitions, min(CAPSULE_BUFFER, partitions)
     counted = re.search(r"buffer about (\d+)(?: of (\d+))? partitions", words)
     if counted:
         return int(counted[2] or partitions), int(counted[1])
@@ -181,7 +238,7 @@ def _stated_share(row: PublishedRow) -> float | None:
         found = re.search(pattern, words)
         if found:
             return float(found[1]) / 100.0
-    return None
+    return STUDY_SHARE if "diskgnn" in row.source.lower() else None
 
 
 def _in_flight(row: PublishedRow, default: int) -> int:
@@ -193,12 +250,17 @@ def _in_flight(row: PublishedRow, default: int) -> int:
     return 1 if re.search(r"\bsynchronous\b|pipeline off|unpipelined", words) else default
 
 
-def _batch(row: PublishedRow) -> BatchSpec:
+def _batch(row: PublishedRow, *, per_direction: bool = False) -> BatchSpec:
     """Seeds and fan-outs, seeds first.
 
     MariusGNN states fan-outs per direction and seeds first, "15;10;5 in + 15;10;5 out": our graphs
     have every edge both ways, so that they add up. Tables that compare systems list them as DGL
     does, input layer first.
+
+    Args:
+        row: with fan-outs and batch.
+        per_direction: whether the code draws so many neighbours along and so many against edges,
+            as MariusGNN's does unless its configuration switches a direction off.
     """
     size = whole_number(row.batch)
     ways = re.fullmatch(r"([\d;,\- ]+)(?: in \+ ([\d;,\- ]+) out| per direction)?", row.fanout)
@@ -210,7 +272,7 @@ def _batch(row: PublishedRow) -> BatchSpec:
         other = [int(word) for word in re.findall(r"\d+", ways[2] or ways[1])]
         fanouts = [a + b for a, b in zip(listed, other, strict=False)]
     else:
-        fanouts = listed[::-1]
+        fanouts = [(2 if per_direction else 1) * fanout for fanout in reversed(listed)]
     if len(fanouts) != row.num_layers or not all(0 < f <= 10_000 for f in fanouts):
         found = f"fan-outs {row.fanout!r} of {row.layers} layers"
         raise NotModelled("configuration not stated", found)

@@ -43,6 +43,7 @@ STREAM_TIMES = {
 """Times of systems that learn from streams, and what each is taken to be; see `stream_times`."""
 STREAM_METRICS = (*STREAM_TIMES, STORE)
 _TRAINING = ("forward", "backward", "sync", "update")
+_ASSEMBLE = "stage_feature_assemble"
 _ALL = ("load", "sample", "fetch", *_TRAINING)
 _SPLIT = r"(?:_per_(?:epoch|batch|iteration))?$"
 _PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
@@ -53,7 +54,7 @@ _PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
      ("sample", "fetch")),
     (rf"(?:train|training|model|forward_backward)_time{_SPLIT}", _TRAINING),
     (r"stage_graph_sample", ("sample",)),
-    (r"stage_feature_assemble", ("fetch",)),
+    (_ASSEMBLE, ("fetch",)),
     (r"stage_model_train", _TRAINING),
     (r"stage_total_time", _ALL),
     (r"buffer_fill_time", ("load",)),
@@ -61,7 +62,7 @@ _PHASES: Sequence[tuple[str, tuple[str, ...]]] = (
 )  # fmt: skip
 """Phases of ledgers by metric."""
 _STEPS: Sequence[tuple[str, str]] = (
-    ("stage_feature_load", r"(?:load|ahead)/partitions"),
+    ("stage_feature_load", r"(?:load|ahead)/partitions|load/fill|fetch/(?:misses|pages)"),
     ("stage_graph_load", r"(?:load|ahead)/(?:edges|graph)"),
     ("transfer_time_per_epoch", r"fetch/(?:copy|gather_host)"),
 )
@@ -226,7 +227,9 @@ def phase_time(
         if exposed and taken.lane not in _IN_ORDER:
             return False
         if names is None:
-            return taken.phase in phases
+            # Rows that are read while a batch is fetched are a stage of their own.
+            apart = row.metric == _ASSEMBLE and taken.kind == "read"
+            return taken.phase in phases and not apart
         return re.fullmatch(names, taken.name) is not None
 
     def spent(rows: Sequence[Row]) -> float:

@@ -53,7 +53,9 @@ def dgl(row: PublishedRow) -> Recipe:
         features = {"cpu": "staged_pageable", "gpu": "device"}.get(stated[1], "uva")
         if stated[1].startswith("cache"):
             hits = _cached(row, float(stated[1][6:-1]) / 100.0)
-    elif of_gnnlab(row):
+    elif of_gnnlab(row) or "capsule" in row.source.lower():
+        # Capsule's script names no features to prefetch: DGL up to 1.0 then gathers the rows of a
+        # frame in the host's memory, and copies them.
         features = "staged_pageable"
     loader = Loader(
         sampler=sampler,

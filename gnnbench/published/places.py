@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from gnnbench.data.profile import GraphProfile, HaloPoint, list_profiles, load_profile
 from gnnbench.published.reason import NotModelled
@@ -71,6 +72,17 @@ _OF_DISKGNN: Mapping[str, Mapping[str, int]] = {
 is trained on (examples/load_graph.py and prepare_dataset.py); of IGB a tenth of 60 % of the
 227,130,858 labelled vertices (they fill 415 of 8,192 partitions in its log of MariusGNN)."""
 
+_OF_CAPSULE: Mapping[str, Mapping[str, int | bool]] = {
+    "friendster": {
+        "num_edges": 1_806_067_135,
+        "undirected": False,
+        "num_features": 100,
+        "num_classes": 150,
+        "num_train": 656_083,
+    },
+}
+"""The same of Capsule's tables (datasetInfo.json): each edge of Friendster once."""
+
 
 def cluster_of(row: PublishedRow, *, native: bool = False) -> str:
     """Name of the built-in cluster that a row's hardware is. Raises NotModelled.
@@ -109,6 +121,9 @@ def profile_of(row: PublishedRow) -> GraphProfile:
     found = load_profile(name)
     if "diskgnn" in words:
         found = replace(found, **_OF_DISKGNN.get(name, {}))
+    if "capsule" in row.source.lower():
+        facts: dict[str, Any] = dict(_OF_CAPSULE.get(name, {}))
+        found = replace(found, **facts)
     return with_stated_halo(found, row)
 
 

@@ -75,7 +75,7 @@ def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
             [
                 RankClass(
                     of.ranks,
-                    tuple(_Rewriter(of.steps, shape, software, topology_bytes).steps()),
+                    tuple(Rewriter(of.steps, shape, software, topology_bytes).steps()),
                 )
                 for of in plan.iterations[number].classes
             ]
@@ -106,7 +106,7 @@ def tensors(shape: StackShape) -> list[int]:
     return sizes
 
 
-class _Rewriter:
+class Rewriter:
     """Rewrites the steps of one class of ranks."""
 
     def __init__(

@@ -76,6 +76,12 @@ class Software:
                  the released code, but gradients in one bucket over the devices' own links
     workers      threads of the host that draw and gather, of systems that train from the disk
     depth        requests of the disk that they keep in flight
+    sorts        the graph of a buffer is made by sorting all of its edges, not by counting
+    batches      "": drawn in memory; "traces": drawn, written to the disk and read again batch by
+                 batch; "files": read from files that an earlier run wrote, and nothing overlaps.
+                 With either, every row that is not in memory is a request of its own
+    framework    whose layers train, of systems that train from the disk: "dgl" or "pyg" as in
+                 `Loader`; "torch": rows of neighbours are gathered and then summed (MariusGNN)
     """
 
     released: bool = False
@@ -85,11 +91,15 @@ class Software:
     loader: Loader | None = None
     workers: int = 1
     depth: int = 1
+    sorts: bool = False
+    batches: str = ""
+    framework: str = ""
 
     @property
     def rewrites(self) -> bool:
         """Whether the code takes other steps than the plan."""
-        return replace(self, workers=1, depth=1) != NATIVE
+        plain = replace(self, workers=1, depth=1, sorts=False, batches="", framework="")
+        return plain != NATIVE
 
 
 NATIVE = Software()

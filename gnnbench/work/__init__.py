@@ -69,6 +69,7 @@ from gnnbench.work.sampling import (
     route,
     sample,
     scan_neighbours,
+    sort_edges,
 )
 from gnnbench.work.sparse import (
     INDEX_BYTES,
@@ -177,6 +178,7 @@ __all__ = [
     "serve_temporal",
     "sgd",
     "shuffle",
+    "sort_edges",
     "spmm",
     "spmm_weighted",
     "temporal_attention",

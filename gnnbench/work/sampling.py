@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gnnbench.steps import Kind, Size, Work
 from gnnbench.work.dense import ID_BYTES
 from gnnbench.work.sparse import INDEX_BYTES
+
+SORTED_RUN = 7
+"""Pairs that libstdc++'s stable sort inserts into a run before it merges."""
 
 
 def sample(
@@ -208,6 +213,35 @@ def enter_buffer(vertices: Size, edges: Size) -> Work:
     moved = 84 * edges + 96 * vertices
     return Work(
         kind=Kind.ELEMENTWISE, op="enter_buffer", bytes=moved, rows=edges, source_rows=vertices
+    )
+
+
+def sort_edges(vertices: Size, edges: Size) -> Work:
+    """Make the graph of a buffer as MariusGNN does: sort all edges by source, then by target.
+
+    A sort merges runs of seven pairs of a key and an index, in one thread, in log2(E / 7) passes
+    that read and write a pair of 16 bytes. Per edge besides: both ends are copied (32 bytes),
+    looked up in a table (48) and put side by side (32). Per edge and sort: key and index are made
+    (24), a row is gathered by index (40), and its column copied (16). Per vertex and sort: an
+    offset is found by bisection (8 bytes a probe) and subtracted from the next one (56).
+
+    Source: marius-team/marius, graph_storage.cpp and graph.cpp; torch 1, SortingKernel.cpp
+    (`std::stable_sort`). Deviation known: newer versions of torch sort integers by radix.
+
+    Args:
+        vertices: resident ones.
+        edges: between them, each of which is kept once.
+    """
+    runs = np.maximum(np.asarray(edges, np.float64) / SORTED_RUN, 1.0)
+    passes = np.ceil(np.log2(runs)).astype(np.int64)
+    each = 112 + 2 * (80 + 32 * passes)
+    moved = each * edges + 2 * (56 + 8 * passes) * vertices
+    return Work(
+        kind=Kind.ELEMENTWISE,
+        op="sort_edges",
+        bytes=int(moved) if isinstance(edges, int) else moved,
+        rows=edges,
+        source_rows=vertices,
     )
 
 

@@ -12,6 +12,7 @@ from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import GraphProfile
 from gnnbench.disks import with_disk
 from gnnbench.errors import GnnbenchError, SpecError
+from gnnbench.published.layers import layered
 from gnnbench.published.metrics import (
     EPOCH_TIME,
     MEMORY,
@@ -31,7 +32,8 @@ from gnnbench.published.software import cluster_used
 from gnnbench.published.split import used, widened
 from gnnbench.published.stream_times import StreamMeasure, stated_epochs
 from gnnbench.published.systems import Case, Count, case_of
-from gnnbench.published.threads import threaded
+from gnnbench.published.threads import resorted, threaded
+from gnnbench.published.traces import traced
 from gnnbench.published.wire import wire_bound_s
 from gnnbench_simulator.predict import Prediction, predict_plan
 from gnnbench_simulator.session import layout_on
@@ -102,6 +104,10 @@ def predict_case(case: Case) -> Prediction | Reason:
             plan = as_released(plan, shape, software)
             cluster = cluster_used(cluster, plan, software, per_host)
         plan = threaded(plan, software)
+        plan = resorted(plan, software, both_ways=bool(getattr(data, "undirected", False)))
+        plan = traced(plan, software)
+        if software.framework and isinstance(data, GraphProfile):
+            plan = layered(plan, stack_shape(data, run, "aggregate_first"), software)
         found = predict_plan(plan, cluster, ranks_per_host=per_host)
         found.notes["wire_bound_s"] = wire_bound_s(plan, cluster, per_host)
         found.notes["steps"] = plan.notes.get("steps", 1)

@@ -135,6 +135,10 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild_graph", 2 * 8 * 2 * 16 * 3, 0),
     # Three edges of 84 bytes, five vertices of 96.
     (lambda: work.enter_buffer(5, 3), "elementwise", "enter_buffer", 252 + 480, 0),
+    # 56 edges are eight runs, merged in three passes: 112 + 2 x (80 + 96) each; five vertices of
+    # 2 x (56 + 24).
+    (lambda: work.sort_edges(5, 56), "elementwise", "sort_edges", 56 * 464 + 5 * 160, 0),
+    (lambda: work.sort_edges(5, 0), "elementwise", "sort_edges", 5 * 112, 0),
     (lambda: work.module("mlp_forward", flops=9, bytes=8, rows=2), "module", "mlp_forward", 8, 9),
     # Three of the biases above.
     (lambda: work.repeated(work.bias(3, 2, S), 3), "elementwise", "bias", 144, 18),

@@ -168,6 +168,7 @@ class Belady(Approach):
     look = Look(colour="#999933", marker="v")
     published: ClassVar[tuple[Published, ...]] = (
         Published(names=r"^ginex\b", recipe="gnnbench.published.disk_systems:ginex"),
+        Published(names=r"^dgl mmap on disk", recipe="gnnbench.published.disk_systems:by_rows"),
     )
     knobs_type = BeladyKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.belady:BeladyTrainer"
@@ -433,7 +434,8 @@ class _Writer:
             Buffer("staging", read.bytes, Space.HOST),
             Buffer("requests", REQUEST_BYTES * read.requests, Space.HOST),
         )
-        done = work.read(read.bytes, read.requests)
+        stride = self.structure.rows.stride
+        done = work.read(read.bytes, read.requests)._replace(source_rows=read.rows, width=stride)
         chain.step(name, done, phase=phase, lane=Lane.DISK, allocates=staged)
 
 

@@ -110,7 +110,8 @@ class Mmap(Approach):
     look = Look(colour="#999933", marker="X", dashed=True)
     published: ClassVar[tuple[Published, ...]] = (
         Published(
-            names=r"^(pyg\+|dgl mmap|pyg mmap)", recipe="gnnbench.published.disk_systems:mapped"
+            names=r"^(pyg\+|dgl mmap(?! on disk)|pyg mmap)",
+            recipe="gnnbench.published.disk_systems:mapped",
         ),
     )
     knobs_type = MmapKnobs

@@ -21,7 +21,7 @@ from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.software import NATIVE, Software
 from gnnbench.published.systems import Case, case_of
-from gnnbench.published.threads import threaded
+from gnnbench.published.threads import resorted, threaded
 from gnnbench.steps import Phase
 from gnnbench_simulator.validation import compare_rows
 
@@ -153,6 +153,20 @@ def test_threads_divide_what_the_host_draws_and_gathers() -> None:
         assert ratio == pytest.approx(0.25 if divided else 1.0, rel=1e-3), own.name
 
 
+def test_mariusgnn_sorts_the_edges_of_its_buffer() -> None:
+    plan = planned()
+    made = resorted(plan, Software(sorts=True), both_ways=True)
+    assert resorted(plan, NATIVE, both_ways=True) is plan
+    before, after = (one.iterations[0].classes[0].steps for one in (plan, made))
+    changed = [(own, new) for own, new in zip(before, after, strict=True) if own != new]
+    assert [own.name for own, _ in changed] == ["load/graph"]
+    own, new = changed[0]
+    assert (own.work.op, new.work.op) == ("enter_buffer", "sort_edges")
+    # Each edge is kept once and sorted twice.
+    assert new.work.rows == own.work.rows // 2
+    assert new.work.bytes > own.work.bytes
+
+
 def test_threads_and_requests_in_flight_are_no_other_plan() -> None:
-    assert not Software(workers=8, depth=64).rewrites
+    assert not Software(workers=8, depth=64, sorts=True, batches="files").rewrites
     assert Software(precompute=True).rewrites

@@ -193,6 +193,8 @@ class PartitionBuffer:
         kind = torch.empty(0, dtype=context.dtype).numpy().dtype
         self.slot_rows = rows.slot_bytes // (width * kind.itemsize)
         memory = aligned_empty((slots * self.slot_rows, width), kind)
+        # The system maps pages when they are touched first: not in the first epoch's reads.
+        memory.fill(0)
         self._bytes = memory.reshape(-1).view(np.uint8)
         self.table: Tensor = torch.from_numpy(memory)
         self.slot_of = np.full(rows.partitions, -1, np.int64)

@@ -136,6 +136,8 @@ class BufferedBatches(SampledBatches):
             limit=knobs.disk,
         )
         self.features: Any = BufferedFeatures(context, self.buffer.table, self.lane)
+        # Made on first use, which would be in the first epoch.
+        _ = structure.order
 
     def of_period(self, period: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, each training vertex once."""
