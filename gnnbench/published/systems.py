@@ -23,7 +23,7 @@ from gnnbench.published.disk_counts import DISK_COUNTS, DiskCount, disk_count
 from gnnbench.published.disk_systems import LINK_MODELS
 from gnnbench.published.metrics import check_metric
 from gnnbench.published.page_counts import PAGE_COUNTS, PageCount, page_count
-from gnnbench.published.places import cluster_of, method_of, profile_of
+from gnnbench.published.places import cluster_of, completed, method_of, profile_of
 from gnnbench.published.reason import NotModelled, Reason
 from gnnbench.published.recipes import Recipe
 from gnnbench.published.rows import PublishedRow
@@ -129,6 +129,7 @@ def stated_heads(row: PublishedRow) -> int:
 
 def _case(row: PublishedRow) -> Case:
     """The case of a row that measures time or memory."""
+    row = completed(row)
     system = system_of(row)
     recipe = system.recipe(row)
     model, ranks = _configuration(row)

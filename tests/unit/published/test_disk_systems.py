@@ -128,6 +128,14 @@ def test_a_study_says_the_share_in_memory_where_its_tables_do_not() -> None:
     assert case(**(study | {"notes": "cache ratio 30%"})).run.knobs["buffer"] == 2458
 
 
+def test_a_log_without_fan_outs_and_width_has_those_of_its_study() -> None:
+    log = {"fanout": "", "hidden": "", "notes": "p=8192, buffer about 1000 partitions"}
+    found = case(source="DiskGNN repo result files", **log)
+    assert found.run.batch.fanouts_from_seeds == (40, 30, 20)
+    assert found.run.model.hidden == 256
+    assert "fan-outs" in reason(**log)
+
+
 CAPSULE = {
     "source": "Capsule SIGMOD25 supplement",
     "hardware": "RTX 4080 16GB, 128GB RAM",
