@@ -15,9 +15,9 @@ from gnnbench import work
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
-from gnnbench.published.released import PYG_SPMM, Rewriter, scaled
+from gnnbench.published.released import Rewriter
 from gnnbench.published.software import Loader, Software
-from gnnbench.steps import Kind, Phase, Step, Work
+from gnnbench.steps import Kind, Phase, Step
 
 _BEFORE = (Phase.LOAD, Phase.SAMPLE, Phase.FETCH)
 
@@ -54,18 +54,11 @@ def layered(plan: Plan, shape: StackShape, software: Software) -> Plan:
 class _Layers(Rewriter):
     """Rewrites the training steps of a batch; layers take what the plan's layers take."""
 
-    def _work(self, step: Step) -> Work:
-        loader = self.software.loader
-        if loader is not None and loader.framework == "pyg" and step.kind is Kind.SPMM:
-            return scaled(step.work, PYG_SPMM)
-        return step.work
-
-    def _unfused(self, step: Step) -> Iterator[Step]:
-        loader, done = self.software.loader, step.work
-        if loader is None or loader.framework != "torch" or step.kind is not Kind.SPMM:
-            yield from super()._unfused(step)
+    def _unfused(self, step: Step, loader: Loader) -> Iterator[Step]:
+        if loader.framework != "torch" or step.kind is not Kind.SPMM:
+            yield from super()._unfused(step, loader)
             return
-        size, rows = self.shape.element_bytes, done.nonzeros
+        size, rows, done = self.shape.element_bytes, step.work.nonzeros, step.work
         gathered = work.gather(rows, done.width, done.source_rows, size)
         yield Step(name=f"{step.name}_rows", work=gathered, phase=step.phase, layer=step.layer)
         yield replace(step, work=work.scatter_add(rows, done.width, done.rows, size))

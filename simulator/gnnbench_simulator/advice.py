@@ -18,7 +18,7 @@ from gnnbench.errors import Unsupported
 from gnnbench.machines import Machine
 from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
-from gnnbench_simulator.batch_reserve import widen_by_batches
+from gnnbench_simulator.batch_reserve import name_quantiles, reserved_over_batches
 from gnnbench_simulator.choices import Advice, Choice, Question, RuledOut
 from gnnbench_simulator.memory import P_OUT_OF_MEMORY, judge_worst, least_room
 from gnnbench_simulator.planner import SIMULATED_EPOCHS, Planned, Planner
@@ -224,12 +224,15 @@ class _Search:
             ledger_blocks=LEDGER_BLOCKS,
             slowest_only=True,
         )
+        worst = found.memory[least_room(found.memory)["rank"]]
         if machine.cluster.device.kind != "cpu" and planned.run.batch.size:
+            # Choices are judged by batches of the mean size; what unlucky ones reserve is told.
             seeds = max(planned.run.batch.size // planned.run.ranks, 1)
-            widen_by_batches(found.memory, planned.plan, seeds=seeds)
+            over_runs = reserved_over_batches(planned.plan, worst["rank"], seeds=seeds)
+            name_quantiles(worst, over_runs)
         choice.prediction = found
         choice.period_s, choice.low_s, choice.high_s = found.period_s, found.low_s, found.high_s
-        choice.memory = least_room(found.memory)
+        choice.memory = dict(worst)
 
     def order(self, choice: Choice) -> tuple[float, ...]:
         """Sort key: by devices, by time under a budget, else by price; unpriced machines last."""

@@ -38,11 +38,16 @@ class _Block:
 
 
 class CachingAllocator:
-    """Allocate and free by name; `reserved` never shrinks, as long as nothing runs out."""
+    """Allocate and free by name; `reserved` never shrinks, as long as nothing runs out.
+
+    Before it gives up, PyTorch gives segments back in which nothing lives: a run needs no more than
+    `peak_held`, the most bytes of segments in which something lived.
+    """
 
     def __init__(self) -> None:
         self.allocated = self.reserved = 0
-        self.peak_allocated = 0
+        self.peak_allocated = self.peak_held = 0
+        self._unused = 0
         self._next = 0
         self._blocks: dict[str, _Block] = {}
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
@@ -70,12 +75,15 @@ class CachingAllocator:
         place = bisect_left(free, (size, -1))
         block = self._at[free[place][1]] if place < len(free) else self._segment(size, small)
         free.remove(block.key)
+        if _is_segment(block):
+            self._unused -= block.size
         rest = block.size - size
         if rest >= ROUND if small else rest > SMALL:
             self._split(block, size)
         block.free = False
         self.allocated += block.size
         self.peak_allocated = max(self.peak_allocated, self.allocated)
+        self.peak_held = max(self.peak_held, self.reserved - self._unused)
         return block
 
     def _segment(self, size: int, small: bool) -> _Block:
@@ -90,6 +98,7 @@ class CachingAllocator:
         block = _Block(self._next, total, small)
         self._next += total + LARGE_SEGMENT
         self._at[block.address] = block
+        self._unused += total
         insort(self._free[small], block.key)
         return block
 
@@ -112,6 +121,8 @@ class CachingAllocator:
             block = block.before
             assert block.behind is not None
             self._join(block, block.behind)
+        if _is_segment(block):
+            self._unused += block.size
         insort(self._free[block.small], block.key)
 
     def _merge(self, block: _Block, behind: _Block) -> None:
@@ -124,6 +135,10 @@ class CachingAllocator:
         if behind.behind is not None:
             behind.behind.before = block
         del self._at[behind.address]
+
+
+def _is_segment(block: _Block) -> bool:
+    return block.before is None and block.behind is None
 
 
 def _rounded(size: int) -> int:

@@ -1,10 +1,11 @@
 """Peak reserved memory over runs whose batches differ: a distribution, not a point.
 
 A caching allocator keeps what it once took from the device, so that a run reserves what its most
-unlucky sequence of batches needed. A plan of a real graph has the batches of one seed: a run with
-another seed has batches like them, drawn here with replacement. A plan of a profile has batches of
-the mean size: each is scaled by a log-normal factor, and one of them by the largest factor that an
-epoch of so many batches has.
+unlucky sequence of batches needed. It gives unused segments back before a run dies of want of
+memory, so that the chance of that is judged by the segments in which something lives. A plan of a
+real graph has the batches of one seed: a run with another seed has batches like them, drawn here
+with replacement. A plan of a profile has batches of the mean size: each is scaled by a log-normal
+factor, and one of them by the largest factor that an epoch of so many batches has.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ in varies about as much as its mean."""
 _BATCH_BUFFERS = ("blocks", "halo_rows", "missed_rows", "entering_rows")
 
 
-def reserved_over_batches(plan: Plan, rank: int, *, seeds: int = 0) -> tuple[int, ...]:
-    """Peak reserved bytes of a rank in several runs, rising; () where batches cannot differ.
+def reserved_over_batches(plan: Plan, rank: int, *, seeds: int = 0) -> tuple[tuple[int, int], ...]:
+    """Peak reserved bytes of a rank in several runs, rising, and what it cannot do without.
+
+    () where batches cannot differ.
 
     Args:
         plan: of an approach that trains on batches; its first period is what a run repeats.
@@ -73,22 +76,31 @@ def widen_by_batches(memory: Sequence[dict[str, Any]], plan: Plan, *, seeds: int
     of the runs; the chance of its device memory becomes the mean over them.
     """
     entry = memory[least_room(memory)["rank"]]
-    reserved = reserved_over_batches(plan, entry["rank"], seeds=seeds)
-    if not reserved or DEVICE_MEMORY not in entry["spaces"]:
+    over_runs = reserved_over_batches(plan, entry["rank"], seeds=seeds)
+    if not over_runs or DEVICE_MEMORY not in entry["spaces"]:
         return
-    entry["reserved_quantiles_bytes"] = [reserved[0], reserved[len(reserved) // 2], reserved[-1]]
+    name_quantiles(entry, over_runs)
     space, context = entry["spaces"][DEVICE_MEMORY], entry["baseline_bytes"]
-    limit = space["limit_bytes"]
-    chances = [out_of_memory(context, size, limit) for size in reserved]
+    chances = [out_of_memory(context, size, space["limit_bytes"]) for _, size in over_runs]
     space["p_out_of_memory"] = sum(chances) / len(chances)
-    space["high_bytes"] = max(space["high_bytes"], context + reserved[-1])
+    space["high_bytes"] = max(space["high_bytes"], context + over_runs[-1][0])
     if entry["fits"]:
         worst = max(float(one["p_out_of_memory"]) for one in entry["spaces"].values())
         entry["verdict"] = TIGHT if worst > P_OUT_OF_MEMORY else FITS
 
 
-def _replayed(plan: Plan, rank: int, order: Sequence[int], factors: Sequence[float]) -> int:
-    """Reserved bytes after some batches of some sizes."""
+def name_quantiles(entry: dict[str, Any], over_runs: Sequence[tuple[int, int]]) -> None:
+    """Add lowest, median and highest reserved bytes over runs to the entry of a rank."""
+    if over_runs:
+        reserved = [size for size, _ in over_runs]
+        middle = reserved[len(reserved) // 2]
+        entry["reserved_quantiles_bytes"] = [reserved[0], middle, reserved[-1]]
+
+
+def _replayed(
+    plan: Plan, rank: int, order: Sequence[int], factors: Sequence[float]
+) -> tuple[int, int]:
+    """Reserved bytes after some batches of some sizes, and those that something lived in."""
     allocator = CachingAllocator()
     for buffer in plan.resident:
         if buffer.space is Space.DEVICE:
@@ -109,7 +121,7 @@ def _replayed(plan: Plan, rank: int, order: Sequence[int], factors: Sequence[flo
                 allocator.allocate(buffer.name, size)
             for name in step.frees:
                 allocator.free(name)
-    return allocator.reserved
+    return allocator.reserved, allocator.peak_held
 
 
 def _of_rank(plan: Plan, index: int, rank: int) -> list[tuple[int, Step]]:
