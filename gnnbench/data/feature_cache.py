@@ -20,6 +20,8 @@ Empty slots fill first. Of more distinct misses than slots, those of the largest
 which rows stay, may keep held rows instead of new ones, and knows the next batches. Here new rows
 always enter, ties go by slot, and arrays of slots are saved with a run: one class for both would
 branch at every step.
+
+Source: temporal reference section 8, invariants C1-C6; static: GNNLab (Yang et al., EuroSys 2022).
 """
 
 from __future__ import annotations
