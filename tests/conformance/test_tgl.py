@@ -164,6 +164,22 @@ def test_memory_is_that_of_plain_torch(tmp_path: Path) -> None:
     trainer.close()
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_cache_changes_no_result(staleness: int, tmp_path: Path) -> None:
+    """C5: the same bits with and without caches, also where a thread asks them ahead."""
+    caches = {"node_cache": 0.2, "edge_cache": 0.1, "cache_policy": "lru"}
+    learnt, rates = [], []
+    for knobs in ({}, caches):
+        run = flow(knobs={"staleness": staleness, **knobs})
+        trainer = trainer_of(run, stream_of(run), tmp_path)
+        losses = [trainer.train_period(period) for period in range(2)]
+        rates.append(trainer.period_metrics())
+        learnt.append((losses, trainer.learnt().tolist(), trainer.evaluate()))
+        trainer.close()
+    assert learnt[0] == learnt[1]
+    assert not rates[0] and 0 < rates[1]["edges_hit_rate"] < 1
+
+
 def test_staleness_matters_to_memory_alone(tmp_path: Path) -> None:
     """A model without memory learns the same bits late or not; one with memory does not."""
     for model, same in ((TGN, False), ({"kind": "graphmixer", "layers": 1}, True)):

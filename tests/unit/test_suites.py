@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,26 @@ def test_the_mini_batch_suite_runs_every_approach_of_the_family_at_least_sixty_t
     assert {run.approach for run in done} == family
     assert {run.ranks for run in done} == {1, 2, 4}
     assert len({run.dataset.name for run in done}) == 4
+
+
+def test_the_temporal_grid_is_of_models_caches_ranks_and_increments() -> None:
+    runs = find_suite("temporal-grid").runs
+    assert all(APPROACHES.get(run.approach).cannot_run(run) is None for run in runs)
+    assert len({run.config_id for run in runs}) >= 40
+    axes = {
+        (
+            run.model.kind,
+            run.knobs.get("edge_cache", 0.0),
+            run.ranks,
+            run.training.increments,
+        )
+        for run in runs
+        if run.approach == "continuous" and "store" not in run.knobs
+    }
+    models, shares = ("tgn", "tgat", "graphmixer"), (0.0, 0.05, 0.2)
+    assert axes == set(itertools.product(models, shares, (1, 2), (4, 16)))
+    assert {run.approach for run in runs} == {"continuous", "rebuild", "tgl"}
+    assert not any(run.training.speedup for run in runs), "late arrivals hide the time of a run"
 
 
 def test_the_suite_of_gist_times_one_to_eight_sub_models_on_two_graphs() -> None:

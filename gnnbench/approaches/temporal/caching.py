@@ -9,25 +9,30 @@ restore    when a pass begins, the edge cache is filled with the first edges tha
 static     caches are filled once, with the rows that two rounds of pre-sampling over the events
            known at the start ask for most often
 
+The edge rows of stored messages are asked for as well. Where memory is read late, a batch asks for
+the messages of that earlier memory.
+
 Source: temporal reference section 8, invariants C1 and C6.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections import deque
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnnbench.approaches.temporal.memory import MemoryClock
+from gnnbench.approaches.temporal.memory import MemoryClock, Stored
 from gnnbench.approaches.temporal.schedule import Piece
 from gnnbench.approaches.temporal.structure import StreamStructure
 from gnnbench.approaches.whole_graph.partition import cached_array
 from gnnbench.data.caching import capacity_of
-from gnnbench.data.feature_cache import FeatureCache, most_asked
+from gnnbench.data.feature_cache import POLICIES, FeatureCache, most_asked
 from gnnbench.data.temporal_sampling import Sample, TemporalSampler
+from gnnbench.strict import bounds, choices
 
 Ids = NDArray[np.int64]
 _PRESAMPLE, _ROUNDS = 13, 2
@@ -35,6 +40,23 @@ KINDS = ("nodes", "edges")
 COLUMNS = ("hits", "misses", "moved", "entered", "refilled")
 _TRACED = 2
 """Version of the traces that are kept between runs: raised when their counts or columns change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheKnobs:
+    """Knobs of feature caches.
+
+    node_cache, edge_cache: share of the feature rows that a rank caches; the rest stays on the
+    host; 0 has all rows on the device. cache_policy: which rows; "static" are chosen by
+    pre-sampling. cache_reuse: caches survive from increment to increment, and from epoch to epoch.
+    cache_restore: the edge cache is filled with the first edges of a pass when it begins.
+    """
+
+    node_cache: float = field(default=0.0, metadata=bounds(0, 1))
+    edge_cache: float = field(default=0.0, metadata=bounds(0, 1))
+    cache_policy: str = field(default="lfu", metadata=choices(*POLICIES))
+    cache_reuse: bool = True
+    cache_restore: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +68,7 @@ class Caching:
         policy: see `FeatureCache`.
         reuse, restore: see the module.
         memory: whether the model's messages read edge rows, too.
+        late: batches before it whose memory is not yet written when a batch is read.
     """
 
     nodes: float
@@ -54,6 +77,7 @@ class Caching:
     reuse: bool
     restore: bool
     memory: bool
+    late: int = 0
 
     def kinds(self, structure: StreamStructure) -> tuple[str, ...]:
         """The caches there are: of rows that exist, and whose share is above zero."""
@@ -153,10 +177,18 @@ class CacheTrace:
 
     def counts(self, period: int, number: int, kind: str) -> dict[str, Ids]:
         """`COLUMNS` of an iteration, each int64 [ranks]."""
+        found = self._period(period)[number, :, self.kinds.index(kind)]
+        return dict(zip(COLUMNS, found.T, strict=True))
+
+    def most(self, period: int, kind: str) -> dict[str, Ids]:
+        """The largest `COLUMNS` of a period, each int64 [ranks]."""
+        found = self._period(period)[:, :, self.kinds.index(kind)].max(axis=0)
+        return dict(zip(COLUMNS, found.T, strict=True))
+
+    def _period(self, period: int) -> Ids:
         while period not in self._counts:
             self._add_period(len(self._counts))
-        found = self._counts[period][number, :, self.kinds.index(kind)]
-        return dict(zip(COLUMNS, found.T, strict=True))
+        return self._counts[period]
 
     def refills(self, period: int, number: int) -> tuple[str, ...]:
         """The kinds that are refilled before an iteration."""
@@ -212,6 +244,7 @@ class CacheTrace:
         structure, caches = self.structure, self.caches
         pieces = structure.pieces[period]
         out = np.zeros((len(pieces), len(caches), len(self.kinds), len(COLUMNS)), np.int64)
+        unwritten: deque[tuple[Piece, Stored]] = deque()
         for number, piece in enumerate(pieces):
             if piece.kind == "ingest":
                 continue
@@ -227,8 +260,17 @@ class CacheTrace:
                     counts = cache.of[kind].request(asked[kind]).counts
                     out[number, rank, place] = *counts, len(refilled.get(kind, ()))
             if clock is not None and piece.kind == "train":
-                clock.write(*structure.ends(piece))
+                unwritten.append((piece, clock.stored(*structure.ends(piece)[:2])))
+                self._write(clock, unwritten, self.how.late)
+        if unwritten:
+            self._write(self._clock, unwritten, 0)
         return out
+
+    def _write(self, clock: MemoryClock, unwritten: deque[tuple[Piece, Stored]], late: int) -> None:
+        """Store the messages of all batches but the last `late`, as their memory is written."""
+        while len(unwritten) > late:
+            piece, read = unwritten.popleft()
+            clock.write(*self.structure.ends(piece), read)
 
     def _clock_at(self, period: int, piece: Piece) -> MemoryClock | None:
         """The clock of the memory that a piece reads; None without memory."""

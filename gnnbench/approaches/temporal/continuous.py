@@ -39,12 +39,11 @@ from typing import Any, ClassVar
 
 from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
-from gnnbench.approaches.temporal.caching import CacheTrace, Caching
+from gnnbench.approaches.temporal.caching import CacheKnobs, CacheTrace, Caching
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
 from gnnbench.approaches.temporal.writing import StreamWriter, resident
 from gnnbench.data.drawn_stream import too_large
-from gnnbench.data.feature_cache import POLICIES
 from gnnbench.data.stream import EdgeStream
 from gnnbench.data.stream_profile import StreamProfile
 from gnnbench.data.temporal_partition import PARTITIONERS
@@ -63,8 +62,8 @@ TGB_BATCH = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContinuousKnobs:
-    """Knobs of `continuous`.
+class ContinuousKnobs(CacheKnobs):
+    """Knobs of `continuous`, those of its feature caches among them.
 
     offline: share of the stream that is learnt before the increments. sampling: of neighbours;
     "model" takes the model's own. window: how old a neighbour may be, in units of the stream's
@@ -73,11 +72,7 @@ class ContinuousKnobs:
     anew in every increment, as published. expire_after: age at which edges leave the store; 0 is
     never. first_block, block: slots of a vertex's first block and of its largest, powers of two.
     store: "replicated" on every rank, or "partitioned" by the owners of vertices. partitioner: of
-    a partitioned store: decides the owner of each vertex when it first occurs. node_cache,
-    edge_cache: share of the feature rows that a rank caches; the rest stays on the host; 0 has all
-    rows on the device. cache_policy: which rows; "static" are chosen by pre-sampling. cache_reuse:
-    caches survive from increment to increment. cache_restore: the edge cache is filled with the
-    first edges of a pass when it begins.
+    a partitioned store: decides the owner of each vertex when it first occurs.
     """
 
     offline: float = field(default=0.3, metadata=bounds(0, 0.95))
@@ -91,11 +86,6 @@ class ContinuousKnobs:
     block: int = field(default=256, metadata=bounds(1, 1 << 20))
     store: str = field(default="replicated", metadata=choices("replicated", "partitioned"))
     partitioner: str = field(default="hash", metadata=choices(*PARTITIONERS))
-    node_cache: float = field(default=0.0, metadata=bounds(0, 1))
-    edge_cache: float = field(default=0.0, metadata=bounds(0, 1))
-    cache_policy: str = field(default="lfu", metadata=choices(*POLICIES))
-    cache_reuse: bool = True
-    cache_restore: bool = True
 
 
 class Continuous(Approach):
@@ -283,7 +273,7 @@ class Continuous(Approach):
 
     def caching(self, run: RunSpec) -> Caching:
         """Sizes and rules of the run's feature caches."""
-        knobs: ContinuousKnobs = self.knobs(run)
+        knobs: CacheKnobs = self.knobs(run)
         return Caching(
             nodes=knobs.node_cache,
             edges=knobs.edge_cache,

@@ -36,13 +36,14 @@ def sample_bytes(
     return found
 
 
-def answer_bytes(hits: Size, misses: Size, entered: Size, refilled: Size) -> Size:
-    """Bytes of a cache's answer as tensors.
+def _answer_bytes(of: dict[str, Ints]) -> Ints:
+    """Bytes of a cache's answer as tensors, from its counts.
 
     Place and slot per hit, place and row per miss, row and slot per row that enters, and a slot per
     refilled one.
     """
-    return ID_BYTES * (2 * hits + 2 * misses + 2 * entered + refilled)
+    found: Ints = 2 * of["hits"] + 2 * of["misses"] + 2 * of["entered"] + of["refilled"]
+    return ID_BYTES * found
 
 
 def num_pairs(piece: Piece, queries: Ints) -> Ints:
@@ -62,7 +63,7 @@ class InputWriter:
         structure: what is asked for when, and its sizes.
         trace: of the caches.
         device: "cpu" where index tensors need not be copied.
-        lane: of sampling, and of gathers of rows that are behind no cache.
+        lane: of sampling, of caches and of gathers.
         alive: batches whose input lives at once.
     """
 
@@ -99,14 +100,22 @@ class InputWriter:
         found, cached = self.structure.sizes(*place), self.trace.kinds
         held = sample_bytes(shape, found.queries, found.distinct, cached)
         counts = {kind: self.trace.counts(*place, kind) for kind in cached}
-        for of in counts.values():
-            held = held + answer_bytes(of["hits"], of["misses"], of["entered"], of["refilled"])
+        # What is filled ahead would grow while the batch before it lives: it has the largest size
+        # from the start.
+        room = {
+            kind: of if self.alive == 1 else self.trace.most(place[0], kind)
+            for kind, of in counts.items()
+        }
+        grown: Size = 0
+        for kind, of in counts.items():
+            held = held + _answer_bytes(of)
+            grown = grown + _answer_bytes(room[kind]) - _answer_bytes(of)
         if evaluates and self.structure.sampling.fixed:
             piece = self.structure.pieces[place[0]][place[1]]
             held = held + 2 * ID_BYTES * num_pairs(piece, found.queries)
         if shape.dropout and not evaluates:
             held = held + ID_BYTES * found.queries[-1]
-        sample = Buffer("sample", self.alive * held)
+        sample = Buffer("sample", self.alive * (held + grown))
         if self.structure.partitioned:
             self._ask_owners(chain, found, sampling, waits, sample)
         else:
@@ -121,13 +130,13 @@ class InputWriter:
             )
         for kind, of in counts.items():
             done = work.cache_lookup(of["hits"] + of["misses"], of["moved"])
-            chain.step(f"fetch/{kind}_lookup", done, phase=fetching)
+            chain.step(f"fetch/{kind}_lookup", done, phase=fetching, lane=self.lane)
         if self.device != "cpu":
             chain.step("fetch/copy", work.to_device(held), phase=fetching, lane=Lane.COPY)
         self._rows(chain, found, fetching)
         refills = self.trace.refills(*place) if cached else ()
         for kind, of in counts.items():
-            self._through_cache(chain, kind, of, fetching, refills=kind in refills)
+            self._through_cache(chain, kind, of, room[kind], fetching, refills=kind in refills)
         return found
 
     def _ask_owners(
@@ -191,32 +200,45 @@ class InputWriter:
                 )
 
     def _through_cache(
-        self, chain: Chain, kind: str, of: dict[str, Ints], phase: Phase, *, refills: bool
+        self,
+        chain: Chain,
+        kind: str,
+        of: dict[str, Ints],
+        room: dict[str, Ints],
+        phase: Phase,
+        *,
+        refills: bool,
     ) -> None:
-        """Hits from the device, misses from the host; what enters is written to the cache."""
+        """Hits from the device, misses from the host; what enters is written to the cache.
+
+        Args:
+            of: counts of the iteration.
+            room: counts that buffers have room for.
+        """
         s, (width, num_rows) = self.shape.element_bytes, self.tables[kind]
         capacity = self.trace.how.capacity(kind, num_rows)
-        lane = Lane.COMPUTE if self.device == "cpu" else Lane.COPY
+        copies = self.lane if self.device == "cpu" else Lane.COPY
 
-        def move(name: str, rows: Ints, *held: Buffer) -> None:
-            size = rows * width * s
+        def gather(name: str, rows: Ints, source: Ints, *held: Buffer) -> None:
+            done = work.gather(rows, width, source, s)
+            full = f"fetch/{kind}_{name}"
+            chain.step(full, done, phase=phase, lane=self.lane, allocates=held)
+
+        def move(name: str, rows: Ints, most: Ints) -> None:
             # Twice: gathered on the host, then on the device.
-            room = Buffer(f"{kind}_moved", 2 * size)
-            gathered = work.gather(rows, width, num_rows, s)
-            chain.step(f"fetch/{kind}_{name}_rows", gathered, phase=phase, allocates=(room, *held))
-            chain.step(f"fetch/{kind}_{name}_copy", work.to_device(size), phase=phase, lane=lane)
+            both = Buffer(f"{kind}_moved", 2 * most * width * s)
+            gather(f"{name}_rows", rows, num_rows, both)
+            copied = work.to_device(rows * width * s)
+            chain.step(f"fetch/{kind}_{name}_copy", copied, phase=phase, lane=copies)
 
         if refills:
             rows = of["refilled"]
-            move("refill", rows)
-            chain.step(f"fetch/{kind}_refill", work.gather(rows, width, rows, s), phase=phase)
-        requests = of["hits"] + of["misses"]
-        out = Buffer(f"{kind}_rows", (requests + of["hits"] + of["misses"]) * width * s)
-        hits = work.gather(of["hits"], width, capacity, s)
-        chain.step(f"fetch/{kind}_hits", hits, phase=phase, allocates=(out,))
-        move("miss", of["moved"])
-        placed = work.gather(of["misses"], width, of["moved"], s)
-        chain.step(f"fetch/{kind}_misses", placed, phase=phase)
-        entered = work.gather(of["entered"], width, of["moved"], s)
-        room = Buffer(f"{kind}_entered", of["entered"] * width * s)
-        chain.step(f"fetch/{kind}_enter", entered, phase=phase, allocates=(room,))
+            move("refill", rows, room["refilled"])
+            gather("refill", rows, rows)
+        # The rows of the batches that live at once, and the two parts of the newest ones.
+        requests = (self.alive + 1) * (room["hits"] + room["misses"])
+        gather("hits", of["hits"], capacity, Buffer(f"{kind}_rows", requests * width * s))
+        move("miss", of["moved"], room["moved"])
+        gather("misses", of["misses"], of["moved"])
+        entered = Buffer(f"{kind}_entered", room["entered"] * width * s)
+        gather("enter", of["entered"], of["moved"], entered)

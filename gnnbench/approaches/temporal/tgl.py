@@ -24,11 +24,13 @@ share, s bytes per element):
 
     gradients    all-reduce of (theta + 1) s bytes
     memory       all-gather of 2 b d s bytes per rank, for models with memory
+    features     with a cache, bytes of a row per distinct miss
 
 Deviations from the published system: ranks are processes that each hold a copy of T-CSR, features,
 memory and mailbox, instead of threads on one copy in host memory; the writes of ranks have a
-defined order; sampling is without replacement and sees the first edge of a vertex; a message holds
-the memories of both ends, and edge features are looked up by event.
+defined order; the feature caches of `continuous` are an option here, the published system has none;
+sampling is without replacement and sees the first edge of a vertex; a message holds the memories of
+both ends, and edge features are looked up by event.
 
 Source: Zhou, Zheng, Nisa, Ioannidis, Song, Karypis, "TGL: A General Framework for Temporal GNN
 Training on Billion-Scale Graphs", VLDB 2022; temporal reference sections 4, 7 and 10.2.
@@ -44,7 +46,7 @@ from typing import Any
 from gnnbench import work
 from gnnbench.approaches.base import Layout, Probe
 from gnnbench.approaches.card import Look, Promise
-from gnnbench.approaches.temporal.caching import CacheTrace, Caching
+from gnnbench.approaches.temporal.caching import CacheKnobs, CacheTrace, Caching
 from gnnbench.approaches.temporal.continuous import (
     Continuous,
     model_problems,
@@ -70,8 +72,8 @@ MEMORY, FLUSH = "memory", "flush"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TglKnobs:
-    """Knobs of `tgl`.
+class TglKnobs(CacheKnobs):
+    """Knobs of `tgl`, those of feature caches among them; the published system has no caches.
 
     staleness: steps by which the memory that a batch reads is late: 1 reads the next batch while
     this one trains, as published; 0 reads each batch after the memory of the one before was
@@ -136,27 +138,38 @@ class Tgl(Continuous):
         one: dict[str, Any] = {"size": 64, "fanouts_from_seeds": (5,), "negatives": 2}
         tgn = {"kind": "tgn", "layers": 1, "heads": 2}
         two, rows = {"epochs": 2}, {"num_features": 3, "bipartite": True}
+        caches = {"node_cache": 0.3, "edge_cache": 0.05}
 
         def flow(ranks: int, model: dict[str, Any], batch: dict[str, Any], **more: Any) -> RunSpec:
             return tiny_flow(self.name, ranks, model=model, batch=batch, training=two, **more)
 
         return [
             flow(1, {**tgn, "dropout": 0.1}, one, knobs={"chunks": 4}),
-            flow(2, tgn, one, options=rows),
+            flow(2, tgn, one, options=rows, knobs=caches),
             flow(3, tgn, {**one, "size": 450}, task={"protocol": "tgb", "negatives": 6}),
-            flow(2, tgn, one, knobs={"staleness": 0}),
-            flow(2, {"kind": "tgat", "heads": 2}, few, options=rows, knobs={"chunks": 2}),
+            flow(2, tgn, one, options=rows, knobs={**caches, "staleness": 0}),
+            flow(
+                2,
+                {"kind": "tgat", "heads": 2},
+                few,
+                options=rows,
+                knobs={**caches, "cache_policy": "static", "chunks": 2},
+            ),
             flow(2, {"kind": "graphmixer", "layers": 1}, one),
             flow(2, {"kind": "temporal-sage"}, few, options=rows),
         ]
 
     def probes(self, probe: Probe) -> list[RunSpec]:
         """Passes over the streams that continuous learning is probed with."""
+        own = self.knob_names()
         return [
             replace(
                 run,
                 approach=self.name,
-                knobs={"staleness": probe.number % 2},
+                knobs={
+                    **{name: value for name, value in run.knobs.items() if name in own},
+                    "staleness": probe.number % 2,
+                },
                 training=replace(run.training, increments=0, epochs=probe.run.training.epochs),
             )
             for run in super().probes(probe)
@@ -199,9 +212,8 @@ class Tgl(Continuous):
         return StaticStructure(stream=data, protocol=protocol, sampling=sampling, cache=cache)
 
     def caching(self, run: RunSpec) -> Caching:
-        """None: all features are on the device."""
-        memory = temporal_model(run).memory
-        return Caching(nodes=0, edges=0, policy="lfu", reuse=True, restore=True, memory=memory)
+        """Those of `continuous`, asked for messages of the memory that a batch reads."""
+        return replace(super().caching(run), late=self.knobs(run).staleness)
 
     def writer(
         self,

@@ -38,10 +38,12 @@ def gather_rows(x_NF: Any, ids_n: Any, out_nF: Any, start: int, stop: int) -> No
 @_compiled
 def scatter_add_rows(out_NF: Any, ids_n: Any, x_nF: Any, start: int, stop: int) -> None:
     """Add the columns start .. stop-1 of every row; ids may repeat, so ranges are of columns."""
+    # Slices, because of an index that begins at `start` the compiler does not know that it is not
+    # negative, and does not vectorise.
     for i in range(len(ids_n)):
-        row = ids_n[i]
-        for f in range(start, stop):
-            out_NF[row, f] += x_nF[i, f]
+        out, x = out_NF[ids_n[i], start:stop], x_nF[i, start:stop]
+        for f in range(len(x)):
+            out[f] += x[f]
 
 
 @njit(inline="always")
@@ -187,8 +189,10 @@ def adam(
     fresh1, fresh2 = kind(1 - beta1), kind(1 - beta2)
     keep2, size, root = kind(beta2), kind(step_size), kind(root_correction)
     floor, decay = kind(eps), kind(weight_decay)
-    for i in range(start, stop):
-        g = grad[i] + decay * param[i]
-        m[i] += (g - m[i]) * fresh1
-        v[i] = v[i] * keep2 + fresh2 * g * g
-        param[i] -= size * m[i] / (math.sqrt(v[i]) / root + floor)
+    # Slices, as in `scatter_add_rows`.
+    own, slope, first, second = param[start:stop], grad[start:stop], m[start:stop], v[start:stop]
+    for i in range(len(own)):
+        g = slope[i] + decay * own[i]
+        first[i] += (g - first[i]) * fresh1
+        second[i] = second[i] * keep2 + fresh2 * g * g
+        own[i] -= size * first[i] / (math.sqrt(second[i]) / root + floor)

@@ -1,11 +1,15 @@
-"""Compiled loops of temporal models: time encodings, attention over sampled neighbours.
+"""Compiled loops of temporal models: time encodings, attention over sampled neighbours, a GRU.
 
 As in `loops`: serial, without the interpreter lock, over a range. The rows of an edge are those of
 its neighbour, its features and its time encoding, W = n + e + d columns together, but each stays in
 an array of its own. Sums may be reassociated, so that they vectorise; their order depends on the
 shapes only, so equal input gives equal bits.
 
-Legend: S edges, R queries, H heads, n, e, d columns, W all of them.
+Loops over columns begin at column 0 of a slice: where the index could be negative, as far as the
+compiler knows, it allows for negative indices and does not vectorise.
+
+Legend: S edges, R queries, H heads, n, e, d columns, W all of them; U nodes with memory, M columns
+of a memory row, G columns of gates.
 """
 
 from __future__ import annotations
@@ -26,6 +30,14 @@ _NEAREST = 1.5 * 2.0**52
 
 def _summing(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)(function)
+
+
+def _within_loops(function: Callable[..., Any]) -> Callable[..., Any]:
+    return njit(inline="always", error_model="numpy", fastmath=_SUMS)(function)
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
 
 
 @njit(inline="always")
@@ -55,7 +67,7 @@ def _series(y: Any, factors: Any) -> Any:
     return total * y + factors[6]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@_elementwise
 def encode(
     ages_S: Any, time_d: Any, bias_d: Any, cos_Sd: Any, sin_Sd: Any, start: int, stop: int
 ) -> None:
@@ -85,6 +97,29 @@ def encode(
                 cos_Sd[s, j] = signs[j] * _series(x * x, _COSINE)
 
 
+@_within_loops
+def _dot(x: Any, y: Any) -> Any:
+    """Sum of products; 0 of nothing."""
+    total = x.dtype.type(0)
+    for j in range(len(x)):
+        total += x[j] * y[j]
+    return total
+
+
+@_within_loops
+def _add(out: Any, weight: Any, x: Any) -> None:
+    """Add weight * x to out."""
+    for j in range(len(x)):
+        out[j] += weight * x[j]
+
+
+@_within_loops
+def _add_both(out: Any, first: Any, x: Any, second: Any, y: Any) -> None:
+    """Add first * x + second * y to out."""
+    for j in range(len(x)):
+        out[j] += first * x[j] + second * y[j]
+
+
 @_summing
 def attend(
     indptr: Any,
@@ -107,21 +142,17 @@ def attend(
     raw = row . key + bias; weight = softmax(leaky ReLU(raw)); out and total sum the rows and ones
     with the weights, which are multiplied by `masks_SH` unless that is empty.
     """
-    n, e, d = near_Sn.shape[1], edges_Se.shape[1], then_Sd.shape[1]
+    n, e = near_Sn.shape[1], edges_Se.shape[1]
     kind = raw_SH.dtype.type
     steep, zero = kind(slope), kind(0)
     for r in range(start, stop):
         first, last = indptr[r], indptr[r + 1]
         for h in range(len(key_HRW)):
+            key, out = key_HRW[h, r], out_HRW[h, r]
             top = kind(-1e30)
             for s in range(first, last):
-                score = bias_RH[r, h]
-                for j in range(n):
-                    score += near_Sn[s, j] * key_HRW[h, r, j]
-                for j in range(e):
-                    score += edges_Se[s, j] * key_HRW[h, r, n + j]
-                for j in range(d):
-                    score += then_Sd[s, j] * key_HRW[h, r, n + e + j]
+                score = bias_RH[r, h] + _dot(near_Sn[s], key[:n])
+                score += _dot(edges_Se[s], key[n : n + e]) + _dot(then_Sd[s], key[n + e :])
                 raw_SH[s, h] = score
                 score = score * steep if score < zero else score
                 weight_SH[s, h] = score
@@ -130,8 +161,7 @@ def attend(
             for s in range(first, last):
                 weight_SH[s, h] = math.exp(weight_SH[s, h] - top)
                 total += weight_SH[s, h]
-            for j in range(n + e + d):
-                out_HRW[h, r, j] = zero
+            out[:] = zero
             masked = zero
             for s in range(first, last):
                 weight_SH[s, h] /= total
@@ -139,12 +169,9 @@ def attend(
                 if len(masks_SH):
                     weight *= masks_SH[s, h]
                 masked += weight
-                for j in range(n):
-                    out_HRW[h, r, j] += weight * near_Sn[s, j]
-                for j in range(e):
-                    out_HRW[h, r, n + j] += weight * edges_Se[s, j]
-                for j in range(d):
-                    out_HRW[h, r, n + e + j] += weight * then_Sd[s, j]
+                _add(out[:n], weight, near_Sn[s])
+                _add(out[n : n + e], weight, edges_Se[s])
+                _add(out[n + e :], weight, then_Sd[s])
             total_RH[r, h] = masked
 
 
@@ -181,21 +208,16 @@ def attend_backward(
     for r in range(start, stop):
         first, last = indptr[r], indptr[r + 1]
         for h in range(heads):
+            grad, out = grad_HRW[h, r], out_key_HRW[h, r]
             mean = zero
             for s in range(first, last):
-                found = grad_total_RH[r, h]
-                for j in range(n):
-                    found += near_Sn[s, j] * grad_HRW[h, r, j]
-                for j in range(e):
-                    found += edges_Se[s, j] * grad_HRW[h, r, n + j]
-                for j in range(d):
-                    found += then_Sd[s, j] * grad_HRW[h, r, n + e + j]
+                found = grad_total_RH[r, h] + _dot(near_Sn[s], grad[:n])
+                found += _dot(edges_Se[s], grad[n : n + e]) + _dot(then_Sd[s], grad[n + e :])
                 if len(masks_SH):
                     found *= masks_SH[s, h]
                 mean += weight_SH[s, h] * found
                 score_SH[s, h] = found
-            for j in range(n + e + d):
-                out_key_HRW[h, r, j] = zero
+            out[:] = zero
             bias = zero
             for s in range(first, last):
                 found = weight_SH[s, h] * (score_SH[s, h] - mean)
@@ -203,26 +225,63 @@ def attend_backward(
                     found *= steep
                 score_SH[s, h] = found
                 bias += found
-                for j in range(n):
-                    out_key_HRW[h, r, j] += found * near_Sn[s, j]
-                for j in range(e):
-                    out_key_HRW[h, r, n + j] += found * edges_Se[s, j]
-                for j in range(d):
-                    out_key_HRW[h, r, n + e + j] += found * then_Sd[s, j]
+                _add(out[:n], found, near_Sn[s])
+                _add(out[n : n + e], found, edges_Se[s])
+                _add(out[n + e :], found, then_Sd[s])
             out_bias_RH[r, h] = bias
         for s in range(first, last):
-            for j in range(n):
-                out_near_Sn[s, j] = zero
-            for j in range(d):
-                row[j] = zero
+            near, sines = out_near_Sn[s], sin_Sd[s]
+            near[:], row[:] = zero, zero
             for h in range(heads):
                 found, weight = score_SH[s, h], weight_SH[s, h]
                 if len(masks_SH):
                     weight *= masks_SH[s, h]
-                for j in range(n):
-                    out_near_Sn[s, j] += found * key_HRW[h, r, j] + weight * grad_HRW[h, r, j]
-                for j in range(d):
-                    at = n + e + j
-                    row[j] += found * key_HRW[h, r, at] + weight * grad_HRW[h, r, at]
+                key, grad = key_HRW[h, r], grad_HRW[h, r]
+                _add_both(near, found, key[:n], weight, grad[:n])
+                _add_both(row, found, key[n + e :], weight, grad[n + e :])
             for j in range(d):
-                sin_Sd[s, j] *= -row[j]
+                sines[j] *= -row[j]
+
+
+@_elementwise
+def blend(held_UM: Any, made_UG: Any, has_U: Any, out_Ud: Any, start: int, stop: int) -> None:
+    """The last part of a GRU: memory + has (1 - update) (candidate - memory).
+
+    Args:
+        held_UM: rows that begin with memory, [U, at least d].
+        made_UG: reset, update, candidate and what the state gives to it, [U, 4 d].
+        has_U: 1 or 0; 0 keeps the memory.
+    """
+    d = out_Ud.shape[1]
+    one = out_Ud.dtype.type(1)
+    for u in range(start, stop):
+        has, held, made, out = has_U[u], held_UM[u], made_UG[u], out_Ud[u]
+        update, fresh = made[d : 2 * d], made[2 * d : 3 * d]
+        for j in range(d):
+            out[j] = held[j] + has * (one - update[j]) * (fresh[j] - held[j])
+
+
+@_elementwise
+def blend_backward(
+    grad_Ud: Any, held_UM: Any, made_UG: Any, has_U: Any, out_UG: Any, start: int, stop: int
+) -> None:
+    """Gradients of what the gates of a GRU are made from, in the order of `made_UG`.
+
+    One array is written per loop: with several, the compiler would not vectorise.
+    """
+    d = grad_Ud.shape[1]
+    one = grad_Ud.dtype.type(1)
+    for u in range(start, stop):
+        has, grad, held, made, out = has_U[u], grad_Ud[u], held_UM[u], made_UG[u], out_UG[u]
+        reset, update, fresh, kept = made[:d], made[d : 2 * d], made[2 * d : 3 * d], made[3 * d :]
+        of_reset, of_update = out[:d], out[d : 2 * d]
+        of_fresh, of_kept = out[2 * d : 3 * d], out[3 * d :]
+        for j in range(d):
+            of_fresh[j] = has * grad[j] * (one - update[j]) * (one - fresh[j] * fresh[j])
+        for j in range(d):
+            away = held[j] - fresh[j]
+            of_update[j] = has * grad[j] * away * update[j] * (one - update[j])
+        for j in range(d):
+            of_kept[j] = of_fresh[j] * reset[j]
+        for j in range(d):
+            of_reset[j] = of_kept[j] * kept[j] * (one - reset[j])

@@ -1,6 +1,7 @@
 """Modules of temporal models: attention over sampled neighbours, the decoder of a link.
 
-Sums over neighbours have one order, so that every run gives the same bits.
+Sums over neighbours have one order, so that every run gives the same bits. Tensors are cut by
+`split`, whose way back is one concatenation; that of a slice fills a tensor of zeros for each part.
 
 Source: temporal reference section 6.
 """
@@ -53,11 +54,12 @@ class TemporalAttention(nn.Module):
                 none without dropout.
         """
         count, heads, d = len(rows) - len(deltas), self.heads, self.hidden
-        own, near = rows[:count], rows[count:]
+        own, near = rows.split([count, len(deltas)])
         n, head = own.shape[1], d // heads
+        of_rows, of_times = self.query.split([n, d])
         # A query is encoded at age 0.
-        shift = torch.addmv(self.query_bias, self.query[n:].t(), torch.cos(self.time_bias))
-        query = torch.addmm(shift, own, self.query[:n]).view(count, heads, head)
+        shift = torch.addmv(self.query_bias, of_times.t(), torch.cos(self.time_bias))
+        query = torch.addmm(shift, own, of_rows).view(count, heads, head)
         # Scores are linear in the rows of edges, and so are sums of values: the products with the
         # matrices of keys and values are made per query and not per edge.
         keys = self.key.view(-1, heads, head).permute(1, 2, 0)
@@ -132,17 +134,18 @@ class LinkDecoder(nn.Module):
         else:
             events, places = candidates
             count = len(rows) - len(events)
-        source = torch.addmm(self.source_bias, rows[:count], self.source)
-        others = torch.addmm(self.destination_bias, rows[count:], self.destination)
+        sources, ends = rows.split([count, len(rows) - count])
+        source = torch.addmm(self.source_bias, sources, self.source)
+        others = torch.addmm(self.destination_bias, ends, self.destination)
         d = others.shape[1]
         if isinstance(candidates, int):
             # A view has a gradient without sums whose order could vary.
-            false = others[count:].view(count, candidates, d)
-            ends = torch.cat([others[:count].unsqueeze(1), false], 1) + source.unsqueeze(1)
-            ends = ends.view(count * (1 + candidates), d)
+            true, false = others.split([count, count * candidates])
+            pairs = torch.cat([true.unsqueeze(1), false.view(count, candidates, d)], 1)
+            pairs = (pairs + source.unsqueeze(1)).view(count * (1 + candidates), d)
         else:
-            ends = others[places] + source[events]
-        hidden = functional.relu(ends)
+            pairs = others[places] + source[events]
+        hidden = functional.relu(pairs)
         return torch.addmm(self.output_bias, hidden, self.output).view(-1)
 
 

@@ -247,7 +247,11 @@ class _Updated(Function):
         reset, update, fresh, kept = made.split(d, 1)
         made[:, :gates].sigmoid_()
         fresh.addcmul_(reset, kept).tanh_()
-        applied = torch.addcmul(memory, (1.0 - update) * has.unsqueeze(1), fresh - memory)
+        if memory.device.type == "cpu":
+            applied = memory.new_empty(memory.shape)
+            _by_rows(temporal_loops.blend, held, made, has, applied)
+        else:
+            applied = torch.addcmul(memory, (1.0 - update) * has.unsqueeze(1), fresh - memory)
         if with_way_back:
             ctx.save_for_backward(held, edges, ages, has, input, made, then, sine)
         return applied
@@ -258,13 +262,17 @@ class _Updated(Function):
         d = then.shape[1]
         memory, other = held[:, :d], held[:, d:]
         reset, update, fresh, kept = made.split(d, 1)
-        through = gradients[0] * has.unsqueeze(1)
         slopes = torch.empty_like(made)
-        of_reset, of_update, of_fresh, of_kept = slopes.split(d, 1)
-        torch.mul(through * (memory - fresh), update * (1.0 - update), out=of_update)
-        torch.mul(through * (1.0 - update), 1.0 - fresh * fresh, out=of_fresh)
-        torch.mul(of_fresh, reset, out=of_kept)
-        torch.mul(of_kept * kept, 1.0 - reset, out=of_reset)
+        if made.device.type == "cpu":
+            grad = gradients[0].contiguous()
+            _by_rows(temporal_loops.blend_backward, grad, held, made, has, slopes)
+        else:
+            through = gradients[0] * has.unsqueeze(1)
+            of_reset, of_update, of_fresh, of_kept = slopes.split(d, 1)
+            torch.mul(through * (memory - fresh), update * (1.0 - update), out=of_update)
+            torch.mul(through * (1.0 - update), 1.0 - fresh * fresh, out=of_fresh)
+            torch.mul(of_fresh, reset, out=of_kept)
+            torch.mul(of_kept * kept, 1.0 - reset, out=of_reset)
         given, gates = slopes[:, : 3 * d], 2 * d
         own, sums = memory.t() @ slopes, slopes.sum(0)
         of_input = torch.empty_like(input)
@@ -322,6 +330,13 @@ def _by_queries(work: Any, indptr: Any, values: int) -> None:
     """Run a loop over ranges of queries with about as many edges; `values` per edge."""
     team = _team()
     team.run(work, team.split_rows(indptr, _LEAST // max(values, 1) + 1))
+
+
+def _by_rows(loop: Any, *tensors: Tensor) -> None:
+    """Run a loop over ranges of the rows of contiguous tensors; the last one is written."""
+    arrays, team = [_array(tensor) for tensor in tensors], _team()
+    count, width = tensors[-1].shape
+    team.run(lambda a, b: loop(*arrays, a, b), team.split(count, _LEAST // width + 1))
 
 
 def _array(tensor: Tensor) -> Any:

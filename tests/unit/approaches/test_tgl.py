@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.base import Layout, Probe, example
 from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.temporal.caching import CacheTrace
 from gnnbench.data.source import Library
 from gnnbench.data.temporal_csr import TemporalCsr
 from gnnbench.models.temporal import TemporalShape
@@ -85,6 +86,34 @@ def test_without_staleness_the_plan_is_that_of_continuous_training() -> None:
         assert names[0] == names[1]
 
 
+def test_late_memory_asks_the_caches_for_other_messages() -> None:
+    """A batch asks for the messages of the memory that it reads: one step late, older events."""
+    counts = {}
+    for staleness in (0, 1):
+        run = flow(knobs={"staleness": staleness, "edge_cache": 0.1})
+        _, _, structure = planned(run)
+        trace = CacheTrace(structure, TGL.caching(run))
+        counts[staleness] = [
+            trace.counts(0, number, "edges") for number in range(len(structure.pieces[0]))
+        ]
+    for late, prompt in zip(counts[1], counts[0], strict=True):
+        assert late["hits"] + late["misses"] == prompt["hits"] + prompt["misses"]
+    assert counts[1][0] == counts[0][0], "the first batch reads an empty memory either way"
+    assert [one["moved"].tolist() for one in counts[1]] != [
+        one["moved"].tolist() for one in counts[0]
+    ]
+
+
+def test_caches_are_asked_on_the_lane_of_the_read() -> None:
+    """The thread that reads ahead asks the caches: no step of theirs holds up training."""
+    plan, _, _ = planned(flow(2, knobs={"edge_cache": 0.1}))
+    steps = [step for step in plan.iterations[3][0] if step.name.startswith("fetch/edges_")]
+    assert {step.lane for step in steps} == {Lane.HOST}
+    assert {"fetch/edges_lookup", "fetch/edges_hits", "fetch/edges_enter"} <= {
+        step.name for step in steps
+    }
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_bytes_are_the_closed_form(ranks: int) -> None:
     """Gradients and memory of each batch's ends; nothing else travels."""
@@ -113,6 +142,17 @@ def test_chunks_move_the_borders_of_batches_from_pass_to_pass() -> None:
         assert {piece.count for piece in pieces[1:-1]} == {60}
         assert sum(piece.share for piece in pieces) == pytest.approx(1.0)
     assert first == {15, 30, 45, 60}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_probes_have_caches_and_no_knob_of_another_approach(ranks: int) -> None:
+    base = flow(training={"epochs": 3})
+    for number in range(4):
+        for offer in TGL.probes(Probe(run=base, number=number, ranks=ranks)):
+            assert TGL.knobs(offer).staleness == number % 2
+            assert not TGL.problems(offer)
+            if offer.ranks == 1:
+                assert bool(TGL.knobs(offer).edge_cache) is bool(number % 2)
 
 
 def test_a_stream_that_arrives_is_refused() -> None:

@@ -35,7 +35,8 @@ class CachedRows:
         self.buffer = torch.zeros(
             (cache.capacity, table.shape[1]), device=context.device, dtype=table.dtype
         )
-        self._lane = Lane.COMPUTE if context.device.type == "cpu" else Lane.COPY
+        self.lane = Lane.COMPUTE
+        """Of all steps but copies between host and device."""
         self.counts = np.zeros(3, np.int64)
         """Hits, misses and rows moved so far in the period, recorded requests only."""
 
@@ -95,7 +96,8 @@ class CachedRows:
         with self._step(f"{name}_rows", self._gathered(staged, len(self.table))):
             torch.index_select(self.table, 0, torch.from_numpy(ids), out=staged)
         copied = work.to_device(staged.nbytes)
-        with self._step(f"{name}_copy", copied, self._lane):
+        copies = self.lane if self.context.device.type == "cpu" else Lane.COPY
+        with self._step(f"{name}_copy", copied, copies):
             return staged.to(self.context.device, copy=True)
 
     def _work(self, rows: int, source_rows: int) -> Work:
@@ -104,9 +106,9 @@ class CachedRows:
     def _gathered(self, out: Tensor, source_rows: int) -> Work:
         return work.gather(*sizes_of(out), source_rows, out.element_size())
 
-    def _step(self, name: str, done: Work, lane: Lane = Lane.COMPUTE) -> Span:
+    def _step(self, name: str, done: Work, lane: Lane | None = None) -> Span:
         full = f"fetch/{self.kind}_{name}"
-        return self.context.recorder.step(full, done, phase=Phase.FETCH, lane=lane)
+        return self.context.recorder.step(full, done, phase=Phase.FETCH, lane=lane or self.lane)
 
 
 _NAMES = ("hits", "slots", "missing", "rows", "entering", "entered")

@@ -44,9 +44,7 @@ class ContinuousTrainer:
         """Predict, ingest and learn from a period's events; return the mean loss."""
         context, recorder = self.context, self.context.recorder
         self.source.catch_up(period)
-        self.predictions.latest = {}
-        for cached in self.source.cached.values():
-            cached.counts.fill(0)
+        self._begin_period()
         if self.structure.protocol.increments and self.knobs.fresh_optimizer:
             self._reset_optimizer()
         total = torch.zeros(1, device=context.device, dtype=context.dtype)
@@ -69,6 +67,12 @@ class ContinuousTrainer:
                 self._learn(piece, (period, number))
                 total += self.net.parameters.loss * piece.share
         return float(on_host(total)[0])
+
+    def _begin_period(self) -> None:
+        """Forget the metrics of the period before."""
+        self.predictions.latest = {}
+        for cached in self.source.cached.values():
+            cached.counts.fill(0)
 
     def _begin(self, piece: Piece, period: int) -> None:
         """Turn to the memory that a piece uses; who relearns starts over with each increment."""

@@ -83,7 +83,7 @@ class NodeMemory:
             place: before the names of the steps.
         """
         context, d = self.context, self.hidden
-        count, every = piece.count, ends
+        every = ends
         if context.world_size > 1:
             share = max(map(len, piece.shares))
             own = ends.new_zeros((share, 2 * d))
@@ -99,9 +99,9 @@ class NodeMemory:
             nodes = torch.from_numpy(writes.nodes).to(device)
             places = torch.from_numpy(writes.places).to(device)
             turned = torch.from_numpy(writes.reversed).to(device).unsqueeze(1)
-            pairs = every[:count][places]
+            pairs = every.index_select(0, places)
             pairs = torch.where(turned, pairs.roll(d, 1), pairs)
-            self.table[nodes] = pairs
+            self.table.index_copy_(0, nodes, pairs)
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that share the memory of this object."""

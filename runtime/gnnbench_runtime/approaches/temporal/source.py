@@ -103,7 +103,12 @@ class StreamSource:
                 self.held[kind] = table.to(context.device, context.dtype)
         self._passing_by = False
         self.lane = Lane.COMPUTE
-        """Of sampling, and of gathers of rows that are behind no cache."""
+
+    def read_on(self, lane: Lane) -> None:
+        """Record sampling, caches and gathers on a lane; `compute` to begin with."""
+        self.lane = lane
+        for cached in self.cached.values():
+            cached.lane = lane
 
     @contextmanager
     def passing_by(self) -> Iterator[None]:

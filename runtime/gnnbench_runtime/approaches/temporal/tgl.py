@@ -29,7 +29,7 @@ class TglTrainer(ContinuousTrainer):
         self.stale = self.knobs.staleness > 0
         self._ahead: Ahead | None = None
         if self.stale:
-            self.source.lane = Lane.HOST
+            self.source.read_on(Lane.HOST)
             self._ahead = Ahead(self._read_next, context.device)
         self._unwritten: tuple[Piece, Stored | None, Tensor | None] | None = None
         self._period = 0
@@ -41,7 +41,7 @@ class TglTrainer(ContinuousTrainer):
             return super().train_period(period)
         context = self.context
         self.source.catch_up(period)
-        self.predictions.latest = {}
+        self._begin_period()
         self._period = period
         self.source.ingest(pieces[0])
         self._begin(pieces[0], period)
