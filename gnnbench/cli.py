@@ -119,9 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(words)
     with _listening():
         try:
-            return _run(words)
+            code = _run(words)
         except KeyboardInterrupt as late:  # while another outcome was being said
-            return TERMINATED if isinstance(late, Terminated) else INTERRUPTED
+            code = TERMINATED if isinstance(late, Terminated) else INTERRUPTED
+    if argv is None and code in (INTERRUPTED, TERMINATED):
+        # Objects of libraries that were half made fail when the interpreter deletes them.
+        sys.unraisablehook = _say_nothing
+    return code
 
 
 def _run(words: list[str]) -> int:
@@ -163,25 +167,37 @@ def _say_what_can_be_said() -> None:
 
 @contextmanager
 def _listening() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGINT end the command by an exception.
+    """While it lasts, SIGTERM and SIGINT end the command by an exception, as Ctrl-C does.
 
     An ignored SIGINT stays ignored: shells start background jobs so.
     """
-    say = sys.unraisablehook
-    before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, _stop)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, _stop)
+    say, ends = sys.unraisablehook, False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal ends
+        if _is_importing(frame):
+            # Compiled modules make another exception of one during their import, and print a trace.
+            _send_again(number)
+            return
+        ends = True
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
+        raise Terminated
 
     def not_lost(unraisable: sys.UnraisableHookArgs) -> None:
         # Python drops what a handler raises inside a finaliser or a callback of a C library.
         if isinstance(unraisable.exc_value, Terminated):
-            signal.signal(signal.SIGTERM, _stop)
+            signal.signal(signal.SIGTERM, stop)
             _send_again(signal.SIGTERM)
         elif isinstance(unraisable.exc_value, KeyboardInterrupt):
             _send_again(signal.SIGINT)
-        else:
+        elif not ends:
             say(unraisable)
 
+    before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     sys.unraisablehook = not_lost
     try:
         yield
@@ -191,16 +207,8 @@ def _listening() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does: ranks are ended, scratch folders removed."""
-    if _is_importing(frame):
-        # Compiled modules turn an exception during their import into another one and print a trace.
-        _send_again(number)
-        return
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process at once
-    raise Terminated
+def _say_nothing(_: sys.UnraisableHookArgs) -> None:
+    """What went wrong in an object that nobody holds any more."""
 
 
 def _send_again(number: int) -> None:

@@ -88,11 +88,6 @@ def _check_test(test: NDArray[np.int64], num_known: int, index: Path) -> None:
 class _Sparse:
     """Stands in for scipy's matrices: unpickling fills its attributes and runs no scipy code."""
 
-    data: NDArray[np.float32]
-    indices: NDArray[np.int32]
-    indptr: NDArray[np.int32]
-    rows: NDArray[Any]  # of a lil_matrix: the columns of each row
-
 
 class _ByColumn(_Sparse):
     """Of columns: csc."""
@@ -217,22 +212,30 @@ def _dense(matrix: object) -> NDArray[np.float32]:
         raise ValueError("the feature matrix has no shape")
     dense = np.zeros((int(shape[0]), int(shape[1])), np.float32)
     if "rows" in held:
-        for i, (columns, values) in enumerate(zip(matrix.rows, matrix.data, strict=True)):
+        for i, (columns, values) in enumerate(zip(held["rows"], held["data"], strict=True)):
             dense[i, columns] = values
         return dense
     if isinstance(matrix, _Triplets):
-        rows, columns = held["coords"] if "coords" in held else (held["row"], held["col"])
+        ends = held["coords"] if "coords" in held else (held["row"], held["col"])
+        rows, columns = (np.asarray(end) for end in ends)
     elif isinstance(matrix, _ByColumn):
-        rows = matrix.indices
-        columns = np.repeat(np.arange(shape[1]), np.diff(matrix.indptr))
+        rows = _numbers(held, "indices")
+        columns = np.repeat(np.arange(shape[1]), np.diff(_numbers(held, "indptr")))
     else:
-        rows = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
-        columns = matrix.indices
+        rows = np.repeat(np.arange(shape[0]), np.diff(_numbers(held, "indptr")))
+        columns = _numbers(held, "indices")
     for ids, count in zip((rows, columns), shape, strict=True):
         if len(ids) and not 0 <= ids.min() <= ids.max() < count:
             raise ValueError(f"indices of the feature matrix must lie in 0..{count - 1}")
-    np.add.at(dense, (rows, columns), np.asarray(matrix.data, np.float32))
+    np.add.at(dense, (rows, columns), np.asarray(held["data"], np.float32))
     return dense
+
+
+def _numbers(held: dict[str, Any], name: str) -> NDArray[Any]:
+    found = held.get(name)
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu":
+        raise ValueError(f"the feature matrix has no {name}")
+    return found
 
 
 def _edges(lists: Any, file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

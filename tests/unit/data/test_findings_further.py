@@ -400,3 +400,10 @@ def test_a_state_that_numpy_cannot_take_is_a_broken_file(tmp_path: Path) -> None
     (tmp_path / "a").write_bytes(broken)
     with pytest.raises(DataError, match="not a Planetoid pickle"):
         planetoid._unpickle(tmp_path / "a")
+
+
+def test_a_feature_matrix_without_its_pointers_is_refused() -> None:
+    matrix = planetoid._Sparse()
+    vars(matrix).update(_shape=(2, 2), indices=np.zeros(1, np.int32), data=np.ones(1))
+    with pytest.raises(ValueError, match="has no indptr"):
+        planetoid._dense(matrix)
