@@ -134,7 +134,9 @@ def completed(row: PublishedRow) -> PublishedRow:
     """The row with what its study says elsewhere of all its runs, where its own cells are empty."""
     if "diskgnn" not in row.source.lower() or row.model.lower() != "graphsage":
         return row
-    missing = {name: text for name, text in _DISKGNN_RUNS.items() if not getattr(row, name)}
+    missing: dict[str, Any] = {
+        name: text for name, text in _DISKGNN_RUNS.items() if not getattr(row, name)
+    }
     return replace(row, **missing)
 
 

@@ -42,11 +42,11 @@ class _Column:
 
     def __init__(self) -> None:
         self.all: Floats = np.zeros(0)
-        self.one = memoryview(self.all)
+        self.one: memoryview[float] = memoryview(self.all)  # type: ignore[arg-type]
 
     def grow(self, more: Floats) -> None:
         self.all = np.concatenate([self.all, more])
-        self.one = memoryview(self.all)
+        self.one = memoryview(self.all)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)

@@ -219,7 +219,7 @@ class InputWriter:
         capacity = self.trace.how.capacity(kind, num_rows)
         copies = self.lane if self.device == "cpu" else Lane.COPY
 
-        def gather(name: str, rows: Ints, source: Ints, *held: Buffer) -> None:
+        def gather(name: str, rows: Ints, source: Size, *held: Buffer) -> None:
             done = work.gather(rows, width, source, s)
             full = f"fetch/{kind}_{name}"
             chain.step(full, done, phase=phase, lane=self.lane, allocates=held)
