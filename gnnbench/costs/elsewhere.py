@@ -73,8 +73,13 @@ class KernelModel:
         return dataclasses.replace(self, device=stated)
 
     def seconds_of(self, facts: Facts) -> Floats:
-        """Seconds of steps, whose degree variation is taken to be typical (1)."""
+        """Seconds of steps, whose degree variation is taken to be typical (1).
+
+        Reads whose order is random by nature, as of a sampled block, are priced as those of a
+        matrix whose vertices were shuffled.
+        """
         ones = np.ones(len(facts))
+        shuffled = np.zeros(len(facts)) if facts.blind else (~facts.ordered).astype(np.float64)
         return self.seconds(
             Shapes(
                 rows=facts.bytes if self.kernel.name == "stream" else facts.rows,
@@ -84,7 +89,7 @@ class KernelModel:
                 inner=facts.inner,
                 skew=ones,
                 longest=np.nan * ones,
-                shuffled=0.0 * ones,
+                shuffled=shuffled,
                 element_bytes=facts.element_bytes,
             )
         )

@@ -4,8 +4,9 @@ Every form is a sum of physical costs with dimensionless coefficients, so that c
 on some devices predict another from its bandwidths. The SpMM form began as the five-term form of
 the reference on public measurements. It adds what the tables show: cuSPARSE multiplies 128 columns
 at a time, so that its working set stops growing there and the pattern is read again for each tile;
-row-split kernels wait for their longest row; reads in random order hit a cache less than reads of a
-graph whose order has locality.
+kernels wait for their longest row, row-split ones most; cuSPARSE issues instructions for every row
+and 32 columns; reads in random order hit a cache less than reads of a graph whose order has
+locality.
 """
 
 from __future__ import annotations
@@ -136,7 +137,9 @@ def _spmm(s: Shapes, d: DeviceFacts, p: Params, tile: float) -> Floats:
         + p["pattern"] * pattern / memory
         + p["missed"] * (distinct + (gathered - distinct) * (1.0 - hit)) / memory
     )
-    # Kernels that give a whole row to one processor wait for their longest row.
+    if p.get("row"):
+        total = total + p["row"] * s.rows * np.ceil(s.width / 32.0) / d.issue_per_s
+    # A processor that is given a whole row may end last.
     if p.get("longest"):
         mean = s.nonzeros / np.maximum(s.rows, 1.0)
         # Where the longest row is not known, a typical one for the degree variation, at most all
@@ -264,8 +267,10 @@ _SPMM_SPREAD = {
     "locality": 0.5,
     "cache_share": 0.7,
     "longest": 1.5,
+    "row": 1.5,
     "entry": 1.5,
 }
+_CUSPARSE_START = {**_SPMM_START, "longest": 0.05, "row": 8.0}
 _BY_ROW_START = {**_SPMM_START, "longest": 0.4}
 _CACHE = ("cache_bytes_per_s",)
 _CACHE_AND_LAUNCH = (*_CACHE, "launch_s")
@@ -307,7 +312,7 @@ _KERNELS = (
         name="cusparse",
         operation="spmm",
         seconds=_spmm_tiled,
-        start=_SPMM_START,
+        start=_CUSPARSE_START,
         spread=_SPMM_SPREAD,
         known=_CACHE,
     ),

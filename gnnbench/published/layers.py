@@ -17,7 +17,7 @@ from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.published.released import Rewriter
 from gnnbench.published.software import Loader, Software
-from gnnbench.steps import Kind, Phase, Step
+from gnnbench.steps import LATEST, Kind, Lane, Phase, Step, Work
 
 _BEFORE = (Phase.LOAD, Phase.SAMPLE, Phase.FETCH)
 
@@ -38,7 +38,10 @@ def layered(plan: Plan, shape: StackShape, software: Software) -> Plan:
         first = next(
             (place for place, step in enumerate(steps) if step.phase not in _BEFORE), len(steps)
         )
-        return (*steps[:first], *_Layers(steps[first:], shape, own, 0.0).steps())
+        layers = _Layers(steps[first:], shape, own, 0.0)
+        # Training starts behind what its lane does before.
+        layers.last = next((s for s in reversed(steps[:first]) if s.lane is Lane.COMPUTE), None)
+        return (*steps[:first], *layers.steps())
 
     def rewritten(number: int) -> Iteration:
         classes = plan.iterations[number].classes
@@ -54,11 +57,18 @@ def layered(plan: Plan, shape: StackShape, software: Software) -> Plan:
 class _Layers(Rewriter):
     """Rewrites the training steps of a batch; layers take what the plan's layers take."""
 
+    # An iteration may load partitions only: the batch before is in an earlier one.
+    batch_before = LATEST
+
+    def _work(self, step: Step) -> Work:
+        return step.work
+
     def _unfused(self, step: Step, loader: Loader) -> Iterator[Step]:
+        done = step.work
         if loader.framework != "torch" or step.kind is not Kind.SPMM:
             yield from super()._unfused(step, loader)
             return
-        size, rows, done = self.shape.element_bytes, step.work.nonzeros, step.work
+        size, rows = self.shape.element_bytes, done.nonzeros
         gathered = work.gather(rows, done.width, done.source_rows, size)
         yield Step(name=f"{step.name}_rows", work=gathered, phase=step.phase, layer=step.layer)
         yield replace(step, work=work.scatter_add(rows, done.width, done.rows, size))

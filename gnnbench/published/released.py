@@ -109,6 +109,9 @@ def tensors(shape: StackShape) -> list[int]:
 class Rewriter:
     """Rewrites the steps of one class of ranks."""
 
+    batch_before = 1
+    """Iterations back in which the batch before was trained."""
+
     def __init__(
         self, steps: Sequence[Step], shape: StackShape, software: Software, topology_bytes: float
     ) -> None:
@@ -157,7 +160,7 @@ class Rewriter:
         waits: tuple[After, ...] = ()
         if not self.trains:
             done = [other.name for other in self.planned if other.kind is Kind.OPTIMIZER]
-            waits = step.after + tuple(After(name, 1) for name in done[-1:])
+            waits = step.after + tuple(After(name, self.batch_before) for name in done[-1:])
             if before is not None and before.lane is step.lane:
                 waits = (*waits, After(before.name))
             self.trains = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gnnbench import work
 from gnnbench.costs.devices import devices, facts_of
 from gnnbench.costs.elsewhere import fitted_forms, model_of, step_model
 from gnnbench.costs.facts import Facts
@@ -12,6 +13,7 @@ from gnnbench.costs.kernel_fit import fit_kernel, leave_devices_out, leave_origi
 from gnnbench.costs.kernels import KERNELS, Shapes
 from gnnbench.costs.points import Points, read_points, shipped_points
 from gnnbench.errors import SpecError
+from gnnbench.reuse import Reuse
 
 A100 = "A100-SXM4-80GB"
 
@@ -75,6 +77,33 @@ def test_a_row_split_kernel_waits_for_its_longest_row() -> None:
         for longest in (10, 5000)
     )
     assert seconds("V100", skewed, "naive_csr") > 2 * seconds("V100", even, "naive_csr")
+
+
+def test_cusparse_pays_for_its_longest_row_and_for_every_row() -> None:
+    """Entries equal: more rows, or one long row among them, take longer."""
+    entries, hub = 2e6, 2e5
+
+    def of(rows: float, longest: float) -> float:
+        shape = {"columns": 1e5, "nonzeros": entries, "width": 128.0, "longest": longest}
+        return seconds("RTX-4090", Shapes.of(rows=rows, **shape))
+
+    even, more, uneven = of(1e5, 20.0), of(4e5, 20.0), of(1e5, hub)
+    written = 3e5 * 128 * 4 / 1.008e12
+    assert more > even + 0.5 * written
+    assert 1.2 * even < uneven < 10.0 * even
+
+
+def test_reads_of_a_sampled_block_are_those_of_a_shuffled_graph() -> None:
+    block = {"rows": 3e5, "nonzeros": 1.5e6, "width": 128, "source_rows": 6e5, "element_bytes": 4}
+    sampled = work.spmm(**{k: int(v) for k, v in block.items()})
+    of_a_profile = sampled._replace(reuse=Reuse.unknown())
+    in_turn = sampled._replace(reuse=Reuse.in_turn(100))
+    model = model_of("cusparse", A100)
+    assert model is not None
+    random, blind, ordered = (
+        float(model.seconds_of(Facts.of([done]))[0]) for done in (sampled, of_a_profile, in_turn)
+    )
+    assert random > blind == ordered
 
 
 def test_every_form_rises_with_its_sizes_on_every_device_that_it_applies_to() -> None:
