@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,25 +109,72 @@ def _no_bytes() -> bytes:
     return b""
 
 
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
+class _Type:
+    """Stands in for numpy's dtype, whose own code crashes on states that nobody would write."""
+
+    def __init__(self, name: str, *_: object) -> None:
+        self.name, self.order = name, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        written = f"{self.order}{self.name}"
+        if not _PLAIN_TYPE.fullmatch(written):
+            raise ValueError(f"an array of type {written}")
+        return np.dtype(written)
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that looks at its state before numpy does, for the same reason."""
+
+    def __setstate__(self, state: Any) -> None:
+        shape, kind, by_columns, content = state[-4:]
+        count = math.prod(shape)
+        if not all(isinstance(size, int) and size >= 0 for size in shape) or len(shape) > 8:
+            raise ValueError(f"an array of shape {shape}")
+        if isinstance(content, str):
+            content = content.encode("latin1")
+        dtype = kind.dtype
+        if dtype.hasobject:
+            whole = isinstance(content, list) and len(content) == count
+        else:
+            whole = isinstance(content, bytes) and len(content) == count * dtype.itemsize
+        if not whole:
+            raise ValueError(f"an array whose content does not fill its shape {shape}")
+        whole_state: Any = (1, tuple(shape), dtype, bool(by_columns), content)
+        super().__setstate__(whole_state)
+
+
+class _AnArray:
+    """In place of numpy's class of arrays, of which files may make none themselves."""
+
+
+def _reconstruct(*_: object) -> _Array:
+    """An array whose state follows."""
+    return np.ndarray.__new__(_Array, (0,))
+
+
+def _from_buffer(buffer: Any, kind: Any, shape: Any, order: str) -> NDArray[Any]:
     """An array as protocol 5 writes it."""
-    return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(buffer, kind.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-def _scalar(dtype: Any, content: bytes | str) -> Any:
+def _scalar(kind: Any, content: bytes | str) -> Any:
     """A number of numpy, as keys and neighbours of a graph often are."""
     raw = content.encode("latin1") if isinstance(content, str) else content
-    return np.frombuffer(raw, dtype)[0]
+    return np.frombuffer(raw, kind.dtype)[0]
 
 
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]
-_NUMPY: dict[str, Any] = {"_reconstruct": _RECONSTRUCT, "scalar": _scalar}
+_PLAIN_TYPE = re.compile(r"[<>=|][biufSUO?]\d{0,6}")
+_NUMPY: dict[str, Any] = {"_reconstruct": _reconstruct, "scalar": _scalar}
 _SCIPY: dict[str, Any] = {"csr": _Sparse, "lil": _Sparse, "csc": _ByColumn, "coo": _Triplets}
 _ADMITTED: dict[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", k): v for core in ("core", "_core") for k, v in _NUMPY.items()},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _AnArray,
+    ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _encode,
     **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
     **{

@@ -392,14 +392,46 @@ def test_empty_bytes_of_an_old_pickle_are_read(tmp_path: Path) -> None:
         planetoid._unpickle(file)
 
 
-def test_a_state_that_numpy_cannot_take_is_a_broken_file(tmp_path: Path) -> None:
-    """numpy's dtypes fail without an exception of their own: Python says SystemError."""
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"J\xff\xff\xff\xffJ\xff\xff\xff\xff", b"J\xff\xff\xff\x04\x85\x94"),
+        (b"K\x02\x85\x94h", b"K\x09\x85\x94h"),
+        (b"i4", b"i9"),
+        (b"i4", b"V4"),
+    ],
+    ids=["type", "shape", "width", "kind"],
+)
+def test_a_state_that_numpy_cannot_take_is_a_broken_file(
+    old: bytes, new: bytes, tmp_path: Path
+) -> None:
+    """numpy's own code fails without an exception, or crashes, on such states."""
     whole = pickle.dumps(np.zeros(2, np.int32), protocol=4)
-    broken = whole.replace(b"J\xff\xff\xff\xffJ\xff\xff\xff\xff", b"J\xff\xff\xff\x04\x85\x94", 1)
+    broken = whole.replace(old, new, 1)
     assert broken != whole
     (tmp_path / "a").write_bytes(broken)
     with pytest.raises(DataError, match="not a Planetoid pickle"):
         planetoid._unpickle(tmp_path / "a")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
+        np.array([1, 2], dtype=">i8"),
+        np.array(["a", "bc"]),
+        np.array([True, False]),
+        np.array([[0, 1], [2]], dtype=object),
+    ],
+    ids=["floats", "columns", "big", "words", "bools", "lists"],
+)
+def test_arrays_of_any_protocol_are_read(array: Any, protocol: int, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(pickle.dumps(array, protocol=protocol))
+    found = planetoid._unpickle(tmp_path / "a")
+    assert (found.dtype.kind, found.shape) == (array.dtype.kind, array.shape)
+    assert found.tolist() == array.tolist()
 
 
 def test_a_feature_matrix_without_its_pointers_is_refused() -> None:
