@@ -17,16 +17,21 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from gnnbench.resident import limit_growth
+from gnnbench.resident import limit_growth, set_data_limit
 
 MOUNTS, OWN = Path("/proc/mounts"), Path("/proc/self/cgroup")
 RLIMIT = "RLIMIT_DATA: private memory, without pages of mapped files"
 GROUP = "cgroup v2 memory.max: private memory, mapped files and page cache"
 _PREFIX = "gnnbench-"
+
+
+_undo: list[Callable[[], None]] = []
+"""What lifts the caps of this process, the last one first."""
 
 
 def cap_growth(room_bytes: int) -> str:
@@ -39,9 +44,18 @@ def cap_growth(room_bytes: int) -> str:
         `GROUP` or `RLIMIT`. With a group RLIMIT_DATA is set as well, so that allocating fails with
         an error before the kernel ends the process.
     """
+    before = group_of()
     made = enter_group(room_bytes)
-    limit_growth(room_bytes)
+    if made is not None and before is not None:
+        _undo.append(partial(_leave, made, before))
+    _undo.append(partial(set_data_limit, limit_growth(room_bytes)))
     return GROUP if made is not None else RLIMIT
+
+
+def lift_cap() -> None:
+    """Let this process grow again: what it does from here on is not part of what was capped."""
+    while _undo:
+        _undo.pop()()
 
 
 def enter_group(room_bytes: int, *, mounts: Path = MOUNTS, own: Path = OWN) -> Path | None:

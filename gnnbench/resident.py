@@ -59,14 +59,24 @@ def return_free_heap() -> None:
         trim(0)
 
 
-def limit_growth(room_bytes: int) -> None:
+def limit_growth(room_bytes: int) -> int:
     """Let allocations fail that would add more than so many bytes to what the process holds now.
 
     The limit is RLIMIT_DATA: private memory counts, shared mappings of files and the page cache do
     not.
+
+    Returns:
+        The limit until now, for `set_data_limit`.
     """
+    before = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    set_data_limit(status_bytes("VmData") + room_bytes)
+    return before
+
+
+def set_data_limit(limit_bytes: int) -> None:
+    """Set the soft limit of RLIMIT_DATA; no higher than the hard one."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (status_bytes("VmData") + room_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
 
 
 def status_bytes(key: str) -> int:
