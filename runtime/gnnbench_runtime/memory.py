@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gnnbench.memory_cap import cap_growth, lift_cap
+from gnnbench.memory_cap import cap_growth, lift_cap, settle_cap
 from gnnbench.resident import ResidentSet, resident_bytes, return_free_heap
 
 
@@ -75,6 +75,7 @@ class MemoryMeter:
 
     def take_start(self) -> None:
         """Note what is held when everything is set up and training is about to begin."""
+        settle_cap()
         release_free_memory(self._cuda)
         self._start = self._gauge.now_bytes()
 

@@ -33,7 +33,7 @@ LARGE: dict[str, dict[str, Any]] = {
         "num_classes": 8,
         "num_features": 512,
     },
-    "synthetic_stream": {"num_nodes": 30_000, "num_edges": 60_000, "num_edge_features": 128},
+    "synthetic_stream": {"num_nodes": 8_000, "num_edges": 8_000, "num_edge_features": 256},
     "synthetic_triples": {"num_entities": 100_000, "num_relations": 4, "num_triples": 200_000},
 }
 """Options of generators that give workloads of 20 MB and more a rank."""

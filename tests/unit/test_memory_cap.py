@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from pathlib import Path
 
 import pytest
 
-from gnnbench import memory_cap
+from gnnbench import memory_cap, resident
 
 
 def hierarchy(folder: Path, *, handed: str, own: str = "user/shell") -> tuple[Path, Path]:
@@ -83,3 +84,24 @@ def test_a_lifted_cap_leaves_its_group(tmp_path: Path, monkeypatch: pytest.Monke
     memory_cap.lift_cap()
     back = tmp_path / "fs" / "user" / "shell" / "cgroup.procs"
     assert back.read_text() == str(os.getpid())
+
+
+def test_room_for_stacks_is_left_only_for_threads_that_were_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One is started while setting up: the limit is what the process had, the room, and a stack."""
+    monkeypatch.setattr(memory_cap, "enter_group", lambda room_bytes: None)
+    monkeypatch.setattr(resident, "status_bytes", lambda key: 2**30)
+    over = threading.Event()
+    try:
+        memory_cap.cap_growth(2**40)
+        thread = threading.Thread(target=over.wait)
+        thread.start()
+        memory_cap.settle_cap()
+        assert resident.data_limit() == 2**30 + 2**40 + resident.stack_bytes()
+        memory_cap.settle_cap()  # once
+        assert resident.data_limit() == 2**30 + 2**40 + resident.stack_bytes()
+    finally:
+        memory_cap.lift_cap()
+        over.set()
+        thread.join()
