@@ -17,7 +17,7 @@ PEER_SCRIPT ?=
 OUT_OF_CORE ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test test-deep check docs kill fuzz bench guard gpu-check clean
+.PHONY: help quickstart test test-deep check docs fits kill fuzz bench guard gpu-check clean
 
 help:
 	@echo "make quickstart   install, train, calibrate, predict, compare, write a report"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-deep    the same with eight ranks and more; half an hour longer"
 	@echo "make check        format, lint, types, unit and architecture tests"
 	@echo "make docs         execute the notebooks and build the manual into build/site"
+	@echo "make fits         train every approach under the smallest memory cap said to be enough"
 	@echo "make kill         kill commands at random moments, a thousand times"
 	@echo "make fuzz         read a hundred thousand mutated files"
 	@echo "make bench        time kernels and epochs (PEER_PYTHON=, PEER_SCRIPT=, OUT_OF_CORE=--full)"
@@ -64,6 +65,11 @@ docs: $(VENV)/installed-dev
 # How many, and how many cases: KILLS and MUTATIONS.
 KILLS ?= 1000
 MUTATIONS ?= 100000
+
+# Twelve minutes on two busy cores.
+fits: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -s -m "" --timeout 600 tests/distributed/test_fits.py \
+	  tests/distributed/test_no_false_fits.py
 
 kill: $(VENV)/installed-dev
 	GNNBENCH_KILLS=$(KILLS) $(BIN)/python -m pytest tests/distributed/test_killed.py --timeout 0

@@ -17,16 +17,32 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from gnnbench.resident import limit_growth
+from gnnbench.resident import (
+    data_limit,
+    limit_growth,
+    num_threads,
+    set_data_limit,
+    stack_bytes,
+)
 
 MOUNTS, OWN = Path("/proc/mounts"), Path("/proc/self/cgroup")
 RLIMIT = "RLIMIT_DATA: private memory, without pages of mapped files"
 GROUP = "cgroup v2 memory.max: private memory, mapped files and page cache"
 _PREFIX = "gnnbench-"
+
+
+_undo: list[Callable[[], None]] = []
+"""What lifts the caps of this process, the last one first."""
+_threads: list[int] = []
+"""How many threads there were when RLIMIT_DATA was set."""
+_STARTED = 16
+"""Threads that may be started while a run is set up. RLIMIT_DATA counts their stacks of 8 MB in
+full, of which they touch some KB: two groups of gloo took more than a small run."""
 
 
 def cap_growth(room_bytes: int) -> str:
@@ -39,9 +55,27 @@ def cap_growth(room_bytes: int) -> str:
         `GROUP` or `RLIMIT`. With a group RLIMIT_DATA is set as well, so that allocating fails with
         an error before the kernel ends the process.
     """
+    before = group_of()
     made = enter_group(room_bytes)
-    limit_growth(room_bytes)
+    if made is not None and before is not None:
+        _undo.append(partial(_leave, made, before))
+    _threads[:] = [num_threads()]
+    _undo.append(partial(set_data_limit, limit_growth(room_bytes + _STARTED * stack_bytes())))
     return GROUP if made is not None else RLIMIT
+
+
+def settle_cap() -> None:
+    """Take back the room for stacks of threads that were not started; call after setting up."""
+    if _threads:
+        unused = _STARTED - max(num_threads() - _threads.pop(), 0)
+        set_data_limit(data_limit() - unused * stack_bytes())
+
+
+def lift_cap() -> None:
+    """Let this process grow again: what it does from here on is not part of what was capped."""
+    _threads.clear()
+    while _undo:
+        _undo.pop()()
 
 
 def enter_group(room_bytes: int, *, mounts: Path = MOUNTS, own: Path = OWN) -> Path | None:

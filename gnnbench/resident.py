@@ -12,6 +12,7 @@ from typing import Any
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_TASKS = Path("/proc/self/task")
 _SAMPLE_S = 0.002
 
 
@@ -59,14 +60,40 @@ def return_free_heap() -> None:
         trim(0)
 
 
-def limit_growth(room_bytes: int) -> None:
+def limit_growth(room_bytes: int) -> int:
     """Let allocations fail that would add more than so many bytes to what the process holds now.
 
     The limit is RLIMIT_DATA: private memory counts, shared mappings of files and the page cache do
     not.
+
+    Returns:
+        The limit until now, for `set_data_limit`.
     """
+    before = data_limit()
+    set_data_limit(status_bytes("VmData") + room_bytes)
+    return before
+
+
+def data_limit() -> int:
+    """The soft limit of RLIMIT_DATA."""
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+
+def num_threads() -> int:
+    """How many threads this process has."""
+    return len(list(_TASKS.iterdir()))
+
+
+def stack_bytes() -> int:
+    """The size of a new thread's stack, as glibc takes it from the limit of the main thread's."""
+    soft = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return 2 * 2**20 if soft == resource.RLIM_INFINITY else soft
+
+
+def set_data_limit(limit_bytes: int) -> None:
+    """Set the soft limit of RLIMIT_DATA; no higher than the hard one."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (status_bytes("VmData") + room_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, hard))
 
 
 def status_bytes(key: str) -> int:

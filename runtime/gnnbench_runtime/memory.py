@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gnnbench.memory_cap import cap_growth
+from gnnbench.memory_cap import cap_growth, lift_cap, settle_cap
 from gnnbench.resident import ResidentSet, resident_bytes, return_free_heap
 
 
@@ -67,8 +67,15 @@ class MemoryMeter:
         if host:
             self._cap = cap_growth(max(int(min(host)) - resident_bytes(), 0))
 
+    def lift(self) -> None:
+        """End the caps: what follows the training is not part of what a cap is asked for."""
+        lift_cap()
+        if self._cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+
     def take_start(self) -> None:
         """Note what is held when everything is set up and training is about to begin."""
+        settle_cap()
         release_free_memory(self._cuda)
         self._start = self._gauge.now_bytes()
 

@@ -111,6 +111,9 @@ def perform(job: Job, rank: int, pulse: Pulse, *, group_is_open: bool = False) -
     trainer.close()
     context.recorder.close()
     comm.sync()
+    # The probe needs 36 MB of its own, which no prediction counts: under a tight cap, a run that
+    # has trained to its end would be out of memory.
+    memory.lift()
     probe_after_s = speed_probe(device)
     comm.close()
     used = {"device_used_bytes": energy["device_used_bytes"]} if energy else {}

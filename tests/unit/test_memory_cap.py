@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
+import threading
 from pathlib import Path
 
 import pytest
 
-from gnnbench import memory_cap
+from gnnbench import memory_cap, resident
 
 
 def hierarchy(folder: Path, *, handed: str, own: str = "user/shell") -> tuple[Path, Path]:
@@ -60,3 +62,46 @@ def test_version_one_alone_is_no_hierarchy(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("4:memory:/x\n")
     assert memory_cap.group_of(tmp_path / "mounts", tmp_path / "own") is None
     assert memory_cap.group_of(tmp_path / "absent", tmp_path / "own") is None
+
+
+def test_a_cap_that_is_lifted_leaves_the_limit_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_cap, "enter_group", lambda room_bytes: None)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert memory_cap.cap_growth(2**40) == memory_cap.RLIMIT
+    assert resource.getrlimit(resource.RLIMIT_DATA) != before
+    memory_cap.lift_cap()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    memory_cap.lift_cap()  # there is nothing left to lift
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_lifted_cap_leaves_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts, own = hierarchy(tmp_path, handed="memory")
+    enter, of = memory_cap.enter_group, memory_cap.group_of
+    monkeypatch.setattr(memory_cap, "enter_group", lambda room: enter(room, mounts=mounts, own=own))
+    monkeypatch.setattr(memory_cap, "group_of", lambda *given: of(mounts, own))
+    assert memory_cap.cap_growth(2**40) == memory_cap.GROUP
+    memory_cap.lift_cap()
+    back = tmp_path / "fs" / "user" / "shell" / "cgroup.procs"
+    assert back.read_text() == str(os.getpid())
+
+
+def test_room_for_stacks_is_left_only_for_threads_that_were_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One is started while setting up: the limit is what the process had, the room, and a stack."""
+    monkeypatch.setattr(memory_cap, "enter_group", lambda room_bytes: None)
+    monkeypatch.setattr(resident, "status_bytes", lambda key: 2**30)
+    over = threading.Event()
+    try:
+        memory_cap.cap_growth(2**40)
+        thread = threading.Thread(target=over.wait)
+        thread.start()
+        memory_cap.settle_cap()
+        assert resident.data_limit() == 2**30 + 2**40 + resident.stack_bytes()
+        memory_cap.settle_cap()  # once
+        assert resident.data_limit() == 2**30 + 2**40 + resident.stack_bytes()
+    finally:
+        memory_cap.lift_cap()
+        over.set()
+        thread.join()

@@ -270,6 +270,46 @@ def test_resident_buffers_are_there_from_the_start_and_can_be_grown_and_freed() 
     assert peak(local("f", frees=("graph",)), holds("y", 90), resident=resident) == 110
 
 
+_work = st.builds(
+    lambda size, exact, frees: (size, exact, frees),
+    size=st.dictionaries(st.sampled_from("xyz"), st.integers(0, 9), max_size=2),
+    exact=st.booleans(),
+    frees=st.sets(st.sampled_from("xyz"), max_size=2),
+)
+
+
+@given(
+    content=st.lists(st.lists(_work, min_size=1, max_size=2), min_size=3, max_size=3),
+    schedule=st.lists(st.integers(0, 2), min_size=1, max_size=40),
+)
+def test_turns_of_a_cycle_that_are_left_out_change_no_peak(
+    content: list[list[tuple[dict[str, int], bool, set[str]]]], schedule: list[int]
+) -> None:
+    """Against following every iteration of the schedule."""
+    iterations = [
+        [
+            tuple(
+                local(
+                    f"s{number}",
+                    allocates=tuple(Buffer(n, size, exact=exact) for n, size in sizes.items()),
+                    frees=tuple(sorted(frees)),
+                )
+                for number, (sizes, exact, frees) in enumerate(steps)
+            )
+        ]
+        for steps in content
+    ]
+    live: dict[str, int] = {}
+    most = 0
+    for index in schedule:
+        for sizes, exact, frees in content[index]:
+            live |= {n: s if exact else max(s, live.get(n, 0)) for n, s in sizes.items()}
+            most = max(most, sum(live.values()))
+            live = {name: size for name, size in live.items() if name not in frees}
+    plan = plan_of(*iterations, schedule=tuple(schedule))
+    assert plan.peak_bytes().tolist() == [most]
+
+
 def test_each_rank_and_each_space_has_its_own_peak() -> None:
     disk = local("w", allocates=(Buffer("file", 500, Space.DISK),))
     plan = plan_of(((holds("x", 7), disk), (local("x"), local("w"))), resident=(Buffer("r", 1),))

@@ -105,6 +105,12 @@ def test_epochs_of_other_numbers_of_optimiser_steps_are_told_apart(answer: Advic
     assert answer.unlike.steps_per_epoch == 193  # 196,615 training vertices in batches of 1,024
 
 
+def test_every_approach_on_the_best_machine_has_an_interval(answer: Advice) -> None:
+    """The slow ones as well: the widest may be theirs."""
+    assert len(answer.approaches) > 1
+    assert all(one.low_s < one.period_s < one.high_s for one in answer.approaches)
+
+
 def test_a_deadline_is_met_by_the_end_of_the_interval(answer: Advice) -> None:
     assert answer.best is not None
     late = answer.best.total_s
