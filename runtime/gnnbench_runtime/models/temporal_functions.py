@@ -116,6 +116,9 @@ def updated(
 ) -> Tensor:
     """Apply stored messages to memory: GRU([memory, other, edge, phi(age)], memory), [U, d].
 
+    On the host nodes without a message are left out; elsewhere finding them would wait for the
+    device.
+
     Args:
         held: memory of U nodes, and of the other ends of their messages, [U, 2 d].
         edges: features of the messages' events, [U, e].
@@ -125,7 +128,13 @@ def updated(
         encoding: frequencies and phases of phi, [d] each.
     """
     with_way_back = torch.is_grad_enabled()
-    found: Tensor = _Updated.apply(held, edges, ages, has, *weights, *encoding, with_way_back)
+    given: tuple[Tensor, ...] = (held, edges, ages, has)
+    some = has.nonzero().view(-1) if held.device.type == "cpu" else has
+    if len(some) < len(has):
+        given = tuple(tensor.index_select(0, some) for tensor in given)
+    found: Tensor = _Updated.apply(*given, *weights, *encoding, with_way_back)
+    if len(some) < len(has):
+        return held[:, : found.shape[1]].index_copy(0, some, found)
     return found
 
 

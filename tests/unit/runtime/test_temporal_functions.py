@@ -115,6 +115,15 @@ def test_the_update_is_a_gru_both_ways() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
+def test_without_any_message_memory_stays_and_nothing_is_learnt() -> None:
+    held, edges = drawn(4, 2 * D).detach(), drawn(4, E).detach()
+    ages, has = drawn(4).detach().abs(), torch.zeros(4, dtype=torch.float64)
+    weights = drawn(3 * D + E, 3 * D), drawn(3 * D), drawn(D, 3 * D), drawn(3 * D, seed=1)
+    found = updated(held, edges, ages, has, weights, (drawn(D), drawn(D, seed=2)))
+    assert torch.equal(found, held[:, :D])
+    assert not any(gradient.any() for gradient in gradients((found,), list(weights)))
+
+
 def test_encodings_of_long_ages_keep_their_phase() -> None:
     """Ages up to thirty years in seconds, float32: within 2e-7 of float64; so is the slope."""
     ages = torch.tensor([0.0, 1.0, 3.5, 1e3, 86_400.0, 1e7, 9.46e8])
