@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gnnbench.approaches.temporal.memory import MemoryClock
+from gnnbench.models.temporal import TemporalShape
+from gnnbench_runtime.models.temporal import TemporalAttention
 from gnnbench_runtime.models.temporal_functions import (
     SLOPE,
     attended,
@@ -91,6 +93,35 @@ def test_attention_is_its_definition_both_ways(masked: bool) -> None:
         for one, other in zip(gradients(found, inputs), wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert not on_host[0][:, 1].any() and not on_host[1][4].any()
+
+
+@pytest.mark.parametrize("counts", [COUNTS, [1, 2, 3]], ids=["some alone", "all with others"])
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "dropout"])
+def test_a_layer_on_the_host_is_that_on_tables_both_ways(masked: bool, counts: list[int]) -> None:
+    """One function against torch's tape; queries without neighbours have their own row only."""
+    shape = TemporalShape(
+        nodes=N,
+        edges=E,
+        hidden=D,
+        heads=HEADS,
+        fanouts=(FANOUT,),
+        element_bytes=8,
+        negatives=1,
+    )
+    layer = TemporalAttention(shape, 1).double()
+    for number, parameter in enumerate(layer.parameters()):
+        parameter.data = drawn(*parameter.shape, seed=number).detach()
+    places = torch.tensor([FANOUT * r + k for r, count in enumerate(counts) for k in range(count)])
+    queries, edges = len(counts), len(places)
+    rows = drawn(queries + edges, N)
+    masks = (drawn(queries, D).detach(), drawn(edges, HEADS).detach()) if masked else ()
+    given = rows, drawn(edges, E).detach(), drawn(edges, seed=1).detach().abs(), places, masks
+    learnt = [p for name, p in layer.named_parameters() if not name.startswith("norm")]
+    host, tables = layer._on_host(*given), layer._on_tables(*given)
+    torch.testing.assert_close(host, tables, rtol=0, atol=1e-12)
+    inputs = [rows, *learnt]
+    for one, other in zip(gradients((host,), inputs), gradients((tables,), inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 def test_the_update_is_a_gru_both_ways() -> None:
