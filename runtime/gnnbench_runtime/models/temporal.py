@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gnnbench.models.temporal import TemporalShape
+from gnnbench_runtime.models.attention_function import attention
 from gnnbench_runtime.models.modules import shapes_of
 from gnnbench_runtime.models.parameters import Parameters
 from gnnbench_runtime.models.temporal_functions import attended, gathered, updated
@@ -53,6 +54,44 @@ class TemporalAttention(nn.Module):
             masks: of dropout, scaled: of the output [R, d] and of attention weights [S, heads];
                 none without dropout.
         """
+        d = self.hidden
+        made = self._on_host if rows.device.type == "cpu" else self._on_tables
+        out = dropped(made(rows, edges, deltas, places, masks), masks)
+        return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
+
+    def _on_host(
+        self,
+        rows: Tensor,
+        edges: Tensor,
+        deltas: Tensor,
+        places: Tensor,
+        masks: tuple[Tensor, ...],
+    ) -> Tensor:
+        """The output's product by compiled loops."""
+        mask = masks[-1] if masks else rows.new_empty((0, self.heads))
+        parameters = (
+            self.query,
+            self.query_bias,
+            self.key,
+            self.key_bias,
+            self.value,
+            self.value_bias,
+            self.output,
+            self.output_bias,
+            self.time,
+            self.time_bias,
+        )
+        return attention(rows, edges, deltas, places, self.fanout, self.heads, mask, parameters)
+
+    def _on_tables(
+        self,
+        rows: Tensor,
+        edges: Tensor,
+        deltas: Tensor,
+        places: Tensor,
+        masks: tuple[Tensor, ...],
+    ) -> Tensor:
+        """The output's product by torch's operations."""
         count, heads, d = len(rows) - len(deltas), self.heads, self.hidden
         own, near = rows.split([count, len(deltas)])
         n, head = own.shape[1], d // heads
@@ -73,9 +112,7 @@ class TemporalAttention(nn.Module):
         found = torch.bmm(sums, values).transpose(0, 1)
         found = found + total.unsqueeze(-1) * self.value_bias.view(heads, head)
         found = found.reshape(count, d)
-        out = torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
-        out = dropped(out, masks)
-        return functional.layer_norm(functional.relu(out), (d,), self.norm_scale, self.norm_shift)
+        return torch.addmm(self.output_bias, torch.cat([found, own], 1), self.output)
 
 
 class MemoryUpdater(nn.Module):

@@ -116,6 +116,9 @@ def updated(
 ) -> Tensor:
     """Apply stored messages to memory: GRU([memory, other, edge, phi(age)], memory), [U, d].
 
+    On the host nodes without a message are left out; elsewhere finding them would wait for the
+    device.
+
     Args:
         held: memory of U nodes, and of the other ends of their messages, [U, 2 d].
         edges: features of the messages' events, [U, e].
@@ -125,14 +128,20 @@ def updated(
         encoding: frequencies and phases of phi, [d] each.
     """
     with_way_back = torch.is_grad_enabled()
-    found: Tensor = _Updated.apply(held, edges, ages, has, *weights, *encoding, with_way_back)
+    given: tuple[Tensor, ...] = (held, edges, ages, has)
+    some = has.nonzero().view(-1) if held.device.type == "cpu" else has
+    if len(some) < len(has):
+        given = tuple(tensor.index_select(0, some) for tensor in given)
+    found: Tensor = _Updated.apply(*given, *weights, *encoding, with_way_back)
+    if len(some) < len(has):
+        return held[:, : found.shape[1]].index_copy(0, some, found)
     return found
 
 
 class _Encoded(Function):
     @staticmethod
     def forward(ctx: Any, ages: Tensor, time: Tensor, bias: Tensor, with_way_back: bool) -> Tensor:
-        cosine, sine = _waves(ages, time, bias, with_way_back)
+        cosine, sine = waves(ages, time, bias, with_way_back)
         ctx.save_for_backward(ages, sine)
         return cosine
 
@@ -172,18 +181,10 @@ class _Attended(Function):
         mask: Tensor,
         with_way_back: bool,
     ) -> tuple[Tensor, Tensor]:
-        heads, count, width = keys.shape
-        indptr = np.searchsorted(places.numpy(), np.arange(count + 1, dtype=np.int64) * fanout)
-        then, sine = _waves(ages, time, bias, with_way_back)
-        raw, weight = (keys.new_empty((len(near), heads)) for _ in range(2))
-        out, total = keys.new_empty((heads, count, width)), keys.new_empty((count, heads))
+        indptr = row_starts(places, keys.shape[1], fanout)
+        then, sine = waves(ages, time, bias, with_way_back)
         given = [t.contiguous() for t in (near, edges, then, keys, biases)]
-        arrays = [_array(t) for t in (*given, mask, raw, weight, out, total)]
-        _by_queries(
-            lambda a, b: temporal_loops.attend(indptr, *arrays[:5], SLOPE, *arrays[5:], a, b),
-            indptr,
-            heads * width,
-        )
+        out, total, raw, weight = attend(indptr, *given, mask)
         if with_way_back:
             ctx.indptr = indptr
             ctx.save_for_backward(ages, sine, *given[:4], mask, raw, weight)
@@ -192,18 +193,10 @@ class _Attended(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         ages, sine, near, edges, then, keys, mask, raw, weight = ctx.saved_tensors
-        heads, count, width = keys.shape
-        grad, grad_total = (gradient.contiguous() for gradient in gradients)
-        of_near, of_keys = torch.empty_like(near), torch.empty_like(keys)
-        of_biases, scores = grad.new_empty((count, heads)), torch.empty_like(raw)
-        before = [_array(t) for t in (near, edges, then, keys)]
-        after = [_array(t) for t in (mask, raw, weight, grad, grad_total, sine, scores)]
-        out = [_array(t) for t in (of_near, of_keys, of_biases)]
-        indptr = ctx.indptr
-        _by_queries(
-            lambda a, b: temporal_loops.attend_backward(indptr, *before, SLOPE, *after, *out, a, b),
-            indptr,
-            heads * width,
+        grads = tuple(gradient.contiguous() for gradient in gradients)
+        of_near = torch.empty_like(near)
+        of_keys, of_biases = attend_backward(
+            ctx.indptr, (near, edges, then, keys), mask, raw, weight, *grads, sine, of_near
         )
         of_time, of_bias = ages @ sine, sine.sum(0)
         return (of_near, None, None, of_time, of_bias, of_keys, of_biases, *(None,) * 4)
@@ -229,7 +222,7 @@ class _Updated(Function):
     ) -> Tensor:
         d = len(time)
         memory, other = held[:, :d], held[:, d:]
-        then, sine = _waves(ages, time, bias, with_way_back)
+        then, sine = waves(ages, time, bias, with_way_back)
         gates = 2 * d
         # Columns: reset, update, candidate of the input, candidate of the state.
         own = torch.cat(
@@ -299,7 +292,67 @@ class _Updated(Function):
         )
 
 
-def _waves(ages: Tensor, time: Tensor, bias: Tensor, with_sine: bool) -> tuple[Tensor, Tensor]:
+def row_starts(places: Tensor, count: int, fanout: int) -> Any:
+    """Where the edges of each query begin and end, int64 [R + 1], from their places in a table."""
+    return np.searchsorted(places.numpy(), np.arange(count + 1, dtype=np.int64) * fanout)
+
+
+def attend(
+    indptr: Any,
+    near: Tensor,
+    edges: Tensor,
+    then: Tensor,
+    keys: Tensor,
+    biases: Tensor,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attend on the host, see `attended`: sums, total, raw scores and weights [S, H]."""
+    heads, count, width = keys.shape
+    raw, weight = (keys.new_empty((len(near), heads)) for _ in range(2))
+    out, total = keys.new_empty((heads, count, width)), keys.new_empty((count, heads))
+    given = near, edges, then, keys, biases, mask, raw, weight, out, total
+    arrays = [_array(t) for t in given]
+    _by_queries(
+        lambda a, b: temporal_loops.attend(indptr, *arrays[:5], SLOPE, *arrays[5:], a, b),
+        indptr,
+        heads * width,
+    )
+    return out, total, raw, weight
+
+
+def attend_backward(
+    indptr: Any,
+    given: tuple[Tensor, ...],
+    mask: Tensor,
+    raw: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    grad_total: Tensor,
+    sine: Tensor,
+    of_near: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The way back of `attend`: gradients of keys and biases.
+
+    Args:
+        given: near, edges, then and keys.
+        sine: replaced by the gradients of the encodings' arguments.
+        of_near: written: the gradient of near.
+    """
+    keys = given[-1]
+    of_keys, of_biases = torch.empty_like(keys), torch.empty_like(grad_total)
+    scores = torch.empty_like(raw)
+    before = [_array(t) for t in given]
+    after = [_array(t) for t in (mask, raw, weight, grad, grad_total, sine, scores)]
+    out = [_array(t) for t in (of_near, of_keys, of_biases)]
+    _by_queries(
+        lambda a, b: temporal_loops.attend_backward(indptr, *before, SLOPE, *after, *out, a, b),
+        indptr,
+        keys.shape[0] * keys.shape[2],
+    )
+    return of_keys, of_biases
+
+
+def waves(ages: Tensor, time: Tensor, bias: Tensor, with_sine: bool) -> tuple[Tensor, Tensor]:
     """Cosine of time * age + bias, and its sine if it is needed."""
     count, d = len(ages), len(time)
     if ages.device.type == "cpu" and ages.dtype is torch.float32:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gnnbench.approaches.temporal.memory import MemoryClock
+from gnnbench.models.temporal import TemporalShape
+from gnnbench_runtime.models.temporal import TemporalAttention
 from gnnbench_runtime.models.temporal_functions import (
     SLOPE,
     attended,
@@ -93,6 +95,35 @@ def test_attention_is_its_definition_both_ways(masked: bool) -> None:
     assert not on_host[0][:, 1].any() and not on_host[1][4].any()
 
 
+@pytest.mark.parametrize("counts", [COUNTS, [1, 2, 3]], ids=["some alone", "all with others"])
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "dropout"])
+def test_a_layer_on_the_host_is_that_on_tables_both_ways(masked: bool, counts: list[int]) -> None:
+    """One function against torch's tape; queries without neighbours have their own row only."""
+    shape = TemporalShape(
+        nodes=N,
+        edges=E,
+        hidden=D,
+        heads=HEADS,
+        fanouts=(FANOUT,),
+        element_bytes=8,
+        negatives=1,
+    )
+    layer = TemporalAttention(shape, 1).double()
+    for number, parameter in enumerate(layer.parameters()):
+        parameter.data = drawn(*parameter.shape, seed=number).detach()
+    places = torch.tensor([FANOUT * r + k for r, count in enumerate(counts) for k in range(count)])
+    queries, edges = len(counts), len(places)
+    rows = drawn(queries + edges, N)
+    masks = (drawn(queries, D).detach(), drawn(edges, HEADS).detach()) if masked else ()
+    given = rows, drawn(edges, E).detach(), drawn(edges, seed=1).detach().abs(), places, masks
+    learnt = [p for name, p in layer.named_parameters() if not name.startswith("norm")]
+    host, tables = layer._on_host(*given), layer._on_tables(*given)
+    torch.testing.assert_close(host, tables, rtol=0, atol=1e-12)
+    inputs = [rows, *learnt]
+    for one, other in zip(gradients((host,), inputs), gradients((tables,), inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def test_the_update_is_a_gru_both_ways() -> None:
     """Gates read the sum of both products, and a node without a message keeps its memory."""
     count = 5
@@ -113,6 +144,15 @@ def test_the_update_is_a_gru_both_ways() -> None:
     inputs = [*weights, *encoding]
     for one, other in zip(gradients((found,), inputs), gradients((expected,), inputs), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_without_any_message_memory_stays_and_nothing_is_learnt() -> None:
+    held, edges = drawn(4, 2 * D).detach(), drawn(4, E).detach()
+    ages, has = drawn(4).detach().abs(), torch.zeros(4, dtype=torch.float64)
+    weights = drawn(3 * D + E, 3 * D), drawn(3 * D), drawn(D, 3 * D), drawn(3 * D, seed=1)
+    found = updated(held, edges, ages, has, weights, (drawn(D), drawn(D, seed=2)))
+    assert torch.equal(found, held[:, :D])
+    assert not any(gradient.any() for gradient in gradients((found,), list(weights)))
 
 
 def test_encodings_of_long_ages_keep_their_phase() -> None:
