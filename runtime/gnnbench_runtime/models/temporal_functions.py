@@ -183,20 +183,29 @@ class _Attended(Function):
     ) -> tuple[Tensor, Tensor]:
         indptr = row_starts(places, keys.shape[1], fanout)
         then, sine = waves(ages, time, bias, with_way_back)
-        given = [t.contiguous() for t in (near, edges, then, keys, biases)]
-        out, total, raw, weight = attend(indptr, *given, mask)
+        near, edges, then = near.contiguous(), edges.contiguous(), then.contiguous()
+        keys, biases = keys.contiguous(), biases.contiguous()
+        out, total, raw, weight = attend(indptr, near, edges, then, keys, biases, mask)
         if with_way_back:
             ctx.indptr = indptr
-            ctx.save_for_backward(ages, sine, *given[:4], mask, raw, weight)
+            ctx.save_for_backward(ages, sine, near, edges, then, keys, mask, raw, weight)
         return out, total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         ages, sine, near, edges, then, keys, mask, raw, weight = ctx.saved_tensors
-        grads = tuple(gradient.contiguous() for gradient in gradients)
+        of_out, of_total = (gradient.contiguous() for gradient in gradients)
         of_near = torch.empty_like(near)
         of_keys, of_biases = attend_backward(
-            ctx.indptr, (near, edges, then, keys), mask, raw, weight, *grads, sine, of_near
+            ctx.indptr,
+            (near, edges, then, keys),
+            mask,
+            raw,
+            weight,
+            of_out,
+            of_total,
+            sine,
+            of_near,
         )
         of_time, of_bias = ages @ sine, sine.sum(0)
         return (of_near, None, None, of_time, of_bias, of_keys, of_biases, *(None,) * 4)
