@@ -120,7 +120,9 @@ class _Seed:
     def volumes(self) -> tuple[Volume, ...]:
         planned = self.usable
         return compare_volumes(
-            [run.periods for run in self.done], None if planned is None else planned.bytes
+            [run.periods for run in self.done],
+            None if planned is None else planned.bytes,
+            estimated=planned is not None and not planned.counted,
         )
 
 

@@ -21,7 +21,8 @@ class Volume:
         kind, phase: as in `gnnbench.steps`.
         counted_bytes, planned_bytes: means over `periods`, integers where the mean is one.
         periods: how many were compared.
-        equal: whether every count of every repeat is the plan's integer; None with one side only.
+        equal: whether every count of every repeat is the plan's integer; None with one side only,
+            and where the plan estimates.
     """
 
     kind: str
@@ -33,16 +34,21 @@ class Volume:
 
 
 def compare_volumes(
-    measured: Sequence[Sequence[Mapping[str, Any]]], predicted: Sequence[Mapping[str, int]] | None
+    measured: Sequence[Sequence[Mapping[str, Any]]],
+    predicted: Sequence[Mapping[str, int]] | None,
+    *,
+    estimated: bool = False,
 ) -> tuple[Volume, ...]:
     """Compare counted with planned bytes in the periods that both cover.
 
     A run's record holds what its own plan says; a prediction holds the same plan as the simulator
-    executed it. Counts are compared with both where both are there.
+    executed it. Counts are compared with both where both are there. A prediction that estimates
+    sizes serves only where a run has no plan of its own, and there without a verdict.
 
     Args:
         measured: the periods of each repeat's run record.
         predicted: "kind/phase" to bytes for period 0, 1, ...; None or empty if unknown.
+        estimated: whether the prediction estimates sizes instead of counting them.
     """
     simulated = dict(enumerate(predicted or ()))
     counted = [
@@ -57,10 +63,12 @@ def compare_volumes(
         for repeat in measured
         if repeat
     ]
+    own_plans = any(own for _, own in counted)
+    exact = own_plans or not estimated
     pairs = [
         (period, bytes_of[period], plan[period])
         for bytes_of, own in counted
-        for plan in (own, simulated)
+        for plan in ((own,) if own_plans and estimated else (own, simulated))
         for period in bytes_of
         if period in plan
     ]
@@ -71,7 +79,7 @@ def compare_volumes(
             [table for bytes_of, _ in counted for table in bytes_of.values()], "counted"
         )
     keys = {key for _, *tables in pairs for table in tables for key in table}
-    return tuple(_volume(key, pairs) for key in sorted(keys))
+    return tuple(_volume(key, pairs, exact=exact) for key in sorted(keys))
 
 
 def pool_volumes(seeds: Sequence[tuple[Volume, ...]]) -> tuple[Volume, ...]:
@@ -108,7 +116,9 @@ def _one_side(tables: Sequence[Mapping[str, int]], side: str) -> tuple[Volume, .
     return tuple(found)
 
 
-def _volume(key: str, pairs: Sequence[tuple[int, Mapping[str, int], Mapping[str, int]]]) -> Volume:
+def _volume(
+    key: str, pairs: Sequence[tuple[int, Mapping[str, int], Mapping[str, int]]], *, exact: bool
+) -> Volume:
     kind, _, phase = key.partition("/")
     both = [(counted.get(key, 0), planned.get(key, 0)) for _, counted, planned in pairs]
     return Volume(
@@ -117,7 +127,7 @@ def _volume(key: str, pairs: Sequence[tuple[int, Mapping[str, int], Mapping[str,
         counted_bytes=_mean([counted for counted, _ in both]),
         planned_bytes=_mean([planned for _, planned in both]),
         periods=len({period for period, *_ in pairs}),
-        equal=all(counted == planned for counted, planned in both),
+        equal=all(counted == planned for counted, planned in both) if exact else None,
     )
 
 

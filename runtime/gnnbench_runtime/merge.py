@@ -17,9 +17,9 @@ def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]], plan: Plan) -> 
 
     Seconds of periods, set-up seconds and the probe are those of the slowest rank, bytes the sum of
     what all ranks moved; loss and metrics are global already and taken from rank 0. The planned
-    bytes of every period are kept beside the counted ones. A run is "diverged" from the first
-    period whose loss is not finite; its metrics from then on are left out, since those of a model
-    of nan look like those of a trained one.
+    bytes of every period are kept beside the counted ones, where the plan has counted them. A run
+    is "diverged" from the first period whose loss is not finite; its metrics from then on are left
+    out, since those of a model of nan look like those of a trained one.
     """
     parts = sorted(parts, key=lambda part: part["rank"])
     first = parts[0]
@@ -41,7 +41,8 @@ def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]], plan: Plan) -> 
 
 
 def _periods(parts: Sequence[Mapping[str, Any]], plan: Plan) -> list[dict[str, Any]]:
-    planned = planned_bytes(plan)
+    # A plan that draws some epochs of batches, or a profile's, has estimates: no run equals them.
+    planned = planned_bytes(plan) if plan.counted else [None] * plan.num_periods
     merged = []
     for number, of_ranks in enumerate(zip(*(p["periods"] for p in parts), strict=True)):
         moved: dict[str, int] = defaultdict(int)

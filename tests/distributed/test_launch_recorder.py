@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import threading
 from collections.abc import Iterator
@@ -175,6 +176,10 @@ def test_merging_takes_the_slowest_rank_and_the_sum_of_bytes() -> None:
             "planned": {"all_to_all/fetch": 12},
         }
     ]
+    # What a plan estimates is no promise.
+    estimate = dataclasses.replace(plan, counted=False)
+    [period] = merge(record, [part(1, 3.0, 5), part(0, 2.0, 7)], estimate).periods
+    assert period["planned"] is None
     assert [entry["rank"] for entry in merged.memory] == [0, 1]
     assert merged.probe == {"before_s": 3.0, "after_s": 1.0}
 

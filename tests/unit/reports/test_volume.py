@@ -61,3 +61,15 @@ def test_counts_are_compared_with_the_runs_own_plan_and_with_the_prediction() ->
 def test_bytes_sent_leave_out_copies_and_the_disk() -> None:
     volumes = compare_volumes([], [{"all_to_all/fetch": 3, "read/load": 50, "copy/fetch": 7}])
     assert sent_bytes(volumes, "planned") == 3
+
+
+def test_an_estimate_gives_no_verdict_and_a_plan_of_the_run_comes_first() -> None:
+    """Of batches, a prediction may draw some epochs only: its bytes are near, not equal."""
+    counted = [{"period": 0, "bytes": {"a/b": 5}}, {"period": 1, "bytes": {"a/b": 7}}]
+    own = [{**period, "planned": period["bytes"]} for period in counted]
+    (near,) = compare_volumes([counted], [{"a/b": 6}, {"a/b": 6}], estimated=True)
+    assert (near.counted_bytes, near.planned_bytes, near.equal) == (6, 6, None)
+    (exact,) = compare_volumes([own], [{"a/b": 6}, {"a/b": 6}], estimated=True)
+    assert (exact.planned_bytes, exact.periods, exact.equal) == (6, 2, True)
+    (wrong,) = compare_volumes([own], [{"a/b": 6}, {"a/b": 6}])
+    assert wrong.equal is False
