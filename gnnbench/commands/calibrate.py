@@ -182,8 +182,9 @@ def _print(
         text("no disk measured: plans that read or write a disk cannot be predicted")
     if others is not None and others > OTHERS:
         text(
-            f"Mind: other programs kept {others:.1f} processors busy meanwhile. These constants are "
-            "of a busy machine and predict wrong times; calibrate again when nothing else runs.",
+            f"Mind: other programs kept {others:.1f} processors busy meanwhile. These constants "
+            "are of a busy machine and predict wrong times; calibrate again when nothing else "
+            "runs.",
             hanging="  ",
         )
     print(f"wrote {args.out}")
