@@ -118,7 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threading.current_thread() is not threading.main_thread():
         return _run(words)
     with _listening():
-        return _run(words)
+        try:
+            return _run(words)
+        except KeyboardInterrupt as late:  # while another outcome was being said
+            return TERMINATED if isinstance(late, Terminated) else INTERRUPTED
 
 
 def _run(words: list[str]) -> int:

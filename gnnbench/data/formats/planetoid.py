@@ -107,6 +107,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Empty bytes, as protocol 2 writes them."""
+    return b""
+
+
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
     """An array as protocol 5 writes it."""
     return np.frombuffer(buffer, dtype).reshape(shape, order="F" if order == "F" else "C")
@@ -127,6 +132,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
+    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},
     **{
         (f"scipy.sparse.{private}{form}", f"{form}_{kind}"): stand_in
         for form, stand_in in _SCIPY.items()
@@ -167,7 +173,7 @@ def _unpickle(file: Path) -> Any:
             ) from None
         except MemoryError:
             raise ValueError("it asks for more memory than there is") from None
-        except (pickle.UnpicklingError, AttributeError, AssertionError) as error:
+        except (pickle.UnpicklingError, AttributeError, AssertionError, SystemError) as error:
             raise ValueError(str(error)) from error
 
 

@@ -156,10 +156,16 @@ def _blocks(
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
         return
     found = layout(source, delimiter=delimiter)
-    rows = [line for line in source.head()[found.skip :] if line.strip()]
-    words, *below = (split_line(line, found.delimiter) for line in rows[:2])
+    head = source.head()
+    places = [
+        at
+        for at in range(found.skip, len(head))
+        if head[at].strip() and not (found.comment and head[at].startswith(found.comment))
+    ]
+    rows = [head[at] for at in places[:2]]
+    words, *below = (split_line(line, found.delimiter) for line in rows)
     if below and is_number(below[0][0]) and not any(is_number(word) for word in words):
-        found = dataclasses.replace(found, skip=found.skip + 1)
+        found = dataclasses.replace(found, skip=places[0] + 1)
         notes["header"] = f"left out: {rows[0][:40]}"
     if found.width < 2:
         raise DataError(

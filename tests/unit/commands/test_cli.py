@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import errno
 import importlib
+import io
 import os
 import signal
 import subprocess
@@ -279,3 +280,15 @@ def test_a_signal_that_a_callback_of_a_c_library_loses_is_sent_again(
             time.sleep(10)
     assert sys.unraisablehook is hook
     assert capsys.readouterr().err == ""
+
+
+def test_a_signal_while_an_error_is_printed_leaves_no_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", Stream())
+    assert cli.main(["info", "no-such-thing"]) == cli.TERMINATED

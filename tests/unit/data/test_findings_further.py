@@ -23,6 +23,7 @@ import scipy.io
 
 from gnnbench.cli import main
 from gnnbench.data import formats
+from gnnbench.data.formats import planetoid
 from gnnbench.data.generators import GENERATORS, generate
 from gnnbench.errors import DataError, GnnbenchError, SpecError
 from gnnbench.suites import parse_suite
@@ -368,3 +369,34 @@ def test_the_command_tells_what_a_reader_noted(
     notes = json.loads(capsys.readouterr().out)["notes"]
     assert notes["classes"] == "blue, red"
     assert notes["unlabelled"] == "1 nodes without a label"
+
+
+@pytest.mark.parametrize("between", ["# a remark: 7 8\n", "\n", ""])
+@pytest.mark.parametrize("largest", [3, 2**64 - 1])
+def test_a_header_is_one_too_if_a_remark_follows_it(
+    between: str, largest: int, tmp_path: Path
+) -> None:
+    (tmp_path / "g.txt").write_text(f"\nfrom to\n{between}1 2\n{largest} 1\n")
+    graph = formats.read("snap", tmp_path / "g.txt")
+    assert (graph.num_nodes, graph.num_edges) == (3, 4)
+    assert graph.notes["header"] == "left out: from to"
+
+
+def test_empty_bytes_of_an_old_pickle_are_read(tmp_path: Path) -> None:
+    """Protocol 2 writes them as a call of `bytes`; no other call of it is let through."""
+    file = tmp_path / "a"
+    file.write_bytes(pickle.dumps([b"", b"x"], protocol=2))
+    assert planetoid._unpickle(file) == [b"", b"x"]
+    file.write_bytes(b"cbuiltins\nbytes\n(I999999999999\ntR.")
+    with pytest.raises(DataError, match="not a Planetoid pickle"):
+        planetoid._unpickle(file)
+
+
+def test_a_state_that_numpy_cannot_take_is_a_broken_file(tmp_path: Path) -> None:
+    """numpy's dtypes fail without an exception of their own: Python says SystemError."""
+    whole = pickle.dumps(np.zeros(2, np.int32), protocol=4)
+    broken = whole.replace(b"J\xff\xff\xff\xffJ\xff\xff\xff\xff", b"J\xff\xff\xff\x04\x85\x94", 1)
+    assert broken != whole
+    (tmp_path / "a").write_bytes(broken)
+    with pytest.raises(DataError, match="not a Planetoid pickle"):
+        planetoid._unpickle(tmp_path / "a")
