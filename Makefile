@@ -13,6 +13,9 @@ DEMO := quickstart
 # ours is timed.
 PEER_PYTHON ?=
 PEER_SCRIPT ?=
+# Tests run in so many processes, each of which starts ranks of its own: two fit two cores.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Options of the benchmark from the disk: OUT_OF_CORE=--full takes 45 GB of disk.
 OUT_OF_CORE ?=
 
@@ -45,10 +48,10 @@ $(DEMO)/cluster.toml: | $(VENV)/installed-runtime
 	  --name this-machine --out $@
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-deep: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not bench"
+	$(PYTEST) -m "not bench"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check

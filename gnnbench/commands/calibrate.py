@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnnbench.errors import SpecError
+from gnnbench.other_work import OtherWork
 
 if TYPE_CHECKING:
     from gnnbench.cluster import Cluster, CollectiveModel, Storage
 
 NAME = "calibrate"
 HELP = "measure the operations, links and disk of this machine into a cluster file"
+OTHERS = 0.1
+"""Processors that other programs may keep busy during a calibration without a warning."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         return _disk_only(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     calibrate = calibration()
+    others = OtherWork()
     with _progress() as report:
         cluster = calibrate(
             name=args.name or args.out.stem,
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             progress=report,
         )
     save_cluster(cluster, args.out)
-    _print(args, cluster, _uncalibrated(args, cluster))
+    _print(args, cluster, _uncalibrated(args, cluster), others.processors)
     return 0
 
 
@@ -106,7 +110,7 @@ def _disk_only(args: argparse.Namespace) -> int:
     with _progress() as report:
         storage = sweep_disk(folder, QUICK if args.quick else FULL, progress=report)
     save_storage(storage, args.out)
-    _print(args, dataclasses.replace(before, storage=storage, ops=(), collectives=()), {})
+    _print(args, dataclasses.replace(before, storage=storage, ops=(), collectives=()), {}, None)
     return 0
 
 
@@ -148,14 +152,19 @@ def _uncalibrated(args: argparse.Namespace, cluster: Cluster) -> dict[str, list[
     return {op: names for op, names in owners.items() if op not in known}
 
 
-def _print(args: argparse.Namespace, cluster: Cluster, missing: dict[str, list[str]]) -> None:
+def _print(
+    args: argparse.Namespace,
+    cluster: Cluster,
+    missing: dict[str, list[str]],
+    others: float | None,
+) -> None:
     from gnnbench.commands.output import emit_json, table, text
 
     rows = summary(cluster)
     if args.json:
         sums = [dataclasses.asdict(model) for model in cluster.iterations]
         document = {"cluster": str(args.out), "operations": rows, "iterations": sums}
-        emit_json({**document, "uncalibrated": missing})
+        emit_json({**document, "uncalibrated": missing, "other_work_processors": others})
         return
     text(
         "Error of each operation's fitted cost at measured points that the fit had not used; "
@@ -171,6 +180,13 @@ def _print(args: argparse.Namespace, cluster: Cluster, missing: dict[str, list[s
         text("predictions take these from the device's peak rates and are graded datasheet")
     if cluster.storage is None:
         text("no disk measured: plans that read or write a disk cannot be predicted")
+    if others is not None and others > OTHERS:
+        text(
+            f"Mind: other programs kept {others:.1f} processors busy meanwhile. These constants "
+            "are of a busy machine and predict wrong times; calibrate again when nothing else "
+            "runs.",
+            hanging="  ",
+        )
     print(f"wrote {args.out}")
 
 

@@ -1,4 +1,4 @@
-"""Ranks that the tests of a module share."""
+"""Ranks that all tests here share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pools() -> Iterator[Any]:
-    """Pools of ranks, `gnnbench_runtime.conformance.pool.Pools`, which end with the module."""
+    """Pools of ranks, `gnnbench_runtime.conformance.pool.Pools`, which end with the session."""
     from gnnbench_runtime.conformance.pool import Pools
 
     found = Pools()

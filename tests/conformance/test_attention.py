@@ -22,6 +22,7 @@ from gnnbench.steps import Kind  # noqa: E402
 from gnnbench_runtime.conformance.pool import Pools  # noqa: E402
 
 pytestmark = pytest.mark.distributed
+FOUR = pytest.param(4, marks=pytest.mark.deep)
 
 MODELS = [
     {"kind": "gat", "hidden": 6, "layers": 2, "heads": 3},
@@ -96,7 +97,7 @@ def test_the_gradient_with_dropout_is_that_of_the_loss() -> None:
         assert abs(difference - float(gradient[place])) <= 1e-6, place
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, FOUR])
 def test_partitioned_attention_equals_single_and_performs_its_plan(
     world_size: int, pools: Pools
 ) -> None:

@@ -27,13 +27,14 @@ from gnnbench.data.partition import partition
 from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
+FOUR = pytest.param(4, marks=pytest.mark.deep)
 MODELS = [
     {"kind": "gcn", "hidden": 8, "layers": 2},
     {"kind": "sage", "hidden": 8, "layers": 3, "dropout": 0.5, "input_dropout": 0.3},
 ]
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4])
+@pytest.mark.parametrize("world_size", [2, 3, FOUR])
 @pytest.mark.parametrize("order", ORDERS)
 def test_rate_one_is_vanilla(world_size: int, order: str, pools: Pools) -> None:
     """FG-29, and with it FG-1..8: every draw is the whole boundary."""

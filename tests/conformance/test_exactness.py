@@ -14,6 +14,7 @@ from gnnbench.data.partition import partition
 from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
+FOUR = pytest.param(4, marks=pytest.mark.deep)
 
 
 def random_graph(
@@ -71,7 +72,7 @@ def test_single_equals_dense_autograd(
     np.testing.assert_allclose(got["gradient"], gradient, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, FOUR])
 @pytest.mark.parametrize("order", ORDERS)
 def test_partition_equals_single_for_any_partition(
     world_size: int, order: str, pools: Pools

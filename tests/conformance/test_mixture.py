@@ -22,6 +22,7 @@ from gnnbench.data.partition import partition
 from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
+FOUR = pytest.param(4, marks=pytest.mark.deep)
 
 MODELS: list[dict[str, Any]] = [
     {"kind": "gcn", "hidden": 8, "layers": 2, "norm": "layer"},
@@ -43,7 +44,7 @@ def single(graph: Graph, model: dict, knobs: dict, epochs: int = 5) -> dict:
     return cases.train_full(0, 1, graph, run, None, epochs)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, FOUR])
 @pytest.mark.parametrize("undirected", [True, False])
 def test_mixture_equals_single_and_performs_its_plan(
     world_size: int, undirected: bool, pools: Pools

@@ -22,6 +22,7 @@ from gnnbench.spec import RunSpec
 from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
+FOUR = pytest.param(4, marks=pytest.mark.deep)
 
 # On 2, 3, 4 and 8 ranks these have whole heads on each, cut heads, heads over several ranks, fewer
 # columns than ranks; the last layer's single head is cut always.
@@ -52,7 +53,7 @@ def closed_form(rows: tuple[int, ...], run: RunSpec, classes: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, FOUR])
 def test_attention_by_columns_equals_single_and_performs_its_plan(
     world_size: int, pools: Pools
 ) -> None:
@@ -87,7 +88,7 @@ def test_attention_is_exact_on_more_ranks_than_columns(pools: Pools) -> None:
         check_equal(results, single(graph, model, {}, 3), str(model))
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, FOUR])
 def test_the_buffers_are_those_of_the_plan(world_size: int, pools: Pools) -> None:
     """Every named buffer has the planned bytes on every rank; so has the pattern of entries."""
     graph = random_graph(undirected=False)

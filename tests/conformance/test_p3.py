@@ -18,6 +18,7 @@ from gnnbench.data.source import Library
 from gnnbench_runtime.conformance.pool import Pools
 
 pytestmark = pytest.mark.distributed
+FOUR = pytest.param(4, marks=pytest.mark.deep)
 BATCH = {"size": 17, "fanouts_from_seeds": (4, 3)}
 DATA = Library([]).open(example("p3").dataset)
 MODELS: list[dict[str, Any]] = [
@@ -28,7 +29,7 @@ MODELS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model["kind"])
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, FOUR])
 def test_gradients_equal_those_of_data_parallelism(
     model: dict[str, Any], ranks: int, pools: Pools
 ) -> None:

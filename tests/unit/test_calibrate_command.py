@@ -76,3 +76,16 @@ def test_the_disk_alone_needs_a_file_and_a_disk(
     words = ["--only", "disk", "--disk", "none", "--out", "x.toml"]
     assert main(["calibrate", *words]) == 2
     assert "nothing to measure; give --disk a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("busy", "warned"), [(0.02, False), (1.3, True), (None, False)])
+def test_a_machine_that_did_something_else_is_named(
+    busy: float | None,
+    warned: bool,
+    calibrate: Callable[..., tuple[Asked, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command.OtherWork, "processors", busy)
+    _, said = calibrate("--out", str(tmp_path / "c.toml"), "--approach", "single")
+    assert ("other programs kept 1.3 processors busy" in said) == warned
