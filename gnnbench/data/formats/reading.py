@@ -56,6 +56,10 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise DataError(error.filename or path, f"no such file ({kind} expected)") from error
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(error.filename or path, f"cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        said = " ".join(str(error).split())[:160]
+        detail = f" ({said})" if said else ""
+        raise DataError(path, f"takes more memory than there is{detail}: broken?") from error
     except _BROKEN as error:
         detail = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(path, f"truncated or not {kind} ({detail})") from error

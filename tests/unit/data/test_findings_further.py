@@ -24,6 +24,7 @@ import scipy.io
 from gnnbench.cli import main
 from gnnbench.data import formats
 from gnnbench.data.formats import planetoid
+from gnnbench.data.formats.reading import reading
 from gnnbench.data.generators import GENERATORS, generate
 from gnnbench.errors import DataError, GnnbenchError, SpecError
 from gnnbench.suites import parse_suite
@@ -439,3 +440,9 @@ def test_a_feature_matrix_without_its_pointers_is_refused() -> None:
     vars(matrix).update(_shape=(2, 2), indices=np.zeros(1, np.int32), data=np.ones(1))
     with pytest.raises(ValueError, match="has no indptr"):
         planetoid._dense(matrix)
+
+
+def test_a_file_that_asks_for_more_memory_than_there_is_is_named(tmp_path: Path) -> None:
+    told = pytest.raises(DataError, match="takes more memory than there is")
+    with told, reading(tmp_path / "a", "a graph"):
+        np.zeros((2**45, 2**10), np.int8)
