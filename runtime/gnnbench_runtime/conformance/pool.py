@@ -103,6 +103,14 @@ def _serve(
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    groups: list[Any] = []
+    make = dist.new_group
+
+    def noted(*args: Any, **settings: Any) -> Any:
+        groups.append(make(*args, **settings))
+        return groups[-1]
+
+    dist.new_group = noted
     if world_size > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{store}", rank=rank, world_size=world_size
@@ -112,6 +120,10 @@ def _serve(
             function, args = pipe.recv()
         except EOFError:
             return
+        # All ranks have answered, so that nothing is under way in the groups of the case before.
+        # Each has a thread, and hundreds of them wake one another.
+        while groups:
+            dist.destroy_process_group(groups.pop())
         module, _, name = function.partition(":")
         try:
             pipe.send(

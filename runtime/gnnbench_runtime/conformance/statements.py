@@ -37,7 +37,7 @@ from gnnbench_runtime.held import compare, planned_bytes
 _HOUSE = "gnnbench_runtime.conformance.perform"
 _LOSS, _PARAMETERS = 1e-9, 1e-8
 """Largest difference of losses and parameters in float64 that rounding explains."""
-_DRAWS = 150
+_DRAWS = 400
 _SIGMAS = 6.0
 """Standard errors that a mean over draws may be off: one in a billion entries is, by chance."""
 

@@ -3,15 +3,37 @@
 As in `loops`: serial, without the interpreter lock, over a range. Columns of a row are those of its
 heads, one head after another.
 
+Loops over columns begin at column 0 of a slice: where the index could be negative, as far as the
+compiler knows, it does not vectorise. Products of rows may be summed in another order, which
+depends on their width only, so that equal input gives equal bits.
+
 Legend: n rows, F columns, E entries, H heads, D width of a head.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+from numba import njit
+
 from gnnbench_runtime.kernels.loops import _compiled
+
+_SUMS = {"contract", "reassoc", "nsz"}
+
+
+def _summing(function: Callable[..., Any]) -> Callable[..., Any]:
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_SUMS)(function)
+
+
+@njit(inline="always", error_model="numpy", fastmath=_SUMS)
+def _dot(x: Any, y: Any) -> Any:
+    """Sum of products; 0 of nothing."""
+    total = x.dtype.type(0)
+    for j in range(len(x)):
+        total += x[j] * y[j]
+    return total
 
 
 @_compiled
@@ -36,16 +58,13 @@ def elu_backward(out_nF: Any, scale: float, grad_nF: Any, start: int, stop: int)
                 grad_nF[r, f] *= value * back + one
 
 
-@_compiled
+@_summing
 def head_scores(x_nF: Any, vectors_HD: Any, out_nH: Any, start: int, stop: int) -> None:
     """Dot each head of a row with the head's vector."""
     heads, width = vectors_HD.shape
     for r in range(start, stop):
         for h in range(heads):
-            total = x_nF.dtype.type(0)
-            for d in range(width):
-                total += x_nF[r, h * width + d] * vectors_HD[h, d]
-            out_nH[r, h] = total
+            out_nH[r, h] = _dot(x_nF[r, h * width : (h + 1) * width], vectors_HD[h])
 
 
 @_compiled
@@ -54,9 +73,10 @@ def head_scores_input(vectors_HD: Any, grad_nH: Any, x_grad_nF: Any, start: int,
     heads, width = vectors_HD.shape
     for r in range(start, stop):
         for h in range(heads):
-            share = grad_nH[r, h]
-            for d in range(width):
-                x_grad_nF[r, h * width + d] += share * vectors_HD[h, d]
+            share, vector = grad_nH[r, h], vectors_HD[h]
+            out = x_grad_nF[r, h * width : (h + 1) * width]
+            for d in range(len(out)):
+                out[d] += share * vector[d]
 
 
 @_compiled
@@ -68,9 +88,10 @@ def head_scores_vector(x_nF: Any, grad_nH: Any, out_HD: Any, start: int, stop: i
             out_HD[h, d] = 0
     for r in range(len(x_nF)):
         for h in range(start, stop):
-            share = grad_nH[r, h]
-            for d in range(width):
-                out_HD[h, d] += share * x_nF[r, h * width + d]
+            share, out = grad_nH[r, h], out_HD[h]
+            x = x_nF[r, h * width : (h + 1) * width]
+            for d in range(len(x)):
+                out[d] += share * x[d]
 
 
 @_compiled
@@ -94,7 +115,7 @@ def sddmm_add(
                 out_EH[e, h] = value * steep if value < zero else value
 
 
-@_compiled
+@_summing
 def sddmm_dot(
     indptr: Any,
     indices: Any,
@@ -112,11 +133,8 @@ def sddmm_dot(
         for e in range(indptr[r], indptr[r + 1]):
             c = indices[e]
             for h in range(heads):
-                total = g_RF.dtype.type(0)
                 first, last = max(h * width - offset, 0), min((h + 1) * width - offset, columns)
-                for f in range(first, last):
-                    total += g_RF[r, f] * x_SF[c, f]
-                out_EH[e, h] = total
+                out_EH[e, h] = _dot(g_RF[r, first:last], x_SF[c, first:last])
 
 
 @_compiled
@@ -145,8 +163,9 @@ def spmm_heads(
             for h in range(heads):
                 weight = weights_EH[at, h]
                 first, last = max(h * width - offset, 0), min((h + 1) * width - offset, columns)
-                for f in range(first, last):
-                    out_RF[r, f] += weight * x_SF[c, f]
+                out, x = out_RF[r, first:last], x_SF[c, first:last]
+                for f in range(len(out)):
+                    out[f] += weight * x[f]
 
 
 @_compiled
