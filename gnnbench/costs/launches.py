@@ -12,8 +12,8 @@ from collections.abc import Mapping
 LAUNCHES: Mapping[str, int] = {
     "temporal_attention_forward": 27,
     "temporal_attention_backward": 53,
-    "memory_updater_forward": 19,
-    "memory_updater_backward": 31,
+    "memory_updater_forward": 22,
+    "memory_updater_backward": 24,
     "link_decoder_forward": 6,
     "link_decoder_backward": 23,
     "complex_forward": 39,
