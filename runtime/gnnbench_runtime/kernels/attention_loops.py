@@ -73,10 +73,9 @@ def head_scores_input(vectors_HD: Any, grad_nH: Any, x_grad_nF: Any, start: int,
     heads, width = vectors_HD.shape
     for r in range(start, stop):
         for h in range(heads):
-            share, vector = grad_nH[r, h], vectors_HD[h]
-            out = x_grad_nF[r, h * width : (h + 1) * width]
-            for d in range(len(out)):
-                out[d] += share * vector[d]
+            share = grad_nH[r, h]
+            for d in range(width):
+                x_grad_nF[r, h * width + d] += share * vectors_HD[h, d]
 
 
 @_compiled
