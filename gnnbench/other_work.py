@@ -18,8 +18,8 @@ _BUSY = (0, 1, 2, 5, 6, 7)
 class OtherWork:
     """Processors that other programs kept busy since this was made.
 
-    Own work is that of this process and of its children that have ended. In a container that has no
-    processors to itself, other containers on the same processors count as other programs.
+    Own work is that of this process and of its children that have ended. Containers that share our
+    processors are other programs.
     """
 
     def __init__(self) -> None:

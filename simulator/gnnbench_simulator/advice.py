@@ -226,7 +226,7 @@ class _Search:
         )
         worst = found.memory[least_room(found.memory)["rank"]]
         if machine.cluster.device.kind != "cpu" and planned.run.batch.size:
-            # Choices are judged by batches of the mean size; what unlucky ones reserve is told.
+            # Batches of the mean size decide what fits; this adds what other batches reserve.
             seeds = max(planned.run.batch.size // planned.run.ranks, 1)
             over_runs = reserved_over_batches(planned.plan, worst["rank"], seeds=seeds)
             name_quantiles(worst, over_runs)

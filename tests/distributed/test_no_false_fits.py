@@ -2,7 +2,7 @@
 
 Each approach is trained once without a cap, to measure its peak. Then it is trained under the
 smallest cap for which the prediction says "fits": if that run ends for lack of memory, the answer
-was false. Caps below the measured peak must not be said to fit.
+was false. A prediction may not say "fits" for a cap below the measured peak.
 """
 
 from __future__ import annotations
