@@ -7,6 +7,7 @@ Where the time of a period goes is in `parts`.
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,17 @@ def read_columns(path: Path, types: dict[str, str]) -> Any:
             path, f"not a ledger of schema {SCHEMA}; run the suite again into a new folder"
         )
     try:
-        return pd.read_csv(io.BytesIO(content), usecols=list(types), dtype=types)
-    except (ValueError, OverflowError) as error:
+        with warnings.catch_warnings():
+            # Rows of more fields than the header has would be cut with a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                io.BytesIO(content),
+                usecols=list(types),
+                dtype=types,
+                na_filter=False,
+                index_col=False,
+            )
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
         raise DataError(path, f"malformed ledger: {error}") from None
 
 
