@@ -167,7 +167,8 @@ def memory_updater(
     15 per element of the gates' making and of the time encoding. Backward: the gradients of the
     weights, and that of the time encodings.
 
-    Deviation known: nodes without a message count as well, and the host leaves them out.
+    All nodes are counted. On the host, those without a message are left out, so that flops are an
+    upper bound there.
 
     Args:
         distinct: nodes whose memory is read.

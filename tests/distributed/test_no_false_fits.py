@@ -1,4 +1,4 @@
-"""No false "fits": every approach trains under the smallest cap that is said to be enough.
+"""Every approach trains under the smallest memory cap for which the prediction says "fits".
 
 Each approach is trained once without a cap, to measure its peak. Then it is trained under the
 smallest cap for which the prediction says "fits": if that run ends for lack of memory, the answer
@@ -154,4 +154,4 @@ def test_the_smallest_cap_that_is_said_to_fit_is_enough(
         f"{approach}: workload {workload / 1e6:.1f} MB, predicted "
         f"{max(needs.workload) / 1e6:.1f} MB, said to fit from {(high - baseline) / 1e6:.1f} MB"
     )
-    assert capped.status == "ok", f"{high} B were said to be enough: {capped.reason}"
+    assert capped.status == "ok", f"predicted to fit into {high} B: {capped.reason}"

@@ -105,8 +105,9 @@ class TemporalAttention(nn.Module):
         towards = torch.bmm(query.transpose(0, 1), keys)
         biases = (query * self.key_bias.view(heads, head)).sum(-1)
         encoding = self.time, self.time_bias
+        mask = masks[-1] if masks else rows.new_empty((0, heads))
         sums, total = attended(
-            near, edges, deltas, encoding, towards, biases, places, self.fanout, masks
+            near, edges, deltas, encoding, towards, biases, places, self.fanout, mask
         )
         values = self.value.view(-1, heads, head).transpose(0, 1)
         found = torch.bmm(sums, values).transpose(0, 1)

@@ -2,7 +2,7 @@
 
 `encoded`   phi(age) = cos(w age + b)
 `gathered`  rows by id
-`attended`  weighted sums of neighbours' rows by attention
+`attended`  weighted sums of neighbours' rows by attention; the host has `attention_function`
 `updated`   a GRU that reads memory, the other end's memory, an edge and an age
 
 On the host they are compiled loops (`kernels.temporal_loops`) around matrix products; elsewhere
@@ -52,12 +52,13 @@ def attended(
     biases: Tensor,
     places: Tensor,
     fanout: int,
-    masks: tuple[Tensor, ...],
+    mask: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Attend to the sampled neighbours of each query.
+    """Attend to the sampled neighbours of each query, on tables padded to the fan-out.
 
-    An edge's row is x = [near, edge, phi(age)]. Its weight is the softmax, over the edges of its
-    query, of LeakyReLU(x . key + bias), times its mask.
+    On the host, `attention_function.attention` does this and the products around it. An edge's row
+    is x = [near, edge, phi(age)]. Its weight is the softmax, over the edges of its query, of
+    LeakyReLU(x . key + bias), times its mask.
 
     Args:
         near: rows of the neighbours, [S, n].
@@ -67,33 +68,11 @@ def attended(
         keys: of the queries per head, [H, R, W].
         biases: [R, H].
         places: of the edges in a table [R, fan-out], rising, int64 [S].
-        masks: the last is multiplied into the weights, [S, H]; none without dropout.
+        mask: is multiplied into the weights, [S, H]; empty without dropout.
 
     Returns:
         The weighted sums of rows [H, R, W], and of ones [R, H].
     """
-    mask = masks[-1] if masks else keys.new_empty((0, len(keys)))
-    if near.device.type != "cpu":
-        return on_tables(near, edges, ages, encoding, keys, biases, places, fanout, mask)
-    with_way_back = torch.is_grad_enabled()
-    found: tuple[Tensor, Tensor] = _Attended.apply(
-        near, edges, ages, *encoding, keys, biases, places, fanout, mask, with_way_back
-    )
-    return found
-
-
-def on_tables(
-    near: Tensor,
-    edges: Tensor,
-    ages: Tensor,
-    encoding: tuple[Tensor, Tensor],
-    keys: Tensor,
-    biases: Tensor,
-    places: Tensor,
-    fanout: int,
-    mask: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Attend by operations on padded tables, see `attended`; there is no mask if it is empty."""
     count = keys.shape[1]
     rows = torch.cat([near, edges, encoded(ages, *encoding)], 1)
     x = table(rows, places, count * fanout).view(count, fanout, rows.shape[1])
@@ -163,52 +142,6 @@ class _Gathered(Function):
         found = gradients[0].new_zeros(ctx.shape)
         _add_rows(found, ctx.ids, gradients[0].contiguous())
         return found, None
-
-
-class _Attended(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        near: Tensor,
-        edges: Tensor,
-        ages: Tensor,
-        time: Tensor,
-        bias: Tensor,
-        keys: Tensor,
-        biases: Tensor,
-        places: Tensor,
-        fanout: int,
-        mask: Tensor,
-        with_way_back: bool,
-    ) -> tuple[Tensor, Tensor]:
-        indptr = row_starts(places, keys.shape[1], fanout)
-        then, sine = waves(ages, time, bias, with_way_back)
-        near, edges, then = near.contiguous(), edges.contiguous(), then.contiguous()
-        keys, biases = keys.contiguous(), biases.contiguous()
-        out, total, raw, weight = attend(indptr, near, edges, then, keys, biases, mask)
-        if with_way_back:
-            ctx.indptr = indptr
-            ctx.save_for_backward(ages, sine, near, edges, then, keys, mask, raw, weight)
-        return out, total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        ages, sine, near, edges, then, keys, mask, raw, weight = ctx.saved_tensors
-        of_out, of_total = (gradient.contiguous() for gradient in gradients)
-        of_near = torch.empty_like(near)
-        of_keys, of_biases = attend_backward(
-            ctx.indptr,
-            (near, edges, then, keys),
-            mask,
-            raw,
-            weight,
-            of_out,
-            of_total,
-            sine,
-            of_near,
-        )
-        of_time, of_bias = ages @ sine, sine.sum(0)
-        return (of_near, None, None, of_time, of_bias, of_keys, of_biases, *(None,) * 4)
 
 
 class _Updated(Function):

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from published_cases import row
+from published_cases import disk_row
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
@@ -28,21 +28,7 @@ from gnnbench_simulator.validation import compare_rows
 
 def marius(**given: Any) -> PublishedRow:
     """MariusGNN on ogbn-arxiv, half of 64 partitions in memory."""
-    cells = {
-        "source": "a study of disks",
-        "system": "MariusGNN",
-        "dataset": "ogbn-arxiv",
-        "layers": "2",
-        "hidden": "32",
-        "fanout": "5;5",
-        "batch": "20000",
-        "hardware": "1x A10G",
-        "storage": "local NVMe",
-        "gpus": "1",
-        "value": 10.0,
-        "notes": "p=64, c=48",
-    }
-    return row(**(cells | given))
+    return disk_row(**given)
 
 
 def predicted(*rows: PublishedRow) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from published_cases import row
+from published_cases import disk_row
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
@@ -26,20 +26,7 @@ from gnnbench.steps import Kind, Lane, Phase, Step
 
 def planned(**given: Any) -> tuple[Plan, StackShape]:
     """MariusGNN on ogbn-arxiv, three quarters of 64 partitions in memory."""
-    cells = {
-        "source": "a study of disks",
-        "system": "MariusGNN",
-        "dataset": "ogbn-arxiv",
-        "layers": "2",
-        "hidden": "32",
-        "fanout": "5;5",
-        "batch": "20000",
-        "hardware": "1x A10G",
-        "storage": "local NVMe",
-        "gpus": "1",
-        "notes": "p=64, c=48",
-    }
-    found = case_of(row(**(cells | given)))
+    found = case_of(disk_row(**given))
     assert isinstance(found, Case)
     card, run, data = APPROACHES.get(found.run.approach), found.run, found.profile
     layout = Layout(world_size=1, ranks_per_host=1, device="cuda")

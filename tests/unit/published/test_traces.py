@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from published_cases import row
+from published_cases import disk_row
 
 from gnnbench.approaches.base import Layout
 from gnnbench.approaches.names import APPROACHES
@@ -27,20 +27,7 @@ FILES, TRACES = Software(batches="files"), Software(batches="traces")
 
 def stated(**given: Any) -> PublishedRow:
     """DGL on disk, on ogbn-arxiv: rows of 512 bytes, eight of them in a block."""
-    cells = {
-        "source": "a study of disks",
-        "system": "DGL mmap on disk",
-        "dataset": "ogbn-arxiv",
-        "layers": "2",
-        "hidden": "32",
-        "fanout": "5;5",
-        "batch": "20000",
-        "hardware": "1x A10G",
-        "storage": "local NVMe",
-        "gpus": "1",
-        "value": 10.0,
-    }
-    return row(**(cells | given))
+    return disk_row(**{"system": "DGL mmap on disk", "notes": "", **given})
 
 
 def planned() -> Plan:
