@@ -197,18 +197,27 @@ class Plan:
     # -- identity --------------------------------------------------------------------------------
 
     def program_key(self, *, most_steps: int = 20_000) -> str:
-        """A key that plans share whose ranks take the same steps in the first period.
+        """A key that plans share whose ranks take the same steps, on disks of the same limit.
 
-        Names are left out: on one rank many approaches are one program. Plans of more steps have no
-        key: "".
+        Names are left out: on one rank many approaches are one program. Epochs are alike, and so
+        are rounds: the first tells. Increments of a stream are not, and approaches that differ
+        later may start with the same one. Plans of more steps have no key: "".
         """
-        if sum(self.periods[:1]) > most_steps or self.num_steps() > most_steps:
+        periods = self.num_periods if self.period == "increment" else min(1, self.num_periods)
+        places = self.schedule[: self.starts[periods]]
+        if len(places) > most_steps:
             return ""
-        content = [
-            [[_content(step) for step in steps] for steps in iteration]
-            for iteration in self.of_period(0)
-        ]
-        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        # By content, not by number: another plan may number the same iterations otherwise.
+        content: dict[int, str] = {}
+        num_steps = 0
+        for index in dict.fromkeys(places):
+            iteration = self.iterations[index]
+            num_steps += iteration.num_steps()
+            if num_steps > most_steps:
+                return ""
+            content[index] = _hashed([[_content(step) for step in steps] for steps in iteration])
+        order = [[content[index] for index in self.scheduled(at)] for at in range(periods)]
+        return _hashed((order, self.disk))[:16]
 
     # -- validity --------------------------------------------------------------------------------
 
@@ -312,6 +321,10 @@ def _allocating(iteration: Iteration) -> tuple[list[tuple[Places, Step]], bool]:
         if step.allocates or step.frees
     ]
     return steps, any(step.frees or any(b.exact for b in step.allocates) for _, step in steps)
+
+
+def _hashed(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _content(step: Step) -> tuple[object, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from gnnbench.errors import DataError, UnknownName
 from gnnbench.ladder import GRADES
 from gnnbench.results import PredictionRecord, Results, RunRecord
+from gnnbench_reports.circumstances import Given, model_names
 from gnnbench_reports.comparison import Comparison
 from gnnbench_reports.labels import (
     Spec,
@@ -30,7 +31,6 @@ from gnnbench_reports.labels import (
 )
 from gnnbench_reports.memory import pool_memory
 from gnnbench_reports.parts import Split, split_seconds
-from gnnbench_reports.periods import apart_by_period
 from gnnbench_reports.volume import Volume, compare_volumes, pool_volumes, sent_bytes
 
 
@@ -78,18 +78,28 @@ def compare_records(
 ) -> list[Comparison]:
     """Compare records already read with the predictions for one cluster."""
     seeds = _seeds(runs, [record for record in predictions if record.cluster == cluster])
+    names = model_names({seed.key: Given(seed.spec, seed.period) for seed in seeds})
     labels = label_all(
-        {seed.key: seed.spec for seed in seeds}, {seed.key: seed.layout for seed in seeds}
+        {seed.key: {**seed.spec, "model": {"name": names[seed.key]}} for seed in seeds},
+        {seed.key: seed.layout for seed in seeds},
     )
     together: dict[tuple[str, int], list[_Seed]] = defaultdict(list)
     for seed in sorted(seeds, key=lambda seed: (seed_of(seed.spec), seed.config_id)):
         together[apart_from_seed(seed.spec), seed.layout].append(seed)
     rows = [
-        Comparison(**_row(results, same), label=labels[same[0].key]) for same in together.values()
+        Comparison(**_row(results, same), model=names[same[0].key], label=labels[same[0].key])
+        for same in together.values()
     ]
     return sorted(
-        apart_by_period(rows),
-        key=lambda c: (c.dataset, c.model, c.approach, natural(c.label), c.ranks, c.config_id),
+        rows,
+        key=lambda row: (
+            row.dataset,
+            natural(row.model),
+            row.approach,
+            natural(row.label),
+            row.ranks,
+            row.config_id,
+        ),
     )
 
 
@@ -106,6 +116,12 @@ class _Seed:
     @property
     def key(self) -> str:
         return f"{self.config_id}-x{self.layout}"
+
+    @property
+    def period(self) -> str:
+        """What its periods are; "" if it has neither a time nor a prediction of one."""
+        of = [r.period for r in (*self.done, self.usable) if r is not None]
+        return of[0] if of else ""
 
     @property
     def done(self) -> list[RunRecord]:
@@ -182,7 +198,6 @@ def _row(results: Results, seeds: Sequence[_Seed]) -> dict[str, Any]:
         "config_ids": tuple(seed.config_id for seed in seeds),
         "approach": str(spec.get("approach", "")),
         "dataset": spec_name(spec, "dataset"),
-        "model": spec_name(spec, "model"),
         "ranks": int(spec.get("ranks", 1)),
         "ranks_per_host": seeds[0].layout,
         "knobs": knobs_of(spec),

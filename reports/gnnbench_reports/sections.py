@@ -12,6 +12,7 @@ from gnnbench_reports.blocks import Block, Drawing, Heading, Table, Text, folded
 from gnnbench_reports.configurations import PLACE, configurations, place
 from gnnbench_reports.environment import environment
 from gnnbench_reports.finding import Finding
+from gnnbench_reports.labels import spec_name
 from gnnbench_reports.parts import EXTRA, HIDDEN
 from gnnbench_reports.study import Study
 from gnnbench_reports.summary import choices, error_table
@@ -112,7 +113,8 @@ def subtitle(study: Study) -> str:
     repeats = sum(row.repeats for row in rows)
     counts = [
         (len({row.dataset for row in rows}), "dataset"),
-        (len({row.model for row in rows}), "model"),
+        # A row's model may say what was given, too: the spec has the name alone.
+        (len({spec_name(study.spec(row), "model") or row.model for row in rows}), "model"),
         (len({row.label for row in rows}), "approach"),
         (len(study.runs) or repeats, "run"),
         (len(study.predictions) or sum(row.predicted for row in rows), "prediction"),

@@ -399,7 +399,10 @@ def _notes(program: Program) -> dict[str, Any]:
     hosts = -(-program.world_size // program.ranks_per_host)
     notes: dict[str, Any] = {"hosts": hosts, "ranks_per_host": program.ranks_per_host}
     planned = program.plan.notes
-    notes |= {n: planned[n] for n in planned if n.startswith("cache_") or n in _PLANNED}
+    of_caches = [
+        name for name in planned if name.startswith("cache_") or name.endswith("_hit_rate")
+    ]
+    notes |= {name: planned[name] for name in planned if name in of_caches or name in _PLANNED}
     if program.plan.arrivals:
         plan = program.plan
         ends = plan.starts[1:]

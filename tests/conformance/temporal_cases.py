@@ -28,3 +28,14 @@ def predicted(rank: int, world_size: int, run: Any, data: Any) -> NDArray[np.flo
             trainer.train_period(period)
         trainer.close()
     return np.concatenate(found)
+
+
+def hit_rates(rank: int, world_size: int, run: Any, data: Any) -> dict[str, float]:
+    """Hit rates that a rank reports after the last period."""
+    with owner.scratch("gnnbench-conform-") as folder:
+        trainer, _, _ = make_trainer(rank, world_size, run, data, folder)
+        for period in range(APPROACHES.get(run.approach).num_periods(run)):
+            trainer.train_period(period)
+            found = trainer.period_metrics()
+        trainer.close()
+    return {name: value for name, value in found.items() if name.endswith("_hit_rate")}

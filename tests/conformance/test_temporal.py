@@ -18,7 +18,8 @@ pytest.importorskip("torch", reason="needs the runtime extra")
 
 import torch
 
-from gnnbench.approaches.base import example
+from gnnbench.approaches.base import Layout, example
+from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.temporal.memory import last_events
 from gnnbench.data.source import Library
 from gnnbench.data.stream import EdgeStream
@@ -256,6 +257,22 @@ def test_a_cache_changes_no_result(policy: str, tmp_path: Path) -> None:
         rates = trainer.period_metrics()
         assert ("nodes_hit_rate" in rates) is bool(knobs)
     assert learnt[0] == learnt[1]
+
+
+@pytest.mark.parametrize("approach", ["continuous", "tgl"])
+def test_every_rank_reports_the_hits_of_all_that_the_plan_says(approach: str, pools: Any) -> None:
+    """C2: the caches of two ranks hit differently; what is reported is of both together."""
+    increments = 3 if approach == "continuous" else 0
+    run = flow(TGN, training={"increments": increments, "epochs": 2}, knobs=CACHES)
+    run = dataclasses.replace(run, approach=approach, ranks=2)
+    data = stream_of(run)
+    card = APPROACHES.get(approach)
+    layout = Layout(world_size=2, ranks_per_host=2)
+    planned = card.plan(data, run, card.structure(data, run), layout).notes
+    reported = pools.of(2).run("temporal_cases:hit_rates", run, data)
+    expected = {name: planned[name] for name in ("nodes_hit_rate", "edges_hit_rate")}
+    assert reported == [expected] * 2
+    assert 0 < expected["edges_hit_rate"] < 1
 
 
 @pytest.mark.parametrize("policy", ["lru", "static"])

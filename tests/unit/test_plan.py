@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnnbench import work
+from gnnbench.disk_limit import DiskLimit
 from gnnbench.errors import SpecError
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan, repeated
@@ -353,6 +355,27 @@ def test_plans_of_the_same_steps_are_one_program_whatever_names_they_have() -> N
 def test_plans_of_other_steps_are_other_programs(change: dict[str, Any]) -> None:
     plan, other = plan_of(((local("a"),),)), plan_of(((local("a", **change),),))
     assert plan.program_key() != other.program_key()
+
+
+def test_increments_that_differ_later_are_other_programs() -> None:
+    first, second, third = (local(name, rows=rows) for name, rows in (("a", 3), ("b", 4), ("c", 5)))
+
+    def learnt(*steps: Step, period: str = "increment") -> Plan:
+        iterations = [((step,),) for step in steps]
+        order = {"schedule": (0, 1), "periods": (1, 1), "period": period}
+        return plan_of(*iterations, **order)
+
+    assert learnt(first, second).program_key() == learnt(first, second).program_key() != ""
+    assert learnt(first, second).program_key() != learnt(first, third).program_key()
+    # Epochs draw other batches each time and are one program all the same.
+    early, late = learnt(first, second, period="epoch"), learnt(first, third, period="epoch")
+    assert early.program_key() == late.program_key()
+
+
+def test_the_same_steps_on_a_slower_disk_are_another_program() -> None:
+    plan = plan_of(((local("a"),),))
+    slower = dataclasses.replace(plan, disk=DiskLimit(bytes_per_s=5e6))
+    assert plan.program_key() != slower.program_key()
 
 
 def test_repeated_periods_run_the_same_iterations_in_the_same_order() -> None:

@@ -185,6 +185,15 @@ class CacheTrace:
         found = self._period(period)[:, :, self.kinds.index(kind)].max(axis=0)
         return dict(zip(COLUMNS, found.T, strict=True))
 
+    def hit_rates(self) -> dict[str, float]:
+        """Rows of the last period that caches held, of those asked for, all ranks together."""
+        found = {}
+        for place, kind in enumerate(self.kinds):
+            last = self._period(len(self.structure.pieces) - 1)[:, :, place]
+            hits, misses = last[:, :, :2].sum(axis=(0, 1)).tolist()
+            found[f"{kind}_hit_rate"] = hits / max(hits + misses, 1)
+        return found
+
     def _period(self, period: int) -> Ids:
         while period not in self._counts:
             self._add_period(len(self._counts))

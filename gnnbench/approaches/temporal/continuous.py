@@ -310,6 +310,7 @@ class Continuous(Approach):
                 "num_parameters": shape.num_parameters,
                 "offline_events": structure.protocol.offline_end,
                 "sampling": structure.sampling.strategy,
+                **trace.hit_rates(),
             },
         )
 

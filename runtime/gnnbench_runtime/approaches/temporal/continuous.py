@@ -188,10 +188,17 @@ class ContinuousTrainer:
             self.predictions.measure(first, np.concatenate(scores), every)
 
     def period_metrics(self) -> dict[str, float]:
-        """Metrics of the increment that the last period predicted before it learnt from it."""
+        """Metrics of the increment that the last period predicted before it learnt from it.
+
+        Hit rates are those of all ranks' caches together.
+        """
         found = dict(self.predictions.latest)
         for kind, cached in self.source.cached.items():
-            hits, misses, _ = cached.counts.tolist()
+            counts = torch.tensor(
+                cached.counts[:2], dtype=torch.float64, device=self.context.device
+            )
+            self.context.comm.all_reduce(counts, f"evaluate/{kind}_cache", Phase.EVALUATE)
+            hits, misses = on_host(counts)
             found[f"{kind}_hit_rate"] = hits / max(hits + misses, 1)
         return found
 
