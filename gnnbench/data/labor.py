@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gnnbench.data import keys
 from gnnbench.data.drafts import drafted
 from gnnbench.data.draws import GOLDEN, compiled, mix64
+from gnnbench.data.prefetch import ask_for_rows
 from gnnbench.data.sampling import Batch, Block, Ids, NeighbourSampler, number
 
 DRAFT_SLACK = 8
@@ -124,6 +125,7 @@ def _draw(
     want of room.
     """
     for i in range(start, stop):
+        ask_for_rows(graph_indptr, graph_indices, nodes, i, stop)
         first = graph_indptr[nodes[i]]
         degree = graph_indptr[nodes[i] + 1] - first
         if at + degree > len(out):

@@ -24,20 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data import keys
+from gnnbench.data import ladies_loops as loops
 from gnnbench.data.dealing import SeedSource
 from gnnbench.data.drafts import drafted
-from gnnbench.data.draws import compiled
 from gnnbench.data.sampling import (
     Batch,
     Block,
     Ids,
+    Locals,
     Near,
     Weights,
     close_table,
-    number,
     open_table,
     split_seeds,
 )
+from gnnbench.data.scratch import Scratch
 from gnnbench.data.threads import Team
 
 UNIT = 2.0**-40
@@ -46,13 +47,29 @@ UNIT = 2.0**-40
 Rounding changes how likely a vertex is drawn, and its weight with it: sums stay unbiased."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+DRAWS_PER_RANGE = 4096
+"""Draws worth handing to another thread."""
+DRAFT_SLACK = 8
+"""Rows are restricted into buffers that are longer than expected by one part in so many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Layer:
-    """What a hop draws for the whole global batch: vertices, their weights; what ranks saw."""
+    """What a hop draws for the whole global batch.
+
+    Args:
+        vertices: that were drawn, by first appearance among the candidates.
+        weights: of them.
+        near: what ranks looked at.
+        numbers: local numbers of the vertices in the batch of all seeds.
+        reached: vertices of that batch with this layer, by local number.
+    """
 
     vertices: Ids
     weights: Weights
     near: tuple[Near, ...]
+    numbers: Locals
+    reached: Ids
 
 
 Pick = Callable[[Ids, Ids], tuple[Ids, Weights]]
@@ -97,6 +114,9 @@ class LadiesSampler:
         self._team = Team(threads)
         self._table = np.full(len(indptr) - 1, -1, np.int32)
         self._drawn = np.full(len(indptr) - 1, -1, np.int32)
+        self._sums = np.zeros(len(indptr) - 1, np.int64)
+        self._scratch = Scratch()
+        self._kept: list[float | None] = [None] * layers
         self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
         self._known: tuple[tuple[int, int, int], Ids, list[_Layer]] | None = None
 
@@ -120,23 +140,16 @@ class LadiesSampler:
             rank: whose share of that the batch names.
         """
         layers = self.remember(seeds, (epoch, step, ranks))
-        nodes = np.empty(len(part) + sum(len(layer.vertices) for layer in layers), np.int64)
-        open_table(np.ascontiguousarray(part, np.int64), nodes, self._table)
-        blocks, count = [], len(part)
-        scanned = 0
-        for layer in layers:
-            block = self._restricted(layer, nodes, count)
-            blocks.append(block)
-            scanned += int(block.degrees.sum(dtype=np.int64))
-            count = block.num_src
-        input_nodes = nodes[:count].copy()
-        close_table(input_nodes, self._table)
+        part = np.ascontiguousarray(part, np.int64)
+        whole = np.array_equal(part, seeds)
+        blocks, nodes = (self._whole if whole else self._partial)(layers, part)
+        scanned = sum(int(block.degrees.sum(dtype=np.int64)) for block in blocks)
         mine = tuple(layer.near[min(rank, len(layer.near) - 1)] for layer in layers)
         if ranks == 1:
             scanned += sum(near.edges for near in mine)
         return Batch(
             blocks=tuple(reversed(blocks)),
-            input_nodes=input_nodes,
+            input_nodes=nodes,
             seeds=part,
             scanned=scanned,
             near=mine if ranks > 1 else (),
@@ -163,13 +176,27 @@ class LadiesSampler:
         self, seeds: Ids, epoch: int, step: int, look: Look | None = None
     ) -> list[_Layer]:
         """Draw the vertices of every hop of a global batch, the hop next to the seeds first."""
-        found, reached = [], np.ascontiguousarray(seeds, np.int64)
-        look = look or self.shares(1)
+        nodes = np.array(seeds, np.int64)
+        open_table(nodes, nodes, self._table)
+        found, look = [], look or self.shares(1)
         for hop in range(self.layers):
             key = keys.fold(self.seed, epoch, step, hop)
-            vertices, weights, near = look(reached, hop, self._pick_by(key))
-            found.append(_Layer(vertices, weights, tuple(near)))
-            reached = np.concatenate([reached, self._fresh(vertices, reached)])
+            vertices, weights, near = look(nodes, hop, self._pick_by(key))
+            numbers = np.empty(len(vertices), np.int32)
+            # Candidates are listed by first appearance, so new vertices are numbered by it too.
+            longer = np.empty(len(nodes) + len(vertices) + 1, np.int64)
+            longer[: len(nodes)] = nodes
+            nodes = longer[: loops.append(vertices, self._table, longer, len(nodes), numbers)]
+            found.append(
+                _Layer(
+                    vertices=vertices,
+                    weights=weights,
+                    near=tuple(near),
+                    numbers=numbers,
+                    reached=nodes,
+                )
+            )
+        close_table(nodes, self._table)
         return found
 
     def shares(self, ranks: int) -> Look:
@@ -189,9 +216,14 @@ class LadiesSampler:
         return pick
 
     def share(self, reached: Ids, ranks: int, rank: int) -> tuple[Ids, Ids, Near]:
-        """Candidates and norms of a rank's share of the rows that were reached."""
+        """Candidates and norms of a rank's share of the rows that were reached.
+
+        The arrays of a rank that is alone are used again by the next call.
+        """
         rows = split_seeds(reached, ranks, rank)
         ids, norms, edges = self.near(rows)
+        if ranks > 1:
+            ids, norms = ids.copy(), norms.copy()
         return ids, norms, Near(rows=len(rows), candidates=len(ids), edges=edges)
 
     def merged(self, parts: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
@@ -202,85 +234,128 @@ class LadiesSampler:
         if len(parts) == 1:
             return parts[0]
         ids, norms = (np.concatenate(column) for column in zip(*parts, strict=True))
-        count = _merge(ids, norms, self._table)
+        count = loops.merge(ids, norms, self._sums)
         return ids[:count], norms[:count]
 
     def near(self, reached: Ids) -> tuple[Ids, Ids, int]:
         """In-neighbours of vertices by first appearance, their norms, and edges looked at.
 
         Norms are sums over the given rows in units of `UNIT`, columns not scaled: sums of parts of
-        the rows add up exactly.
+        the rows add up exactly. The arrays are used again by the next call.
         """
-        edges = int((self.indptr[reached + 1] - self.indptr[reached]).sum())
-        found = np.empty(min(edges, len(self._table)), np.int64)
-        norms = np.empty(len(found), np.int64)
+        edges = loops.edges_of(self.indptr, reached)
+        most = min(edges, len(self._sums)) + 1
+        found, norms = (self._scratch(name, most, np.int64) for name in ("found", "norms"))
         graph = self.indptr, self.indices
-        count = _near(*graph, reached, self.rows2, self._table, found, norms)
+        count = loops.scan(*graph, reached, self.rows2, self._sums, found, norms)
         return found[:count], norms[:count], edges
 
     def scaled(self, candidates: Ids, norms: Ids) -> Weights:
-        """Squared column norms of the candidates."""
-        found: Weights = norms.astype(np.float64) * UNIT
-        if len(self.columns2):
-            found *= self.columns2[candidates]
+        """Squared column norms of the candidates. The array is used again by the next call."""
+        found: Weights = self._scratch("scaled", len(norms), np.float64)
+        loops.scale(norms, candidates, self.columns2, UNIT, found)
         return found
-
-    def _fresh(self, vertices: Ids, reached: Ids) -> Ids:
-        """The drawn vertices that were not reached before."""
-        self._table[reached] = 1
-        fresh: Ids = vertices[self._table[vertices] < 0]
-        self._table[reached] = -1
-        return fresh
 
     def _pick(self, candidates: Ids, norms: Weights, key: int) -> tuple[Ids, Weights]:
         """Draw from the candidates in proportion to their norms; weights make sums unbiased."""
         if not len(candidates):
-            return candidates, norms
+            return candidates, norms.copy()
         if self.poisson:
             chance = _chances(norms, self.vertices)
             kept = keys.unit(keys.extend_array(key, candidates)) < chance
             return candidates[kept], 1.0 / chance[kept]
-        ends = np.cumsum(norms)
-        spins = keys.unit(keys.extend_array(key, np.arange(self.vertices))) * ends[-1]
-        # Sorted, they are looked up where the one before was found.
-        spins.sort()
-        at = np.minimum(np.searchsorted(ends, spins, side="right"), len(ends) - 1)
-        times = np.bincount(at, minlength=len(candidates))
-        kept = times > 0
-        share = np.maximum(norms[kept], UNIT**2)
-        return candidates[kept], times[kept] * ends[-1] / (self.vertices * share)
+        count, draws = len(candidates), self.vertices
+        ends = self._scratch("ends", count, np.float64)
+        firsts = self._scratch("firsts", count + 1, np.int32)
+        loops.guide(norms, ends, firsts)
+        hits = self._scratch("hits", draws, np.int32)
+        spun = np.uint64(key), ends, firsts, hits
+        ranges = self._team.split(draws, DRAWS_PER_RANGE)
+        self._team.run(lambda start, stop: loops.spin(*spun, start, stop), ranges)
+        times = self._scratch("times", count, np.int32)
+        times.fill(0)
+        hit = self._scratch("hit", count + 1, np.int32)
+        hit = hit[: loops.collect(hits, times, hit)]
+        vertices, weights = np.empty(len(hit), np.int64), np.empty(len(hit))
+        of = candidates, norms, times, ends[-1], draws, UNIT**2
+        loops.weigh(hit, *of, vertices, weights)
+        return vertices, weights
 
-    def _restricted(self, layer: _Layer, nodes: Ids, num_dst: int) -> Block:
-        """The entries of the first `num_dst` nodes' rows whose sources were drawn."""
-        self._drawn[layer.vertices] = np.arange(len(layer.vertices))
-        graph, drawn = (self.indptr, self.indices), self._drawn
-        indptr, degrees = np.zeros(num_dst + 1, np.int64), np.empty(num_dst, np.int32)
+    def _whole(self, layers: Sequence[_Layer], seeds: Ids) -> tuple[list[Block], Ids]:
+        """Blocks of all seeds, hop by hop, and their vertices: numbers are those of the layers."""
+        blocks, nodes = [], seeds
+        for hop, layer in enumerate(layers):
+            kept = self._restricted(hop, layer, nodes, layer.numbers)
+            nodes = layer.reached
+            blocks.append(_block(*kept, layer.weights, layer.numbers, len(nodes)))
+        return blocks, nodes
 
-        def write(draft: NDArray[np.int32], row: int, stop: int, at: int) -> tuple[int, int]:
-            reached: tuple[int, int] = _fill_drawn(
-                *graph, nodes, drawn, draft, indptr, degrees, row, stop, at
+    def _partial(self, layers: Sequence[_Layer], part: Ids) -> tuple[list[Block], Ids]:
+        """Blocks of some seeds, hop by hop, and their vertices, numbered by first appearance."""
+        most = sum(len(layer.vertices) for layer in layers)
+        nodes = np.empty(len(part) + most + 1, np.int64)
+        open_table(part, nodes, self._table)
+        blocks, count = [], len(part)
+        for hop, layer in enumerate(layers):
+            drawn = len(layer.vertices)
+            kept = self._restricted(hop, layer, nodes[:count], np.arange(drawn, dtype=np.int32))
+            numbers = np.empty(drawn, np.int32)
+            loops.look_up(layer.vertices, self._table, numbers)
+            found = loops.number_drawn(kept[1], layer.vertices, numbers, nodes, count)
+            new = np.arange(count, found, dtype=np.int32)
+            loops.mark(nodes[count:found], new, self._table)
+            count = found
+            blocks.append(_block(*kept, layer.weights, numbers, count))
+        nodes = nodes[:count].copy()
+        close_table(nodes, self._table)
+        return blocks, nodes
+
+    def _restricted(
+        self, hop: int, layer: _Layer, rows: Ids, names: Locals
+    ) -> tuple[Ids, Locals, Locals]:
+        """Pointers and entries of the rows' drawn columns, by `names`, and the rows' degrees."""
+        loops.mark(layer.vertices, names, self._drawn)
+        count, graph, drawn = len(rows), (self.indptr, self.indices), self._drawn
+        indptr, degrees = np.zeros(count + 1, np.int64), np.empty(count, np.int32)
+        ends = np.empty(count + 1, np.int64)
+        loops.degrees_of(self.indptr, rows, degrees, ends)
+        share = self._kept[hop]
+
+        def write(draft: Locals, row: int, stop: int, at: int) -> tuple[int, int]:
+            reached: tuple[int, int] = loops.restrict(
+                *graph, rows, drawn, draft, indptr, row, stop, at
             )
             return reached
 
         def room(start: int, stop: int) -> int:
-            return 2 * (stop - start)
+            if share is None:
+                return 2 * (stop - start)
+            expected = int(share * (ends[stop] - ends[start]))
+            return expected + expected // DRAFT_SLACK
 
-        indices = drafted(self._team, num_dst, self._longest, room, write)
+        indices = drafted(self._team, count, self._longest, room, write)
+        close_table(layer.vertices, drawn)
+        # Batches are alike: this hop of the next one keeps about the same share of its entries.
+        self._kept[hop] = len(indices) / max(int(ends[-1]), 1)
         np.cumsum(indptr, out=indptr)
-        num_src = number(indices, nodes, self._table, num_dst)
-        sources = self._drawn[nodes[:num_src]]
-        weights = np.zeros(num_src)
-        weights[sources >= 0] = layer.weights[sources[sources >= 0]]
-        self._drawn[layer.vertices] = -1
-        return Block(
-            indptr=indptr,
-            indices=indices,
-            num_dst=num_dst,
-            num_src=num_src,
-            degrees=degrees,
-            row_weights=np.ones(num_dst),
-            column_weights=weights,
-        )
+        return indptr, indices, degrees
+
+
+def _block(
+    indptr: Ids, indices: Locals, degrees: Locals, weights: Weights, numbers: Locals, num_src: int
+) -> Block:
+    """A block of drawn columns with their weights; `numbers` are -1 where a column is not in it."""
+    columns, num_dst = np.zeros(num_src), len(degrees)
+    loops.spread(numbers, weights, columns)
+    return Block(
+        indptr=indptr,
+        indices=indices,
+        num_dst=num_dst,
+        num_src=num_src,
+        degrees=degrees,
+        row_weights=np.ones(num_dst),
+        column_weights=columns,
+    )
 
 
 class LayerSource(SeedSource):
@@ -319,75 +394,3 @@ def _chances(norms: Weights, expected: int) -> Weights:
         chance[free] = np.minimum(scaled, 1.0)
         if not (scaled >= 1.0).any():
             return chance
-
-
-@compiled
-def _near(
-    indptr: Any, indices: Any, reached: Any, rows2: Any, marks: Any, found: Any, norms: Any
-) -> int:
-    """Distinct in-neighbours of `reached`, with their sums over its rows."""
-    count = 0
-    for v in reached:
-        own = rows2[v]
-        for e in range(indptr[v], indptr[v + 1]):
-            u = indices[e]
-            place = marks[u]
-            if place < 0:
-                marks[u] = count
-                found[count] = u
-                norms[count] = own
-                count += 1
-            else:
-                norms[place] += own
-    for i in range(count):
-        marks[found[i]] = -1
-    return count
-
-
-@compiled
-def _merge(ids: Any, norms: Any, marks: Any) -> int:
-    """Add up norms of equal ids, in place."""
-    count = 0
-    for i in range(len(ids)):
-        u, own = ids[i], norms[i]
-        place = marks[u]
-        if place < 0:
-            marks[u] = count
-            ids[count], norms[count] = u, own
-            count += 1
-        else:
-            norms[place] += own
-    for i in range(count):
-        marks[ids[i]] = -1
-    return count
-
-
-@compiled
-def _fill_drawn(
-    graph_indptr: Any,
-    graph_indices: Any,
-    nodes: Any,
-    drawn: Any,
-    out: Any,
-    picks: Any,
-    degrees: Any,
-    start: int,
-    stop: int,
-    at: int,
-) -> tuple[int, int]:
-    """Write the drawn neighbours of destinations start .. stop-1, their number, and degrees.
-
-    Returns the destination and the place at which it stopped for want of room.
-    """
-    for i in range(start, stop):
-        first, last = graph_indptr[nodes[i]], graph_indptr[nodes[i] + 1]
-        if at + last - first > len(out):
-            return i, at
-        before = at
-        for e in range(first, last):
-            u = graph_indices[e]
-            # Written always and kept if it was drawn: no branch to guess wrong.
-            out[at] = u
-            at += drawn[u] >= 0
-        picks[i + 1], degrees[i] = at - before, last - first
-    return stop, at

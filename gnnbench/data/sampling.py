@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data import keys
 from gnnbench.data.draws import GOLDEN, ONE, below, compiled, mix64
+from gnnbench.data.prefetch import POINTERS_AHEAD, ask_for_rows, prefetch
 from gnnbench.data.threads import Team
 
 Ids = NDArray[np.int64]
@@ -25,6 +26,8 @@ Locals = NDArray[np.int32]
 Weights = NDArray[np.float64]
 
 ROWS_PER_RANGE = 512  # destinations worth handing to another thread
+IDS_AHEAD = 16  # ids between the one that is numbered and the one whose number is asked for
+ZERO = np.uint64(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -202,27 +205,19 @@ class NeighbourSampler:
         self._by_lot += by_lot
         self._reserve(found, edges)
         indices = np.empty(edges, np.int32)
-        nodes, table = self._nodes[first:], self._table
-        ranges = self._team.split(num_dst, ROWS_PER_RANGE)
-        if len(ranges) == 1:
+        nodes, graph, count = self._nodes[first:], (self.indptr, self.indices), found
+
+        def draw(start: int, stop: int) -> None:
             bits = np.zeros(self._words, np.uint64)
-            _draw(self.indptr, self.indices, nodes, indptr, key, bits, indices, 0, num_dst)
-        else:
-            self._team.run(
-                lambda start, stop: _draw(
-                    self.indptr,
-                    self.indices,
-                    nodes,
-                    indptr,
-                    key,
-                    np.zeros(self._words, np.uint64),
-                    indices,
-                    start,
-                    stop,
-                ),
-                ranges,
-            )
-        num_src = number(indices, self._nodes, table, found)
+            _draw(*graph, nodes, indptr, key, bits, indices, start, stop)
+
+        def then(start: int, stop: int) -> None:
+            nonlocal count
+            drawn = indices[indptr[start] : indptr[stop]]
+            count = number(drawn, self._nodes, self._table, count)
+
+        self._team.run(draw, self._team.split(num_dst, ROWS_PER_RANGE), then)
+        num_src = count
         return Block(
             indptr=indptr, indices=indices, num_dst=num_dst, num_src=num_src, degrees=degrees
         )
@@ -287,6 +282,8 @@ def _count(
     total = by_lot = 0
     indptr[0] = 0
     for i in range(num_dst):
+        if i + POINTERS_AHEAD < num_dst:
+            prefetch(graph_indptr, nodes[i + POINTERS_AHEAD])
         degree = graph_indptr[nodes[i] + 1] - graph_indptr[nodes[i]]
         degrees[i] = degree
         taken = fanout < 0 or degree <= fanout
@@ -314,6 +311,7 @@ def _draw(
     `bits` is that bitmap for rows of more than 64 neighbours, all zero before and after.
     """
     for i in range(start, stop):
+        ask_for_rows(graph_indptr, graph_indices, nodes, i, stop)
         vertex = nodes[i]
         first = graph_indptr[vertex]
         degree = graph_indptr[vertex + 1] - first
@@ -328,11 +326,13 @@ def _draw(
             taken = np.uint64(0)
             for slot in range(picks):
                 last = degree - picks + slot
-                pick = below(vertex_key, slot, last + 1)
-                if (taken >> np.uint64(pick)) & ONE:
-                    pick = last
-                taken |= ONE << np.uint64(pick)
-                out[at + slot] = graph_indices[first + pick]
+                pick = np.uint64(below(vertex_key, slot, last + 1))
+                # If it is taken, all bits of the mask are set and `last` is picked instead: a
+                # branch would often be guessed wrong.
+                mask = ZERO - ((taken >> pick) & ONE)
+                pick ^= (pick ^ np.uint64(last)) & mask
+                taken |= ONE << pick
+                out[at + slot] = graph_indices[first + np.int64(pick)]
             continue
         for slot in range(picks):
             last = degree - picks + slot
@@ -349,17 +349,24 @@ def _draw(
 
 @compiled
 def number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
-    """Replace graph ids by local numbers in place; append new vertices to `nodes`."""
+    """Replace graph ids by local numbers in place; append new vertices to `nodes`.
+
+    An id is written behind the numbered ones whether it is new or not, and overwritten by the next
+    if it is not: a branch would often be guessed wrong. `nodes` needs room for one more.
+    """
     count = num_dst
+    last = len(indices) - 1
     for e in range(len(indices)):
+        prefetch(table, indices[min(e + IDS_AHEAD, last)])
         vertex = indices[e]
-        local = table[vertex]
-        if local < 0:
+        local = np.int64(table[vertex])
+        new = local < 0
+        if new:
             local = count
-            table[vertex] = local
-            nodes[count] = vertex
-            count += 1
+        table[vertex] = local
+        nodes[count] = vertex
         indices[e] = local
+        count += new
     return count
 
 

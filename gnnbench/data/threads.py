@@ -30,13 +30,15 @@ class _Job:
     although it has nothing left to do.
     """
 
-    def __init__(self, work: Work, ranges: Sequence[Range]) -> None:
-        self.work, self.ranges = work, ranges
+    def __init__(self, work: Work, ranges: Sequence[Range], then: Work | None = None) -> None:
+        self.work, self.ranges, self.then = work, ranges, then
         self.failure: BaseException | None = None
         # next() is atomic under the interpreter lock.
         self.next: Iterator[int] = itertools.count()
         self._finished: Iterator[int] = itertools.count(1)
         self._done: SimpleQueue[None] = SimpleQueue()
+        self._worked, self._turn = [False] * len(ranges), 0
+        self._turns = threading.Lock()
 
     def take_until_empty(self) -> None:
         """Work on ranges that nobody has taken; after a failure they are skipped."""
@@ -46,16 +48,38 @@ class _Job:
             try:
                 if self.failure is None:
                     self.work(*self.ranges[i])
+                    self._follow(i)
             except BaseException as error:
                 self.failure = error
             if next(self._finished) == len(self.ranges):
                 self._done.put(None)
 
+    def _follow(self, i: int) -> None:
+        """Range i has been worked on: call `then` for every range whose turn has come.
+
+        Whoever holds the lock takes all turns that have come; the others go on with their work.
+        """
+        if self.then is None:
+            return
+        self._worked[i] = True
+        # Another range may end after the last look at it and before the lock is released.
+        while self._turn_has_come() and self._turns.acquire(blocking=False):
+            try:
+                while self._turn_has_come():
+                    self.then(*self.ranges[self._turn])
+                    self._turn += 1
+            finally:
+                self._turns.release()
+
+    def _turn_has_come(self) -> bool:
+        turn = self._turn
+        return turn < len(self.ranges) and self._worked[turn]
+
     def wait(self) -> None:
         """Wait for ranges that others took; raise what a range raised."""
         self._done.get()
         # A late worker may hold the job for a while: what it worked on need not live as long.
-        self.work = _nothing
+        self.work = self.then = _nothing
         if self.failure is not None:
             raise self.failure
 
@@ -77,15 +101,24 @@ class Team:
         self._workers: list[threading.Thread] = []
         self._lock = threading.Lock()
 
-    def run(self, work: Work, ranges: Sequence[Range]) -> None:
-        """Call work on every range, in any order, and wait. Raises what a call raised."""
+    def run(self, work: Work, ranges: Sequence[Range], then: Work | None = None) -> None:
+        """Call work on every range, in any order, and wait. Raises what a call raised.
+
+        Args:
+            work: is called on all threads.
+            ranges: to work on.
+            then: is called on every range that has been worked on, one after the other in the order
+                of the ranges, while later ranges are worked on.
+        """
         helpers = min(self.threads, len(ranges)) - 1
         if helpers < 1:
             for start, stop in ranges:
                 work(start, stop)
+                if then is not None:
+                    then(start, stop)
             return
         self._start()
-        job = _Job(work, ranges)
+        job = _Job(work, ranges, then)
         for _ in range(helpers):
             self._inbox.put(job)
         job.take_until_empty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +51,39 @@ def test_a_failing_range_raises_in_the_caller(threads: int) -> None:
     team = Team(threads)
     with pytest.raises(ZeroDivisionError, match="range 5"):
         team.run(work, [(i, i + 1) for i in range(8)])
+    team.close()
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_follows_a_range_is_called_in_order_and_one_at_a_time(threads: int) -> None:
+    team, worked, order, inside = Team(threads), set(), [], threading.Lock()
+
+    def work(start: int, stop: int) -> None:
+        time.sleep(0.001 * (start % 3))
+        worked.add(start)
+
+    def then(start: int, stop: int) -> None:
+        assert inside.acquire(blocking=False), "two calls at once"
+        assert start in worked
+        order.append(start)
+        inside.release()
+
+    for _ in range(20):
+        worked.clear(), order.clear()
+        team.run(work, [(i, i + 1) for i in range(9)], then)
+        assert order == list(range(9))
+    team.close()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_failure_of_what_follows_raises_in_the_caller(threads: int) -> None:
+    def then(start: int, stop: int) -> None:
+        if start == 5:
+            raise ZeroDivisionError("after range 5")
+
+    team = Team(threads)
+    with pytest.raises(ZeroDivisionError, match="after range 5"):
+        team.run(lambda start, stop: None, [(i, i + 1) for i in range(8)], then)
     team.close()
 
 

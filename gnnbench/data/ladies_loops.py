@@ -1,0 +1,293 @@
+"""The compiled loops of LADIES: column norms, draws with replacement, restriction to drawn columns.
+
+Tables have an entry per vertex of the graph and are clean before and after a loop or a hop. A loop
+that keeps some of its items writes every item and advances only behind kept ones: there is no
+branch that the processor could guess wrong, but arrays need room for one item more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gnnbench.data.draws import GOLDEN, compiled, mix64
+from gnnbench.data.prefetch import ask_for_rows
+
+
+@compiled
+def scan(indptr: Any, indices: Any, rows: Any, own: Any, sums: Any, found: Any, norms: Any) -> int:
+    """Distinct in-neighbours of `rows` by first appearance, and their sums of the rows' `own`.
+
+    Args:
+        indptr, indices: of the graph.
+        rows: vertices.
+        own: positive integers by vertex.
+        sums: table of int64, zeros before and after.
+        found, norms: are written, with room for one vertex more than there can be.
+    """
+    count = 0
+    for i in range(len(rows)):
+        ask_for_rows(indptr, indices, rows, i, len(rows))
+        v = rows[i]
+        value = own[v]
+        for e in range(indptr[v], indptr[v + 1]):
+            u = indices[e]
+            before = sums[u]
+            found[count] = u
+            count += before == 0
+            sums[u] = before + value
+    for i in range(count):
+        u = found[i]
+        norms[i] = sums[u]
+        sums[u] = 0
+    return count
+
+
+@compiled
+def merge(ids: Any, norms: Any, sums: Any) -> int:
+    """Add up norms of equal ids, in place; `sums` is a table as of `scan`."""
+    count = 0
+    for i in range(len(ids)):
+        u = ids[i]
+        before = sums[u]
+        sums[u] = before + norms[i]
+        ids[count] = u
+        count += before == 0
+    for i in range(count):
+        u = ids[i]
+        norms[i] = sums[u]
+        sums[u] = 0
+    return count
+
+
+@compiled
+def guide(norms: Any, ends: Any, firsts: Any) -> None:
+    """Running sums of norms, and for each of equally long pieces of [0, sum) where to start.
+
+    Args:
+        norms: of the candidates, float64 [n].
+        ends: running sums, float64 [n], is written.
+        firsts: int32 [pieces + 1], is written: no candidate before `firsts[piece]` ends behind the
+            start of the piece.
+    """
+    total = 0.0
+    for i in range(len(norms)):
+        total += norms[i]
+        ends[i] = total
+    pieces = len(firsts) - 1
+    per_unit = pieces / total
+    firsts[:] = 0
+    for i in range(len(norms)):
+        firsts[min(np.int64(ends[i] * per_unit), pieces - 1) + 1] = i + 1
+    for piece in range(pieces):
+        firsts[piece + 1] = max(firsts[piece], firsts[piece + 1])
+
+
+@compiled
+def spin(key: Any, ends: Any, firsts: Any, hits: Any, start: int, stop: int) -> None:
+    """Write the candidates that draws start .. stop-1 hit, each in proportion to its norm.
+
+    A draw hits the first candidate whose running sum is above a uniform number. The search starts
+    at the guide's candidate, so that it takes a step or two.
+    """
+    last, pieces = len(ends) - 1, len(firsts) - 1
+    total = ends[last]
+    per_unit = pieces / total
+    for draw in range(start, stop):
+        bits = mix64((key ^ np.uint64(draw)) + GOLDEN)
+        point = np.float64(bits >> np.uint64(11)) * 2.0**-53 * total
+        at = np.int64(firsts[min(np.int64(point * per_unit), pieces - 1)])
+        while at < last and ends[at] <= point:
+            at += 1
+        hits[draw] = at
+
+
+@compiled
+def collect(hits: Any, times: Any, kept: Any) -> int:
+    """Count hits by candidate, and list the candidates that were hit, in their order.
+
+    Args:
+        hits: candidates, one per draw.
+        times: hits by candidate, int32 [n]; zeros before.
+        kept: candidates that were hit, int32 [n + 1], is written.
+
+    Returns:
+        how many were hit.
+    """
+    for draw in range(len(hits)):
+        times[hits[draw]] += 1
+    count = 0
+    for i in range(len(times)):
+        kept[count] = i
+        count += times[i] > 0
+    return count
+
+
+@compiled
+def weigh(
+    kept: Any,
+    candidates: Any,
+    norms: Any,
+    times: Any,
+    total: float,
+    draws: int,
+    least: float,
+    vertices: Any,
+    weights: Any,
+) -> None:
+    """Write ids of the kept candidates, and their weights (times hit) / (draws p).
+
+    Args:
+        kept: candidates that were hit.
+        candidates, norms, times: of all candidates: ids, norms, hits.
+        total: sum of the norms, so that p is norm / total.
+        draws: how many.
+        least: smaller norms count as this one.
+        vertices, weights: are written.
+    """
+    for j in range(len(kept)):
+        i = kept[j]
+        vertices[j] = candidates[i]
+        weights[j] = times[i] * total / (draws * max(norms[i], least))
+
+
+@compiled
+def append(vertices: Any, table: Any, nodes: Any, count: int, numbers: Any) -> int:
+    """Number vertices by a table, after the `count` nodes that have numbers; returns the count.
+
+    Args:
+        vertices: ids.
+        table: numbers by vertex, -1 where there is none; is filled in.
+        nodes: numbered vertices; new ones are appended, with room for one more.
+        numbers: of the vertices, is written.
+    """
+    for i in range(len(vertices)):
+        u = vertices[i]
+        number = table[u]
+        new = number < 0
+        if new:
+            number = count
+        table[u] = number
+        nodes[count] = u
+        numbers[i] = number
+        count += new
+    return count
+
+
+@compiled
+def mark(ids: Any, values: Any, table: Any) -> None:
+    """Enter a value per id in a table."""
+    for i in range(len(ids)):
+        table[ids[i]] = values[i]
+
+
+@compiled
+def look_up(ids: Any, table: Any, values: Any) -> None:
+    """Read a value per id from a table."""
+    for i in range(len(ids)):
+        values[i] = table[ids[i]]
+
+
+@compiled
+def spread(numbers: Any, values: Any, out: Any) -> None:
+    """Write values to the places that their numbers name; a negative number names none."""
+    for i in range(len(numbers)):
+        if numbers[i] >= 0:
+            out[numbers[i]] = values[i]
+
+
+@compiled
+def scale(norms: Any, candidates: Any, columns: Any, unit: float, out: Any) -> None:
+    """Norms in integers as floating-point numbers, times the scale of their column if there are."""
+    for i in range(len(norms)):
+        out[i] = norms[i] * unit
+    if len(columns):
+        for i in range(len(norms)):
+            out[i] *= columns[candidates[i]]
+
+
+@compiled
+def degrees_of(indptr: Any, rows: Any, degrees: Any, ends: Any) -> None:
+    """In-degrees of rows, and their running sums from 0 on."""
+    total = 0
+    ends[0] = 0
+    for i in range(len(rows)):
+        degree = indptr[rows[i] + 1] - indptr[rows[i]]
+        degrees[i] = degree
+        total += degree
+        ends[i + 1] = total
+
+
+@compiled
+def edges_of(indptr: Any, rows: Any) -> int:
+    """Sum of the in-degrees of rows."""
+    total = 0
+    for v in rows:
+        total += indptr[v + 1] - indptr[v]
+    return total
+
+
+@compiled
+def restrict(
+    indptr: Any,
+    indices: Any,
+    rows: Any,
+    drawn: Any,
+    out: Any,
+    picks: Any,
+    start: int,
+    stop: int,
+    at: int,
+) -> tuple[int, int]:
+    """Write the entries of rows start .. stop-1 whose columns were drawn, and their numbers.
+
+    Args:
+        indptr, indices: of the graph.
+        rows: vertices.
+        drawn: table of what is written for a column, negative where the column was not drawn.
+        out: is written from place `at` on.
+        picks: entries of row i, written to place i + 1.
+
+    Returns:
+        the row and the place at which it stopped for want of room.
+    """
+    for i in range(start, stop):
+        ask_for_rows(indptr, indices, rows, i, stop)
+        first, last = indptr[rows[i]], indptr[rows[i] + 1]
+        if at + last - first > len(out):
+            return i, at
+        before = at
+        for e in range(first, last):
+            value = drawn[indices[e]]
+            out[at] = value
+            at += value >= 0
+        picks[i + 1] = at - before
+    return stop, at
+
+
+@compiled
+def number_drawn(entries: Any, vertices: Any, numbers: Any, nodes: Any, count: int) -> int:
+    """Replace places among the drawn vertices by local numbers, in place.
+
+    Args:
+        entries: places in `vertices`.
+        vertices: ids of the drawn ones.
+        numbers: of them, -1 where there is none; is filled in by first appearance.
+        nodes: numbered vertices; new ones are appended, with room for one more.
+        count: numbered vertices so far.
+
+    Returns:
+        numbered vertices afterwards.
+    """
+    for e in range(len(entries)):
+        place = entries[e]
+        number = numbers[place]
+        new = number < 0
+        if new:
+            number = count
+        numbers[place] = number
+        nodes[count] = vertices[place]
+        entries[e] = number
+        count += new
+    return count
