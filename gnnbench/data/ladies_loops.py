@@ -69,7 +69,8 @@ def guide(norms: Any, ends: Any, firsts: Any) -> None:
     """Running sums of norms, and for each of equally long pieces of [0, sum) where to start.
 
     Args:
-        norms: of the candidates, float64 [n].
+        norms: of the candidates, float64 [n]. All are zero where they come from a device whose
+            values the host cannot read (conformance runs so); then the last one is always hit.
         ends: running sums, float64 [n], is written.
         firsts: int32 [pieces + 1], is written: no candidate before `firsts[piece]` ends behind the
             start of the piece.
@@ -79,7 +80,7 @@ def guide(norms: Any, ends: Any, firsts: Any) -> None:
         total += norms[i]
         ends[i] = total
     pieces = len(firsts) - 1
-    per_unit = pieces / total
+    per_unit = pieces / total if total > 0 else 0.0
     firsts[:] = 0
     for i in range(len(norms)):
         firsts[min(np.int64(ends[i] * per_unit), pieces - 1) + 1] = i + 1
@@ -96,7 +97,7 @@ def spin(key: Any, ends: Any, firsts: Any, hits: Any, start: int, stop: int) -> 
     """
     last, pieces = len(ends) - 1, len(firsts) - 1
     total = ends[last]
-    per_unit = pieces / total
+    per_unit = pieces / total if total > 0 else 0.0
     for draw in range(start, stop):
         bits = mix64((key ^ np.uint64(draw)) + GOLDEN)
         point = np.float64(bits >> np.uint64(11)) * 2.0**-53 * total
@@ -144,7 +145,7 @@ def spin_edges(
     """
     last, pieces = len(ends) - 1, len(firsts) - 1
     total = ends[last]
-    per_unit = pieces / total
+    per_unit = pieces / total if total > 0 else 0.0
     for draw in range(start, stop):
         bits = mix64((key ^ np.uint64(draw)) + GOLDEN)
         point = np.float64(bits >> np.uint64(11)) * 2.0**-53 * total

@@ -220,6 +220,14 @@ def test_candidates_are_hit_as_a_search_in_their_running_sums_finds_them() -> No
     assert np.array_equal(hits, np.searchsorted(ends, points, side="right"))
 
 
+def test_norms_that_nobody_could_read_hit_the_last_candidate() -> None:
+    """Conformance runs on a device without values: gathered norms are zeros."""
+    ends, firsts, hits = np.empty(9), np.empty(10, np.int32), np.empty(5, np.int32)
+    loops.guide(np.zeros(9), ends, firsts)
+    loops.spin(np.uint64(1), ends, firsts, hits, 0, 5)
+    assert hits.tolist() == [8] * 5
+
+
 def test_rows_without_edges_are_never_hit_and_no_edges_draw_nothing() -> None:
     graph = from_edges("g", np.array([1, 2]), np.array([0, 0]), 5, undirected=False)
     batch = ladies(7, 2, graph, SAGE).part(np.array([3, 0, 4]), np.array([3, 0, 4]), 0, 0)
