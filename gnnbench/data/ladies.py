@@ -35,6 +35,7 @@ from gnnbench.data.sampling import (
     Near,
     Weights,
     close_table,
+    number,
     open_table,
     split_seeds,
 )
@@ -58,11 +59,13 @@ class _Layer:
     """What a hop draws for the whole global batch.
 
     Args:
-        vertices: that were drawn, by first appearance among the candidates.
+        vertices: that were drawn.
         weights: of them.
         near: what ranks looked at.
         numbers: local numbers of the vertices in the batch of all seeds.
         reached: vertices of that batch with this layer, by local number.
+        entries: pointers, local numbers and degrees of the rows of all seeds' batch, where drawing
+            the layer has found them already.
     """
 
     vertices: Ids
@@ -70,8 +73,11 @@ class _Layer:
     near: tuple[Near, ...]
     numbers: Locals
     reached: Ids
+    entries: Entries | None = None
 
 
+Entries = tuple[Ids, Locals, Locals]
+"""Of the rows of a block: pointers, drawn columns, degrees in the graph."""
 Pick = Callable[[Ids, Ids], tuple[Ids, Weights]]
 """From candidates and their norms to drawn vertices and their weights."""
 Look = Callable[[Ids, int, Pick], tuple[Ids, Weights, Sequence[Near]]]
@@ -84,6 +90,11 @@ class LadiesSampler:
     The layers of a global batch are drawn alike on every rank, from candidates that one rank looks
     for, or all ranks together (`Look`); a rank's blocks are their restriction to what its own seeds
     need, so parts make up the whole batch.
+
+    Without a source scale, p(u) is the sum of the squared scales of u's rows. So an edge is drawn,
+    its row v in proportion to scale(v)^2 degree(v) and its column uniformly among the row's; no
+    candidate has to be known for that. A rank that is alone then looks at the rows once, for the
+    entries in drawn columns and their norms. Otherwise candidates are drawn by their norms.
 
     Args:
         indptr, indices: of the graph, by destination.
@@ -111,10 +122,12 @@ class LadiesSampler:
         self.rows2 = np.maximum(np.rint(scales[0] ** 2 / UNIT), 1).astype(np.int64)
         self.columns2 = np.ones(0) if scales[1] is None else scales[1] ** 2
         self.vertices, self.layers, self.seed, self.poisson = vertices, layers, seed, poisson
+        self.by_edges = not poisson and scales[1] is None
         self._team = Team(threads)
         self._table = np.full(len(indptr) - 1, -1, np.int32)
         self._drawn = np.full(len(indptr) - 1, -1, np.int32)
         self._sums = np.zeros(len(indptr) - 1, np.int64)
+        self._bits = np.zeros((len(indptr) + 63) // 64, np.uint64)
         self._scratch = Scratch()
         self._kept: list[float | None] = [None] * layers
         self._longest = int(np.diff(self.indptr).max()) if len(self.indptr) > 1 else 0
@@ -141,12 +154,12 @@ class LadiesSampler:
         """
         layers = self.remember(seeds, (epoch, step, ranks))
         part = np.ascontiguousarray(part, np.int64)
-        whole = np.array_equal(part, seeds)
+        whole = ranks == 1 and self.by_edges and np.array_equal(part, seeds)
         blocks, nodes = (self._whole if whole else self._partial)(layers, part)
         scanned = sum(int(block.degrees.sum(dtype=np.int64)) for block in blocks)
         mine = tuple(layer.near[min(rank, len(layer.near) - 1)] for layer in layers)
         if ranks == 1:
-            scanned += sum(near.edges for near in mine)
+            scanned += 0 if whole else sum(near.edges for near in mine)
         return Batch(
             blocks=tuple(reversed(blocks)),
             input_nodes=nodes,
@@ -168,7 +181,9 @@ class LadiesSampler:
         known = self._known
         if known is None or known[0] != at or not np.array_equal(known[1], seeds):
             epoch, step, ranks = at
-            known = at, seeds.copy(), self.layers_of(seeds, epoch, step, look or self.shares(ranks))
+            if look is None and ranks > 1:
+                look = self.shares(ranks)
+            known = at, seeds.copy(), self.layers_of(seeds, epoch, step, look)
             self._known = known
         return known[2]
 
@@ -178,15 +193,21 @@ class LadiesSampler:
         """Draw the vertices of every hop of a global batch, the hop next to the seeds first."""
         nodes = np.array(seeds, np.int64)
         open_table(nodes, nodes, self._table)
-        found, look = [], look or self.shares(1)
+        found = []
         for hop in range(self.layers):
-            key = keys.fold(self.seed, epoch, step, hop)
-            vertices, weights, near = look(nodes, hop, self._pick_by(key))
-            numbers = np.empty(len(vertices), np.int32)
-            # Candidates are listed by first appearance, so new vertices are numbered by it too.
-            longer = np.empty(len(nodes) + len(vertices) + 1, np.int64)
-            longer[: len(nodes)] = nodes
-            nodes = longer[: loops.append(vertices, self._table, longer, len(nodes), numbers)]
+            key, entries = keys.fold(self.seed, epoch, step, hop), None
+            if look is None and self.by_edges:
+                vertices, weights, near, entries = self._seen_once(nodes, hop, key)
+            else:
+                pick = self._pick_by(nodes, key)
+                vertices, weights, near = (look or self.shares(1))(nodes, hop, pick)
+            numbers, count = np.empty(len(vertices), np.int32), len(nodes)
+            longer = np.empty(count + len(vertices) + 1, np.int64)
+            longer[:count] = nodes
+            # In the order of the draws, whoever finds the entries: the next hop depends on it.
+            nodes = longer[: loops.append(vertices, self._table, longer, count, numbers)]
+            if entries is not None:
+                loops.rename(entries[1], numbers)
             found.append(
                 _Layer(
                     vertices=vertices,
@@ -194,6 +215,7 @@ class LadiesSampler:
                     near=tuple(near),
                     numbers=numbers,
                     reached=nodes,
+                    entries=entries,
                 )
             )
         close_table(nodes, self._table)
@@ -209,8 +231,16 @@ class LadiesSampler:
 
         return look
 
-    def _pick_by(self, key: int) -> Pick:
+    def _pick_by(self, reached: Ids, key: int) -> Pick:
         def pick(candidates: Ids, norms: Ids) -> tuple[Ids, Weights]:
+            if self.by_edges:
+                vertices, times, total = self._edges_drawn(reached, key)
+                close_table(vertices, self._drawn)
+                own = np.empty(len(vertices), np.int64)
+                loops.mark(candidates, norms, self._sums)
+                loops.look_up(vertices, self._sums, own)
+                self._sums[candidates] = 0
+                return vertices, self._weights(times, total, own)
             return self._pick(candidates, self.scaled(candidates, norms), key)
 
         return pick
@@ -281,13 +311,55 @@ class LadiesSampler:
         loops.weigh(hit, *of, vertices, weights)
         return vertices, weights
 
+    def _seen_once(
+        self, reached: Ids, hop: int, key: int
+    ) -> tuple[Ids, Weights, list[Near], Entries]:
+        """Draw the vertices of a hop by edges; then look at all rows, for entries and norms."""
+        vertices, times, total = self._edges_drawn(reached, key)
+        entries = self._restricted(hop, vertices, reached)
+        norms = np.zeros(len(vertices), np.int64)
+        loops.add_up(*entries[:2], reached, self.rows2, self._drawn, norms)
+        close_table(vertices, self._drawn)
+        edges = int(entries[2].sum(dtype=np.int64))
+        near = Near(rows=len(reached), candidates=len(vertices), edges=edges)
+        return vertices, self._weights(times, total, norms), [near], entries
+
+    def _weights(self, times: Locals, total: float, norms: Ids) -> Weights:
+        """Weights (times drawn) / (k p); the norms are integers whose sum over all is `total`."""
+        found: Weights = times * total / (self.vertices * np.maximum(norms, 1))
+        return found
+
+    def _edges_drawn(self, reached: Ids, key: int) -> tuple[Ids, Locals, float]:
+        """Draw k edges into the vertices reached.
+
+        Returns their distinct sources in the order of the draws, how often each was drawn, and the
+        sum of all norms in units of `UNIT`. The table `_drawn` has the places of the sources.
+        """
+        count, draws, graph = len(reached), self.vertices, (self.indptr, self.indices)
+        masses = self._scratch("masses", count, np.float64)
+        starts, degrees = (self._scratch(name, count, np.int64) for name in ("starts", "degrees"))
+        rows = loops.masses_of(self.indptr, reached, self.rows2, starts, degrees, masses)
+        if not rows:
+            return np.empty(0, np.int64), np.empty(0, np.int32), 0.0
+        ends = self._scratch("ends", rows, np.float64)
+        firsts = self._scratch("firsts", rows + 1, np.int32)
+        loops.guide(masses[:rows], ends, firsts)
+        hits = self._scratch("edges", draws, np.int64)
+        spun = np.uint64(key), ends, firsts, starts, degrees, hits
+        ranges = self._team.split(draws, DRAWS_PER_RANGE)
+        self._team.run(lambda start, stop: loops.spin_edges(*spun, start, stop), ranges)
+        sources = self._scratch("sources", draws + 1, np.int64)
+        times = self._scratch("times", draws + 1, np.int32)
+        found = loops.distinct(hits, graph[1], self._drawn, sources, times)
+        return sources[:found].copy(), times[:found].copy(), float(ends[-1])
+
     def _whole(self, layers: Sequence[_Layer], seeds: Ids) -> tuple[list[Block], Ids]:
         """Blocks of all seeds, hop by hop, and their vertices: numbers are those of the layers."""
         blocks, nodes = [], seeds
-        for hop, layer in enumerate(layers):
-            kept = self._restricted(hop, layer, nodes, layer.numbers)
+        for layer in layers:
+            assert layer.entries is not None, "a rank that is alone draws by edges"
             nodes = layer.reached
-            blocks.append(_block(*kept, layer.weights, layer.numbers, len(nodes)))
+            blocks.append(_block(*layer.entries, layer.weights, layer.numbers, len(nodes)))
         return blocks, nodes
 
     def _partial(self, layers: Sequence[_Layer], part: Ids) -> tuple[list[Block], Ids]:
@@ -297,25 +369,19 @@ class LadiesSampler:
         open_table(part, nodes, self._table)
         blocks, count = [], len(part)
         for hop, layer in enumerate(layers):
-            drawn = len(layer.vertices)
-            kept = self._restricted(hop, layer, nodes[:count], np.arange(drawn, dtype=np.int32))
-            numbers = np.empty(drawn, np.int32)
+            kept = self._restricted(hop, layer.vertices, nodes[:count])
+            count = number(kept[1], nodes, self._table, count)
+            numbers = np.empty(len(layer.vertices), np.int32)
             loops.look_up(layer.vertices, self._table, numbers)
-            found = loops.number_drawn(kept[1], layer.vertices, numbers, nodes, count)
-            new = np.arange(count, found, dtype=np.int32)
-            loops.mark(nodes[count:found], new, self._table)
-            count = found
             blocks.append(_block(*kept, layer.weights, numbers, count))
         nodes = nodes[:count].copy()
         close_table(nodes, self._table)
         return blocks, nodes
 
-    def _restricted(
-        self, hop: int, layer: _Layer, rows: Ids, names: Locals
-    ) -> tuple[Ids, Locals, Locals]:
-        """Pointers and entries of the rows' drawn columns, by `names`, and the rows' degrees."""
-        loops.mark(layer.vertices, names, self._drawn)
-        count, graph, drawn = len(rows), (self.indptr, self.indices), self._drawn
+    def _restricted(self, hop: int, vertices: Ids, rows: Ids) -> Entries:
+        """The rows' entries in drawn columns, by graph ids."""
+        loops.set_bits(vertices, self._bits)
+        count, graph, bits = len(rows), (self.indptr, self.indices), self._bits
         indptr, degrees = np.zeros(count + 1, np.int64), np.empty(count, np.int32)
         ends = np.empty(count + 1, np.int64)
         loops.degrees_of(self.indptr, rows, degrees, ends)
@@ -323,7 +389,7 @@ class LadiesSampler:
 
         def write(draft: Locals, row: int, stop: int, at: int) -> tuple[int, int]:
             reached: tuple[int, int] = loops.restrict(
-                *graph, rows, drawn, draft, indptr, row, stop, at
+                *graph, rows, bits, draft, indptr, row, stop, at
             )
             return reached
 
@@ -334,7 +400,7 @@ class LadiesSampler:
             return expected + expected // DRAFT_SLACK
 
         indices = drafted(self._team, count, self._longest, room, write)
-        close_table(layer.vertices, drawn)
+        loops.clear_bits(vertices, bits)
         # Batches are alike: this hop of the next one keeps about the same share of its entries.
         self._kept[hop] = len(indices) / max(int(ends[-1]), 1)
         np.cumsum(indptr, out=indptr)

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from gnnbench.data.draws import GOLDEN, compiled, mix64
-from gnnbench.data.prefetch import ask_for_rows
+from gnnbench.data.draws import GOLDEN, ONE, below, compiled, mix64
+from gnnbench.data.prefetch import ask_for_rows, prefetch
+
+AHEAD = 16
+"""Items between the one that is worked on and the one whose memory is asked for."""
 
 
 @compiled
@@ -66,7 +69,8 @@ def guide(norms: Any, ends: Any, firsts: Any) -> None:
     """Running sums of norms, and for each of equally long pieces of [0, sum) where to start.
 
     Args:
-        norms: of the candidates, float64 [n].
+        norms: of the candidates, float64 [n]. All are zero where they come from a device whose
+            values the host cannot read (conformance runs so); then the last one is always hit.
         ends: running sums, float64 [n], is written.
         firsts: int32 [pieces + 1], is written: no candidate before `firsts[piece]` ends behind the
             start of the piece.
@@ -76,7 +80,7 @@ def guide(norms: Any, ends: Any, firsts: Any) -> None:
         total += norms[i]
         ends[i] = total
     pieces = len(firsts) - 1
-    per_unit = pieces / total
+    per_unit = pieces / total if total > 0 else 0.0
     firsts[:] = 0
     for i in range(len(norms)):
         firsts[min(np.int64(ends[i] * per_unit), pieces - 1) + 1] = i + 1
@@ -93,7 +97,7 @@ def spin(key: Any, ends: Any, firsts: Any, hits: Any, start: int, stop: int) -> 
     """
     last, pieces = len(ends) - 1, len(firsts) - 1
     total = ends[last]
-    per_unit = pieces / total
+    per_unit = pieces / total if total > 0 else 0.0
     for draw in range(start, stop):
         bits = mix64((key ^ np.uint64(draw)) + GOLDEN)
         point = np.float64(bits >> np.uint64(11)) * 2.0**-53 * total
@@ -101,6 +105,105 @@ def spin(key: Any, ends: Any, firsts: Any, hits: Any, start: int, stop: int) -> 
         while at < last and ends[at] <= point:
             at += 1
         hits[draw] = at
+
+
+@compiled
+def masses_of(indptr: Any, rows: Any, own: Any, starts: Any, degrees: Any, masses: Any) -> int:
+    """Write where each row v starts, its degree, and own(v) degree(v).
+
+    Returns:
+        the rows up to the last one that has an entry.
+    """
+    count = 0
+    for i in range(len(rows)):
+        if i + AHEAD < len(rows):
+            prefetch(indptr, rows[i + AHEAD])
+            prefetch(own, rows[i + AHEAD])
+        v = rows[i]
+        degree = indptr[v + 1] - indptr[v]
+        starts[i], degrees[i] = indptr[v], degree
+        masses[i] = np.float64(own[v]) * degree
+        if degree > 0:
+            count = i + 1
+    return count
+
+
+@compiled
+def spin_edges(
+    key: Any,
+    ends: Any,
+    firsts: Any,
+    starts: Any,
+    degrees: Any,
+    hits: Any,
+    start: int,
+    stop: int,
+) -> None:
+    """Write the places of the edges that draws start .. stop-1 hit.
+
+    A draw hits a row as `spin` hits a candidate, then one of the row's edges, all alike.
+    """
+    last, pieces = len(ends) - 1, len(firsts) - 1
+    total = ends[last]
+    per_unit = pieces / total if total > 0 else 0.0
+    for draw in range(start, stop):
+        bits = mix64((key ^ np.uint64(draw)) + GOLDEN)
+        point = np.float64(bits >> np.uint64(11)) * 2.0**-53 * total
+        at = np.int64(firsts[min(np.int64(point * per_unit), pieces - 1)])
+        while at < last and ends[at] <= point:
+            at += 1
+        hits[draw] = starts[at] + below(bits, 0, degrees[at])
+
+
+@compiled
+def distinct(hits: Any, indices: Any, table: Any, sources: Any, times: Any) -> int:
+    """List the distinct sources of edges by first appearance, and count how often each appears.
+
+    Args:
+        hits: places of edges.
+        indices: sources of all edges.
+        table: is filled in with places in `sources`; -1 before.
+        sources, times: are written, with room for one more than there are hits.
+
+    Returns:
+        how many there are.
+    """
+    times[:] = 0
+    count, last = 0, len(hits) - 1
+    for draw in range(len(hits)):
+        prefetch(indices, hits[min(draw + 2 * AHEAD, last)])
+        prefetch(table, indices[hits[min(draw + AHEAD, last)]])
+        u = indices[hits[draw]]
+        place = np.int64(table[u])
+        new = place < 0
+        if new:
+            place = count
+        table[u] = place
+        sources[count] = u
+        times[place] += 1
+        count += new
+    return count
+
+
+@compiled
+def add_up(indptr: Any, entries: Any, rows: Any, own: Any, places: Any, norms: Any) -> None:
+    """Replace ids of columns by their places, and add each row's `own` to its columns' norms.
+
+    Args:
+        indptr, entries: of the rows; ids are replaced in place.
+        rows: vertices.
+        own: integers by vertex.
+        places: table of the place of every column in `norms`.
+        norms: of the columns, zeros before.
+    """
+    last = len(entries) - 1
+    for i in range(len(rows)):
+        value = own[rows[i]]
+        for e in range(indptr[i], indptr[i + 1]):
+            prefetch(places, entries[min(e + AHEAD, last)])
+            place = places[entries[e]]
+            norms[place] += value
+            entries[e] = place
 
 
 @compiled
@@ -229,11 +332,25 @@ def edges_of(indptr: Any, rows: Any) -> int:
 
 
 @compiled
+def set_bits(ids: Any, bits: Any) -> None:
+    """Set the bit of every id."""
+    for i in range(len(ids)):
+        bits[ids[i] >> 6] |= ONE << np.uint64(ids[i] & 63)
+
+
+@compiled
+def clear_bits(ids: Any, bits: Any) -> None:
+    """Clear the words in which ids have a bit."""
+    for i in range(len(ids)):
+        bits[ids[i] >> 6] = np.uint64(0)
+
+
+@compiled
 def restrict(
     indptr: Any,
     indices: Any,
     rows: Any,
-    drawn: Any,
+    bits: Any,
     out: Any,
     picks: Any,
     start: int,
@@ -245,7 +362,7 @@ def restrict(
     Args:
         indptr, indices: of the graph.
         rows: vertices.
-        drawn: table of what is written for a column, negative where the column was not drawn.
+        bits: a bit per vertex, 1 where the column was drawn: small enough for the nearest cache.
         out: is written from place `at` on.
         picks: entries of row i, written to place i + 1.
 
@@ -259,35 +376,15 @@ def restrict(
             return i, at
         before = at
         for e in range(first, last):
-            value = drawn[indices[e]]
-            out[at] = value
-            at += value >= 0
+            u = np.int64(indices[e])
+            out[at] = u
+            at += np.int64((bits[u >> 6] >> np.uint64(u & 63)) & ONE)
         picks[i + 1] = at - before
     return stop, at
 
 
 @compiled
-def number_drawn(entries: Any, vertices: Any, numbers: Any, nodes: Any, count: int) -> int:
-    """Replace places among the drawn vertices by local numbers, in place.
-
-    Args:
-        entries: places in `vertices`.
-        vertices: ids of the drawn ones.
-        numbers: of them, -1 where there is none; is filled in by first appearance.
-        nodes: numbered vertices; new ones are appended, with room for one more.
-        count: numbered vertices so far.
-
-    Returns:
-        numbered vertices afterwards.
-    """
+def rename(entries: Any, numbers: Any) -> None:
+    """Replace every entry by its number, in place."""
     for e in range(len(entries)):
-        place = entries[e]
-        number = numbers[place]
-        new = number < 0
-        if new:
-            number = count
-        numbers[place] = number
-        nodes[count] = vertices[place]
-        entries[e] = number
-        count += new
-    return count
+        entries[e] = numbers[entries[e]]

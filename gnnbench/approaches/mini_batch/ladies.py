@@ -8,7 +8,9 @@ the in-edges of its share of the layer above, and lists are gathered: per hop an
     (P - 1) (8 + 16 max over ranks of candidates)  bytes
 
 Or every rank looks at all in-edges, which needs no communication (`candidates = "replicated"`).
-Norms are integers, so the batch does not depend on how rows are shared.
+Norms are integers, so the batch does not depend on how rows are shared. A single rank that draws
+with replacement, for a model without scales of sources, needs no candidates: it draws edges, and
+looks at the in-edges once.
 """
 
 from __future__ import annotations
@@ -134,6 +136,7 @@ class Ladies(SeedBatches):
     def estimate(self, profile: GraphProfile, run: RunSpec, *, partitioned: bool) -> BatchSizes:
         """From degrees alone: what is drawn is spread over the layer's neighbourhood."""
         knobs: LadiesKnobs = self.knobs(run)
+        symmetric = MODELS.get(run.model.kind).normalisation == "symmetric"
         vertices, edges, scanned, near = ladies_frontier(
             *profile.histogram(),
             profile.num_train,
@@ -141,9 +144,12 @@ class Ladies(SeedBatches):
             run.model.layers,
             batch=min(run.batch.size, max(profile.num_train, 1)),
             ranks=run.ranks,
-            symmetric=MODELS.get(run.model.kind).normalisation == "symmetric",
+            symmetric=symmetric,
             poisson=knobs.draws == "poisson",
         )
+        if run.ranks == 1 and not symmetric and knobs.draws == "replacement":
+            # Edges are drawn first; then the rows are looked at once, to restrict blocks.
+            return even_batch(1, vertices, edges, scanned=scanned, partitioned=partitioned)
         if knobs.candidates == "replicated" or run.ranks == 1:
             scanned += run.ranks * sum(hop[2] for hop in near)
             return even_batch(run.ranks, vertices, edges, scanned=scanned, partitioned=partitioned)
@@ -152,10 +158,10 @@ class Ladies(SeedBatches):
         return replace(batch, near=near_sizes(looked))
 
     def sampler_buffers(self, data: GraphLike, run: RunSpec) -> tuple[Buffer, ...]:
-        """Squared scales of rows and columns in float64, and places of drawn vertices."""
+        """Per vertex: squared scales, a sum of norms, a place among the drawn, and a bit."""
         symmetric = MODELS.get(run.model.kind).normalisation == "symmetric"
-        each = 8 * (2 if symmetric else 1) + 4
-        return (Buffer("layer_tables", each * data.num_nodes),)
+        each = 8 * (2 if symmetric else 1) + 8 + 4
+        return (Buffer("layer_tables", each * data.num_nodes + -(-data.num_nodes // 8)),)
 
 
 APPROACH = Ladies()

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from gnnbench.data import keys
+from gnnbench.data import ladies_loops as loops
 from gnnbench.data.generators import planted_partition
-from gnnbench.data.graph import Graph
+from gnnbench.data.graph import Graph, from_edges
 from gnnbench.data.labor import LaborSampler
 from gnnbench.data.ladies import LadiesSampler
 from gnnbench.data.sampling import Batch, Block, NeighbourSampler, split_seeds
 from gnnbench.models.names import MODELS
 from gnnbench.models.scales import vertex_scales
 
-GCN = MODELS.get("gcn")
+GCN, SAGE = MODELS.get("gcn"), MODELS.get("sage")
 GRAPH = planted_partition(60, 8, 3, 2, seed=4)
 SEEDS = np.arange(0, 60, 4)
 VALUES = 1.0 + np.random.default_rng(0).random(60)
@@ -31,8 +32,10 @@ def labor(fanouts: tuple[int, ...], graph: Graph = GRAPH, **options: Any) -> Lab
     return LaborSampler(graph.indptr, graph.indices, fanouts, seed=7, **options)
 
 
-def ladies(vertices: int, layers: int = 1, graph: Graph = GRAPH, **options: Any) -> LadiesSampler:
-    scales = vertex_scales(graph, GCN)
+def ladies(
+    vertices: int, layers: int = 1, graph: Graph = GRAPH, model: Any = GCN, **options: Any
+) -> LadiesSampler:
+    scales = vertex_scales(graph, model)
     return LadiesSampler(
         graph.indptr, graph.indices, scales, vertices=vertices, layers=layers, seed=7, **options
     )
@@ -161,6 +164,79 @@ def test_ladies_estimates_sums_without_bias(poisson: bool) -> None:
     assert off < 0.02
 
 
+def test_ladies_estimates_means_without_bias_when_it_draws_edges() -> None:
+    """SA-S7. Power: weights that are cut off at their median fail."""
+    sampler, rows = ladies(12, model=SAGE), vertex_scales(GRAPH, SAGE)[0]
+    assert sampler.by_edges
+    near = [GRAPH.indices[GRAPH.indptr[v] : GRAPH.indptr[v + 1]] for v in SEEDS]
+    truth = np.array([rows[v] * VALUES[u].sum() for v, u in zip(SEEDS, near, strict=True)])
+
+    def off(flawed: bool) -> float:
+        drawn = []
+        for step in range(DRAWS):
+            batch = sampler.part(SEEDS, SEEDS, 0, step)
+            block, entries = batch.blocks[0], VALUES[batch.input_nodes]
+            assert block.column_weights is not None
+            weights = block.column_weights
+            if flawed:
+                weights = np.where(weights > 0, np.minimum(weights, np.median(weights)), 0)
+            targets = np.repeat(np.arange(block.num_dst), np.diff(block.indptr))
+            found = (entries * weights[: len(entries)])[block.indices]
+            drawn.append(np.bincount(targets, found, block.num_dst) * rows[SEEDS])
+        spread = np.std(drawn, axis=0, ddof=1) / np.sqrt(DRAWS) + 1e-12
+        return float(np.abs((np.mean(drawn, axis=0) - truth) / spread).max())
+
+    assert off(False) < 5
+    assert off(True) > 10
+
+
+def test_edges_hit_columns_in_proportion_to_their_norms() -> None:
+    """SA-S7: chi-square of how often each candidate is drawn, against its share of the norms."""
+    sampler = ladies(50, model=SAGE)
+    candidates, norms, edges = sampler.near(SEEDS)
+    expected, counts = np.zeros(60), np.zeros(60)
+    expected[candidates] = norms / norms.sum() * 50 * 400
+    for step in range(400):
+        sources, times, total = sampler._edges_drawn(SEEDS, keys.fold(1, step))
+        sampler._drawn[sources] = -1
+        counts[sources] += times
+        assert total == norms.sum() and times.sum() == 50
+    known = expected > 0
+    assert not counts[~known].any() and edges == GRAPH.in_degrees()[SEEDS].sum()
+    statistic = ((counts - expected)[known] ** 2 / expected[known]).sum()
+    freedom = known.sum() - 1
+    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+def test_candidates_are_hit_as_a_search_in_their_running_sums_finds_them() -> None:
+    """A guide only shortens the search. Norms differ by six orders of magnitude."""
+    norms = np.exp(np.random.default_rng(3).uniform(-7, 7, 500))
+    ends, firsts = np.empty(500), np.empty(501, np.int32)
+    loops.guide(norms, ends, firsts)
+    hits = np.empty(5000, np.int32)
+    loops.spin(np.uint64(11), ends, firsts, hits, 0, 5000)
+    assert np.array_equal(ends, np.cumsum(norms))
+    points = keys.unit(keys.extend_array(11, np.arange(5000))) * ends[-1]
+    assert np.array_equal(hits, np.searchsorted(ends, points, side="right"))
+
+
+def test_norms_that_nobody_could_read_hit_the_last_candidate() -> None:
+    """Conformance runs on a device without values: gathered norms are zeros."""
+    ends, firsts, hits = np.empty(9), np.empty(10, np.int32), np.empty(5, np.int32)
+    loops.guide(np.zeros(9), ends, firsts)
+    loops.spin(np.uint64(1), ends, firsts, hits, 0, 5)
+    assert hits.tolist() == [8] * 5
+
+
+def test_rows_without_edges_are_never_hit_and_no_edges_draw_nothing() -> None:
+    graph = from_edges("g", np.array([1, 2]), np.array([0, 0]), 5, undirected=False)
+    batch = ladies(7, 2, graph, SAGE).part(np.array([3, 0, 4]), np.array([3, 0, 4]), 0, 0)
+    assert set(batch.input_nodes.tolist()) <= {0, 1, 2, 3, 4}
+    assert 1 <= batch.blocks[-1].num_edges <= 2
+    empty = ladies(7, 2, graph, SAGE).part(np.array([3, 4]), np.array([3, 4]), 0, 0)
+    assert empty.sizes == ((2, 2, 2), (0, 0))
+
+
 class Flawed(LadiesSampler):
     """Draws without replacement, with the weights 1 / (k p) of draws with replacement."""
 
@@ -236,6 +312,33 @@ def test_ladies_draws_the_same_layers_however_many_ranks_look_for_candidates(
         assert np.ptp(rows, axis=0).max() <= 1
 
 
+def test_edges_are_drawn_alike_however_many_ranks_look_for_candidates() -> None:
+    """SA-S3: bit for bit. A rank that is alone looks at an edge once, others twice."""
+    alone = ladies(300, 2, BIG, SAGE).part(BIG_SEEDS, BIG_SEEDS, 1, 2)
+    assert alone.scanned == sum(int(block.degrees.sum()) for block in alone.blocks)
+    half = ladies(300, 2, BIG, SAGE)
+    half.part(BIG_SEEDS, BIG_SEEDS, 1, 2)
+    own = half.part(BIG_SEEDS, BIG_SEEDS[:70], 1, 2)
+    assert own.scanned == alone.scanned + sum(int(block.degrees.sum()) for block in own.blocks)
+    for ranks in (2, 5):
+        for rank in range(ranks):
+            part = ladies(300, 2, BIG, SAGE).part(
+                BIG_SEEDS, BIG_SEEDS, 1, 2, ranks=ranks, rank=rank
+            )
+            assert set(part.input_nodes.tolist()) == set(alone.input_nodes.tolist())
+            assert weighted(part) == weighted(alone)
+
+
+def test_a_batch_of_ladies_does_not_depend_on_the_batches_before_it() -> None:
+    for options in ({"model": SAGE}, {}, {"poisson": True}):
+        used, fresh = ladies(300, 2, BIG, **options), ladies(300, 2, BIG, **options)
+        for step in range(4):
+            used.part(BIG_SEEDS[step:], BIG_SEEDS[step : 300 * step], 0, step)
+        a, b = (one.part(BIG_SEEDS, BIG_SEEDS[:99], 1, 2) for one in (used, fresh))
+        assert np.array_equal(a.input_nodes, b.input_nodes)
+        assert weighted(a) == weighted(b)
+
+
 def test_poisson_draws_expect_k_vertices_and_all_of_them_make_the_exact_product() -> None:
     """SA-S7."""
     sampler = ladies(12, poisson=True)
@@ -253,6 +356,7 @@ BIG_SEEDS = np.arange(0, 4000, 2)
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "labor": lambda **o: labor((3, 2), BIG, **o),
     "ladies": lambda **o: ladies(300, 2, BIG, **o),
+    "edges": lambda **o: ladies(300, 2, BIG, SAGE, **o),
     "poisson": lambda **o: ladies(300, 2, BIG, poisson=True, **o),
 }
 
