@@ -87,9 +87,9 @@ def _attention_kept(of: LayerSizes, queries: Size, edges: Size) -> Size:
 def _attention_kept_on_host(of: LayerSizes, queries: Size, edges: Size) -> Size:
     """Elements that the loops of attention on the host keep; nothing is padded or concatenated.
 
-    Of an edge cosine and sine of its encoding, and per head its raw score and its weight. Of a query
-    its row, its product, per head a key, a sum and the sum of weights, what was found, and its output
-    with the ReLU and the normalisation.
+    Of an edge: cosine and sine of its encoding, per head its raw score and weight. Of a query: its
+    row, its product, per head a key, a sum and the sum of weights, what was found, and the output
+    with its ReLU and normalisation.
     """
     n, d, heads = of.nodes, of.hidden, of.heads
     both = n + of.edges + d

@@ -1,7 +1,7 @@
 """The evaluation of node classification within bounded memory: layer by layer, range by range.
 
-Features, topology and the rows of every layer are mapped files. Their pages are the system's to
-take back, so that they are no part of what an evaluation needs.
+Features, topology and the rows of every layer are files. Topology is mapped, and rows are written
+to mapped files, whose pages are given back after every range.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from gnnbench.work import ID_BYTES
 
 BYTES_AT_ONCE = 8 * 2**20
 """Bytes of the source rows of some vertices, at most, unless one alone has more."""
+PAGE_BYTES = 2**21
+"""Of a large page, which Linux makes resident around a byte of a mapped file."""
 ANSWERS_AT_ONCE = 65_536
 """Vertices of a split whose answers are counted at once."""
 
@@ -51,7 +53,11 @@ def layerwise_evaluation(data: Any, run: RunSpec) -> Iteration:
         }
         if shape.has_norm(layer):
             made[f"n{layer}"] = (rows * fan_out + 2 * rows) * s
-        drawing = {"drawing": ID_BYTES * (2 * u + rows) + 4 * drawn}
+        drawing = {
+            # A range of rows, or of edges, lies in two large pages of its file.
+            "pages": min(n * fan_out * s, 2 * PAGE_BYTES) + min(4 * edges, 2 * PAGE_BYTES),
+            "drawing": ID_BYTES * (2 * u + rows) + 4 * drawn,
+        }
         ends = [*made, *drawing]
         writer.step(str(layer), made, on_host=drawing, frees=ends)
     classes = shape.dims[-1]

@@ -23,6 +23,7 @@ from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.data.sampling import NeighbourSampler
+from gnnbench.data.scattered import read_rows
 from gnnbench.metrics import SPLITS
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.mini_batch.sampled import BlockMaker
@@ -75,7 +76,7 @@ class LayerwiseEvaluator:
             batch = sampler.sample(np.arange(start, stop, dtype=np.int64), 0, 0)
             [pattern] = blocks.patterns(batch, layer)[0]
             ids = torch.from_numpy(batch.input_nodes).to(context.device)
-            inputs = np.asarray(rows[batch.input_nodes]).astype(kind, copy=False)
+            inputs = read_rows(rows, batch.input_nodes).astype(kind, copy=False)
             made = self._rows(stack, layer, pattern, ids, torch.from_numpy(inputs))
             out[start:stop] = array_on_host(made)
             forget_mapped_pages([rows, out, self.graph.indices])
