@@ -55,14 +55,16 @@ class CachingAllocator:
         self._at: dict[int, _Block] = {}
 
     def allocate(self, name: str, size: int) -> None:
-        """Allocate a buffer; a living name grows to the larger size (new first, then freed)."""
+        """Allocate a buffer; a living name grows to the larger size.
+
+        It is freed first, as workspaces do: nothing reads the old buffer any more.
+        """
         living = self._blocks.get(name)
         if living is not None and living.size >= _rounded(size):
             return
-        block = self._take(_rounded(size))
         if living is not None:
             self._release(living)
-        self._blocks[name] = block
+        self._blocks[name] = self._take(_rounded(size))
 
     def free(self, name: str) -> None:
         """Free a buffer; unknown names are ignored, as a plan may free what it never made."""

@@ -146,10 +146,10 @@ def _is_of_batch(name: str) -> bool:
 
 
 def with_largest_batch(plan: Plan, *, seeds: int) -> Plan:
-    """The plan of a profile whose first period ends with the largest batch that an epoch has.
+    """The plan of a profile with batches as large as the largest that an epoch likely has.
 
-    A profile has batches of the mean size; what fits must hold the others as well, and for a moment
-    an old buffer beside the larger one that takes its place. Other plans stay as they are.
+    A profile has batches of the mean size, and what fits must hold every batch. Other plans stay as
+    they are.
 
     Args:
         plan: of an approach.
@@ -161,19 +161,15 @@ def with_largest_batch(plan: Plan, *, seeds: int) -> Plan:
     # The median of the largest of so many draws.
     place = statistics.NormalDist().inv_cdf(0.5 ** (1.0 / steps))
     factor = math.exp(SEED_SPREAD / math.sqrt(seeds) * place)
-    count, last = len(plan.iterations), plan.schedule[steps - 1]
 
     def made(number: int) -> Iteration:
-        if number < count:
-            return plan.iterations[number]
         classes = [
             RankClass(of.ranks, [_grown(step, factor) for step in of.steps])
-            for of in plan.iterations[last].classes
+            for of in plan.iterations[number].classes
         ]
         return Iteration(classes)
 
-    schedule = (*plan.schedule[: steps - 1], count, *plan.schedule[steps:])
-    return replace(plan, iterations=LazyIterations(count + 1, made), schedule=schedule)
+    return replace(plan, iterations=LazyIterations(len(plan.iterations), made))
 
 
 def scaled(size: Size, factor: float) -> Size:
