@@ -41,7 +41,7 @@ LARGE: dict[str, dict[str, Any]] = {
 """Options of generators that give workloads of 20 MB and more a rank."""
 OPTIONS: dict[str, dict[str, Any]] = {
     # Four ranks: what a process holds for its peers, some MB, is in no plan.
-    "cagnet-1.5d": {"num_nodes": 36_000},
+    "cagnet-1.5d": {"num_nodes": 60_000},
     "bns": {"num_nodes": 36_000},
     "edgebank": {"num_nodes": 50_000, "num_edges": 500_000, "num_edge_features": 1},
     "embeddings": {"num_entities": 40_000, "num_triples": 20_000},

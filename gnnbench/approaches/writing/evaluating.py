@@ -22,13 +22,19 @@ ANSWER_BYTES = 11
 """Of a row whose answer is counted: the class number that was found, and three booleans."""
 
 
-def answered(plan: Plan) -> Plan:
-    """The plan with an evaluation in the buffers of its training.
+def answered(plan: Plan, **held: Size) -> Plan:
+    """The plan with an evaluation in the buffers of its training, and in some others.
 
-    Only right answers need room: as much as labels (a class number) and masks of three splits.
+    Right answers need room: as much as labels (a class number) and masks of three splits.
+
+    Args:
+        plan: of the training.
+        held: bytes of buffers that only the evaluation needs, by name.
     """
     labels = next(buffer.bytes for buffer in plan.resident if buffer.name == "labels")
     writer = EvaluationWriter(plan.world_size)
+    if held:
+        writer.step("forward", held)
     writer.step("answers", {"answers": labels})
     return replace(plan, evaluation=(writer.iteration(),))
 
