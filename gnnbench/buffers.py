@@ -15,6 +15,8 @@ ACTIVATIONS = "activations and gradients"
 BUFFERS = "work buffers"
 CONTEXT = "framework context"
 RESERVE = "allocator reserve"
+EVALUATED = "evaluated_"
+"""Before the names of buffers that an evaluation has to itself."""
 CATEGORIES = (FEATURES, TOPOLOGY, PARAMETERS, ACTIVATIONS, BUFFERS, CONTEXT, RESERVE)
 
 _RESIDENT = (
@@ -31,6 +33,10 @@ _ACTIVATIONS = r"x|[a-z]{1,2}\d+|statistics\d+|scores\d*|logits\w*|\w+_grad|loss
 
 def category(name: str, *, resident: bool) -> str:
     """The category of a buffer; `resident` ones live from before the first iteration."""
+    if name.startswith(EVALUATED):
+        # An evaluation may load a share of the data for itself; it precomputes no aggregation.
+        name = name.removeprefix(EVALUATED)
+        resident = name != "z1"
     if resident:
         for found, pattern in _RESIDENT:
             if re.fullmatch(pattern, name):

@@ -15,6 +15,8 @@ Execution semantics, which the engine, the event loop and the replay obey:
   plans disagree are an error before a run could hang.
 - A buffer lives from the step that allocates it to the step that frees it (see `steps.Buffer`), so
   that memory is a timeline per space.
+- An evaluation between periods takes no part in their times. Its steps are kept apart, for their
+  buffers.
 
 Plans stay small. Ranks that take the same steps with different sizes form a class, whose steps hold
 arrays of sizes. Iterations that all differ are made lazily, one at a time (`LazyIterations`).
@@ -27,8 +29,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +56,8 @@ class Plan:
         arrivals: events of a stream that arrive with each period; empty if no input arrives late.
         resident: buffers that live from before the first iteration; sizes are arrays [world size]
             where ranks differ.
+        evaluation: the iterations of one evaluation between periods, with what they allocate and
+            free; empty where an evaluation needs no memory of its own.
         counted: whether all sizes were counted on the real structure; `basis` says how they were
             estimated otherwise.
         notes: what a reader of the prediction may want to know.
@@ -69,6 +73,7 @@ class Plan:
     releases: Sequence[float] = ()
     arrivals: Sequence[int] = ()
     resident: tuple[Buffer, ...] = ()
+    evaluation: Sequence[Iteration] = ()
     counted: bool = True
     basis: str = "counted on the real graph"
     notes: Mapping[str, object] = field(default_factory=dict)
@@ -141,25 +146,43 @@ class Plan:
     # -- memory ----------------------------------------------------------------------------------
 
     def peak_bytes(self, *spaces: Space, periods: int | None = None) -> Ints:
-        """Highest sum of living buffers in some spaces together (by default the device's).
+        """Highest sum of living buffers of the periods, in some spaces (by default the device's).
 
         In program order; int64 [world size]. On a CPU, device and host are one memory.
         """
-        return self.peaks([spaces or (Space.DEVICE,)], periods=periods)[0]
+        return self.peaks([spaces or (Space.DEVICE,)], periods=periods)[0].training
 
-    def peaks(self, groups: Sequence[Sequence[Space]], *, periods: int | None = None) -> list[Ints]:
-        """`peak_bytes` of several groups of spaces."""
+    def peaks(
+        self,
+        groups: Sequence[Sequence[Space]],
+        *,
+        periods: int | None = None,
+        evaluates: bool = False,
+    ) -> list[Peaks]:
+        """Peaks of several groups of spaces; of the evaluation after the periods if it `evaluates`.
+
+        Without it the evaluation has what the periods leave.
+        """
         counts = [_Living(self, group) for group in groups]
         # One walk for all groups: iterations are made on demand, and dropped again.
         for ranks, step in self.allocations(periods=periods):
             for count in counts:
                 count.take(ranks, step)
-        return [count.peak for count in counts]
+        trained = [count.restart() for count in counts]
+        for ranks, step in self.evaluated() if evaluates else ():
+            for count in counts:
+                count.take(ranks, step)
+        return [Peaks(of, count.peak) for of, count in zip(trained, counts, strict=True)]
+
+    def evaluated(self) -> Iterator[tuple[Places, Step]]:
+        """Yield the steps of an evaluation that allocate or free, and the ranks that take them."""
+        for iteration in self.evaluation:
+            yield from _allocating(iteration)[0]
 
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which the plan has buffers."""
         used = {buffer.space for buffer in self.resident}
-        for _, step in self.allocations():
+        for _, step in chain(self.allocations(), self.evaluated()):
             used.update(buffer.space for buffer in step.allocates)
         return tuple(space for space in Space if space in used)
 
@@ -221,10 +244,11 @@ class Plan:
 
     # -- validity --------------------------------------------------------------------------------
 
-    def validate(self) -> None:
+    def validate(self, *, evaluates: bool = False) -> None:
         """Raise SpecError with every way in which the ranks' steps do not fit together.
 
         Linear in the number of steps; iterations that differ in sizes alone are checked once.
+        With `evaluates` the evaluation is made and checked as well.
         """
         problems = schedule_problems(
             self.approach, self.schedule, self.periods, self.releases, len(self.iterations)
@@ -239,10 +263,23 @@ class Plan:
         for layout, iteration in enumerate(samples):
             where = f"{self.approach} iteration {first[layout]}"
             problems += iteration_problems(where, iteration, self.world_size)
+        for iteration in self.evaluation if evaluates else ():
+            where = f"{self.approach} evaluation"
+            problems += iteration_problems(where, iteration, self.world_size)
         if not problems:
             problems += lag_problems(self.approach, self.schedule, of, samples)
         if problems:
             raise SpecError(list(dict.fromkeys(problems)))
+
+
+class Peaks(NamedTuple):
+    """Highest sums of living buffers: of the periods, and of an evaluation after them.
+
+    int64 [world size] each.
+    """
+
+    training: Ints
+    evaluation: Ints
 
 
 _ITERATIONS_KEPT = 64
@@ -286,6 +323,11 @@ class _Living:
                 self.live[buffer.name] = size
                 self.total += size
         self.peak = self.total.copy()
+
+    def restart(self) -> Ints:
+        """Return the peak until now; the next one is that of what follows."""
+        peak, self.peak = self.peak, self.total.copy()
+        return peak
 
     def take(self, ranks: Places, step: Step) -> None:
         """Allocate and free what a step does."""

@@ -388,13 +388,19 @@ def _explained(best: Choice) -> Iterator[str]:
         over_runs = needed_over_runs(memory) if space == DEVICE_MEMORY else None
         needed = gib(held["needed_bytes"]) if over_runs is None else gib_of_runs(*over_runs)
         yield (
-            f"{space.capitalize()} of rank {memory['rank']}: {needed} of {_limit(held)}, "
+            f"{space.capitalize()} of rank {memory['rank']} in {held['phase']}: {needed} of "
+            f"{_limit(held)}, "
             f"P(out of memory) {percent(held['p_out_of_memory'])}"
         )
         yield from table([{"category": name, "size": gib(size)} for name, size in parts.items()])
         largest = list(memory["buffers"][space].items())[:8]
         text = "largest buffers: " + ", ".join(f"{name} {gib(size)}" for name, size in largest)
         yield from wrapped(text)
+    for space, needed in memory.get("evaluation_bytes", {}).items():
+        yield from wrapped(
+            f"evaluation of the whole dataset: {gib(needed)} of "
+            f"{_limit(memory['spaces'][space])} {space}"
+        )
 
 
 def _limit(space: Mapping[str, Any]) -> str:
@@ -422,8 +428,20 @@ def _room(choice: Choice) -> str:
         needs = f"a rank needs {gib_of_runs(*over_runs)} of its device, depending on its batches; "
     return (
         f"{needs}{gib(free)} of {gib(memory['limit_bytes'])} {memory['space']} stay free per rank, "
-        f"P(out of memory) {percent(choice.out_of_memory)}"
+        f"P(out of memory) {percent(choice.out_of_memory)}{_lacking(memory)}"
     )
+
+
+def _lacking(memory: Mapping[str, Any]) -> str:
+    """What the evaluation lacks where the training fits; "" if it fits as well."""
+    for space, needed in memory.get("evaluation_bytes", {}).items():
+        limit = memory["spaces"][space]["limit_bytes"]
+        if needed > limit:
+            return (
+                f"; evaluating the whole dataset would need {gib(needed)} of {space}: that does "
+                "not fit here"
+            )
+    return ""
 
 
 def _free(choice: Choice) -> str:

@@ -75,6 +75,8 @@ class EdgeBank:
     def _grow(self) -> None:
         keys, times = self.content()
         size = 2 * len(self.keys)
+        # The old table ends before the new one is made.
+        self.keys = self.times = np.empty(0, np.int64)
         self.keys, self.times = np.full(size, _FREE, np.int64), np.zeros(size, np.int64)
         _, self.count = _insert(self.keys, self.times, keys, times, 0, 0)
 

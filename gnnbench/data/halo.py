@@ -7,7 +7,7 @@ columns of rank i are [owned, halo from 0, halo from 1, ...].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -43,6 +43,16 @@ class RankHalo:
     halo_offsets: NDArray[np.int64]  # [P + 1]: halo from j is halo[offsets[j]:offsets[j + 1]]
     send: NDArray[np.int64]  # by receiver, sorted within
     send_offsets: NDArray[np.int64]  # [P + 1]
+
+    def alone(self) -> RankHalo:
+        """The same part, without the memory that it shares with those of other ranks."""
+        owned, halo, send = self.owned.copy(), self.halo.copy(), self.send.copy()
+        return replace(self, owned=owned, halo=halo, send=send)
+
+    def forget_edges(self) -> None:
+        """Let go of the local edges, which are made again when they are asked for."""
+        for name in ("csr", "transposed"):
+            self.__dict__.pop(name, None)
 
     @property
     def num_owned(self) -> int:

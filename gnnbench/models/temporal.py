@@ -124,6 +124,21 @@ class TemporalShape:
             kept = kept + queries * (2 * self.hidden + 2 * places) + edges * self.heads
         return kept
 
+    def layer_held(self, layer: int, queries: Size, edges: Size, *, on_host: bool) -> Size:
+        """Elements that live from a layer's way forward to its way back.
+
+        On a device those that it keeps; loops on the host keep less, and masks are drawn apart.
+        """
+        if not on_host or self.kind.host_kept is None:
+            return self.layer_kept(layer, queries, edges)
+        kept = self.kind.host_kept(self.sizes(layer), queries, edges)
+        return kept + queries * self.hidden if self.dropout else kept
+
+    def layer_back(self, layer: int, queries: Size, edges: Size, *, on_host: bool) -> Size:
+        """Elements that come and go on a layer's way back, beside the gradient of its rows."""
+        back = self.kind.host_back if on_host else None
+        return (back or self.kind.back)(self.sizes(layer), queries, edges)
+
     @property
     def decoder_parameters(self) -> int:
         d = self.hidden

@@ -39,6 +39,10 @@ class LayerSizes:
         return max(self.fanout // 2, 1)
 
 
+Counted = Callable[[LayerSizes, Size, Size], Size]
+"""A number of elements, from the sizes of a layer, R and S."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerKind:
     """A kind of layer.
@@ -47,13 +51,18 @@ class LayerKind:
         name: of its steps and operations.
         parameters: their number.
         kept: elements that it keeps for its way back, from R and S.
+        back: elements that come and go on its way back, from R and S.
         timed: whether it uses the times of edges.
+        host_kept, host_back: of compiled loops on the host; None: as on a device.
     """
 
     name: str
     parameters: Callable[[LayerSizes], int]
-    kept: Callable[[LayerSizes, Size, Size], Size]
+    kept: Counted
+    back: Counted
     timed: bool = True
+    host_kept: Counted | None = None
+    host_back: Counted | None = None
 
 
 def _attention_parameters(of: LayerSizes) -> int:
@@ -63,7 +72,7 @@ def _attention_parameters(of: LayerSizes) -> int:
 
 
 def _attention_kept(of: LayerSizes, queries: Size, edges: Size) -> Size:
-    """Elements that attention keeps on a device; loops on the host keep no padded tables.
+    """Elements that attention keeps on a device, on tables padded to the fan-out.
 
     Time encodings and their arguments, rows of the edges and their table padded to the fan-out,
     two rows per head (a key and a sum), six of scores, and eight rows of the output's making.
@@ -73,6 +82,31 @@ def _attention_kept(of: LayerSizes, queries: Size, edges: Size) -> Size:
     per_edge = 3 * d + both
     per_query = f * both + 2 * of.heads * both + 6 * f * of.heads + (d + n) + 8 * d
     return edges * per_edge + queries * per_query
+
+
+def _attention_kept_on_host(of: LayerSizes, queries: Size, edges: Size) -> Size:
+    """Elements that the loops of attention on the host keep; nothing is padded or concatenated.
+
+    Of an edge: cosine and sine of its encoding, per head its raw score and weight. Of a query: its
+    row, its product, per head a key, a sum and the sum of weights, what was found, and the output
+    with its ReLU and normalisation.
+    """
+    n, d, heads = of.nodes, of.hidden, of.heads
+    both = n + of.edges + d
+    return edges * 2 * (d + heads) + queries * (n + 5 * d + 2 * heads * both + heads + 2)
+
+
+def _attention_back_on_host(of: LayerSizes, queries: Size, edges: Size) -> Size:
+    """Gradients of sums and keys per head, four rows of products, three of the output's making."""
+    d, heads = of.hidden, of.heads
+    both = of.nodes + of.edges + d
+    return queries * (2 * heads * both + 7 * d + 3 * heads) + edges * heads
+
+
+def _back_on_tables(of: LayerSizes, queries: Size, edges: Size) -> Size:
+    """Gradients of tables padded to the fan-out and of the rows of the edges."""
+    n, e, d, f = of.nodes, of.edges, of.hidden, of.fanout
+    return queries * 3 * f * d + edges * 2 * (n + e + 2 * d)
 
 
 def _mean_parameters(of: LayerSizes) -> int:
@@ -116,9 +150,33 @@ def _mixer_kept(of: LayerSizes, queries: Size, edges: Size) -> Size:
 LAYERS = {
     kind.name: kind
     for kind in (
-        LayerKind(name="attention", parameters=_attention_parameters, kept=_attention_kept),
-        LayerKind(name="mean", parameters=_mean_parameters, kept=_mean_kept, timed=False),
-        LayerKind(name="gat", parameters=_gat_parameters, kept=_gat_kept, timed=False),
-        LayerKind(name="mixer", parameters=_mixer_parameters, kept=_mixer_kept),
+        LayerKind(
+            name="attention",
+            parameters=_attention_parameters,
+            kept=_attention_kept,
+            back=_back_on_tables,
+            host_kept=_attention_kept_on_host,
+            host_back=_attention_back_on_host,
+        ),
+        LayerKind(
+            name="mean",
+            parameters=_mean_parameters,
+            kept=_mean_kept,
+            back=_back_on_tables,
+            timed=False,
+        ),
+        LayerKind(
+            name="gat",
+            parameters=_gat_parameters,
+            kept=_gat_kept,
+            back=_back_on_tables,
+            timed=False,
+        ),
+        LayerKind(
+            name="mixer",
+            parameters=_mixer_parameters,
+            kept=_mixer_kept,
+            back=_back_on_tables,
+        ),
     )
 }

@@ -1,7 +1,8 @@
 """Advice before a purchase: which machine and approach, how long, how much, does it fit.
 
-Every machine is tried with every approach and each of its variants. Memory is judged first; what
-fits is timed without its interval, and the best of each machine are then predicted in full. Plans
+Every machine is tried with every approach and each of its variants. Memory of the training is
+judged first. (An evaluation can run elsewhere; whether it fits is said of the finalists.) What fits
+is timed without its interval, and the best of each machine are then predicted in full. Plans
 and structures are shared between machines, because a plan knows nothing of constants.
 """
 
@@ -220,9 +221,10 @@ class _Search:
             periods=SIMULATED_EPOCHS,
             element_bytes=planned.run.training.element_bytes,
             caps=planned.run.memory.caps(),
-            needs=planned.needs,
+            needs=planned.needs_of_all(),
             ledger_blocks=LEDGER_BLOCKS,
             slowest_only=True,
+            evaluates=False,
         )
         worst = found.memory[least_room(found.memory)["rank"]]
         if machine.cluster.device.kind != "cpu" and planned.run.batch.size:

@@ -8,11 +8,12 @@ address on a tie; without one a segment is made; blocks merge with free neighbou
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from gnnbench.iterations import Places
 from gnnbench.plan import Plan
 from gnnbench.steps import Space, Step, pick
 
@@ -54,20 +55,27 @@ class CachingAllocator:
         self._at: dict[int, _Block] = {}
 
     def allocate(self, name: str, size: int) -> None:
-        """Allocate a buffer; a living name grows to the larger size (new first, then freed)."""
+        """Allocate a buffer; a living name grows to the larger size.
+
+        It is freed first, as workspaces do: nothing reads the old buffer any more.
+        """
         living = self._blocks.get(name)
         if living is not None and living.size >= _rounded(size):
             return
-        block = self._take(_rounded(size))
         if living is not None:
             self._release(living)
-        self._blocks[name] = block
+        self._blocks[name] = self._take(_rounded(size))
 
     def free(self, name: str) -> None:
         """Free a buffer; unknown names are ignored, as a plan may free what it never made."""
         block = self._blocks.pop(name, None)
         if block is not None:
             self._release(block)
+
+    def restart(self) -> None:
+        """Begin new peaks with what lives now."""
+        self.peak_allocated = self.allocated
+        self.peak_held = self.reserved - self._unused
 
     def _take(self, size: int) -> _Block:
         small = size <= SMALL
@@ -159,12 +167,30 @@ def replay_allocators(
         if buffer.space is Space.DEVICE:
             for rank, allocator in zip(chosen, allocators, strict=True):
                 allocator.allocate(buffer.name, pick(buffer.bytes, rank))
-    for ranks, step in plan.allocations(periods=periods):
+    _follow(plan.allocations(periods=periods), chosen, allocators)
+    return allocators
+
+
+def replay_evaluation(
+    plan: Plan, chosen: Sequence[int], allocators: Sequence[CachingAllocator]
+) -> None:
+    """Go on with the evaluation that follows; the peaks are then those of the evaluation."""
+    for allocator in allocators:
+        allocator.restart()
+    _follow(plan.evaluated(), chosen, allocators)
+
+
+def _follow(
+    steps: Iterable[tuple[Places, Step]],
+    chosen: Sequence[int],
+    allocators: Sequence[CachingAllocator],
+) -> None:
+    """Perform what some ranks allocate and free in some steps."""
+    for ranks, step in steps:
         columns = np.searchsorted(ranks, chosen).tolist()
         for rank, column, allocator in zip(chosen, columns, allocators, strict=True):
             if column < len(ranks) and ranks[column] == rank:
                 _perform(allocator, step, column)
-    return allocators
 
 
 def _perform(allocator: CachingAllocator, step: Step, column: int) -> None:

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gnnbench.buffers import ACTIVATIONS, category
+from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
-from gnnbench.steps import Space, Step, pick
+from gnnbench.steps import Size, Space, Step, pick
 from gnnbench_simulator.allocator import CachingAllocator
 from gnnbench_simulator.memory import (
     DEVICE_MEMORY,
@@ -29,6 +31,7 @@ from gnnbench_simulator.memory import (
     least_room,
     out_of_memory,
 )
+from gnnbench_simulator.needs import EVALUATION
 
 RUNS = 9
 """Runs that are replayed; the quantiles are of these."""
@@ -81,7 +84,10 @@ def widen_by_batches(memory: Sequence[dict[str, Any]], plan: Plan, *, seeds: int
         return
     name_quantiles(entry, over_runs)
     space, context = entry["spaces"][DEVICE_MEMORY], entry["baseline_bytes"]
-    chances = [out_of_memory(context, size, space["limit_bytes"]) for _, size in over_runs]
+    # An evaluation does not differ between the runs.
+    least = space["needed_bytes"] - context if space["phase"] == EVALUATION else 0
+    limit = space["limit_bytes"]
+    chances = [out_of_memory(context, max(size, least), limit) for _, size in over_runs]
     space["p_out_of_memory"] = sum(chances) / len(chances)
     space["high_bytes"] = max(space["high_bytes"], context + over_runs[-1][0])
     if entry["fits"]:
@@ -137,3 +143,48 @@ def _of_rank(plan: Plan, index: int, rank: int) -> list[tuple[int, Step]]:
 def _is_of_batch(name: str) -> bool:
     """Whether a buffer grows with a batch; gradients of parameters, for one, do not."""
     return name in _BATCH_BUFFERS or category(name, resident=False) == ACTIVATIONS
+
+
+def with_largest_batch(plan: Plan, *, seeds: int) -> Plan:
+    """The plan of a profile with batches as large as the largest that an epoch likely has.
+
+    A profile has batches of the mean size, and what fits must hold every batch. Other plans stay as
+    they are.
+
+    Args:
+        plan: of an approach.
+        seeds: of a batch on a rank; 0 where it does not train on batches.
+    """
+    steps = plan.periods[0] if plan.periods else 0
+    if plan.counted or steps < 2 or not seeds:
+        return plan
+    # The median of the largest of so many draws.
+    place = statistics.NormalDist().inv_cdf(0.5 ** (1.0 / steps))
+    factor = math.exp(SEED_SPREAD / math.sqrt(seeds) * place)
+
+    def made(number: int) -> Iteration:
+        classes = [
+            RankClass(of.ranks, [_grown(step, factor) for step in of.steps])
+            for of in plan.iterations[number].classes
+        ]
+        return Iteration(classes)
+
+    return replace(plan, iterations=LazyIterations(len(plan.iterations), made))
+
+
+def scaled(size: Size, factor: float) -> Size:
+    """A size times a factor, rounded up."""
+    if isinstance(size, int):
+        return math.ceil(size * factor)
+    return np.ceil(size * factor).astype(np.int64)
+
+
+def _grown(step: Step, factor: float) -> Step:
+    """A step whose buffers of a batch are larger."""
+    if not any(_is_of_batch(buffer.name) for buffer in step.allocates):
+        return step
+    room = tuple(
+        b._replace(bytes=scaled(b.bytes, factor)) if _is_of_batch(b.name) else b
+        for b in step.allocates
+    )
+    return replace(step, allocates=room)

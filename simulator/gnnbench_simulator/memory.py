@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gnnbench.buffers import CATEGORIES, CONTEXT, RESERVE, category
 from gnnbench.cluster import Cluster
 from gnnbench.plan import Plan
-from gnnbench.steps import Ints, Space, pick
-from gnnbench_simulator.allocator import replay_allocators
+from gnnbench.steps import Space, pick
+from gnnbench_simulator.needs import EVALUATION, KEPT, TRAINING, Needs, needs_of
 
 DEVICE_MEMORY, HOST_MEMORY, CPU_MEMORY = "device memory", "host memory", "memory"
 DISK = "disk"
@@ -26,121 +24,6 @@ BIAS, SPREAD = 0.05, 0.08
 """Mean and deviation of log(measured / predicted workload memory): of 143 runs on a CPU with 30 MB
 or more (`reports/measured/2026-11-28-*`). GPUs are assumed to be alike."""
 _Z90 = 1.645
-_STEPS_MAX = 400_000
-"""Steps of all ranks whose allocations are followed; later periods repeat the first ones."""
-_COUNTED = 32
-"""Iterations whose steps are counted to know how many a period has."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
-    """What a plan's buffers need on each rank, in bytes, whatever the machine.
-
-    Args:
-        gpu: whether device and host are memories of their own.
-        workload: largest sum of living buffers on the device (on a CPU: of all).
-        allocated, reserved: by the device's caching allocator; on a CPU as `workload`.
-        host: largest sum of living buffers in the host's memory; zero on a CPU.
-        disk: largest sum of files.
-        loose: on a CPU, the largest buffer whose size changes from one allocation to the next and
-            that the C library's allocator may keep after it was freed, see `_loose`.
-        periods: how many were followed.
-    """
-
-    gpu: bool
-    workload: list[int]
-    allocated: list[int]
-    reserved: list[int]
-    host: list[int]
-    disk: list[int]
-    loose: list[int]
-    periods: int
-
-    def largest(self) -> list[int]:
-        """The ranks that need most of a space: no other can have the least room."""
-        # Rows of several spaces are judged apart: the rank with the largest workload may not be the
-        # one with the largest host buffers.
-        columns = (self.reserved, self.workload, self.host, self.disk)
-        return sorted({int(np.argmax(column)) for column in columns})
-
-
-def needs_of(plan: Plan, *, gpu: bool) -> Needs:
-    """Follow a plan's buffers in program order."""
-    periods = _periods(plan)
-    # A CPU has one memory: device and host buffers of a rank live in one resident set.
-    if not gpu:
-        found = plan.peaks([(Space.DEVICE, Space.HOST), (Space.DISK,)], periods=periods)
-        workload, disk = (peak.tolist() for peak in found)
-        none = [0] * plan.world_size
-        return Needs(
-            gpu=False,
-            workload=workload,
-            allocated=workload,
-            reserved=workload,
-            host=none,
-            disk=disk,
-            loose=_loose(plan, periods).tolist(),
-            periods=periods,
-        )
-    spaces = (Space.DEVICE,), (Space.HOST,), (Space.DISK,)
-    workload, host, disk = (peak.tolist() for peak in plan.peaks(spaces, periods=periods))
-    known: dict[int, tuple[int, int]] = {}
-    # Ranks that allocate alike share one replay of the allocator. The others are replayed in one
-    # walk of the plan, because iterations are made on demand.
-    keys = _allocation_keys(plan).tolist()
-    first = {key: rank for rank, key in reversed(list(enumerate(keys)))}
-    replayed = replay_allocators(plan, list(first.values()), periods=periods)
-    for key, allocator in zip(first, replayed, strict=True):
-        known[key] = allocator.peak_allocated, allocator.reserved
-    pairs = [known[key] for key in keys]
-    return Needs(
-        gpu=True,
-        workload=workload,
-        allocated=[allocated for allocated, _ in pairs],
-        reserved=[reserved for _, reserved in pairs],
-        host=host,
-        disk=disk,
-        loose=[0] * plan.world_size,
-        periods=periods,
-    )
-
-
-_KEPT_MOST, _KEPT_LEAST, _KEPT = 32 * 2**20, 128 * 2**10, 2.5
-"""glibc keeps freed chunks of 128 KiB to 32 MiB once such a chunk was freed: it then gives memory
-back to the system only beyond twice the largest of them (mallopt(3), M_MMAP_THRESHOLD). Runs of
-`sampled` held up to 2.5 times the largest fetched buffer more than their plan, and 2 % more with
-the threshold fixed."""
-
-
-def _loose(plan: Plan, periods: int) -> Ints:
-    """The largest buffer of each rank whose size changes between allocations, int64 [ranks].
-
-    Buffers of constant size are found again by the allocator. On a profile all batches have the
-    mean sizes, and those of a plan of several batches are taken to vary.
-    """
-    low: dict[str, Ints] = {}
-    high: dict[str, Ints] = {}
-    for ranks, step in plan.allocations(periods=periods):
-        for buffer in step.allocates:
-            if buffer.space is Space.DISK:
-                continue
-            if buffer.name not in low:
-                # The largest integer is neutral for the minimum of ranks that have not allocated
-                # the buffer yet.
-                low[buffer.name] = np.full(plan.world_size, np.iinfo(np.int64).max)
-                high[buffer.name] = np.zeros(plan.world_size, np.int64)
-            low[buffer.name][ranks] = np.minimum(low[buffer.name][ranks], buffer.bytes)
-            high[buffer.name][ranks] = np.maximum(high[buffer.name][ranks], buffer.bytes)
-    # A profile states mean sizes only. Batches of a real graph vary, so their buffers are taken to
-    # vary.
-    batches = not plan.counted and max(plan.periods, default=1) > 1
-    found = np.zeros(plan.world_size, np.int64)
-    for name, most in high.items():
-        kept = np.minimum(most, _KEPT_MOST)
-        # One percent separates a buffer that grows between batches from rounding of its size.
-        varies = batches | (most > 1.01 * low[name])
-        found = np.maximum(found, np.where(varies & (most > _KEPT_LEAST), kept, 0))
-    return found
 
 
 def predict_memory(
@@ -150,11 +33,14 @@ def predict_memory(
     ranks_per_host: int | None = None,
     caps: Mapping[str, float] | None = None,
     needs: Needs | None = None,
+    evaluates: bool = True,
 ) -> list[dict[str, Any]]:
     """Predict the peak memory of each rank, in bytes.
 
     Keys of each entry: "baseline_bytes" (an idle process or a device's context), "workload_bytes"
-    (largest sum of living buffers), "peak_bytes"; "spaces" with "needed_bytes", its 90 % interval
+    (largest sum of living buffers) and "peak_bytes" of the training; "evaluation_peak_bytes", and
+    "evaluation_bytes" that an evaluation needs of each space, where it was followed; "spaces" with
+    "phase" (training or evaluation, whichever needs more), "needed_bytes", its 90 % interval
     "low_bytes" to "high_bytes", "limit_bytes" (None: not known), "headroom_bytes" and
     "p_out_of_memory" (see `out_of_memory`) of each; and for the space with the least room "space",
     "judged_bytes" (needed), "limit_bytes", "fits" (needed is no more than the limit) and "verdict":
@@ -173,23 +59,29 @@ def predict_memory(
         ranks_per_host: ranks that share the host's memory; by default as many as it has devices.
         caps: lower limits in bytes per rank, by memory space ("device", "host").
         needs: of the plan, where they are known already.
+        evaluates: whether the evaluation counts as well; else only the training is judged.
     """
     gpu = cluster.device.kind != "cpu"
     needs = needs_of(plan, gpu=gpu) if needs is None else needs
     per_host = ranks_per_host or cluster.ranks_per_host(plan.world_size)
-    entries = judge(needs, cluster, per_host, caps or {})
+    entries = judge(needs, cluster, per_host, caps or {}, evaluates=evaluates)
     worst = least_room(entries)
     entries[worst["rank"]] |= _contents(plan, needs, worst)
     return entries
 
 
 def judge_worst(
-    needs: Needs, cluster: Cluster, per_host: int, caps: Mapping[str, float]
+    needs: Needs,
+    cluster: Cluster,
+    per_host: int,
+    caps: Mapping[str, float],
+    *,
+    evaluates: bool = True,
 ) -> dict[str, Any]:
     """The entry of `judge` of the rank with the least room."""
     # On hosts of several kinds a rank that needs less may have less.
     ranks = needs.largest() if len(cluster.kinds) == 1 else None
-    return least_room(judge(needs, cluster, per_host, caps, ranks=ranks))
+    return least_room(judge(needs, cluster, per_host, caps, ranks=ranks, evaluates=evaluates))
 
 
 def least_room(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -206,45 +98,80 @@ def judge(
     caps: Mapping[str, float],
     *,
     ranks: Sequence[int] | None = None,
+    evaluates: bool = True,
 ) -> list[dict[str, Any]]:
-    """What each rank (or some of the ranks) needs and has in each memory, see `predict_memory`."""
+    """What each rank (or some of the ranks) needs and has in each memory, see `predict_memory`.
+
+    With `evaluates` false only the training is judged; what the evaluation needs is said all the
+    same where it is known.
+    """
     device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
+    phases = needs.phases if evaluates else {TRAINING: needs.training}
     entries = []
-    for rank in range(len(needs.workload)) if ranks is None else ranks:
+    for rank in range(len(needs.loose)) if ranks is None else ranks:
         own = cluster.of_host(rank // per_host)
         context = round(own.device.context_bytes.value)
         device_limit = min(own.device.memory_bytes.value, *_cap(caps, *device_caps))
         # Ranks of one host share its memory; each is judged on an equal part.
         host_limit = min(own.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
-        workload, reserved, host = needs.workload[rank], needs.reserved[rank], needs.host[rank]
-        entry: dict[str, Any] = {"rank": rank, "baseline_bytes": context}
-        entry["workload_bytes"] = workload
+        entry = {"rank": rank, "baseline_bytes": context, **_peaks(needs, rank, context)}
+        device, most = _largest({name: of.reserved[rank] for name, of in phases.items()})
         if needs.gpu:
-            entry |= {
-                "peak_bytes": needs.allocated[rank],
-                "reserved_bytes": reserved,
-                "device_used_bytes": context + reserved,
-                "host_bytes": host,
-            }
+            held, host = _largest({name: of.host[rank] for name, of in phases.items()})
             spaces = {
-                DEVICE_MEMORY: _space(context, reserved, device_limit),
-                HOST_MEMORY: _space(0, host, host_limit),
+                DEVICE_MEMORY: _space(device, context, most, device_limit),
+                HOST_MEMORY: _space(held, 0, host, host_limit),
             }
         else:
-            entry["peak_bytes"] = context + workload
-            loose = round(_KEPT * needs.loose[rank])
-            spaces = {CPU_MEMORY: _space(context, workload, device_limit, loose)}
+            loose = round(KEPT * needs.loose[rank])
+            spaces = {CPU_MEMORY: _space(device, context, most, device_limit, loose)}
         # Before the disk is added: the size of the disk is not known, so that it has no limit to
         # judge by.
         judged = _tightest(spaces)
+        if needs.evaluation is not None:
+            sizes = needs.evaluation.reserved[rank], needs.evaluation.host[rank]
+            fixed = context, 0
+            entry["evaluation_bytes"] = {
+                name: own + size for name, own, size in zip(spaces, fixed, sizes, strict=False)
+            }
         if needs.disk[rank]:
-            spaces[DISK] = _space(0, needs.disk[rank], None)
+            spaces[DISK] = _space(TRAINING, 0, needs.disk[rank], None)
         entries.append({**entry, "spaces": spaces, **judged})
     return entries
 
 
-def _space(fixed: int, workload: int, limit: float | None, loose: int = 0) -> dict[str, Any]:
-    """What is needed and there is; up to `loose` bytes more may stay with the allocator."""
+def _peaks(needs: Needs, rank: int, context: int) -> dict[str, int]:
+    """The peaks of a rank in training and, where it is known, in the evaluation."""
+    trained, evaluated = needs.training, needs.evaluation
+    found = {"workload_bytes": trained.workload[rank]}
+    if needs.gpu:
+        reserved = trained.reserved[rank]
+        found |= {
+            "peak_bytes": trained.allocated[rank],
+            "reserved_bytes": reserved,
+            "device_used_bytes": context + reserved,
+            "host_bytes": trained.host[rank],
+        }
+        if evaluated is not None:
+            found["evaluation_peak_bytes"] = evaluated.allocated[rank]
+            found["evaluation_host_bytes"] = evaluated.host[rank]
+        return found
+    found["peak_bytes"] = context + trained.workload[rank]
+    if evaluated is not None:
+        found["evaluation_peak_bytes"] = context + evaluated.workload[rank]
+    return found
+
+
+def _largest(sizes: Mapping[str, int]) -> tuple[str, int]:
+    """The phase that needs most, the first of equals, and how much."""
+    name = max(sizes, key=lambda phase: sizes[phase])
+    return name, sizes[name]
+
+
+def _space(
+    phase: str, fixed: int, workload: int, limit: float | None, loose: int = 0
+) -> dict[str, Any]:
+    """What is needed in a phase and there is; up to `loose` bytes more may stay allocated."""
     needed = fixed + workload
     low, high = (fixed + round(workload * math.exp(BIAS + z * SPREAD)) for z in (-_Z90, _Z90))
     chance = 0.0
@@ -254,6 +181,7 @@ def _space(fixed: int, workload: int, limit: float | None, loose: int = 0) -> di
         kept = [fixed + loose * place for place in _PLACES] if loose else [fixed]
         chance = sum(out_of_memory(one, workload, limit) for one in kept) / len(kept)
     return {
+        "phase": phase,
         "needed_bytes": needed,
         "low_bytes": min(low, needed),
         "high_bytes": high + loose,
@@ -301,15 +229,17 @@ def out_of_memory(fixed: float, workload: float, limit: float) -> float:
 
 def _contents(plan: Plan, needs: Needs, entry: Mapping[str, Any]) -> dict[str, Any]:
     """What fills the spaces of one rank at their peaks, by buffer and by category."""
-    if not needs.gpu:
-        found = {CPU_MEMORY: _living(plan, entry["rank"], needs.periods, Space.DEVICE, Space.HOST)}
-    else:
-        found = {
-            DEVICE_MEMORY: _living(plan, entry["rank"], needs.periods, Space.DEVICE),
-            HOST_MEMORY: _living(plan, entry["rank"], needs.periods, Space.HOST),
-        }
-    if needs.disk[entry["rank"]]:
-        found[DISK] = _living(plan, entry["rank"], needs.periods, Space.DISK)
+    rank, spaces = entry["rank"], entry["spaces"]
+    members: dict[str, tuple[Space, ...]] = {
+        DEVICE_MEMORY: (Space.DEVICE,),
+        HOST_MEMORY: (Space.HOST,),
+        CPU_MEMORY: (Space.DEVICE, Space.HOST),
+        DISK: (Space.DISK,),
+    }
+    found = {
+        name: _living(plan, rank, needs.periods, space["phase"], *members[name])
+        for name, space in spaces.items()
+    }
     resident = {buffer.name for buffer in plan.resident}
     categories: dict[str, dict[str, int]] = {}
     for space, buffers in found.items():
@@ -326,12 +256,20 @@ def _contents(plan: Plan, needs: Needs, entry: Mapping[str, Any]) -> dict[str, A
     return {"buffers": found, "categories": categories}
 
 
-def _living(plan: Plan, rank: int, periods: int, *spaces: Space) -> dict[str, int]:
-    """A rank's buffers that live in some spaces when their sum is highest, largest first."""
+def _living(plan: Plan, rank: int, periods: int, phase: str, *spaces: Space) -> dict[str, int]:
+    """A rank's buffers that live in some spaces when a phase holds most, largest first."""
     live = {b.name: pick(b.bytes, rank) for b in plan.resident if b.space in spaces}
     total = sum(live.values())
     most, peak = dict(live), total
-    for ranks, step in plan.allocations(periods=periods):
+    evaluated = plan.evaluated() if phase == EVALUATION else ()
+    walks = chain(plan.allocations(periods=periods), [None], evaluated)
+    for taken in walks:
+        if taken is None:
+            # What the periods leave is what an evaluation begins with.
+            if phase == EVALUATION:
+                most, peak = dict(live), total
+            continue
+        ranks, step = taken
         column = int(np.searchsorted(ranks, rank))
         if column == len(ranks) or ranks[column] != rank:
             continue
@@ -351,39 +289,3 @@ def _living(plan: Plan, rank: int, periods: int, *spaces: Space) -> dict[str, in
 
 def _cap(caps: Mapping[str, float], *spaces: Space) -> list[float]:
     return [caps.get(space.value, np.inf) for space in spaces]
-
-
-def _periods(plan: Plan) -> int:
-    """Periods to follow: two at least, because what the first one leaves lives in the second."""
-    # The step budget bounds the time; two periods show what the first one leaves behind. Iterations
-    # of a period have about as many steps each, and making all of them to count takes long.
-    ahead = plan.scheduled(0)[:_COUNTED]
-    steps = sum(plan.iterations[index].num_steps() for index in ahead) / max(len(ahead), 1)
-    return min(plan.num_periods, max(2, int(_STEPS_MAX // max(steps * sum(plan.periods[:1]), 1))))
-
-
-def _allocation_keys(plan: Plan) -> NDArray[np.uint64]:
-    """A hash per rank of what it allocates and frees on its device in the first period, [ranks].
-
-    Ranks that allocate alike have equal keys.
-    """
-    keys = np.zeros(plan.world_size, np.uint64)
-    if plan.world_size == 1:
-        return keys
-    for buffer in plan.resident:
-        _mix(keys, slice(None), buffer.bytes)
-    for ranks, step in plan.allocations(periods=1):
-        for buffer in step.allocates:
-            if buffer.space is Space.DEVICE:
-                _mix(keys, ranks, zlib.crc32(buffer.name.encode()))
-                _mix(keys, ranks, buffer.bytes)
-        for name in step.frees:
-            _mix(keys, ranks, zlib.crc32(name.encode()))
-    return keys
-
-
-def _mix(keys: NDArray[np.uint64], ranks: Any, value: Any) -> None:
-    """Fold a size, or one per rank, into the keys of some ranks (FNV-1a on whole words)."""
-    folded = (keys[ranks] ^ np.asarray(value).astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
-    # The product moves low bits up only; the shift brings the high ones down again.
-    keys[ranks] = folded ^ (folded >> np.uint64(29))

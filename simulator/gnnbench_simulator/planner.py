@@ -18,10 +18,11 @@ from gnnbench.errors import GnnbenchError
 from gnnbench.machines import Machine
 from gnnbench.plan import Plan
 from gnnbench.spec import RunSpec
+from gnnbench_simulator.batch_reserve import with_largest_batch
 from gnnbench_simulator.energy import Volumes, volumes
 from gnnbench_simulator.layout import Layout as Blocks
 from gnnbench_simulator.layout import Rules
-from gnnbench_simulator.memory import Needs, needs_of
+from gnnbench_simulator.needs import Needs, needs_of
 
 SIMULATED_EPOCHS = 2
 """Periods of a question's plans: the first fills pipelines and caches, the second is steady."""
@@ -29,13 +30,17 @@ SIMULATED_EPOCHS = 2
 
 @dataclass(slots=True, kw_only=True)
 class Planned:
-    """A plan with what its buffers need, and its blocks by the rules of a machine."""
+    """A plan with what its buffers need in training, and its blocks by the rules of a machine."""
 
     run: RunSpec
     plan: Plan
     needs: Needs
     blocks: dict[Rules, list[Blocks]] = field(default_factory=dict)
     moved: Volumes | None = None
+
+    def needs_of_all(self) -> Needs:
+        """What the buffers need, those of the evaluation as well."""
+        return needs_of(largest(self.run, self.plan), gpu=self.needs.gpu)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -91,4 +96,11 @@ class Planner:
             plan = card.plan(self.data, run, self._structures[key], layout)
         except GnnbenchError as error:
             return str(error).splitlines()[0]
-        return Planned(run=run, plan=plan, needs=needs_of(plan, gpu=gpu))
+        needs = needs_of(largest(run, plan), gpu=gpu, evaluates=False)
+        return Planned(run=run, plan=plan, needs=needs)
+
+
+def largest(run: RunSpec, plan: Plan) -> Plan:
+    """The plan by which memory is judged: with the largest batch that an epoch likely has."""
+    seeds = max(run.batch.size // run.ranks, 1) if run.batch.size else 0
+    return with_largest_batch(plan, seeds=seeds)

@@ -121,6 +121,7 @@ def predict_plan(
     needs: Needs | None = None,
     ledger_blocks: int | None = None,
     slowest_only: bool = False,
+    evaluates: bool = True,
 ) -> Prediction:
     """Predict a plan on a cluster.
 
@@ -134,6 +135,7 @@ def predict_plan(
         needs: of the plan's buffers, where they are known already.
         ledger_blocks: blocks that ledgers keep of equal iterations in a row; None keeps all.
         slowest_only: keep the ledger of the slowest rank and of no other.
+        evaluates: whether the memory must hold the evaluation as well as the training.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
@@ -172,7 +174,12 @@ def predict_plan(
         reason=reason,
         bytes=_moved(program, covered),
         memory=predict_memory(
-            plan, cluster, ranks_per_host=program.ranks_per_host, caps=caps, needs=needs
+            plan,
+            cluster,
+            ranks_per_host=program.ranks_per_host,
+            caps=caps,
+            needs=needs,
+            evaluates=evaluates,
         ),
         energy=_energy(plan, program, period_s, element_bytes),
         phases=_phases(plan, rows.get(slowest, []), covered),

@@ -17,6 +17,7 @@ from gnnbench.results import PredictionRecord, Results, file_digest, own_folder
 from gnnbench.spec import RunSpec
 from gnnbench_simulator.batch_reserve import widen_by_batches
 from gnnbench_simulator.memory import least_room
+from gnnbench_simulator.needs import EVALUATION
 from gnnbench_simulator.predict import Prediction, predict_plan
 from gnnbench_simulator.sensitivity import swings
 
@@ -107,10 +108,12 @@ def predict_run(
     worst = least_room(record.memory)
     if not worst["fits"]:
         needs, limit = worst["judged_bytes"] / _GIB, worst["limit_bytes"] / _GIB
+        evaluates = worst["spaces"][worst["space"]]["phase"] == EVALUATION
+        during = " (its evaluation; training needs less)" if evaluates else ""
         record.status = "skipped"
         record.reason = (
             f"out of memory: rank {worst['rank']} needs {needs:.1f} GiB of {worst['space']}, "
-            f"{limit:.1f} GiB there are"
+            f"{limit:.1f} GiB there are{during}"
         )
     return record, prediction.ledgers
 

@@ -54,7 +54,8 @@ class WhatIf:
         workload: index in `Grid.workloads`; times of different workloads are no alternatives.
         periods: of the whole training.
         steps_per_epoch: optimiser steps.
-        memory: needs and limit of the space with the least room, see `memory.judge`.
+        memory: needs of the training and limit of the space with the least room, see
+            `memory.judge`.
         energy_j: of the whole training; None where the machine's power is not known.
         usd: of the whole training; None where it has no price.
         reason: why it cannot run, or cannot be timed; "" where it can.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,6 +107,8 @@ def predict_case(case: Case) -> Prediction | Reason:
         plan = threaded(plan, software)
         plan = resorted(plan, software, both_ways=bool(getattr(data, "undirected", False)))
         plan = traced(plan, software)
+        # Papers state the memory of training, and evaluate by other means than ours.
+        plan = dataclasses.replace(plan, evaluation=())
         if software.framework and isinstance(data, GraphProfile):
             plan = layered(plan, stack_shape(data, run, "aggregate_first"), software)
         found = predict_plan(plan, cluster, ranks_per_host=per_host)

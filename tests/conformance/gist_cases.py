@@ -85,6 +85,7 @@ def capped(rank: int, world_size: int, run: RunSpec, data: Any, cap_bytes: int) 
 
 def evaluations(rank: int, world_size: int, run: RunSpec, data: Any, piece: int) -> Any:
     """Logits of the trained model, streamed in pieces and by the whole model at once."""
+    from gnnbench.approaches.mini_batch import submodels
     from gnnbench_runtime.approaches.mini_batch import streamed
 
     found: list[Any] = []
@@ -94,8 +95,9 @@ def evaluations(rank: int, world_size: int, run: RunSpec, data: Any, piece: int)
             found.append(super().whole_logits().clone().numpy())
             return torch.from_numpy(found[-1])
 
-    kept = streamed.PIECE_ELEMENTS, streamed._StreamedTrainer
-    streamed.PIECE_ELEMENTS, streamed._StreamedTrainer = piece, Kept
+    evaluator = streamed.StreamedEvaluator
+    kept = submodels.PIECE_ELEMENTS, evaluator.trainer_type
+    submodels.PIECE_ELEMENTS, evaluator.trainer_type = piece, Kept
     try:
         with tempfile.TemporaryDirectory() as folder:
             trainer, _, _ = make_trainer(rank, world_size, run, data, Path(folder))
@@ -109,7 +111,7 @@ def evaluations(rank: int, world_size: int, run: RunSpec, data: Any, piece: int)
             logits = whole_logits(context, data, held)
             trainer.close()
     finally:
-        streamed.PIECE_ELEMENTS, streamed._StreamedTrainer = kept
+        submodels.PIECE_ELEMENTS, evaluator.trainer_type = kept
     return found[0], logits, metrics, whole
 
 

@@ -22,13 +22,13 @@ from out_of_core_cases import learnt, replayed
 
 from gnnbench.approaches.base import Layout, example
 from gnnbench.approaches.names import APPROACHES
+from gnnbench.approaches.out_of_core import evaluating
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
 from gnnbench.data.dense import DenseSampler
 from gnnbench.data.sampling import batch_seeds, epoch_seeds
 from gnnbench.data.source import Library
 from gnnbench.errors import DataError
 from gnnbench.spec import TaskSpec
-from gnnbench_runtime.approaches.out_of_core import layerwise
 from gnnbench_runtime.approaches.out_of_core.decoders import DECODERS, gradients, score
 from gnnbench_runtime.approaches.out_of_core.links import adagrad_rows
 from gnnbench_runtime.approaches.out_of_core.ranking import Ranking, metrics_of
@@ -200,7 +200,7 @@ def test_a_layer_at_a_time_gives_the_logits_of_all_at_once(model: dict, tmp_path
     trainer.train_period(0)
     whole = np.array(trainer.evaluator.logits(tmp_path))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layerwise, "BYTES_AT_ONCE", 600)
+        patch.setattr(evaluating, "BYTES_AT_ONCE", 600)
         assert len(list(trainer.evaluator._ranges(56))) > 40
         parts = np.array(trainer.evaluator.logits(tmp_path))
     trainer.close()

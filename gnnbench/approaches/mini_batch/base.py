@@ -18,6 +18,7 @@ from gnnbench import work
 from gnnbench.approaches.base import Approach, GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
 from gnnbench.approaches.mini_batch.caches import RowCache
+from gnnbench.approaches.mini_batch.evaluating import FullGraph
 from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, ledger_buffer, resident
 from gnnbench.approaches.whole_graph.partition import assign
@@ -176,6 +177,14 @@ class MiniBatch(Approach):
         store = self.store(data, run, structure, layout)
         return resident(self.shape(data, run), data, store, self.form_of(run))
 
+    def evaluation(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> FullGraph:
+        """The evaluation of a run; rows that are on every device are read in place."""
+        store = self.store(data, run, structure, layout)
+        in_place = store.owned_rows is None and not store.on_host
+        return FullGraph(data=data, run=run, in_place=in_place)
+
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         knobs: BatchKnobs = self.knobs(run)
         shape, steps = self.shape(data, run), structure.num_steps
@@ -198,6 +207,7 @@ class MiniBatch(Approach):
                 *self.sampler_buffers(data, run),
                 ledger_buffer(steps * len(iteration(0)[0])),
             ),
+            evaluation=self.evaluation(data, run, structure, layout).iterations(),
             counted=drawn.counted,
             basis=drawn.basis,
             notes={

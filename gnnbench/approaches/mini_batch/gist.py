@@ -35,12 +35,19 @@ from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import Drawn, Form
 from gnnbench.approaches.mini_batch.cluster_gcn import APPROACH as CLUSTERS
+from gnnbench.approaches.mini_batch.evaluating import chunks, evaluated_shape, load
 from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
-from gnnbench.approaches.mini_batch.submodels import AT_ONCE, SubModels
+from gnnbench.approaches.mini_batch.submodels import (
+    AT_ONCE,
+    SubModels,
+    piece_columns,
+    widest_piece,
+)
 from gnnbench.approaches.mini_batch.writer import BatchKnobs, BatchWriter, sampled_data
 from gnnbench.approaches.whole_graph.rows import RowSizes, share_buffers
 from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.evaluating import ANSWER_BYTES, EvaluationWriter
 from gnnbench.approaches.writing.shape import LayerSizes, stack_shape, total
 from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.data.graph import Graph
@@ -225,6 +232,7 @@ class Gist(Approach):
             schedule=range(total_steps),
             periods=(steps,) * run.training.epochs,
             resident=_resident(data, cut, knobs.base),
+            evaluation=LazyIterations(1, lambda _: _evaluation(data, run, cut)),
             counted=drawn is None or drawn.counted,
             basis="counted on the real graph" if drawn is None else drawn.basis,
             notes={
@@ -381,6 +389,42 @@ def _resident(data: Any, cut: SubModels, base: str) -> tuple[Buffer, ...]:
 def _first(size: Any) -> int:
     """The size that is the same on every rank."""
     return int(np.ravel(size)[0])
+
+
+def _evaluation(data: Any, run: RunSpec, cut: SubModels) -> Iteration:
+    """An evaluation of the global model: its matrices come in pieces, layer by layer.
+
+    Every rank has the features of all vertices, and reads those of its chunk in place.
+    """
+    shape, sizes, s = evaluated_shape(data, run), chunks(data, run.ranks), cut.shape.element_bytes
+    writer = EvaluationWriter(run.ranks)
+    n, u = sizes.rows, sizes.rows + sizes.halo_rows
+    load(writer, data, shape, sizes, in_place=True, halo_rows=False)
+    widest = widest_piece(shape)
+    below = ""
+    for layer in range(1, shape.num_layers + 1):
+        fan_in, fan_out = shape.dims[layer - 1 : layer + 1]
+        columns = piece_columns(shape, layer)
+        made: dict[str, Size] = {
+            f"h{layer}": n * fan_out * s,
+            "piece": columns * fan_out * s,
+            "halo_rows": sizes.sent_rows * widest * s,
+        }
+        if shape.orders[layer - 1] == "aggregate_first":
+            # One rank has all columns of its rows in one place already.
+            apart = run.ranks > 1 or columns < fan_in
+            made |= {"columns": u * columns * s * apart, f"z{layer}": n * columns * s}
+        else:
+            made |= {f"t{layer}": u * fan_out * s, f"z{layer}": n * fan_out * s}
+        if shape.has_norm(layer):
+            made[f"n{layer}"] = n * fan_out * s
+            made[f"statistics{layer}"] = 2 * n * s
+        kept = f"n{layer}" if shape.has_norm(layer) else f"h{layer}"
+        ends = [name for name in made if name not in (kept, "halo_rows")]
+        writer.step(str(layer), made, frees=[*ends, *([below] if below else [])])
+        below = kept
+    writer.step("answers", {"answers": ANSWER_BYTES * n})
+    return writer.iteration()
 
 
 APPROACH = Gist()

@@ -26,6 +26,7 @@ import numpy as np
 from gnnbench.approaches.base import GraphLike, Layout, Probe, example
 from gnnbench.approaches.card import Look, Promise, Published
 from gnnbench.approaches.mini_batch.base import BatchStructure
+from gnnbench.approaches.mini_batch.evaluating import FullGraph
 from gnnbench.approaches.mini_batch.fetching import Store
 from gnnbench.approaches.mini_batch.push_pull import PushPullWriter, Slices
 from gnnbench.approaches.mini_batch.sampled import FanOuts, Sampled
@@ -147,6 +148,15 @@ class P3(Sampled):
             data.num_nodes,
             layout.device,
         )
+
+    def evaluation(
+        self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout
+    ) -> FullGraph:
+        """On rows of all columns, with all parameters: own ones of all ranks are put together."""
+        slices, s = self.slices(data, run), stack_shape(data, run, "min_width").element_bytes
+        longest = int(slices.columns.max()) * slices.row_elements
+        gathered = (1 + run.ranks) * longest + 2 * slices.shape.num_parameters
+        return FullGraph(data=data, run=run, in_place=False, parameters=gathered * s)
 
     def resident(
         self, data: GraphLike, run: RunSpec, structure: BatchStructure, layout: Layout

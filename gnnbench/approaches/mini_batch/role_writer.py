@@ -13,7 +13,7 @@ the tables of the sampler; trainers hold all else. The runtime performs the step
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -259,6 +259,9 @@ def role_plan(
         return writer.iteration(drawn.batches[index], turn)
 
     held = card.resident(data, trained, structure, layout) + card.sampler_buffers(data, trained)
+    evaluation = card.evaluation(data, trained, structure, layout)
+    # Ranks that only sample have no rows on their device.
+    in_place = np.array([roles.trains(rank) for rank in range(run.ranks)]) & evaluation.in_place
     steps = roles.steps
     return Plan(
         approach=run.approach,
@@ -267,6 +270,7 @@ def role_plan(
         schedule=tuple(numbers[pair] for pair in turns),
         periods=(steps,) * run.training.epochs,
         resident=(*writer.resident(held), ledger_buffer(steps * len(iteration(0)[0]))),
+        evaluation=replace(evaluation, run=run, in_place=in_place).iterations(),
         counted=drawn.counted,
         basis=drawn.basis,
         notes={

@@ -33,6 +33,8 @@ _ROUNDS = 0x6157
 """Tells the draws of the groups from all other uses of the run's seed."""
 AT_ONCE = 1 << 20
 """Parameters that are drawn, tested or, on a GPU, located at once."""
+PIECE_ELEMENTS = 1 << 22
+"""Elements of a weight matrix that an evaluation holds at once."""
 Groups = Sequence[NDArray[np.int64]]
 
 
@@ -62,6 +64,20 @@ class Part:
         at = np.minimum(whole, len(self.rows) - 1)
         cut = np.where(self.rows[at] == row, np.searchsorted(self.columns, column), 0)
         return np.minimum(whole * len(self.columns) + cut, self.count)
+
+
+def piece_columns(shape: StackShape, layer: int) -> int:
+    """Input columns of a layer, and rows of its matrices, that an evaluation holds at once."""
+    fan_in, fan_out = shape.dims[layer - 1 : layer + 1]
+    return min(fan_in, max(PIECE_ELEMENTS // fan_out, 1))
+
+
+def widest_piece(shape: StackShape) -> int:
+    """Columns of the widest rows that an evaluation exchanges."""
+    return max(
+        piece_columns(shape, layer) if order == "aggregate_first" else shape.dims[layer]
+        for layer, order in enumerate(shape.orders, start=1)
+    )
 
 
 @dataclass(frozen=True, eq=False)

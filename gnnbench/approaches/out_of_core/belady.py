@@ -44,6 +44,7 @@ from gnnbench.approaches.mini_batch.patterns import block_bytes
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
 from gnnbench.approaches.out_of_core.caching import AlignedRows
+from gnnbench.approaches.out_of_core.evaluating import layerwise_evaluation
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
 from gnnbench.approaches.out_of_core.visits import shared
 from gnnbench.approaches.writing.chain import Chain
@@ -240,6 +241,7 @@ class Belady(Approach):
             resident=_resident(shape, data, structure),
             counted=counted,
             basis=basis,
+            evaluation=LazyIterations(1, lambda _: layerwise_evaluation(data, run)),
             disk=self.knobs(run).disk,
             notes={
                 "cached_rows": structure.capacity,

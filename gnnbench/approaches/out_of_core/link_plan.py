@@ -10,6 +10,7 @@ import numpy as np
 
 from gnnbench import work
 from gnnbench.approaches.base import Layout
+from gnnbench.approaches.out_of_core.link_evaluation import link_evaluation
 from gnnbench.approaches.out_of_core.links import (
     EDGE_BYTES,
     LinkStructure,
@@ -152,6 +153,9 @@ def link_plan(
         resident=_resident(shape, structure, on_disk=on_disk, ahead=ahead, copies=copies),
         counted=counted,
         basis=basis,
+        evaluation=LazyIterations(
+            1, lambda _: link_evaluation(data, run, structure, on_disk=on_disk)
+        ),
         disk=limit or DiskLimit(),
         notes={
             "policy": structure.policy.name,

@@ -40,6 +40,7 @@ from gnnbench.approaches.mini_batch.batch import (
 )
 from gnnbench.approaches.mini_batch.sampled import APPROACH as SAMPLED
 from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
+from gnnbench.approaches.out_of_core.evaluating import layerwise_evaluation
 from gnnbench.approaches.out_of_core.pages import (
     AccessProfile,
     PageCache,
@@ -184,6 +185,7 @@ class Mmap(Approach):
             resident=_resident(shape, data, structure),
             counted=counted,
             basis=basis,
+            evaluation=LazyIterations(1, lambda _: layerwise_evaluation(data, run)),
             disk=self.knobs(run).disk,
             notes={
                 "cached_pages": structure.capacity,

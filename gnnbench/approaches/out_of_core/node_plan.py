@@ -16,6 +16,7 @@ from gnnbench.approaches.mini_batch.batch import (
     sizes_of,
 )
 from gnnbench.approaches.out_of_core.batch_steps import BatchSteps
+from gnnbench.approaches.out_of_core.evaluating import layerwise_evaluation
 from gnnbench.approaches.out_of_core.loading import Loading, buffer_of, slots
 from gnnbench.approaches.out_of_core.nodes import (
     EDGE_BYTES,
@@ -100,6 +101,7 @@ def node_plan(
         resident=_resident(shape, data, structure, prefetch=bool(knobs.read_ahead)),
         counted=counted,
         basis=basis,
+        evaluation=LazyIterations(1, lambda _: layerwise_evaluation(data, run)),
         disk=knobs.disk,
         notes={
             "policy": structure.policy.name,

@@ -40,6 +40,7 @@ from typing import Any, ClassVar
 from gnnbench.approaches.base import Approach, Layout, Probe, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.temporal.caching import CacheKnobs, CacheTrace, Caching
+from gnnbench.approaches.temporal.evaluating import stream_evaluation
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
 from gnnbench.approaches.temporal.writing import StreamWriter, resident
@@ -287,6 +288,7 @@ class Continuous(Approach):
         shape = TemporalShape.of(data, run)
         trace = CacheTrace(structure, self.caching(run))
         writer = self.writer(run, shape, structure, trace, layout)
+        held = resident(shape, data, trace)
         lengths = [len(pieces) for pieces in structure.pieces]
         places = [(period, at) for period, count in enumerate(lengths) for at in range(count)]
 
@@ -303,7 +305,14 @@ class Continuous(Approach):
             period="increment" if run.training.increments else "epoch",
             releases=releases if any(releases) else (),
             arrivals=structure.schedule.arrivals() if any(releases) else (),
-            resident=resident(shape, data, trace),
+            resident=held,
+            evaluation=stream_evaluation(
+                shape,
+                structure,
+                held={b.name: b.bytes for b in held if b.name in ("memory", "clock")},
+                cached=trace.kinds,
+                on_host=layout.device == "cpu",
+            ),
             counted=structure.counted,
             basis=structure.basis,
             notes={

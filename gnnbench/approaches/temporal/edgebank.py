@@ -12,6 +12,7 @@ Source: temporal reference sections 6 and 12; Poursafaei et al., NeurIPS 2022.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +25,13 @@ from gnnbench.approaches.base import Approach, Layout, Probe
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.temporal.continuous import APPROACH as CONTINUOUS
 from gnnbench.approaches.temporal.continuous import TGB_BATCH, refused, tiny_flow
+from gnnbench.approaches.temporal.evaluating import measure_parts
+from gnnbench.approaches.temporal.metrics import measured_bytes
 from gnnbench.approaches.temporal.schedule import Protocol
 from gnnbench.approaches.temporal.structure import Sampling, StreamStructure
+from gnnbench.approaches.temporal.writing import schedule_buffers
 from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.evaluating import EvaluationWriter
 from gnnbench.data.edgebank import EdgeBank
 from gnnbench.data.stream import EdgeStream
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
@@ -50,6 +55,10 @@ class EdgeBankKnobs:
     offline: float = field(default=0.3, metadata=bounds(0, 0.95))
 
 
+PAIR_BYTES = 80
+"""Of a pair that is scored: ends and times of the asked events, both ends, key and score."""
+
+
 class EdgeBankStructure(StreamStructure):
     """Schedule and candidates of a run, and the table as it grows."""
 
@@ -65,13 +74,16 @@ class EdgeBankStructure(StreamStructure):
         bank.insert(stream.sources[part], stream.destinations[part], stream.times[part])
 
     @cached_property
-    def bank_bytes(self) -> list[int]:
-        """Bytes of the table after each period."""
+    def bank_bytes(self) -> list[tuple[int, int]]:
+        """Bytes of the table after each period, and of its pairs when it last grew in it."""
         bank, found = self.empty_bank(), []
         for pieces in self.pieces:
+            before = bank.num_bytes
             for piece in pieces:
                 self.remember(bank, *piece.ingest)
-            found.append(bank.num_bytes)
+            after = bank.num_bytes
+            # The old table was half full, and as large as half of the new one.
+            found.append((after, after // 4 if after > before else 0))
         return found
 
 
@@ -184,11 +196,32 @@ class EdgeBankApproach(Approach):
             releases=releases if any(releases) else (),
             arrivals=structure.schedule.arrivals() if any(releases) else (),
             # Scores of an increment, together and of all ranks.
-            resident=(Buffer("gathered", (1 + run.ranks) * structure.gathered_pairs * s),),
+            resident=(
+                Buffer("gathered", (1 + run.ranks) * structure.gathered_pairs * s),
+                *schedule_buffers(structure),
+            ),
+            evaluation=_evaluation(structure, s),
             counted=structure.counted,
             basis=structure.basis,
             notes={"window": structure.window, "offline_events": structure.protocol.offline_end},
         )
+
+
+def _evaluation(structure: EdgeBankStructure, element_bytes: int) -> Sequence[Iteration]:
+    """The evaluation of a static graph: a table of its own, filled part by part."""
+    if structure.protocol.increments:
+        return ()
+
+    def made(_: int) -> Iteration:
+        writer = EvaluationWriter(structure.protocol.ranks)
+        bank = structure.empty_bank()
+        structure.remember(bank, 0, structure.protocol.events)
+        size = bank.num_bytes
+        writer.step("bank", {}, on_host={"bank": size, "grown": size // 4}, frees=["grown"])
+        measure_parts(writer, structure, element_bytes, memory=False)
+        return writer.iteration()
+
+    return LazyIterations(1, made)
 
 
 class _Writer:
@@ -206,9 +239,18 @@ class _Writer:
         waits = (After(self._last(before.kind, before.closes), 1),)
         if piece.kind == "ingest":
             first, stop = piece.ingest
-            held = Buffer("bank", self.structure.bank_bytes[period], Space.HOST, exact=True)
-            done = work.edgebank_insert(stop - first)
-            chain.step("ingest", done, phase=Phase.LOAD, after=waits, allocates=(held,))
+            size, moved = self.structure.bank_bytes[period]
+            held = Buffer("bank", size, Space.HOST, exact=True)
+            # Keys of events from int64 copies of both ends; pairs on their way to a larger table.
+            room = Buffer("ingested", 3 * work.ID_BYTES * (stop - first) + moved, Space.HOST)
+            chain.step(
+                "ingest",
+                work.edgebank_insert(stop - first),
+                phase=Phase.LOAD,
+                after=waits,
+                allocates=(held, room),
+                frees=(room.name,),
+            )
         else:
             self._predict(chain, period, number, waits)
         return Iteration([RankClass(self.group, chain.done())])
@@ -225,25 +267,43 @@ class _Writer:
         structure, s, ranks = self.structure, self.s, len(self.group)
         piece = structure.pieces[period][number]
         pairs = structure.num_pairs(piece)
-        room = structure.most_pairs(*structure.schedule.predicted(period))
-        # float64 scores, their candidates and pairs on the host.
-        held = Buffer("pairs", 40 * pairs, Space.HOST)
-        scores = Buffer("scores", room * s)
+        first, stop = structure.schedule.predicted(period)
+        most = structure.most_pairs(first, stop)
+        # Ends and keys of the pairs, their scores in float64 and in the type of the run.
+        held = Buffer("pairs", PAIR_BYTES * pairs, Space.HOST)
+        scores = Buffer("scores", most * s)
         chain.step(
             "forward/edgebank",
             work.edgebank_score(pairs, s),
             phase=Phase.EVALUATE,
             after=waits,
             allocates=(held, scores),
+            frees=(held.name,),
         )
         if self.device != "cpu":
             copied = work.to_device(pairs * s)
             chain.step("fetch/copy", copied, phase=Phase.EVALUATE, lane=Lane.COPY)
-        if piece.closes and ranks > 1:
-            done = work.all_gather(room, s, ranks)
+        if not piece.closes:
+            return
+        size = measured_bytes(structure.all_pairs(first, stop), stop - first)
+        metrics = Buffer("metrics", size, Space.HOST)
+        if ranks > 1:
             chain.step(
-                "evaluate/scores", done, phase=Phase.EVALUATE, lane=Lane.COMM, group=self.group
+                "evaluate/scores",
+                work.all_gather(most, s, ranks),
+                phase=Phase.EVALUATE,
+                lane=Lane.COMM,
+                group=self.group,
+                allocates=(metrics,),
+                frees=(metrics.name,),
             )
+            return
+        last = chain.steps[-1]
+        chain.steps[-1] = replace(
+            last,
+            allocates=(*last.allocates, metrics),
+            frees=(*last.frees, metrics.name),
+        )
 
 
 APPROACH = EdgeBankApproach()

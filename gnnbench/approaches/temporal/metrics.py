@@ -7,10 +7,15 @@ are taken over all events together, with the first false edge of each.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
+PAIRS_AT_ONCE = 1 << 16
+"""Pairs that are ranked at once: their arrays take 3 MB."""
+_EVENT_BYTES = 192
 _DIGITS = 6
 """Scores nearer than this are equal: rows of one table differ by rounding with their place."""
 
@@ -27,14 +32,38 @@ def link_metrics(scores: Scores, indptr: NDArray[np.int64] | None = None) -> dic
         indptr = np.arange(len(scores) + 1, dtype=np.int64) * scores.shape[1]
     if len(indptr) < 2:
         return {}
-    rounded: Scores = np.round(scores.ravel(), _DIGITS)
-    starts, counts = indptr[:-1], np.diff(indptr)
-    found = {"mrr": float(reciprocal_ranks(rounded, indptr).mean())}
-    some = starts[counts > 1]
+    flat: Scores = scores.ravel()
+    ranks = np.empty(len(indptr) - 1)
+    for first, stop in _blocks(indptr):
+        begin, end = indptr[first], indptr[stop]
+        rounded = np.round(flat[begin:end], _DIGITS)
+        ranks[first:stop] = reciprocal_ranks(rounded, indptr[first : stop + 1] - begin)
+    found = {"mrr": float(ranks.mean())}
+    some = indptr[:-1][np.diff(indptr) > 1]
     if len(some):
-        true, false = rounded[some], rounded[some + 1]
+        true, false = np.round(flat[some], _DIGITS), np.round(flat[some + 1], _DIGITS)
         found |= {"ap": average_precision(true, false), "auc": roc_auc(true, false)}
     return found
+
+
+def measured_bytes(pairs: int, events: int) -> int:
+    """Bytes of the metrics of some events: their scores, and arrays while they are measured.
+
+    Scores are float64. Of a block of pairs: rounded scores, the true edge's for each, and two
+    comparisons as integers. Of an event: places, ranks, and for AP and AUC its two scores, in
+    order, with what they are worth.
+    """
+    return 8 * pairs + 40 * min(pairs, PAIRS_AT_ONCE) + _EVENT_BYTES * events
+
+
+def _blocks(indptr: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Events first..stop-1 with about `PAIRS_AT_ONCE` pairs, and at least one."""
+    first, count = 0, len(indptr) - 1
+    while first < count:
+        stop = int(np.searchsorted(indptr, indptr[first] + PAIRS_AT_ONCE, side="right")) - 1
+        stop = min(max(stop, first + 1), count)
+        yield first, stop
+        first = stop
 
 
 def reciprocal_ranks(scores: Scores, indptr: NDArray[np.int64]) -> Scores:

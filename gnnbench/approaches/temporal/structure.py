@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
@@ -31,6 +32,10 @@ Store = TemporalStore | TemporalCsr
 _TRAIN, _SAMPLE, _ROWS = 5, 7, 17
 _COUNTED = 2
 """Version of the counts that are kept between runs: raised when draws or columns change."""
+PIECE_BYTES, ARRAY_BYTES = 420, 112
+"""Of a piece with its tuples, and of the head of an array, as Python has them."""
+_PARTS = 6
+"""Parts of a split whose sizes are counted for the memory of an evaluation."""
 _ROOTS_AT_ONCE = 1 << 21
 """Roots that are counted in one go: their candidates take 16 MiB."""
 
@@ -214,6 +219,55 @@ class StreamStructure:
             self._most[first, stop] = max(int(each[-1]) for each in self.pairs(first, stop))
         return self._most[first, stop]
 
+    def all_pairs(self, first: int, stop: int) -> int:
+        """Pairs that all ranks score of some predicted events."""
+        return sum(int(each[-1]) for each in self.pairs(first, stop))
+
+    def streamed(
+        self, first: int, stop: int, *, memory: bool
+    ) -> Iterator[tuple[int, int, list[Piece]]]:
+        """Parts at..end-1 of events that an evaluation predicts, with their pieces.
+
+        Graph and memory learn of a part after it was predicted. Where neither changes, all events
+        are one part.
+
+        Args:
+            first, stop: of the events.
+            memory: whether the model has a memory.
+        """
+        for at in self._parts(first, stop, memory=memory):
+            yield at, *self._part(at, stop, memory=memory)
+
+    def _parts(self, first: int, stop: int, *, memory: bool) -> range:
+        """Where the parts of some events begin."""
+        protocol = self.protocol
+        step = protocol.streamed_batch
+        if not step:
+            step = protocol.batch if memory else max(stop - first, 1)
+        return range(first, stop, step)
+
+    def _part(self, at: int, stop: int, *, memory: bool) -> tuple[int, list[Piece]]:
+        """Where a part ends, and its pieces."""
+        end = min(at + self._parts(at, stop, memory=memory).step, stop)
+        known = at if self.protocol.streamed_batch else self.protocol.events
+        return end, self.schedule.evaluate(0, at, end, known)
+
+    @property
+    def event_bytes(self) -> int:
+        """Bytes of the stream's sources, destinations and times."""
+        stream = self.stream
+        return sum(
+            np.asarray(a).nbytes for a in (stream.sources, stream.destinations, stream.times)
+        )
+
+    @cached_property
+    def schedule_bytes(self) -> int:
+        """Bytes of the pieces of all periods, and of the ids of their events."""
+        pieces = [piece for period in self.pieces for piece in period]
+        events = sum(piece.count for piece in pieces)
+        arrays = sum(len(piece.shares) for piece in pieces)
+        return PIECE_BYTES * len(pieces) + ARRAY_BYTES * arrays + 8 * events
+
     @cached_property
     def gathered_pairs(self) -> int:
         """Pairs of the rank that scores the most, in the period that has the most of them."""
@@ -285,8 +339,33 @@ class StreamStructure:
             self._counts[period] = cached_array(
                 folder, "temporal", key, lambda: self._counted(period)
             )
-        found, hops = self._counts[period][number], len(self.sampling.fanouts_from_seeds)
-        ranks = self.protocol.ranks
+        return self._sizes(self._counts[period][number])
+
+    def looked_at(self, *, memory: bool) -> list[Piece]:
+        """The first, and largest, pieces of some parts of an evaluation of a static graph.
+
+        Parts are taken from the begin to the end of a split: later ones see more neighbours.
+        """
+        found: list[Piece] = []
+        for split in ("val", "test"):
+            part = self.stream.part(split)
+            starts = self._parts(part.start, part.stop, memory=memory)
+            for number in np.unique(np.linspace(0, len(starts) - 1, _PARTS).astype(int)):
+                if len(starts):
+                    found.append(self._part(starts[int(number)], part.stop, memory=memory)[1][0])
+        return found
+
+    def evaluation_sizes(self, *, memory: bool) -> Sizes:
+        """The largest sizes of the pieces that are looked at."""
+        ranks, hops = self.protocol.ranks, len(self.sampling.fanouts_from_seeds)
+        most = np.zeros((ranks, hops + 2 + hops * ranks), np.int64)
+        for piece in self.looked_at(memory=memory):
+            most = np.maximum(most, self._count([piece]).reshape(ranks, -1))
+        return self._sizes(most)
+
+    def _sizes(self, found: Ids) -> Sizes:
+        """Sizes from the counts of all ranks, see `count_samples`."""
+        hops, ranks = len(self.sampling.fanouts_from_seeds), self.protocol.ranks
         return Sizes(
             queries=found[:, : hops + 1].T,
             distinct=found[:, hops + 1],

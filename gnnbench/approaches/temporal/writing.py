@@ -7,6 +7,7 @@ from typing import Any
 from gnnbench import work
 from gnnbench.approaches.temporal.caching import CacheTrace
 from gnnbench.approaches.temporal.inputs import InputWriter, num_pairs
+from gnnbench.approaches.temporal.metrics import measured_bytes
 from gnnbench.approaches.temporal.modules import decoder_work, layer_work, updater_work
 from gnnbench.approaches.temporal.schedule import Piece
 from gnnbench.approaches.temporal.structure import Sizes, StreamStructure
@@ -31,6 +32,7 @@ def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer
     held = [
         # Scores of an increment, together and of all ranks.
         Buffer("gathered", (1 + structure.protocol.ranks) * structure.gathered_pairs * s),
+        *schedule_buffers(structure),
         Buffer("parameters", (2 + moments) * count * s + s),
         Buffer("memory", memories * shape.memory_width * s),
         Buffer("clock", memories * 3 * ID_BYTES + shape.memory * data.num_nodes * 4, Space.HOST),
@@ -51,6 +53,14 @@ def resident(shape: TemporalShape, data: Any, trace: CacheTrace) -> tuple[Buffer
     return tuple(held)
 
 
+def schedule_buffers(structure: StreamStructure) -> tuple[Buffer, ...]:
+    """What a rank holds of the stream: its events, which are mapped, and the schedule."""
+    return (
+        Buffer("events", structure.event_bytes, Space.HOST),
+        Buffer("schedule", structure.schedule_bytes, Space.HOST),
+    )
+
+
 class StreamWriter:
     """Writes iterations; the ranks are one class.
 
@@ -58,7 +68,7 @@ class StreamWriter:
         shape: the model.
         structure: what is asked for when, and its sizes.
         trace: of its caches.
-        device: "cpu" where nothing has to be copied.
+        device: "cpu" where nothing has to be copied, and layers are loops on the host.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class StreamWriter:
         self.shape, self.structure = shape, structure
         self.input = InputWriter(shape, structure, trace, device)
         self.group = tuple(range(structure.protocol.ranks))
+        self.on_host = device == "cpu"
 
     def iteration(self, period: int, number: int) -> Iteration:
         """One iteration of all ranks."""
@@ -111,42 +122,48 @@ class StreamWriter:
             return "evaluate/scores" if gathers else "forward/decoder"
         return "memory/write" if self.shape.memory else f"update/{self.shape.optimizer}"
 
-    def _forward(
-        self,
-        chain: Chain,
-        sizes: Sizes,
-        pairs: Size,
-        phase: Phase,
-        *held: Buffer,
-    ) -> None:
+    def _forward(self, chain: Chain, sizes: Sizes, pairs: Size, phase: Phase, **last: Any) -> None:
+        """Write the model's pass; `last` are fields of the decoder's step.
+
+        In training every module keeps what its way back needs. In an evaluation only its rows are
+        left of a module, until the next one has read them.
+        """
         shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
         queries, distinct = sizes.queries, sizes.distinct
+        learns = phase is Phase.FORWARD
+        read: tuple[str, ...] = ()
+
+        def held(name: str, size: Size, rows: Size, width: int) -> dict[str, Any]:
+            nonlocal read
+            kept = Buffer(f"kept_{name}", size)
+            if learns:
+                return {"allocates": (kept,)}
+            made, freed = Buffer(f"made_{name}", rows * width * s), read
+            read = (made.name,)
+            return {"allocates": (kept, made), "frees": (kept.name, *freed)}
+
         if shape.memory:
             done = updater_work(shape, distinct, queries[-1], backward=False)
-            kept = shape.updater_kept(distinct, queries[-1]) * s
-            scratch = Buffer("scratch", distinct * (shape.message + 6 * shape.hidden) * s)
-            chain.step(
-                "forward/updater",
-                done,
-                phase=phase,
-                allocates=(Buffer("kept_updater", kept), scratch),
-            )
+            size = shape.updater_kept(distinct, queries[-1]) * s
+            room = held("updater", size, queries[-1], shape.width(1))
+            chain.step("forward/updater", done, phase=phase, **room)
         for layer in range(1, top + 1):
             rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
-            kept = shape.layer_kept(layer, rows, edges) * s
-            scratch = Buffer("scratch", self._scratch(layer, rows, edges))
-            if shape.dropout and phase is Phase.FORWARD:
+            size = shape.layer_held(layer, rows, edges, on_host=self.on_host) * s
+            if shape.dropout and learns:
                 self._masks(chain, layer, rows, edges)
             chain.step(
                 f"forward/{shape.layer}_{layer}",
                 layer_work(shape, layer, rows, edges, backward=False),
                 phase=phase,
                 layer=layer,
-                allocates=(Buffer(f"kept_{layer}", kept), scratch),
+                **held(str(layer), size, rows, shape.hidden),
             )
-        held_by_decoder = Buffer("kept_decoder", (shape.decoder_kept(pairs) + 3 * pairs) * s)
+        room = held("decoder", (shape.decoder_kept(pairs) + 3 * pairs) * s, 0, 0)
+        for name, value in last.items():
+            room[name] = (*room.get(name, ()), *value)
         done = decoder_work(shape, queries[0], pairs, backward=False)
-        chain.step("forward/decoder", done, phase=phase, allocates=(held_by_decoder, *held))
+        chain.step("forward/decoder", done, phase=phase, **room)
 
     def _masks(self, chain: Chain, layer: int, rows: Size, edges: Size) -> None:
         """Draw the masks of a layer's dropout: of its output, and of its attention weights."""
@@ -164,13 +181,6 @@ class StreamWriter:
                 allocates=(Buffer(f"mask_{name}_{layer}", 2 * count * width * s),),
             )
 
-    def _scratch(self, layer: int, rows: Size, edges: Size) -> Size:
-        """Bytes that come and go within a layer, the way back included."""
-        d, f = self.shape.hidden, self.shape.fanouts[layer - 1]
-        both = self.shape.width(layer) + self.shape.edges + d
-        found: Size = (3 * rows * f * d + 2 * edges * (both + d)) * self.shape.element_bytes
-        return found
-
     def _learn(self, chain: Chain, piece: Piece, sizes: Sizes) -> None:
         """Forward, loss, backward, all-reduce, update."""
         shape, s, top = self.shape, self.shape.element_bytes, self.shape.num_layers
@@ -178,26 +188,44 @@ class StreamWriter:
         pairs = num_pairs(piece, queries)
         self._forward(chain, sizes, pairs, Phase.FORWARD)
         chain.step("loss", work.binary_cross_entropy(pairs, s), phase=Phase.FORWARD)
+        above = ""
+
+        def back(name: str, scratch: Size, rows: Size, width: int) -> dict[str, Any]:
+            """What comes and goes; the gradient of a module's rows ends with the next module."""
+            nonlocal above
+            grad = Buffer(f"of_{name}", rows * width * s)
+            room = Buffer("scratch", scratch * s)
+            frees = (room.name, f"kept_{name}", *((above,) if above else ()))
+            above = grad.name
+            return {"allocates": (grad, room), "frees": frees}
+
         done = decoder_work(shape, queries[0], pairs, backward=True)
-        chain.step("backward/decoder", done, phase=Phase.BACKWARD, frees=("kept_decoder",))
+        d = shape.hidden
+        room = back("decoder", 4 * pairs * d, queries[0], d)
+        chain.step("backward/decoder", done, phase=Phase.BACKWARD, **room)
         for layer in range(top, 0, -1):
             rows, edges = queries[top - layer], queries[top - layer + 1] - queries[top - layer]
+            scratch = shape.layer_back(layer, rows, edges, on_host=self.on_host)
+            room = back(str(layer), scratch, rows + edges, shape.width(layer))
             chain.step(
                 f"backward/{shape.layer}_{layer}",
                 layer_work(shape, layer, rows, edges, backward=True),
                 phase=Phase.BACKWARD,
                 layer=layer,
-                frees=(f"kept_{layer}",),
+                **room,
             )
         if shape.memory:
             done = updater_work(shape, distinct, queries[-1], backward=True)
-            chain.step("backward/updater", done, phase=Phase.BACKWARD, frees=("kept_updater",))
+            room = back("updater", distinct * (shape.message + 6 * d), 0, 0)
+            chain.step("backward/updater", done, phase=Phase.BACKWARD, **room)
         count, ranks = shape.num_parameters, len(self.group)
         if ranks > 1:
             summed = work.all_reduce(count + 1, s, ranks)
             chain.step("sync/gradients", summed, phase=Phase.SYNC, lane=Lane.COMM, group=self.group)
         update = {"adam": work.adam, "sgd": work.sgd, "adagrad": work.adagrad}[shape.optimizer]
-        chain.step(f"update/{shape.optimizer}", update(count, s), phase=Phase.UPDATE)
+        chain.step(
+            f"update/{shape.optimizer}", update(count, s), phase=Phase.UPDATE, frees=(above,)
+        )
 
     def _write(self, chain: Chain, piece: Piece, place: str = "memory") -> None:
         """Give every rank the new memory of the batch's ends; each writes all of it.
@@ -222,16 +250,26 @@ class StreamWriter:
 
     def _predict(self, chain: Chain, piece: Piece, period: int, sizes: Sizes) -> None:
         """Forward; after the last batch of an increment, scores go to every rank."""
-        s, ranks = self.shape.element_bytes, len(self.group)
-        scores = self.structure.most_pairs(*self.structure.schedule.predicted(period))
-        held = Buffer("scores", scores * s)
-        pairs = num_pairs(piece, sizes.queries)
-        self._forward(chain, sizes, pairs, Phase.EVALUATE, held)
-        if piece.closes and ranks > 1:
+        s, ranks, structure = self.shape.element_bytes, len(self.group), self.structure
+        first, stop = structure.schedule.predicted(period)
+        scores = structure.most_pairs(first, stop)
+        measures: dict[str, Any] = {}
+        if piece.closes:
+            size = measured_bytes(structure.all_pairs(first, stop), stop - first)
+            metrics = Buffer("metrics", size, Space.HOST)
+            measures = {"allocates": (metrics,), "frees": (metrics.name,)}
+        gathers = bool(measures) and ranks > 1
+        last: dict[str, Any] = {"allocates": (Buffer("scores", scores * s),)}
+        if measures and not gathers:
+            last = {"allocates": (*last["allocates"], *measures["allocates"])}
+            last["frees"] = measures["frees"]
+        self._forward(chain, sizes, num_pairs(piece, sizes.queries), Phase.EVALUATE, **last)
+        if gathers:
             chain.step(
                 "evaluate/scores",
                 work.all_gather(scores, s, ranks),
                 phase=Phase.EVALUATE,
                 lane=Lane.COMM,
                 group=self.group,
+                **measures,
             )

@@ -35,10 +35,17 @@ from gnnbench.approaches.whole_graph.rows import (
     RowSizes,
     buffers,
     resident,
+    row_halo,
     row_iteration,
+    row_layer,
     row_plan,
 )
 from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.evaluating import (
+    ANSWER_BYTES,
+    EvaluationWriter,
+    reads_own_rows,
+)
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data.boundary import Boundary, drawn_rows, halo_edges
 from gnnbench.data.graph import Graph
@@ -246,6 +253,7 @@ class Bns(Partitioned):
             resident=tuple(b for b in resident(shape, sizes) if b.name != "x")
             + buffers({"x": sample.columns * width * s})
             + sample.held(most),
+            evaluation=LazyIterations(1, lambda _: exact_evaluation(shape, sizes)),
             counted=counted,
             basis=basis,
             notes={**plan.notes, "rate": knobs.rate, **lost},
@@ -274,6 +282,18 @@ class Bns(Partitioned):
             epochs = max(1, min(run.training.epochs, self.max_rows // max(rows, 1)))
         edges = BoundaryEdges.of(data, structure)
         return list(edges.of_epochs(rate, run.training.seed, epochs)), edges.most(rate)
+
+
+def exact_evaluation(shape: StackShape, sizes: RowSizes) -> Iteration:
+    """An evaluation on the whole halo, in buffers that training does not have."""
+    writer = EvaluationWriter(sizes.world_size)
+    if not reads_own_rows(shape, sizes.world_size):
+        columns = sizes.rows + sizes.halo_rows
+        writer.step("features", {"x": columns * shape.dims[0] * shape.element_bytes})
+    layers = [row_layer(sizes)] * shape.num_layers
+    writer.forward(shape, layers, row_halo(sizes, Options(order="")))
+    writer.step("answers", {"answers": ANSWER_BYTES * sizes.rows})
+    return writer.iteration()
 
 
 def drawn_sizes(sizes: RowSizes, rate: float) -> RowSizes:

@@ -32,6 +32,7 @@ from gnnbench.approaches.whole_graph.blocks import (
     plain,
 )
 from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.evaluating import answered
 from gnnbench.approaches.writing.shape import LayerSizes, StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.iterations import Iteration, RankClass
@@ -273,7 +274,7 @@ def row_grid_plan(
     """Every epoch is one forward, backward, all-reduce, update."""
     shape = stack_shape(data, run, order)
     basis = f"{grid.basis}, even over stages" if condensed else grid.basis
-    return Plan(
+    plan = Plan(
         approach=run.approach,
         world_size=grid.world_size,
         **repeated([grid_iteration(shape, grid, condensed=condensed)], run.training.epochs),
@@ -282,6 +283,7 @@ def row_grid_plan(
         basis=basis,
         notes=grid_notes(shape, (grid.num_blocks, grid.replication)),
     )
+    return answered(plan)
 
 
 def grid_iteration(shape: StackShape, grid: RowGrid, *, condensed: bool) -> Iteration:

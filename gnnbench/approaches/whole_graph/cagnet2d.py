@@ -37,6 +37,7 @@ from gnnbench.approaches.whole_graph.blocks import (
     plain,
 )
 from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.evaluating import answered
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.iterations import Iteration, RankClass
@@ -368,7 +369,7 @@ class Cagnet2d(Approach):
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         grid: SquareGrid = structure
         shape = stack_shape(data, run, self.knobs(run).order)
-        return Plan(
+        plan = Plan(
             approach=run.approach,
             world_size=grid.world_size,
             **repeated([grid_iteration(shape, grid)], run.training.epochs),
@@ -377,6 +378,7 @@ class Cagnet2d(Approach):
             basis=grid.basis,
             notes=grid_notes(shape, (grid.side, grid.side)),
         )
+        return answered(plan)
 
 
 APPROACH = Cagnet2d()

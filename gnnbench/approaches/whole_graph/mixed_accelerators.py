@@ -28,6 +28,7 @@ from gnnbench.approaches.base import Approach, GraphLike, Layout, example
 from gnnbench.approaches.card import EXACT, Accepts, Look
 from gnnbench.approaches.whole_graph.mixed_structure import MixedStructure, mixed_structure
 from gnnbench.approaches.whole_graph.row_pipeline import RowPipeline
+from gnnbench.approaches.writing.evaluating import answered
 from gnnbench.approaches.writing.shape import stack_shape
 from gnnbench.plan import Plan, repeated
 from gnnbench.spec import RunSpec
@@ -111,7 +112,7 @@ class MixedAccelerators(Approach):
     def plan(self, data: GraphLike, run: RunSpec, structure: Any, layout: Layout) -> Plan:
         shape = stack_shape(data, run, "aggregate_first")
         pipeline = RowPipeline(shape, structure)
-        return Plan(
+        plan = Plan(
             approach=run.approach,
             world_size=structure.world_size,
             **repeated([pipeline.iteration()], run.training.epochs),
@@ -126,6 +127,7 @@ class MixedAccelerators(Approach):
                 "num_parameters": shape.num_parameters,
             },
         )
+        return answered(plan)
 
 
 APPROACH = MixedAccelerators()

@@ -30,6 +30,7 @@ from gnnbench.approaches.whole_graph.rows import (
     precompute_problem,
     row_iteration,
 )
+from gnnbench.approaches.writing.evaluating import answered
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import parameter_buffers
 from gnnbench.data.graph import Graph
@@ -194,7 +195,7 @@ class Mixture(Approach):
             iteration = mixture_iteration(
                 shape, rows, structure.train_rows, structure.nonzeros, relayouts, structure.reuse
             )
-        return Plan(
+        plan = Plan(
             approach=run.approach,
             world_size=world,
             **repeated([iteration], run.training.epochs),
@@ -208,6 +209,7 @@ class Mixture(Approach):
                 "num_parameters": shape.num_parameters,
             },
         )
+        return answered(plan)
 
 
 APPROACH = Mixture()

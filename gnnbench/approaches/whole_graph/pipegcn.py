@@ -24,6 +24,7 @@ from gnnbench.approaches.whole_graph.rows import (
     row_iteration,
     row_plan,
 )
+from gnnbench.approaches.writing.evaluating import answered
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter
 from gnnbench.plan import Plan
@@ -201,11 +202,14 @@ class PipeGcn(Partitioned):
             return plan
         shape = stack_shape(data, run, knobs.order)
         writer = _WRITERS[knobs.smoothing]
-        return replace(
+        stale = replace(
             plan,
             iterations=[row_iteration(shape, sizes, options, writer=writer)],
             resident=resident(shape, sizes) + stale_buffers(shape, sizes, knobs.smoothing),
         )
+        # Training packs rows into buffers of each transfer; an evaluation waits for each.
+        packed = sizes.sent_rows * shape.widest_exchange * shape.element_bytes
+        return answered(stale, halo_rows=packed)
 
 
 APPROACH = PipeGcn()

@@ -10,6 +10,7 @@ import numpy as np
 from gnnbench import work
 from gnnbench.approaches.base import GraphLike
 from gnnbench.approaches.writing.chain import Chain
+from gnnbench.approaches.writing.evaluating import answered
 from gnnbench.approaches.writing.shape import Halo, LayerSizes, StackShape, stack_shape
 from gnnbench.approaches.writing.stack import StackWriter, parameter_buffers
 from gnnbench.iterations import Iteration, RankClass
@@ -107,7 +108,7 @@ def row_plan(
 ) -> Plan:
     """The plan of partition parallelism: an epoch is one forward, backward, all-reduce, update."""
     shape = stack_shape(data, run, options.order, precompute=options.precompute)
-    return Plan(
+    plan = Plan(
         approach=run.approach,
         world_size=sizes.world_size,
         **repeated([row_iteration(shape, sizes, options)], run.training.epochs),
@@ -120,6 +121,7 @@ def row_plan(
             "num_parameters": shape.num_parameters,
         },
     )
+    return answered(plan)
 
 
 def row_iteration(
@@ -142,29 +144,36 @@ def row_iteration(
         exchanges: False where no rank has a halo, so that only gradients travel.
     """
     world = sizes.world_size
-    group = tuple(range(world))
-    layer = LayerSizes(
+    layer = row_layer(sizes)
+    halo = row_halo(sizes, options) if exchanges and world > 1 else None
+    steps = writer(shape, [layer] * shape.num_layers, halo, chain or Chain())
+    steps.forward()
+    steps.loss(sizes.train_rows)
+    steps.backward()
+    steps.update(tuple(range(world)))
+    return Iteration([RankClass(range(world), steps.chain.done())])
+
+
+def row_layer(sizes: RowSizes) -> LayerSizes:
+    """Sizes of a layer over all edges of the own vertices."""
+    return LayerSizes(
         rows=sizes.rows,
         source_rows=sizes.rows + sizes.halo_rows,
         nonzeros=sizes.nonzeros,
         halo_nonzeros=sizes.halo_nonzeros,
         reuse=sizes.reuse,
     )
-    halo = None
-    if exchanges and world > 1:
-        halo = Halo(
-            group=group,
-            send=sizes.sent,
-            receive=sizes.received,
-            overlap=options.overlap,
-            staged=options.staged,
-        )
-    steps = writer(shape, [layer] * shape.num_layers, halo, chain or Chain())
-    steps.forward()
-    steps.loss(sizes.train_rows)
-    steps.backward()
-    steps.update(group)
-    return Iteration([RankClass(range(world), steps.chain.done())])
+
+
+def row_halo(sizes: RowSizes, options: Options) -> Halo:
+    """How halo rows travel between the ranks."""
+    return Halo(
+        group=tuple(range(sizes.world_size)),
+        send=sizes.sent,
+        receive=sizes.received,
+        overlap=options.overlap,
+        staged=options.staged,
+    )
 
 
 def resident(shape: StackShape, sizes: RowSizes, *, overlap: bool = False) -> tuple[Buffer, ...]:

@@ -34,7 +34,8 @@ class Performance:
         metrics: of the evaluation after the last period.
         moved: bytes that this rank moved in each period, by "kind/phase".
         rows: its ledger.
-        peak_bytes: most bytes of living tensors at once while training.
+        peak_bytes, evaluation_peak_bytes: most bytes of living tensors at once while training, and
+            in the evaluation.
     """
 
     losses: list[float]
@@ -43,6 +44,7 @@ class Performance:
     moved: list[dict[str, int]]
     rows: list[Row]
     peak_bytes: int
+    evaluation_peak_bytes: int
 
 
 _HOST = torch.device("cpu")
@@ -86,6 +88,11 @@ class TensorMeter(TorchDispatchMode):
         weakref.finalize(storage, self._drop, size)
         self.live_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+
+    def restart(self) -> int:
+        """Return the peak until now; the next one begins with what lives."""
+        peak, self.peak_bytes = self.peak_bytes, self.live_bytes
+        return peak
 
     def _drop(self, size: int) -> None:
         self.live_bytes -= size
@@ -131,9 +138,10 @@ def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
             recorder.period_begin(period)
             losses.append(trainer.train_period(period))
             moved.append(recorder.period_end())
-        peak = meter.peak_bytes
+        peak = meter.restart()
         with recorder.evaluating():
             metrics = trainer.evaluate()
+        evaluation_peak = meter.peak_bytes
         learnt = trainer.learnt().to(torch.float64).numpy().copy()
         trainer.close()
         recorder.close()
@@ -144,6 +152,7 @@ def perform(rank: int, world_size: int, run: RunSpec, data: Any) -> Performance:
         moved=moved,
         rows=kept.rows,
         peak_bytes=peak,
+        evaluation_peak_bytes=evaluation_peak,
     )
 
 

@@ -203,14 +203,18 @@ def learns(trial: Trial) -> None:
 
 
 def plans_its_memory(trial: Trial) -> None:
-    """The plan's buffers are at least as large as the tensors alive at once while training."""
-    planned = trial.plan.peak_bytes(*trial.plan.spaces())
+    """The plan's buffers are at least as large as the tensors alive at once, in both phases."""
+    planned = trial.plan.peaks([trial.plan.spaces()], evaluates=True)[0]
     for rank, found in enumerate(trial.performed()):
-        trial.require(
-            found.peak_bytes <= planned[rank] + _LOOSE_BYTES,
-            f"rank {rank}: {found.peak_bytes} bytes of tensors lived at once, the plan has "
-            f"{planned[rank]}",
-        )
+        for phase, lived, size in (
+            ("training", found.peak_bytes, planned.training[rank]),
+            ("the evaluation", found.evaluation_peak_bytes, planned.evaluation[rank]),
+        ):
+            trial.require(
+                lived <= size + _LOOSE_BYTES,
+                f"rank {rank}: {lived} bytes of tensors lived at once in {phase}, the plan has "
+                f"{size}",
+            )
 
 
 def runs_off_the_host(trial: Trial) -> None:

@@ -45,6 +45,7 @@ class Stack(Performer):
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,
         phase: Phase = Phase.FORWARD,
+        keeps: bool = True,
     ) -> Tensor:
         """Return the logits of the last layer's rows.
 
@@ -54,16 +55,22 @@ class Stack(Performer):
             row_ids: global vertex ids of the rows of H_0 ... H_{L-1} (int64), which key dropout.
             counters: (seed, epoch, ...) that key dropout; None turns dropout off (evaluation).
             phase: forward or evaluate.
+            keeps: whether a way back follows; else the buffers of a layer end with the next one.
         """
         self.aggregations, self.row_ids, self.counters = aggregations, row_ids, counters
         hidden = x
         if counters is not None and self.shape.input_dropout > 0:
             hidden = self.drop_input(x, counters, phase)
-        self._hidden = [hidden]
+        self._hidden = [hidden] if keeps else []
         for layer in range(1, self.shape.num_layers + 1):
             raw = self.layer_forward(layer, hidden, phase)
             hidden = self.activate(layer, raw, phase)
-            self._hidden.append(hidden)
+            if keeps:
+                self._hidden.append(hidden)
+            else:
+                del raw
+                made = f"n{layer}" if self.shape.has_norm(layer) else f"h{layer}"
+                self.workspace.keep(made, "halo_rows")
         return hidden[: self.output_rows()]
 
     def output_rows(self) -> int:

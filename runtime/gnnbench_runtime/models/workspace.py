@@ -35,6 +35,15 @@ class Workspace:
             flat = self._flat[name] = empty(size, self.device, self.dtype)
         return flat[:size].view(rows, width)
 
+    def drop(self, name: str) -> None:
+        """Forget a buffer, if it is there; who holds a view of it keeps it alive."""
+        self._flat.pop(name, None)
+
+    def keep(self, *names: str) -> None:
+        """Forget all buffers but some; who holds a view of one keeps it alive."""
+        for name in self._flat.keys() - set(names):
+            del self._flat[name]
+
     def clear(self) -> None:
         """Forget all buffers; who holds a view of one keeps it alive."""
         self._flat.clear()

@@ -21,7 +21,8 @@ from gnnbench_simulator.energy import Volumes, energy
 from gnnbench_simulator.engine import simulate
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.fabric_links import FabricLinks
-from gnnbench_simulator.memory import Needs, judge_worst
+from gnnbench_simulator.memory import judge_worst
+from gnnbench_simulator.needs import Needs, PhaseNeeds
 from gnnbench_simulator.program import compile_plan
 
 
@@ -204,12 +205,12 @@ def test_a_collective_goes_at_the_pace_of_the_slowest_kind_of_its_group(kit: Any
 
 
 def test_memory_is_judged_by_what_each_rank_has(kit: Any) -> None:
+    sizes = [900, 900, 600, 600]
+    training = PhaseNeeds(workload=sizes, allocated=sizes, reserved=sizes, host=[0] * 4)
     needs = Needs(
         gpu=False,
-        workload=[900, 900, 600, 600],
-        allocated=[900, 900, 600, 600],
-        reserved=[900, 900, 600, 600],
-        host=[0] * 4,
+        training=training,
+        evaluation=None,
         disk=[0] * 4,
         loose=[0] * 4,
         periods=1,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnnbench.iterations import Iteration, RankClass
 from gnnbench.steps import Buffer
 from gnnbench_simulator.allocator import MIB, CachingAllocator, replay_allocator
 from gnnbench_simulator.memory import predict_memory
+from gnnbench_simulator.needs import needs_of
 
 
 def test_requests_are_rounded_up_to_512_bytes() -> None:
@@ -54,11 +57,13 @@ def test_blocks_of_two_segments_never_merge() -> None:
     assert allocator.reserved == 48 * MIB
 
 
-def test_a_growing_buffer_holds_old_and_new_for_a_moment() -> None:
+def test_a_growing_buffer_is_freed_before_the_larger_one_is_made() -> None:
     allocator = CachingAllocator()
     allocator.allocate("w", 12 * MIB)
     allocator.allocate("w", 14 * MIB)
-    assert (allocator.allocated, allocator.peak_allocated) == (14 * MIB, 26 * MIB)
+    assert (allocator.allocated, allocator.peak_allocated) == (14 * MIB, 14 * MIB)
+    # The old segment is kept, and given back before anything runs out.
+    assert (allocator.reserved, allocator.peak_held) == (26 * MIB, 14 * MIB)
 
 
 @given(
@@ -103,3 +108,39 @@ def test_on_a_cpu_the_peak_is_baseline_and_living_buffers(kit: Any) -> None:
         257,
     )
     assert entry["fits"]
+
+
+# -- evaluation ----------------------------------------------------------------------------------
+
+
+def _evaluated(kit: Any, held: int, evaluated: int) -> Any:
+    """A plan that trains with `held` bytes, and evaluates with more."""
+    steps = (kit.work("a", 1, allocates=(Buffer("x", held),)),)
+    step = kit.work("e", 1, allocates=(Buffer("evaluated_x", evaluated),), frees=("evaluated_x",))
+    return replace(kit.plan(steps, periods=2), evaluation=(Iteration([RankClass([0], [step])]),))
+
+
+def test_the_phase_that_needs_more_is_judged(kit: Any) -> None:
+    (entry,) = predict_memory(_evaluated(kit, 100, 50), kit.cluster())
+    assert (entry["workload_bytes"], entry["judged_bytes"]) == (100, 100 + 150)
+    assert entry["spaces"]["memory"]["phase"] == "evaluation"
+    assert entry["evaluation_bytes"] == {"memory": 250}
+    assert entry["buffers"]["memory"] == {"x": 100, "evaluated_x": 50}
+    assert sum(entry["categories"]["memory"].values()) == entry["judged_bytes"]
+
+
+def test_an_evaluation_that_is_not_asked_about_is_not_judged(kit: Any) -> None:
+    (entry,) = predict_memory(_evaluated(kit, 100, 50), kit.cluster(), evaluates=False)
+    assert entry["judged_bytes"] == 200
+    assert entry["spaces"]["memory"]["phase"] == "training"
+    assert entry["buffers"]["memory"] == {"x": 100}
+    assert entry["evaluation_bytes"] == {"memory": 250}
+
+
+def test_on_a_device_an_evaluation_needs_the_segments_in_which_something_lives(kit: Any) -> None:
+    plan = _evaluated(kit, 12 * MIB, 30 * MIB)
+    needs = needs_of(plan, gpu=True)
+    assert needs.evaluation is not None
+    assert needs.training.reserved == [12 * MIB]
+    assert needs.evaluation.reserved == [42 * MIB]
+    assert needs_of(plan, gpu=True, evaluates=False).evaluation is None

@@ -26,7 +26,7 @@ from gnnbench.data import messages
 from gnnbench.data.dealing import Dealt, Source
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Lane, Phase, Work
-from gnnbench_runtime.approaches.mini_batch.features import CachedRows
+from gnnbench_runtime.approaches.mini_batch.features import CachedRows, rows_on_device
 from gnnbench_runtime.approaches.mini_batch.sampled import (
     FullGraphEvaluator,
     SampledBatches,
@@ -173,7 +173,9 @@ class TrainingRank(SampledTrainer):
         self.inbox = Inbox(context, roles, alone.run.model.layers, weighted)
         self.batches_type: Any = partial(ReceivedBatches, inbox=self.inbox)
         super().__init__(alone, data, structure)
-        self.evaluator = FullGraphEvaluator(context, data, self.parameters)
+        self.evaluator = FullGraphEvaluator(
+            context, data, self.parameters, rows_on_device(self.batches.features)
+        )
 
     def train_period(self, period: int) -> float:
         """Train on every batch of an epoch; tell the samplers its mean loss."""

@@ -62,6 +62,11 @@ class OwnRows(_Recorded):
         assert graph.features is not None
         self._rows = rows_as_tensor(graph.features, None, context.dtype, context.device)
 
+    @property
+    def rows(self) -> Tensor:
+        """The table, [N, d_0]; not to be written to."""
+        return self._rows
+
     def fetch(self, ids: NDArray[np.int64], out: Tensor) -> None:
         """Put the rows of `ids` into `out`, in order."""
         with self.step("fetch/gather", self.gathered(out, len(self._rows))):
@@ -284,3 +289,8 @@ def feature_store(
 def _nothing_ranked() -> Work:
     """The work of a step that can only say afterwards what it did."""
     return work.rank_rows(0)
+
+
+def rows_on_device(store: Rows) -> Tensor | None:
+    """All rows, where a store has them on this rank's device."""
+    return store.rows if isinstance(store, OwnRows) else None

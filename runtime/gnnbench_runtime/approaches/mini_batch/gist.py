@@ -16,6 +16,7 @@ from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_structure
 from gnnbench.steps import Phase, Work
+from gnnbench_runtime.approaches.mini_batch.features import rows_on_device
 from gnnbench_runtime.approaches.mini_batch.global_model import GlobalModel
 from gnnbench_runtime.approaches.mini_batch.sampled import SampledBatches
 from gnnbench_runtime.approaches.mini_batch.streamed import StreamedEvaluator
@@ -91,7 +92,9 @@ class GistTrainer:
         loader = Loader(alone, graph, sub)
         local = halo_structure(graph, np.zeros(graph.num_nodes, np.int32), 1).ranks[0]
         features = loader.features(local.owned, graph.num_nodes)
-        return WholeGraph(loader, local.owned, loader.pattern(local), features)
+        pattern = loader.pattern(local)
+        local.forget_edges()
+        return WholeGraph(loader, local.owned, pattern, features)
 
     def warm_up(self) -> None:
         """Nothing: the rehearsal has compiled everything."""
@@ -170,7 +173,13 @@ class GistTrainer:
     def evaluate(self) -> dict[str, float]:
         """Metrics of the reassembled global model on the whole graph."""
         self._reassemble()
-        return StreamedEvaluator(self.context, self.graph, self.model).evaluate()
+        return StreamedEvaluator(self.context, self.graph, self.model, self._rows()).evaluate()
+
+    def _rows(self) -> Tensor | None:
+        """The features of all vertices, which every rank has on its device."""
+        if isinstance(self.batches, WholeGraph):
+            return self.batches.x
+        return rows_on_device(self.batches.features)
 
     def period_metrics(self) -> dict[str, float]:
         """None: metrics are measured by `evaluate`."""

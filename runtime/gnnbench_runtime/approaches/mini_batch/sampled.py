@@ -16,6 +16,7 @@ from gnnbench.approaches.mini_batch.base import BatchStructure
 from gnnbench.approaches.mini_batch.batch import PLAIN, Form
 from gnnbench.approaches.mini_batch.caches import Ahead, RowCache
 from gnnbench.approaches.mini_batch.drawing import drawing_of, preparing
+from gnnbench.approaches.mini_batch.evaluating import evaluated_shape
 from gnnbench.approaches.mini_batch.fetching import HOST
 from gnnbench.approaches.mini_batch.patterns import block_is_turned, needs_transpose
 from gnnbench.approaches.mini_batch.writer import BatchKnobs
@@ -28,7 +29,11 @@ from gnnbench.data.dealing import Dealt, Source
 from gnnbench.data.graph import Graph
 from gnnbench.models.scales import degree_scales, vertex_scales
 from gnnbench.steps import Lane, Phase
-from gnnbench_runtime.approaches.mini_batch.features import CachedRows, feature_store
+from gnnbench_runtime.approaches.mini_batch.features import (
+    CachedRows,
+    feature_store,
+    rows_on_device,
+)
 from gnnbench_runtime.approaches.mini_batch.prefetch import Prefetcher
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.data import size_of
@@ -267,20 +272,45 @@ class SampledBatches:
 
 
 class FullGraphEvaluator:
-    """Metrics on the full graph: vertices in even chunks, halo rows exchanged, no sampling."""
+    """Metrics on the full graph: vertices in even chunks, halo rows exchanged, no sampling.
 
-    def __init__(self, context: RankContext, graph: Graph, parameters: Parameters) -> None:
+    Args:
+        context: the rank.
+        graph: has features and labels.
+        parameters: as they are when `evaluate` is called.
+        features: all rows, where they are on this rank's device; read in place if layer 1 needs no
+            row of another rank.
+    """
+
+    trainer_type: type[PartitionTrainer] = PartitionTrainer
+
+    def __init__(
+        self,
+        context: RankContext,
+        graph: Graph,
+        parameters: Parameters,
+        features: Tensor | None = None,
+    ) -> None:
         self.context, self.graph, self.parameters = context, graph, parameters
+        self.features = features
 
     def evaluate(self) -> dict[str, float]:
         """Build the full-graph model, measure, and let go of it."""
-        world, n = self.context.world_size, self.graph.num_nodes
+        world, rank, n = self.context.world_size, self.context.rank, self.graph.num_nodes
         owner = (np.arange(n, dtype=np.int64) * world // max(n, 1)).astype(np.int32)
+        own = None
+        if self.features is not None:
+            first, stop = np.searchsorted(owner, [rank, rank + 1]).tolist()
+            own = self.features[first:stop]
         # Sizes are not read: the trainer finds them in the graph.
         structure = PartitionStructure(sizes=RowSizes.whole(self.graph), assignment=owner)
-        shape = stack_shape(self.graph, self.context.run, "min_width")
-        full = PartitionTrainer(
-            self.context, self.graph, structure, parameters=self.parameters, shape=shape
+        full = self.trainer_type(
+            self.context,
+            self.graph,
+            structure,
+            parameters=self.parameters,
+            shape=evaluated_shape(self.graph, self.context.run),
+            features=own,
         )
         return full.evaluate()
 
@@ -301,7 +331,9 @@ class SampledTrainer(StepTrainer):
         self.net = StackNet(stack)
         self.batches = self.batches_type(context, data, structure, shape)
         self.optimizer = optimizer_of(context, parameters)
-        self.evaluator = FullGraphEvaluator(context, data, parameters)
+        self.evaluator = FullGraphEvaluator(
+            context, data, parameters, rows_on_device(self.batches.features)
+        )
 
     def period_metrics(self) -> dict[str, float]:
         """Hits and misses of all ranks' feature caches since the last call, and their share."""

@@ -13,29 +13,18 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from gnnbench.approaches.whole_graph.partition import PartitionStructure
-from gnnbench.approaches.whole_graph.rows import RowSizes
-from gnnbench.approaches.writing.shape import StackShape, stack_shape
+from gnnbench.approaches.mini_batch.submodels import piece_columns, widest_piece
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.mini_batch.global_model import GlobalModel
+from gnnbench_runtime.approaches.mini_batch.sampled import FullGraphEvaluator
 from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer
 from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
-
-PIECE_ELEMENTS = 1 << 22
-"""Elements of a weight matrix, or of the columns that it multiplies, that are held at once."""
-
-
-def piece_columns(shape: StackShape, layer: int) -> int:
-    """Input columns of a layer, and rows of its matrices, that are held at once."""
-    fan_in, fan_out = shape.dims[layer - 1 : layer + 1]
-    return min(fan_in, max(PIECE_ELEMENTS // fan_out, 1))
 
 
 class StreamedParameters:
@@ -78,6 +67,7 @@ class StreamedStack(Stack):
         row_ids: Sequence[Tensor],
         counters: tuple[int, ...] | None,
         phase: Phase = Phase.FORWARD,
+        keeps: bool = False,
     ) -> Tensor:
         """As of `Stack`, but a layer's rows end with the next layer."""
         self.aggregations, self.row_ids, self.counters = aggregations, row_ids, counters
@@ -96,7 +86,7 @@ class StreamedStack(Stack):
         for at, stop in self._pieces(layer):
             x = h_uF[:rows, at:stop]
             if first:
-                x = self._aggregated(layer, h_uF[:, at:stop], phase)
+                x = self._aggregated(layer, self._with_room(layer, h_uF[:, at:stop]), phase)
             self._add(f"{where}/gemm", layer, (x, "weight", summed[:rows]), (at, stop), phase)
             if shape.model.self_weight:
                 own = h_uF[:n, at:stop], "self_weight", out
@@ -124,16 +114,22 @@ class StreamedStack(Stack):
         for at in range(0, fan_in, each):
             yield at, min(at + each, fan_in)
 
-    def _aggregated(self, layer: int, own_uF: Tensor, phase: Phase) -> Tensor:
-        """Sums over neighbours of some columns, whose halo rows are fetched."""
+    def _with_room(self, layer: int, own_nF: Tensor) -> Tensor:
+        """Some columns of the own rows, with room for halo rows behind them."""
+        rows = self.aggregation(layer).source_rows
+        if rows == len(own_nF):
+            return own_nF.contiguous()
+        x = own_nF.new_empty((rows, own_nF.shape[1]))
+        x[: len(own_nF)] = own_nF
+        return x
+
+    def _aggregated(self, layer: int, x_uF: Tensor, phase: Phase) -> Tensor:
+        """Sums over neighbours, whose halo rows are fetched into `x_uF`."""
         agg = self.aggregation(layer)
-        x = own_uF.new_empty((agg.source_rows, own_uF.shape[1]))
-        rows = self.input_rows(layer)
-        x[:rows] = own_uF[:rows]
         if self.exchange is not None:
-            self.exchange.forward(x, layer, phase)
-        out = own_uF.new_empty((agg.rows, own_uF.shape[1]))
-        self.spmm(f"{phase}/{layer}/spmm", phase, layer, agg, x, out, transpose=False)
+            self.exchange.forward(x_uF, layer, phase)
+        out = x_uF.new_empty((agg.rows, x_uF.shape[1]))
+        self.spmm(f"{phase}/{layer}/spmm", phase, layer, agg, x_uF, out, transpose=False)
         return out
 
     def out_rows(self, layer: int) -> int:
@@ -146,31 +142,25 @@ class _StreamedTrainer(PartitionTrainer):
 
     stack_type = StreamedStack
 
+    @property
+    def reads_own_rows(self) -> bool:
+        """True: halo rows are fetched apart, some columns at a time."""
+        return True
+
     def fresh_exchange(self, workspace: Workspace | None = None) -> HaloExchange:
         """An exchange of a few columns at a time."""
-        shape = self.shape
-        widths = [
-            piece_columns(shape, layer) if order == "aggregate_first" else shape.dims[layer]
-            for layer, order in enumerate(shape.orders, start=1)
-        ]
-        return HaloExchange(self.context, self.local, workspace or self.workspace, max(widths))
+        return HaloExchange(
+            self.context, self.local, workspace or self.workspace, widest_piece(self.shape)
+        )
 
 
-class StreamedEvaluator:
+class StreamedEvaluator(FullGraphEvaluator):
     """Metrics of a sharded model on the full graph: vertices in even chunks, no sampling."""
 
-    def __init__(self, context: RankContext, graph: Graph, model: GlobalModel) -> None:
-        self.context, self.graph, self.model = context, graph, model
+    trainer_type = _StreamedTrainer
 
-    def evaluate(self) -> dict[str, float]:
-        """Stream the model through its layers, and measure."""
-        world, n = self.context.world_size, self.graph.num_nodes
-        owner = (np.arange(n, dtype=np.int64) * world // max(n, 1)).astype(np.int32)
-        # Sizes are not read: the trainer finds them in the graph.
-        structure = PartitionStructure(sizes=RowSizes.whole(self.graph), assignment=owner)
-        shape = stack_shape(self.graph, self.context.run, "min_width")
-        parameters: Any = StreamedParameters(self.model)
-        full = _StreamedTrainer(
-            self.context, self.graph, structure, parameters=parameters, shape=shape
-        )
-        return full.evaluate()
+    def __init__(
+        self, context: RankContext, graph: Graph, model: GlobalModel, features: Tensor | None
+    ) -> None:
+        parameters: Any = StreamedParameters(model)
+        super().__init__(context, graph, parameters, features)

@@ -7,6 +7,7 @@ evaluated as one that holds everything is: exactly, no neighbour left out.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import owner
+from gnnbench.approaches.out_of_core.evaluating import ANSWERS_AT_ONCE, sources_at_once
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.data.sampling import NeighbourSampler
+from gnnbench.data.scattered import read_rows
 from gnnbench.metrics import SPLITS
-from gnnbench.steps import Ints, Phase
+from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.mini_batch.sampled import BlockMaker
 from gnnbench_runtime.evaluation import right_and_asked
 from gnnbench_runtime.models.parameters import Parameters
@@ -30,9 +33,6 @@ from gnnbench_runtime.models.stack import Stack
 from gnnbench_runtime.models.workspace import Workspace
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.reading import array_on_host, on_host
-
-BYTES_AT_ONCE = 8 * 2**20
-"""Bytes of the source rows of some vertices, at most, unless one alone has more."""
 
 
 class LayerwiseEvaluator:
@@ -76,7 +76,7 @@ class LayerwiseEvaluator:
             batch = sampler.sample(np.arange(start, stop, dtype=np.int64), 0, 0)
             [pattern] = blocks.patterns(batch, layer)[0]
             ids = torch.from_numpy(batch.input_nodes).to(context.device)
-            inputs = np.asarray(rows[batch.input_nodes]).astype(kind, copy=False)
+            inputs = read_rows(rows, batch.input_nodes).astype(kind, copy=False)
             made = self._rows(stack, layer, pattern, ids, torch.from_numpy(inputs))
             out[start:stop] = array_on_host(made)
             forget_mapped_pages([rows, out, self.graph.indices])
@@ -96,13 +96,16 @@ class LayerwiseEvaluator:
 
     def _ranges(self, row_bytes: int) -> Iterator[tuple[int, int]]:
         """Ranges of vertices whose source rows are bounded."""
-        indptr, most = np.asarray(self.graph.indptr), max(BYTES_AT_ONCE // row_bytes, 1)
-        # Every vertex is a source of its own and brings its neighbours along.
-        brought: Ints = indptr + np.arange(len(indptr))
-        start = 0
-        while start < self.graph.num_nodes:
-            stop = int(np.searchsorted(brought, brought[start] + most, side="right")) - 1
-            stop = min(max(stop, start + 1), self.graph.num_nodes)
+        indptr, most = self.graph.indptr, sources_at_once(row_bytes)
+        n, start = self.graph.num_nodes, 0
+
+        def brought(at: int) -> int:
+            """Sources of the vertices before `at`: each is one itself, and brings neighbours."""
+            return int(indptr[at]) + at
+
+        while start < n:
+            stop = bisect_right(range(n + 1), brought(start) + most, key=brought) - 1
+            stop = min(max(stop, start + 1), n)
             yield start, stop
             start = stop
 
@@ -113,8 +116,8 @@ class LayerwiseEvaluator:
         for name, mask in masks.items():
             ids = np.empty(0, np.int64) if mask is None else np.flatnonzero(mask)
             counts = torch.zeros(2, dtype=torch.float64)
-            for start in range(0, len(ids), 65_536):
-                own = ids[start : start + 65_536]
+            for start in range(0, len(ids), ANSWERS_AT_ONCE):
+                own = ids[start : start + ANSWERS_AT_ONCE]
                 every = torch.ones(len(own), dtype=torch.bool)
                 asked = torch.from_numpy(labels[own])
                 counts += right_and_asked(torch.from_numpy(logits[own]), asked, every)

@@ -5,7 +5,7 @@ sides are corrupted, and metrics are means over both. "filtered" ranks against a
 leaves out edges that are facts of any split; "unfiltered" ranks against some entities drawn at
 random, or against all if as many are asked for.
 
-Only one part of the table and one batch of scores are in memory at a time.
+Only one part of the table and one tile of scores are in memory at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnnbench.approaches.out_of_core.link_evaluation import ENTITIES_AT_ONCE, QUESTIONS_AT_ONCE
 from gnnbench.data import keys
 from gnnbench.data.triples import Triples
 from gnnbench.spec import TaskSpec
@@ -26,7 +27,7 @@ from gnnbench_runtime.approaches.out_of_core.decoders import Decoder
 
 Parts = Callable[[], Iterable[tuple[Ints, Tensor]]]
 """Yields ids of entities and their rows, every entity once."""
-_CORRUPTED, _AT_ONCE = 300, 1024
+_CORRUPTED = 300
 HITS = (1, 3, 10)
 
 
@@ -59,18 +60,46 @@ def ranks(question: Question, parts: Parts, asked: NDArray[np.bool_] | None = No
     for ids, rows in parts():
         place = np.full(int(ids.max(initial=-1)) + 2, -1, np.int64)
         place[ids] = np.arange(len(ids))
-        for start in range(0, len(above), _AT_ONCE):
-            stop = min(start + _AT_ONCE, len(above))
-            higher = question.queries[start:stop] @ rows.T >= question.true[start:stop, None]
-            if asked is not None:
-                higher &= torch.from_numpy(asked[ids])
+        for start in range(0, len(above), QUESTIONS_AT_ONCE):
+            stop = min(start + QUESTIONS_AT_ONCE, len(above))
             known = question.known[first[start] : first[stop]]
             column = place[np.minimum(known[:, 1], len(place) - 1)]
             here = column >= 0
-            higher[torch.from_numpy(known[here, 0] - start), torch.from_numpy(column[here])] = False
-            above[start:stop] += higher.sum(1)
+            facts = known[here, 0] - start, column[here]
+            for low in range(0, len(rows), ENTITIES_AT_ONCE):
+                high = min(low + ENTITIES_AT_ONCE, len(rows))
+                counted = None if asked is None else torch.from_numpy(asked[ids[low:high]])
+                tile = slice(start, stop), slice(low, high)
+                above[start:stop] += _above(question, rows, tile, counted, facts)
     found: Ints = above.numpy() + 1
     return found
+
+
+def _above(
+    question: Question,
+    rows: Tensor,
+    tile: tuple[slice, slice],
+    counted: Tensor | None,
+    facts: tuple[Ints, Ints],
+) -> Tensor:
+    """How many entities of a tile score at least as much as each true edge, int64 [q].
+
+    Args:
+        question: see there.
+        rows: of the part of the table.
+        tile: questions, and rows.
+        counted: rows of the tile that are ranked against, bool; None are all.
+        facts: questions of the tile and rows of the part that are facts.
+    """
+    asked, columns = tile
+    higher = question.queries[asked] @ rows[columns].T >= question.true[asked, None]
+    if counted is not None:
+        higher &= counted
+    own, column = facts
+    inside = (column >= columns.start) & (column < columns.stop)
+    places = torch.from_numpy(column[inside] - columns.start)
+    higher[torch.from_numpy(own[inside]), places] = False
+    return higher.sum(1)
 
 
 def metrics_of(found: Ints) -> dict[str, float]:

@@ -158,17 +158,11 @@ class ContinuousTrainer:
 
     def _stream(self, first: int, stop: int) -> None:
         """Predict events first..stop-1; graph and memory learn of each part after it."""
-        memory, schedule = self.source.memory, self.structure.schedule
-        protocol = self.structure.protocol
-        step = protocol.streamed_batch
-        if not step:
-            step = protocol.batch if memory is not None else max(stop - first, 1)
+        memory, structure = self.source.memory, self.structure
         scores, counts = [], [np.zeros(1, np.int64)]
-        for at in range(first, stop, step):
-            end = min(at + step, stop)
-            known = at if protocol.streamed_batch else protocol.events
+        for at, end, pieces in structure.streamed(first, stop, memory=memory is not None):
             rows, ends = [], []
-            for piece in schedule.evaluate(0, at, end, known):
+            for piece in pieces:
                 if memory is not None:
                     memory.turn(piece, 0)
                 rows.append(self.net.scores(self.source.batch(piece)))
@@ -179,7 +173,7 @@ class ContinuousTrainer:
             if memory is not None:
                 shares = tuple(
                     np.arange(*share, dtype=np.int64)
-                    for share in schedule.predicted_shares(at, end)
+                    for share in structure.schedule.predicted_shares(at, end)
                 )
                 batch = Piece(kind="evaluate", shares=shares)
                 memory.write(batch, torch.cat([part for part in ends if part is not None]))

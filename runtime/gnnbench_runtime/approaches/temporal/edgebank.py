@@ -91,16 +91,15 @@ class EdgeBankTrainer:
         """
         if self.structure.protocol.increments:
             return self.predictions.so_far()
-        structure, schedule = self.structure, self.structure.schedule
+        structure = self.structure
         bank, self.bank = self.bank, structure.empty_bank()
         structure.remember(self.bank, 0, self.data.train_end)
         self.predictions.sums.zero_()
         for split in SPLITS:
             part = self.data.part(split)
             scores, counts = [], [np.zeros(1, np.int64)]
-            for at in range(part.start, part.stop, structure.protocol.streamed_batch):
-                end = min(at + structure.protocol.streamed_batch, part.stop)
-                rows = [self._scores(piece) for piece in schedule.evaluate(0, at, end, at)]
+            for at, end, pieces in structure.streamed(part.start, part.stop, memory=False):
+                rows = [self._scores(piece) for piece in pieces]
                 found, indptr = self.predictions.gathered(at, end, rows)
                 scores.append(found)
                 counts.append(np.diff(indptr))
@@ -131,8 +130,8 @@ class EdgeBankTrainer:
 
 
 def _wrong(scores: np.ndarray, indptr: np.ndarray) -> float:
-    """The mean share of wrong pairs among true and false ones."""
-    true = np.zeros(len(scores), bool)
-    true[indptr[:-1]] = True
-    false = scores[~true]
-    return float((1.0 - scores[true].mean() + (false.mean() if len(false) else 0.0)) / 2)
+    """The mean share of wrong pairs among true and false ones; scores are 0 or 1."""
+    true = scores[indptr[:-1]]
+    false = len(scores) - len(true)
+    seen = (scores.sum() - true.sum()) / false if false else 0.0
+    return float((1.0 - true.mean() + seen) / 2)

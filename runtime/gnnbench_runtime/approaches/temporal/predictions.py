@@ -53,12 +53,15 @@ class Predictions:
         if context.world_size > 1:
             every = room[most:need]
             context.comm.all_gather(every, own, "evaluate/scores", Phase.EVALUATE)
-        padded = array_on_host(every).astype(np.float64)
-        scores = [padded[rank * most :][: each[-1]] for rank, each in enumerate(shares)]
         counts = np.concatenate([np.diff(each) for each in shares])
         indptr = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=indptr[1:])
-        return np.concatenate(scores), indptr
+        scores, padded, at = np.empty(indptr[-1]), array_on_host(every), 0
+        for rank, each in enumerate(shares):
+            # Written where they belong: all scores are there once, in float64.
+            scores[at : at + each[-1]] = padded[rank * most :][: each[-1]]
+            at += int(each[-1])
+        return scores, indptr
 
     def measure(self, first: int, scores: NDArray[np.float64], indptr: NDArray[np.int64]) -> None:
         """Take in the scores of the events from `first` on, for the period and by split."""

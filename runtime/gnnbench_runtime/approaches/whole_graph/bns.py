@@ -18,7 +18,7 @@ from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange
 from gnnbench_runtime.approaches.whole_graph.partition import PartitionTrainer, WholeGraph
 from gnnbench_runtime.models.patterns import Aggregation, Attention
 from gnnbench_runtime.models.performer import Exchange
-from gnnbench_runtime.models.workspace import Workspace
+from gnnbench_runtime.models.workspace import Workspace, empty
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.reading import array_on_host
 from gnnbench_runtime.training import Batch
@@ -88,6 +88,7 @@ class BnsTrainer(PartitionTrainer):
             return alone
         local = self.local
         self._boundary, self._send_rows = Boundary.of(local), local.send_rows
+        self._entries = len(local.csr.indices)
         if self.shape.model.attention:
             held = self.loader.attention(local)
             ids = None if held.edge_ids is None else held.edge_ids.numpy()
@@ -155,7 +156,7 @@ class BnsTrainer(PartitionTrainer):
         return SampleSizes(
             shape=self.shape,
             rows=local.num_owned,
-            nonzeros=len(local.csr.indices),
+            nonzeros=self._entries,
             whole_sent=len(edge.send),
             whole_received=len(local.halo),
             sent=sum(edge.given(self.rate)),
@@ -211,12 +212,16 @@ class BnsTrainer(PartitionTrainer):
         stack, batches = self.stack, self.batches
         exchange, whole, trained_on = stack.exchange, batches.aggregation, batches.x
         try:
+            self.apart = True
             stack.exchange, stack.workspace = self._whole, self._apart
-            batches.x = self._apart.get("x", whole.source_rows, trained_on.shape[1])
-            batches.x[: whole.rows] = trained_on[: whole.rows]
+            if not self.reads_own_rows:
+                rows, width = whole.source_rows, trained_on.shape[1]
+                room = empty(rows * width, trained_on.device, trained_on.dtype)
+                batches.x = room.view(rows, width)
+                batches.x[: whole.rows] = trained_on[: whole.rows]
             return super().whole_logits()
         finally:
-            batches.x = trained_on
+            self.apart, batches.x = False, trained_on
             stack.exchange, stack.workspace = exchange, self.workspace
             stack.forget()
 

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.approaches.whole_graph.partition import PartitionStructure
+from gnnbench.approaches.writing.evaluating import reads_own_rows
 from gnnbench.approaches.writing.shape import StackShape, stack_shape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import halo_structure
+from gnnbench.data.mapped import forget_mapped_pages
+from gnnbench.resident import return_free_heap
 from gnnbench.steps import Phase
 from gnnbench_runtime.approaches.whole_graph.exchange import HaloExchange, Staging
 from gnnbench_runtime.approaches.whole_graph.share import Loader
@@ -80,6 +83,8 @@ class WholeGraphTrainer(StepTrainer):
 
     batches: WholeGraph
     stack: Stack
+    apart = False
+    """Whether an evaluation has buffers of its own, which nothing needs once it is over."""
 
     def compose(self, stack: Stack, batches: WholeGraph, *, trains: bool = True) -> None:
         """Set the parts of the trainer.
@@ -90,6 +95,7 @@ class WholeGraphTrainer(StepTrainer):
             trains: False for a trainer that only evaluates another one's parameters.
         """
         self.stack, self.batches, self.net = stack, batches, StackNet(stack)
+        self.apart = not trains
         if trains:
             self.optimizer = optimizer_of(self.context, stack.parameters)
         self.evaluator = NodeAccuracy(
@@ -105,6 +111,7 @@ class WholeGraphTrainer(StepTrainer):
             row_ids=whole.row_ids,
             counters=None,
             phase=Phase.EVALUATE,
+            keeps=not self.apart,
         )
 
 
@@ -125,18 +132,23 @@ class PartitionTrainer(WholeGraphTrainer):
         *,
         parameters: Parameters | None = None,
         shape: StackShape | None = None,
+        features: Tensor | None = None,
     ) -> None:
         self.context = context
         self.knobs = APPROACHES.get(context.run.approach).knobs(context.run)
         graph = reopened_graph(data)
         self.shape = shape or self.make_shape(graph)
+        # Given parameters are another trainer's, and only evaluated here.
+        self.trains, self.given = parameters is None, features
         assert structure.assignment is not None
         parts = halo_structure(graph, structure.assignment, context.world_size)
-        self.local = parts.ranks[context.rank]
+        self.local = parts.ranks[context.rank].alone()
+        del parts
         self.loader = Loader(context, graph, self.shape)
         self.workspace = Workspace(context.device, context.dtype)
         self.staging: Staging | None = None
         pattern = self.make_pattern()
+        self.local.forget_edges()
         batches = self.make_batches(pattern, self.load_features())
         stack = self.stack_type(
             self.shape,
@@ -147,8 +159,11 @@ class PartitionTrainer(WholeGraphTrainer):
             self.make_exchange() if context.world_size > 1 else None,
             self.precomputed(pattern) if self.shape.precompute else None,
         )
-        # Given parameters are another trainer's, and only evaluated here.
-        self.compose(stack, batches, trains=parameters is None)
+        forget_mapped_pages(graph.arrays().values())
+        if not self.trains:
+            # What was only needed to build the pattern goes back before the forward pass begins.
+            return_free_heap()
+        self.compose(stack, batches, trains=self.trains)
 
     # -- parts that approaches replace -----------------------------------------------------------
 
@@ -159,7 +174,7 @@ class PartitionTrainer(WholeGraphTrainer):
 
     def make_pattern(self) -> Any:
         """What every layer sums over."""
-        return self.loader.pattern(self.local, overlap=self.overlaps)
+        return self.loader.pattern(self.local, overlap=self.overlaps, turned=self.trains)
 
     def make_batches(self, pattern: Any, x: Tensor) -> WholeGraph:
         """Where the batch of every epoch comes from."""
@@ -185,6 +200,11 @@ class PartitionTrainer(WholeGraphTrainer):
         return self.local.num_columns
 
     @property
+    def reads_own_rows(self) -> bool:
+        """Whether layer 1 reads no row of another rank: then transformed rows are exchanged."""
+        return reads_own_rows(self.shape, self.context.world_size)
+
+    @property
     def overlaps(self) -> bool:
         """Whether halo rows are sent while edges with own sources are aggregated."""
         return bool(getattr(self.knobs, "overlap", False)) and self.context.world_size > 1
@@ -195,6 +215,9 @@ class PartitionTrainer(WholeGraphTrainer):
         Precomputed, layer 1 reads no halo row, and own rows only for a self weight.
         """
         own = self.local.owned
+        if not self.trains and self.reads_own_rows:
+            given = self.given
+            return self.loader.features(own, len(own)) if given is None else given
         if not self.shape.precompute:
             return self.loader.features(own, self.source_rows())
         kept = own if self.shape.model.self_weight else own[:0]

@@ -183,7 +183,11 @@ class PipeTrainer(PartitionTrainer):
     def whole_logits(self) -> Tensor:
         """Logits with fresh, synchronous boundary rows."""
         self.stack.exchange = self._fresh
-        return super().whole_logits()
+        logits = super().whole_logits()
+        if self.stale is not None:
+            # Late rows are packed elsewhere.
+            self.workspace.drop("halo_rows")
+        return logits
 
     def state(self) -> dict[str, Tensor]:
         """As any trainer's, and the rows that are one epoch old."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.data.graph import Graph
 from gnnbench.data.halo import RankHalo
+from gnnbench.data.mapped import forget_mapped_pages
 from gnnbench.models.scales import vertex_scales
 from gnnbench_runtime.models.data import reopened
 from gnnbench_runtime.models.patterns import Aggregation, Attention
@@ -70,6 +71,8 @@ class Loader:
         for start in range(0, len(own), step):
             part = own[start : start + step]
             x[start : start + len(part)] = self.tensor(features[part], self.dtype)
+            # Else the pages of the file would stay resident beside the rows.
+            forget_mapped_pages([features])
         return x
 
     def block(self, rows: slice, columns: slice) -> Tensor:
@@ -83,15 +86,21 @@ class Loader:
             end = min(start + step, count)
             part = features[rows.start + start : rows.start + end, columns]
             held[start:end] = self.tensor(part, self.dtype)
+            forget_mapped_pages([features])
         return held
 
     # -- patterns --------------------------------------------------------------------------------
 
-    def pattern(self, local: RankHalo, *, overlap: bool = False) -> Aggregation | Attention:
-        """What the layers sum over: the local entries, with scales or to attend to."""
+    def pattern(
+        self, local: RankHalo, *, overlap: bool = False, turned: bool = True
+    ) -> Aggregation | Attention:
+        """What the layers sum over: the local entries, with scales or to attend to.
+
+        An aggregation that is not `turned` has no way back.
+        """
         if self.shape.model.attention:
             return self.attention(local).to(self.context.device)
-        found = self._aggregation(local)
+        found = self._aggregation(local, turned=turned)
         return (found.divided() if overlap else found).to(self.context.device)
 
     def attention(self, local: RankHalo) -> Attention:
@@ -108,7 +117,7 @@ class Loader:
         """The local entries of the normalised adjacency."""
         return self._aggregation(local).to(self.context.device)
 
-    def _aggregation(self, local: RankHalo) -> Aggregation:
+    def _aggregation(self, local: RankHalo, *, turned: bool = True) -> Aggregation:
         """The same in host memory."""
         as_destination, as_source = vertex_scales(self.graph, self.shape.model)
         own, every = local.owned, np.concatenate([local.owned, local.halo])
@@ -116,8 +125,8 @@ class Loader:
         return Aggregation(
             indptr=self.host_tensor(local.csr.indptr),
             indices=self.host_tensor(local.csr.indices),
-            indptr_t=self.host_tensor(local.transposed.indptr),
-            indices_t=self.host_tensor(local.transposed.indices),
+            indptr_t=self.host_tensor(local.transposed.indptr) if turned else None,
+            indices_t=self.host_tensor(local.transposed.indices) if turned else None,
             rows=local.num_owned,
             source_rows=len(every),
             row_scale=self.host_tensor(as_destination[own], self.dtype),
