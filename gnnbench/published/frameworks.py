@@ -91,6 +91,8 @@ def _ordered(step: Step, shape: StackShape, loader: Loader) -> Iterator[Step]:
     """
     done, forward = step.work, step.phase is Phase.FORWARD
     sources = done.source_rows if forward else done.rows
+    if loader.framework == "edges":
+        return
     if loader.framework == "pyg":
         if forward and step.layer > 1:
             yield from _order(step, "by_source", order_entries(done.nonzeros, 8, 64))
@@ -132,7 +134,7 @@ def _scales(shape: StackShape) -> bool:
 
 def _divides(shape: StackShape, loader: Loader) -> bool:
     """Whether sums are divided by degrees in a pass of its own: torch_sparse fuses it."""
-    return shape.model.normalisation == "mean" and loader.framework == "dgl"
+    return shape.model.normalisation == "mean" and loader.framework in ("dgl", "edges")
 
 
 def _bits(rows: Size) -> int:

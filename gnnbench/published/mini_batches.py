@@ -154,6 +154,24 @@ def quiver(row: PublishedRow) -> Recipe:
     return batch_recipe(row, loader, input_first=False)
 
 
+def capsule(row: PublishedRow) -> Recipe:
+    """Capsule: subgraphs and their rows lie on the device, which draws from them and trains.
+
+    With DGL's layers a batch is a block per layer, with PyG's one list of edges for all layers. The
+    next subgraph is read by a thread while the device trains. Deviation known: it is taken to come
+    in time. Where subgraphs overlap, as those of a social network do, it does not.
+    """
+    edges = "pyg" in row.system.lower()
+    loader = Loader(
+        sampler="device",
+        features="device",
+        launches=COMPILED_LAUNCHES,
+        framework="edges" if edges else "dgl",
+        untrimmed=edges,
+    )
+    return batch_recipe(row, loader, input_first=True)
+
+
 def push_pull(row: PublishedRow) -> Recipe:
     """P3, and NFP of APT: built on DGL; feature columns lie on the devices, and none is fetched."""
     loader = Loader(sampler="uva", features="device", hits=0.0, launches=LOADER_LAUNCHES)
