@@ -35,6 +35,9 @@ GIB = 2**30
 _SAME = 0.02
 """A count within this relative distance of a batch of the profile is where the batch is from."""
 
+_FROM_REQUESTS = ("friendster",)
+"""Profiles whose spread of degrees was chosen to meet the rows that an epoch requests."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskCount:
@@ -71,7 +74,8 @@ def disk_count(row: PublishedRow) -> DiskCount:
 
 def _requested(row: PublishedRow) -> DiskCount:
     epoch = epoch_of(row)
-    return DiskCount(value=epoch.requested, basis=_basis(epoch))
+    own = epoch.profile.name in _FROM_REQUESTS
+    return DiskCount(value=epoch.requested, basis=_basis(epoch), of_profile=own)
 
 
 def _inputs(row: PublishedRow) -> DiskCount:
