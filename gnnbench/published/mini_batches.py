@@ -26,8 +26,8 @@ from gnnbench.published.software import Loader
 QUIVER_CACHE_BYTES = 2.0e8
 """`device_cache_size` of Quiver's example scripts."""
 CAPSULE_LAUNCHES = 30
-"""Operations of Capsule's loader per hop (counted in src/load/loader.py): slices, copies of buffers,
-maxima, and making a block."""
+"""Operations of Capsule's loader per hop (counted in src/load/loader.py): slices, copies of
+buffers, maxima, and making a block."""
 SALIENT_WORKERS = 20
 """Of the artefact's scripts (`num_workers`), for its PyG baseline as well."""
 HALF = 2

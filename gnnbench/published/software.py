@@ -41,7 +41,8 @@ class Loader:
     framework  "dgl"; "pyg", whose sparse product is `PYG_SPMM` times as slow; or "edges": PyG over
                lists of edges, which gathers a row for each edge and adds the rows up
     untrimmed  whether every layer is computed on all vertices and edges of a batch
-    by_columns whether the product is written by columns and then transposed: DGL with CUDA 10
+    by_columns whether DGL is before 0.9 with CUDA 10, whose product is written by columns and then
+               transposed, and which allocates every array anew
     """
 
     sampler: str = "device"
