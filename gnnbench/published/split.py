@@ -56,8 +56,8 @@ PART_RADIUS: Mapping[str, float] = {
 }
 """The same of all other rows, by family, of times of epochs and of times of parts of an epoch: what
 nine of ten visible times need (scripts/software_radius.py, 30 November 2026), and of parts at least
-that of epochs; of temporal systems, of which few rows are parts, both together. The script also prints the share inside with each source left out. Radii move no
-prediction."""
+that of epochs; of temporal systems, of which few rows are parts, both together. The script also
+prints the share inside with each source left out. Radii move no prediction."""
 
 
 def software_radius(row: PublishedRow, case: Case | Count) -> float:
