@@ -155,6 +155,7 @@ def row_document(c: Comparison) -> dict[str, Any]:
         "high": c.high,
         "error": c.error,
         "in_interval": c.inside,
+        "software_radius": c.software_radius,
         "grade": c.grade,
         "used": c.used,
         "cluster": c.cluster,

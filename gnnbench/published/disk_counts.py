@@ -3,45 +3,40 @@
 Nothing here needs a plan: sizes of batches come from the profile's degrees, chances of vertices to
 be in a batch from `GraphProfile.expected_inclusion`, swaps from the closed forms of the policies,
 throughput from the constants of the disk.
-
-A static cache by popularity is filled as DiskGNN fills it: uses are counted over the epoch that is
-trained on, and the most used rows stay in memory. The uses of a vertex of chance q in n batches are
-binomial, so that the rows beyond the cache are those below a quantile of all counts.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gnnbench.approaches.out_of_core.policies import beta_swaps, swaps_bound
 from gnnbench.approaches.out_of_core.storage import DISK_BLOCK
-from gnnbench.cluster import DiskPoint
-from gnnbench.costs.storage import point_bytes_per_s
+from gnnbench.cluster import DiskPoint, load_cluster
+from gnnbench.costs.storage import disk_seconds, point_bytes_per_s
 from gnnbench.data.profile import GraphProfile
-from gnnbench.data.sampling import steps
 from gnnbench.data.triples_profile import TriplesProfile
-from gnnbench.disks import load_disk
-from gnnbench.published.places import profile_of
+from gnnbench.disks import load_disk, with_disk
+from gnnbench.published.disk_epochs import (
+    FLOAT,
+    Epoch,
+    cached_rows,
+    epoch_of,
+    recent_misses,
+    study_cache,
+)
+from gnnbench.published.disk_places import disk_of
+from gnnbench.published.places import cluster_of, profile_of
 from gnnbench.published.reason import NotModelled
-from gnnbench.published.rows import PublishedRow, whole_number
+from gnnbench.published.rows import PublishedRow
 
-if TYPE_CHECKING:
-    from gnnbench.data.reach import Inclusion
-
-GIB, FLOAT = 2**30, 4
+GIB = 2**30
 _SAME = 0.02
 """A count within this relative distance of a batch of the profile is where the batch is from."""
-_POINTS = 4096
-"""Largest number of uses of a row that is counted in an epoch."""
 
-Floats = NDArray[np.float64]
+_FROM_REQUESTS = ("friendster",)
+"""Profiles whose spread of degrees was chosen to meet the rows that an epoch requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +44,16 @@ class DiskCount:
     """A count and what it rests on.
 
     Args:
-        value: in rows, bytes, pages, or bytes per second.
+        value: in rows, bytes, pages, bytes per second, or seconds.
         basis: in a few words.
         of_profile: whether the profile was made from the row.
+        cluster: whose disk was read, of a time.
     """
 
     value: float
     basis: str
     of_profile: bool = False
+    cluster: str = ""
 
     def expected(self, metric: str) -> tuple[float, str]:
         """The predicted number, and what it rests on."""
@@ -69,137 +66,63 @@ class DiskCount:
 
 def disk_count(row: PublishedRow) -> DiskCount:
     """What a row counts. Raises NotModelled for what it does not state."""
-    return _COUNTS[row.metric](row)
+    return {**_COUNTS, **_TIMES}[row.metric](row)
 
 
 # -- batches and static caches -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Epoch:
-    """The batches of an epoch: their number, rows of one, chances, and bytes of a row."""
-
-    profile: GraphProfile
-    batches: int
-    inputs: float
-    chances: Inclusion
-    counted: bool
-
-    @property
-    def row_bytes(self) -> int:
-        return FLOAT * self.profile.num_features
-
-    @property
-    def requested(self) -> float:
-        """Rows of all batches."""
-        return self.batches * self.inputs
-
-    def beyond(self, cached: float) -> float:
-        """Uses in an epoch of rows that the cache, of so many rows, does not hold."""
-        q, n = np.clip(self.chances.chance, 0.0, 1.0), self.batches
-        uses = np.arange(min(n, _POINTS) + 1, dtype=float)
-        pmf = _binomial(uses, n, q)
-        vertices = self.chances.rows @ pmf
-        # From the most used down: what fits is in memory.
-        falling = vertices[::-1]
-        before = np.cumsum(falling) - falling
-        left = falling - np.clip(cached - before, 0.0, falling)
-        return float((left * uses[::-1]).sum())
-
-
-def _epoch(row: PublishedRow) -> _Epoch:
-    """The epoch of a row that states batch and fan-outs, input layer first."""
-    profile = profile_of(row)
-    if not isinstance(profile, GraphProfile):
-        raise NotModelled("model not modelled", f"layers over {row.dataset}")
-    size = whole_number(row.batch)
-    fanouts = [int(word) for word in re.findall(r"\d+", row.fanout)][::-1]
-    if size is None or not fanouts or max(fanouts) > 10_000 or len(fanouts) > 16:
-        found = f"fan-outs {row.fanout!r}, batch {row.batch!r}"
-        raise NotModelled("configuration not stated", found)
-    if not profile.num_train or not profile.num_features:
-        raise NotModelled("configuration not stated", f"training vertices of {row.dataset}")
-    vertices, _ = profile.expected_frontier(fanouts, size)
-    chances = profile.expected_inclusion(fanouts, size)
-    of_profile = any(
-        (p.fanouts_from_seeds, p.batch) == (tuple(fanouts), size) for p in profile.frontier
-    )
-    return _Epoch(
-        profile=profile,
-        batches=max(1, steps(profile.num_train, size)),
-        inputs=float(vertices[0]),
-        chances=chances,
-        counted=of_profile,
-    )
-
-
-def _binomial(uses: Floats, n: int, q: Floats) -> Floats:
-    """Chance of so many of n draws, [classes, uses]; rounding makes each class add up to one."""
-    log = np.vectorize(math.lgamma)
-    choose = math.lgamma(n + 1) - log(uses + 1) - log(n - uses + 1)
-    # Chances of 0 and 1 are as good as the smallest and largest that have a logarithm.
-    inside = np.clip(q, 1e-300, 1.0 - 1e-16)[:, None]
-    pmf: Floats = np.exp(choose + uses * np.log(inside) + (n - uses) * np.log1p(-inside))
-    pmf /= np.maximum(pmf.sum(axis=1, keepdims=True), 1e-300)
-    return pmf
-
-
 def _requested(row: PublishedRow) -> DiskCount:
-    epoch = _epoch(row)
-    return DiskCount(value=epoch.requested, basis=_basis(epoch))
+    epoch = epoch_of(row)
+    own = epoch.profile.name in _FROM_REQUESTS
+    return DiskCount(value=epoch.requested, basis=_basis(epoch), of_profile=own)
 
 
 def _inputs(row: PublishedRow) -> DiskCount:
-    epoch = _epoch(row)
+    epoch = epoch_of(row)
     own = epoch.counted and abs(epoch.inputs / max(row.value, 1.0) - 1) < _SAME
     return DiskCount(value=epoch.inputs, basis=_basis(epoch), of_profile=own)
 
 
 def _touched(row: PublishedRow) -> DiskCount:
-    epoch = _epoch(row)
-    spared = (1.0 - np.clip(epoch.chances.chance, 0.0, 1.0)) ** epoch.batches
-    return DiskCount(value=float((epoch.chances.rows * (1 - spared)).sum()), basis=_basis(epoch))
+    epoch = epoch_of(row)
+    return DiskCount(value=epoch.touched, basis=_basis(epoch))
 
 
 def _missed(row: PublishedRow) -> DiskCount:
     """Rows that a static cache does not hold."""
-    epoch = _epoch(row)
-    return DiskCount(value=epoch.beyond(_cached_rows(row, epoch)), basis=_basis(epoch))
+    epoch = epoch_of(row)
+    return DiskCount(value=epoch.beyond(cached_rows(row, epoch)), basis=_basis(epoch))
 
 
 def _blowup(row: PublishedRow) -> DiskCount:
     """Rows written by packing over rows of the graph: every use beyond the cache is written."""
-    epoch = _epoch(row)
-    value = epoch.beyond(_cached_rows(row, epoch)) / max(epoch.profile.num_nodes, 1)
+    epoch = epoch_of(row)
+    value = epoch.beyond(cached_rows(row, epoch)) / max(epoch.profile.num_nodes, 1)
     if value <= 0:
         raise NotModelled("predicted to be hidden or absent", row.metric)
     return DiskCount(value=value, basis=_basis(epoch))
 
 
 def _hit_ratio(row: PublishedRow) -> DiskCount:
-    epoch = _epoch(row)
-    missed = epoch.beyond(_cached_rows(row, epoch))
+    epoch = epoch_of(row)
+    missed = epoch.beyond(cached_rows(row, epoch))
     return DiskCount(value=1.0 - missed / max(epoch.requested, 1.0), basis=_basis(epoch))
 
 
-def _cached_rows(row: PublishedRow, epoch: _Epoch) -> float:
-    """Rows of a static cache: stated as rows, as bytes, or as a share of all rows."""
-    words = f"{row.system} {row.notes}".lower()
-    if "s3-fifo" in words or "graphbolt" in words:
-        raise NotModelled("software path not modelled", "a cache by S3-FIFO")
-    stated = re.search(r"\((\d+(?:\.\d+)?)m rows\)", words)
-    if stated:
-        return float(stated[1]) * 1e6
-    sizes = re.findall(r"[cg]pu cache (\d+(?:\.\d+)?) gb", words)
-    if sizes:
-        return sum(map(float, sizes)) * 1e9 / max(epoch.row_bytes, 1)
-    share = re.search(r"(\d+(?:\.\d+)?) ?(?:%|percent) cache|cache (\d+(?:\.\d+)?)%", words)
-    if share:
-        return float(share[1] or share[2]) / 100.0 * epoch.profile.num_nodes
-    raise NotModelled("configuration not stated", "rows in the cache")
+def _host_misses(row: PublishedRow) -> DiskCount:
+    """Share that the cache in the host's memory misses of what the device's cache asks it for."""
+    epoch = epoch_of(row)
+    on_device, missed = recent_misses(row, epoch)
+    return DiskCount(value=missed / max(on_device, missed, 1e-12), basis=_basis(epoch))
 
 
-def _basis(epoch: _Epoch) -> str:
+def _device_misses(row: PublishedRow) -> DiskCount:
+    epoch = epoch_of(row)
+    return DiskCount(value=recent_misses(row, epoch)[0], basis=_basis(epoch))
+
+
+def _basis(epoch: Epoch) -> str:
     return f"degrees of {epoch.profile.name}, {epoch.batches} batches of an epoch"
 
 
@@ -209,7 +132,7 @@ def _basis(epoch: _Epoch) -> str:
 def _bytes_read(row: PublishedRow) -> DiskCount:
     """Feature bytes of an epoch: missed rows, or the partitions that fill a buffer."""
     name = row.system.lower()
-    epoch = _epoch(row)
+    epoch = epoch_of(row)
     if name.startswith("mariusgnn"):
         share = re.search(r"buffer about (\d+(?:\.\d+)?)% of", row.notes)
         if share is None:
@@ -224,13 +147,13 @@ def _bytes_read(row: PublishedRow) -> DiskCount:
         chances = Chances(
             weight=found.rows, seed=found.seed, inclusion=found.chance, degree=found.degree
         )
-        held = min(_cached_rows(row, epoch) / max(nodes, 1), 1.0)
+        held = min(cached_rows(row, epoch) / max(nodes, 1), 1.0)
         rates = expected_superbatch(chances, held, epoch.batches, epoch.batches)
         block = DISK_BLOCK * -(-epoch.row_bytes // DISK_BLOCK)
         missed = rates.missed * epoch.requested + rates.fill * nodes
         return DiskCount(value=missed * block, basis=f"{_basis(epoch)}, optimal cache, 4 KiB reads")
     if name.startswith("diskgnn"):
-        missed = epoch.beyond(_cached_rows(row, epoch))
+        missed = epoch.beyond(cached_rows(row, epoch))
         return DiskCount(value=missed * epoch.row_bytes, basis=f"{_basis(epoch)}, static cache")
     raise NotModelled("system not modelled", row.system)
 
@@ -282,11 +205,35 @@ def _throughput(row: PublishedRow) -> DiskCount:
     return DiskCount(value=rate, basis="data sheet of ebs-gp3, which the table says it looks like")
 
 
+def _packing_reads(row: PublishedRow) -> DiskCount:
+    """Seconds in which packing reads every row that no cache holds by a request of its own."""
+    epoch = epoch_of(row)
+    missed = epoch.beyond(study_cache(row, epoch))
+    return _of_disk(row, DISK_BLOCK * -(-epoch.row_bytes // DISK_BLOCK) * missed, missed)
+
+
+def _table_reads(row: PublishedRow) -> DiskCount:
+    """Seconds in which packing reads the whole table, one large part after the other."""
+    epoch = epoch_of(row)
+    return _of_disk(row, float(epoch.profile.num_nodes * epoch.row_bytes), 1.0)
+
+
+def _of_disk(row: PublishedRow, size: float, requests: float) -> DiskCount:
+    """Seconds for which a read keeps the disk of a row busy."""
+    cluster = cluster_of(row, native=True)
+    storage = with_disk(load_cluster(cluster), disk_of(row)).storage
+    assert storage is not None
+    busy, _ = disk_seconds(storage, size, requests, write=False)
+    return DiskCount(value=busy, basis="busy time of the disk", cluster=cluster)
+
+
 _COUNTS: Mapping[str, Callable[[PublishedRow], DiskCount]] = {
+    "cpu_cache_miss_rate": _host_misses,
     "feature_bytes_read_per_epoch": _bytes_read,
     "feature_rows_missed_per_epoch": _missed,
     "feature_rows_requested_per_epoch": _requested,
     "gpu_cache_hit_ratio": _hit_ratio,
+    "gpu_cache_miss_rate": _device_misses,
     "input_nodes_per_batch_shown": _inputs,
     "num_train_partitions": _training_partitions,
     "packed_feature_blowup": _blowup,
@@ -295,11 +242,20 @@ _COUNTS: Mapping[str, Callable[[PublishedRow], DiskCount]] = {
     "unique_nodes_touched": _touched,
 }
 DISK_COUNTS = tuple(_COUNTS)
+_TIMES: Mapping[str, Callable[[PublishedRow], DiskCount]] = {
+    "preprocess_primitive_feature_read": _packing_reads,
+    "preprocess_optimized_feature_read": _table_reads,
+}
+DISK_TIMES = tuple(_TIMES)
+"""Times of reads alone."""
 UNITS: Mapping[str, Mapping[str, float]] = {
+    **{metric: {"s": 1.0, "min": 60.0} for metric in DISK_TIMES},
+    "cpu_cache_miss_rate": {"": 1.0},
     "feature_bytes_read_per_epoch": {"GiB": float(GIB), "GB": 1e9},
     "feature_rows_missed_per_epoch": {"rows": 1.0},
     "feature_rows_requested_per_epoch": {"rows": 1.0},
     "gpu_cache_hit_ratio": {"": 1.0},
+    "gpu_cache_miss_rate": {"": 1.0},
     "input_nodes_per_batch_shown": {"nodes": 1.0},
     "num_train_partitions": {"": 1.0},
     "packed_feature_blowup": {"x": 1.0},

@@ -16,6 +16,8 @@ from typing import Any
 
 from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import GraphProfile
+from gnnbench.published.disk_epochs import STUDY_SHARE
+from gnnbench.published.disk_places import disk_of
 from gnnbench.published.metrics import IN_MEMORY
 from gnnbench.published.places import cluster_of, profile_of
 from gnnbench.published.reason import NotModelled
@@ -36,9 +38,6 @@ READERS = 128
 their baseline PyG+ 128."""
 DIRECT_READERS = 64
 """Threads of DiskGNN's gathering (its source, gather.cc)."""
-STUDY_SHARE = 0.1
-"""Of the features in memory, in DiskGNN's tables that state no other share: as in its main table,
-whose totals its breakdown into stages repeats."""
 PAGE_CACHE = "page-cache"
 """The disk of files that the host's memory holds and that are read through its page cache."""
 CACHED_SHARE = 0.5
@@ -50,15 +49,6 @@ LINK_BATCH, LINK_NEGATIVES = 50_000, 500
 """Edges of a batch, and corrupted nodes that a chunk shares, in Marius's configurations."""
 THREAD_BYTES_PER_S = 1.0e10
 """What one thread of a host moves; more threads than the host's memory feeds do not help."""
-_DISKS = (
-    (r"not stated|unknown", None),
-    (r"pm1725b", "pm1725b"),
-    (r"\bgp3\b", "ebs-gp3"),
-    (r"\bebs\b", "ebs-gp3-max"),
-    (r"\bsata\b", "sata-ssd"),
-    (r"nvme.*(?:gen ?4|pcie ?4)", "nvme-pcie4"),
-    (r"nvme.*(?:gen ?3|pcie ?3)", "nvme-pcie3"),
-)
 _POLICIES = ("comet", "beta", "sequential", "dispersed")
 
 
@@ -92,7 +82,7 @@ def marius(row: PublishedRow) -> Recipe:
     return Recipe(
         software=Software(sorts=True, framework="torch"),
         knobs=knobs,
-        batch=_link_batch(row) if links else _batch(row, per_direction=True),
+        batch=_link_batch(row) if links else batch_of(row, per_direction=True),
         native_hosts=True,
         disk="nvme-pcie3" if in_memory else _read_through_cache(row),
         optimizer="adagrad" if links else "adam",
@@ -113,12 +103,14 @@ def ginex(row: PublishedRow) -> Recipe:
     rows = (budget - 4.0 * profile.num_nodes) / row_bytes
     superbatch = re.search(r"superbatch (\d+)", _words(row))
     return Recipe(
-        software=Software(workers=_workers(row), depth=READERS, batches="traces", framework="pyg"),
+        software=Software(
+            workers=workers_of(row), depth=READERS, batches="traces", framework="pyg"
+        ),
         knobs={
             "cache": min(max(rows / max(profile.num_nodes, 1), 0.0), 1.0),
             "superbatch": int(superbatch[1]) if superbatch else SUPERBATCH,
         },
-        batch=_batch(row),
+        batch=batch_of(row),
         native_hosts=True,
         disk=disk_of(row),
     )
@@ -132,10 +124,10 @@ def by_rows(row: PublishedRow) -> Recipe:
     """
     return Recipe(
         software=Software(
-            workers=_workers(row), depth=DIRECT_READERS, batches="files", framework="dgl"
+            workers=workers_of(row), depth=DIRECT_READERS, batches="files", framework="dgl"
         ),
         knobs={"cache": 0.0, "superbatch": SUPERBATCH},
-        batch=_batch(row),
+        batch=batch_of(row),
         native_hosts=True,
         disk=disk_of(row),
     )
@@ -150,9 +142,9 @@ def mapped(row: PublishedRow) -> Recipe:
     if share is None:
         raise NotModelled("configuration not stated", "memory for mapped pages")
     return Recipe(
-        software=Software(workers=_workers(row), depth=READERS, framework="pyg"),
+        software=Software(workers=workers_of(row), depth=READERS, framework="pyg"),
         knobs={"cache": min(share, 1.0)},
-        batch=_batch(row),
+        batch=batch_of(row),
         native_hosts=True,
         disk=disk_of(row),
     )
@@ -160,25 +152,6 @@ def mapped(row: PublishedRow) -> Recipe:
 
 LINK_MODELS = {"distmult": "distmult", "complex": "complex", "dot": "dot"}
 """Models of link prediction without layers, and their decoders."""
-
-
-def disk_of(row: PublishedRow) -> str:
-    """The disk of the catalogue that a row's words name; "" is the one of its cluster.
-
-    Raises:
-        NotModelled: the row names none, and its cluster has none.
-    """
-    words = f"{row.storage} {row.hardware}".lower()
-    for pattern, name in _DISKS:
-        if re.search(pattern, words):
-            if name is None:
-                raise NotModelled("disk not stated", row.storage or row.hardware)
-            return name
-    if load_cluster(cluster_of(row, native=True)).storage is not None:
-        return ""
-    if "nvme" in words:
-        return "nvme-pcie3"
-    raise NotModelled("disk not stated", row.storage or "empty")
 
 
 def _read_through_cache(row: PublishedRow) -> str:
@@ -250,7 +223,7 @@ def _in_flight(row: PublishedRow, default: int) -> int:
     return 1 if re.search(r"\bsynchronous\b|pipeline off|unpipelined", words) else default
 
 
-def _batch(row: PublishedRow, *, per_direction: bool = False) -> BatchSpec:
+def batch_of(row: PublishedRow, *, per_direction: bool = False) -> BatchSpec:
     """Seeds and fan-outs, seeds first.
 
     MariusGNN states fan-outs per direction and seeds first, "15;10;5 in + 15;10;5 out": our graphs
@@ -296,7 +269,7 @@ def _cores(row: PublishedRow) -> int:
     return load_cluster(cluster_of(row, native=True)).host.cores
 
 
-def _workers(row: PublishedRow) -> int:
+def workers_of(row: PublishedRow) -> int:
     """Threads of the host that draw and gather: its cores, as far as its memory feeds them."""
     host = load_cluster(cluster_of(row, native=True)).host
     return max(1, min(_cores(row), int(host.memory_bytes_per_s.value / THREAD_BYTES_PER_S)))

@@ -21,6 +21,11 @@ from gnnbench.steps import Kind, Phase, Size, Step, Work
 ORDER_LAUNCHES = 20
 """Operations that order a pattern: two copies, positions, four passes of three kernels, the other
 end by position, pointers and conversions (counted in DGL's `COOToCSR` and `COOSort`)."""
+ALLOCATED, ALLOCATION_LAUNCHES = 5, 20
+"""Arrays that ordering a pattern allocates and frees in DGL before 0.9 (both ends, positions,
+pointers and the order), and launches that take as long as one of them: cudaMalloc and cudaFree,
+about 100 us each for megabytes (assumed; 50 us are published for a cudaMalloc of up to 512 KB, and
+more above). Later versions take memory from the pool of PyTorch. The device waits meanwhile."""
 _POSITION_BYTES, _SECTOR_BYTES = 8, 32
 _DIGIT_BITS = 6
 """Bits of a key that one pass of a radix sort orders (assumed)."""
@@ -91,9 +96,11 @@ def _ordered(step: Step, shape: StackShape, loader: Loader) -> Iterator[Step]:
     """
     done, forward = step.work, step.phase is Phase.FORWARD
     sources = done.source_rows if forward else done.rows
+    if loader.framework == "edges":
+        return
     if loader.framework == "pyg":
         if forward and step.layer > 1:
-            yield from _order(step, "by_source", order_entries(done.nonzeros, 8, 64))
+            yield from _order(step, "by_source", order_entries(done.nonzeros, 8, 64), loader)
         elif not forward:
             weights = work.elementwise(
                 "edge_weights", done.nonzeros, 1, passes=1, element_bytes=_EDGE_WEIGHT_BYTES
@@ -101,13 +108,20 @@ def _ordered(step: Step, shape: StackShape, loader: Loader) -> Iterator[Step]:
             yield _beside(step, "edge_weights", weights)
         return
     if forward:
-        yield from _order(step, "by_target", order_entries(done.nonzeros, 4, _bits(done.rows)))
+        yield from _order(
+            step, "by_target", order_entries(done.nonzeros, 4, _bits(done.rows)), loader
+        )
     if forward == _scales(shape):
-        yield from _order(step, "by_source", order_entries(done.nonzeros, 4, _bits(sources)))
+        yield from _order(
+            step, "by_source", order_entries(done.nonzeros, 4, _bits(sources)), loader
+        )
 
 
-def _order(step: Step, name: str, done: Work) -> Iterator[Step]:
+def _order(step: Step, name: str, done: Work, loader: Loader) -> Iterator[Step]:
     yield _beside(step, f"{name}/eager", work.launches(ORDER_LAUNCHES))
+    if loader.by_columns:
+        allocated = work.launches(ALLOCATED * ALLOCATION_LAUNCHES)._replace(op="allocate")
+        yield _beside(step, f"{name}_allocate", allocated)
     yield _beside(step, name, done)
 
 
@@ -132,7 +146,7 @@ def _scales(shape: StackShape) -> bool:
 
 def _divides(shape: StackShape, loader: Loader) -> bool:
     """Whether sums are divided by degrees in a pass of its own: torch_sparse fuses it."""
-    return shape.model.normalisation == "mean" and loader.framework == "dgl"
+    return shape.model.normalisation == "mean" and loader.framework in ("dgl", "edges")
 
 
 def _bits(rows: Size) -> int:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from gnnbench import work
 from gnnbench.approaches.writing.shape import StackShape
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
-from gnnbench.published.released import Rewriter
+from gnnbench.published.released import Rewriter, by_edges
 from gnnbench.published.software import Loader, Software
 from gnnbench.steps import LATEST, Kind, Lane, Phase, Step, Work
 
@@ -64,11 +63,7 @@ class _Layers(Rewriter):
         return step.work
 
     def _unfused(self, step: Step, loader: Loader) -> Iterator[Step]:
-        done = step.work
         if loader.framework != "torch" or step.kind is not Kind.SPMM:
             yield from super()._unfused(step, loader)
             return
-        size, rows = self.shape.element_bytes, done.nonzeros
-        gathered = work.gather(rows, done.width, done.source_rows, size)
-        yield Step(name=f"{step.name}_rows", work=gathered, phase=step.phase, layer=step.layer)
-        yield replace(step, work=work.scatter_add(rows, done.width, done.rows, size))
+        yield from by_edges(step, self.shape.element_bytes)

@@ -25,6 +25,9 @@ from gnnbench.published.software import Loader
 
 QUIVER_CACHE_BYTES = 2.0e8
 """`device_cache_size` of Quiver's example scripts."""
+CAPSULE_LAUNCHES = 30
+"""Operations of Capsule's loader per hop (counted in src/load/loader.py): slices, copies of
+buffers, maxima, and making a block."""
 SALIENT_WORKERS = 20
 """Of the artefact's scripts (`num_workers`), for its PyG baseline as well."""
 HALF = 2
@@ -152,6 +155,24 @@ def quiver(row: PublishedRow) -> Recipe:
     hits = _cached(row, share)
     loader = Loader(sampler="uva", features="uva", hits=hits, launches=COMPILED_LAUNCHES)
     return batch_recipe(row, loader, input_first=False)
+
+
+def capsule(row: PublishedRow) -> Recipe:
+    """Capsule: subgraphs and their rows lie on the device, which draws from them and trains.
+
+    With DGL's layers a batch is a block per layer, with PyG's one list of edges for all layers. The
+    next subgraph is read by a thread while the device trains. Deviation known: it is taken to come
+    in time. Where subgraphs overlap, as those of a social network do, it does not.
+    """
+    edges = "pyg" in row.system.lower()
+    loader = Loader(
+        sampler="device",
+        features="device",
+        launches=CAPSULE_LAUNCHES,
+        framework="edges" if edges else "dgl",
+        untrimmed=edges,
+    )
+    return batch_recipe(row, loader, input_first=True)
 
 
 def push_pull(row: PublishedRow) -> Recipe:

@@ -58,10 +58,8 @@ _OF_BAJAJ = {"ogbn-papers100m": "papers100m-2hop", "ogbn-arxiv": "arxiv-one-way"
 neighbourhood of the training vertices, and citations in one direction."""
 _BOTH_WAYS = {"ogbn-papers100m": "papers100m-both-ways"}
 """What a graph of citations is to systems that add every edge's reverse."""
-_ADDS_REVERSE = re.compile(
-    r"\bmariusgnn\b|\bginex\b|\bdiskgnn\b|graphbolt|\bsalient\b|\bundirected\b"
-)
-"""Systems that do, and a word for it: MariusGNN draws along and against edges, DiskGNN's code and
+_ADDS_REVERSE = re.compile(r"\bmariusgnn\b|\bginex\b|\bdiskgnn\b|graphbolt|\bsalient\b")
+"""Systems that do: MariusGNN draws along and against edges, DiskGNN's code and
 GraphBolt's dataset add reverse edges, SALIENT's artefact makes every graph symmetric; DiskGNN's
 table has all of its systems on that graph."""
 _OF_DISKGNN: Mapping[str, Mapping[str, int]] = {
@@ -114,8 +112,8 @@ def profile_of(row: PublishedRow) -> GraphProfile:
     name = _PROFILES.get(wanted, wanted)
     if "bajaj" in row.source.lower():
         name = _OF_BAJAJ.get(name, name)
-    words = f"{row.source} {row.system} {row.notes}".lower()
-    if _ADDS_REVERSE.search(words):
+    words = f"{row.source} {row.system}".lower()
+    if _ADDS_REVERSE.search(words) or "undirected" in row.notes.lower():
         name = _BOTH_WAYS.get(name, name)
     if name not in list_profiles():
         raise NotModelled("graph without a profile", row.dataset or "empty")

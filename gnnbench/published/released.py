@@ -20,6 +20,7 @@ from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
 from gnnbench.published import frameworks
 from gnnbench.published.software import ISSUE, NATIVE, Loader, Software
+from gnnbench.published.untrimmed import untrimmed
 from gnnbench.steps import After, Kind, Lane, Phase, Size, Step, Work, larger
 
 EAGER = 20
@@ -70,12 +71,16 @@ def as_released(plan: Plan, shape: StackShape, software: Software) -> Plan:
     topology = next((b.bytes for b in plan.resident if b.name == "topology"), 0)
     topology_bytes = float(np.max(topology))
 
+    def taken(of: RankClass) -> Sequence[Step]:
+        whole = software.loader is not None and software.loader.untrimmed
+        return untrimmed(of.steps) if whole else of.steps
+
     def rewritten(number: int) -> Iteration:
         return Iteration(
             [
                 RankClass(
                     of.ranks,
-                    tuple(Rewriter(of.steps, shape, software, topology_bytes).steps()),
+                    tuple(Rewriter(taken(of), shape, software, topology_bytes).steps()),
                 )
                 for of in plan.iterations[number].classes
             ]
@@ -104,6 +109,14 @@ def tensors(shape: StackShape) -> list[int]:
         if shape.has_norm(layer):
             sizes += [fan_out, fan_out]
     return sizes
+
+
+def by_edges(step: Step, element_bytes: int) -> Iterator[Step]:
+    """Yield a product as two steps: a row is gathered for each edge, and the rows are added up."""
+    done, rows = step.work, step.work.nonzeros
+    gathered = work.gather(rows, done.width, done.source_rows, element_bytes)
+    yield Step(name=f"{step.name}_rows", work=gathered, phase=step.phase, layer=step.layer)
+    yield replace(step, work=work.scatter_add(rows, done.width, done.rows, element_bytes))
 
 
 class Rewriter:
@@ -276,6 +289,8 @@ class Rewriter:
         yield from frameworks.before(step, self.shape, loader)
         if loader.framework == "pyg" and step.kind is Kind.SPMM:
             yield replace(step, work=scaled(step.work, PYG_SPMM))
+        elif loader.framework == "edges" and step.kind is Kind.SPMM:
+            yield from by_edges(step, self._element_bytes)
         else:
             yield _repeated(step)
         yield from frameworks.after(step, self.shape, loader)

@@ -29,6 +29,7 @@ class Comparison:
         cluster: on which it was predicted.
         reason: why there is no prediction.
         note: what a reader should know of the prediction.
+        software_radius: radius (log) of what is unknown of the software, within the interval.
     """
 
     row: PublishedRow
@@ -41,6 +42,7 @@ class Comparison:
     cluster: str = ""
     reason: Reason | None = None
     note: str = ""
+    software_radius: float = 0.0
 
     @property
     def error(self) -> float | None:

@@ -38,8 +38,11 @@ class Loader:
     slicers    threads of the training process that gather rows
     samplers   devices that only draw, for `trainers` that only train; 0: every device does both
     stored_bytes   of an element of the stored features, which are copied so; 0: as they train
-    framework  "dgl" or "pyg", whose sparse product is `PYG_SPMM` times as slow
-    by_columns whether the product is written by columns and then transposed: DGL with CUDA 10
+    framework  "dgl"; "pyg", whose sparse product is `PYG_SPMM` times as slow; or "edges": PyG over
+               lists of edges, which gathers a row for each edge and adds the rows up
+    untrimmed  whether every layer is computed on all vertices and edges of a batch
+    by_columns whether DGL is before 0.9 with CUDA 10, whose product is written by columns and then
+               transposed, and which allocates every array anew
     """
 
     sampler: str = "device"
@@ -52,6 +55,7 @@ class Loader:
     trainers: int = 0
     stored_bytes: int = 0
     framework: str = "dgl"
+    untrimmed: bool = False
     by_columns: bool = False
 
     @property
@@ -62,6 +66,22 @@ class Loader:
     def workers_slice(self) -> bool:
         """Whether the threads that draw a batch also gather its rows."""
         return self.sampler == "host" and self.features == "staged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """Threads that bring rows from static caches and from the disk: see `published.ahead`.
+
+    device   share of the input rows that a cache on the device holds
+    missed   share of them that no cache holds: they are read from the disk
+    apart    missing rows are read one by one; otherwise a batch has them in a file, in order
+    drawn    batches are drawn while others train; otherwise an earlier run wrote them to files
+    """
+
+    device: float = 0.0
+    missed: float = 1.0
+    apart: bool = False
+    drawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +100,7 @@ class Software:
     batches      "": drawn in memory; "traces": drawn, written to the disk and read again batch by
                  batch; "files": read from files that an earlier run wrote, and nothing overlaps.
                  With either, every row that is not in memory is a request of its own
+    ahead        threads that fetch ahead of training, of systems with static caches before a disk
     framework    whose layers train, of systems that train from the disk: "dgl" or "pyg" as in
                  `Loader`; "torch": rows of neighbours are gathered and then summed (MariusGNN)
     """
@@ -93,12 +114,13 @@ class Software:
     depth: int = 1
     sorts: bool = False
     batches: str = ""
+    ahead: Ahead | None = None
     framework: str = ""
 
     @property
     def rewrites(self) -> bool:
         """Whether the code takes other steps than the plan."""
-        plain = replace(self, workers=1, depth=1, sorts=False, batches="", framework="")
+        plain = replace(self, workers=1, depth=1, sorts=False, batches="", ahead=None, framework="")
         return plain != NATIVE
 
 

@@ -19,7 +19,7 @@ from gnnbench.data.triples_profile import TriplesProfile
 from gnnbench.errors import GnnbenchError
 from gnnbench.models.names import MODELS
 from gnnbench.published.counts import COUNTS, PartitionCount
-from gnnbench.published.disk_counts import DISK_COUNTS, DiskCount, disk_count
+from gnnbench.published.disk_counts import DISK_COUNTS, DISK_TIMES, DiskCount, disk_count
 from gnnbench.published.disk_systems import LINK_MODELS
 from gnnbench.published.metrics import check_metric
 from gnnbench.published.page_counts import PAGE_COUNTS, PageCount, page_count
@@ -99,7 +99,7 @@ def case_of(
             return stream_measure(row, epochs or {})
         if row.metric in PAGE_COUNTS:
             return page_count(row)
-        if row.metric in DISK_COUNTS:
+        if row.metric in (*DISK_COUNTS, *DISK_TIMES):
             return disk_count(row)
         return _count(row) if row.metric in COUNTS else _case(row)
     except NotModelled as why:

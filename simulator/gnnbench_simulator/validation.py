@@ -13,6 +13,8 @@ from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import GraphProfile
 from gnnbench.disks import with_disk
 from gnnbench.errors import GnnbenchError, SpecError
+from gnnbench.published.ahead import worked_ahead
+from gnnbench.published.disk_counts import DISK_TIMES, DiskCount
 from gnnbench.published.layers import layered
 from gnnbench.published.metrics import (
     EPOCH_TIME,
@@ -30,7 +32,7 @@ from gnnbench.published.rows import PublishedRow
 from gnnbench.published.score import Comparison
 from gnnbench.published.skew import nested, skewed
 from gnnbench.published.software import cluster_used
-from gnnbench.published.split import used, widened
+from gnnbench.published.split import software_radius, used, widened
 from gnnbench.published.stream_times import StreamMeasure, stated_epochs
 from gnnbench.published.systems import Case, Count, case_of
 from gnnbench.published.threads import resorted, threaded
@@ -104,6 +106,7 @@ def predict_case(case: Case) -> Prediction | Reason:
             shape = stack_shape(data, run, card.knobs(run).order)
             plan = as_released(plan, shape, software)
             cluster = cluster_used(cluster, plan, software, per_host)
+        plan = worked_ahead(plan, software)
         plan = threaded(plan, software)
         plan = resorted(plan, software, both_ways=bool(getattr(data, "undirected", False)))
         plan = traced(plan, software)
@@ -145,8 +148,9 @@ def _compared(row: PublishedRow, case: Case, found: Prediction | Reason) -> Comp
     if value <= 0:
         return Comparison(row=row, reason=Reason("predicted to be hidden or absent", row.metric))
     scale = value / found.period_s  # an interval is that of the epoch, in proportion
-    low, high = widened(value, scale * found.low_s, scale * found.high_s)
-    return Comparison(**common, predicted=value, low=low, high=high)
+    radius = software_radius(row, case)
+    low, high = widened(value, scale * found.low_s, scale * found.high_s, radius)
+    return Comparison(**common, predicted=value, low=low, high=high, software_radius=radius)
 
 
 def _load_s(found: Prediction) -> float:
@@ -186,10 +190,12 @@ def _counted(row: PublishedRow, count: Count) -> Comparison:
         "used": used(row, count),
         "note": basis,
     }
-    if not isinstance(count, StreamMeasure):
+    if not isinstance(count, StreamMeasure | DiskCount):
         return Comparison(**common, grade="published")
-    common |= {"grade": "assumed", "cluster": count.cluster}
-    if row.metric not in STREAM_TIMES:
+    of_stream = isinstance(count, StreamMeasure)
+    common |= {"grade": "assumed" if of_stream else "published", "cluster": count.cluster}
+    if row.metric not in (*STREAM_TIMES, *DISK_TIMES):
         return Comparison(**common)
-    low, high = widened(predicted, predicted, predicted)
-    return Comparison(**common, low=low, high=high)
+    radius = software_radius(row, count)
+    low, high = widened(predicted, predicted, predicted, radius)
+    return Comparison(**common, low=low, high=high, software_radius=radius)

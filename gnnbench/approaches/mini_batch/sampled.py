@@ -154,6 +154,9 @@ class Sampled(FanOuts):
         Published(names=r"^salient\b(?!\+)", recipe="gnnbench.published.mini_batches:salient"),
         Published(names=r"^quiver\b", recipe="gnnbench.published.mini_batches:quiver"),
         Published(names=r"^(gnnlab|sgnn)\b", recipe="gnnbench.published.gnnlab:gnnlab"),
+        Published(
+            names=r"^capsule \((?:dgl|pyg)\)", recipe="gnnbench.published.mini_batches:capsule"
+        ),
     )
     knobs_type: ClassVar[type[Any]] = SampledKnobs
     runtime = "gnnbench_runtime.approaches.mini_batch.disaggregated:trainer_of"

@@ -170,6 +170,12 @@ class Belady(Approach):
     published: ClassVar[tuple[Published, ...]] = (
         Published(names=r"^ginex\b", recipe="gnnbench.published.disk_systems:ginex"),
         Published(names=r"^dgl mmap on disk", recipe="gnnbench.published.disk_systems:by_rows"),
+        Published(
+            names=r"^diskgnn\b(?! preprocessing)", recipe="gnnbench.published.cached_disks:diskgnn"
+        ),
+        Published(
+            names=r"^graphbolt diskbased", recipe="gnnbench.published.cached_disks:graphbolt"
+        ),
     )
     knobs_type = BeladyKnobs
     runtime = "gnnbench_runtime.approaches.out_of_core.belady:BeladyTrainer"

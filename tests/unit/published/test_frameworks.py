@@ -13,7 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from published_cases import mini_batch, planned, row
 
 from gnnbench.ledger import Row
-from gnnbench.published.frameworks import ORDER_LAUNCHES, order_entries
+from gnnbench.published.frameworks import (
+    ALLOCATED,
+    ALLOCATION_LAUNCHES,
+    ORDER_LAUNCHES,
+    order_entries,
+)
 from gnnbench.published.metrics import phase_time
 from gnnbench.published.released import EAGER
 from gnnbench.published.software import ISSUE
@@ -182,3 +187,16 @@ def test_training_takes_from_its_first_issue_to_its_last_step() -> None:
     assert of("extract_time_per_epoch") == pytest.approx(2.0)
     exposed = of("sampling_slicing_time_per_epoch", notes="exposed")
     assert exposed == pytest.approx(15.0 - 2.0 - 9.5)
+
+
+def test_dgl_before_its_pool_of_memory_waits_for_allocations_where_it_orders_a_block() -> None:
+    _, old = steps_of(**ON_V100, source="GNNLab artifact (EuroSys 2022)")
+    waits = [step for name, step in old.items() if name.endswith("_allocate")]
+    ordered = [name for name in old if name.endswith(("_by_target", "_by_source"))]
+    assert len(waits) == len(ordered) == 6
+    assert {step.work.calls for step in waits} == {ALLOCATED * ALLOCATION_LAUNCHES}
+    assert all(step.lane is Lane.COMPUTE for step in waits)
+    _, later = steps_of(
+        system="DGL", fanout="5-10-15", batch="1024/GPU", gpus="1", dataset="reddit"
+    )
+    assert not any(name.endswith("_allocate") for name in later)

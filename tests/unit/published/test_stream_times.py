@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from published_cases import row
 
-from gnnbench.published.effort import UNIT_S, Effort
+from gnnbench.data.stream_profile import StreamProfile
+from gnnbench.published.effort import OLD_INTERPRETER, UNIT_S, Effort
 from gnnbench.published.metrics import BUILD, MEAN, OVERHEAD, STORE, TOTAL
 from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.score import states_time
-from gnnbench.published.stream_times import StreamMeasure, stated_epochs
+from gnnbench.published.stream_times import KEPT, StreamMeasure, pending_messages, stated_epochs
 from gnnbench.published.systems import case_of
 
 
@@ -46,12 +48,16 @@ def seconds(**given: Any) -> float:
 
 def test_seconds_are_operations_times_their_costs() -> None:
     one = Effort(steps=2, calls=1) + Effort(calls=1, launches=3).times(2)
-    assert one.seconds(1e-5) == pytest.approx(2 * UNIT_S["steps"] + 3 * UNIT_S["calls"] + 6e-5)
+    interpreted = 2 * UNIT_S["steps"] + 3 * UNIT_S["calls"]
+    assert one.seconds(1e-5) == pytest.approx(OLD_INTERPRETER * interpreted + 6e-5)
+    assert Effort(entries=7).seconds(0.0) == pytest.approx(7 * UNIT_S["entries"])
 
 
 def test_the_more_a_batch_looks_up_one_by_one_the_longer_it_takes() -> None:
     by_system = {name: seconds(system=name) for name in ("JODIE", "TGN", "TGAT", "CAW", "Zebra")}
-    assert sorted(by_system, key=by_system.__getitem__) == ["Zebra", "JODIE", "TGN", "TGAT", "CAW"]
+    assert by_system["Zebra"] < min(by_system[name] for name in ("JODIE", "TGN", "TGAT"))
+    assert by_system["JODIE"] < by_system["TGN"]
+    assert by_system["CAW"] == max(by_system.values())
 
 
 def test_a_batch_twice_as_large_goes_through_pending_messages_half_as_often() -> None:
@@ -104,3 +110,22 @@ def test_what_is_not_predicted_has_a_reason(given: dict[str, Any], why: str) -> 
 def test_bounds_state_no_time() -> None:
     assert states_time(timed())
     assert not states_time(timed(metric="epoch time lower bound"))
+
+
+def test_a_node_with_many_events_has_a_pending_message_from_early_on() -> None:
+    """A node of k events has one for k / (k + 1) of an epoch, on average."""
+    few = StreamProfile(
+        name="few",
+        source="made",
+        status="measured",
+        num_nodes=10,
+        num_edges=100,
+        num_train=100,
+        num_val=0,
+        num_test=0,
+        activity_values=(1.0 / KEPT, 3.0 / KEPT),
+        activity_counts=(6, 4),
+    )
+    assert pending_messages(few) == pytest.approx(6 / 2 + 4 * 3 / 4)
+    alike = dataclasses.replace(few, activity_values=(), activity_counts=())
+    assert pending_messages(alike) == pytest.approx(10 * 20 * KEPT / (20 * KEPT + 1))

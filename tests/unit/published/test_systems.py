@@ -20,11 +20,14 @@ from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow, shipped_rows
 from gnnbench.published.software import NATIVE
 from gnnbench.published.split import (
+    EPOCH_RADIUS,
     FIT,
     FITTED,
     HELD_OUT,
+    LOGGED_RADIUS,
+    PART_RADIUS,
     SCORE,
-    SOFTWARE_RADIUS,
+    software_radius,
     used,
     widened,
 )
@@ -229,9 +232,9 @@ def test_the_fit_rests_on_as_many_rows_as_it_says() -> None:
 
 
 def test_an_interval_is_never_narrower_than_what_is_unknown_of_the_software() -> None:
-    low, high = widened(2.0, 2.0, 2.0)
-    assert (low, high) == pytest.approx((2 * exp(-SOFTWARE_RADIUS), 2 * exp(SOFTWARE_RADIUS)))
-    wide_low, wide_high = widened(2.0, 1.0, 4.0)
+    low, high = widened(2.0, 2.0, 2.0, 0.4)
+    assert (low, high) == pytest.approx((2 * exp(-0.4), 2 * exp(0.4)))
+    wide_low, wide_high = widened(2.0, 1.0, 4.0, 0.4)
     assert wide_low < 1.0
     assert wide_high > 4.0
 
@@ -264,3 +267,14 @@ def test_the_declared_rule_names_the_fitted_widths() -> None:
     odd = {(r.dataset, r.num_layers, r.hidden_width) for r in rows if (r.hidden_width or 0) % 2}
     listed = {(graph, n, width) for (graph, n), widths in FITTED.items() for width in widths}
     assert listed == odd
+
+
+def test_what_is_unknown_of_software_differs_by_family_and_is_more_of_parts_of_an_epoch() -> None:
+    epoch, part = row(), row(metric="comm_time")
+    assert software_radius(epoch, case()) == EPOCH_RADIUS["whole_graph"]
+    assert software_radius(part, case()) == PART_RADIUS["whole_graph"]
+    logged = row(model="GAT", hidden="84", notes=LOGGED)
+    found = case_of(logged)
+    assert isinstance(found, Case)
+    assert software_radius(logged, found) == LOGGED_RADIUS
+    assert all(PART_RADIUS[family] >= radius for family, radius in EPOCH_RADIUS.items())
