@@ -194,6 +194,7 @@ class LadiesSampler:
         nodes = np.array(seeds, np.int64)
         open_table(nodes, nodes, self._table)
         found = []
+        near: Sequence[Near]
         for hop in range(self.layers):
             key, entries = keys.fold(self.seed, epoch, step, hop), None
             if look is None and self.by_edges:

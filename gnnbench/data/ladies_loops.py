@@ -83,9 +83,10 @@ def guide(norms: Any, ends: Any, firsts: Any) -> None:
     per_unit = pieces / total if total > 0 else 0.0
     firsts[:] = 0
     for i in range(len(norms)):
-        firsts[min(np.int64(ends[i] * per_unit), pieces - 1) + 1] = i + 1
-    for piece in range(pieces):
-        firsts[piece + 1] = max(firsts[piece], firsts[piece + 1])
+        piece: Any = np.int64(ends[i] * per_unit)
+        firsts[min(piece, pieces - 1) + 1] = i + 1
+    for i in range(pieces):
+        firsts[i + 1] = max(firsts[i], firsts[i + 1])
 
 
 @compiled
@@ -174,7 +175,7 @@ def distinct(hits: Any, indices: Any, table: Any, sources: Any, times: Any) -> i
         prefetch(indices, hits[min(draw + 2 * AHEAD, last)])
         prefetch(table, indices[hits[min(draw + AHEAD, last)]])
         u = indices[hits[draw]]
-        place = np.int64(table[u])
+        place: Any = np.int64(table[u])
         new = place < 0
         if new:
             place = count
@@ -378,7 +379,8 @@ def restrict(
         for e in range(first, last):
             u = np.int64(indices[e])
             out[at] = u
-            at += np.int64((bits[u >> 6] >> np.uint64(u & 63)) & ONE)
+            is_drawn: Any = np.int64((bits[u >> 6] >> np.uint64(u & 63)) & ONE)
+            at += is_drawn
         picks[i + 1] = at - before
     return stop, at
 

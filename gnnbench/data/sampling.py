@@ -359,7 +359,7 @@ def number(indices: Any, nodes: Any, table: Any, num_dst: int) -> int:
     for e in range(len(indices)):
         prefetch(table, indices[min(e + IDS_AHEAD, last)])
         vertex = indices[e]
-        local = np.int64(table[vertex])
+        local: Any = np.int64(table[vertex])
         new = local < 0
         if new:
             local = count
