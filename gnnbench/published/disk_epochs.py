@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ FLOAT = 4
 STUDY_SHARE = 0.1
 """Of the features in memory, in DiskGNN's tables that state no other share: as in its main table,
 whose totals its breakdown into stages repeats."""
+_HALVINGS = 40
 _POINTS = 4096
 """Largest number of uses of a row that is counted in an epoch."""
 
@@ -102,7 +104,7 @@ def epoch_of(row: PublishedRow) -> Epoch:
     if not profile.num_train or not profile.num_features:
         raise NotModelled("configuration not stated", f"training vertices of {row.dataset}")
     vertices, _ = profile.expected_frontier(fanouts, size)
-    chances = profile.expected_inclusion(fanouts, size)
+    chances = _chances(profile, fanouts, size, float(vertices[0]))
     of_profile = any(
         (p.fanouts_from_seeds, p.batch) == (tuple(fanouts), size) for p in profile.frontier
     )
@@ -113,6 +115,37 @@ def epoch_of(row: PublishedRow) -> Epoch:
         chances=chances,
         counted=of_profile,
     )
+
+
+def _chances(profile: GraphProfile, fanouts: Sequence[int], size: int, inputs: float) -> Inclusion:
+    """Chances of vertices to be in a batch of an epoch, whose batches have so many inputs.
+
+    A batch that was counted has fewer inputs than degrees expect. Either all batches lie in one
+    part of the graph, which is then smallest, or each overlaps within itself and an epoch reaches
+    the whole graph. The geometric mean of both shares is taken; within it, draws are as many as
+    meet the count.
+    """
+    reached = profile.reached_share(fanouts, size)
+    if reached >= 1.0:
+        return profile.expected_inclusion(fanouts, size)
+    from gnnbench.data.reach import Inclusion, inclusion_within
+
+    found = inclusion_within(
+        math.sqrt(reached),
+        profile.histogram(),
+        profile.num_train,
+        fanouts,
+        min(size, profile.num_train),
+        undirected=profile.undirected,
+    )
+    drawn = -np.log1p(-np.clip(found.chance, 0.0, 1.0 - 1e-12))
+    low, high = 1e-6, 1.0
+    for _ in range(_HALVINGS):
+        part = math.sqrt(low * high)
+        met = float((found.rows * -np.expm1(-part * drawn)).sum()) > inputs
+        low, high = (low, part) if met else (part, high)
+    chance = np.maximum(-np.expm1(-low * drawn), found.seed)
+    return Inclusion(rows=found.rows, degree=found.degree, seed=found.seed, chance=chance)
 
 
 def _binomial(uses: Floats, n: int, q: Floats) -> Floats:

@@ -51,7 +51,7 @@ EPOCH_RADIUS: Mapping[str, float] = {
 PART_RADIUS: Mapping[str, float] = {
     "whole_graph": 0.49,
     "mini_batch": 0.64,
-    "out_of_core": 1.30,
+    "out_of_core": 0.97,
     "temporal": 0.87,
 }
 """The same of all other rows, by family, of times of epochs and of times of parts of an epoch: what

@@ -56,7 +56,7 @@ def _grown(done: Work, own: Work, first: Work) -> Work:
         ends = (own.rows, own.source_rows)
         by_rows = any(np.array_equal(done.rows, end) for end in ends)
         factor = _ratio(vertices, done.rows if by_rows else done.inner)
-        done = done._replace(**{"rows" if by_rows else "inner": vertices})
+        done = done._replace(rows=vertices) if by_rows else done._replace(inner=vertices)
     else:
         # Both ends of an edge are scored: every vertex twice.
         times = 2 if done.op.startswith("attention_scores") else 1

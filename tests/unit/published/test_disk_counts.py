@@ -13,10 +13,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from published_cases import row
+from published_cases import disk_row, row
 
 from gnnbench.published.disk_counts import DISK_COUNTS, DISK_TIMES, UNITS, DiskCount
-from gnnbench.published.disk_epochs import Epoch, _binomial
+from gnnbench.published.disk_epochs import Epoch, _binomial, epoch_of
 from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
 from gnnbench.published.split import INPUT, SCORE, used
@@ -170,3 +170,22 @@ def test_a_volume_is_bound_by_requests_at_small_blocks_and_by_bytes_at_large_one
 
 def test_every_counted_metric_has_units() -> None:
     assert {*DISK_COUNTS, *DISK_TIMES} == set(UNITS)
+
+
+def test_an_epoch_reaches_more_of_a_graph_than_one_counted_batch_shows() -> None:
+    """Its chances add up to the counted batch, and its share lies between the batch's and all."""
+    row = disk_row(
+        source="DiskGNN repo result files",
+        system="DiskGNN",
+        dataset="ogbn-papers100M",
+        layers="3",
+        fanout="10;10;10",
+        batch="1024",
+    )
+    epoch = epoch_of(row)
+    found = epoch.chances
+    assert float((found.rows * found.chance).sum()) == pytest.approx(666_946, rel=0.01)
+    reached = epoch.profile.reached_share((10, 10, 10), 1024)
+    share = float(found.rows[found.chance > 0].sum()) / epoch.profile.num_nodes
+    assert reached < share < 1.0
+    assert share == pytest.approx(reached**0.5, rel=0.01)
