@@ -160,3 +160,14 @@ def size(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no size above 0")
     return value
+
+
+def rate(text: str) -> float:
+    """Parse a rate of events such as 579, 2k/s or 50M/day into events per second."""
+    from gnnbench.errors import SpecError
+    from gnnbench.units import rate_per_s
+
+    try:
+        return rate_per_s(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(" ".join(error.problems)) from None
