@@ -60,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help="devices to use of a host (default: all)",
     )
-    add("--deadline", metavar="TIME", help="the training must end within, such as 2h or 30min")
+    add(
+        "--deadline",
+        type=options.duration,
+        metavar="TIME",
+        help="the training must end within, such as 2h or 30min",
+    )
     add("--budget", type=options.positive_float, metavar="USD", help="it must cost no more")
     add(
         "--event-rate",
@@ -118,10 +123,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _limits(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of the question that limit the training or say what ends it."""
-    from gnnbench.units import duration_s
-
     return {
-        "deadline_s": duration_s(args.deadline) if args.deadline else None,
+        "deadline_s": args.deadline,
         "budget_usd": args.budget,
         "events_per_s": args.event_rate,
         "smallest": args.smallest,
