@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: "2 GB", "512 MiB", "30 min"."""
+"""Sizes, durations and rates as people write them: "2 GB", "30 min", "50M/day"."""
 
 from __future__ import annotations
 
@@ -46,6 +46,22 @@ def duration_s(text: str) -> float:
     return seconds
 
 
+_EVENTS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9}
+_PER = {"s": 1.0, "min": 60.0, "h": 3600.0, "hour": 3600.0, "d": 86400.0, "day": 86400.0}
+_RATE = re.compile(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([kKmMbB]?)\s*(?:/\s*([a-z]+))?\s*")
+
+
+def rate_per_s(text: str) -> float:
+    """Events per second of a rate such as "579", "2k/s" or "50M/day". Raises SpecError."""
+    found = _RATE.fullmatch(text)
+    rate = 0.0
+    if found is not None and (found[3] or "s") in _PER:
+        rate = float(found[1]) * _EVENTS[found[2].lower()] / _PER[found[3] or "s"]
+    if not 0 < rate < 1e15:
+        raise SpecError(f"found {text[:40]!r}, expected a rate such as '579', '2k/s' or '50M/day'")
+    return rate
+
+
 _WRITTEN = ((86400.0, "d", 2), (3600.0, "h", 2), (60.0, "min", 2), (1.0, "s", 1))
 
 
@@ -63,9 +79,9 @@ def roughly(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def durations(low: float, high: float) -> str:
-    """Write an interval of durations in one unit, that of its upper end."""
-    size, unit = _unit(high)
+def durations(low: float, high: float, of: float | None = None) -> str:
+    """Write an interval of durations in the unit of the duration `of`, or of its upper end."""
+    size, unit = _unit(high if of is None else of)
     return f"{digits(low / size)} … {digits(high / size)} {unit}"
 
 

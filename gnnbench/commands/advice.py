@@ -38,7 +38,9 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
         yield from wrapped(_nothing(found))
     else:
         yield from wrapped(answer(found, best))
-        for line in (*_alternatives(found, best), _energy(best)):
+        # Of a stream without an end, neither a total nor its energy is asked for.
+        energy = _energy(best) if found.question.events_per_s is None else ""
+        for line in (*_alternatives(found, best), energy):
             yield from wrapped(line)
         yield ""
         yield f"Machines, each with its best approach ({_order(found)}):"
@@ -64,14 +66,27 @@ def answer(found: Advice, best: Choice) -> str:
     """The recommendation in a sentence."""
     question = found.question
     missed = f" ({found.missed})" if found.missed else ""
+    head = f"{best.machine.name} ({_device(best)}) with {best.approach}{missed}"
+    tail = f"{_room(best)}; evidence: {_evidence(best)}."
+    if question.events_per_s is not None:
+        return f"{head}{_keeps_up(best, question, question.events_per_s)}; {tail}"
     time = f"{duration(best.total_s)} ({_interval(best, best.periods)})"
     return (
-        f"{best.machine.name} ({_device(best)}) with {best.approach}{missed}: "
-        f"{_epochs(best, question)} in {time} for {_usd(best)}; an "
+        f"{head}: {_epochs(best, question)} in {time} for {_usd(best)}; an "
         f"epoch is {duration(best.total_s / best.epochs)} and {_steps(best)}"
-        f"{_rate(best, question)}; "
-        f"{_room(best)}; "
-        f"evidence: {_evidence(best)}."
+        f"{_rate(best, question)}; {tail}"
+    )
+
+
+def _keeps_up(best: Choice, question: Question, asked: float) -> str:
+    """Whether training keeps up with a stream, how fast it learns, and the rent meanwhile."""
+    kept = f" keeps up with {digits(asked)} events per second" if question.meets(best) else ""
+    rate = question.rate(best, best.period_s)
+    rent = best.usd_per_hour
+    price = "an unknown price" if rent is None else f"{money(rent)} USD"
+    return (
+        f"{kept}: it learns from {_rate(best, question).removeprefix(', ')}, "
+        f"{digits(rate / asked, 2)} times the rate asked for, at {price} per hour"
     )
 
 
@@ -116,6 +131,8 @@ def _evidence(choice: Choice) -> str:
     prediction = choice.prediction
     assert prediction is not None
     sizes = "sizes counted" if prediction.counted else "sizes estimated from a profile"
+    if prediction.counted and choice.run.dataset.profile:
+        sizes = "sizes follow from the profile's counts"
     return f"{prediction.grade} constants, {sizes}"
 
 
@@ -126,6 +143,7 @@ def _nothing(found: Advice) -> str:
         return f"No approach can do this: {reasons}."
     closest = min(tried, key=lambda out: out.closest.missing_bytes if out.closest else 0)
     way_out = closest.way_out or next((out.way_out for out in tried if out.way_out), "")
+    way_out = device_name(way_out)
     remedy = f": try {way_out}" if way_out else ": ask for more devices, or fewer features"
     return f"Nothing fits; the closest is {_closest(closest)}{remedy}."
 
@@ -169,29 +187,47 @@ _PROMISES = {
 
 
 def _machine(choice: Choice, found: Advice) -> dict[str, str]:
+    question = found.question
     row = {
         "machine": choice.machine.name,
         "devices": _device(choice),
         "approach": choice.approach,
-        "total": duration(choice.total_s),
-        "USD": money(choice.usd),
+        **_speed(choice, question, {"total": duration(choice.total_s)}, ends=False),
         "free": _free(choice),
     }
-    if found.question.limited:
-        row["limits"] = "met" if found.question.meets(choice) else "missed"
+    if question.limited:
+        row["limits"] = "met" if question.meets(choice) else "missed"
     return row
 
 
 def _approach(choice: Choice, found: Advice) -> dict[str, str]:
+    epoch = {
+        "epoch": duration(choice.total_s / choice.epochs),
+        "90 % interval": _interval(choice, choice.periods / choice.epochs),
+    }
     return {
         "approach": choice.approach,
         "promise": choice.promise,
         "steps": count(choice.steps_per_epoch),
-        "epoch": duration(choice.total_s / choice.epochs),
-        "90 % interval": _interval(choice, choice.periods / choice.epochs),
+        **_speed(choice, found.question, epoch, ends=True),
         **({"epochs": count(choice.epochs)} if _unlike(found) else {}),
-        "USD": money(choice.usd),
         "free": _free(choice),
+    }
+
+
+def _speed(
+    choice: Choice, question: Question, time: dict[str, str], *, ends: bool
+) -> dict[str, str]:
+    """Columns of time and price; of a stream that must be kept up with, those of a rate."""
+    if question.events_per_s is None:
+        return {**time, "USD": money(choice.usd)}
+    low, high = (question.rate(choice, end) for end in (choice.high_s, choice.low_s))
+    known = choice.prediction is not None
+    interval = {"90 % interval": f"{digits(low)} … {digits(high)}" if known else "-"}
+    return {
+        "events/s": digits(question.rate(choice, choice.period_s)),
+        **(interval if ends else {}),
+        "USD/h": money(choice.usd_per_hour),
     }
 
 
@@ -202,6 +238,10 @@ def _unlike(found: Advice) -> bool:
 
 def _order(found: Advice) -> str:
     question = found.question
+    if question.events_per_s is not None:
+        return (
+            "fewest devices, then lowest rent first" if question.smallest else "lowest rent first"
+        )
     by = "cheapest" if any(c.usd is not None for c in found.ranked) else "fastest"
     if question.budget_usd is not None and question.deadline_s is None:
         by = "fastest"
@@ -218,7 +258,7 @@ def _ruled_out(found: Advice) -> Iterator[str]:
     )
     texts = []
     for out in outs:
-        way_out = f"; fits: {out.way_out}" if out.way_out else ""
+        way_out = f"; fits: {device_name(out.way_out)}" if out.way_out else ""
         texts.append(f"{_closest(out)}{way_out}")
     alike: dict[str, list[str]] = {}
     for out in found.ruled_out:
@@ -299,14 +339,19 @@ _GRADES = {
 
 
 def _assumed(found: Advice, best: Choice) -> str:
+    from gnnbench.approaches.whole_graph.blocks import COUNTED
+
     prediction = best.prediction
     assert prediction is not None
     data = found.question.run.dataset
     facts = ", ".join(f"{key} = {value:,}" for key, value in data.override.items())
     rent = "; ".join(_rents(best.machine, spot=found.question.spot)) or "no price is known"
     graph = f"{data.name} with {facts}" if facts else data.name
+    basis = prediction.basis
+    if basis == COUNTED and data.profile:
+        basis = "every size follows from its counts"
     return (
-        f"Assumed: {_convergence(found, best)}{graph}; {prediction.basis}; {rent}; "
+        f"Assumed: {_convergence(found, best)}{graph}; {basis}; {rent}; "
         "whole hosts are paid by the second; loading, partitioning and evaluation are left out."
     )
 
@@ -416,7 +461,7 @@ def _interval(choice: Choice, periods: float) -> str:
     """The interval of so many periods; none of a choice that was not predicted in full."""
     if choice.prediction is None:
         return "-"
-    return durations(choice.low_s * periods, choice.high_s * periods)
+    return durations(choice.low_s * periods, choice.high_s * periods, of=choice.period_s * periods)
 
 
 def _room(choice: Choice) -> str:

@@ -60,13 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help="devices to use of a host (default: all)",
     )
-    add("--deadline", metavar="TIME", help="the training must end within, such as 2h or 30min")
+    add(
+        "--deadline",
+        type=options.duration,
+        metavar="TIME",
+        help="the training must end within, such as 2h or 30min",
+    )
     add("--budget", type=options.positive_float, metavar="USD", help="it must cost no more")
     add(
-        "--events-per-s",
-        type=options.positive_float,
-        metavar="N",
-        help="of a stream: training must keep up with so many events per second, such as 1e6",
+        "--event-rate",
+        type=options.rate,
+        metavar="RATE",
+        help="of a stream: training must keep up with so many events, such as 579 (per second), "
+        "2k/s or 50M/day",
     )
     add("--smallest", action="store_true", help="prefer the fewest devices that meet the limits")
     add("--spot", action="store_true", help="rent at spot rates")
@@ -117,12 +123,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _limits(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of the question that limit the training or say what ends it."""
-    from gnnbench.units import duration_s
-
     return {
-        "deadline_s": duration_s(args.deadline) if args.deadline else None,
+        "deadline_s": args.deadline,
         "budget_usd": args.budget,
-        "events_per_s": args.events_per_s,
+        "events_per_s": args.event_rate,
         "smallest": args.smallest,
         "spot": args.spot,
         "converged": args.accuracy == "best",

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from gnnbench_simulator.choices import Advice, Choice
 
 
+PART_EVENTS = 100_000
+"""Events of a long stream from which the rate of training is predicted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Advised:
     """The answer; `str` gives the lines that the command prints.
@@ -85,21 +89,35 @@ def ask(
         machines, ranks=ranks, per_host=ranks_per_host, constants=_texts(constants)
     )
     library = Library(data_roots(data), cache)
+    limits = dict(limits or {})
     ref = dataset_ref(dataset, _texts(facts))
+    whole: Any = library.open(ref)
+    if (
+        limits.get("events_per_s") is not None
+        and _is_too_long(whole)
+        and "num_edges" not in ref.override
+    ):
+        # The rate of a part is that of the whole stream; the answer names the part.
+        ref = dataset_ref(dataset, {**_texts(facts), "num_edges": str(PART_EVENTS)})
     run = described(ref, library.open(ref).kind, epochs=epochs, **workload)
     run = library.identified(run)
     opened: Any = library.open(run.dataset)
-    limits = dict(limits or {})
     events = opened.train_end if opened.kind == "stream" else 0
     if limits.get("events_per_s") is not None and not events:
-        raise SpecError(
-            f"--events-per-s: {dataset} is a {opened.kind}, events are those of a stream"
-        )
+        raise SpecError(f"--event-rate: {dataset} is a {opened.kind}, events are those of a stream")
     question = Question(run=run, epochs=epochs, events=events, **limits)
     shared = None if cache is None else cache / "shared"
     if shared is not None:
         shared.mkdir(parents=True, exist_ok=True)
     return advise(question, opened, found, approaches, shared)
+
+
+def _is_too_long(data: Any) -> bool:
+    """Whether a dataset is the profile of a stream of more events than a plan can draw."""
+    from gnnbench.data.drawn_stream import MOST_EVENTS
+    from gnnbench.data.stream_profile import StreamProfile
+
+    return isinstance(data, StreamProfile) and data.num_edges > MOST_EVENTS
 
 
 def answered(advice: Advice, *, explain: bool = False, top: int = 8) -> Advised:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 MOST_RANKS = 1_000_000
@@ -150,13 +151,33 @@ def option(text: str) -> tuple[str, str]:
 
 def size(text: str) -> int:
     """Parse bytes such as 2GB or 512MiB; at least 1."""
-    from gnnbench.errors import SpecError
     from gnnbench.units import size_bytes
 
-    try:
-        value = size_bytes(text)
-    except SpecError as error:
-        raise argparse.ArgumentTypeError(" ".join(error.problems)) from None
+    value = int(_of_units(size_bytes, text))
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no size above 0")
     return value
+
+
+def duration(text: str) -> float:
+    """Parse a duration such as 30min or 2h into seconds."""
+    from gnnbench.units import duration_s
+
+    return _of_units(duration_s, text)
+
+
+def rate(text: str) -> float:
+    """Parse a rate of events such as 579, 2k/s or 50M/day into events per second."""
+    from gnnbench.units import rate_per_s
+
+    return _of_units(rate_per_s, text)
+
+
+def _of_units(parse: Callable[[str], float], text: str) -> float:
+    """What a parser of units finds; its error is then one of the option."""
+    from gnnbench.errors import SpecError
+
+    try:
+        return parse(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(" ".join(error.problems)) from None

@@ -385,11 +385,21 @@ def read_profile(path: str | Path) -> Any:
     return found
 
 
+def _why_not(kind: str, key: str, changeable: Sequence[str]) -> str:
+    """Why a fact of a profile cannot be replaced, with a way out."""
+    if kind == "graph" and key in ("num_nodes", "num_edges"):
+        return (
+            "degrees and halo curves belong to it, so it cannot be replaced; `gnnbench profile "
+            "fit` makes a profile of other counts"
+        )
+    return f"unknown fact, {suggest(key, changeable)}"
+
+
 def overridden(profile: Profile, override: Mapping[str, Any]) -> Any:
     """The profile with some of its facts replaced. Raises SpecError for one that is unknown."""
     changeable = _CHANGEABLE[profile.kind]
     problems = [
-        f"override.{key}: unknown fact, {suggest(key, changeable)}"
+        f"override.{key}: {_why_not(profile.kind, key, changeable)}"
         for key in override
         if key not in changeable
     ]

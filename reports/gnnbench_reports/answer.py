@@ -33,11 +33,15 @@ LEAST_GAIN = 1.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The answer for one dataset and model; `sentences` begin with the fastest approach."""
+    """The answer for one dataset and model; `sentences` begin with the fastest approach.
+
+    `compared` says whether there are several approaches to choose from.
+    """
 
     dataset: str
     model: str
     sentences: tuple[str, ...]
+    compared: bool
 
 
 def answers(study: Study) -> list[Answer]:
@@ -48,7 +52,10 @@ def answers(study: Study) -> list[Answer]:
         timed = [row for row in rows if row.measured] or [row for row in rows if row.predicted]
         if timed:
             sentences = (*_fastest(study, timed), *_to_metric(study, timed), *_scaling(study, rows))
-            found.append(Answer(dataset=dataset, model=model, sentences=sentences))
+            compared = len(_contenders(timed)) > 1
+            found.append(
+                Answer(dataset=dataset, model=model, sentences=sentences, compared=compared)
+            )
     return found
 
 

@@ -125,19 +125,37 @@ def printable(text: str, limit: int = 40) -> str:
     """A label without control characters and of at most `limit` characters.
 
     A label that is too long loses the names of its settings first, then the end of the approach's
-    name; the values stay, because they tell labels of one approach apart.
+    name, then the ends of the values, which tell labels of one approach apart.
     """
     clean = "".join(c if c.isprintable() else "?" for c in text)
     if len(clean) <= limit:
         return clean
     name, bracket, settings = clean.rstrip("]").partition(" [")
     if bracket:
-        values = ", ".join(one.rpartition("=")[2] for one in settings.split(", "))
-        spare = limit - len(values) - 3
-        if spare >= 4:
+        values = [one.rpartition("=")[2] for one in settings.split(", ")]
+        # Four characters stay of the name; values are cut, the longest first, before it goes.
+        least = min(len(name), 4)
+        values = _shortened(values, limit - least - 3)
+        shown = ", ".join(values)
+        spare = limit - len(shown) - 3
+        if spare >= least:
             name = name if len(name) <= spare else f"{name[: spare - 1]}…"
-            return f"{name} [{values}]"
+            return f"{name} [{shown}]"
     return clean[: limit - 1] + "…"
+
+
+def _shortened(values: list[str], limit: int) -> list[str]:
+    """Values that take at most `limit` characters with a comma and a blank between them.
+
+    None is cut to less than four characters, so that they may take more.
+    """
+    widths = [len(value) for value in values]
+    while sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > 4:
+        widths[widths.index(max(widths))] -= 1
+    return [
+        value if len(value) <= width else f"{value[: width - 1]}…"
+        for value, width in zip(values, widths, strict=True)
+    ]
 
 
 def other_settings(label: str, left_out: Collection[str]) -> str:

@@ -159,7 +159,7 @@ def table(rows: Sequence[OperationRow]) -> Finding | None:
         return None
     columns = (
         Column(heading="dataset", word=True),
-        Column(heading="operation"),
+        Column(heading="operation", word=True),
         Column(heading="steps", number=True, meaning="of all configurations"),
         Column(heading="share", number=True, meaning="of the measured time of local steps"),
         Column(heading="median error", number=True),

@@ -332,26 +332,44 @@ def _parts(study: Study) -> Sequence[Block]:
 
 
 def _lost(study: Study) -> Sequence[Block]:
+    """What did not run or ended early; lines that differ by dataset and model alone are one."""
     rows = [row for row in study.rows if row.status not in ("ok", "predicted") or row.reason]
     if not rows:
         return ()
+    places: dict[tuple[object, ...], dict[str, dict[str, None]]] = {}
+    for row in rows:
+        key = row.status, row.label, row.ranks, row.failed_rank, row.failed_phase, row.reason
+        places.setdefault(key, {}).setdefault(row.dataset, {})[row.model] = None
     columns = (
         Column(heading="status", word=True),
-        *PLACE,
-        Column(heading="rank", number=True),
+        Column(heading="approach"),
+        Column(heading="ranks", number=True),
+        Column(heading="datasets and models"),
+        Column(heading="failed rank", number=True),
         Column(heading="phase"),
         Column(heading="reason"),
     )
     cells = [
-        (Word(row.status), *place(row), row.failed_rank, row.failed_phase, row.reason)
-        for row in rows
+        (Word(str(status)), label, ranks, _places(found), rank, phase, reason)
+        for (status, label, ranks, rank, phase, reason), found in places.items()
     ]
+    if not any(row.failed_rank is not None or row.failed_phase for row in rows):
+        columns = (*columns[:4], columns[-1])
+        cells = [(*line[:4], line[-1]) for line in cells]
     definitions = (
         "Skipped: the approach or machine cannot do this run, which was known before it started. "
         "Failed: the run started and ended early. Diverged: its loss or its parameters are not "
         "finite. None of them is part of any number above."
     )
-    return Text(definitions), Table(columns=columns, rows=cells)
+    return Text(definitions), folded(columns, cells, "lines", _MOST_LINES)
+
+
+def _places(found: Mapping[str, Mapping[str, None]]) -> str:
+    """Datasets with their models, such as "cora: gcn, sage; arxiv: gcn"."""
+    models = {tuple(of) for of in found.values()}
+    if len(models) == 1:  # the same models on each dataset
+        return f"{', '.join(found)}: {', '.join(models.pop())}"
+    return "; ".join(f"{dataset}: {', '.join(of)}" for dataset, of in found.items())
 
 
 def _plural(number: int, noun: str) -> str:

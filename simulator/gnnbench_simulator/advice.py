@@ -19,6 +19,7 @@ from gnnbench.errors import Unsupported
 from gnnbench.machines import Machine
 from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
+from gnnbench.units import digits
 from gnnbench_simulator.batch_reserve import name_quantiles, reserved_over_batches
 from gnnbench_simulator.choices import Advice, Choice, Question, RuledOut
 from gnnbench_simulator.memory import P_OUT_OF_MEMORY, judge_worst, least_room
@@ -237,11 +238,17 @@ class _Search:
         choice.memory = dict(worst)
 
     def order(self, choice: Choice) -> tuple[float, ...]:
-        """Sort key: by devices, by time under a budget, else by price; unpriced machines last."""
+        """Sort key: by devices, by time under a budget, else by price; unpriced machines last.
+
+        A stream is trained on for ever: its price is that of an hour.
+        """
         usd = float("inf") if choice.usd is None else choice.usd
         cost = (usd, choice.total_s)
         if self.question.budget_usd is not None and self.question.deadline_s is None:
             cost = (choice.total_s, usd)
+        if self.question.events_per_s is not None:
+            rent = choice.usd_per_hour
+            cost = (float("inf") if rent is None else rent, choice.total_s)
         return (float(choice.machine.ranks), *cost) if self.question.smallest else cost
 
     def best(self, choices: Sequence[Choice]) -> tuple[Choice | None, str]:
@@ -261,7 +268,7 @@ class _Search:
             self.predict(fastest)
             return (
                 fastest,
-                f"no choice surely learns from {rate:,.0f} events per second; the fastest",
+                f"no choice surely learns from {digits(rate)} events per second; the fastest",
             )
         deadline = self.question.deadline_s
         if deadline is not None:

@@ -224,8 +224,13 @@ def _axes_width_in(panel: Axes) -> float:
 
 
 def is_matrix(keys: Iterable[Key], most_columns: int = MAX_COLUMNS) -> bool:
-    """Whether panels form a matrix of models and datasets, or run on line by line."""
-    return len({dataset for dataset, _ in keys}) <= most_columns
+    """Whether panels form a matrix of models and datasets, or run on line by line.
+
+    A matrix of which half is empty is none.
+    """
+    places = set(keys)
+    columns, lines = (len({place[at] for place in places}) for at in range(2))
+    return columns <= most_columns and 2 * len(places) > columns * lines
 
 
 def leftmost(axes: Mapping[Key, Axes]) -> list[Axes]:
@@ -432,8 +437,9 @@ def save(figure: Figure, kind: str) -> bytes:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-        figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.execute(figure)
         figure.set_layout_engine("none")
     for mark in _hover_marks(figure):
         mark.set_visible(kind == "svg")

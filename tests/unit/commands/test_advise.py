@@ -138,3 +138,40 @@ def test_wrong_usage_is_one_line_and_exit_code_2(say: Say, words: list[str], pro
     assert code == 2
     assert problem in err
     assert err.count("\n") == 1
+
+
+def test_a_stream_is_answered_by_rates_and_a_long_one_by_a_part(
+    say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gnnbench.commands.advised.PART_EVENTS", 3000)
+    words = ("--machines", "1xt4", "--approaches", "continuous", "--hidden", "16")
+    code, out, _ = say("advise", "gdelt", "--event-rate", "864k/day", *words)
+    text = " ".join(out.split())
+    assert code == 0
+    assert "with continuous keeps up with 10.0 events per second: it learns from " in text
+    assert " times the rate asked for, at 0.53 USD per hour; " in text
+    assert "Assumed: gdelt with num_edges = 3,000; " in text
+    assert "(lowest rent first)" in text
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_an_interval_has_the_unit_of_its_time(answer: list[str]) -> None:
+    units = [re.findall(r"\b(ms|s|min|h|d)\b", line)[:2] for line in answer if " … " in line]
+    assert [pair for pair in units if len(pair) == 2 and pair[0] != pair[1]] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--set", "num_nodes=9"), "`gnnbench profile fit` makes a profile of other counts"),
+        (("--set", "num_featurs=9"), "unknown fact, did you mean 'num_features'?"),
+        (("--event-rate", "5/day"), "ogbn-products is a graph, events are those of a stream"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_a_way_out(
+    say: Say, words: tuple[str, ...], told: str
+) -> None:
+    code, _, err = say("advise", "ogbn-products", "--machines", "1xt4", *words)
+    assert code == 2
+    assert told in err
+    assert len(err.splitlines()) == 1

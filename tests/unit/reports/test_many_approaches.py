@@ -137,7 +137,9 @@ def test_every_approach_looks_as_its_card_says_and_like_no_other() -> None:
         ("mixed-accelerators [chunks=4, node_order=degree]", 40, "mixed-accelerators [4, degree]"),
         ("mixed-accelerators [chunks=4, node_order=degree]", 20, "mixed-a… [4, degree]"),
         ("an approach with a name that never ends", 12, "an approach…"),
-        ("a [b=" + "c" * 50 + "]", 12, "a [b=cccccc…"),
+        ("a [b=" + "c" * 50 + "]", 12, "a [ccccccc…]"),
+        ("sampled [placement=partitioned, cache_policy=none]", 22, "sam… [partitio…, none]"),
+        ("sampled [placement=replicated, cache_policy=none]", 22, "sam… [replicat…, none]"),
     ],
 )
 def test_a_long_label_gives_up_what_tells_least(label: str, limit: int, shown: str) -> None:
@@ -173,5 +175,24 @@ def test_bars_of_very_many_runs_are_those_on_the_fewest_and_most_ranks() -> None
     assert {row.ranks for row in kept} == {1, 8}
     assert len(kept) == 60 * 2
     for rows, told in ((few, False), (many, True)):
-        frame = bars.marked(pd.DataFrame({"side": ["measured"], "part": ["forward"]}), rows)
+        frame = bars.marked(pd.DataFrame([_part("forward", 1.0)]), rows)
         assert (str(bars.MOST_MEASURED) in phases.caption(frame)) is told
+
+
+def _part(part: str, seconds: float, mark: float = 1.0) -> dict[str, Any]:
+    """A part of a bar of the figure of phases; its period takes `mark` seconds."""
+    place = {"dataset": "d", "model": "m", "approach": "a", "ranks": 2, "side": "measured"}
+    return {**place, "part": part, "seconds": seconds, "mark": mark}
+
+
+def test_a_caption_explains_a_bar_that_is_longer_than_its_period() -> None:
+    forward, moved = _part("forward", 0.8), _part("communication", 0.5)
+    hidden = _part("hidden", 0.5)
+    apart = "steps of the rank ran at the same time"
+    assert apart in phases.caption(pd.DataFrame([forward, moved]))
+    assert apart not in phases.caption(pd.DataFrame([forward, hidden]))
+
+
+def test_a_matrix_of_which_half_is_empty_runs_on_line_by_line() -> None:
+    assert drawing.is_matrix([("a", "gcn"), ("a", "sage"), ("b", "gcn")])
+    assert not drawing.is_matrix([("a", "gcn"), ("b", "wide")])
