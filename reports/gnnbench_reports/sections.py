@@ -340,7 +340,7 @@ def _lost(study: Study) -> Sequence[Block]:
     for row in rows:
         key = row.status, row.label, row.ranks, row.failed_rank, row.failed_phase, row.reason
         places.setdefault(key, {}).setdefault(row.dataset, {})[row.model] = None
-    columns = (
+    columns: tuple[Column, ...] = (
         Column(heading="status", word=True),
         Column(heading="approach"),
         Column(heading="ranks", number=True),
@@ -349,7 +349,7 @@ def _lost(study: Study) -> Sequence[Block]:
         Column(heading="phase"),
         Column(heading="reason"),
     )
-    cells = [
+    cells: list[tuple[object, ...]] = [
         (Word(str(status)), label, ranks, _places(found), rank, phase, reason)
         for (status, label, ranks, rank, phase, reason), found in places.items()
     ]

@@ -21,7 +21,7 @@ import numpy as np
 from gnnbench.buffers import ACTIVATIONS, category
 from gnnbench.iterations import Iteration, LazyIterations, RankClass
 from gnnbench.plan import Plan
-from gnnbench.steps import Size, Space, Step, pick
+from gnnbench.steps import Ints, Size, Space, Step, pick
 from gnnbench_simulator.allocator import CachingAllocator
 from gnnbench_simulator.memory import (
     DEVICE_MEMORY,
@@ -176,7 +176,8 @@ def scaled(size: Size, factor: float) -> Size:
     """A size times a factor, rounded up."""
     if isinstance(size, int):
         return math.ceil(size * factor)
-    return np.ceil(size * factor).astype(np.int64)
+    grown: Ints = np.ceil(size * factor).astype(np.int64)
+    return grown
 
 
 def _grown(step: Step, factor: float) -> Step:

@@ -114,7 +114,11 @@ def judge(
         device_limit = min(own.device.memory_bytes.value, *_cap(caps, *device_caps))
         # Ranks of one host share its memory; each is judged on an equal part.
         host_limit = min(own.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))
-        entry = {"rank": rank, "baseline_bytes": context, **_peaks(needs, rank, context)}
+        entry: dict[str, Any] = {
+            "rank": rank,
+            "baseline_bytes": context,
+            **_peaks(needs, rank, context),
+        }
         device, most = _largest({name: of.reserved[rank] for name, of in phases.items()})
         if needs.gpu:
             held, host = _largest({name: of.host[rank] for name, of in phases.items()})

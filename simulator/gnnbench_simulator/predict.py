@@ -22,7 +22,8 @@ from gnnbench_simulator.compute import PROBE_OP, calibrated
 from gnnbench_simulator.energy import energy, volumes
 from gnnbench_simulator.events import simulate_events
 from gnnbench_simulator.layout import Layout, Rules
-from gnnbench_simulator.memory import Needs, predict_memory
+from gnnbench_simulator.memory import predict_memory
+from gnnbench_simulator.needs import Needs
 from gnnbench_simulator.outcome import SimResult, ledger
 from gnnbench_simulator.program import Program, compile_plan
 from gnnbench_simulator.replay import replay, replay_together
