@@ -6,9 +6,9 @@ r"""PyTorch Geometric on the benchmark graph: GraphSAGE on sampled neighbours, a
     pyg/bin/python benchmarks/peers/pyg.py g.npz [--threads 2] [--epochs 2]
 
 Run by `compare.py` in an environment of its own; gnnbench never imports PyTorch Geometric. Its
-neighbour loader needs pyg-lib, or torch-sparse with torch-scatter. Without them the sampled metrics are null, and
-`sampled_why` gives PyTorch Geometric's reason. Prints one JSON object with medians over the epochs
-after the first.
+neighbour loader needs pyg-lib, or torch-sparse with torch-scatter. Without them the sampled metrics
+are null, and `sampled_why` gives PyTorch Geometric's reason. Prints one JSON object with medians
+over the epochs after the first.
 
 A batch is not quite that of GraphBolt: each hop expands only the vertices that the hop before
 found, so a batch has fewer edges, and both layers are computed on all of its edges. Where the
