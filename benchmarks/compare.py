@@ -6,9 +6,9 @@ r"""Time our kernels, alone or in turns with a peer's script, on one graph; prin
 Without --graph, a planted graph of 200,000 nodes and 3 M edges is drawn into build/. The peer lives
 in an environment of its own and is never a dependency; its interpreter and script may also be named
 by GNNBENCH_PEER_PYTHON and GNNBENCH_PEER_SCRIPT. Its script takes the graph and `--threads`, and
-prints one JSON object, whose keys `METRICS` lists. `peers/graphbolt.py` is one. Turns alternate, so
-that a busy machine hurts both; ratios are taken within a turn. Seconds: ours/peer, below 1 is good;
-edges per second: ours/peer, above 1 is good.
+prints one JSON object, whose keys `METRICS` lists. `peers/graphbolt.py` and `peers/pyg.py` are two.
+Turns alternate, so that a busy machine hurts both; ratios are taken within a turn. Seconds:
+ours/peer, below 1 is good; edges per second: ours/peer, above 1 is good.
 """
 
 from __future__ import annotations
