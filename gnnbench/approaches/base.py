@@ -20,6 +20,11 @@ from gnnbench.strict import build
 
 GraphLike = Graph | GraphProfile
 """A graph, or the profile of one that is not there: both know the sizes that plans need."""
+NO_SEEDS = (
+    "the graph has no training vertices to draw batches from: give the dataset a split, or set "
+    "num_train of its profile (advise: --set num_train=...)"
+)
+"""Why an approach that trains on batches cannot run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,12 +133,16 @@ class GraphProfile:
     def cannot_train(self, task: str) -> str | None:
         """Why a model cannot be planned on it, with the remedy."""
         lacking = [
-            f"{what} = ..."
+            what
             for what in ("num_features", "num_classes")
             if not getattr(self, what) and task == "node_classification"
         ]
-        remedy = f"set override = {{ {', '.join(lacking)} }}"
-        return f"profile {self.name} has no {lacking[0][4:-6]}: {remedy}" if lacking else None
+        if not lacking:
+            return None
+        nouns = " and no ".join(what.removeprefix("num_") for what in lacking)
+        keys = ", ".join(f"{what} = ..." for what in lacking)
+        asked = " ".join(f"--set {what}=..." for what in lacking)
+        return f"profile {self.name} has no {nouns}: set override = {{ {keys} }} (advise: {asked})"
 
     @property
     def degree_mean(self) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench import work
-from gnnbench.approaches.base import Approach, GraphLike, Layout
+from gnnbench.approaches.base import NO_SEEDS, Approach, GraphLike, Layout
 from gnnbench.approaches.mini_batch.batch import BatchSizes, Drawn, Form, draw_run, estimated
 from gnnbench.approaches.mini_batch.caches import RowCache
 from gnnbench.approaches.mini_batch.evaluating import FullGraph
@@ -95,7 +95,7 @@ class MiniBatch(Approach):
 
     def skip_reason(self, run: RunSpec, data: GraphLike | None = None) -> str | None:
         if data is not None and data.num_train == 0:
-            return "the graph has no training vertices to draw batches from"
+            return NO_SEEDS
         return None
 
     def prepare(self, data: Graph, run: RunSpec, cache: Path | None = None) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from gnnbench import work
-from gnnbench.approaches.base import Approach, Layout, changed, example
+from gnnbench.approaches.base import NO_SEEDS, Approach, Layout, changed, example
 from gnnbench.approaches.card import Accepts, Look, Promise
 from gnnbench.approaches.mini_batch.base import BatchStructure, MiniBatch
 from gnnbench.approaches.mini_batch.batch import Drawn, Form
@@ -190,7 +190,7 @@ class Gist(Approach):
                 "sub-model: use base sampled or cluster, or as many parts as ranks"
             )
         if data is not None and base_card(run) is not None and data.num_train == 0:
-            return "the graph has no training vertices to draw batches from"
+            return NO_SEEDS
         return None
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> GistStructure:

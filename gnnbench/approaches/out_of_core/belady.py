@@ -32,7 +32,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gnnbench import work
-from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.base import NO_SEEDS, Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.mini_batch.batch import (
     DRAWN_EDGES,
@@ -205,7 +205,7 @@ class Belady(Approach):
         if run.ranks > 1:
             return f"{self.name} trains on one rank: several ranks over one disk are not built"
         if data is not None and data.num_train == 0:
-            return "the graph has no training vertices to draw batches from"
+            return NO_SEEDS
         return None
 
     def structure(self, data: Any, run: RunSpec, cache: Path | None = None) -> BeladyStructure:

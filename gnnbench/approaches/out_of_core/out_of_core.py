@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gnnbench.approaches.base import Approach, Layout, example
+from gnnbench.approaches.base import NO_SEEDS, Approach, Layout, example
 from gnnbench.approaches.card import Accepts, Look, Promise, Published
 from gnnbench.approaches.out_of_core import policies
 from gnnbench.approaches.out_of_core.link_plan import link_plan
@@ -292,7 +292,7 @@ def _rows(data: Any, run: RunSpec, partitions: int) -> Rows:
 def _graph_problem(knobs: OutOfCoreKnobs, run: RunSpec, data: Any) -> str | None:
     """What a graph's sizes do not allow."""
     if data.num_train == 0:
-        return "the graph has no training vertices to draw batches from"
+        return NO_SEEDS
     rows = feature_rows(data, run, knobs)
     if rows.problem():
         return rows.problem()

@@ -128,7 +128,7 @@ def test_a_graph_without_training_vertices_is_skipped_with_a_reason(
     card = APPROACHES.get("sampled")
     bare = dataclasses.replace(path_graph, train_mask=np.zeros(5, bool))
     assert card.cannot_run(run(), path_graph) is None
-    assert card.cannot_run(run(), bare) == "the graph has no training vertices to draw batches from"
+    assert "no training vertices to draw batches from: give" in (card.cannot_run(run(), bare) or "")
 
 
 # Communication
