@@ -56,7 +56,8 @@ KNOBS: dict[str, dict[str, Any]] = {
 _LEAST = 10e6
 """Bytes of workload below which what the C library keeps would be most of what is measured."""
 _WITHIN = 0.1
-"""Relative error of a predicted workload."""
+"""Relative error of a predicted workload, beside freed buffers of changing size (`Needs.loose`): the
+C library keeps them or uses them again, from run to run otherwise."""
 
 
 def enlarged(approach: str) -> RunSpec:
@@ -159,4 +160,4 @@ def test_the_smallest_cap_that_is_said_to_fit_is_enough(
     capped = train(dataclasses.replace(run, memory=MemorySpec(device=high)))
     print(f"{approach}: said to fit from {(high - baseline) / 1e6:.1f} MB of workload")
     assert capped.status == "ok", f"predicted to fit into {high} B: {capped.reason}"
-    assert predicted == pytest.approx(workload, rel=_WITHIN)
+    assert abs(predicted - workload) <= _WITHIN * workload + max(needs.loose)

@@ -99,7 +99,8 @@ def _above(
     inside = (column >= columns.start) & (column < columns.stop)
     places = torch.from_numpy(column[inside] - columns.start)
     higher[torch.from_numpy(own[inside]), places] = False
-    return higher.sum(1)
+    # torch would sum booleans as integers of the tile's size.
+    return torch.from_numpy(higher.numpy().sum(1))
 
 
 def metrics_of(found: Ints) -> dict[str, float]:
