@@ -56,8 +56,8 @@ KNOBS: dict[str, dict[str, Any]] = {
 _LEAST = 10e6
 """Bytes of workload below which what the C library keeps would be most of what is measured."""
 _WITHIN = 0.1
-"""Relative error of a predicted workload, beside freed buffers of changing size (`Needs.loose`): the
-C library keeps them or uses them again, from run to run otherwise."""
+"""Relative error of a predicted workload, beside freed buffers of changing size (`Needs.loose`):
+how much of them the C library keeps, and uses again, differs from run to run."""
 
 
 def enlarged(approach: str) -> RunSpec:
