@@ -50,13 +50,15 @@ def explained(best: Choice) -> Iterator[str]:
         yield ""
         over_runs = needed_over_runs(memory) if space == DEVICE_MEMORY else None
         needed = gib(held["needed_bytes"]) if over_runs is None else gib_of_runs(*over_runs)
-        yield from wrapped(
-            f"{space.capitalize()} of rank {memory['rank']} in {held['phase']}: {needed} of "
-            f"{_limit(held)}, P(out of memory) {percent(held['p_out_of_memory'])}"
+        yield (
+            f"{space.capitalize()} of rank {memory['rank']}: {needed} of {_limit(held)}, "
+            f"P(out of memory) {percent(held['p_out_of_memory'])}"
         )
         yield from table([{"category": name, "size": gib(size)} for name, size in parts.items()])
         largest = list(memory["buffers"][space].items())[:8]
-        text = "largest buffers: " + ", ".join(f"{name} {gib(size)}" for name, size in largest)
+        text = f"largest buffers in {held['phase']}: " + ", ".join(
+            f"{name} {gib(size)}" for name, size in largest
+        )
         yield from wrapped(text)
     for space, needed in memory.get("evaluation_bytes", {}).items():
         yield from wrapped(
