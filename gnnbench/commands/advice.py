@@ -423,7 +423,7 @@ def _lacking(memory: Mapping[str, Any]) -> str:
     """What the evaluation lacks where the training fits; "" if it fits as well."""
     for space, needed in memory.get("evaluation_bytes", {}).items():
         limit = memory["spaces"][space]["limit_bytes"]
-        if needed > limit:
+        if limit is not None and needed > limit:
             return (
                 f"; evaluating the whole dataset would need {gib(needed)} of {space}: that does "
                 "not fit here"
