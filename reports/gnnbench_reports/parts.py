@@ -1,7 +1,9 @@
 """Where the time of a period goes: local work by phase, communication, waiting, disk, hidden time.
 
-Every instant of a rank's period has one part. Steps on the foreground lanes come first. Steps on
-the other lanes count as far as no foreground step covers them; covered communication is "hidden".
+Every instant of a rank's period has one part. Local work on the foreground lanes comes first, then
+communication on them, as far as no local work covers it: chunks of a pipeline travel while others
+are computed. Steps on the other lanes count as far as no foreground step covers them. Covered
+communication is "hidden".
 What is left of the period is idle, or work outside any step.
 
 Stages answer another question: how long sampling, loading and training take, whether or not other
@@ -61,6 +63,7 @@ _TYPES = {
     "start_s": "float64",
     "duration_s": "float64",
 }
+_ROUNDING = 1e-8
 _SHARED = ["period", "name", "kind", "group_size"]
 _TOGETHER = frozenset(kind.value for kind in COMMUNICATING)
 
@@ -221,8 +224,14 @@ def _parts(steps: _Steps, least: Any) -> dict[str, float]:
     joint = front & steps.shared
     took = np.zeros(len(front))
     took[steps.shared] = least
-    add(COMMUNICATION, took[joint], joint)
-    add(WAITING, (steps.duration_s - took)[joint], joint)
+    bare, length = _uncovered(steps, joint, own)
+    # Clocks and sums round: a nanosecond is no overlap.
+    overlaps = length - bare > _ROUNDING
+    alone = np.where(overlaps, bare / np.where(overlaps, length, 1.0), 1.0)
+    add(COMMUNICATION, took[joint] * alone, joint)
+    add(WAITING, (steps.duration_s - took)[joint] * alone, joint)
+    if overlaps.any():
+        add(HIDDEN, np.where(overlaps, length - bare, 0.0), joint)
     covered = front
     for engine, name in BEHIND.items():
         behind = steps.engine == engine

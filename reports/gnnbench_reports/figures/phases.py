@@ -50,19 +50,7 @@ def caption(frame: Any) -> str:
         words += f" {' and '.join(lanes).capitalize()}: the rank waits for that alone."
     if HIDDEN in parts:
         words += " Hidden communication runs behind other work and is drawn beyond the bar."
-    if _overlap(frame):
-        words += (
-            " Where the tick lies within a bar, steps of the rank ran at the same time, and each "
-            "is drawn in full."
-        )
     return words + bars.caption_words(frame, "measured, medians over periods", "predicted")
-
-
-def _overlap(frame: Any) -> bool:
-    """Whether the parts of some bar sum to noticeably more than its period."""
-    place = ["dataset", "model", "approach", "ranks", "side"]
-    parts = frame[frame["part"] != HIDDEN].groupby(place)
-    return bool((parts["seconds"].sum() > 1.05 * parts["mark"].first()).any())
 
 
 def draw(frame: Any) -> Figure:

@@ -53,6 +53,26 @@ def test_communication_behind_computation_is_hidden_and_what_sticks_out_is_not(
     assert part_seconds(tmp_path) == {"forward": 2.0, "communication": 2.0, "hidden": 1.0}
 
 
+def test_chunks_that_travel_while_others_are_computed_are_hidden(tmp_path: Path) -> None:
+    """A pipeline of chunks: both lanes are in the foreground, and the parts make up the period."""
+    rows = [
+        row(0, "forward", 2.0, "dense", start=0.0),
+        together(1.0, 4.0, name="forward/chunk"),
+        row(0, "backward", 1.0, "dense", start=4.0),
+    ]
+    write_ledger(tmp_path / "ledger-rank0.csv", rows)
+    late = [row(0, "forward", 3.0, "sparse"), together(3.0, 2.0, name="forward/chunk")]
+    write_ledger(tmp_path / "ledger-rank1.csv", late)
+    assert part_seconds(tmp_path) == {
+        "forward": 2.0,
+        "backward": 1.0,
+        # Half of the four seconds stick out, and the other rank was late for half of them.
+        "communication": 1.0,
+        "waiting": 1.0,
+        "hidden": 2.0,
+    }
+
+
 def test_a_rank_waits_for_its_disk_only_while_it_does_nothing_else(tmp_path: Path) -> None:
     rows = [
         row(0, "load", 2.0, "disk", start=0.0),
