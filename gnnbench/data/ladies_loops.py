@@ -247,7 +247,7 @@ def weigh(
         candidates, norms, times: of all candidates: ids, norms, hits.
         total: sum of the norms, so that p is norm / total.
         draws: how many.
-        least: smaller norms count as this one.
+        least: stands in for norms that are smaller.
         vertices, weights: are written.
     """
     for j in range(len(kept)):

@@ -1,8 +1,8 @@
 """Advice before a purchase: which machine and approach, how long, how much, does it fit.
 
 Every machine is tried with every approach and each of its variants. Memory of the training is
-judged first. (An evaluation can run elsewhere; whether it fits is said of the finalists.) What fits
-is timed without its interval, and the best of each machine are then predicted in full. Plans
+judged first; an evaluation can run elsewhere, and the answer says whether it fits as well. What
+fits is timed without its interval, and the best of each machine are then predicted in full. Plans
 and structures are shared between machines, because a plan knows nothing of constants.
 """
 

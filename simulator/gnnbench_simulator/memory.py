@@ -59,7 +59,7 @@ def predict_memory(
         ranks_per_host: ranks that share the host's memory; by default as many as it has devices.
         caps: lower limits in bytes per rank, by memory space ("device", "host").
         needs: of the plan, where they are known already.
-        evaluates: whether the evaluation counts as well; else only the training is judged.
+        evaluates: whether the evaluation is judged, too, and not the training alone.
     """
     gpu = cluster.device.kind != "cpu"
     needs = needs_of(plan, gpu=gpu) if needs is None else needs
@@ -102,8 +102,8 @@ def judge(
 ) -> list[dict[str, Any]]:
     """What each rank (or some of the ranks) needs and has in each memory, see `predict_memory`.
 
-    With `evaluates` false only the training is judged; what the evaluation needs is said all the
-    same where it is known.
+    With `evaluates` false only the training is judged. What the evaluation needs is part of the
+    entry in both cases, where it is known.
     """
     device_caps = [Space.DEVICE] if needs.gpu else [Space.DEVICE, Space.HOST]
     phases = needs.phases if evaluates else {TRAINING: needs.training}
