@@ -185,14 +185,6 @@ def _part(part: str, seconds: float, mark: float = 1.0) -> dict[str, Any]:
     return {**place, "part": part, "seconds": seconds, "mark": mark}
 
 
-def test_a_caption_explains_a_bar_that_is_longer_than_its_period() -> None:
-    forward, moved = _part("forward", 0.8), _part("communication", 0.5)
-    hidden = _part("hidden", 0.5)
-    apart = "steps of the rank ran at the same time"
-    assert apart in phases.caption(pd.DataFrame([forward, moved]))
-    assert apart not in phases.caption(pd.DataFrame([forward, hidden]))
-
-
 def test_a_matrix_of_which_half_is_empty_runs_on_line_by_line() -> None:
     assert drawing.is_matrix([("a", "gcn"), ("a", "sage"), ("b", "gcn")])
     assert not drawing.is_matrix([("a", "gcn"), ("b", "wide")])
