@@ -202,11 +202,11 @@ class LadiesSampler:
             else:
                 pick = self._pick_by(nodes, key)
                 vertices, weights, near = (look or self.shares(1))(nodes, hop, pick)
-            numbers, count = np.empty(len(vertices), np.int32), len(nodes)
+            numbers, count = vertices.astype(np.int32), len(nodes)
             longer = np.empty(count + len(vertices) + 1, np.int64)
             longer[:count] = nodes
             # In the order of the draws, whoever finds the entries: the next hop depends on it.
-            nodes = longer[: loops.append(vertices, self._table, longer, count, numbers)]
+            nodes = longer[: number(numbers, longer, self._table, count)]
             if entries is not None:
                 loops.rename(entries[1], numbers)
             found.append(

@@ -19,6 +19,15 @@ AHEAD = 16
 
 
 @compiled
+def settle(ids: Any, count: int, sums: Any, norms: Any) -> None:
+    """Move the sums of the first `count` ids out of the table."""
+    for i in range(count):
+        u = ids[i]
+        norms[i] = sums[u]
+        sums[u] = 0
+
+
+@compiled
 def scan(indptr: Any, indices: Any, rows: Any, own: Any, sums: Any, found: Any, norms: Any) -> int:
     """Distinct in-neighbours of `rows` by first appearance, and their sums of the rows' `own`.
 
@@ -40,10 +49,7 @@ def scan(indptr: Any, indices: Any, rows: Any, own: Any, sums: Any, found: Any, 
             found[count] = u
             count += before == 0
             sums[u] = before + value
-    for i in range(count):
-        u = found[i]
-        norms[i] = sums[u]
-        sums[u] = 0
+    settle(found, count, sums, norms)
     return count
 
 
@@ -57,10 +63,7 @@ def merge(ids: Any, norms: Any, sums: Any) -> int:
         sums[u] = before + norms[i]
         ids[count] = u
         count += before == 0
-    for i in range(count):
-        u = ids[i]
-        norms[i] = sums[u]
-        sums[u] = 0
+    settle(ids, count, sums, norms)
     return count
 
 
@@ -254,29 +257,6 @@ def weigh(
         i = kept[j]
         vertices[j] = candidates[i]
         weights[j] = times[i] * total / (draws * max(norms[i], least))
-
-
-@compiled
-def append(vertices: Any, table: Any, nodes: Any, count: int, numbers: Any) -> int:
-    """Number vertices by a table, after the `count` nodes that have numbers; returns the count.
-
-    Args:
-        vertices: ids.
-        table: numbers by vertex, -1 where there is none; is filled in.
-        nodes: numbered vertices; new ones are appended, with room for one more.
-        numbers: of the vertices, is written.
-    """
-    for i in range(len(vertices)):
-        u = vertices[i]
-        number = table[u]
-        new = number < 0
-        if new:
-            number = count
-        table[u] = number
-        nodes[count] = u
-        numbers[i] = number
-        count += new
-    return count
 
 
 @compiled

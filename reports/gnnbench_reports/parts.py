@@ -1,10 +1,10 @@
 """Where the time of a period goes: local work by phase, communication, waiting, disk, hidden time.
 
-Every instant of a rank's period has one part. Local work on the foreground lanes comes first, then
-communication on them, as far as no local work covers it: chunks of a pipeline travel while others
-are computed. Steps on the other lanes count as far as no foreground step covers them. Covered
-communication is "hidden".
-What is left of the period is idle, or work outside any step.
+Every instant of a rank's period has one part. Local work on the foreground lanes comes first. Then
+comes communication on them, at instants without local work: chunks of a pipeline travel while
+others are computed. Last come the other lanes, at instants without a foreground step. Communication
+at the same instant as other work is "hidden". What is left of the period is idle, or work outside
+any step.
 
 Stages answer another question: how long sampling, loading and training take, whether or not other
 work hides them. A stage is all steps of its phases, communication included and waiting for late

@@ -58,6 +58,6 @@ def _lookup_bytes(data: Any) -> int:
 
 
 def _known_pairs(data: Any, *, filtered: bool) -> int:
-    """Facts of one side that do not count as corrupted: the own one and, estimated, those alike."""
+    """Facts of one side that are not ranked against: the own one and, estimated, those like it."""
     alike = data.num_triples / max(data.num_entities, 1) if filtered else 0.0
     return round(_facts(data) * (1.0 + alike))
