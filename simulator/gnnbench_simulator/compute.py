@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from gnnbench.cluster import Cluster, Device, OpModel, Storage
 from gnnbench.costs.elsewhere import step_model
@@ -26,28 +25,13 @@ from gnnbench.costs.ranges import beyond, outside, radius_of
 from gnnbench.costs.storage import COPY_RADIUS, disk_seconds
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import grade, weakest
-from gnnbench.steps import COMMUNICATION, STORAGE, Engine, Kind, Step, Work
+from gnnbench.steps import STORAGE, Engine, Kind, Step, Work
+from gnnbench_simulator.pieces import GAP_OP, Item, Pieces, Places
 
-GAP_OP = "gap"
-"""Calibrated time between one step and the next, which is part of no step's duration."""
 PROBE_OP = "speed_probe"
 """What a fixed kernel took, again and again, while the machine was calibrated."""
 
-Places = npt.NDArray[np.intp]
 _ZERO = np.zeros(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Work of `ranks` ranks; `hosted` work runs on the host's cores, not on the device.
-
-    `places` are those ranks, where hosts are of several kinds.
-    """
-
-    work: Work
-    ranks: int
-    hosted: bool = False
-    places: Places | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,26 +117,22 @@ class Durations:
                 GAP_OP, grade(self._gap.status), self._gap.radius, shared=self._gap.shared
             )
 
-    def price(self, items: Sequence[Item]) -> tuple[list[Floats], list[Floats], list[str]]:
+    def price(self, pieces: Pieces) -> tuple[list[Floats], list[Floats], list[str]]:
         """Seconds, seconds until the next step, and cost class of each piece of work, in order.
 
         The seconds of one piece are [ranks]. Communication between ranks takes zero here and has
         no cost class: its time depends on all ranks of the group (see `network`).
         """
-        seconds: list[Floats] = [_ZERO] * len(items)
-        labels = [""] * len(items)
-        groups: dict[tuple[str, Kind, bool], list[int]] = defaultdict(list)
-        for i, item in enumerate(items):
-            if item.work.kind not in COMMUNICATION:
-                groups[item.work.op, item.work.kind, item.hosted].append(i)
-        for (op, kind, hosted), index in groups.items():
-            works = [items[i].work for i in index]
-            counts = [items[i].ranks for i in index]
-            cost, values = self._op(op, kind, hosted, works, counts)
+        seconds: list[Floats] = [_ZERO] * len(pieces.items)
+        labels = [""] * len(pieces.items)
+        for group in pieces.groups:
+            cost, values = self._one_call(group.op, group.kind, group.hosted, group.facts)
+            if group.calls is not None:
+                values = values * group.calls
             self._add(cost, float(values.sum()))
-            for i, part in zip(index, np.split(values, np.cumsum(counts)[:-1]), strict=True):
-                seconds[i], labels[i] = part, cost.name
-        return seconds, self._gaps(items), labels
+            for i, span in zip(group.index, group.spans, strict=True):
+                seconds[i], labels[i] = values[span], cost.name
+        return seconds, self._gaps(pieces), labels
 
     def _add(self, cost: CostClass, seconds: float) -> None:
         """Join a class with what was priced of it before; its radius is the mean over its time."""
@@ -169,7 +149,7 @@ class Durations:
     def seconds(self, steps: Sequence[Step]) -> tuple[Floats, list[str]]:
         """Seconds and cost class of single ranks' steps."""
         items = [Item(step.work, 1, step.lane.engine is Engine.HOST) for step in steps]
-        seconds, _, labels = self.price(items)
+        seconds, _, labels = self.price(Pieces(items, self.element_bytes))
         return np.concatenate([np.zeros(0), *seconds]), labels
 
     @property
@@ -177,33 +157,17 @@ class Durations:
         """Whether the cluster knows seconds that a framework spends between steps."""
         return self._gap is not None
 
-    def _gaps(self, items: Sequence[Item]) -> list[Floats]:
+    def _gaps(self, pieces: Pieces) -> list[Floats]:
         """Seconds that a framework spends after each step, calibrated apart from the steps."""
         model = self._gap
         if model is None:
-            return [_ZERO] * len(items)
+            return [_ZERO] * len(pieces.items)
         if model.form != GAP_OP:  # files of older versions know one gap for all steps
             once = Work(kind=Kind.HOST, op=GAP_OP, rows=1)
-            return [op_seconds(model, Facts.of([once]))] * len(items)
-        # Calibrated after local steps. Ranks of a collective send unlike bytes and leave together.
-        works = [
-            item.work if item.work.kind not in COMMUNICATION else item.work._replace(bytes=0)
-            for item in items
-        ]
-        counts = [item.ranks for item in items]
-        each = op_seconds(model, Facts.of(works, counts))
-        return np.split(each, np.cumsum(counts)[:-1])
-
-    def _op(
-        self, op: str, kind: Kind, hosted: bool, works: Sequence[Work], counts: Sequence[int]
-    ) -> tuple[CostClass, Floats]:
-        """The cost class of an operation, and the seconds of its works on all their ranks."""
-        cost, seconds = self._one_call(
-            op, kind, hosted, Facts.of(works, counts, element_bytes=self.element_bytes)
-        )
-        if any(not isinstance(work.calls, int) or work.calls != 1 for work in works):
-            seconds = seconds * column([work.calls for work in works], counts, sum(counts))
-        return cost, seconds
+            return [op_seconds(model, Facts.of([once]))] * len(pieces.items)
+        facts, spans = pieces.gaps
+        each = op_seconds(model, facts)
+        return [each[span] for span in spans]
 
     def _one_call(
         self, op: str, kind: Kind, hosted: bool, facts: Facts
@@ -232,7 +196,8 @@ class Durations:
             # Tables time kernels; what issues them works ahead, and bounds the time from below.
             kernels, floor = table.on(device).seconds_of(facts), device.launch_s
             rung, radius = table.grade, table.form.radius
-            if np.median(kernels) < issued * floor.value:
+            # Where most launches take longer than their kernels, their evidence is what counts.
+            if 2 * np.count_nonzero(kernels < issued * floor.value) > len(kernels):
                 rung = weakest([rung, grade(floor.status)])
                 radius = max(radius, _RADII.get(kind, _DEFAULT_RADIUS))
             cost = CostClass(op, rung, radius, uncalibrated)

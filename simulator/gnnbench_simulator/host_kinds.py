@@ -10,7 +10,8 @@ from gnnbench.cluster import Cluster
 from gnnbench.costs.facts import Floats
 from gnnbench.ladder import weakest
 from gnnbench.steps import Work
-from gnnbench_simulator.compute import CostClass, Durations, Item, Places
+from gnnbench_simulator.compute import CostClass, Durations
+from gnnbench_simulator.pieces import Pieces, Places
 
 
 def durations_of(cluster: Cluster, *, co_located: int, element_bytes: float) -> Durations:
@@ -30,14 +31,14 @@ class KindDurations(Durations):
             for kind in cluster.kinds
         ]
 
-    def price(self, items: Sequence[Item]) -> tuple[list[Floats], list[Floats], list[str]]:
+    def price(self, pieces: Pieces) -> tuple[list[Floats], list[Floats], list[str]]:
         """As `Durations.price`; a class has the weakest grade and the widest radius of all kinds.
 
         Raises:
             SpecError: an item does not say its ranks.
         """
-        priced = [durations.price(items) for durations in self._each]
-        places = [self._at(item.places, item.ranks) for item in items]
+        priced = [durations.price(pieces) for durations in self._each]
+        places = [self._at(item.places, item.ranks) for item in pieces.items]
         seconds = [_chosen(at, [of[0][i] for of in priced]) for i, at in enumerate(places)]
         gaps = [_chosen(at, [of[1][i] for of in priced]) for i, at in enumerate(places)]
         for name in {name for durations in self._each for name in durations.classes}:

@@ -25,7 +25,7 @@ from gnnbench_simulator.layout import Layout, Rules
 from gnnbench_simulator.memory import predict_memory
 from gnnbench_simulator.needs import Needs
 from gnnbench_simulator.outcome import SimResult, ledger
-from gnnbench_simulator.program import Program, compile_plan
+from gnnbench_simulator.program import Program, Shared, compile_plan
 from gnnbench_simulator.replay import replay, replay_together
 from gnnbench_simulator.uncertainty import (
     class_errors,
@@ -244,14 +244,14 @@ def estimate_together(
         clusters: any.
         ranks_per_host: on all of them.
         element_bytes: bytes of a feature element.
-        known: layouts of the plan, see `compile_plan`.
+        known: layouts of the plan by the rules of clusters; new ones are added.
 
     Returns:
         Seconds per period by cluster, or what a cluster lacks.
     """
     # Layouts depend on the plan and a few rules of the cluster, not on its speeds: what-ifs share
     # them.
-    known = {} if known is None else known
+    shared = Shared({} if known is None else known)
     periods = min(2, plan.num_periods)
     found: list[float | Unsupported] = [0.0] * len(clusters)
     alike: dict[int, list[tuple[int, Program]]] = defaultdict(list)
@@ -262,7 +262,7 @@ def estimate_together(
                 cluster,
                 ranks_per_host=ranks_per_host,
                 element_bytes=element_bytes,
-                known=known,
+                shared=shared,
             )
             if program.contention():
                 # Transfers that share a link must be simulated in time, one cluster at a time.

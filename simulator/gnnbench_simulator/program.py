@@ -18,17 +18,21 @@ from gnnbench.costs.storage import limited
 from gnnbench.iterations import Iteration, RankClass
 from gnnbench.plan import Plan, iteration_bytes
 from gnnbench.steps import LATEST, STORAGE, Engine, Groups, Kind, Lane
-from gnnbench_simulator.compute import CostClass, Item
+from gnnbench_simulator.compute import CostClass
 from gnnbench_simulator.fabric_links import Demand
 from gnnbench_simulator.fabric_network import FabricNetwork, network_of
 from gnnbench_simulator.host_kinds import durations_of
-from gnnbench_simulator.layout import ClassLayout, Layout, Mode, Rules, lay_out
+from gnnbench_simulator.layout import ClassLayout, Encounter, Layout, Mode, Rules, lay_out
 from gnnbench_simulator.network import Call, Network
+from gnnbench_simulator.pieces import Item, Pieces
 
 _PRICED_AT_ONCE = 2_000
 _SECONDS_AT_ONCE = 200_000
 """Steps of classes, and steps of all ranks, after which the iterations gathered are priced: many at
 once for speed, and not all at once, because a step takes kilobytes and its seconds some bytes."""
+_KEPT_PAIRS = 500_000
+"""Pairs of ranks in the collectives of an iteration that are kept for the next cluster: a pair may
+take eight bytes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -173,6 +177,20 @@ class Program:
         return max((len(lanes) for lanes in each), default=0)
 
 
+@dataclass(slots=True)
+class Shared:
+    """What compiling one plan for one cluster leaves to the next, whose speeds alone differ.
+
+    layouts  by the rules of a cluster
+    pieces   all local steps of the plan; None if they are too many to keep
+    calls    the collectives of an iteration, by the identity of its layout and its index
+    """
+
+    layouts: MutableMapping[Rules, list[Layout]]
+    pieces: Pieces | None = None
+    calls: dict[tuple[int, int], list[Call]] = field(default_factory=dict)
+
+
 def compile_plan(
     plan: Plan,
     cluster: Cluster,
@@ -180,7 +198,7 @@ def compile_plan(
     ranks_per_host: int | None = None,
     element_bytes: float = 4.0,
     fuse: bool = True,
-    known: MutableMapping[Rules, list[Layout]] | None = None,
+    shared: Shared | None = None,
 ) -> Program:
     """Compile a plan for a cluster: validate it, join steps to blocks, and price every step.
 
@@ -190,29 +208,28 @@ def compile_plan(
         ranks_per_host: by default as many as a host has devices.
         element_bytes: bytes of a feature element, for working sets in caches.
         fuse: False gives every step a block of its own.
-        known: layouts of this plan by the rules of earlier clusters; a plan that has any was
-            validated with the first of them. New ones are added.
+        shared: of this plan compiled for earlier clusters; a plan that has layouts was validated
+            with the first of them. New ones are added.
 
     Raises:
         SpecError: the ranks' steps do not fit together.
         Unsupported: the cluster lacks what a step needs, such as a disk.
     """
-    if not known:
+    shared = Shared({}) if shared is None else shared
+    if not shared.layouts:
         # An invalid plan would deadlock below, and a deadlock says less than the plan's own checks.
         plan.validate()
     cluster = limited(cluster, plan.disk)
     per_host = min(ranks_per_host or cluster.ranks_per_host(plan.world_size), plan.world_size)
     layout_of, samples = plan.layouts
     rules = Rules.of(samples, cluster, per_host, fuse=fuse)
-    layouts = known.get(rules) if known is not None else None
+    layouts = shared.layouts.get(rules)
     if layouts is None:
-        layouts = [lay_out(sample, rules) for sample in samples]
-        if known is not None:
-            known[rules] = layouts
-    pricing = _Pricing(cluster, per_host, element_bytes)
+        layouts = shared.layouts[rules] = [lay_out(sample, rules) for sample in samples]
+    pricing = _Pricing(cluster, per_host, element_bytes, shared)
     for index, number in layout_of.items():
         pricing.add(index, plan.iterations[index], layouts[number])
-    pricing.price()
+    pricing.price(whole=True)
     # One sample of each layout is enough: iterations of a layout differ in sizes only.
     waits = [a for of in samples for c in of.classes for s in c.steps for a in s.after]
     program = Program(
@@ -257,7 +274,10 @@ _OVER_LINKS = (Kind.SEND, Kind.RECV, Kind.COPY)
 class _Pricing:
     """Gathers iterations, and prices the steps of many at once."""
 
-    def __init__(self, cluster: Cluster, per_host: int, element_bytes: float) -> None:
+    def __init__(
+        self, cluster: Cluster, per_host: int, element_bytes: float, shared: Shared
+    ) -> None:
+        self.shared, self.element_bytes = shared, element_bytes
         self.durations = durations_of(cluster, co_located=per_host, element_bytes=element_bytes)
         self.network = network_of(cluster, per_host)
         self.done: dict[int, Timed] = {}
@@ -275,14 +295,16 @@ class _Pricing:
         if self._steps > _PRICED_AT_ONCE or self._seconds > _SECONDS_AT_ONCE:
             self.price()
 
-    def price(self) -> None:
-        items = [
-            Item(step.work, len(of), step.lane.engine is Engine.HOST, of.ranks)
-            for _, iteration, _ in self._waiting
-            for of in iteration.classes
-            for step in of.steps
-        ]
-        priced, gaps, labels = self.durations.price(items)
+    def price(self, *, whole: bool = False) -> None:
+        """Price the iterations gathered; `whole`: no further ones will come."""
+        # Nothing was priced before: these are all local steps of the plan, and few enough to keep.
+        kept = whole and not self.done
+        pieces = self.shared.pieces if kept else None
+        if pieces is None or pieces.element_bytes != self.element_bytes:
+            pieces = Pieces(self._items(), self.element_bytes)
+            if kept:
+                self.shared.pieces = pieces
+        priced, gaps, labels = self.durations.price(pieces)
         at = 0
         for index, iteration, layout in self._waiting:
             tables = []
@@ -290,11 +312,20 @@ class _Pricing:
                 span = slice(at, at + len(of.steps))
                 tables.append((priced[span], gaps[span], labels[span]))
                 at = span.stop
-            self.done[index] = self._timed(iteration, layout, tables)
+            self.done[index] = self._timed(index, iteration, layout, tables)
         self._waiting, self._steps, self._seconds = [], 0, 0
+
+    def _items(self) -> list[Item]:
+        return [
+            Item(step.work, len(of), step.lane.engine is Engine.HOST, of.ranks)
+            for _, iteration, _ in self._waiting
+            for of in iteration.classes
+            for step in of.steps
+        ]
 
     def _timed(
         self,
+        index: int,
         iteration: Iteration,
         layout: Layout,
         tables: Sequence[tuple[Sequence[Floats], Sequence[Floats], Sequence[str]]],
@@ -313,7 +344,8 @@ class _Pricing:
             for (rows, _, _), of in zip(tables, iteration.classes, strict=True)
         ]
         crossing: dict[tuple[int, int], Demand] = {}
-        idle = self._meet(iteration, layout, seconds, crossing)
+        calls = self._calls(index, iteration, layout)
+        idle = self._meet(calls, layout, seconds, crossing)
         gaps = self._gaps(layout, [rows for _, rows, _ in tables])
         totals = [
             cls.by_block(table) + gap
@@ -361,28 +393,31 @@ class _Pricing:
                 found[place] = self.durations.disk_busy(step.work, len(of), of.ranks)
         return found
 
+    def _calls(self, index: int, iteration: Iteration, layout: Layout) -> list[Call]:
+        """The collectives of an iteration, in the order of its layout's encounters."""
+        calls = self.shared.calls.get((id(layout), index))
+        if calls is None:
+            calls = [_call(iteration, layout, encounter) for encounter in layout.encounters]
+            if sum(len(call.group) ** 2 for call in calls) <= _KEPT_PAIRS:
+                self.shared.calls[id(layout), index] = calls
+        return calls
+
     def _meet(
         self,
-        iteration: Iteration,
+        calls: Sequence[Call],
         layout: Layout,
         seconds: list[Floats],
         crossing: dict[tuple[int, int], Demand],
     ) -> list[dict[int, Floats]]:
         """Put the seconds of all collectives into the tables; return those without a core."""
         idle: list[dict[int, Floats]] = [{} for _ in layout.classes]
-        for encounter in layout.encounters:
-            group = layout.groups[encounter.group]
-            works = [
-                (iteration.classes[part.number].steps[part.place].work, part)
-                for part in encounter.parts
-            ]
-            call = Call.gathered(encounter.kind, group, works)
+        for encounter, call in zip(layout.encounters, calls, strict=True):
             timing = self.network.collective(call)
             if isinstance(self.network, FabricNetwork):
                 demand = self.network.demand(call)
                 if len(demand.links):
                     crossing[encounter.group, encounter.sequence] = demand
-            for _, part in works:
+            for part in encounter.parts:
                 seconds[part.number][part.place, part.columns] = timing.seconds
                 # Kept sparsely: only collectives that leave cores idle need the split.
                 if timing.idle_s:
@@ -392,6 +427,13 @@ class _Pricing:
                         idle[part.number][part.place] = held
                     held[part.columns] = timing.idle_s
         return idle
+
+
+def _call(iteration: Iteration, layout: Layout, encounter: Encounter) -> Call:
+    works = [
+        (iteration.classes[part.number].steps[part.place].work, part) for part in encounter.parts
+    ]
+    return Call.gathered(encounter.kind, layout.groups[encounter.group], works)
 
 
 def _table(rows: Sequence[Floats], ranks: int) -> Floats:

@@ -20,10 +20,10 @@ from gnnbench.costs.facts import Floats
 from gnnbench.errors import Unsupported
 from gnnbench.plan import Plan
 from gnnbench.steps import LATEST, NO_ROOT, Lane
-from gnnbench_simulator.compute import GAP_OP
 from gnnbench_simulator.layout import Block, Layout, Mode, Places
 from gnnbench_simulator.order import evaluation_order
 from gnnbench_simulator.outcome import SimResult, Span, period_seconds
+from gnnbench_simulator.pieces import GAP_OP
 from gnnbench_simulator.program import Program, Timed
 from gnnbench_simulator.tree import Descents
 

@@ -18,7 +18,7 @@ from gnnbench.plan import Plan
 from gnnbench_simulator.layout import Layout, Rules
 from gnnbench_simulator.planner import Planned
 from gnnbench_simulator.predict import estimate_together
-from gnnbench_simulator.program import compile_plan
+from gnnbench_simulator.program import Shared, compile_plan
 from gnnbench_simulator.replay import replay
 
 STEP = 1.25
@@ -78,7 +78,7 @@ def swings(
         cluster: its constants are moved one at a time.
         ranks_per_host: how the ranks lie on hosts.
         element_bytes: bytes of a feature element.
-        known: layouts of the plan, see `compile_plan`.
+        known: layouts of the plan by the rules of clusters; new ones are added.
     """
     case = _Case(
         plan=plan,
@@ -109,7 +109,7 @@ def _operations(case: _Case) -> Iterator[Swing]:
         case.cluster,
         ranks_per_host=case.ranks_per_host,
         element_bytes=case.element_bytes,
-        known=case.known,
+        shared=Shared(case.known),
     )
     classes = sorted(program.cost_classes.items())
     factors = {name: np.ones(1 + 2 * len(classes)) for name, _ in classes}

@@ -19,7 +19,8 @@ from gnnbench.costs.iterations import SHARED, UNCOUNTED, Z90, alike, class_sprea
 from gnnbench.errors import Unsupported
 from gnnbench.ladder import weakest
 from gnnbench.steps import COLLECTIVES
-from gnnbench_simulator.compute import GAP_OP, PROBE_OP, calibrated
+from gnnbench_simulator.compute import PROBE_OP, calibrated
+from gnnbench_simulator.pieces import GAP_OP
 from gnnbench_simulator.program import Program
 from gnnbench_simulator.replay import replay
 
