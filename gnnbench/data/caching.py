@@ -17,9 +17,8 @@ reference sections 2 and 9.2 (`inspect`, the superbatches of Ginex).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +35,13 @@ class Turn:
     """What one batch does to the cache.
 
     Args:
+        hits: its rows that the cache holds.
         misses: ids of its rows that the cache lacks, in the order of the batch.
         entering: which of them enter the cache after it, bool.
         evicted: ids that leave the cache then.
     """
 
+    hits: int
     misses: Ints
     entering: NDArray[np.bool_]
     evicted: Ints
@@ -53,7 +54,7 @@ class Turn:
     def rising(self) -> Turn:
         """The same with the missed ids in rising order."""
         order = np.argsort(self.misses)
-        return Turn(misses=self.misses[order], entering=self.entering[order], evicted=self.evicted)
+        return replace(self, misses=self.misses[order], entering=self.entering[order])
 
 
 class Cache(ABC):
@@ -91,7 +92,8 @@ class Cache(ABC):
         self.held[evicted] = False
         self.held[misses[entering]] = True
         self._rows = candidates[kept]
-        return Turn(misses=misses, entering=entering, evicted=evicted)
+        hits = len(ids) - len(misses)
+        return Turn(hits=hits, misses=misses, entering=entering, evicted=evicted)
 
     @abstractmethod
     def used(self, ids: Ints) -> None:
@@ -151,11 +153,11 @@ class RecentCache(Cache):
         self._clock = 0
 
     def used(self, ids: Ints) -> None:
-        """Stamp rows with the time of their use."""
-        mixed = ids.astype(np.uint64) * np.uint64(keys.GOLDEN)
-        order = np.lexsort((mixed, self.held[ids]))
-        self._last[ids[order]] = np.arange(self._clock, self._clock + len(ids))
-        self._clock += len(ids)
+        """Stamp rows: the batch, whether the cache held it, and a hash that parts equal ones."""
+        mixed = ids.astype(np.uint64) * np.uint64(keys.GOLDEN) >> np.uint64(32)
+        turn = (2 * self._clock + self.held[ids]) << 32
+        self._last[ids] = turn | mixed.astype(np.int64)
+        self._clock += 1
 
     def ranks(self, candidates: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         return -self._last[candidates], np.zeros(len(candidates), bool)
@@ -172,30 +174,25 @@ class PlannedCache(RecentCache):
         super().__init__(num_rows, capacity)
         self.complete = False
         self._next = np.full(num_rows, NEVER, np.int64)
-        self._seen = np.full(num_rows, -1, np.int64)
-        self._place = np.zeros(num_rows, np.int64)
-        self._known: deque[Ints] = deque()
-        self._first = self._count = 0
+        # Uses are numbered over all known batches: of a row, the number of its last known use.
+        self._use = np.full(num_rows, -1, np.int64)
+        self._after = _Uses()
+        self._batches = 0
 
     def foresee(self, ids: Ints) -> None:
         """Make the next batch known."""
-        number, seen = self._count, self._seen[ids]
-        waiting = seen >= self._first
+        number, after, earlier = self._batches, self._after, self._use[ids]
+        waiting = earlier >= after.first
         self._next[ids[~waiting]] = number
-        order = np.argsort(seen[waiting], kind="stable")
-        again, batches = ids[waiting][order], seen[waiting][order]
-        earlier, starts = np.unique(batches, return_index=True)
-        for batch, same in zip(earlier.tolist(), np.split(again, starts[1:]), strict=False):
-            self._known[batch - self._first][self._place[same]] = number
-        self._seen[ids], self._place[ids] = number, np.arange(len(ids))
-        self._known.append(np.full(len(ids), NEVER, np.int64))
-        self._count += 1
+        after.put(earlier[waiting], number)
+        self._use[ids] = np.arange(after.end, after.end + len(ids))
+        after.add(len(ids))
+        self._batches += 1
 
     def used(self, ids: Ints) -> None:
         """Stamp rows, and learn when they are used again."""
         super().used(ids)
-        self._next[ids] = self._known.popleft()
-        self._first += 1
+        self._next[ids] = self._after.take(len(ids))
 
     def ranks(self, candidates: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         rank = self._next[candidates].copy()
@@ -203,6 +200,36 @@ class PlannedCache(RecentCache):
         # Behind all known uses, in the order of LRU.
         rank[unknown] = NEVER - 1 - self._last[candidates[unknown]]
         return rank, unknown if self.complete else np.zeros(len(rank), bool)
+
+
+class _Uses:
+    """Of each use whose turn has not come, by number: the batch that uses its row next."""
+
+    def __init__(self) -> None:
+        self.first = self.end = 0
+        self._room = np.empty(0, np.int64)
+        self._start = 0  # number of the use that lies first in the room
+
+    def put(self, numbers: Ints, batch: int) -> None:
+        self._room[numbers - self._start] = batch
+
+    def add(self, count: int) -> None:
+        """Number `count` more uses, of rows that no known batch uses again."""
+        if self.end - self._start + count > len(self._room):
+            # Twice what is needed, so that many batches ahead are not copied for each.
+            waiting = self._room[self.first - self._start : self.end - self._start]
+            room = np.empty(2 * (len(waiting) + count), np.int64)
+            room[: len(waiting)] = waiting
+            self._room, self._start = room, self.first
+        at = self.end - self._start
+        self._room[at : at + count] = NEVER
+        self.end += count
+
+    def take(self, count: int) -> Ints:
+        """The next batches of the first uses, whose turn has come."""
+        at = self.first - self._start
+        self.first += count
+        return self._room[at : at + count]
 
 
 # -- hit rates -----------------------------------------------------------------------------------

@@ -181,14 +181,19 @@ def look_up(rows: Size) -> Work:
     )
 
 
-def rank_rows(candidates: Size) -> Work:
-    """Decide which rows a cache keeps: id and rank of each candidate, selected by rank."""
+def rank_rows(candidates: Size, used: Size = 0, policy: str = "static") -> Work:
+    """Decide which rows a cache keeps: id and rank of each candidate, selected by rank.
+
+    Policies that go by uses ("lru", "planned") note those of the batch first: id, hash and stamp of
+    each. Each policy is an operation of its own.
+    """
+    noted = 0 if policy == "static" else used
     return Work(
         kind=Kind.SAMPLE,
-        op="rank_rows",
-        bytes=3 * ID_BYTES * candidates,
+        op="rank_rows" if policy == "static" else f"rank_rows_{policy}",
+        bytes=3 * ID_BYTES * (candidates + noted),
         rows=candidates,
-        source_rows=candidates,
+        source_rows=noted,
     )
 
 

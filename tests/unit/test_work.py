@@ -130,7 +130,8 @@ HAND_WORKED: list[tuple[Callable[[], Work], str, str, int, int]] = [
     (lambda: work.route(3), "sample", "route", 72, 0),
     # An id and a slot of 3 rows; id, rank and order of 3 candidates.
     (lambda: work.look_up(3), "sample", "look_up", 48, 0),
-    (lambda: work.rank_rows(3), "sample", "rank_rows", 72, 0),
+    (lambda: work.rank_rows(3, 2), "sample", "rank_rows", 72, 0),
+    (lambda: work.rank_rows(3, 2, "lru"), "sample", "rank_rows_lru", 120, 0),
     # Two sorts of 8 passes that read and write 16 bytes a pair.
     (lambda: work.rebuild_graph(3), "elementwise", "rebuild_graph", 2 * 8 * 2 * 16 * 3, 0),
     # Three edges of 84 bytes, five vertices of 96.

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench import work
 from gnnbench.data.caching import Cache, PlannedCache, RecentCache, StaticCache, Turn
 from gnnbench.data.dealing import Dealt
-from gnnbench.steps import Ints, Size
+from gnnbench.steps import Ints, Size, Work
 
 NONE, LRU, PLANNED = "none", "lru", "planned"
 STATIC = ("degree", "presampling", "inclusion")
@@ -74,6 +75,7 @@ class RowCache:
         self._policy, self._num_rows = policy, num_rows
         self._chosen = np.empty(0, np.int64)
         self._settled = settled
+        self._foreseen: list[tuple[Ints, bool]] = []
         if policy in STATIC:
             self._chosen = best_rows(scores(rank), capacity, rank, owner)
         self.restart()
@@ -81,6 +83,7 @@ class RowCache:
     def restart(self) -> None:
         """Empty the cache, and forget which batches are known; `starts` counts how often."""
         self.starts += 1
+        self._foreseen.clear()
         if self._policy == LRU:
             self.cache: Cache = RecentCache(self._num_rows, self.capacity)
         elif self._policy == PLANNED:
@@ -102,14 +105,23 @@ class RowCache:
         return ids[self.may_hold(ids)]
 
     def foresee(self, ids: Ints, *, last: bool) -> None:
-        """Make a batch known; `last` if no other follows it."""
-        if isinstance(self.cache, PlannedCache):
-            self.cache.foresee(self.wanted(ids))
-            self.cache.complete = last
+        """Make a batch known; `last` if no other follows it. The next turn takes note of it."""
+        if self._policy == PLANNED:
+            self._foreseen.append((ids, last))
 
     def turn(self, ids: Ints) -> Turn:
         """Take the next batch of input vertices."""
+        if isinstance(self.cache, PlannedCache):
+            for known, last in self._foreseen:
+                self.cache.foresee(self.wanted(known))
+                self.cache.complete = last
+            self._foreseen.clear()
         return self.cache.turn(self.wanted(ids))
+
+    @property
+    def policy(self) -> str:
+        """One of `POLICIES`."""
+        return self._policy
 
     @property
     def fixed(self) -> bool:
@@ -137,10 +149,21 @@ def index_bytes(policy: str, num_rows: int) -> int:
     """Bytes of a cache's tables over all rows of the features.
 
     Slots (int64), and a mask of the rows it has; chosen rows of a static cache; time of last use of
-    LRU; next use, number and place of the last known use as well, if planned.
+    LRU; next use and number of the last known use as well, if planned.
     """
-    own = {LRU: 8, PLANNED: 8 + 3 * 8}.get(policy, 1)
+    own = {LRU: 8, PLANNED: 8 + 2 * 8}.get(policy, 1)
     return (8 + 1 + own) * num_rows
+
+
+def ranking(policy: str, candidates: Size, used: Size) -> Work:
+    """Choosing the rows that a cache keeps.
+
+    Args:
+        policy: of the cache.
+        candidates: rows that it held and rows that it lacked.
+        used: rows of the batch, whose use the policies lru and planned note.
+    """
+    return work.rank_rows(candidates, used, policy if policy in (LRU, PLANNED) else "static")
 
 
 def ranking_bytes(candidates: Size) -> Size:

@@ -15,7 +15,12 @@ import numpy as np
 
 from gnnbench import work
 from gnnbench.approaches.mini_batch.batch import BatchSizes
-from gnnbench.approaches.mini_batch.caches import CacheSizes, index_bytes, ranking_bytes
+from gnnbench.approaches.mini_batch.caches import (
+    CacheSizes,
+    index_bytes,
+    ranking,
+    ranking_bytes,
+)
 from gnnbench.approaches.writing.chain import Chain
 from gnnbench.approaches.writing.shape import StackShape, total
 from gnnbench.steps import Buffer, Ints, Lane, Phase, Size, Space, Work
@@ -109,7 +114,7 @@ class FetchWriter:
         scratch = Buffer("cache_scratch", ranking_bytes(cached.ranked), Space.HOST)
         chain.step(
             "fetch/rank",
-            work.rank_rows(cached.ranked),
+            ranking(self.store.policy, cached.ranked, cached.hits + cached.misses),
             phase=Phase.FETCH,
             lane=self.host,
             allocates=(scratch,),

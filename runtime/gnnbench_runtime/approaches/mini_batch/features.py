@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnnbench import work
-from gnnbench.approaches.mini_batch.caches import RowCache
+from gnnbench.approaches.mini_batch.caches import RowCache, ranking
 from gnnbench.data.caching import Turn
 from gnnbench.data.graph import Graph
 from gnnbench.steps import Ints, Lane, Phase, Work
@@ -211,9 +211,11 @@ class CachedRows(_Recorded):
             slots = self._slot_of[ids]
             fetched_at = np.flatnonzero(slots < 0)
             fetched = ids[fetched_at]
-        with self.step("fetch/rank", _nothing_ranked(), self.host_lane) as span:
+        policy = self._cache.policy
+        with self.step("fetch/rank", ranking(policy, 0, 0), self.host_lane) as span:
             held, turn = self._cache.held_rows, self._cache.turn(ids)
-            span.did(work.rank_rows(held + len(turn.misses)))
+            used = turn.hits + len(turn.misses)
+            span.did(ranking(policy, held + len(turn.misses), used))
         self.hits += len(ids) - len(fetched)
         self.misses += len(turn.misses)
         got = self._workspace.get("missed_rows", len(fetched), out.shape[1])
@@ -284,11 +286,6 @@ def feature_store(
     if cache is None:
         return found
     return CachedRows(found, cache, graph.num_nodes, graph.num_features, context, lane)
-
-
-def _nothing_ranked() -> Work:
-    """The work of a step that can only say afterwards what it did."""
-    return work.rank_rows(0)
 
 
 def rows_on_device(store: Rows) -> Tensor | None:
