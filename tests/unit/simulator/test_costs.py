@@ -12,7 +12,7 @@ from gnnbench import work
 from gnnbench.cluster import OpModel
 from gnnbench.costs.facts import Facts
 from gnnbench.costs.fit import conformal_radius, fit_collective, fit_op, shared_of
-from gnnbench.costs.forms import FORMS, form
+from gnnbench.costs.forms import CEILINGS, FORMS, form
 from gnnbench.costs.model import BOUND, collective_seconds, op_seconds
 from gnnbench.costs.ranges import beyond, outside, radius_of, stretch_of
 from gnnbench.errors import SpecError
@@ -121,6 +121,35 @@ def test_sums_over_edges_miss_less_where_neighbours_are_near() -> None:
     params = {"s_per_missed_line": 1.0, "cache_bytes": 1e6}
     times = form("rows").seconds(Facts.of([near, far, plain]), params)
     assert times[0] < 0.01 * times[1] and times[1] > 0.7 * 500_000 and times[2] == 0.0
+
+
+@pytest.mark.parametrize("form_name", sorted(FORMS))
+def test_no_fit_claims_more_for_what_its_samples_hardly_show_than_a_memory_can_cost(
+    form_name: str,
+) -> None:
+    """Small steps hardly miss a cache; what a miss costs is then a guess, of a real machine's."""
+    found = form(form_name)
+    steps = [
+        Work(
+            kind=Kind.SAMPLE,
+            op="x",
+            bytes=24 * rows,
+            flops=rows,
+            rows=rows,
+            nonzeros=3 * rows,
+            width=8,
+            inner=4,
+            source_rows=rows,
+        )
+        for rows in (64, 160, 250, 400, 900, 1500)
+    ]
+    samples = [(step, 2e-5 + 3e-8 * step.rows) for step in steps]
+    model = fit_op(samples, form=form_name)
+    for name, most in CEILINGS.items():
+        assert model.params.get(name, 0.0) <= most * (1 + 1e-5), name
+    large = Facts.of([step._replace(rows=2_000_000, source_rows=2_000_000) for step in steps[:1]])
+    if "s_per_row" in found.coefficients:
+        assert op_seconds(model, large)[0] < 20 * 3e-8 * 2_000_000
 
 
 def test_the_order_of_a_graph_that_is_not_known_widens_the_interval() -> None:
