@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gnnbench.cluster import UNJUDGED, CollectiveModel, OpModel
 from gnnbench.costs.facts import Facts, Floats
-from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, Form, Shapes
+from gnnbench.costs.forms import CEILINGS, FORM_OF_KIND, FORM_OF_OP, Form, Shapes
 from gnnbench.costs.forms import form as form_named
 from gnnbench.costs.model import BOUND, nearest_residual
 from gnnbench.costs.ranges import range_of, stretch_of
@@ -84,7 +84,7 @@ def fit_judged(
     op = op or (works[0].op if works else "")
     _check(seconds, f"fit of {op!r}")
     kind = works[0].kind.value
-    shape = form_named(form or FORM_OF_KIND.get(kind, "rows"))
+    shape = form_named(form or FORM_OF_OP.get(op) or FORM_OF_KIND.get(kind, "rows"))
     facts = Facts.of(works, element_bytes=element_bytes)
     fixed = dict(constants or {})
     params = _fit(shape, facts, seconds, fixed)

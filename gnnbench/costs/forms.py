@@ -47,6 +47,8 @@ LANES = 8.0
 """Elements that a core adds at a time; what is over of a row is added one by one."""
 NARROW = 12.0
 """Columns of a product below which a library takes another path (MKL 2024 on AVX-512)."""
+COLUMNS_OF_A_LINE = 16.0
+"""Column numbers, of four bytes each, in a line of a cache."""
 COLUMNS_AT_A_TIME = 128.0
 """Columns that the sparse product keeps in registers: wider rows read the pattern again."""
 
@@ -231,6 +233,18 @@ def _sample(f: Facts, p: Shapes) -> Floats:
     )
 
 
+def _scan(f: Facts, p: Shapes) -> Floats:
+    """As `_sample`, of a sampler that looks at all neighbours of a vertex, one after the other.
+
+    Their column numbers lie side by side: what misses are their lines, and the first is another
+    vertex's for each row. A hash decides about each, and no table is looked up.
+    """
+    terms = _sample(f, p)
+    far = miss_rate(f.width, p.get("last_cache_bytes", math.inf))
+    terms[:, -1] = (f.rows + f.inner / COLUMNS_OF_A_LINE) * far
+    return terms
+
+
 def _gap(f: Facts, p: Shapes) -> Floats:
     """Time of the interpreter between steps, longer if the step before displaced its caches."""
     return _columns(1.0, miss_rate(f.bytes, p.get("cache_bytes", math.inf)), steps=len(f))
@@ -238,6 +252,15 @@ def _gap(f: Facts, p: Shapes) -> Floats:
 
 _NEAR = (256 * KB, 1 * MB)
 _FAR = (4 * MB, 16 * MB, 48 * MB)
+_SAMPLED = (
+    "t0_s",
+    "s_per_row",
+    "s_per_edge",
+    "s_per_missed_edge",
+    "s_per_vertex",
+    "s_per_look",
+    "s_per_missed_vertex",
+)
 
 _FORMS = (
     Form(
@@ -353,21 +376,22 @@ _FORMS = (
     ),
     Form(
         name="sample",
-        coefficients=(
-            "t0_s",
-            "s_per_row",
-            "s_per_edge",
-            "s_per_missed_edge",
-            "s_per_vertex",
-            "s_per_look",
-            "s_per_missed_vertex",
-            "s_per_missed_look",
-        ),
+        coefficients=(*_SAMPLED, "s_per_missed_look"),
         terms=_sample,
         features=lambda f: _logs(
             f.rows, f.nonzeros / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
         ),
         feature_names=("seeds", "edges per seed", "vertices per edge"),
+        shapes={"cache_bytes": (1 * MB, *_FAR), "last_cache_bytes": (12 * MB, 40 * MB)},
+    ),
+    Form(
+        name="scan",
+        coefficients=(*_SAMPLED, "s_per_missed_line"),
+        terms=_scan,
+        features=lambda f: _logs(
+            f.rows, f.inner / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
+        ),
+        feature_names=("seeds", "neighbours per seed", "vertices per edge"),
         shapes={"cache_bytes": (1 * MB, *_FAR), "last_cache_bytes": (12 * MB, 40 * MB)},
     ),
 )
@@ -381,6 +405,8 @@ FORM_OF_KIND: Mapping[str, str] = {
     Kind.SCATTER: "gather",
     Kind.SAMPLE: "sample",
 }
+FORM_OF_OP: Mapping[str, str] = {"sample_labor": "scan"}
+"""Operations with a form of their own, where they are calibrated."""
 
 
 def form(name: str) -> Form:

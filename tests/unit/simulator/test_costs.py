@@ -152,6 +152,32 @@ def test_no_fit_claims_more_for_what_its_samples_hardly_show_than_a_memory_can_c
         assert op_seconds(model, large)[0] < 20 * 3e-8 * 2_000_000
 
 
+def test_neighbours_that_lie_side_by_side_miss_by_the_line() -> None:
+    """`labor` calibrated on 8 to 30 neighbours per vertex, and asked about 500."""
+
+    def scan(rows: int, degree: int, tables: int) -> Work:
+        looked = rows * degree
+        return work.draw_neighbours(
+            [4 * rows, rows, 0], [3 * rows, 0], looked, "sample_labor", tables=tables
+        )
+
+    def truth(step: Work) -> float:
+        far = 1 / (1 + (2e7 / step.width) ** 1.5)
+        return float(1e-4 + 5e-8 * step.rows + (2e-9 + 3e-9 * far / 16) * step.inner)
+
+    steps = [
+        scan(rows, degree, tables)
+        for rows in (300, 2_000, 15_000)
+        for degree in (8, 30)
+        for tables in (1_000_000, 8_000_000, 60_000_000)
+    ]
+    dense = scan(2_000, 500, 10_000_000)
+    found = fit_op([(step, truth(step)) for step in steps])
+    assert found.form == "scan"
+    assert op_seconds(found, Facts.of([dense]))[0] == pytest.approx(truth(dense), rel=0.2)
+    assert beyond(found, Facts.of([dense])).any()
+
+
 def test_the_order_of_a_graph_that_is_not_known_widens_the_interval() -> None:
     step, _ = _graph("x", 40_000, 10, 64, 0.5)
     known = OpModel(op="spmm", kind="spmm", form="spmm", params={}, radius=0.2, blind_radius=0.9)
