@@ -54,6 +54,11 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line and say where help is."""
 
     def error(self, message: str) -> NoReturn:
+        missing = message.partition("are required: ")[2].split(", ")
+        for action in self._actions:
+            # All commands are what --help lists.
+            if action.choices and action.metavar in missing and action.dest != "command":
+                message += f", one of {', '.join(map(str, action.choices))}"
         self.exit(USAGE, f"gnnbench: error: {message} (see {self.prog} --help)\n")
 
 

@@ -35,11 +35,27 @@ class SpecError(GnnbenchError):
         super().__init__("\n".join(self.problems))
 
 
+_MANY = 24
+"""Names of which no more are listed in an error than a reader looks through."""
+_LISTED = {
+    "approach": "approaches",
+    "cluster": "clusters",
+    "dataset": "datasets",
+    "machine or device": "clusters",
+}
+"""Kinds of names with a command that lists them."""
+
+
 class UnknownName(GnnbenchError):
     """A name is not among those that exist."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown {kind} {name!r}: {suggest(name, known)}")
+        names = sorted(set(known))
+        found = suggest(name, names)
+        listed = _LISTED.get(kind, "")
+        if listed and len(names) > _MANY and found.startswith("allowed"):
+            found = f"`gnnbench list {listed}` shows the {len(names)} that are allowed"
+        super().__init__(f"unknown {kind} {name!r}: {found}")
 
 
 class DataError(GnnbenchError):

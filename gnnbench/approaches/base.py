@@ -123,6 +123,10 @@ class Approach(ABC):
         """Knobs between which memory and time decide, for advice on machines; defaults first."""
         return [{}]
 
+    def variants_for_cap(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Knobs that choose sizes for `run.memory.host`, tried where no other variant fits."""
+        return []
+
     # -- what it can run -------------------------------------------------------------------------
 
     def problems(self, run: RunSpec) -> list[str]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from gnnbench_simulator.explanation import Measurement
 
 _RULED_OUT = 4
+_SPARE = ("free", "promise")
+"""Columns that are left out, in this order, where a table has more than 80 columns of text."""
 
 
 def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
@@ -41,16 +43,19 @@ def lines(found: Advice, *, top: int, explain: bool) -> Iterator[str]:
         yield from wrapped(answer(found, best))
         # Of a stream without an end, neither a total nor its energy is asked for.
         energy = _energy(best) if found.question.events_per_s is None else ""
-        for line in (*_alternatives(found, best), energy):
+        for line in (*_unconverged(found, best), *_alternatives(found, best), energy):
             yield from wrapped(line)
         yield ""
-        yield f"Machines, each with its best approach ({_order(found)}):"
-        yield from table([_machine(c, found) for c in found.ranked[:top]])
+        shown = found.ranked[:top]
+        met = found.question.limited and all(map(found.question.meets, shown))
+        limits = "; limits met" if met else ""
+        yield from wrapped(f"Machines, each with its best approach ({_order(found)}{limits}):")
+        yield from table([_machine(c, found, met=met) for c in shown], spare=_SPARE)
         if len(found.ranked) > top:
             yield f"and {len(found.ranked) - top} more that fit: --top {len(found.ranked)}"
         yield ""
         yield f"Approaches on {best.machine.name} ({_device(best)}), with steps per epoch:"
-        yield from table([_approach(c, found) for c in found.approaches])
+        yield from table([_approach(c, found) for c in found.approaches], spare=_SPARE)
     yield from _ruled_out(found)
     yield from _change(found)
     if best is not None:
@@ -167,6 +172,17 @@ def _alternatives(found: Advice, best: Choice) -> Iterator[str]:
         )
 
 
+def _unconverged(found: Advice, best: Choice) -> Iterator[str]:
+    """That no published training reaches what was asked for, so that the epochs are assumed."""
+    if _to_accuracy(found) and best.fact is None:
+        asked = found.question.accuracy
+        aim = "when it converges" if asked is None else f"when it reaches an accuracy of {asked:g}"
+        yield (
+            f"Mind: no published training of {found.question.run.dataset.name} says {aim}: time "
+            f"and price are those of {count(best.epochs)} epochs (--epochs)."
+        )
+
+
 def _short(choice: Choice) -> str:
     time, usd = duration(choice.total_s), _usd(choice)
     return f"{choice.approach} on {choice.machine.name}: {time} for {usd}"
@@ -187,7 +203,7 @@ _PROMISES = {
 # -- tables --------------------------------------------------------------------------------------
 
 
-def _machine(choice: Choice, found: Advice) -> dict[str, str]:
+def _machine(choice: Choice, found: Advice, *, met: bool) -> dict[str, str]:
     question = found.question
     row = {
         "machine": choice.machine.name,
@@ -196,7 +212,7 @@ def _machine(choice: Choice, found: Advice) -> dict[str, str]:
         **_speed(choice, question, {"total": duration(choice.total_s)}, ends=False),
         "free": _free(choice),
     }
-    if question.limited:
+    if question.limited and not met:
         row["limits"] = "met" if question.meets(choice) else "missed"
     return row
 
@@ -211,7 +227,7 @@ def _approach(choice: Choice, found: Advice) -> dict[str, str]:
         "promise": choice.promise,
         "steps": count(choice.steps_per_epoch),
         **_speed(choice, found.question, epoch, ends=True),
-        **({"epochs": count(choice.epochs)} if _unlike(found) else {}),
+        **({"epochs": count(choice.epochs)} if choice.fact is not None else {}),
         "free": _free(choice),
     }
 
@@ -232,21 +248,19 @@ def _speed(
     }
 
 
-def _unlike(found: Advice) -> bool:
-    """Whether choices are paid for unlike numbers of epochs."""
+def _to_accuracy(found: Advice) -> bool:
+    """Whether the training asked for ends by what it reaches."""
     return found.question.converged or found.question.accuracy is not None
 
 
 def _order(found: Advice) -> str:
     question = found.question
-    if question.events_per_s is not None:
-        return (
-            "fewest devices, then lowest rent first" if question.smallest else "lowest rent first"
-        )
     by = "cheapest" if any(c.usd is not None for c in found.ranked) else "fastest"
-    if question.budget_usd is not None and question.deadline_s is None:
+    if question.events_per_s is not None:
+        by = "lowest rent"
+    elif question.budget_usd is not None and question.deadline_s is None:
         by = "fastest"
-    return f"fewest devices, then {by} first" if question.smallest else f"{by} first"
+    return f"{'fewest devices, then ' if question.smallest else ''}{by} first"
 
 
 # -- what was ruled out, and what would change it ------------------------------------------------
@@ -272,17 +286,27 @@ def _ruled_out(found: Advice) -> Iterator[str]:
         lacks = ", ".join(f"{c.approach} by {gib(c.missing_bytes)}" for c in found.unfit)
         texts.insert(0, f"{found.best.machine.name}: out of memory with {lacks}")
     if found.best is not None:
-        texts += [
-            reason if reason.startswith(name) else f"{name}: {reason}"
-            for name, reason in found.refusals.items()
-        ]
+        texts += _refusals(found.refusals)
     if texts:
         yield ""
         yield "Ruled out:"
     for text in texts[: _RULED_OUT + 1]:
-        yield from textwrap.wrap(f"- {text}", COLUMNS, subsequent_indent="  ")
+        yield from textwrap.wrap(
+            f"- {text}", COLUMNS, subsequent_indent="  ", break_on_hyphens=False
+        )
     if len(texts) > _RULED_OUT + 1:
         yield f"- and {len(texts) - _RULED_OUT - 1} more, see --json"
+
+
+def _refusals(found: Mapping[str, str]) -> Iterator[str]:
+    """Approaches that cannot run at all, those of one reason in one line."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in found.items():
+        alike.setdefault(reason.removeprefix(f"{name} "), []).append(name)
+    for reason, names in alike.items():
+        own = found[names[0]] != reason  # a sentence that begins with the approach
+        colon = "" if own and len(names) == 1 else ": each" if own else ":"
+        yield f"{', '.join(names)}{colon} {reason}"
 
 
 def _closest(out: RuledOut) -> str:
@@ -347,12 +371,15 @@ def _assumed(found: Advice, best: Choice) -> str:
     data = found.question.run.dataset
     facts = ", ".join(f"{key} = {value:,}" for key, value in data.override.items())
     rent = "; ".join(_rents(best.machine, spot=found.question.spot)) or "no price is known"
-    graph = f"{data.name} with {facts}" if facts else data.name
+    if best.sized:
+        host = digits(best.run.memory.host / 1e9)
+        facts += f"{', ' if facts else ''}partitions = 0 and [memory] host = {host} GB"
     basis = prediction.basis
     if basis == COUNTED and data.profile:
         basis = "every size follows from its counts"
+    graph = f"{data.name} with {facts}" if facts else data.name
     return (
-        f"Assumed: {_convergence(found, best)}{graph}; {basis}; {rent}; "
+        f"Assumed: {_convergence(best)}{graph}; {basis}; {rent}; "
         "whole hosts are paid by the second; loading, partitioning and evaluation are left out."
     )
 
@@ -378,17 +405,11 @@ def _dated(rate: Constant, price: Price) -> str:
     return rate.source if told else f"{rate.source}, date unknown"
 
 
-def _convergence(found: Advice, best: Choice) -> str:
-    """What the number of epochs rests on, where an accuracy was asked for."""
-    question, fact = found.question, best.fact
-    if not _unlike(found):
-        return ""
-    asked = "" if question.accuracy is None else f" at accuracy {question.accuracy:g}"
+def _convergence(best: Choice) -> str:
+    """The published training from which the epochs are; "" where they were asked for."""
+    fact = best.fact
     if fact is None:
-        return (
-            f"no published training of {question.run.dataset.name} says when it converges{asked}: "
-            f"{question.epochs} epochs; "
-        )
+        return ""
     return (
         f"converges as {fact.model} did on {fact.dataset}"
         f"{f' with batches of {fact.batch:,}' if fact.batch else ''} ({fact.source}); "

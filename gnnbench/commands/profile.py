@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gnnbench.data.profile import GraphProfile
     from gnnbench.data.scaled import Match
 
+_NO_HALO = "no halo curve, so only hash partitions (--like PROFILE lends that of another graph)"
+
 NAME = "profile"
 HELP = "make a profile from counts and degree figures, and a small graph that behaves like it"
 
@@ -30,7 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stored edges: both directions of an undirected edge",
     )
     add("--directed", action="store_true", help="edges have a direction")
-    add("--features", type=options.positive_int, default=0, metavar="N", help="of a vertex")
+    add(
+        "--features",
+        type=_features,
+        default=0,
+        metavar="N|SIZE",
+        help="of a vertex, or the size of all of them in float32, such as 64GB",
+    )
     add("--classes", type=options.positive_int, default=0, metavar="N", help="of vertices")
     add("--train", type=options.positive_int, default=0, metavar="N", help="training vertices")
     for name, what in (
@@ -54,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gnnbench.commands.output import emit_json
+    from gnnbench.commands.workload import width_of
     from gnnbench.data.fitting import fit_profile
     from gnnbench.data.formats import native
     from gnnbench.data.profile import load_profile, save_profile
@@ -65,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     like = load_profile(args.like) if args.like else None
     if like is not None and like.kind != "graph":
         raise SpecError(f"--like {args.like}: a profile of {like.kind}; name one of a graph")
+    width = args.features
     names = ("median", "p90", "p99", "max")
     found = {name: getattr(args, f"degree_{name}") for name in names}
     profile, figures = fit_profile(
@@ -72,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
         num_nodes=args.nodes,
         num_edges=args.edges,
         undirected=not args.directed,
-        num_features=args.features,
+        num_features=width
+        if isinstance(width, int)
+        else width_of(width, args.nodes, "--features "),
         num_classes=args.classes,
         num_train=args.train,
         figures={name: value for name, value in found.items() if value is not None},
@@ -102,6 +114,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _features(text: str) -> int | str:
+    """A whole number, or a size in bytes with its unit."""
+    if text[-1:].upper() != "B":
+        return options.positive_int(text)
+    options.size(text)
+    return text
+
+
 def _row(item: Figure | Match) -> dict[str, Any]:
     from gnnbench.commands.output import plain
 
@@ -120,7 +140,7 @@ def _print(
     from gnnbench.commands.wording import table, wrapped
     from gnnbench.units import digits
 
-    halo = f"halo curves of {args.like}" if profile.halo else "no halo curve (hash partitions only)"
+    halo = f"halo curves of {args.like}" if profile.halo else _NO_HALO
     written = f"; written to {args.out}" if args.out else ""
     for line in wrapped(
         f"{profile.name}: {profile.num_nodes:,} vertices, {profile.num_edges:,} stored edges, mean "

@@ -62,18 +62,33 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else digits(value)
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Lines of a table; the first column is aligned to the left, numbers to the right."""
+def table(rows: Sequence[Mapping[str, str]], *, spare: Sequence[str] = ()) -> Iterator[str]:
+    """Lines of a table; the first column is aligned to the left, numbers to the right.
+
+    Where a line has more than 80 columns of text, columns move closer together, and then those of
+    `spare` are left out, the first first.
+    """
     if not rows:
         return
     heads = list(rows[0])
-    cells = [heads, *([row[head] for head in heads] for row in rows)]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(heads))]
+    gap, widths = _fitted(rows, heads)
+    for head in [head for head in spare if head in heads]:
+        if gap:
+            break
+        heads.remove(head)
+        gap, widths = _fitted(rows, heads)
     left = [not any(ch.isdigit() for ch in rows[0][head][:1]) for head in heads]
     left[0] = True
-    for line in cells:
+    for line in (heads, *([row[head] for head in heads] for row in rows)):
         words = [
             word.ljust(width) if is_left else word.rjust(width)
             for word, width, is_left in zip(line, widths, left, strict=True)
         ]
-        yield "  ".join(words).rstrip()
+        yield " ".ljust(gap or 2).join(words).rstrip()
+
+
+def _fitted(rows: Sequence[Mapping[str, str]], heads: Sequence[str]) -> tuple[int, list[int]]:
+    """Blanks between columns with which lines fit (0: none), and the widths of the columns."""
+    widths = [max(len(head), *(len(row[head]) for row in rows)) for head in heads]
+    gaps = (gap for gap in (2, 1) if sum(widths) + gap * (len(widths) - 1) <= COLUMNS)
+    return next(gaps, 0), widths

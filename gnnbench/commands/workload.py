@@ -128,7 +128,7 @@ def dataset_ref(name: str, facts: dict[str, str]) -> DatasetRef:
     if name in list_profiles() or name.endswith(".toml"):
         if "features" in values:
             rows = int(str(values.get("num_nodes") or getattr(load_profile(name), "num_nodes", 0)))
-            values["num_features"] = _width(str(facts["features"]), rows)
+            values["num_features"] = width_of(str(facts["features"]), rows, "--set features=")
             del values["features"]
         return DatasetRef(name=short, profile=name, override=values)
     if name in GENERATORS and not Path(name).exists():
@@ -140,14 +140,14 @@ def dataset_ref(name: str, facts: dict[str, str]) -> DatasetRef:
     return DatasetRef(name=short, path=name)
 
 
-def _width(size: str, rows: int) -> int:
+def width_of(size: str, rows: int, option: str) -> int:
     """Features of a node if those of all nodes, in float32, take so much memory."""
     from gnnbench.errors import SpecError
     from gnnbench.units import size_bytes
 
     width = round(size_bytes(size) / (4 * max(rows, 1)))
     if width < 1:
-        raise SpecError(f"--set features={size}: less than one float32 for each of {rows:,} nodes")
+        raise SpecError(f"{option}{size}: less than one float32 for each of {rows:,} nodes")
     return width
 
 

@@ -250,7 +250,7 @@ class GraphProfile:
             other = "metis-cut" if method == "metis-vol" else "metis-vol"
             spare = self._curve(other)
             if not curve and not spare:
-                problem = "no halo curve of METIS; allowed partitioner: hash"
+                problem = "no halo curve of METIS (`profile fit --like` lends one); allowed: hash"
                 raise SpecError(f"profile {self.name}: {problem}")
             if not curve or (spare and curve[-1].parts < min(parts, spare[-1].parts)):
                 if curve:

@@ -44,6 +44,7 @@ class Finding:
         columns: headings; `cells` hold one tuple of text or numbers per line, in their order.
         verdict: sentences with the result.
         rows: the same lines as numbers in SI units, for files.
+        calm: no line asks for attention, so that the page folds the table.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Finding:
     cells: tuple[tuple[object, ...], ...]
     verdict: tuple[str, ...]
     rows: tuple[Any, ...]
+    calm: bool = False
 
 
 def finding(name: str, study: Study) -> Finding | None:

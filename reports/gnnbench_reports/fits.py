@@ -129,6 +129,7 @@ def table(rows: Sequence[FitRow]) -> Finding:
         cells=cells,
         verdict=(verdict + ".",),
         rows=tuple(rows),
+        calm=counts["fits"] == len(rows),
     )
 
 

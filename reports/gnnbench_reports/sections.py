@@ -20,7 +20,7 @@ from gnnbench_reports.tables import Column, Word
 from gnnbench_reports.trained import trained
 
 _FINDING = "finding_"
-_MOST_LINES, _MOST_CHOICES = 40, 6
+_MOST_LINES, _MOST_CHOICES, _MOST_CALM = 40, 6, 8
 
 SECTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("trained", "What was trained", ("trained",)),
@@ -136,7 +136,8 @@ def _finding(found: Finding) -> Sequence[Block]:
     """The definitions, then the table, folded if it is long; its verdict opens the page."""
     words = {"no": Word("no", "differ")}
     cells = [tuple(words.get(str(cell), cell) for cell in line) for line in found.cells]
-    return Text(found.meaning), folded(found.columns, cells, "lines", _MOST_LINES)
+    most = _MOST_CALM if found.calm else _MOST_LINES
+    return Text(found.meaning), folded(found.columns, cells, "lines", most)
 
 
 def _errors(study: Study) -> Sequence[Block]:

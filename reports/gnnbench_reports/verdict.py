@@ -121,9 +121,11 @@ def _order(summary: Summary) -> list[str]:
 
 def _bytes(summary: Summary) -> str:
     if summary.bytes_equal == summary.bytes_compared:
+        drawn = summary.num_compared - summary.bytes_compared
+        rest = f", whose plan states them; {drawn} more have an estimate" if drawn > 0 else ""
         return (
             "Bytes counted in the run equal the plan's in all "
-            f"{_count(summary.bytes_compared, 'configuration')}."
+            f"{_count(summary.bytes_compared, 'configuration')}{rest}."
         )
     wrong = summary.bytes_compared - summary.bytes_equal
     return (

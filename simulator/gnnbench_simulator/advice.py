@@ -8,9 +8,9 @@ and structures are shared between machines, because a plan knows nothing of cons
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ FINALISTS = 16
 """Machines whose best choices are predicted in full."""
 LEDGER_BLOCKS = 2_000
 """Blocks of equal iterations in a row from which the time of each step is known."""
+_REASONS = 2
+"""Reasons that are named where no approach can run on a machine."""
 _MORE = (2, 4, 8)
 """Multiples of the devices that are tried where nothing fits."""
 
@@ -120,6 +122,7 @@ class _Search:
         self.question, self.names = question, names
         self.refusals: dict[str, str] = {}
         self.tried = 0
+        self._refused: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         self._ran: set[str] = set()
         self._planner = Planner(data, cache)
 
@@ -128,28 +131,41 @@ class _Search:
         found = []
         for name in self.names:
             card = APPROACHES.get(name)
-            for knobs in card.variants(self._run(name, machine.ranks, {})):
-                planned = self._planned(name, knobs, machine)
-                if isinstance(planned, str):
-                    self.refusals.setdefault(name, planned)
-                    continue
-                self._ran.add(name)
-                found.append(self._choice(planned, machine, card.promise.kind))
+            plain = self._run(name, machine.ranks, {})
+            runs = [replace(plain, knobs=knobs) for knobs in card.variants(plain)]
+            own = self._judged(runs, machine)
+            if own and all(choice.out_of_memory > P_OUT_OF_MEMORY for choice in own):
+                host = machine.cluster.host.memory_bytes.value / machine.per_host
+                capped = replace(plain, memory=replace(plain.memory, host=int(host)))
+                sized = [replace(capped, knobs=k) for k in card.variants_for_cap(capped)]
+                own += self._judged(sized, machine)
+            found += own
         # An approach that runs with one of its variants is not refused.
         for name in self._ran:
             self.refusals.pop(name, None)
         self.tried += len(found)
         return found
 
+    def _judged(self, runs: Iterable[RunSpec], machine: Machine) -> list[Choice]:
+        """The runs that can be planned on a machine, their memory judged."""
+        found = []
+        for run in runs:
+            planned = self._planner.planned(run, machine)
+            if isinstance(planned, str):
+                self.refusals.setdefault(run.approach, planned)
+                self._refused[_key(machine)].setdefault(run.approach, planned)
+                continue
+            self._ran.add(run.approach)
+            promise = APPROACHES.get(run.approach).promise.kind
+            found.append(self._choice(planned, machine, promise))
+        return found
+
     def _run(self, name: str, ranks: int, knobs: dict[str, Any]) -> RunSpec:
         # A few epochs are simulated and multiplied, whatever the number asked for.
-        training = dataclasses.replace(self.question.run.training, epochs=SIMULATED_EPOCHS)
-        return dataclasses.replace(
+        training = replace(self.question.run.training, epochs=SIMULATED_EPOCHS)
+        return replace(
             self.question.run, approach=name, ranks=ranks, knobs=knobs, training=training
         )
-
-    def _planned(self, name: str, knobs: dict[str, Any], machine: Machine) -> Planned | str:
-        return self._planner.planned(self._run(name, machine.ranks, knobs), machine)
 
     def _choice(self, planned: Planned, machine: Machine, promise: str) -> Choice:
         caps, fact = (
@@ -161,6 +177,7 @@ class _Search:
             machine=machine,
             run=planned.run,
             promise=promise,
+            sized=_sized(planned),
             steps_per_epoch=planned.steps_per_epoch,
             epochs=epochs,
             periods=planned.periods_per_epoch * epochs,
@@ -170,7 +187,7 @@ class _Search:
         )
 
     def _again(self, choice: Choice) -> Planned:
-        planned = self._planned(choice.run.approach, choice.run.knobs, choice.machine)
+        planned = self._planner.planned(choice.run, choice.machine)
         assert isinstance(planned, Planned)
         return planned
 
@@ -310,9 +327,12 @@ class _Search:
     def ruled_out(self, machine: Machine, tried: Sequence[Choice]) -> RuledOut:
         """Why nothing runs on a machine, and what would."""
         if not tried:
-            names = [name for name in self.names if name in self.refusals]
-            reason = self.refusals[names[0]] if names else "no approach can run on it"
-            return RuledOut(machine=machine, reason=reason)
+            # Approaches that run on other machines are refused here for a reason of this machine.
+            refused = self._refused[_key(machine)]
+            unlike = {text.removeprefix(f"{name} "): text for name, text in refused.items()}
+            first = "; ".join(list(unlike.values())[:_REASONS])
+            more = f"; and {len(unlike) - _REASONS} more" if len(unlike) > _REASONS else ""
+            return RuledOut(machine=machine, reason=f"{first}{more}" or "no approach can run on it")
         lacking = next((choice.lacks for choice in tried if choice.lacks), "")
         if lacking:
             return RuledOut(machine=machine, reason=lacking)
@@ -332,7 +352,19 @@ class _Search:
             # No more hosts than the machine is described for.
             if -(-ranks // machine.per_host) > cluster.host.hosts_max:
                 break
-            larger = dataclasses.replace(machine, ranks=ranks)
+            larger = replace(machine, ranks=ranks)
             if any(choice.out_of_memory <= P_OUT_OF_MEMORY for choice in self.choices(larger)):
                 return f"{larger.devices} ({larger.name})"
         return ""
+
+
+def _sized(planned: Planned) -> str:
+    """How much of a table on the disk is in memory, where its sizes were chosen for a cap."""
+    notes = planned.plan.notes
+    chosen = planned.run.memory.host and notes.get("partitions") and "buffer" in notes
+    return f"buffer {notes['buffer']}/{notes['partitions']}" if chosen else ""
+
+
+def _key(machine: Machine) -> tuple[str, str]:
+    """What tells a machine from others: a cluster's name includes the constants changed in it."""
+    return machine.cluster.name, machine.name

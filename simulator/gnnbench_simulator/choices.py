@@ -92,7 +92,8 @@ class Choice:
     90 %. `steps_per_epoch` are optimiser steps; `epochs` are those paid for, by the published
     training `fact` if there is one. `memory` is the entry of the rank with the least room, see
     `memory.predict_memory`. `usd` is None where the machine has no price. `lacks` names
-    what the machine does not have, such as a disk.
+    what the machine does not have, such as a disk; `sized` what a memory cap made an approach
+    choose.
     """
 
     machine: Machine
@@ -109,11 +110,12 @@ class Choice:
     high_s: float = 0.0
     prediction: Prediction | None = None
     lacks: str = ""
+    sized: str = ""
 
     @property
     def approach(self) -> str:
-        """The approach, and the knobs that differ from its defaults."""
-        knobs = ", ".join(f"{value}" for value in self.run.knobs.values())
+        """The approach, and the knobs that differ from its defaults or what they chose."""
+        knobs = self.sized or ", ".join(f"{value}" for value in self.run.knobs.values())
         return f"{self.run.approach} ({knobs})" if knobs else self.run.approach
 
     @property

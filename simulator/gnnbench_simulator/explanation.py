@@ -252,9 +252,15 @@ def _swings(choice: Choice, best: Choice, others: Sequence[Choice]) -> Iterable[
             share=share,
             low=1 - share * (1 - math.exp(-known["radius"])),
             high=1 + share * (math.exp(known["radius"]) - 1),
-            turn=None if against is None else _cost(against) / _cost(choice),
+            turn=None if against is None else _turn(choice, against),
             against=against,
         )
+
+
+def _turn(choice: Choice, against: Choice) -> float | None:
+    """The rival's cost over the choice's; None where either is free, which no time changes."""
+    costs = _cost(against), _cost(choice)
+    return costs[0] / costs[1] if min(costs) > 0 else None
 
 
 def _cost(choice: Choice) -> float:

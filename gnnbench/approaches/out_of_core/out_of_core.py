@@ -183,6 +183,10 @@ class OutOfCore(Approach):
             ),
         ]
 
+    def variants_for_cap(self, run: RunSpec) -> list[dict[str, Any]]:
+        """Partitions and a buffer as large as the memory allows."""
+        return [{"partitions": 0}]
+
     def reference(self, run: RunSpec) -> str:
         """The approach that trains on the same batches from memory."""
         return "embeddings" if of_rows(run) else "sampled"

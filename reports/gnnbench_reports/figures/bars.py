@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BAR_IN = 0.085
 SLOT_IN = 0.235
 MAX_SLOTS = 14
+_SHORT_LABEL = 16
 MOST_MEASURED = 160
 THINNED = (
     f" Of more than {MOST_MEASURED} measured configurations, those on the fewest and on the most "
@@ -26,6 +27,9 @@ THINNED = (
 )
 """Sentence of the captions: see `chosen`."""
 SIDES = ("measured", "predicted")
+FAR = 4.0
+"""Limits so many times beyond the longest bar of a panel are written as numbers: their ticks would
+squeeze the bars until their parts cannot be seen."""
 
 
 def marked(frame: Any, rows: Sequence[Comparison]) -> Any:
@@ -80,6 +84,19 @@ def _ends(rows: Iterable[Comparison]) -> list[Comparison]:
     return found
 
 
+def far_limits(frame: Any, value: str) -> Any:
+    """The frame without limits of panels where all are far; their bars have a note instead."""
+    found = frame.copy()
+    for _, group in frame.groupby(["dataset", "model"], sort=False):
+        totals = group.groupby(["approach", "ranks", "side"], sort=False)[value].sum()
+        if len(group) and group["mark"].min() > FAR * totals.max():
+            at = group.index
+            sizes = [f"of {drawing.short(float(mark), 'bytes')}" for mark in group["mark"]]
+            found.loc[at, "note"] = sizes
+            found.loc[at, "mark"] = float("nan")
+    return found
+
+
 def draw_bars(
     frame: Any,
     *,
@@ -110,7 +127,10 @@ def draw_bars(
             (dataset, model): _slots(frame[frame["model"] == model]) for dataset, model in groups
         }
     heights = {key: max(0.35, SLOT_IN * len(found)) for key, found in slots.items()}
-    figure, axes = drawing.panels(groups, heights=heights)
+    # Panels that run on line by line have labels each: long ones leave room for two in a line.
+    long = any(len(_label(slot)) > _SHORT_LABEL for found in slots.values() for slot in found)
+    most = 2 if long and not drawing.is_matrix(groups) else drawing.MAX_COLUMNS
+    figure, axes = drawing.panels(groups, heights=heights, most_columns=most)
     left = drawing.leftmost(axes)
     for key, panel in axes.items():
         _panel(panel, groups[key], slots[key], value, part, colours, kind, apart)
@@ -150,6 +170,10 @@ def draw_bars(
 
 
 Slot = tuple[str, int]
+
+
+def _label(slot: Slot) -> str:
+    return f"{printable(slot[0], 22)} · {slot[1]}"
 
 
 def _slots(group: Any) -> list[Slot]:
@@ -208,7 +232,7 @@ def _panel(
             highest = max(highest, end + amount)
         if "note" in bar and str(bar["note"].iloc[0]):
             _note(panel, str(bar["note"].iloc[0]), (end, y), 2, fontsize=5.5, color="#444444")
-    panel.set_yticks(range(len(slots)), [f"{printable(a, 22)} · {r}" for a, r in slots])
+    panel.set_yticks(range(len(slots)), [_label(slot) for slot in slots])
     panel.set_ylim(len(slots) - 0.45, -0.55)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)

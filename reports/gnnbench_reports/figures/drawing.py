@@ -400,7 +400,9 @@ def short(value: float, kind: str, unit: float | None = None) -> str:
         return "0"
     scale = unit if unit is not None else _unit(abs(value), kind)
     name = next(name for size, name in _UNITS[kind] if size == scale)
-    return f"{value / scale:.3g} {name}"
+    number = value / scale
+    # Three digits, but 1,000 and not 1e+03 where the unit is given.
+    return f"{f'{number:,.0f}' if number >= 999.5 else f'{number:.3g}'} {name}"
 
 
 def _unit(value: float, kind: str) -> float:

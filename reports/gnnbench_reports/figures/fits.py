@@ -17,7 +17,7 @@ NAME = "fits"
 TITLE = "Does it fit"
 CAPTION = (
     "Predicted need of the memory with the least room, on the rank with the least room, at its "
-    "peak, by what fills it. Black tick: capacity or cap of that memory."
+    "peak, by what fills it."
 )
 COLOURS = dict(
     zip(
@@ -47,7 +47,11 @@ def data(study: Study) -> Any:
 
 def caption(frame: Any) -> str:
     """The caption, with the notes of this plot."""
-    words = CAPTION
+    words, drawn = CAPTION, bars.far_limits(frame, "bytes")
+    if drawn["mark"].notna().any():
+        words += " Black tick: capacity or cap of that memory."
+    if drawn["mark"].isna().any():
+        words += " Number after a bar: the capacity or cap, far beyond it."
     if set(frame["note"]) - {""}:
         words += " Configurations that do not fit, or may run out of memory, have a note."
     return words + (bars.THINNED if frame.attrs.get("thinned") else "")
@@ -63,7 +67,7 @@ def _lines(row: FitRow) -> list[tuple[Any, ...]]:
 def draw(frame: Any) -> Figure:
     """One panel per dataset and model."""
     return bars.draw_bars(
-        frame,
+        bars.far_limits(frame, "bytes"),
         value="bytes",
         part="part",
         colours=COLOURS,

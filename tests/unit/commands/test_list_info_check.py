@@ -236,3 +236,15 @@ def test_an_absent_suite_is_one_line(say: Say, suite: str, answer: str) -> None:
     assert (code, out) == (2, "")
     assert answer in err
     assert err.count("\n") == 1
+
+
+def test_a_missing_word_is_asked_for_with_those_allowed(say: Say) -> None:
+    code, _, err = say("list")
+    assert code == 2
+    assert f"are required: WHAT, one of {', '.join(KINDS)} (see gnnbench list --help)" in err
+
+
+def test_of_many_names_the_command_is_named_that_lists_them(say: Say) -> None:
+    code, _, err = say("predict", "demo", "--cluster", "xyzzy")
+    assert code == 2
+    assert f"`gnnbench list clusters` shows the {len(list_clusters())} that are allowed" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -58,3 +59,31 @@ def test_the_figure_draws_both_with_their_limit(study: Any) -> None:
 def test_records_of_an_earlier_version_have_no_such_table(fabricator: Any) -> None:
     fabricator.prediction(fabricator.spec(), memory=[{"rank": 0, "peak_bytes": 1}])
     assert finding(read_study(fabricator.results)) is None
+
+
+def test_a_table_in_which_all_fit_asks_for_no_attention(study: Any, fabricator: Any) -> None:
+    found = finding(study)
+    assert found is not None
+    assert not found.calm
+    for record in [*fabricator.results.predictions()]:
+        if record.spec["ranks"] == 2:
+            shutil.rmtree(fabricator.results.prediction_folder(record))
+    found = finding(read_study(fabricator.results))
+    assert found is not None
+    assert found.calm
+
+
+def test_a_limit_far_beyond_the_bars_is_a_number_and_squeezes_none(fabricator: Any) -> None:
+    fabricator.prediction(fabricator.spec(ranks=1), memory=_memory(fabricator, 12_000 * MIB))
+    frame = figure.data(read_study(fabricator.results))
+    panel = figure.draw(frame).axes[0]
+    assert panel.get_xlim()[1] < 400 * MIB
+    assert "of 11.7 GiB" in {text.get_text() for text in panel.texts}
+    assert "Number after a bar: the capacity or cap" in figure.caption(frame)
+    assert "Black tick" not in figure.caption(frame)
+
+
+def test_a_limit_close_to_the_bars_is_a_tick(study: Any) -> None:
+    frame = figure.data(study)
+    assert figure.draw(frame).axes[0].get_xlim()[1] > 400 * MIB
+    assert "Black tick: capacity or cap" in figure.caption(frame)

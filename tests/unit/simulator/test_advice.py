@@ -214,3 +214,28 @@ def test_machines_without_a_price_are_ranked_by_time_after_those_with_one() -> N
         *("1 x p4de.24xlarge", "16 x t4-15gbps")
     ]
     assert found.ranked[1].usd is None
+
+
+def test_a_free_machine_stays_cheapest_whatever_is_measured() -> None:
+    (own,) = find_machines(["1xrtx4090"], constants={"rtx4090x8:price.usd_per_hour": "0"})
+    rented = find_machines(["8xp4de.24xlarge"])
+    found = advise(Question(run=RUN), load_profile("ogbn-products"), [own, *rented], ("sampled",))
+    assert found.best is not None
+    assert found.best.usd == 0
+    measure = decisive(found)
+    assert measure is not None
+    assert measure.turn is None
+
+
+def test_a_buffer_is_chosen_for_the_memory_of_a_host_that_cannot_hold_all() -> None:
+    papers = load_profile("mag240m")
+    run = dataclasses.replace(RUN, dataset=DatasetRef(name="mag240m", profile="mag240m"))
+    machines = find_machines(["1xp3.2xlarge"])
+    found = advise(Question(run=run), papers, machines, ("out-of-core",))
+    assert found.best is not None
+    assert found.best.approach.startswith("out-of-core (buffer ")
+    host = machines[0].cluster.host.memory_bytes.value
+    assert found.best.run.memory.host == host
+    space = found.best.memory["spaces"]["host memory"]
+    assert 0.3 * host < space["needed_bytes"] < space["limit_bytes"] == host
+    assert found.unfit  # all partitions in memory
