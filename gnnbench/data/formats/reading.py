@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import os
+import struct
 import tarfile
 import warnings
 import zipfile
@@ -28,13 +29,14 @@ _BROKEN = (
     EOFError,
     OSError,
     OverflowError,
-    RecursionError,
+    RuntimeError,  # zipfile: encrypted, or of a version that it does not know; recursion
     UnicodeDecodeError,
     ValueError,
     KeyError,
     IndexError,
     TypeError,
     csv.Error,
+    struct.error,
     lzma.LZMAError,
     tarfile.TarError,
     zlib.error,

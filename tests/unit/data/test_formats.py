@@ -296,6 +296,22 @@ class TestMusae:
         one_line(error)
 
 
+@pytest.mark.parametrize("place, value", [(6, 204), (8, 1)])
+def test_an_archive_of_a_later_version_or_encrypted_is_told(tmp_path, place, value):
+    """Byte 6 of an entry of a zip's directory is the version it needs, bit 0 of byte 8 says that
+    it is encrypted."""
+    file = tmp_path / "g.npz"
+    np.savez(file, indptr=np.array([0, 1, 2]), indices=np.array([1, 0]), shape=np.array([2, 2]))
+    content = bytearray(file.read_bytes())
+    start = -1
+    while (start := content.find(b"PK\x01\x02", start + 1)) >= 0:
+        content[start + place] = value
+    file.write_bytes(content)
+    with pytest.raises(DataError, match="g[.]npz") as error:
+        formats.read("auto", file)
+    one_line(error)
+
+
 class TestFacebook100:
     def test_missing_values_have_no_bit_and_no_label(self, tmp_path):
         info = np.array([[1, 0, 5, 0, 0, 9, 1], [1, 2, 6, 0, 0, 0, 1], [2, 1, 0, 0, 0, 9, 1]])
