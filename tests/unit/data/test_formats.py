@@ -307,7 +307,7 @@ def test_an_archive_of_a_later_version_or_encrypted_is_told(tmp_path, place, val
     while (start := content.find(b"PK\x01\x02", start + 1)) >= 0:
         content[start + place] = value
     file.write_bytes(content)
-    with pytest.raises(DataError, match="g[.]npz") as error:
+    with pytest.raises(DataError, match=r"g[.]npz") as error:
         formats.read("auto", file)
     one_line(error)
 
