@@ -102,15 +102,20 @@ _DEFAULT_RADIUS = 0.8
 
 
 class Durations:
-    """Seconds of local steps for ranks of one cluster, `co_located` of them on each host."""
+    """Seconds of local steps for ranks of one cluster, `co_located` of them on each host.
+
+    On a CPU, `lanes` of a rank that work at once disturb each other as so many ranks do: they share
+    caches, memory, and the units of a core that counts as two.
+    """
 
     def __init__(
-        self, cluster: Cluster, *, co_located: int = 1, element_bytes: float = 4.0
+        self, cluster: Cluster, *, co_located: int = 1, lanes: int = 1, element_bytes: float = 4.0
     ) -> None:
         self.cluster, self.co_located, self.element_bytes = cluster, co_located, element_bytes
         self.classes: dict[str, CostClass] = {}
         self._spent: dict[str, float] = defaultdict(float)
-        self._models = _choose(cluster, co_located)
+        busy = co_located * (lanes if cluster.device.kind == "cpu" else 1)
+        self._models = _choose(cluster, busy)
         self._gap = self._models.get(GAP_OP)
         if self._gap is not None:
             self.classes[GAP_OP] = CostClass(

@@ -14,20 +14,31 @@ from gnnbench_simulator.compute import CostClass, Durations
 from gnnbench_simulator.pieces import Pieces, Places
 
 
-def durations_of(cluster: Cluster, *, co_located: int, element_bytes: float) -> Durations:
-    """Prices of local steps on a cluster, whose hosts are of one kind or of several."""
-    if len(cluster.kinds) == 1:
-        return Durations(cluster.kinds[0], co_located=co_located, element_bytes=element_bytes)
-    return KindDurations(cluster, co_located=co_located, element_bytes=element_bytes)
+def durations_of(
+    cluster: Cluster, *, co_located: int, lanes: int = 1, element_bytes: float = 4.0
+) -> Durations:
+    """Prices of local steps on a cluster, whose hosts are of one kind or of several.
+
+    Args:
+        cluster: devices and constants.
+        co_located: ranks on each host.
+        lanes: of one rank that keep cores busy.
+        element_bytes: bytes of a feature element.
+    """
+    kind = Durations if len(cluster.kinds) == 1 else KindDurations
+    machine = cluster.kinds[0] if len(cluster.kinds) == 1 else cluster
+    return kind(machine, co_located=co_located, lanes=lanes, element_bytes=element_bytes)
 
 
 class KindDurations(Durations):
     """Every piece of work is priced on every kind, and each rank takes the price of its host."""
 
-    def __init__(self, cluster: Cluster, *, co_located: int, element_bytes: float) -> None:
-        super().__init__(cluster, co_located=co_located, element_bytes=element_bytes)
+    def __init__(
+        self, cluster: Cluster, *, co_located: int, lanes: int = 1, element_bytes: float = 4.0
+    ) -> None:
+        super().__init__(cluster, co_located=co_located, lanes=lanes, element_bytes=element_bytes)
         self._each = [
-            Durations(kind, co_located=co_located, element_bytes=element_bytes)
+            Durations(kind, co_located=co_located, lanes=lanes, element_bytes=element_bytes)
             for kind in cluster.kinds
         ]
 

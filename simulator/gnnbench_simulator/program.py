@@ -226,7 +226,7 @@ def compile_plan(
     layouts = shared.layouts.get(rules)
     if layouts is None:
         layouts = shared.layouts[rules] = [lay_out(sample, rules) for sample in samples]
-    pricing = _Pricing(cluster, per_host, element_bytes, shared)
+    pricing = _Pricing(cluster, per_host, element_bytes, shared, _busy_lanes(layouts))
     for index, number in layout_of.items():
         pricing.add(index, plan.iterations[index], layouts[number])
     pricing.price(whole=True)
@@ -247,6 +247,18 @@ def compile_plan(
     program.contended = program.contended_pools()
     program.crowded = isinstance(pricing.network, FabricNetwork) and _meet_on_links(program)
     return program
+
+
+def _busy_lanes(layouts: Sequence[Layout]) -> int:
+    """The most lanes of one rank that work on cores, each in a thread of its own."""
+    return max(
+        (
+            len({b.lane for b in of.blocks if b.pool == "cores" and b.mode is Mode.LOCAL})
+            for layout in layouts
+            for of in layout.classes
+        ),
+        default=1,
+    )
 
 
 def _meet_on_links(program: Program) -> bool:
@@ -275,10 +287,12 @@ class _Pricing:
     """Gathers iterations, and prices the steps of many at once."""
 
     def __init__(
-        self, cluster: Cluster, per_host: int, element_bytes: float, shared: Shared
+        self, cluster: Cluster, per_host: int, element_bytes: float, shared: Shared, lanes: int
     ) -> None:
         self.shared, self.element_bytes = shared, element_bytes
-        self.durations = durations_of(cluster, co_located=per_host, element_bytes=element_bytes)
+        self.durations = durations_of(
+            cluster, co_located=per_host, lanes=lanes, element_bytes=element_bytes
+        )
         self.network = network_of(cluster, per_host)
         self.done: dict[int, Timed] = {}
         self.labels: dict[int, list[list[str]]] = {}

@@ -18,9 +18,9 @@ from gnnbench.data.profile import GraphProfile
 from gnnbench.plan import Plan
 from gnnbench.reuse import BINS
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
-from gnnbench.steps import COMMUNICATION, After, Kind
+from gnnbench.steps import COMMUNICATION, After, Kind, Lane
 from gnnbench_simulator.compute import Durations
-from gnnbench_simulator.predict import predict_plan
+from gnnbench_simulator.predict import estimate_s, predict_plan
 from gnnbench_simulator.program import compile_plan
 from gnnbench_simulator.uncertainty import interval
 
@@ -221,17 +221,27 @@ def test_errors_of_like_collectives_do_not_cancel(kit: Any) -> None:
     assert high(8) == pytest.approx(high(1), rel=0.02)
 
 
-def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> None:
-    models = tuple(
-        OpModel(
-            op="work",
-            kind="elementwise",
-            form="linear",
-            params={"s_per_byte": k},
-            co_located=int(k),
-        )
-        for k in (1.0, 2.0, 4.0)
+MODELS = tuple(
+    OpModel(
+        op="work", kind="elementwise", form="linear", params={"s_per_byte": k}, co_located=int(k)
     )
+    for k in (1.0, 2.0, 4.0)
+)
+
+
+def test_lanes_of_a_rank_that_work_at_once_disturb_each_other_as_ranks_do(kit: Any) -> None:
+    alone = kit.plan((kit.work("a", 10), kit.work("b", 10)))
+    beside = kit.plan((kit.work("a", 10), kit.work("b", 10, lane=Lane.HOST)))
+    cluster = kit.cluster(ops=MODELS)
+    assert estimate_s(alone, cluster, ranks_per_host=1) == pytest.approx(20.0)
+    assert estimate_s(beside, cluster, ranks_per_host=1) == pytest.approx(20.0)
+    waiting = kit.plan((kit.work("a", 10), kit.work("b", 10, lane=Lane.DISK, kind=Kind.READ)))
+    found = compile_plan(waiting, cluster, ranks_per_host=1)
+    assert found.iterations[0].seconds[0][0] == pytest.approx(10.0)
+
+
+def test_calibration_is_taken_for_the_ranks_that_share_the_host(kit: Any) -> None:
+    models = MODELS
     step = kit.work("a", 10)
     for co_located, seconds in ((1, 10.0), (2, 20.0), (3, 20.0), (4, 40.0), (9, 40.0)):
         durations = Durations(kit.cluster(ops=models), co_located=co_located)
