@@ -5,8 +5,7 @@ What a row says of these comes first, then what the system's published code and 
 disk it read, is not predicted.
 
 Not modelled: Ginex' neighbour cache (our topology is in memory), so that its times of superbatch
-sampling are left out; packed features (DiskGNN); caches by S3-FIFO (GraphBolt); graphs whose
-topology is mapped as well.
+sampling are left out; graphs whose topology is mapped as well.
 """
 
 from __future__ import annotations

@@ -33,9 +33,11 @@ SGNN_CACHED: Mapping[tuple[str, str], float] = {
     ("ogbn-products", "gcn"): 1.0,
     ("ogbn-papers100m", "gcn"): 0.04,
     ("twitter-2010", "gcn"): 0.01,
+    ("uk-2006-05", "gcn"): 0.0,
     ("ogbn-products", "graphsage"): 1.0,
     ("ogbn-papers100m", "graphsage"): 0.11,
     ("twitter-2010", "graphsage"): 0.15,
+    ("uk-2006-05", "graphsage"): 0.0,
 }
 """Share of the vertices, those of highest degree, that SGNN's devices cache, by graph and model
 (`cache_percentage`); a setting, which the row does not repeat."""

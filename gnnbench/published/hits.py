@@ -38,6 +38,7 @@ _PRESAMPLED = {
     "ogbn-papers100m": ((0.10, 0.983), (0.21, 0.985)),
     "ogbn-products": ((0.10, 0.204),),
     "twitter-2010": ((0.01, 0.32), (0.10, 0.749), (0.15, 0.82), (0.25, 0.894)),
+    "uk-2006-05": ((0.10, 0.613),),
 }
 _BY_DEGREE = {
     "ogbn-papers100m": (
@@ -50,6 +51,7 @@ _BY_DEGREE = {
     ),
     "ogbn-products": ((0.10, 0.191),),
     "twitter-2010": ((0.10, 0.727), (0.25, 0.855)),
+    "uk-2006-05": ((0.10, 0.280),),
 }
 """Share of the vertices in a cache and its counted hit rate, three hops from batches of 8,000 seeds
 (GNNLab: exp/fig4a, fig10, fig12 and table5 of its artefact, anchors of sampling section 5)."""

@@ -20,7 +20,7 @@ from gnnbench.published.hits import degree_hits
 from gnnbench.published.places import profile_of
 from gnnbench.published.reason import NotModelled
 from gnnbench.published.recipes import Recipe
-from gnnbench.published.rows import PublishedRow
+from gnnbench.published.rows import PublishedRow, whole_number
 from gnnbench.published.software import Loader
 
 QUIVER_CACHE_BYTES = 2.0e8
@@ -28,6 +28,9 @@ QUIVER_CACHE_BYTES = 2.0e8
 CAPSULE_LAUNCHES = 30
 """Operations of Capsule's loader per hop (counted in src/load/loader.py): slices, copies of
 buffers, maxima, and making a block."""
+CAPSULE_NODE_BYTES, CAPSULE_EDGE_BYTES = 20, 4
+"""Bytes of its files besides features: offset, label, and its old and new place of a vertex; the
+head of an edge."""
 SALIENT_WORKERS = 20
 """Of the artefact's scripts (`num_workers`), for its PyG baseline as well."""
 HALF = 2
@@ -160,15 +163,21 @@ def quiver(row: PublishedRow) -> Recipe:
 def capsule(row: PublishedRow) -> Recipe:
     """Capsule: subgraphs and their rows lie on the device, which draws from them and trains.
 
-    With DGL's layers a batch is a block per layer, with PyG's one list of edges for all layers. The
-    next subgraph is read by a thread while the device trains. Deviation known: it is taken to come
-    in time. Where subgraphs overlap, as those of a social network do, it does not.
+    With DGL's layers a batch is a block per layer, with PyG's one list of edges for all layers. In
+    an epoch every subgraph comes once: a thread reads its files while the device trains on the one
+    before, and then the process that trains copies it (src/load/loader.py). Files are taken to be
+    in the page cache. Deviation known: subgraphs are taken not to overlap beyond the rows that the
+    device has already. Those of a social network do, and come in up to several times the bytes.
     """
-    edges = "pyg" in row.system.lower()
+    edges, profile = "pyg" in row.system.lower(), profile_of(row)
+    batches = max(-(-profile.num_train // (whole_number(row.batch) or 1)), 1)
+    each = 4 * profile.num_features + CAPSULE_NODE_BYTES
+    size = each * profile.num_nodes + CAPSULE_EDGE_BYTES * profile.num_edges
     loader = Loader(
         sampler="device",
         features="device",
         launches=CAPSULE_LAUNCHES,
+        subgraph_bytes=size // batches,
         framework="edges" if edges else "dgl",
         untrimmed=edges,
     )

@@ -81,6 +81,8 @@ _OF_CAPSULE: Mapping[str, Mapping[str, int | bool]] = {
         "num_classes": 150,
         "num_train": 656_083,
     },
+    "uk-2006-05": {"num_features": 100, "num_train": 777_410},
+    "webbase-2001": {"num_features": 100, "num_train": 1_181_421},
 }
 """The same of Capsule's tables (datasetInfo.json): each edge of Friendster once."""
 

@@ -322,6 +322,14 @@ class Rewriter:
     def _loaded(self, step: Step, loader: Loader) -> Iterator[Step]:
         """Yield what a loader does before a batch is drawn, and before its rows are gathered."""
         if step.name == "sample/draw":
+            if loader.subgraph_bytes:
+                # A page of the cache is read and written once.
+                read = work.host("read_files", rows=0, bytes=2 * loader.subgraph_bytes)
+                yield replace(_beside(step, "files", read, Lane.HOST.at(2)), phase=Phase.LOAD)
+                moved = work.to_device(int(PAGEABLE * loader.subgraph_bytes))
+                copied = _beside(step, "subgraph", moved, Lane.COMPUTE)
+                after = (After(f"{step.name}_files"),)
+                yield replace(copied, phase=Phase.LOAD, after=after)
             if loader.launches:
                 yield _launches(step, loader.launches * self.shape.num_layers, lane=step.lane)
             if loader.sampler == "uva":

@@ -37,6 +37,8 @@ class Loader:
     workers    threads that draw, of sampler "host", and that gather rows into pinned memory
     slicers    threads of the training process that gather rows
     samplers   devices that only draw, for `trainers` that only train; 0: every device does both
+    subgraph_bytes of the next subgraph that come during a batch: a thread reads them from files in
+               the page cache, and the process that trains copies them from pageable memory
     stored_bytes   of an element of the stored features, which are copied so; 0: as they train
     framework  "dgl"; "pyg", whose sparse product is `PYG_SPMM` times as slow; or "edges": PyG over
                lists of edges, which gathers a row for each edge and adds the rows up
@@ -53,6 +55,7 @@ class Loader:
     slicers: int = 1
     samplers: int = 0
     trainers: int = 0
+    subgraph_bytes: int = 0
     stored_bytes: int = 0
     framework: str = "dgl"
     untrimmed: bool = False

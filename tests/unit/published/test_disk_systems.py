@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from published_cases import row
 
+from gnnbench.data.profile import load_profile
 from gnnbench.published.metrics import without_load
 from gnnbench.published.reason import Reason
 from gnnbench.published.rows import PublishedRow
@@ -136,6 +138,7 @@ def test_a_log_without_fan_outs_and_width_has_those_of_its_study() -> None:
     assert "fan-outs" in reason(**log)
 
 
+CRAWLS = ("uk-2006-05", "webbase-2001")
 CAPSULE = {
     "source": "Capsule SIGMOD25 supplement",
     "hardware": "RTX 4080 16GB, 128GB RAM",
@@ -164,6 +167,17 @@ def test_friendster_of_capsule_has_each_edge_once() -> None:
     found = case(system="PyG", dataset="friendster", **CAPSULE)
     assert found.profile.num_edges == 1_806_067_135
     assert (found.profile.num_features, found.profile.num_train) == (100, 656_083)
+
+
+def test_crawls_of_the_web_have_the_features_and_seeds_of_their_study() -> None:
+    found = {name: case(system="PyG", dataset=name, **CAPSULE).profile for name in CRAWLS}
+    facts = {name: (p.num_features, p.num_train) for name, p in found.items()}
+    assert facts == {"uk-2006-05": (100, 777_410), "webbase-2001": (100, 1_181_421)}
+    assert load_profile("uk-2006-05").num_train == 1_000_000
+    for profile in found.values():
+        expected = profile.expected_frontier((10, 10, 10), 1024)[0]
+        alone = replace(profile, frontier=()).expected_frontier((10, 10, 10), 1024)[0]
+        assert 0.3 < expected[0] / alone[0] < 0.4
 
 
 def test_facts_are_scored_by_a_table_of_embeddings() -> None:

@@ -1,4 +1,4 @@
-"""Layers that are computed on all vertices and edges of a batch."""
+"""Layers that are computed on all vertices and edges of a batch, and Capsule's subgraphs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from published_cases import Planned, mini_batch, row
+from published_cases import Planned, mini_batch, planned, row
 
 from gnnbench.published.systems import Case, case_of
 from gnnbench.published.untrimmed import untrimmed
-from gnnbench.steps import Kind, Phase, Step
+from gnnbench.steps import Kind, Lane, Phase, Step
 from gnnbench_simulator.validation import compare_rows
 
 CAPSULE = {
@@ -68,3 +69,23 @@ def test_capsule_draws_on_the_device_and_pyg_trains_on_a_list_of_edges() -> None
     blocks, edges = compare_rows([row(system=f"Capsule ({f})", **CAPSULE) for f in ("DGL", "PyG")])
     assert blocks.predicted is not None and edges.predicted is not None
     assert edges.predicted > 2 * blocks.predicted
+
+
+def test_every_subgraph_of_capsule_comes_once_an_epoch() -> None:
+    """Features, 20 bytes of a vertex and 4 of an edge are read ahead, and copied before a batch."""
+    found = planned(system="Capsule (DGL)", **CAPSULE)
+    data = found.case.profile
+    batches = -(-data.num_train // 1024)
+    steps = {step.name: step for step in found.released.iterations[0].classes[0].steps}
+    read, copy = steps["sample/draw_files"], steps["sample/draw_subgraph"]
+    table = (4 * data.num_features + 20) * data.num_nodes + 4 * data.num_edges
+    assert batches * int(read.work.bytes) / 2 == pytest.approx(table, rel=1e-3)
+    assert int(copy.work.bytes) > int(read.work.bytes) / 2
+    assert copy.lane is Lane.COMPUTE and read.lane is not Lane.COMPUTE
+    assert [wait.step for wait in copy.after] == [read.name]
+
+
+def test_a_graph_that_others_hold_as_a_whole_brings_no_subgraphs() -> None:
+    found = mini_batch(model="GraphSAGE")
+    names = {step.name for step in found.released.iterations[0].classes[0].steps}
+    assert not names & {"sample/draw_files", "sample/draw_subgraph"}
