@@ -188,6 +188,7 @@ def test_a_generated_graph_is_counted(say: Say) -> None:
         (["ogbn-products", "--deadline", "soon"], "expected a duration such as"),
         (["ogbn-products", "--machines", "8xA9000"], "unknown machine or device 'A9000'"),
         (["ogbn-products", "--machines", "8xA9000"], "`gnnbench list clusters` shows the "),
+        (["ogbn-products", "--machines", "7xa100-80:4"], "7 devices do not fill hosts of "),
         (["ogbn-products", "--set", "links.inter.bytes_per_s=-1"], "a rate is a number above 0"),
     ],
 )
