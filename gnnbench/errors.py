@@ -42,6 +42,7 @@ _LISTED = {
     "cluster": "clusters",
     "dataset": "datasets",
     "machine or device": "clusters",
+    "name": "WHAT",
 }
 """Kinds of names with a command that lists them."""
 

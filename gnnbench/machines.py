@@ -133,7 +133,9 @@ def find_machines(
                         found[changed.name, machine.ranks, machine.per_host] = machine
         # Of the whole catalogue, hosts that cannot make up a number are passed over.
         if len(found) == before and problems and words and (exact or count):
-            raise SpecError(problems[0])
+            # A number that fills no hosts is a mistake on every kind of host.
+            uneven = (problem for problem in problems if " do not fill " in problem)
+            raise SpecError(next(uneven, problems[0]))
     unused = [name for name in changes if name and name not in named]
     if unused:
         raise SpecError(f"--set {unused[0]}:...: no such machine here, {suggest(unused[0], named)}")

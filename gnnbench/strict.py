@@ -138,7 +138,10 @@ def _scalar(
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value, ok = float(value), True
     if not ok:
-        problems.append(f"{where}: found {_show(value)}, expected {type_name(hint)}")
+        # Lists multiply the runs of an entry, but not the knobs of an approach.
+        one = ": one value; another takes another entry" if isinstance(value, list) else ""
+        one = one if ".knobs." in where else ""
+        problems.append(f"{where}: found {_show(value)}, expected {type_name(hint)}{one}")
         return value
     if isinstance(value, float) and not math.isfinite(value):
         problems.append(f"{where}: found {value}, expected a finite number")

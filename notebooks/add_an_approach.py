@@ -31,7 +31,8 @@ import gnnbench as gb
 #
 # The class attributes are the card: name, paper, promise, look. `structure` decides which
 # vertices each rank owns. Trainer and plan both call it, so that they cannot disagree. On a
-# profile there are no vertices to order, and the approach says so.
+# profile there are no vertices to order, and the approach says so. A knob of its own would be a
+# field of a dataclass that extends `PartitionKnobs`, named as `knobs_type` of the card.
 
 # %%
 CARD = '''

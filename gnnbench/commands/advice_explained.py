@@ -35,7 +35,8 @@ def explained(best: Choice) -> Iterator[str]:
         ]
     )
     if found["other_steps"]:
-        yield f"and {found['other_steps']} more steps: {duration(found['other_s'])}"
+        noun = "step" if found["other_steps"] == 1 else "steps"
+        yield f"and {found['other_steps']} more {noun}: {duration(found['other_s'])}"
     yield ""
     yield "Constants behind them:"
     for basis in found["constants"]:

@@ -71,13 +71,19 @@ def memory_rows(
 def needed_over_runs(entry: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """Bytes of a device that a rank needs, and the lowest and highest of runs whose batches differ.
 
-    None where batches cannot differ. The planned batches are one of the runs.
+    None where batches cannot differ. The planned batches are one of the runs. A run reserves no
+    more than there is: the allocator gives unused segments back first, so that what lives in the
+    others decides whether memory runs out.
     """
     runs = entry.get("reserved_quantiles_bytes")
     if not runs:
         return None
     needed, context = entry["device_used_bytes"], entry["baseline_bytes"]
-    return needed, min(needed, context + runs[0]), max(needed, context + runs[-1])
+    most = context + runs[-1]
+    limit = entry.get("spaces", {}).get("device memory", {}).get("limit_bytes")
+    if limit:
+        most = min(most, int(limit))
+    return needed, min(needed, context + runs[0]), max(needed, most)
 
 
 def range_rows(

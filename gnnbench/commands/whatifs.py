@@ -149,7 +149,7 @@ def _tie(tie: BreakEven) -> dict[str, str]:
 def _swing(swing: Swing) -> dict[str, str]:
     return {
         "cause": swing.name,
-        "range": f"÷× {digits(swing.factor, 3)}",
+        "range": f"×/÷ {digits(swing.factor, 3)}",
         "time": f"{100 * (swing.low - 1):+.1f} … {100 * (swing.high - 1):+.1f} %",
         "evidence": swing.grade,
     }

@@ -23,8 +23,10 @@ def device_name(devices: str) -> str:
 
 
 def gib(size: float) -> str:
-    """A size in GiB, or MiB where it is small; without its sign."""
+    """A size in GiB, or MiB or KiB where it is small; without its sign."""
     gib = abs(size) / _GIB
+    if 0 < gib < 0.01 / 1024:
+        return f"{digits(gib * 2**20)} KiB"
     return f"{digits(gib)} GiB" if gib >= 0.1 else f"{digits(gib * 1024)} MiB"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from gnnbench.approaches.names import APPROACHES
 from gnnbench.errors import Unsupported
-from gnnbench.machines import Machine
+from gnnbench.machines import Machine, plain_name
 from gnnbench.models.names import MODELS
 from gnnbench.spec import RunSpec
 from gnnbench.units import digits
@@ -212,7 +212,7 @@ class _Search:
             )
             for choice, seconds in zip(group, times, strict=True):
                 if isinstance(seconds, Unsupported):
-                    choice.lacks = f"{choice.approach}: {str(seconds).partition(':')[0]}"
+                    choice.lacks = _lacking(choice, str(seconds))
                 else:
                     choice.period_s = choice.low_s = choice.high_s = seconds
 
@@ -363,6 +363,17 @@ def _sized(planned: Planned) -> str:
     notes = planned.plan.notes
     chosen = planned.run.memory.host and notes.get("partitions") and "buffer" in notes
     return f"buffer {notes['buffer']}/{notes['partitions']}" if chosen else ""
+
+
+def _lacking(choice: Choice, refusal: str) -> str:
+    """What the machine lacks for an approach, and how to add it to a machine of the catalogue."""
+    name = plain_name(choice.machine.cluster)
+    if "[storage]" in refusal:
+        return (
+            f"{choice.approach} reads the disk, which is not described: add [storage] to "
+            f"`gnnbench info {name} --toml`"
+        )
+    return f"{choice.approach}: {refusal.partition(':')[0]}"
 
 
 def _key(machine: Machine) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gnnbench_reports.figures import drawing
+from gnnbench_reports.labels import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +18,8 @@ NAME = "pareto"
 TITLE = "Time against price"
 CAPTION = (
     "Predicted time per period over its price on rented hosts, both axes logarithmic; lower and "
-    "further left is better. Grey line: configurations that no other one beats in both. The number "
-    "beside a mark is its rank count. Whole hosts are paid by the second; loading is left out."
+    "further left is better. Grey line: configurations that no other one beats in both; beside "
+    "their marks {said}. Whole hosts are paid by the second; loading is left out."
 )
 
 
@@ -30,6 +31,8 @@ def data(study: Study) -> Any:
 
     rates: dict[str, float | None] = {}
     found = []
+    # Of several machines, the label ends with the cluster, which has a column of its own.
+    several = len({row.cluster for row in study.rows if row.cluster}) > 1
     for row in study.rows:
         if row.predicted_period_s is None or not row.ranks_per_host:
             continue
@@ -43,13 +46,20 @@ def data(study: Study) -> Any:
             hosts = -(-row.ranks // row.ranks_per_host)
             seconds = row.predicted_period_s
             usd = seconds * hosts * per_hour / 3600
-            where = (row.dataset, row.model, row.label, row.ranks, row.cluster, row.period)
+            label = row.label.removesuffix(f" on {row.cluster}") if several else row.label
+            where = (row.dataset, row.model, label, row.ranks, row.cluster, row.period)
             found.append((*where, seconds, usd, row.predicted_low_s, row.predicted_high_s))
     names = ["dataset", "model", "approach", "ranks", "cluster", "period"]
     names += ["predicted_period_s", "usd_per_period", "predicted_low_s", "predicted_high_s"]
     frame = pd.DataFrame(found, columns=names)
     frame["best"] = [_is_best(frame, row) for row in frame.to_dict("records")]
     return frame
+
+
+def caption(frame: Any) -> str:
+    """The caption, with what is written beside the marks of this plot."""
+    several = frame["cluster"].nunique() > 1
+    return CAPTION.format(said="rank count and cluster" if several else "the rank count")
 
 
 def _is_best(frame: Any, row: dict[str, Any]) -> bool:
@@ -70,7 +80,7 @@ def draw(frame: Any) -> Figure:
     figure, axes = drawing.panels(groups, heights=2.0, most_columns=2)
     looks = drawing.looks(frame["approach"])
     for key, panel in axes.items():
-        _panel(panel, groups[key], looks)
+        _panel(panel, groups[key], looks, named=frame["cluster"].nunique() > 1)
     for panel in drawing.leftmost(axes):
         panel.set_ylabel(f"time per {drawing.period_noun(frame)}")
     for panel in drawing.lowest(axes):
@@ -79,9 +89,11 @@ def draw(frame: Any) -> Figure:
     return figure
 
 
-def _panel(panel: Axes, group: Any, looks: dict[str, Look]) -> None:
+def _panel(panel: Axes, group: Any, looks: dict[str, Look], *, named: bool) -> None:
     drawing.log_axis(panel, "x", group["usd_per_period"], "USD")
     drawing.log_axis(panel, "y", group["predicted_period_s"], "s")
+    low, high = panel.get_ylim()
+    panel.set_ylim(low * (low / high) ** 0.06, high)  # room for the texts of the frontier
     frontier = group[group["best"]].sort_values("usd_per_period")
     panel.plot(
         frontier["usd_per_period"],
@@ -96,7 +108,9 @@ def _panel(panel: Axes, group: Any, looks: dict[str, Look]) -> None:
         fill = look.colour if row["best"] else "white"
         panel.plot(*at, look.marker, color=look.colour, mfc=fill, ms=4, mew=0.8)
         if row["best"]:
-            panel.annotate(str(row["ranks"]), at, (3, 3), textcoords="offset points", fontsize=6)
+            said = f"{row['ranks']} {printable(row['cluster'], 18)}" if named else str(row["ranks"])
+            # Nothing lies below the frontier: its texts meet no other mark there.
+            panel.annotate(said, at, (-2, -4), textcoords="offset points", fontsize=6, va="top")
         words = (
             f"{drawing.timed(row, 'predicted')}, {drawing.short(at[0], 'USD')} on {row['cluster']}"
         )

@@ -50,6 +50,13 @@ def data(study: Study) -> Any:
     numeric = [name for name in frame if name.endswith("_s") or name == "repeat_spread"]
     frame[numeric] = frame[numeric].astype("float64")
     timed = frame["measured_period_s"].notna() | frame["predicted_period_s"].notna()
+    if several:
+        # An approach on one rank count has no line, and a panel of its own would show a mark.
+        panel, line = ["dataset", "model"], ["dataset", "model", "approach"]
+        counts = frame[timed].groupby(line)["ranks"].transform("nunique").reindex(frame.index)
+        longest = counts.groupby([frame[name] for name in panel]).transform("max")
+        frame = frame[longest > 1].reset_index(drop=True)
+        timed = frame["measured_period_s"].notna() | frame["predicted_period_s"].notna()
     return frame if timed.any() else frame[timed]
 
 

@@ -102,11 +102,11 @@ def _panel(panel: Axes, rows: list[dict[str, Any]], low: float, high: float) -> 
         )
         drawing.tip(
             bar.patches[0],
-            f"{row['cause']} ÷× {row['factor']:.3g} ({row['grade']}): {change(row['low'])} to "
+            f"{row['cause']} ×/÷ {row['factor']:.3g} ({row['grade']}): {change(row['low'])} to "
             f"{change(row['high'])}",
         )
         panel.annotate(
-            f"÷× {row['factor']:.3g}",
+            f"×/÷ {row['factor']:.3g}",
             (row["high"], place),
             (2, 0),
             textcoords="offset points",

@@ -152,6 +152,20 @@ def test_a_machine_of_ones_own_costs_nothing(say: Say) -> None:
     assert "Measure first: " in out
 
 
+def test_a_disk_that_is_not_described_is_asked_for(say: Say) -> None:
+    few = ("--approaches", "belady,sampled", "--set", "host.memory_bytes=64e9")
+    code, out, _ = say("advise", "ogbn-papers100m", "--machines", "1xrtx4090", *few)
+    assert code == 1
+    assert "add [storage] to `gnnbench info rtx4090x8 --toml`" in " ".join(out.split())
+
+
+def test_no_run_needs_more_of_a_device_than_there_is(say: Say) -> None:
+    few = ("--approaches", "cluster-gcn")
+    code, out, _ = say("advise", "ogbn-papers100m", "--machines", "8xp4d.24xlarge", *few)
+    assert code == 0
+    assert " GiB (22.4 to 37.3) of its device, " in " ".join(out.split())
+
+
 def test_a_generated_graph_is_counted(say: Say) -> None:
     sizes = {"num_nodes": 300, "mean_degree": 6, "num_classes": 4, "num_features": 8}
     words = [word for key, n in sizes.items() for word in ("--set", f"{key}={n}")]
@@ -174,6 +188,7 @@ def test_a_generated_graph_is_counted(say: Say) -> None:
         (["ogbn-products", "--deadline", "soon"], "expected a duration such as"),
         (["ogbn-products", "--machines", "8xA9000"], "unknown machine or device 'A9000'"),
         (["ogbn-products", "--machines", "8xA9000"], "`gnnbench list clusters` shows the "),
+        (["ogbn-products", "--machines", "7xa100-80:4"], "7 devices do not fill hosts of "),
         (["ogbn-products", "--set", "links.inter.bytes_per_s=-1"], "a rate is a number above 0"),
     ],
 )

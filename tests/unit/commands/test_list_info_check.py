@@ -141,7 +141,7 @@ def test_info_of_a_generator_shows_its_options(say: Say) -> None:
         ("partitoin", "did you mean 'partition'?"),
         ("redit", "did you mean 'reddit'?"),
         ("demo1", "did you mean 'demo'?"),
-        ("qqqqqq", "allowed: "),
+        ("qqqqqq", "`gnnbench list WHAT` shows the "),
     ],
 )
 def test_info_of_a_misspelt_name_says_what_was_meant(say: Say, name: str, answer: str) -> None:
@@ -248,3 +248,13 @@ def test_of_many_names_the_command_is_named_that_lists_them(say: Say) -> None:
     code, _, err = say("predict", "demo", "--cluster", "xyzzy")
     assert code == 2
     assert f"`gnnbench list clusters` shows the {len(list_clusters())} that are allowed" in err
+
+
+def test_several_values_of_a_knob_are_told_to_be_several_entries(
+    say: Say, suite_file: Path
+) -> None:
+    knobs = 'knobs = { objective = ["vol", "cut"] }\n'
+    suite_file.write_text(SUITE.replace("repeats = 2\n", knobs), encoding="utf-8")
+    code, _, err = say("check", str(suite_file))
+    assert code == 2
+    assert "runs[0].knobs.objective: found ['vol', 'cut'], expected text: one value; " in err

@@ -67,7 +67,7 @@ def test_bars_span_the_change_and_many_panels_have_fewer_bars(
     assert figure.get_figwidth() == drawing.COLUMN_IN
     bar = figure.axes[0].patches[0]
     assert (bar.get_x(), bar.get_x() + bar.get_width()) == pytest.approx((0.83, 1.22))
-    assert "<title>spmm ÷× 1.31 (measured): -17 % to +22 %</title>" in drawn
+    assert "<title>spmm ×/÷ 1.31 (measured): -17 % to +22 %</title>" in drawn
     assert "single on 1 rank of bench (cora, gcn)" in tornado.caption(frame)
 
 
