@@ -60,6 +60,8 @@ class Plan:
             free; empty where an evaluation needs no memory of its own.
         counted: whether all sizes were counted on the real structure; `basis` says how they were
             estimated otherwise.
+        counted_periods: of a plan that is not counted, how many of its first periods are: their
+            bytes are those of a run.
         notes: what a reader of the prediction may want to know.
         disk: limit of the disk that the run sets.
     """
@@ -76,6 +78,7 @@ class Plan:
     evaluation: Sequence[Iteration] = ()
     counted: bool = True
     basis: str = "counted on the real graph"
+    counted_periods: int = 0
     notes: Mapping[str, object] = field(default_factory=dict)
     disk: DiskLimit = field(default_factory=DiskLimit)
 

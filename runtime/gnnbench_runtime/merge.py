@@ -42,7 +42,8 @@ def merge(record: RunRecord, parts: Sequence[Mapping[str, Any]], plan: Plan) -> 
 
 def _periods(parts: Sequence[Mapping[str, Any]], plan: Plan) -> list[dict[str, Any]]:
     # A plan that draws some epochs of batches, or a profile's, has estimates: no run equals them.
-    planned = planned_bytes(plan) if plan.counted else [None] * plan.num_periods
+    known = plan.num_periods if plan.counted else plan.counted_periods
+    planned = [*planned_bytes(plan)[:known], *[None] * (plan.num_periods - known)]
     merged = []
     for number, of_ranks in enumerate(zip(*(p["periods"] for p in parts), strict=True)):
         moved: dict[str, int] = defaultdict(int)

@@ -210,6 +210,7 @@ class MiniBatch(Approach):
             evaluation=self.evaluation(data, run, structure, layout).iterations(),
             counted=drawn.counted,
             basis=drawn.basis,
+            counted_periods=drawn.whole_epochs,
             notes={
                 "order": shape.orders,
                 "num_parameters": shape.num_parameters,

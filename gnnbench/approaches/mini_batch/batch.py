@@ -152,12 +152,16 @@ class BatchSizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """Batches of a run: which of them runs when, and whether each was drawn."""
+    """Batches of a run: which of them runs when, and whether each was drawn.
+
+    Of the first `whole_epochs` every batch was drawn, whether or not of all.
+    """
 
     batches: list[BatchSizes]
     schedule: tuple[int, ...]
     counted: bool
     basis: str
+    whole_epochs: int = 0
 
     def over(self, tables: int) -> Drawn:
         """The same batches, drawn from a graph whose tables have so many bytes."""
@@ -232,7 +236,9 @@ def draw_run(
     )
     counted = epochs == run.training.epochs
     basis = COUNTED if counted else f"batches of {epochs} of {run.training.epochs} epochs drawn"
-    return Drawn(batches=batches, schedule=schedule, counted=counted, basis=basis)
+    return Drawn(
+        batches=batches, schedule=schedule, counted=counted, basis=basis, whole_epochs=epochs
+    )
 
 
 class _Draws:

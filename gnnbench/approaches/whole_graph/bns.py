@@ -256,6 +256,7 @@ class Bns(Partitioned):
             evaluation=LazyIterations(1, lambda _: exact_evaluation(shape, sizes)),
             counted=counted,
             basis=basis,
+            counted_periods=len(entries) if structure.counted else 0,
             notes={**plan.notes, "rate": knobs.rate, **lost},
         )
 

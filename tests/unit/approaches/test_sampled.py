@@ -99,7 +99,7 @@ def test_beyond_the_budget_a_few_steps_stand_for_all_and_the_plan_says_so(
     monkeypatch.setattr(batches, "DRAWN_EDGES", 10)
     plan = planned(size=10)
     assert not plan.counted
-    assert plan.basis == "3 of 18 steps of the first epoch drawn"
+    assert (plan.basis, plan.counted_periods) == ("3 of 18 steps of the first epoch drawn", 0)
     assert (list(plan.periods), len(plan.iterations)) == ([18, 18], 3)
     assert plan.schedule == ((0,) * 8 + (1,) * 9 + (2,)) * 2
     drawn = [by_name(whole, step)["sample/draw"].work for step in (0, 8, 17)]
@@ -115,6 +115,9 @@ def test_a_budget_for_one_epoch_is_spent_on_a_whole_epoch(
     plan = planned()
     assert (len(plan.iterations), plan.num_periods, plan.counted) == (4, 2, False)
     assert plan.basis == "batches of 1 of 2 epochs drawn"
+    # A run's bytes are compared with those of the epoch that was drawn, and with no others.
+    assert plan.counted_periods == 1
+    assert plan.moved_bytes(0) == whole.moved_bytes(0)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
