@@ -22,7 +22,7 @@ from pkgutil import iter_modules
 from types import FrameType
 from typing import Any, NoReturn, Protocol, cast
 
-from gnnbench import __version__, commands
+from gnnbench import __version__, commands, kernel_cache
 from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
 
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -136,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     debug = "--debug" in words
     try:
+        kernel_cache.check_variables()
         args = parse(words, discover())
         code: int = args.command_run(args)
         sys.stdout.flush()

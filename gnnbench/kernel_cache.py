@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+
+from gnnbench.errors import SpecError
 
 VARIABLE = "NUMBA_CACHE_DIR"
 
@@ -18,6 +21,19 @@ def choose() -> None:
     if os.environ.get(VARIABLE) or any(is_writable(place) for place in places()):
         return
     os.environ[VARIABLE] = str(_private())
+
+
+def check_variables(environ: Mapping[str, str] = os.environ) -> None:
+    """Raise SpecError for variables of numba under which nothing can be run or measured."""
+    interpreted = environ.get("NUMBA_DISABLE_JIT", "").strip()
+    if interpreted.lstrip("+-").isdecimal() and int(interpreted):
+        raise SpecError(
+            f"NUMBA_DISABLE_JIT: found {interpreted}; loops that are not compiled take hundreds of "
+            "times longer: unset it"
+        )
+    threads = environ.get("NUMBA_NUM_THREADS", "").strip()
+    if threads.lstrip("+-").isdecimal() and int(threads) < 1:
+        raise SpecError(f"NUMBA_NUM_THREADS: found {threads}, allowed >= 1: unset it")
 
 
 def places() -> tuple[Path, Path]:

@@ -58,6 +58,8 @@ from gnnbench.strict import bounds, build, convert, raise_all, read_toml
 from gnnbench.units import size_bytes
 
 SCHEMA = 2
+_MOST_OF_A_NAME = 80
+"""Bytes of a name in UTF-8. Two of them and more lie in a file's name, which has 255 at most."""
 _FOLDER = Path(__file__).parent / "catalogue" / "suites"
 TOP = (
     *("schema", "name", "description", "datasets", "tasks", "models"),
@@ -250,6 +252,11 @@ class _Parser:
             return {}
         found: dict[str, T | None] = {}
         for name, entry in table.items():
+            if not 0 < len(name.encode()) <= _MOST_OF_A_NAME:
+                self.problems.append(
+                    f"{where}: name {name[:20]!r}: found {len(name.encode())} bytes, allowed "
+                    f"1..{_MOST_OF_A_NAME}: names of files are made of it"
+                )
             if isinstance(entry, Mapping):
                 # These fields are filled in by the reader; a value of the user's would be
                 # overwritten silently.
@@ -317,6 +324,8 @@ class _Parser:
         runs: list[RunSpec] = []
         for number, entry in enumerate(entries):
             place = f"{self.where}: runs[{number}]"
+            if isinstance(entry, Mapping) and entry.get("seeds") == []:
+                self.problems.append(f"{place}.seeds: found an empty list, expected at least one")
             parsed = build(RunsTable, entry, place, self.problems) or _salvaged(entry)
             if parsed is not None:
                 runs += self._entry(parsed, place)
@@ -343,6 +352,7 @@ class _Parser:
             name: card.parse_knobs(dealt[name], f"{place}.knobs", self.problems)
             for name, card in cards.items()
         }
+        self._check_seeds(_listed(parsed.seeds), place)
         batch = self._override("batch", parsed.batch, place)
         training = self._override("training", parsed.training, place)
         memory = self._override("memory", parsed.memory, place)
@@ -374,6 +384,14 @@ class _Parser:
                 self.problems += found
                 if not found:
                     yield run
+
+    def _check_seeds(self, seeds: list[Any], place: str) -> None:
+        """A seed that is listed twice would be one run, and two were meant."""
+        twice = next((seed for at, seed in enumerate(seeds) if seed in seeds[:at]), None)
+        if twice is not None:
+            self.problems.append(
+                f"{place}.seeds: {twice} is listed twice; ask for repeats by repeats = 2"
+            )
 
     def _check_axes(self, axes: Mapping[str, list[Any]], place: str) -> None:
         self.problems += [

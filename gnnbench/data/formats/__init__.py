@@ -18,6 +18,7 @@ from typing import Any
 
 from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.columns import is_archive, sources
+from gnnbench.data.formats.misnamed import refuse_misnamed
 from gnnbench.data.formats.reading import reading
 from gnnbench.data.graph import Graph
 from gnnbench.data.stream import EdgeStream
@@ -75,6 +76,16 @@ _FOREIGN = {
         ".dgl",
     ): ": a file of another library, whose loading "
     "may run code: save its arrays with numpy.savez as edge_index, x, y, train_mask ...",
+    (
+        ".zst",
+        ".lzma",
+        ".z",
+        ".lz4",
+        ".7z",
+        ".rar",
+        ".zip",
+        ".tar",
+    ): ": unpack it first, then name the file or folder",
     (".npy",): ": a single array: save it with numpy.savez as edges",
     (".parquet", ".feather", ".h5", ".hdf5", ".json", ".xlsx"): ": export the edges as csv",
 }
@@ -175,7 +186,7 @@ def detect(path: str | Path, kind: str = "auto") -> str:
         found = _detect_folder(path) if path.is_dir() else _detect_file(path)
     if found == "native" or (path.is_dir() and (path / "meta.json").exists()):
         return "native"
-    if kind == "graph" and found is None and path.is_file() and path.suffix == ".csv":
+    if kind == "graph" and found is None and path.is_file() and path.suffix.lower() == ".csv":
         return "snap"
     if kind == "graph" and found is not None:
         return found
@@ -209,7 +220,7 @@ def _detect_folder(path: Path) -> str | None:
 
 
 def _detect_file(path: Path) -> str | None:
-    name = path.name
+    name = path.name if path.name.startswith("ind.") else path.name.lower()
     for suffix in (".gz", ".bz2", ".xz"):
         name = name.removesuffix(suffix)
     if name.startswith("ind."):
@@ -245,10 +256,14 @@ def _detect_npz(path: Path) -> str | None:
     import zipfile
 
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as stream:
+            refuse_misnamed(path, stream.read(64))
         return None
     with reading(path, "a .npz archive"), zipfile.ZipFile(path) as archive:
         keys = {name.removesuffix(".npy") for name in archive.namelist()}
-    if {"adj_indptr", "adj_indices"} <= keys or {"indptr", "indices", "shape"} <= keys:
+    if {"adj_indptr", "adj_indices"} <= keys or keys >= {"indptr", "indices", "shape"}:
+        return "npz_csr"
+    if keys >= {"format", "shape", "data"}:
         return "npz_csr"
     if not keys.isdisjoint(("edges", "edge_index")):
         return "npz_dense"

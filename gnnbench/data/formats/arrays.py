@@ -55,12 +55,17 @@ def whole_numbers(array: NDArray[Any], what: str, file: Path) -> NDArray[np.int6
     return whole
 
 
-def edge_pairs(array: NDArray[Any], file: Path) -> NDArray[np.int64]:
+def edge_pairs(array: NDArray[Any], file: Path, *, ends_first: bool = False) -> NDArray[np.int64]:
     """Edges as int64 [E, 2], from rows of pairs [E, 2] or from two rows of ends [2, E].
 
-    An array [2, 2] fits both; its rows are then read as pairs.
+    An array [2, 2] fits both: with `ends_first` it holds the sources and the destinations, as
+    `edge_index` of torch geometric does, else two pairs.
     """
-    if array.ndim == 2 and array.shape[1] == 2:
+    if array.dtype.kind == "b":
+        raise DataError(file, "edges of type bool, expected ids of nodes: is it a matrix?")
+    if array.shape == (2, 2) and ends_first:
+        pairs = array.T
+    elif array.ndim == 2 and array.shape[1] == 2:
         pairs = array
     elif array.ndim == 2 and array.shape[0] == 2:
         pairs = array.T

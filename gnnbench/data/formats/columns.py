@@ -22,17 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnnbench.data.dataset import MOST_PROBLEMS
-from gnnbench.data.formats.reading import OPENERS, reading
+from gnnbench.data.formats.misnamed import refuse_misnamed
+from gnnbench.data.formats.reading import OPENERS, not_utf8, reading
 from gnnbench.data.histogram import distinct
-from gnnbench.errors import DataError
+from gnnbench.errors import DataError, SpecError
 
 BLOCK_ROWS = 1 << 18
 BLANKS = r"\s+"
 SEPARATORS = ",;"
 """Separators that are found without being named. Fields between them may stand in quotes."""
-_NOT_UTF8 = (b"\xff\xfe", b"\xfe\xff")
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _HEAD_BYTES = 1 << 16
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf(inity)?)", re.I
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Source:
     def name(self) -> str:
         """The file's own name without folders and compression."""
         name = os.fsencode(Path(self.member or self.path.name).name).decode("utf-8", "replace")
-        return name if self.member else re.sub(r"\.(gz|bz2|xz)$", "", name)
+        return name if self.member else re.sub(r"\.(gz|bz2|xz)$", "", name, flags=re.IGNORECASE)
 
     @property
     def stem(self) -> str:
@@ -61,7 +65,7 @@ class Source:
         """Yield the decompressed bytes. Raises DataError where they cannot be had."""
         with reading(self.path, "a readable file"):
             if not self.member:
-                opener: Any = OPENERS.get(self.path.suffix, open)
+                opener: Any = OPENERS.get(self.path.suffix.lower(), open)
                 with opener(self.path, "rb") as stream:
                     yield stream
             elif is_tar(self.path):
@@ -77,8 +81,7 @@ class Source:
         """The first lines, at most 64 KiB of them, without line ends and byte order mark."""
         with self.open() as stream, reading(self.path, "text"):
             raw = stream.read(_HEAD_BYTES)
-        if raw.startswith(_NOT_UTF8):
-            raise DataError(self, "UTF-16 text (by its byte order mark): save it as UTF-8")
+        refuse_misnamed(str(self), raw[:64])
         # Not splitlines, which knows line ends that parsers of tables do not know.
         lines = re.split("\r\n|\n|\r", raw.decode("utf-8-sig", "replace"))
         return lines[:-1] if len(raw) == _HEAD_BYTES or not lines[-1] else lines
@@ -128,7 +131,9 @@ def one_source(path: Path, suffixes: tuple[str, ...] = ()) -> Source:
         DataError: an archive of several.
     """
     found = sources(path)
-    telling = [source for source in found if source.name.endswith(suffixes)] if suffixes else []
+    telling = (
+        [source for source in found if source.name.lower().endswith(suffixes)] if suffixes else []
+    )
     if len(telling or found) != 1:
         listed = ", ".join(repr(source.name) for source in found[:6]) or "none"
         raise DataError(path, f"expected one file in the archive, found {listed}: unpack it")
@@ -158,6 +163,8 @@ def layout(source: Source, *, delimiter: str | None = None, comments: bool = Tru
     Lines that start with '#' or '%' are comments, and at the head those with '//'. The
     delimiter is a comma, a semicolon or blanks.
     """
+    if delimiter == "":
+        raise SpecError("option delimiter: found '', allowed a separator; leave it out to find it")
     head = source.head()
     marks = {line[:1] for line in head}
     comment = ("%" if "%" in marks and "#" not in marks else "#") if comments else None
@@ -207,12 +214,16 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
     import pandas
 
     kinds = {column: types.get(column, object) for column in range(layout.width)}
+    # One character is taken as it is, and more as a pattern, which only one parser knows.
+    pattern = layout.delimiter != BLANKS and len(layout.delimiter) > 1
+    exact = False
     with source.open() as stream:
         _skip(stream, layout.skip)
         try:
             table = pandas.read_csv(
                 stream,
-                sep=layout.delimiter,
+                sep=re.escape(layout.delimiter) if pattern else layout.delimiter,
+                engine="python" if pattern else "c",
                 header=None,
                 names=range(layout.width),
                 index_col=False,
@@ -229,12 +240,49 @@ def blocks(source: Source, layout: Layout, types: Mapping[int, Any]) -> Iterator
                     kinds[c] is str and (a == "").any() for c, a in zip(types, found, strict=True)
                 ):
                     raise ValueError("an empty field")
+                if not exact and any(
+                    _is_large(kinds[c], a) for c, a in zip(types, found, strict=True)
+                ):
+                    _refuse_rounded(source, layout, types)
+                    exact = True
                 yield found
         except pandas.errors.EmptyDataError:
             return
+        except UnicodeDecodeError as error:
+            raise DataError(source, not_utf8(error)) from error
         except (ValueError, OverflowError, pandas.errors.ParserError) as error:
             said = " ".join(str(error).split())[:160]
             raise DataError(source, wrong_lines(source, layout, types) or said) from error
+
+
+def _is_large(kind: Any, values: NDArray[Any]) -> bool:
+    """Whether whole numbers are there that float64 may not hold."""
+    if kind not in (np.int64, np.uint64) or not len(values):
+        return False
+    return bool(values.max() >= 1 << 53 or values.min() <= -(1 << 53))
+
+
+def _refuse_rounded(source: Source, layout: Layout, types: Mapping[int, Any]) -> None:
+    """Raise DataError where large whole numbers stand in one column with such as 1.0 or 1e5.
+
+    The parser reads such a column by way of float64, which makes neighbours above 2^53 equal.
+    """
+    whole = [c for c, kind in types.items() if kind in (np.int64, np.uint64)]
+    with source.open() as stream:
+        lines = io.TextIOWrapper(stream, "utf-8-sig", errors="replace")
+        for number, line in enumerate(lines, 1):
+            if number <= layout.skip:
+                continue
+            text = line.partition(layout.comment)[0] if layout.comment else line
+            fields = split_line(text.rstrip("\n"), layout.delimiter) if text.strip() else []
+            for column in whole:
+                if column < len(fields) and not _WHOLE.fullmatch(fields[column].strip()):
+                    raise DataError(
+                        source,
+                        f"line {number}: field {column + 1} is {fields[column].strip()!r} in a "
+                        "column with numbers above 2^53, which would be rounded: write all as "
+                        "whole numbers",
+                    )
 
 
 def _skip(stream: IO[bytes], lines: int) -> None:
@@ -275,8 +323,8 @@ def _wrong(text: str, layout: Layout, types: Mapping[int, Any]) -> str | None:
                 return f"field {column + 1} is empty"
             continue
         try:
-            value = int(field) if np.dtype(kind).kind in "iu" else float(field)
-        except ValueError:
+            value = _value(field, np.dtype(kind).kind in "iu")
+        except (ValueError, OverflowError):
             what = "a whole number" if np.dtype(kind).kind in "iu" else "a number"
             return f"field {column + 1} is {field!r}, expected {what}"
         if value != value:
@@ -284,6 +332,19 @@ def _wrong(text: str, layout: Layout, types: Mapping[int, Any]) -> str | None:
         if isinstance(value, int) and abs(value) > np.iinfo(kind).max:
             return f"field {column + 1} is {field}, larger than {np.dtype(kind)} can hold"
     return None
+
+
+def _value(field: str, whole: bool) -> int | float:
+    """A field as a number, as the parser reads it: 1.0 and 1e5 are whole. Raises ValueError."""
+    if not _NUMBER.fullmatch(field):
+        raise ValueError(field)
+    if not whole:
+        return float(field)
+    if _WHOLE.fullmatch(field):
+        return int(field)
+    if not float(field).is_integer():
+        raise ValueError(field)
+    return int(float(field))
 
 
 def is_number(word: str) -> bool:

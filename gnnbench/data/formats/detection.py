@@ -29,7 +29,7 @@ def table_format(path: Path, kind: str, guess: str | None) -> str | None:
     if parts and all(len(parts[split]) == 1 for split in SPLITS):
         return _facts(parts["train"][0], kind)
     files = [s for s in sources(path) if s.path == path or not s.name.startswith(".")]
-    tables = [source for source in files if source.name.endswith(".csv")]
+    tables = [source for source in files if source.name.lower().endswith(".csv")]
     fitting = [source for source in tables if temporal_csv.fits(source)]
     if kind == "triples":
         return "triples" if path.is_file() else None
@@ -55,7 +55,7 @@ def _facts(train: Source, kind: str) -> str | None:
 def _one_table(files: list[Source], path: Path, guess: str | None) -> str | None:
     """A single table without a telling name: two columns are a graph, more need to be explained."""
     source = files[0]
-    if path.is_file() and source.name.endswith(".csv"):
+    if path.is_file() and source.name.lower().endswith(".csv"):
         guess = "snap"  # of two columns; a table of events was found by its header before
     if guess is None and not source.member:
         return None

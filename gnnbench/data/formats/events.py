@@ -26,6 +26,7 @@ ROLES = ("source", "destination", "time", "label", "split", "feature", "-")
 """What a column of events can be; "-" is left out."""
 _EXACT = 1 << 53  # float64 holds every whole number up to here
 _LARGEST = np.iinfo(np.int32).max
+_MOST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,8 @@ def _types(source: Source, layout: Layout, roles: Sequence[str]) -> dict[int, An
 def _id_type(words: Sequence[str]) -> Any:
     """Type of a column of ids: whole numbers, also as 1.0, or names."""
     if words and all(_is_whole(word) for word in words):
-        return np.int64
+        # Ids that int64 cannot hold, as hashes of 64 bits are, become names.
+        return str if any(int(word) > _MOST for word in words if len(word) > 18) else np.int64
     numbers = bool(words) and all(is_number(word) for word in words)
     return np.float64 if numbers else np.int64 if words and _is_whole(words[0]) else str
 

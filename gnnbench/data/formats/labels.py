@@ -70,6 +70,10 @@ def text_labels(values: NDArray[np.str_], file: Path, notes: Notes) -> tuple[NDA
     labels = np.full(len(values), -1, np.int64)
     if numbers is not None:
         found = _whole(numbers, file)
+        # As in arrays of numbers, -1 is no class; a file of -1 and 1 alone has two of them.
+        if found.min() == -1 and len(np.unique(found)) > 2:
+            known[known] = found != -1
+            found = found[found != -1]
         labels[known], num_classes = dense_codes(found)
     else:
         labels[known], num_classes = dense_codes(words)
@@ -107,6 +111,9 @@ def _numbers(words: NDArray[np.str_]) -> NDArray[Any] | None:
 def _whole(values: NDArray[Any], file: Path) -> NDArray[np.int64]:
     """Class numbers as int64; nan is -1. Raises DataError for fractions and infinity."""
     if values.dtype.kind != "f":
+        if values.dtype.kind == "u" and len(values) and values.max() > np.iinfo(np.int64).max:
+            at = int(values.argmax())
+            raise DataError(file, f"label {values[at]} of node {at} is more than int64 can hold")
         return values.astype(np.int64)
     exact = values.astype(np.float64)
     known = ~np.isnan(exact)

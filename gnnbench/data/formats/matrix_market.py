@@ -6,6 +6,7 @@ Not by scipy's `mmread`, which crashes the process on some broken headers.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def read(
         rows, entries = _sizes(sizes)
         table = np.zeros((0, 2))
         if body.strip():
-            table = np.loadtxt(io.StringIO(body), dtype=str, comments="%", ndmin=2)
+            # Comments leave first: numpy warns of rows that are nothing else.
+            body = re.sub(r"%.*", "", body)
+            body = "\n".join(line for line in body.split("\n") if line.strip())
+            table = np.loadtxt(io.StringIO(body), dtype=str, comments=None, ndmin=2)
         if len(table) != entries or (entries and table.shape[1] != _COLUMNS[field]):
             raise ValueError(f"{len(table)} entries of {table.shape[1]} columns, not {entries}")
         # Places as text become integers without a detour over floats, which would round them.
@@ -78,7 +82,8 @@ def read(
 def _member_text(source: Source) -> str:
     """The text of a file in an archive, as SuiteSparse packs matrices."""
     with source.open() as stream:
-        return stream.read().decode("utf-8-sig").replace("\r\n", "\n")
+        text = stream.read().decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _values(table: NDArray[Any], field: str) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from gnnbench.data.formats.reading import only_file, reading, stem
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError
 
+_READ = re.compile(
+    r"(adj_|attr_|labels_)?(indptr|indices|data|shape)|attr_matrix|labels(_matrix)?|format|_is_array"
+)
+"""Names of arrays that are read, or that say how to read the others."""
+
 
 def read(path: Path, *, directed: bool = False, name: str | None = None) -> Graph:
     """Read one `.npz` (or the folder of one). No split is in the file.
@@ -21,15 +27,14 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
     Features are attr_* in CSR parts or a dense attr_matrix, labels likewise labels or labels_*. A
     file of scipy's save_npz (indptr, indices, data, shape) is the adjacency alone.
     `directed` keeps the stored arcs (row -> column) instead of both directions of each. Entries
-    whose value is 0 are edges too, and `notes` counts them.
+    whose value is 0 are edges too, and `notes` counts them; it names the arrays that are left out.
     """
     file = only_file(path, ["*.npz"], "npz of CSR parts")
     notes: dict[str, object] = {}
     with reading(file, "an npz of CSR parts"), file.open("rb") as stream:
         parts = archive(stream)
-        prefix = "" if "indptr" in parts else "adj_"
-        if not prefix and parts["format"].item() not in (b"csr", "csr"):
-            raise ValueError(f"format {parts['format'].item()!r}: save the matrix as csr")
+        prefix = "" if "indptr" in parts or "format" in parts else "adj_"
+        _check_form(parts, prefix, file)
         rows, targets, values = _coordinates(parts, prefix, file)
         num_nodes, columns = _shape(parts, prefix)
         if num_nodes != columns:
@@ -40,7 +45,13 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
         raw = array_of(parts, ("labels",), file)
         raw = _matrix(parts, "labels", file) if raw is None else raw
         zeros = int(np.count_nonzero(np.asarray(values) == 0))
+        left_out = sorted(name for name in parts.files if not _READ.fullmatch(name))
+    if values.dtype.kind in "fc" and not np.isfinite(values).all():
+        at = int((~np.isfinite(values)).argmax())
+        raise DataError(file, f"{prefix}data: entry {at} is {values[at]}, expected finite numbers")
     labels, num_classes = (None, 0) if raw is None else class_labels(raw, file, notes)
+    if left_out:
+        notes["left_out"] = f"arrays {', '.join(left_out[:8])}"
     if zeros:
         notes["zero_entries"] = f"{zeros} entries of value 0, kept as edges"
     return from_edges(
@@ -54,6 +65,14 @@ def read(path: Path, *, directed: bool = False, name: str | None = None) -> Grap
         num_classes=num_classes,
         notes=notes,
     )
+
+
+def _check_form(parts: Any, prefix: str, file: Path) -> None:
+    """Raise DataError for a matrix of scipy in another form than csr."""
+    form = parts["format"].item() if not prefix and "format" in parts else "csr"
+    form = form.decode("ascii", "replace") if isinstance(form, bytes) else str(form)
+    if form != "csr":
+        raise DataError(file, f"a matrix in the form {form!r}: save matrix.tocsr() instead")
 
 
 def _matrix(parts: Any, name: str, file: Path) -> NDArray[np.float32] | None:
@@ -74,6 +93,8 @@ def _shape(parts: Any, prefix: str) -> tuple[int, int]:
     shape = parts[f"{prefix}shape"]
     if shape.shape != (2,):
         raise ValueError(f"{prefix}shape holds {shape.size} numbers, expected 2")
+    if shape.dtype.kind == "f" and not np.array_equal(shape, np.rint(shape)):
+        raise ValueError(f"{prefix}shape is {shape.tolist()}, expected whole numbers")
     return int(shape[0]), int(shape[1])
 
 
@@ -83,7 +104,9 @@ def _coordinates(
     """Rows, columns and values of CSR parts. Raises DataError where they do not fit together."""
     indptr = whole_numbers(parts[f"{prefix}indptr"], f"{prefix}indptr", file)
     indices = whole_numbers(parts[f"{prefix}indices"], f"{prefix}indices", file)
-    values = parts[f"{prefix}data"]
+    values = array_of(parts, (f"{prefix}data",), file)
+    if values is None:
+        raise DataError(file, f"no array {prefix}data")
     rows, columns = _shape(parts, prefix)
     lengths = len(indptr) == rows + 1 and len(indices) == len(values)
     if not lengths or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):

@@ -83,7 +83,9 @@ def _numbers(file: Path | None, num_nodes: int) -> NDArray[np.float32] | None:
     if file is None:
         return None
     with reading(file, "a table of numbers"):
-        table = np.loadtxt(io.StringIO(read_text(file)), np.float32, delimiter=",", ndmin=2)
+        table = np.loadtxt(
+            io.StringIO(read_text(file)), np.float32, comments=None, delimiter=",", ndmin=2
+        )
     if len(table) != num_nodes:
         raise DataError(file, f"truncated: {len(table)} rows for {num_nodes} nodes")
     return table
@@ -117,5 +119,10 @@ def _masks(path: Path, split: str | None, num_nodes: int) -> dict[str, NDArray[n
         ids = integer_table(file, columns=1)[:, 0]
         if len(ids) and not 0 <= ids.min() <= ids.max() < num_nodes:
             raise DataError(file, f"node ids must lie in 0..{num_nodes - 1}")
+        if len(np.unique(ids)) != len(ids):
+            twice = int(np.flatnonzero(np.bincount(ids) > 1)[0])
+            raise DataError(
+                file, f"node {twice} is listed twice: expected ids of nodes, a line each, no mask"
+            )
         masks[field] = mask_of(ids, num_nodes)
     return masks

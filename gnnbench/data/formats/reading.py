@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.formats.misnamed import refuse_misnamed
 from gnnbench.errors import DataError
 
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -62,9 +63,20 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:160]
         detail = f" ({said})" if said else ""
         raise DataError(path, f"takes more memory than there is{detail}: broken?") from error
+    except UnicodeDecodeError as error:
+        raise DataError(path, not_utf8(error)) from error
     except _BROKEN as error:
         detail = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(path, f"truncated or not {kind} ({detail})") from error
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What to do about text in another encoding."""
+    at = error.start
+    return (
+        f"byte {at} is 0x{error.object[at]:02x}, which is no UTF-8: save the file as UTF-8 "
+        "(iconv -f LATIN1 -t UTF-8, for example)"
+    )
 
 
 def read_bytes(path: Path) -> bytes:
@@ -73,7 +85,7 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: it expands as no data does, to more than memory may hold.
     """
-    opener = OPENERS.get(path.suffix)
+    opener = OPENERS.get(path.suffix.lower())
     if opener is None:
         return path.read_bytes()
     most = max(_PLAUSIBLE_BYTES, _PLAUSIBLE_RATIO * path.stat().st_size)
@@ -93,7 +105,9 @@ def read_bytes(path: Path) -> bytes:
 
 def read_text(path: Path) -> str:
     """Return the whole content as text, decompressed by the suffix, with line ends of Unix."""
-    text = read_bytes(path).decode("utf-8-sig")
+    raw = read_bytes(path)
+    refuse_misnamed(path, raw[:64])
+    text = raw.decode("utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gnnbench.data.edge_list import EdgeList
 from gnnbench.data.formats.columns import (
+    BLANKS,
     Growing,
     Source,
     blocks,
@@ -24,7 +25,7 @@ from gnnbench.data.formats.columns import (
 )
 from gnnbench.data.formats.reading import only_file, positive_weights
 from gnnbench.data.graph import Graph, from_edges
-from gnnbench.errors import DataError
+from gnnbench.errors import DataError, SpecError
 
 PATTERNS = [
     f"*.{kind}{packed}"
@@ -32,6 +33,13 @@ PATTERNS = [
     for packed in ("", ".gz", ".xz", ".bz2")
 ]
 SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist", ".csv")
+_NAMED = (
+    ("source", "src", "from", "fromnodeid", "u", "id_1", "node_1", "node1", "head"),
+    ("target", "dst", "to", "tonodeid", "v", "id_2", "node_2", "node2", "destination", "tail"),
+    ("weight", "w", "weights", "value"),
+)
+"""Names of the columns of sources, targets and weights in a header, in lower case."""
+_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "blank": BLANKS, " ": BLANKS}
 _STATED = re.compile(r"nodes:\s*(\d+)\s+edges:\s*(\d+)", re.IGNORECASE)
 
 
@@ -51,12 +59,15 @@ def read(
     Ids are whole numbers below 2^64. Those that leave gaps are renumbered from 0 in their order
     (`notes` says so), unless `num_nodes` is given: then ids stay and lie in 0..num_nodes-1, and
     unused ones are isolated nodes. `delimiter` is found out from the first row: a comma, a
-    semicolon, else blanks. A header is left out, and `notes` says so. `directed` keeps arcs as
-    listed instead of both directions. A file without edges is refused unless `num_nodes` is given.
+    semicolon, else blanks. A header is left out, and `notes` says so; columns that it names
+    (source, target, weight and the like) are found by these names. `directed` keeps arcs as listed
+    instead of both directions. A file without edges is refused unless `num_nodes` is given.
     `notes` tells where a comment states another number of edges than the file lists, and where the
     first row may be the numbers of nodes and edges.
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
+    if num_nodes is not None and num_nodes < 0:
+        raise SpecError(f"option num_nodes: found {num_nodes}, allowed >= 0")
     source, notes = one_source(file, SUFFIXES), dict[str, object]()
     *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
     if num_nodes is None and not len(edges[0]):
@@ -155,7 +166,9 @@ def _blocks(
     """Yield sources, targets and, if there are three kinds, weights block by block."""
     if not any(line.strip() and line[0] not in "#%" for line in source.head()):
         return
-    found = layout(source, delimiter=delimiter)
+    found = layout(
+        source, delimiter=_DELIMITERS.get(delimiter, delimiter) if delimiter else delimiter
+    )
     head = source.head()
     places = [
         at
@@ -164,20 +177,46 @@ def _blocks(
     ]
     rows = [head[at] for at in places[:2]]
     words, *below = (split_line(line, found.delimiter) for line in rows)
-    if below and is_number(below[0][0]) and not any(is_number(word) for word in words):
+    order: tuple[int, ...] = tuple(range(len(kinds)))
+    if below and _is_header(words, below[0]):
         found = dataclasses.replace(found, skip=places[0] + 1)
+        order = _named_columns(words, len(kinds))
         notes["header"] = f"left out: {rows[0][:40]}"
+        if order != tuple(range(len(kinds))):
+            notes["columns"] = "by the header: " + ", ".join(words[at].strip() for at in order)
     if found.width < 2:
         raise DataError(
             source,
             f"rows have one field: {rows[0][:40]!r}; set option delimiter to the separator",
         )
-    types = dict(enumerate(kinds))
+    types = dict(zip(order, kinds, strict=True))
     if found.width < len(types):
         raise DataError(source, f"option weighted: rows have no third field: {rows[0][:40]!r}")
     if found.width > len(types):
         notes["columns_left_out"] = found.width - len(types)
     yield from blocks(source, found, types)
+
+
+def _is_header(words: list[str], below: list[str]) -> bool:
+    """Whether a row names columns: no word is a number, and the next row holds numbers."""
+    named = not any(is_number(word) for word in words)
+    return named and any(is_number(word) for word in below[:2])
+
+
+def _named_columns(words: list[str], count: int) -> tuple[int, ...]:
+    """The columns of sources, targets and weights by a header; the first ones if it names none.
+
+    A first column without a name is pandas' index, and not an end.
+    """
+    names = [word.strip().strip('"').lower() for word in words]
+    found = [[at for at, name in enumerate(names) if name in known] for known in _NAMED]
+    if len(found[0]) != 1 or len(found[1]) != 1:
+        start = 1 if names and not names[0] and len(names) > count else 0
+        return tuple(range(start, start + count))
+    ends = (found[0][0], found[1][0])
+    rest = [at for at in range(len(names)) if at not in ends]
+    third = found[2] or rest[:1] or [len(names)]
+    return (*ends, third[0])[:count]
 
 
 def _compare_counts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from gnnbench.data.formats.columns import Layout, Source, layout, sources
+from gnnbench.data.formats.columns import Layout, Source, layout, sources, split_line
 from gnnbench.data.formats.events import Reading, read_events, roles_of
 from gnnbench.data.stream import EdgeStream
 from gnnbench.errors import DataError
@@ -54,7 +54,9 @@ def read(
 def table(path: Path) -> Source:
     """The csv of a path: the file, or edges.csv or the only csv of a folder or archive."""
     found = [
-        s for s in sources(path) if s.name.endswith(".csv") or (s.path == path and not s.member)
+        s
+        for s in sources(path)
+        if s.name.lower().endswith(".csv") or (s.path == path and not s.member)
     ]
     named = [source for source in found if source.name == "edges.csv"]
     if len(named or found) != 1:
@@ -80,7 +82,7 @@ def body(source: Source) -> Layout:
     if len(lines) < 2:
         raise DataError(source, "found no data rows below the header")
     found = layout(source, delimiter=",", comments=False)
-    width = len(lines[1].split(","))
+    width = len(split_line(lines[1], ","))
     return dataclasses.replace(found, skip=found.skip + 1, width=width)
 
 

@@ -198,9 +198,36 @@ def _unseen(
         entities[ids[: ends[0]]] = True
     relations[kinds[: ends[0]]] = True
     known = entities[heads] & entities[tails] & relations[kinds]
+    trained = _trained(heads, kinds, tails, ends[0], counts)
     notes: dict[str, object] = {}
     for split, start, stop in (("val", ends[0], ends[1]), ("test", ends[1], ends[2])):
         unseen = int(np.count_nonzero(~known[start:stop]))
         if unseen:
-            notes[f"unseen_in_{split}"] = f"{unseen} facts with an entity that training lacks, kept"
+            notes[f"unseen_in_{split}"] = (
+                f"{unseen} facts with an entity or relation that training lacks, kept"
+            )
+        shared = int(np.count_nonzero(trained[start - ends[0] : stop - ends[0]]))
+        if shared:
+            notes[f"shared_with_{split}"] = f"{shared} facts are in training too, kept"
     return notes
+
+
+def _trained(
+    heads: NDArray[np.int32],
+    kinds: NDArray[np.int32],
+    tails: NDArray[np.int32],
+    end: int,
+    counts: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """Which facts behind the first `end` are among these too."""
+    if counts[0] ** 2 * counts[1] >= 1 << 63:
+        return np.zeros(len(heads) - end, np.bool_)  # numbers of facts would not fit in int64
+    facts = (heads.astype(np.int64) * counts[1] + kinds) * counts[0] + tails
+    held = np.unique(facts[end:])
+    if not len(held):
+        return np.zeros(0, np.bool_)
+    place = np.minimum(np.searchsorted(held, facts[:end]), len(held) - 1)
+    there = np.zeros(len(held), np.bool_)
+    there[place[held[place] == facts[:end]]] = True
+    found: NDArray[np.bool_] = there[np.searchsorted(held, facts[end:])]
+    return found

@@ -1,0 +1,70 @@
+"""Mistakes in suites and in the environment that passed without a word, or failed late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gnnbench import kernel_cache
+from gnnbench.cli import main
+from gnnbench.errors import SpecError
+from gnnbench.suites import find_suite
+
+SUITE = """
+name = "s"
+[datasets.{name}]
+profile = "reddit"
+[models.m]
+[[runs]]
+dataset = "{name}"
+model = "m"
+approach = "single"
+{more}
+"""
+
+
+def suite(path: Path, *, name: str = "a", more: str = "") -> str:
+    path.write_text(SUITE.format(name=name, more=more), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"more": "seeds = []"}, r"runs\[0\]\.seeds: found an empty list"),
+        ({"more": "seeds = [0, 1, 0]"}, r"runs\[0\]\.seeds: 0 is listed twice.*repeats = 2"),
+        ({"name": "x" * 81}, "found 81 bytes, allowed 1..80"),
+    ],
+)
+def test_lists_and_names_that_would_make_other_runs_are_refused(
+    tmp_path: Path, values: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(SpecError, match=problem):
+        find_suite(suite(tmp_path / "s.toml", **values))
+
+
+def test_seeds_and_names_as_they_should_be_are_kept(tmp_path: Path) -> None:
+    made = find_suite(suite(tmp_path / "s.toml", name="x" * 80, more="seeds = [0, 1]\nrepeats = 2"))
+    assert sorted(run.training.seed for run in made.runs) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("NUMBA_DISABLE_JIT", "1"), ("NUMBA_NUM_THREADS", "0"), ("NUMBA_NUM_THREADS", "-2")],
+)
+def test_variables_of_numba_that_break_it_are_named(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["list", "approaches"]) == 2
+    assert capsys.readouterr().err.startswith(f"gnnbench: error: {variable}: found {value}")
+
+
+def test_variables_of_numba_that_do_no_harm_are_left() -> None:
+    for values in (
+        {"NUMBA_DISABLE_JIT": "0"},
+        {"NUMBA_NUM_THREADS": "1"},
+        {"NUMBA_NUM_THREADS": ""},
+    ):
+        kernel_cache.check_variables(values)
