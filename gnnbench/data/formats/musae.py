@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.data.formats.columns import is_number
 from gnnbench.data.formats.labels import text_labels
 from gnnbench.data.formats.reading import (
     first_existing,
@@ -20,6 +21,7 @@ from gnnbench.data.formats.reading import (
     reading,
     required,
 )
+from gnnbench.data.formats.snap import named_columns
 from gnnbench.data.graph import Graph, from_edges
 from gnnbench.errors import DataError, UnknownName
 
@@ -44,6 +46,7 @@ def read(
     """
     edges_file = required(path, ["*_edges.csv"], "a MUSAE folder")
     notes: dict[str, object] = {}
+    _check_header(edges_file)
     edges = integer_table(edges_file, columns=2, delimiter=",", header=True, notes=notes)
     if len(edges) and edges.min() < 0:
         raise DataError(edges_file, f"node ids must not be negative, found {edges.min()}")
@@ -65,6 +68,9 @@ def read(
     if targets is not None:
         labels = np.full(num_nodes, -1, np.int64)
         labels[targets[0]], num_classes = targets[1], targets[2]
+        lacking = int(np.count_nonzero(labels < 0))
+        if lacking:
+            notes["unlabelled"] = f"{lacking} nodes without a label"
     elif genres_file:
         labels, num_classes = _multi_label(genres, num_nodes)
     features = None
@@ -80,6 +86,21 @@ def read(
         num_classes=num_classes,
         notes=notes,
     )
+
+
+def _check_header(file: Path) -> None:
+    """Raise DataError for a first line that is an edge, or that names other columns first."""
+    with reading(file, "a table of edges"):
+        words = read_text(file).lstrip("\n").partition("\n")[0].split(",")
+    if all(is_number(word) for word in words[:2]):
+        raise DataError(
+            file,
+            f"the first line is an edge, {','.join(words[:2])}: put a header before it: id_1,id_2",
+        )
+    if named_columns(words, 2) != (0, 1):
+        raise DataError(
+            file, f"columns {','.join(words)[:60]}: expected those of both ends first, as id_1,id_2"
+        )
 
 
 def _check_dense(edges: NDArray[np.int64], num_nodes: int, listed: int, file: Path) -> None:

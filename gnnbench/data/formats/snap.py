@@ -180,7 +180,7 @@ def _blocks(
     order: tuple[int, ...] = tuple(range(len(kinds)))
     if below and _is_header(words, below[0]):
         found = dataclasses.replace(found, skip=places[0] + 1)
-        order = _named_columns(words, len(kinds))
+        order = named_columns(words, len(kinds))
         notes["header"] = f"left out: {rows[0][:40]}"
         if order != tuple(range(len(kinds))):
             notes["columns"] = "by the header: " + ", ".join(words[at].strip() for at in order)
@@ -203,7 +203,7 @@ def _is_header(words: list[str], below: list[str]) -> bool:
     return named and any(is_number(word) for word in below[:2])
 
 
-def _named_columns(words: list[str], count: int) -> tuple[int, ...]:
+def named_columns(words: list[str], count: int) -> tuple[int, ...]:
     """The columns of sources, targets and weights by a header; the first ones if it names none.
 
     A first column without a name is pandas' index, and not an end.

@@ -235,3 +235,26 @@ def test_ids_of_events_may_have_64_bits_and_quoted_commas(tmp_path: Path) -> Non
     assert (stream.num_nodes, stream.sources.tolist()) == (3, [0, 1])
     stream = text(tmp_path, "f.csv", f'{head}"a,b",c,1\nc,"a,b",2\n', "stream")
     assert stream.num_nodes == 2
+
+
+@pytest.mark.parametrize(
+    ("edges", "problem"),
+    [
+        ("0,1\n1,2\n", "the first line is an edge, 0,1: put a header"),
+        ("w,id_1,id_2\n9,0,1\n", "columns w,id_1,id_2: expected those of both ends first"),
+        (",id_1,id_2\n0,3,1\n", "columns ,id_1,id_2: expected"),
+    ],
+)
+def test_an_edge_is_no_header_and_other_columns_are_no_ends(
+    tmp_path: Path, edges: str, problem: str
+) -> None:
+    (tmp_path / "toy_edges.csv").write_text(edges)
+    with pytest.raises(DataError, match=problem):
+        formats.read("musae", tmp_path)
+
+
+def test_nodes_that_a_target_table_leaves_out_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "toy_edges.csv").write_text("id_1,id_2\n0,1\n1,2\n2,3\n")
+    (tmp_path / "toy_target.csv").write_text("id,kind\n0,a\n1,b\n")
+    graph: Any = formats.read("musae", tmp_path)
+    assert graph.notes["unlabelled"] == "2 nodes without a label"
