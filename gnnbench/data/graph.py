@@ -206,6 +206,11 @@ class Graph:
                 f"graph {self.name} has no {' and no '.join(lacking)}: set "
                 "synthetic = { num_features = ..., num_classes = ... }"
             )
+        if self.features is not None and not self.features.shape[1]:
+            return (
+                f"graph {self.name} has features of 0 columns: set "
+                "synthetic = { num_features = ..., num_classes = ..., replace = true }"
+            )
         if task != "node_classification":
             return None
         if self.train_mask is None:

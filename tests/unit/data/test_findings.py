@@ -60,8 +60,9 @@ def test_what_no_graph_may_hold_is_refused_with_the_file(tmp_path, arrays, probl
     [
         ({"node_labels": np.array([-1, 1, 0, 1])}, "1 of 2 training nodes have no label"),
         ({"train_masks": np.zeros((1, 4), bool)}, "the training split is empty.*replace = true"),
+        ({"node_features": np.zeros((4, 0))}, "features of 0 columns"),
     ],
-    ids=["unlabelled", "empty"],
+    ids=["unlabelled", "empty", "no-columns"],
 )
 def test_what_cannot_be_learnt_is_said_before_ranks_start(tmp_path, arrays, reason) -> None:
     dense(tmp_path, **arrays)
