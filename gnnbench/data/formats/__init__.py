@@ -75,6 +75,7 @@ _FOREIGN = {
         ".dgl",
     ): ": a file of another library, whose loading "
     "may run code: save its arrays with numpy.savez as edge_index, x, y, train_mask ...",
+    (".zst", ".lz4", ".7z", ".rar", ".z"): ": unpack it, or pack it with gzip, bzip2 or xz",
     (".npy",): ": a single array: save it with numpy.savez as edges",
     (".parquet", ".feather", ".h5", ".hdf5", ".json", ".xlsx"): ": export the edges as csv",
 }
@@ -252,6 +253,8 @@ def _detect_npz(path: Path) -> str | None:
         return "npz_csr"
     if not keys.isdisjoint(("edges", "edge_index")):
         return "npz_dense"
+    if {"format", "shape", "data"} <= keys:
+        raise DataError(path, "a sparse matrix of scipy that is not csr: save matrix.tocsr()")
     found = ", ".join(sorted(keys)[:8]) or "none"
     raise DataError(
         path,

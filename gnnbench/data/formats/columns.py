@@ -275,6 +275,8 @@ def _wrong(text: str, layout: Layout, types: Mapping[int, Any]) -> str | None:
                 return f"field {column + 1} is empty"
             continue
         try:
+            if "_" in field:  # digits grouped as in Python's own source are no data
+                raise ValueError
             value = int(field) if np.dtype(kind).kind in "iu" else float(field)
         except ValueError:
             what = "a whole number" if np.dtype(kind).kind in "iu" else "a number"

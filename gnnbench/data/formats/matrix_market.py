@@ -46,7 +46,9 @@ def read(
         rows, entries = _sizes(sizes)
         table = np.zeros((0, 2))
         if body.strip():
-            table = np.loadtxt(io.StringIO(body), dtype=str, comments="%", ndmin=2)
+            # Blank lines are left out before: numpy warns of them.
+            filled = "\n".join(line for line in body.split("\n") if line.strip())
+            table = np.loadtxt(io.StringIO(filled), dtype=str, comments="%", ndmin=2)
         if len(table) != entries or (entries and table.shape[1] != _COLUMNS[field]):
             raise ValueError(f"{len(table)} entries of {table.shape[1]} columns, not {entries}")
         # Places as text become integers without a detour over floats, which would round them.
@@ -58,6 +60,8 @@ def read(
         if weighted:
             if field not in ("integer", "real"):
                 raise ValueError(f"option weighted: a {field} matrix has no weights of edges")
+            if symmetry == "skew-symmetric":
+                raise ValueError("option weighted: a skew-symmetric matrix has negative weights")
             weights = positive_weights(values)
     zeros = int(np.count_nonzero(values == 0)) if field != "pattern" else 0
     notes: dict[str, object] = {}
@@ -141,7 +145,10 @@ def _kind(head: str) -> tuple[str, str]:
 
 def _sizes(line: str) -> tuple[int, int]:
     """Rows, which are as many as columns, and entries."""
-    rows, columns, entries = map(int, line.split())
+    words = line.split()
+    if len(words) != 3 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"expected 'rows columns entries', found {line[:60]!r}")
+    rows, columns, entries = map(int, words)
     if rows != columns:
         raise ValueError(f"{rows} rows and {columns} columns: no adjacency matrix")
     return rows, entries

@@ -32,6 +32,13 @@ PATTERNS = [
     for packed in ("", ".gz", ".xz", ".bz2")
 ]
 SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist", ".csv")
+_ENDS = (
+    ("source", "src", "from", "source_id", "src_id", "from_id", "source_node", "from_node"),
+    ("target", "dst", "to", "target_id", "dst_id", "to_id", "target_node", "to_node"),
+)
+"""Names of columns that hold the ends of edges, whatever their order in the file."""
+_WEIGHTS = ("weight", "weights", "w")
+_INDEX = ("", "id", "index", "edge_id", "unnamed: 0")
 _STATED = re.compile(r"nodes:\s*(\d+)\s+edges:\s*(\d+)", re.IGNORECASE)
 
 
@@ -51,12 +58,15 @@ def read(
     Ids are whole numbers below 2^64. Those that leave gaps are renumbered from 0 in their order
     (`notes` says so), unless `num_nodes` is given: then ids stay and lie in 0..num_nodes-1, and
     unused ones are isolated nodes. `delimiter` is found out from the first row: a comma, a
-    semicolon, else blanks. A header is left out, and `notes` says so. `directed` keeps arcs as
+    semicolon, else blanks. A header is left out, and `notes` says so;
+    columns that it names source and target (src, dst; from, to) are the ends. `directed` keeps arcs as
     listed instead of both directions. A file without edges is refused unless `num_nodes` is given.
     `notes` tells where a comment states another number of edges than the file lists, and where the
     first row may be the numbers of nodes and edges.
     """
     file = only_file(path, PATTERNS, "a SNAP edge list")
+    if num_nodes is not None and num_nodes < 1:
+        raise DataError(file, f"option num_nodes: found {num_nodes}, allowed 1 and more")
     source, notes = one_source(file, SUFFIXES), dict[str, object]()
     *edges, weights = _edges(source, delimiter, notes, weighted=weighted)
     if num_nodes is None and not len(edges[0]):
@@ -163,21 +173,46 @@ def _blocks(
         if head[at].strip() and not (found.comment and head[at].startswith(found.comment))
     ]
     rows = [head[at] for at in places[:2]]
+    order: list[int] = []
     words, *below = (split_line(line, found.delimiter) for line in rows)
     if below and is_number(below[0][0]) and not any(is_number(word) for word in words):
         found = dataclasses.replace(found, skip=places[0] + 1)
         notes["header"] = f"left out: {rows[0][:40]}"
+        order = _named_columns(words, source)
     if found.width < 2:
         raise DataError(
             source,
             f"rows have one field: {rows[0][:40]!r}; set option delimiter to the separator",
         )
-    types = dict(enumerate(kinds))
+    order = order or list(range(max(found.width, len(kinds))))
+    types = dict(zip(order, kinds, strict=False))
+    if order[:2] != [0, 1]:
+        notes["columns"] = f"source is column {order[0] + 1} and target {order[1] + 1}, by header"
     if found.width < len(types):
         raise DataError(source, f"option weighted: rows have no third field: {rows[0][:40]!r}")
     if found.width > len(types):
         notes["columns_left_out"] = found.width - len(types)
     yield from blocks(source, found, types)
+
+
+def _named_columns(header: list[str], source: Source) -> list[int]:
+    """Places of source, target and weight, then of the others; [] where names do not tell.
+
+    Raises DataError for a first column that is an index, where the names do not tell the ends.
+    """
+    names = [word.strip().strip("\"'").lower() for word in header]
+    ends = [[at for at, name in enumerate(names) if name in known] for known in _ENDS]
+    if any(len(places) != 1 for places in ends):
+        if len(names) > 2 and names[0] in _INDEX:
+            raise DataError(
+                source,
+                f"column 1 is named {names[0]!r}, an index; call the ends of an edge source and "
+                "target, or leave the column out",
+            )
+        return []
+    chosen = [ends[0][0], ends[1][0]]
+    others = [at for at in range(len(names)) if at not in chosen]
+    return chosen + sorted(others, key=lambda at: names[at] not in _WEIGHTS)
 
 
 def _compare_counts(
