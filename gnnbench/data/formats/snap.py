@@ -58,9 +58,9 @@ def read(
     Ids are whole numbers below 2^64. Those that leave gaps are renumbered from 0 in their order
     (`notes` says so), unless `num_nodes` is given: then ids stay and lie in 0..num_nodes-1, and
     unused ones are isolated nodes. `delimiter` is found out from the first row: a comma, a
-    semicolon, else blanks. A header is left out, and `notes` says so;
-    columns that it names source and target (src, dst; from, to) are the ends. `directed` keeps arcs as
-    listed instead of both directions. A file without edges is refused unless `num_nodes` is given.
+    semicolon, else blanks. A header is left out, and `notes` says so; columns that it names source
+    and target (src, dst; from, to) are the ends. `directed` keeps arcs as listed instead of both
+    directions. A file without edges is refused unless `num_nodes` is given.
     `notes` tells where a comment states another number of edges than the file lists, and where the
     first row may be the numbers of nodes and edges.
     """
