@@ -22,7 +22,7 @@ from pkgutil import iter_modules
 from types import FrameType
 from typing import Any, NoReturn, Protocol, cast
 
-from gnnbench import __version__, commands
+from gnnbench import __version__, commands, kernel_cache
 from gnnbench.errors import GnnbenchError, UnknownName, disk_is_full
 
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -137,6 +137,7 @@ def _run(words: list[str]) -> int:
     debug = "--debug" in words
     try:
         args = parse(words, discover())
+        kernel_cache.check_settings()
         code: int = args.command_run(args)
         sys.stdout.flush()
         return code

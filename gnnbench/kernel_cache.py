@@ -10,6 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from gnnbench.errors import SpecError
+
 VARIABLE = "NUMBA_CACHE_DIR"
 
 
@@ -18,6 +20,28 @@ def choose() -> None:
     if os.environ.get(VARIABLE) or any(is_writable(place) for place in places()):
         return
     os.environ[VARIABLE] = str(_private())
+
+
+def check_settings() -> None:
+    """Refuse variables of numba with which loops fail or run uncompiled, so that no time counts.
+
+    Raises SpecError with a line for each.
+    """
+    problems = []
+    if os.environ.get("NUMBA_DISABLE_JIT", "").strip() not in ("", "0"):
+        found = os.environ["NUMBA_DISABLE_JIT"]
+        problems.append(
+            f"environment variable NUMBA_DISABLE_JIT: found {found!r}, with which loops are not "
+            "compiled and times mean nothing; unset it"
+        )
+    threads = os.environ.get("NUMBA_NUM_THREADS", "").strip()
+    if threads and not (threads.isdecimal() and int(threads) > 0):
+        problems.append(
+            f"environment variable NUMBA_NUM_THREADS: found {threads!r}, allowed 1 and more; "
+            "unset it"
+        )
+    if problems:
+        raise SpecError(problems)
 
 
 def places() -> tuple[Path, Path]:
