@@ -32,7 +32,7 @@ def check_variables(environ: Mapping[str, str] = os.environ) -> None:
             "times longer: unset it"
         )
     threads = environ.get("NUMBA_NUM_THREADS", "").strip()
-    if threads.lstrip("+-").isdecimal() and int(threads) < 1:
+    if threads and not (threads.isdecimal() and int(threads) > 0):
         raise SpecError(f"NUMBA_NUM_THREADS: found {threads}, allowed >= 1: unset it")
 
 

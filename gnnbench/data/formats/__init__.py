@@ -267,6 +267,8 @@ def _detect_npz(path: Path) -> str | None:
         return "npz_csr"
     if not keys.isdisjoint(("edges", "edge_index")):
         return "npz_dense"
+    if {"format", "shape", "data"} <= keys:
+        raise DataError(path, "a sparse matrix of scipy that is not csr: save matrix.tocsr()")
     found = ", ".join(sorted(keys)[:8]) or "none"
     raise DataError(
         path,

@@ -41,7 +41,15 @@ def class_labels(raw: NDArray[Any], file: Path, notes: Notes) -> tuple[NDArray[A
     if raw.ndim == 2:
         return _rows(raw, file)
     if raw.dtype.kind in "US":
-        return text_labels(raw.astype(str), file, notes)
+        return text_labels(_text(raw, file), file, notes)
+    if raw.dtype.kind == "u" and len(raw) and raw.max() == np.iinfo(raw.dtype).max:
+        at, most = int(raw.argmax()), int(raw.max())
+        if most >= max(len(raw), _MANY_CLASSES) or len(np.unique(raw)) <= most // 2:
+            raise DataError(
+                file,
+                f"label {most} of node {at} is the largest {raw.dtype}, as -1 becomes in that "
+                "type: save labels as int64, unlabelled nodes as -1",
+            )
     labels = _whole(raw, file)
     num_classes = int(labels.max(initial=-1)) + 1
     if num_classes > max(len(labels), _MANY_CLASSES):
@@ -52,6 +60,14 @@ def class_labels(raw: NDArray[Any], file: Path, notes: Notes) -> tuple[NDArray[A
             "number classes from 0",
         )
     return labels, num_classes
+
+
+def _text(raw: NDArray[Any], file: Path) -> NDArray[np.str_]:
+    """Text of labels; bytes are UTF-8. Raises DataError for other bytes."""
+    try:
+        return np.char.decode(raw, "utf-8") if raw.dtype.kind == "S" else raw.astype(str)
+    except UnicodeDecodeError as error:
+        raise DataError(file, f"labels are bytes that are not UTF-8: {error.object!r}") from None
 
 
 def text_labels(values: NDArray[np.str_], file: Path, notes: Notes) -> tuple[NDArray[Any], int]:

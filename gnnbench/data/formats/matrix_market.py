@@ -62,6 +62,8 @@ def read(
         if weighted:
             if field not in ("integer", "real"):
                 raise ValueError(f"option weighted: a {field} matrix has no weights of edges")
+            if symmetry == "skew-symmetric":
+                raise ValueError("option weighted: a skew-symmetric matrix has negative weights")
             weights = positive_weights(values)
     zeros = int(np.count_nonzero(values == 0)) if field != "pattern" else 0
     notes: dict[str, object] = {}
@@ -146,7 +148,10 @@ def _kind(head: str) -> tuple[str, str]:
 
 def _sizes(line: str) -> tuple[int, int]:
     """Rows, which are as many as columns, and entries."""
-    rows, columns, entries = map(int, line.split())
+    words = line.split()
+    if len(words) != 3 or not all(word.isdecimal() for word in words):
+        raise ValueError(f"expected 'rows columns entries', found {line[:60]!r}")
+    rows, columns, entries = map(int, words)
     if rows != columns:
         raise ValueError(f"{rows} rows and {columns} columns: no adjacency matrix")
     return rows, entries

@@ -19,13 +19,15 @@ def read(path: Path, *, name: str | None = None) -> Graph:
     notes: dict[str, object] = {}
     with reading(file, "a METIS graph"):
         text = read_text(file).removesuffix("\n").split("\n")
-        lines = [line for line in text if not line.startswith("%")]
+        lines = [line for line in text if not line.lstrip().startswith("%")]
         while len(lines) > 1 and not lines[0].strip():
             lines.pop(0)
         header = [int(word) for word in lines[0].split()]
         if not 2 <= len(header) <= 4:
             raise ValueError(f"header {lines[0][:40]!r} is not 'nodes edges [fmt [ncon]]'")
         num_nodes, num_edges = header[:2]
+        if min(header) < 0:
+            raise ValueError(f"header {lines[0][:40]!r} has negative numbers")
         rows = lines[1:]
         while len(rows) > num_nodes and not rows[-1].strip():
             rows.pop()

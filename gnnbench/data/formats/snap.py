@@ -34,11 +34,18 @@ PATTERNS = [
 ]
 SUFFIXES = (".txt", ".tsv", ".el", ".edges", ".edgelist", ".csv")
 _NAMED = (
-    ("source", "src", "from", "fromnodeid", "u", "id_1", "node_1", "node1", "head"),
-    ("target", "dst", "to", "tonodeid", "v", "id_2", "node_2", "node2", "destination", "tail"),
+    (
+        *("source", "src", "from", "fromnodeid", "source_id", "src_id", "from_id", "source_node"),
+        *("from_node", "u", "id_1", "node_1", "node1", "head"),
+    ),
+    (
+        *("target", "dst", "to", "tonodeid", "target_id", "dst_id", "to_id", "target_node"),
+        *("to_node", "v", "id_2", "node_2", "node2", "destination", "tail"),
+    ),
     ("weight", "w", "weights", "value"),
 )
 """Names of the columns of sources, targets and weights in a header, in lower case."""
+_INDEX = ("id", "index", "edge_id", "unnamed: 0")
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "blank": BLANKS, " ": BLANKS}
 _STATED = re.compile(r"nodes:\s*(\d+)\s+edges:\s*(\d+)", re.IGNORECASE)
 
@@ -181,6 +188,7 @@ def _blocks(
     if below and _is_header(words, below[0]):
         found = dataclasses.replace(found, skip=places[0] + 1)
         order = named_columns(words, len(kinds))
+        _refuse_index(words, order, source)
         notes["header"] = f"left out: {rows[0][:40]}"
         if order != tuple(range(len(kinds))):
             notes["columns"] = "by the header: " + ", ".join(words[at].strip() for at in order)
@@ -217,6 +225,17 @@ def named_columns(words: list[str], count: int) -> tuple[int, ...]:
     rest = [at for at in range(len(names)) if at not in ends]
     third = found[2] or rest[:1] or [len(names)]
     return (*ends, third[0])[:count]
+
+
+def _refuse_index(words: list[str], order: tuple[int, ...], source: Source) -> None:
+    """Raise DataError where the first of several columns is an index, and would be an end."""
+    first = words[0].strip().strip('"').lower()
+    if len(words) > 2 and order[0] == 0 and first in _INDEX:
+        raise DataError(
+            source,
+            f"column 1 is named {first!r}, an index; call the ends of an edge source and target, "
+            "or leave the column out",
+        )
 
 
 def _compare_counts(

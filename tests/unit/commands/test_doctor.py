@@ -119,3 +119,29 @@ def test_a_launcher_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert "joins RANK=1 WORLD_SIZE=4" in only("launcher")[0].detail
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NUMBA_DISABLE_JIT", "1", "not compiled"),
+        ("NUMBA_NUM_THREADS", "0", "allowed >= 1"),
+        ("NUMBA_NUM_THREADS", "abc", "allowed >= 1"),
+        ("NUMBA_NUM_THREADS", "-2", "allowed >= 1"),
+        ("NUMBA_DISABLE_JIT", "0", ""),
+        ("NUMBA_NUM_THREADS", "2", ""),
+        ("NUMBA_NUM_THREADS", "", ""),
+    ],
+)
+def test_variables_that_spoil_compiled_loops_are_refused(
+    name: str,
+    value: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+    code = cli.main(["list", "approaches"])
+    error = capsys.readouterr().err
+    assert (code, name in error) == ((2, True) if said else (0, False))
+    assert said in error
