@@ -45,6 +45,9 @@ def read(path: Path, *, name: str | None = None) -> Graph:
         _check_test(test, len(known), index)
         src, dst = _edges(parts["graph"], folder / f"ind.{stem}.graph")
         num_nodes = max(len(known), int(test.max(initial=-1)) + 1, len(parts["graph"]))
+        if num_nodes > 2 * max(len(known) + len(test), len(parts["graph"])):
+            # Every node takes memory: a number with a digit too many would take all there is.
+            raise DataError(index, f"node {test.max()} leaves most nodes without features: broken?")
         features = np.zeros((num_nodes, known.shape[1]), np.float32)
         features[: len(known)], features[test] = known, unseen
         rows = np.zeros((num_nodes, hot["ally"].shape[1]), hot["ally"].dtype)

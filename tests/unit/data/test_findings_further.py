@@ -201,6 +201,7 @@ REFUSED = [
     ("musae", {"toy_features.json": '{"0": [0.5]}'}, "feature 0.5 is no id"),
     ("musae", {"toy_features.json": '{"-1": [0]}'}, "'-1' is no node id"),
     ("planetoid", {"ind.toy.test.index": "-1\n"}, "found node -1, expected ids from 3"),
+    ("planetoid", {"ind.toy.test.index": "1900000000\n"}, "leaves most nodes without features"),
     ("planetoid", {"ind.toy.graph": pickle.dumps({0: [9]})}, "node ids must lie in 0..3"),
     ("planetoid", {"ind.toy.graph": pickle.dumps({0: [0.5]})}, "expected whole numbers"),
     ("planetoid", {"ind.toy.allx": pickle.dumps(np.matrix([[1.0]]))}, "refused: the pickle names"),

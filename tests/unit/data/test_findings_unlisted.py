@@ -12,7 +12,7 @@ import scipy.sparse
 
 from gnnbench.data.formats import read
 from gnnbench.data.graph import Graph
-from gnnbench.errors import DataError
+from gnnbench.errors import DataError, GnnbenchError
 
 _MATRIX = "%%MatrixMarket matrix coordinate "
 
@@ -72,7 +72,7 @@ def test_what_is_not_understood_is_told(
     tmp_path: Path, file: str, text: str, options: dict[str, Any], said: str
 ) -> None:
     (tmp_path / file).write_text(text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(GnnbenchError, match=said):
         _graph(tmp_path / file, **options)
 
 
