@@ -116,7 +116,7 @@ def convert(
             problems.append(f"{where}: found {_show(value)}, expected a table")
             return {}
         _check_plain(value, where, problems)
-        if len(args) == 2 and args[1] in (int, float, str):
+        if len(args) == 2 and (args[1] in (int, float, str) or dataclasses.is_dataclass(args[1])):
             return {k: convert(v, args[1], f"{where}.{k}", problems) for k, v in value.items()}
         return dict(value)
     if dataclasses.is_dataclass(hint):

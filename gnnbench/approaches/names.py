@@ -18,6 +18,11 @@ APPROACHES: Names[Approach] = Names(
 )
 
 
+def family_of(name: str) -> str:
+    """The family of an approach; "" of a name that is not registered."""
+    return APPROACHES.get(name).family if name in APPROACHES.known else ""
+
+
 def knob_names() -> dict[str, list[str]]:
     """The names of all knobs, and the approaches that have each."""
     found: dict[str, list[str]] = {}

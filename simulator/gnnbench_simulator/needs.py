@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnnbench.approaches.names import family_of
 from gnnbench.plan import Peaks, Plan
 from gnnbench.steps import Ints, Space
 from gnnbench_simulator.allocator import replay_allocators, replay_evaluation
@@ -52,6 +53,7 @@ class Needs:
         loose: on a CPU, the largest buffer whose size changes from one allocation to the next and
             that the C library's allocator may keep after it was freed, see `_loose`.
         periods: how many were followed.
+        family: of the approach, which decides what code a process loads.
     """
 
     gpu: bool
@@ -60,6 +62,7 @@ class Needs:
     disk: list[int]
     loose: list[int]
     periods: int
+    family: str = ""
 
     @property
     def phases(self) -> dict[str, PhaseNeeds]:
@@ -117,6 +120,7 @@ def needs_of(plan: Plan, *, gpu: bool, evaluates: bool = True) -> Needs:
         disk=disk.tolist(),
         loose=[0] * plan.world_size if gpu else _loose(plan, periods).tolist(),
         periods=periods,
+        family=family_of(plan.approach),
     )
 
 

@@ -301,7 +301,6 @@ def test_what_turns_measured_is_joined_rank_by_rank() -> None:
             "probe_workloads": [workloads],
             "collectives": [probe_s],
             "workloads": workloads,
-            "baseline_bytes": 5,
         }
 
     first, second = calibration._joined(
@@ -310,4 +309,3 @@ def test_what_turns_measured_is_joined_rank_by_rank() -> None:
     assert [entry["workload"] for entry in first["steps"]] == [1, 2, 3]
     assert (first["probes"], second["collectives"]) == ([1.0, 3.0], [2.0, 4.0])
     assert first["probe_workloads"] == [2, 3]
-    assert first["baseline_bytes"] == 5

@@ -17,6 +17,7 @@ from gnnbench.approaches.names import APPROACHES
 from gnnbench.cluster import Cluster
 from gnnbench.errors import RunFailed
 from gnnbench_runtime.calibration import disk_sweep
+from gnnbench_runtime.calibration.baselines import measure_baselines
 from gnnbench_runtime.calibration.fits import cluster_of
 from gnnbench_runtime.calibration.mix import LEAST_SAMPLES, Mix
 from gnnbench_runtime.calibration.workloads import Workload, of_turn
@@ -37,7 +38,7 @@ QUICK = {
     "draws": 4,
 }
 TIMEOUT_S = 900.0
-_DISK_SHARE = 0.1  # of the progress
+_DISK_SHARE, _BASELINES_SHARE = 0.1, 0.05  # of the progress
 
 
 def calibrate(
@@ -81,6 +82,8 @@ def calibrate(
     if disk is not None:
         part = _part(progress, "", 0.0, _DISK_SHARE)
         storage = disk_sweep.sweep_disk(disk, sweep, progress=part)
+    part = _part(progress, "", _DISK_SHARE, _BASELINES_SHARE)
+    baselines = measure_baselines(names, device=kind, threads=threads, progress=part)
     # Ranks beyond the cores take turns on them, which the simulator says of operations; what
     # turns do to collectives, only a measurement says.
     probed = [world for world in range(1, swept + 1) if kind == "cuda" or world <= places]
@@ -90,7 +93,9 @@ def calibrate(
     measured: dict[int, list[list[dict[str, Any]]]] = defaultdict(list)
     parts = [(turn, world) for turn in range(request["turns"]) for world in range(1, swept + 1)]
     for number, (turn, world) in enumerate(parts):
-        start, share = _DISK_SHARE + 0.9 * number / len(parts), 0.9 / len(parts)
+        before = _DISK_SHARE + _BASELINES_SHARE
+        share = (1.0 - before) / len(parts)
+        start = before + share * number
         report = _part(progress, f"{world} co-located", start, share)
         probes = of_turn(chosen.get(world, []), turn, request["turns"])
         asked = {**request, "turn": turn}
@@ -99,7 +104,7 @@ def calibrate(
         asked["draws"] = [run.to_dict() for run in drawn]
         measured[world].append(measure_ranks(asked, probes, world, report))
     joined = {world: _joined(turns) for world, turns in measured.items()}
-    return cluster_of(name, request, joined, cores, storage)
+    return cluster_of(name, request, joined, baselines, cores, storage)
 
 
 def _mix(approaches: Sequence[str], world: int, request: dict[str, Any]) -> Mix:

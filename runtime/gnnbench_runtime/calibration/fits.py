@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,7 @@ from gnnbench.errors import SpecError
 from gnnbench.reuse import Reuse
 from gnnbench.steps import Kind, Work
 from gnnbench_runtime import device as devices
+from gnnbench_runtime.calibration.baselines import ELSEWHERE_BYTES, context_constants
 from gnnbench_runtime.calibration.shapes import GRAPH as SWEPT
 
 CALLS = 10  # of a collective in an epoch: over how many calls what delays some averages out
@@ -58,6 +59,7 @@ def cluster_of(
     name: str,
     request: dict[str, Any],
     measured: dict[int, list[dict[str, Any]]],
+    baselines: Mapping[str, float],
     cores: int,
     storage: Storage | None = None,
 ) -> Cluster:
@@ -67,6 +69,7 @@ def cluster_of(
         name: of the cluster.
         request: what was asked of the ranks: threads and device.
         measured: what each rank measured, by the number of ranks that did at the same time.
+        baselines: what a rank holds before any data, by family of approaches.
         cores: of the host.
         storage: its disk, if that was swept.
     """
@@ -88,6 +91,8 @@ def cluster_of(
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     flops, stream = _headline(measured[1][0], usual[1])
     most = max(probed)
+    # Code of kernels differs from that of loops on a CPU.
+    context, families = context_constants(baselines, ELSEWHERE_BYTES if kind == "cpu" else {})
     return Cluster(
         name=name,
         description=f"calibrated on {devices.processor_name()}",
@@ -106,7 +111,8 @@ def cluster_of(
             peak_flops_per_s=PeakFlops(float32=_known(flops)),
             memory_bytes_per_s=_known(stream),
             launch_s=_known(_gap(measured[1], usual[1])),
-            context_bytes=_known(_context(probed)),
+            context_bytes=context,
+            family_bytes=families,
             threads=request["threads"],
         ),
         links=_links(collectives),
@@ -292,13 +298,6 @@ def _of_median_epoch(rounds: np.ndarray) -> float:
 def _gap(ranks: list[dict[str, Any]], usual_s: float) -> float:
     gaps = [entry["gap_probes"] for content in ranks for entry in content["steps"]]
     return usual_s * statistics.median(gap for gap in gaps if gap)
-
-
-def _context(measured: dict[int, list[dict[str, Any]]]) -> float:
-    """What a rank's process holds before any data, with one approach rehearsed, as a run has it."""
-    return float(
-        statistics.median(content["baseline_bytes"] for r in measured.values() for content in r)
-    )
 
 
 def _headline(content: dict[str, Any], usual_s: float) -> tuple[float, float]:

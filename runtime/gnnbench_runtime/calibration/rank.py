@@ -39,7 +39,6 @@ from gnnbench_runtime.calibration.draws import sweep_draws
 from gnnbench_runtime.calibration.shapes import sweep_shapes
 from gnnbench_runtime.calibration.workloads import WARMUP_EPOCHS, Workload
 from gnnbench_runtime.comm import Comm
-from gnnbench_runtime.memory import MemoryMeter
 from gnnbench_runtime.probe import speed_probe
 from gnnbench_runtime.protocol import RankContext
 from gnnbench_runtime.recorder import Recorder
@@ -75,7 +74,6 @@ def main(arguments: list[str]) -> int:
     # Rows are read once at the end of a probe; a file would add writes to what is timed.
     recorder = Recorder(device, writer=kept)  # type: ignore[arg-type]
     comm = Comm(recorder, rank=rank, world_size=world_size, device=device)
-    memory = MemoryMeter(device)
     backend = kernels.backend(device, request["threads"])
     comm.sync()
     # The first probe compiles and allocates; only later ones are comparable.
@@ -91,18 +89,11 @@ def main(arguments: list[str]) -> int:
         Workload(run=RunSpec.from_dict(probe["run"]), only=frozenset(probe["only"]))
         for probe in request["probes"]
     ]
-    for number, workload in enumerate(_one_of_each(todo)):  # load and compile what runs will use
+    for workload in _one_of_each(todo):  # load and compile what runs will use
         context = _context(workload, comm, recorder, backend, folder)
         data: Any = Library([]).open(workload.run.dataset)
         rehearse(_trainer_type(workload), APPROACHES.get(workload.run.approach), context, data)
         del data
-        if number == 0:
-            # A run rehearses one approach; the code of all of them takes 80 MB more.
-            gc.collect()
-            memory.take_baseline()
-    if not todo:
-        memory.take_baseline()
-    content["baseline_bytes"] = memory.report(rank)["baseline_bytes"]
     for number, workload in enumerate(todo):
         context = _context(workload, comm, recorder, backend, folder)
         measure(workload, context, kept, comm, content)

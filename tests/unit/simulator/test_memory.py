@@ -110,6 +110,30 @@ def test_on_a_cpu_the_peak_is_baseline_and_living_buffers(kit: Any) -> None:
     assert entry["fits"]
 
 
+# -- baseline ------------------------------------------------------------------------------------
+
+
+def test_the_baseline_is_that_of_the_approachs_family(kit: Any) -> None:
+    """Streams load 40 bytes more than graphs; what is not listed adds nothing."""
+    cluster = kit.cluster()
+    device = replace(cluster.device, family_bytes={"temporal": kit.constant(40.0)})
+    cluster = replace(cluster, device=device)
+    plan = kit.plan((kit.work("a", 1, allocates=(Buffer("x", 7),)),))
+    found = {}
+    for name in ("partition", "continuous", "nobody-knows-it"):
+        own = replace(plan, approach=name)
+        (entry,) = predict_memory(own, cluster, caps={"device": 147})
+        (under,) = predict_memory(own, cluster, caps={"device": 146})
+        found[name] = entry["baseline_bytes"], entry["peak_bytes"], under["fits"]
+        assert entry["fits"]
+        assert sum(entry["categories"]["memory"].values()) == entry["judged_bytes"]
+    assert found == {
+        "partition": (100, 107, True),
+        "continuous": (140, 147, False),
+        "nobody-knows-it": (100, 107, True),
+    }
+
+
 # -- evaluation ----------------------------------------------------------------------------------
 
 
