@@ -59,10 +59,10 @@ class Device:
 
     cache_bytes     last cache before memory (L2 of a GPU, last level of a CPU)
     launch_s        fixed cost of one operation as a framework issues it
-    context_bytes   memory of a process or device context before any data, of the family of
-                    approaches with the least code
-    family_bytes    what the code of each family adds to that, by the family's name, such as
-                    "temporal"; a family that is not listed adds nothing
+    context_bytes   memory of a process or device context before any data, of the approach with the
+                    least code
+    code_bytes      what the code of an approach adds to that, by its name; of approaches that are
+                    not listed, by the name of their family, such as "temporal", else nothing
     threads         CPU threads of a rank (1 on a GPU: the issuing thread)
     arch            "cpu", or the GPU generation: sets the defaults of uncalibrated operations
     """
@@ -76,13 +76,14 @@ class Device:
     memory_bytes: Constant
     launch_s: Constant
     context_bytes: Constant
-    family_bytes: dict[str, Constant] | None = None
+    code_bytes: dict[str, Constant] | None = None
     threads: int = field(default=1, metadata=bounds(1, 4096))
 
-    def baseline_bytes(self, family: str) -> int:
-        """What a rank that trains with a family of approaches holds before any data."""
-        more = (self.family_bytes or {}).get(family)
-        return round(self.context_bytes.value + (0.0 if more is None else more.value))
+    def baseline_bytes(self, *names: str) -> int:
+        """What a rank holds before any data; `names` of its approach and of the family, in turn."""
+        known = self.code_bytes or {}
+        more = next((known[name].value for name in names if name in known), 0.0)
+        return round(self.context_bytes.value + more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

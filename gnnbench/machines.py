@@ -236,7 +236,7 @@ def with_constants(cluster: Cluster, changes: Mapping[str, str]) -> Cluster:
         value = _value(text)
         if leaf.endswith("_per_s") and isinstance(value, int | float) and value <= 0:
             raise SpecError(f"--set {key}={text}: a rate is a number above 0")
-        listed = path[-1:] == ["family_bytes"]  # constants by names of families
+        listed = path[-1:] == ["code_bytes"]  # constants by names of approaches
         constant = isinstance(place.get(leaf), dict) or leaf.endswith(_CONSTANT_ENDS) or listed
         place[leaf] = (
             {"value": value, "status": "assumed", "source": "given with --set"}

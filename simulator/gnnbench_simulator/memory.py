@@ -38,7 +38,7 @@ def predict_memory(
     """Predict the peak memory of each rank, in bytes.
 
     Keys of each entry: "baseline_bytes" (a process or a device's context before any data, with the
-    code of the approach's family), "workload_bytes" (largest sum of living buffers) and
+    code of the approach), "workload_bytes" (largest sum of living buffers) and
     "peak_bytes" of the training; "evaluation_peak_bytes", and "evaluation_bytes" that
     an evaluation needs of each space, where it was followed; "spaces" with
     "phase" (training or evaluation, whichever needs more), "needed_bytes", its 90 % interval
@@ -111,7 +111,7 @@ def judge(
     entries = []
     for rank in range(len(needs.loose)) if ranks is None else ranks:
         own = cluster.of_host(rank // per_host)
-        context = own.device.baseline_bytes(needs.family)
+        context = own.device.baseline_bytes(*needs.code)
         device_limit = min(own.device.memory_bytes.value, *_cap(caps, *device_caps))
         # Ranks of one host share its memory; each is judged on an equal part.
         host_limit = min(own.host.memory_bytes.value / per_host, *_cap(caps, Space.HOST))

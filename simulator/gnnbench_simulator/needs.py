@@ -53,7 +53,7 @@ class Needs:
         loose: on a CPU, the largest buffer whose size changes from one allocation to the next and
             that the C library's allocator may keep after it was freed, see `_loose`.
         periods: how many were followed.
-        family: of the approach, which decides what code a process loads.
+        code: names of the approach and of its family, which decide what code a process loads.
     """
 
     gpu: bool
@@ -62,7 +62,7 @@ class Needs:
     disk: list[int]
     loose: list[int]
     periods: int
-    family: str = ""
+    code: tuple[str, ...] = ()
 
     @property
     def phases(self) -> dict[str, PhaseNeeds]:
@@ -120,7 +120,7 @@ def needs_of(plan: Plan, *, gpu: bool, evaluates: bool = True) -> Needs:
         disk=disk.tolist(),
         loose=[0] * plan.world_size if gpu else _loose(plan, periods).tolist(),
         periods=periods,
-        family=family_of(plan.approach),
+        code=(plan.approach, family_of(plan.approach)),
     )
 
 

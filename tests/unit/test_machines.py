@@ -61,12 +61,12 @@ def test_a_cluster_file_is_a_machine(tmp_path: Path) -> None:
     assert _found(f"2x{tmp_path / 'mine.toml'}") == [("2 x g4dn.xlarge", 2)]
 
 
-def test_the_code_of_a_family_is_a_constant_like_others() -> None:
-    """It is set whether the cluster lists the family or not."""
-    changes = {"device.family_bytes.temporal": "5e7", "device.context_bytes": "1e8"}
+def test_the_code_of_an_approach_is_a_constant_like_others() -> None:
+    """It is set whether the cluster lists it or not; approaches of a listed family have it too."""
+    changes = {"device.code_bytes.temporal": "5e7", "device.context_bytes": "1e8"}
     for name in ("cpu-2core", "dgx-a100"):
         device = with_constants(load_cluster(name), changes).device
-        assert device.baseline_bytes("temporal") == 150_000_000
+        assert device.baseline_bytes("tgl", "temporal") == 150_000_000
 
 
 def test_constants_are_changed_for_all_machines_or_for_one() -> None:

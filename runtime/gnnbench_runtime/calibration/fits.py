@@ -69,7 +69,7 @@ def cluster_of(
         name: of the cluster.
         request: what was asked of the ranks: threads and device.
         measured: what each rank measured, by the number of ranks that did at the same time.
-        baselines: what a rank holds before any data, by family of approaches.
+        baselines: what a rank holds before any data, by approach.
         cores: of the host.
         storage: its disk, if that was swept.
     """
@@ -92,7 +92,7 @@ def cluster_of(
     flops, stream = _headline(measured[1][0], usual[1])
     most = max(probed)
     # Code of kernels differs from that of loops on a CPU.
-    context, families = context_constants(baselines, ELSEWHERE_BYTES if kind == "cpu" else {})
+    context, code = context_constants(baselines, ELSEWHERE_BYTES if kind == "cpu" else {})
     return Cluster(
         name=name,
         description=f"calibrated on {devices.processor_name()}",
@@ -112,7 +112,7 @@ def cluster_of(
             memory_bytes_per_s=_known(stream),
             launch_s=_known(_gap(measured[1], usual[1])),
             context_bytes=context,
-            family_bytes=families,
+            code_bytes=code,
             threads=request["threads"],
         ),
         links=_links(collectives),

@@ -62,28 +62,26 @@ def test_a_calibrated_cluster_reads_back_equal(tmp_path: Path) -> None:
     assert load_cluster(tmp_path / "c.toml") == cluster
 
 
-def test_the_code_of_families_is_part_of_a_file(tmp_path: Path) -> None:
+def test_the_code_of_approaches_is_part_of_a_file(tmp_path: Path) -> None:
     cluster = load_cluster("dgx-a100")
     more = {"temporal": Constant(value=4e7, status="measured", source="calibrate")}
-    device = dataclasses.replace(cluster.device, family_bytes=more)
+    device = dataclasses.replace(cluster.device, code_bytes=more)
     save_cluster(dataclasses.replace(cluster, device=device), tmp_path / "c.toml")
     found = load_cluster(tmp_path / "c.toml").device
     context = found.context_bytes.value
-    assert found.family_bytes == more
-    assert [found.baseline_bytes(of) for of in ("temporal", "whole_graph")] == [
-        context + 4e7,
-        context,
-    ]
+    assert found.code_bytes == more
+    assert found.baseline_bytes("tgl", "temporal") == context + 4e7
+    assert found.baseline_bytes("partition", "whole_graph") == context
 
 
-def test_a_wrong_constant_of_a_family_is_named() -> None:
+def test_a_wrong_constant_of_an_approachs_code_is_named() -> None:
     table = load_cluster("cpu-2core").to_table()
-    table["device"]["family_bytes"] = {"temporal": {"value": -1, "status": "measured"}}
+    table["device"]["code_bytes"] = {"temporal": {"value": -1, "status": "measured"}}
     with pytest.raises(SpecError) as caught:
         parse_cluster(table, "c.toml")
     text = str(caught.value)
-    assert "c.toml.device.family_bytes.temporal.value: found -1" in text
-    assert "c.toml.device.family_bytes.temporal.source: missing" in text
+    assert "c.toml.device.code_bytes.temporal.value: found -1" in text
+    assert "c.toml.device.code_bytes.temporal.source: missing" in text
 
 
 def test_an_unknown_name_is_met_with_a_suggestion() -> None:

@@ -113,14 +113,15 @@ def test_on_a_cpu_the_peak_is_baseline_and_living_buffers(kit: Any) -> None:
 # -- baseline ------------------------------------------------------------------------------------
 
 
-def test_the_baseline_is_that_of_the_approachs_family(kit: Any) -> None:
-    """Streams load 40 bytes more than graphs; what is not listed adds nothing."""
+def test_the_baseline_is_that_of_the_approachs_code(kit: Any) -> None:
+    """Its own, else its family's; what is not listed adds nothing."""
     cluster = kit.cluster()
-    device = replace(cluster.device, family_bytes={"temporal": kit.constant(40.0)})
+    more = {"temporal": kit.constant(40.0), "edgebank": kit.constant(5.0)}
+    device = replace(cluster.device, code_bytes=more)
     cluster = replace(cluster, device=device)
     plan = kit.plan((kit.work("a", 1, allocates=(Buffer("x", 7),)),))
     found = {}
-    for name in ("partition", "continuous", "nobody-knows-it"):
+    for name in ("partition", "continuous", "edgebank", "nobody-knows-it"):
         own = replace(plan, approach=name)
         (entry,) = predict_memory(own, cluster, caps={"device": 147})
         (under,) = predict_memory(own, cluster, caps={"device": 146})
@@ -130,6 +131,7 @@ def test_the_baseline_is_that_of_the_approachs_family(kit: Any) -> None:
     assert found == {
         "partition": (100, 107, True),
         "continuous": (140, 147, False),
+        "edgebank": (105, 112, True),
         "nobody-knows-it": (100, 107, True),
     }
 
