@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,13 @@ def test_baselines_hold_for_other_runs_of_an_approach(tmp_path: Path) -> None:
     names = ["continuous", "edgebank", "partition"]
     found = measure_baselines(names, device="cpu", threads=1, progress=lambda word, share: None)
     assert found["continuous"] > 1.08 * found["partition"]
-    others = [
-        APPROACHES.get(name).examples()[place] for name, place in zip(names, (4, 0, 1), strict=True)
-    ]
-    assert {run.training.precision for run in others} == {"float64"}
-    for record, _ in run_all(others, Results(tmp_path), [tmp_path], device="cpu"):
-        assert record.status == "ok", record.reason
-        for rank in record.memory:
-            assert rank["baseline_bytes"] == pytest.approx(found[record.run.approach], rel=0.03)
+    for name, place in zip(names, (4, 0, 1), strict=True):
+        other = APPROACHES.get(name).examples()[place]
+        assert other.training.precision == "float64"
+        # As in a calibration: the first run may hold the compiler.
+        runs = [replace(other, repeat=repeat) for repeat in range(2)]
+        held = []
+        for record, _ in run_all(runs, Results(tmp_path), [tmp_path], device="cpu"):
+            assert record.status == "ok", record.reason
+            held.append(max(rank["baseline_bytes"] for rank in record.memory))
+        assert min(held) == pytest.approx(found[name], rel=0.03)

@@ -1,8 +1,8 @@
 """Baselines: what a rank's process holds before any data, by a short run of each approach.
 
-The memory of a run counts from a baseline that contains interpreter, libraries and compiled loops. A
-process that trains on streams loads other code than one that trains on graphs, so the baseline is a
-fact of the approach. It is read from runs of real ranks, because only these load what ranks load.
+The memory of a run counts from a baseline that contains interpreter, libraries and compiled loops.
+A process that trains on streams loads other code than one that trains on graphs, so the baseline is
+a fact of the approach. It is read from runs of real ranks, because only these load what ranks load.
 Other work on the machine does not change it.
 """
 
