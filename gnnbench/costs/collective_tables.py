@@ -1,11 +1,12 @@
 """Seconds of NCCL collectives inside a host, from tables of measured latencies.
 
 Times are interpolated between measured sizes in logs, so that launch floor, protocol switches and
-multicast regimes are those of the table, and all-to-all is what was measured, not a ring. A number
-of ranks between two measured ones is interpolated in its log. A device without a table gets those
-of devices on the same fabric, as functions of bytes over link bandwidth: a floor stays, a rate
-scales. The floor also goes with the clock of the GPUs. Devices of its own generation count most,
-because NCCL picks protocols by generation, then those of like links.
+multicast regimes are those of the table, and all-to-all is what was measured, not a ring. For a
+number of ranks between two measured ones, the floor grows with the steps of a ring, and the rest
+with the bytes that a link carries. A device without a table gets those of devices on the same
+fabric, as functions of bytes over link bandwidth: a floor stays, a rate scales. The floor also goes
+with what a load waits for beyond the cache. Devices of its own generation count most, because NCCL
+picks protocols by generation, then those of like links.
 
 Bytes are those of the whole buffer: what all ranks hold together for all-gather and reduce-scatter,
 what one rank holds (its own part included) for all-reduce and all-to-all.
@@ -38,8 +39,10 @@ _SAME_LINK, _OTHER_FABRIC = 0.05, 3.0
 another fabric."""
 _OTHER_GENERATION = 0.05
 """Weight of a donor of another GPU generation beside one of the same."""
-_LIKE_LINKS = 0.3
+_LIKE_LINKS = 1.0
 """Log ratio of link rates at which a donor weighs 1/e: rates tell generations of switches apart."""
+_MULTICAST = ("hopper", "blackwell")
+"""Generations whose switches add up and multicast."""
 _NAME = {"alltoall": "all_to_all"}
 
 Curve = tuple[Floats, Floats]
@@ -70,10 +73,24 @@ class Table:
         above = min((n for n in counts if n > ranks), default=None)
         if below is None or above is None:
             return None
-        low = _read(self.curves[device, op, below], size)
-        high = _read(self.curves[device, op, above], size)
-        share = math.log(ranks / below) / math.log(above / below)
-        return low + share * (high - low), False
+        low, high = (self._parts(device, op, n, size) for n in (below, above))
+        steps = (ranks - below) / (above - below)
+        floor = low[0] + steps * (high[0] - low[0])
+        facts = facts_of(device)
+        if facts is not None and _multicast(facts, op, above) and not _multicast(facts, op, below):
+            rest = (
+                high[1] * _traffic(op, ranks, multicast=True) / _traffic(op, above, multicast=True)
+            )
+        else:
+            at, start, end = (_traffic(op, n, multicast=False) for n in (ranks, below, above))
+            rest = low[1] + (at - start) / (end - start) * (high[1] - low[1])
+        return math.log(floor + rest), False
+
+    def _parts(self, device: str, op: str, ranks: int, size: float) -> tuple[float, float]:
+        """Seconds of a measured curve's floor, and what a size takes beyond it."""
+        curve = self.curves[device, op, ranks]
+        floor = math.exp(float(curve[1][0]))
+        return floor, max(math.exp(_read(curve, size)) - floor, 0.0)
 
     def moved(self, facts: DeviceFacts, op: str, ranks: int, size: float) -> float | None:
         """Log seconds on a device without curves, from those of others on its fabric."""
@@ -88,13 +105,44 @@ class Table:
             found = self.own(name, op, ranks, size * ratio)
             floor = self.own(name, op, ranks, 1.0)
             if found is not None and floor is not None:
-                # Steps of a protocol are instructions: the floor goes with the clock.
-                slower = donor.clock_hz / facts.clock_hz - 1.0
-                moved = math.log(math.exp(found[0]) + slower * math.exp(floor[0]))
+                least = math.exp(floor[0])
+                rest = max(math.exp(found[0]) - least, 0.0)
+                rest *= _traffic(op, ranks, multicast=_multicast(facts, op, ranks))
+                rest /= _traffic(op, ranks, multicast=_multicast(donor, op, ranks))
+                moved = math.log(least * _slower(facts, donor) + rest)
                 weight = math.exp(-abs(math.log(ratio)) / _LIKE_LINKS)
                 weight *= 1.0 if donor.arch == facts.arch else _OTHER_GENERATION
                 total, weights = total + weight * moved, weights + weight
         return total / weights if weights else None
+
+
+def _multicast(facts: DeviceFacts, op: str, ranks: int) -> bool:
+    """Whether the switch adds up and multicasts (NVLS): all-reduces of three ranks or more."""
+    able = facts.arch in _MULTICAST and facts.fabric == "nvswitch"
+    return able and op == "all_reduce" and ranks > 2
+
+
+def _traffic(op: str, ranks: int, *, multicast: bool) -> float:
+    """Bytes that a rank's link carries each way, over those of the buffer."""
+    if multicast:
+        return 1.0 + 1.0 / ranks
+    return (2.0 if op == "all_reduce" else 1.0) * (ranks - 1.0) / ranks
+
+
+def _slower(facts: DeviceFacts, donor: DeviceFacts) -> float:
+    """A floor over that of a donor, by what a load waits for beyond the cache.
+
+    Steps of a protocol are chains of loads and stores of what other GPUs wrote. The clock does not
+    order the measured floors: that of B200 is the longest.
+    """
+    waits = [_beyond_cache_s(f) for f in (facts, donor)]
+    return 1.0 if waits[0] is None or waits[1] is None else waits[0] / waits[1]
+
+
+def _beyond_cache_s(facts: DeviceFacts) -> float | None:
+    if facts.memory_latency_s is None or facts.cache_latency_s is None:
+        return None
+    return facts.memory_latency_s - facts.cache_latency_s
 
 
 def _read(curve: Curve, size: float) -> float:

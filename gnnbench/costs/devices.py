@@ -21,6 +21,8 @@ class DeviceFacts:
     cache_bytes_per_s    reads that hit the last cache, measured on `cache_from`: there as it is, or
                          per processor and clock (which meets H200 from H100 PCIe within 2 %, L40
                          from A40 within 8 %)
+    cache_latency_s      a load whose address is what the load before it found, in a table that fits
+    memory_latency_s     the last cache, and in one that does not; else those of `cache_from`
     launch_s             one small kernel after another in a stream, measured on `launch_from`
     lanes                fp32 multiply-adds per processor and clock
     link_bytes_per_s     per device and direction, datasheet; `fabric` says between whom:
@@ -36,6 +38,8 @@ class DeviceFacts:
     cache_bytes: float
     cache_bytes_per_s: float | None
     cache_from: str
+    cache_latency_s: float | None
+    memory_latency_s: float | None
     processors: float
     fp32_flops_per_s: float
     bf16_flops_per_s: float | None
@@ -84,11 +88,20 @@ def _completed(facts: DeviceFacts, known: Mapping[str, DeviceFacts]) -> DeviceFa
     """Cache and launch of a device that has none of its own, from those that its row names."""
     cache, launch = known.get(facts.cache_from), known.get(facts.launch_from)
     rate, seconds = facts.cache_bytes_per_s, facts.launch_s
+    near, far = facts.cache_latency_s, facts.memory_latency_s
+    if cache is not None:
+        near, far = near or cache.cache_latency_s, far or cache.memory_latency_s
     if rate is None and cache is not None and cache.cache_bytes_per_s is not None:
         rate = cache.cache_bytes_per_s * facts.issue_per_s / cache.issue_per_s
     if seconds is None and launch is not None:
         seconds = launch.launch_s
-    return dataclasses.replace(facts, cache_bytes_per_s=rate, launch_s=seconds)
+    return dataclasses.replace(
+        facts,
+        cache_bytes_per_s=rate,
+        launch_s=seconds,
+        cache_latency_s=near,
+        memory_latency_s=far,
+    )
 
 
 @cache

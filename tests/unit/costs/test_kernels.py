@@ -10,7 +10,7 @@ from gnnbench.costs.devices import devices, facts_of
 from gnnbench.costs.elsewhere import fitted_forms, model_of, step_model
 from gnnbench.costs.facts import Facts
 from gnnbench.costs.kernel_fit import fit_kernel, leave_devices_out, leave_origins_out
-from gnnbench.costs.kernels import KERNELS, Shapes
+from gnnbench.costs.kernels import KERNELS, Shapes, longest_row
 from gnnbench.costs.points import Points, read_points, shipped_points
 from gnnbench.errors import SpecError
 from gnnbench.reuse import Reuse
@@ -77,6 +77,43 @@ def test_a_row_split_kernel_waits_for_its_longest_row() -> None:
         for longest in (10, 5000)
     )
     assert seconds("V100", skewed, "naive_csr") > 2 * seconds("V100", even, "naive_csr")
+
+
+def test_a_longest_row_is_walked_at_the_latency_of_loads() -> None:
+    """An entry of it costs most of a load: on V100 156 ns from the cache, 310 ns beyond it."""
+    hub = {"rows": 1e4, "nonzeros": 2e5, "width": 64.0, "longest": 1e5}
+    near, far = (
+        seconds("V100", Shapes.of(columns=columns, **hub), "naive_csr") / 1e5
+        for columns in (1e4, 1e6)
+    )
+    assert 50e-9 < near < 156e-9
+    assert 1.3 < far / near < 310 / 156
+
+
+def test_an_unknown_longest_row_is_that_of_a_log_normal_law() -> None:
+    """Facts of Flickr, ogbn-products and roadNet-CA, whose longest rows are known."""
+    shapes = Shapes.of(
+        rows=[89_250, 2_449_029, 1_971_281],
+        columns=[89_250, 2_449_029, 1_971_281],
+        nonzeros=[899_756, 123_718_152, 5_533_214],
+        width=[64, 64, 64],
+        skew=[3.149, 1.898, 0.358],
+    )
+    assert np.abs(np.log(longest_row(shapes) / [5425, 17481, 12])).max() < np.log(2.0)
+    even = Shapes.of(rows=1e5, columns=1e5, nonzeros=1e6, width=64, skew=0.0)
+    assert longest_row(even) == pytest.approx(10.0)
+
+
+def test_operands_that_fit_the_cache_are_not_read_from_memory() -> None:
+    """Ten times the rows take far more than ten times as long once they outgrow the cache."""
+    model = model_of("cusparse", "RTX-4090")
+    assert model is not None
+    launch = model.form.params["launch"] * 1e-6
+    small, large = (  # 22 MB and 220 MB; the cache has 72
+        float(model.seconds(Shapes.of(rows=n, columns=n, nonzeros=4 * n, width=128))[0]) - launch
+        for n in (2e4, 2e5)
+    )
+    assert large > 14.0 * small
 
 
 def test_cusparse_pays_for_its_longest_row_and_for_every_row() -> None:
@@ -173,10 +210,16 @@ def test_a_fit_finds_coefficients_that_made_its_points() -> None:
 def test_cusparse_meets_matrices_and_devices_that_no_fit_had_seen() -> None:
     groups = shipped("cusparse")
     by_matrix, by_device = leave_origins_out(groups), leave_devices_out(groups)
-    assert max(j.median for j in by_matrix) < 0.12
-    assert max(j.median for j in by_device) < 0.16
+    assert max(j.median for j in by_matrix) < 0.10
+    assert max(j.median for j in by_device) < 0.12
+    assert max(j.p90 for j in by_matrix + by_device) < 0.45
     assert all(0.8 < j.inside.mean() <= 1.0 for j in by_matrix)
     assert all(0.85 < j.bias < 1.15 for j in by_matrix + by_device)
+
+
+def test_a_row_split_kernel_meets_matrices_that_no_fit_had_seen() -> None:
+    (judged,) = leave_origins_out(shipped("naive_csr"))
+    assert judged.median < 0.10 and judged.p90 < 0.40
 
 
 def test_sddmm_and_products_meet_what_was_left_out() -> None:
