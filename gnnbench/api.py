@@ -96,12 +96,14 @@ def run(
 
     Raises:
         MissingExtra: torch is not installed.
-        SpecError: the suite is wrong, or `only` matches no run.
+        SpecError: the suite is wrong, `only` matches no run, or a variable of numba spoils times.
     """
+    from gnnbench import kernel_cache
     from gnnbench.data.source import data_roots
     from gnnbench.results import Results
     from gnnbench_runtime.session import run_all
 
+    kernel_cache.check_variables()
     suite = load_suite(suite)
     runs = suite.chosen(only=only, repeats=repeats)
     roots = data_roots(data, suite.folder)
@@ -266,10 +268,13 @@ def calibrate(
         MissingExtra: torch is not installed.
         RunFailed: a probing rank died or hung.
         Unsupported: the folder is in memory.
+        SpecError: a variable of numba spoils times.
     """
+    from gnnbench import kernel_cache
     from gnnbench.cluster import save_cluster
     from gnnbench.commands.calibrate import calibration
 
+    kernel_cache.check_variables()
     cluster = calibration()(
         name=name,
         quick=quick,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import gnnbench as gb
 from gnnbench import kernel_cache
 from gnnbench.cli import main
 from gnnbench.errors import SpecError
@@ -59,6 +60,15 @@ def test_variables_of_numba_that_break_it_are_named(
     monkeypatch.setenv(variable, value)
     assert main(["list", "approaches"]) == 2
     assert capsys.readouterr().err.startswith(f"gnnbench: error: {variable}: found {value}")
+
+
+def test_functions_that_measure_refuse_loops_that_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    for measure in (lambda: gb.run("demo", tmp_path), lambda: gb.calibrate(tmp_path / "c.toml")):
+        with pytest.raises(SpecError, match="NUMBA_DISABLE_JIT: found 1"):
+            measure()
 
 
 def test_variables_of_numba_that_do_no_harm_are_left() -> None:
