@@ -34,6 +34,8 @@ LEDGER_BLOCKS = 2_000
 """Blocks of equal iterations in a row from which the time of each step is known."""
 _REASONS = 2
 """Reasons that are named where no approach can run on a machine."""
+FEW_MACHINES = 8
+"""Machines up to which buffers are chosen for a host's memory that does not hold a whole graph."""
 _MORE = (2, 4, 8)
 """Multiples of the devices that are tried where nothing fits."""
 
@@ -53,6 +55,8 @@ def advise(
     named = [APPROACHES.get(name).name for name in approaches]
     names = named or that_can(question.run)
     search = _Search(question, data, names, cache)
+    # A buffer is chosen for each size of host: seconds each for a graph of many batches.
+    search.sizes_buffers = len(machines) <= FEW_MACHINES or question.run.dataset.kind == "triples"
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
     every_tried = [(machine, search.choices(machine)) for machine in machines]
@@ -122,6 +126,7 @@ class _Search:
         self.question, self.names = question, names
         self.refusals: dict[str, str] = {}
         self.tried = 0
+        self.sizes_buffers = True
         self._refused: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         self._ran: set[str] = set()
         self._planner = Planner(data, cache)
@@ -134,7 +139,11 @@ class _Search:
             plain = self._run(name, machine.ranks, {})
             runs = [replace(plain, knobs=knobs) for knobs in card.variants(plain)]
             own = self._judged(runs, machine)
-            if own and all(choice.out_of_memory > P_OUT_OF_MEMORY for choice in own):
+            if (
+                self.sizes_buffers
+                and own
+                and all(choice.out_of_memory > P_OUT_OF_MEMORY for choice in own)
+            ):
                 host = machine.cluster.host.memory_bytes.value / machine.per_host
                 capped = replace(plain, memory=replace(plain.memory, host=int(host)))
                 sized = [replace(capped, knobs=k) for k in card.variants_for_cap(capped)]
