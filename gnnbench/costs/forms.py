@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -236,8 +236,9 @@ def _sample(f: Facts, p: Shapes) -> Floats:
 def _scan(f: Facts, p: Shapes) -> Floats:
     """As `_sample`, of a sampler that looks at all neighbours of a vertex, one after the other.
 
-    Their column numbers lie side by side: what misses are their lines, and the first is another
-    vertex's for each row. A hash decides about each, and no table is looked up.
+    A hash decides about each neighbour, and no table is looked up. Column numbers of a vertex lie
+    side by side, so that misses are counted by the cache line: one for the first neighbour of each
+    vertex, and one for every 16 neighbours.
     """
     terms = _sample(f, p)
     far = miss_rate(f.width, p.get("last_cache_bytes", math.inf))
@@ -262,6 +263,16 @@ _SAMPLED = (
     "s_per_missed_vertex",
 )
 
+_SAMPLE = Form(
+    name="sample",
+    coefficients=(*_SAMPLED, "s_per_missed_look"),
+    terms=_sample,
+    features=lambda f: _logs(
+        f.rows, f.nonzeros / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
+    ),
+    feature_names=("seeds", "edges per seed", "vertices per edge"),
+    shapes={"cache_bytes": (1 * MB, *_FAR), "last_cache_bytes": (12 * MB, 40 * MB)},
+)
 _FORMS = (
     Form(
         name="linear",
@@ -374,17 +385,9 @@ _FORMS = (
         feature_names=("bytes",),
         shapes={"cache_bytes": (*_NEAR, 4 * MB)},
     ),
-    Form(
-        name="sample",
-        coefficients=(*_SAMPLED, "s_per_missed_look"),
-        terms=_sample,
-        features=lambda f: _logs(
-            f.rows, f.nonzeros / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
-        ),
-        feature_names=("seeds", "edges per seed", "vertices per edge"),
-        shapes={"cache_bytes": (1 * MB, *_FAR), "last_cache_bytes": (12 * MB, 40 * MB)},
-    ),
-    Form(
+    _SAMPLE,
+    replace(
+        _SAMPLE,
         name="scan",
         coefficients=(*_SAMPLED, "s_per_missed_line"),
         terms=_scan,
@@ -392,7 +395,6 @@ _FORMS = (
             f.rows, f.inner / np.maximum(f.rows, 1), f.source_rows / np.maximum(f.nonzeros, 1)
         ),
         feature_names=("seeds", "neighbours per seed", "vertices per edge"),
-        shapes={"cache_bytes": (1 * MB, *_FAR), "last_cache_bytes": (12 * MB, 40 * MB)},
     ),
 )
 FORMS: Mapping[str, Form] = {form.name: form for form in _FORMS}

@@ -54,9 +54,9 @@ def advise(
     """
     named = [APPROACHES.get(name).name for name in approaches]
     names = named or that_can(question.run)
-    search = _Search(question, data, names, cache)
-    # A buffer is chosen for each size of host: seconds each for a graph of many batches.
-    search.sizes_buffers = len(machines) <= FEW_MACHINES or question.run.dataset.kind == "triples"
+    # A buffer is chosen for each size of host, which takes seconds for a graph of many batches.
+    chosen = len(machines) <= FEW_MACHINES or question.run.dataset.kind == "triples"
+    search = _Search(question, data, names, cache, sizes_buffers=chosen)
     by_machine: list[tuple[Machine, list[Choice]]] = []
     ruled_out: list[RuledOut] = []
     every_tried = [(machine, search.choices(machine)) for machine in machines]
@@ -121,12 +121,18 @@ class _Search:
     """Plans, needs and times of choices, each found once."""
 
     def __init__(
-        self, question: Question, data: Any, names: Sequence[str], cache: Path | None
+        self,
+        question: Question,
+        data: Any,
+        names: Sequence[str],
+        cache: Path | None,
+        *,
+        sizes_buffers: bool,
     ) -> None:
         self.question, self.names = question, names
         self.refusals: dict[str, str] = {}
         self.tried = 0
-        self.sizes_buffers = True
+        self._sizes_buffers = sizes_buffers
         self._refused: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         self._ran: set[str] = set()
         self._planner = Planner(data, cache)
@@ -140,7 +146,7 @@ class _Search:
             runs = [replace(plain, knobs=knobs) for knobs in card.variants(plain)]
             own = self._judged(runs, machine)
             if (
-                self.sizes_buffers
+                self._sizes_buffers
                 and own
                 and all(choice.out_of_memory > P_OUT_OF_MEMORY for choice in own)
             ):

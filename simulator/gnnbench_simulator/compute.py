@@ -104,8 +104,8 @@ _DEFAULT_RADIUS = 0.8
 class Durations:
     """Seconds of local steps for ranks of one cluster, `co_located` of them on each host.
 
-    On a CPU, `lanes` of a rank that work at once disturb each other as so many ranks do: they share
-    caches, memory, and the units of a core that counts as two.
+    On a CPU, `lanes` of a rank that work at once slow each other down as that many ranks do: they
+    share caches and memory, and two of them may be hardware threads of one core.
     """
 
     def __init__(

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 import gnnbench as gb
-from gnnbench import kernel_cache
-from gnnbench.cli import main
 from gnnbench.errors import SpecError
 from gnnbench.suites import find_suite
 
@@ -50,18 +48,6 @@ def test_seeds_and_names_as_they_should_be_are_kept(tmp_path: Path) -> None:
     assert sorted(run.training.seed for run in made.runs) == [0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [("NUMBA_DISABLE_JIT", "1"), ("NUMBA_NUM_THREADS", "0"), ("NUMBA_NUM_THREADS", "-2")],
-)
-def test_variables_of_numba_that_break_it_are_named(
-    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv(variable, value)
-    assert main(["list", "approaches"]) == 2
-    assert capsys.readouterr().err.startswith(f"gnnbench: error: {variable}: found {value}")
-
-
 def test_functions_that_measure_refuse_loops_that_are_not_compiled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -69,12 +55,3 @@ def test_functions_that_measure_refuse_loops_that_are_not_compiled(
     for measure in (lambda: gb.run("demo", tmp_path), lambda: gb.calibrate(tmp_path / "c.toml")):
         with pytest.raises(SpecError, match="NUMBA_DISABLE_JIT: found 1"):
             measure()
-
-
-def test_variables_of_numba_that_do_no_harm_are_left() -> None:
-    for values in (
-        {"NUMBA_DISABLE_JIT": "0"},
-        {"NUMBA_NUM_THREADS": "1"},
-        {"NUMBA_NUM_THREADS": ""},
-    ):
-        kernel_cache.check_variables(values)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+from sample_files import ogb
 
 from gnnbench.data import formats
 from gnnbench.data.graph import Graph
@@ -204,17 +205,8 @@ def test_comments_between_entries_of_a_matrix_warn_of_nothing(tmp_path: Path) ->
 
 @pytest.mark.parametrize("ids", ["0\n0\n1\n", "1\n1\n0\n0\n"], ids=["twice", "mask"])
 def test_a_node_that_a_split_lists_twice_is_refused(tmp_path: Path, ids: str) -> None:
-    files = {
-        "raw/edge": "0,1\n1,2\n2,3\n",
-        "raw/num-node-list": "4\n",
-        "split/time/train": ids,
-        "split/time/valid": "2\n",
-        "split/time/test": "3\n",
-    }
-    for name, content in files.items():
-        file = tmp_path / f"{name}.csv"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
+    ogb(tmp_path)
+    (tmp_path / "split" / "time" / "train.csv").write_text(ids)
     with pytest.raises(DataError, match=r"train\.csv: node 0 is listed twice"):
         formats.read("ogb", tmp_path)
 

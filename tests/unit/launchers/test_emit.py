@@ -66,7 +66,7 @@ def test_torchrun_meets_at_the_first_host() -> None:
 
 
 def _yaml(text: str) -> dict[str, Any]:
-    yaml = pytest.importorskip("yaml")
+    yaml = pytest.importorskip("yaml", reason="PyYAML, of the dev extra, is not installed")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded
 

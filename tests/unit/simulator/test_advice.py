@@ -12,6 +12,7 @@ from gnnbench.cluster import load_cluster
 from gnnbench.data.profile import GraphProfile, load_profile, overridden
 from gnnbench.machines import Machine, find_machines
 from gnnbench.spec import DatasetRef, ModelSpec, RunSpec, TrainingSpec
+from gnnbench_simulator import advice as module
 from gnnbench_simulator.advice import advise
 from gnnbench_simulator.choices import Advice, Question
 from gnnbench_simulator.explanation import decisive, explanation
@@ -239,3 +240,12 @@ def test_a_buffer_is_chosen_for_the_memory_of_a_host_that_cannot_hold_all() -> N
     space = found.best.memory["spaces"]["host memory"]
     assert 0.3 * host < space["needed_bytes"] < space["limit_bytes"] == host
     assert found.unfit  # all partitions in memory
+
+
+def test_of_many_machines_no_buffer_is_chosen_for_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of many batches take seconds for each size of host."""
+    monkeypatch.setattr(module, "FEW_MACHINES", 0)
+    papers = load_profile("mag240m")
+    run = dataclasses.replace(RUN, dataset=DatasetRef(name="mag240m", profile="mag240m"))
+    found = advise(Question(run=run), papers, find_machines(["1xp3.2xlarge"]), ("out-of-core",))
+    assert found.best is None

@@ -122,7 +122,9 @@ def test_the_compiled_loops_give_the_same(
     # Without a link a flow runs at its cap; an infinite one says nothing.
     given[4][np.diff(given[0]) == 0] = 3.0
     plain, by = filled(*given)
-    loops = pytest.importorskip("gnnbench_simulator.filling_loops")
+    loops = pytest.importorskip(
+        "gnnbench_simulator.filling_loops", reason="needs the runtime extra"
+    )
     monkeypatch.setattr(loops, "_WORTH_MERGING", 0 if merged else 10_000)
     monkeypatch.setattr(water_filling, "_COMPILED_FROM", 0)
     rates, limits = filled(*given)
@@ -139,7 +141,9 @@ def test_links_that_never_fill_are_left_out_and_those_that_do_are_added(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """1,600 flows over a narrow link and a port each: a second link fills once the first has."""
-    loops = pytest.importorskip("gnnbench_simulator.filling_loops")
+    loops = pytest.importorskip(
+        "gnnbench_simulator.filling_loops", reason="needs the runtime extra"
+    )
     monkeypatch.setattr(loops, "_WORTH_MERGING", 0)
     monkeypatch.setattr(water_filling, "_COMPILED_FROM", 0)
     half = 800
