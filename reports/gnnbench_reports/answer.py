@@ -269,6 +269,8 @@ def _range(study: Study, label: str, series: Sequence[Comparison], side: str) ->
     from_ranks = f"{base.ranks} rank{'s' if base.ranks > 1 else ''}"
     if best is base or gain < LEAST_GAIN:
         sentence = f"{_by(side)}{label} gains nothing from more than {from_ranks}"
+    elif side == "measured" and not distinct(base, best, usual_noise(study.rows)):
+        sentence = f"{_by(side)}{label} gains less than the noise from more than {from_ranks}"
     else:
         efficiency = numbers.percent(gain * base.ranks / best.ranks)
         sentence = (

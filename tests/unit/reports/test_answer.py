@@ -137,6 +137,14 @@ def test_what_limits_scaling_is_the_part_that_does_not_shrink(fabricator: Any) -
     assert "on 4 ranks communication limits it: 67 % of the time" in text
 
 
+def test_a_gain_from_ranks_within_the_noise_is_no_scaling(fabricator: Any) -> None:
+    twice(fabricator, "partition", 1, (1.0, 1.1))
+    twice(fabricator, "partition", 2, (0.93, 1.01))
+    assert "Measured, partition gains less than the noise from more than 1 rank" in sentences(
+        fabricator
+    )
+
+
 def test_noise_is_a_warning_before_any_number(fabricator: Any) -> None:
     twice(fabricator, "single", 1, (1.0, 1.6))
     first, second = opening(read_study(fabricator.results))[:2]
