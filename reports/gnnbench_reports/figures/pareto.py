@@ -103,11 +103,14 @@ def _panel(panel: Axes, group: Any, looks: dict[str, Look], *, named: bool) -> N
         zorder=1,
         drawstyle="steps-post",
     )
+    told = set()
     for row in group.to_dict("records"):
         look, at = looks[row["approach"]], (row["usd_per_period"], row["predicted_period_s"])
         fill = look.colour if row["best"] else "white"
         panel.plot(*at, look.marker, color=look.colour, mfc=fill, ms=4, mew=0.8)
-        if row["best"]:
+        # Programs that are one lie on one another: their text is written once.
+        if row["best"] and (at, row["ranks"]) not in told:
+            told.add((at, row["ranks"]))
             said = f"{row['ranks']} {printable(row['cluster'], 18)}" if named else str(row["ranks"])
             # Nothing lies below the frontier: its texts meet no other mark there.
             panel.annotate(said, at, (-2, -4), textcoords="offset points", fontsize=6, va="top")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NAME = "scaling"
 TITLE = "Time over ranks"
 CAPTION = "Time per period over the number of ranks; lower is better."
+_LINE_PT, _RIM_PT = 1.2, 2.0
+"""Width of a line, and what one on which another lies is wider."""
+_SAME = 0.01
 
 
 def data(study: Study) -> Any:
@@ -79,6 +82,9 @@ def caption(frame: Any) -> str:
     elif predicted:
         beyond = (frame["beyond"] != "").any()
         words.append("Lines: predicted" + ("." if crowded else ", with the 90 % interval."))
+        panels = (group for _, group in frame.groupby(["dataset", "model"], sort=False))
+        if any(any(_below(group).values()) for group in panels):
+            words.append("A line within a wider one: equal times.")
         if beyond:
             words.append("Dashed: more hosts than the cluster is described for.")
     words.append(
@@ -157,11 +163,12 @@ def _panel(panel: Axes, group: Any, looks: dict[str, Look], crowded: bool) -> No
             for row in group.dropna(subset=f"{side}_period_s").to_dict("records")
         ),
     )
-    lost = 0
+    lost, below = 0, _below(group)
     for label, series in group.groupby("approach", sort=False):
         look = looks[label]
         series = series.sort_values("ranks")
-        _predicted(panel, series.dropna(subset="predicted_period_s"), look, crowded)
+        width = _LINE_PT + _RIM_PT * below[str(label)]
+        _predicted(panel, series.dropna(subset="predicted_period_s"), look, crowded, width)
         _measured(panel, series.dropna(subset="measured_period_s"), look)
         absent = series[
             series["status"].isin([*LOST, "skipped"]) & series["predicted_period_s"].isna()
@@ -182,7 +189,27 @@ def _panel(panel: Axes, group: Any, looks: dict[str, Look], crowded: bool) -> No
             lost += 1
 
 
-def _predicted(panel: Axes, series: Any, look: Look, crowded: bool) -> None:
+def _below(group: Any) -> dict[str, int]:
+    """How many predicted lines that are drawn later lie on the line of each approach."""
+    lines = {
+        str(label): series.set_index("ranks")["predicted_period_s"].dropna()
+        for label, series in group.groupby("approach", sort=False)
+    }
+    names = list(lines)
+    return {
+        name: sum(_coincide(lines[name], lines[later]) for later in names[at + 1 :])
+        for at, name in enumerate(names)
+    }
+
+
+def _coincide(line: Any, other: Any) -> bool:
+    """Whether two lines have the same ranks, at least two, and times that no eye tells apart."""
+    if len(line) < 2 or set(line.index) != set(other.index):
+        return False
+    return bool(((line / other - 1).abs() < _SAME).all())
+
+
+def _predicted(panel: Axes, series: Any, look: Look, crowded: bool, width: float) -> None:
     if len(series) == 0:
         return
     low, high = series["predicted_low_s"], series["predicted_high_s"]
@@ -190,10 +217,9 @@ def _predicted(panel: Axes, series: Any, look: Look, crowded: bool) -> None:
         within = series[series["beyond"] == ""]
         outside = series[(series["beyond"] != "").to_numpy() | (series.index == within.index.max())]
         style = drawing.line_style(look)
-        panel.plot(within["ranks"], within["predicted_period_s"], color=look.colour, ls=style)
-        panel.plot(
-            outside["ranks"], outside["predicted_period_s"], color=look.colour, ls=(0, (3, 1.5))
-        )
+        how: dict[str, Any] = {"color": look.colour, "lw": width}
+        panel.plot(within["ranks"], within["predicted_period_s"], ls=style, **how)
+        panel.plot(outside["ranks"], outside["predicted_period_s"], ls=(0, (3, 1.5)), **how)
         if not crowded:
             panel.fill_between(series["ranks"], low, high, color=look.colour, alpha=0.16, lw=0)
         return

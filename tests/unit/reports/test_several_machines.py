@@ -53,3 +53,23 @@ def test_an_approach_on_one_rank_count_has_no_panel_of_scaling(study: Study) -> 
     frame = scaling.data(study)
     assert {model.partition(" · ")[2] for model in frame["model"]} == {"partition"}
     assert set(frame["approach"]) == set(MACHINES)
+
+
+def test_lines_of_equal_times_lie_in_one_another_and_the_caption_says_so(study: Study) -> None:
+    frame = scaling.data(study)
+    assert "wider" not in scaling.caption(frame)
+    frame.loc[frame["approach"] == "far", "predicted_period_s"] /= 2.0
+    assert "A line within a wider one: equal times." in scaling.caption(frame)
+    with drawing.paper_style():
+        figure = scaling.draw(frame)
+    looks = drawing.looks(frame["approach"])
+    width = {
+        name: max(
+            line.get_linewidth()
+            for line in figure.axes[0].lines
+            if line.get_color() == looks[name].colour
+        )
+        for name in MACHINES
+    }
+    first, last = frame["approach"].sort_values().iloc[[0, -1]]
+    assert width[first] > 2 * width[last]
