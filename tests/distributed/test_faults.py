@@ -126,7 +126,12 @@ def test_ctrl_c_ends_all_ranks_exits_130_and_leaves_the_run_to_be_done(
 ) -> None:
     command = _command(tmp_path, native_graph, pause_s=0.2, epochs=1000)
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    # Tests that a shell starts in the background ignore Ctrl-C, and so would their commands.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
     _until(lambda: len(_workers_of(process.pid)) == 2 and _has_rows(tmp_path))
     ranks = _workers_of(process.pid)
     process.send_signal(signal.SIGINT)
